@@ -1,0 +1,151 @@
+"""What every type of the API is built on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+GROUP = "serving.kserve.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+
+
+def validations(*rules: tuple[str, str]) -> dict[str, Any]:
+    """Schema extension: CEL rules, each with the message that a user sees."""
+    return {"x-kubernetes-validations": [{"rule": r, "message": m} for r, m in rules]}
+
+
+LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+LABEL_KEY = (
+    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
+Labels = Annotated[
+    dict[str, LabelValue],
+    Field(
+        json_schema_extra={"maxProperties": 32}
+        | validations(
+            (
+                f"self.all(key, key.matches('{LABEL_KEY}'))",
+                "a label key is an optional prefix such as example.com/, and a name",
+            )
+        )
+    ),
+]
+
+
+def _format_time(value: datetime) -> str:
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _format_micro_time(value: datetime) -> str:
+    return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
+Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+
+# As metav1.Time and metav1.MicroTime write them.
+Time = Annotated[datetime, PlainSerializer(_format_time, return_type=str)]
+MicroTime = Annotated[datetime, PlainSerializer(_format_micro_time, return_type=str)]
+
+
+class Model(BaseModel):
+    """Base of every type: immutable, camelCase in JSON, unknown fields ignored.
+
+    Unknown fields are ignored because a newer version's objects must stay readable.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON object, without the fields that hold nothing."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class ModelIdentity(Model):
+    """Which model: its cache, and its folder.
+
+    The key is part of it: a cache that was made again with another URI is another model.
+    """
+
+    name: str = Field(description="Name of its cache.", max_length=253)
+    namespace: str = Field(
+        default="",
+        description="Namespace of its cache; empty for a LocalModelCache.",
+        max_length=63,
+    )
+    key: str = Field(description="Its folder below models/.", max_length=16)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Key, namespace and name."""
+        return (self.key, self.namespace, self.name)
+
+
+class ObjectMeta(Model):
+    """The fields of metav1.ObjectMeta that hooks and agent read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    labels: dict[str, str] = {}
+
+
+class Resource(Model):
+    """Base of the kinds: what a stored object has beside spec and status."""
+
+    metadata: ObjectMeta
+
+    @property
+    def deleting(self) -> bool:
+        """Whether a deletion was asked for and waits for finalizers."""
+        return self.metadata.deletion_timestamp is not None
+
+
+class Condition(Model):
+    """One aspect of the state of an object, as metav1.Condition."""
+
+    type: str = Field(description="Name of the condition.", max_length=316)
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: int | None = Field(
+        default=None, description="The metadata.generation that it was computed for.", ge=0
+    )
+    last_transition_time: Time = Field(description="When the status last changed.")
+    reason: str = Field(
+        description="Why, in one CamelCase word for programs.", min_length=1, max_length=1024
+    )
+    message: str = Field(
+        description="Why, for a person: what is the matter, where, and what to do.",
+        max_length=32768,
+    )
+
+
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        description="Conditions of the object, one for each type.",
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    ),
+]
+
+ObservedGeneration = Annotated[
+    int | None,
+    Field(description="The metadata.generation that this status was computed for."),
+]

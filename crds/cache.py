@@ -1,0 +1,327 @@
+"""LocalModelCache and LocalModelNamespaceCache: a model, to be cached on node groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from crds.base import (
+    ATOMIC_LIST,
+    ATOMIC_MAP,
+    LABEL_KEY,
+    Conditions,
+    Int32,
+    Int64,
+    Labels,
+    LabelValue,
+    Model,
+    ObservedGeneration,
+    Resource,
+    validations,
+)
+from crds.eviction import Retention
+from crds.keys import model_key
+from crds.quantity import Quantity, positive
+from crds.states import StoredNodeStatus
+
+# What KServe accepts; which of them this agent can fetch is the agent's to say.
+SCHEMES = (
+    "azure",
+    "file",
+    "gs",
+    "hdfs",
+    "hf",
+    "http",
+    "https",
+    "oci",
+    "pvc",
+    "s3",
+    "swebhdfs",
+    "webhdfs",
+)
+
+SourceModelUri = Annotated[
+    str,
+    Field(
+        description="Where the model is, such as s3://bucket/path, hf://org/model:revision or "
+        "https://host/file. Immutable. oci:// is accepted, as KServe has it, and not fetched.",
+        min_length=1,
+        max_length=2048,
+        json_schema_extra=validations(
+            (
+                rf"self.matches('^(file:///|({'|'.join(SCHEMES)})://[^/\\s])')",
+                (
+                    "sourceModelUri must begin with one of "
+                    f"{', '.join(s + '://' for s in SCHEMES)} and name a place after it"
+                ),
+            ),
+            (
+                "self == oldSelf",
+                "sourceModelUri is immutable: create another cache for another model",
+            ),
+        ),
+    ),
+]
+
+NodeGroupName = Annotated[
+    str,
+    Field(
+        max_length=63,
+        json_schema_extra={"pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"},
+    ),
+]
+
+ModelHash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+
+HASH_RULE = (
+    "sha256: and the SHA-256 of the lines '<sha256 of the file>  <path>\\n' of all files of the "
+    "model, sorted by path"
+)
+
+
+class LabelSelectorRequirement(Model):
+    """One expression over a label."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                "In and NotIn need values, Exists and DoesNotExist take none",
+            )
+        )
+    )
+
+    key: str = Field(description="Label key.", pattern=LABEL_KEY, max_length=317)
+    operator: str = Field(
+        description="In, NotIn, Exists or DoesNotExist.",
+        json_schema_extra={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+    )
+    values: tuple[LabelValue, ...] | None = Field(
+        default=None,
+        description="Values for In and NotIn.",
+        max_length=64,
+        json_schema_extra=ATOMIC_LIST,
+    )
+
+
+class LabelSelector(Model):
+    """A metav1.LabelSelector; an empty one selects everything."""
+
+    match_labels: Labels | None = Field(
+        default=None, description="Labels that must be there with these values."
+    )
+    match_expressions: tuple[LabelSelectorRequirement, ...] | None = Field(
+        default=None,
+        description="Expressions that must all hold.",
+        max_length=32,
+        json_schema_extra=ATOMIC_LIST,
+    )
+
+
+class ModelStorage(Model):
+    """An entry of the secret storage-config, and what goes over it."""
+
+    key: str | None = Field(
+        default=None,
+        description="Key in the secret storage-config, in the namespace where ServiceAccounts are "
+        "looked for.",
+        max_length=253,
+    )
+    parameters: dict[str, str] | None = Field(
+        default=None,
+        description="Settings that override those of the key, and count only with one. Where the "
+        "key holds a token, they cannot change whom it is sent to.",
+    )
+
+
+class ModelRequest(Model):
+    """A model, and how it is to be had."""
+
+    source_model_uri: SourceModelUri
+    model_size: Quantity = Field(
+        description="Size of the model on disk, such as 140Gi: what capacity is planned with.",
+        json_schema_extra=positive("modelSize must be a quantity of more than zero, such as 140Gi"),
+    )
+    service_account_name: str | None = Field(
+        default=None,
+        description="ServiceAccount whose secrets hold the credentials of the source. It is looked "
+        "for in the namespace that the agents are told (kserve-localmodel-jobs), for a cache of a "
+        "namespace too.",
+        max_length=253,
+    )
+    storage: ModelStorage | None = Field(
+        default=None,
+        description="Credentials of the source by a key of the secret storage-config, which counts "
+        "before serviceAccountName. Without a key, the ServiceAccount counts, or else the one "
+        "named default.",
+    )
+    priority: Int32 = Field(
+        default=0,
+        description="Models of a higher priority are downloaded first, and stay where not all fit.",
+        ge=-1_000_000,
+        le=1_000_000,
+    )
+    retention: Retention = Field(
+        default=Retention.EVICTABLE,
+        description="Evictable: the model may make room for another one while no pod mounts it, in "
+        "a group whose eviction policy is LRU. Pinned: never.",
+    )
+    hash: ModelHash | None = Field(
+        default=None,
+        description=f"What the model must be, or it is not published: {HASH_RULE}. Where caches "
+        "share a URI, and so a folder, a LocalModelCache's word counts before that of namespaces.",
+    )
+
+    @property
+    def key(self) -> str:
+        """The model's folder on a disk."""
+        return model_key(self.source_model_uri)
+
+
+class PvcReference(Model):
+    """A claim that holds the model already, as newer versions of KServe have it."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+
+
+class CacheSpec(ModelRequest):
+    """What both kinds of caches ask for."""
+
+    node_groups: tuple[NodeGroupName, ...] | None = Field(
+        default=None,
+        description="LocalModelNodeGroups that keep the model. Either this or nodeGroup.",
+        min_length=1,
+        max_length=64,
+        json_schema_extra=ATOMIC_LIST,
+    )
+    node_group: NodeGroupName | None = Field(
+        default=None, description="Short form of nodeGroups, for one group."
+    )
+    # Declared, or the API server would drop it and nobody would be told.
+    pvc_ref: PvcReference | None = Field(
+        default=None, description="Refused: a model on a claim cannot be cached yet."
+    )
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups asked for, in either form, each once, in the order given."""
+        names = (self.node_group,) if self.node_group is not None else self.node_groups or ()
+        return tuple(dict.fromkeys(names))
+
+
+_SPEC_RULES = validations(
+    (
+        "has(self.pvcRef) || has(self.nodeGroup) != has(self.nodeGroups)",
+        "give exactly one of nodeGroup (one name) and nodeGroups (a list of names)",
+    ),
+    (
+        "!has(self.pvcRef)",
+        "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
+    ),
+)
+
+
+class LocalModelCacheSpec(CacheSpec):
+    """The model, and where it shall be."""
+
+    model_config = ConfigDict(json_schema_extra=_SPEC_RULES)
+
+    namespace_selector: LabelSelector | None = Field(
+        default=None,
+        description="Namespaces that get a claim for the model: none without it, all of them, "
+        "the system's too, if it is empty.",
+    )
+
+
+class LocalModelNamespaceCacheSpec(CacheSpec):
+    """The model, and where it shall be. Its namespace gets a claim for it."""
+
+    model_config = ConfigDict(json_schema_extra=_SPEC_RULES)
+
+
+class ModelCopies(Model):
+    """Counts of copies, one for each node of the groups."""
+
+    available: Int32 = Field(default=0, description="Copies that a pod can mount now.")
+    total: Int32 = Field(default=0, description="Copies that should be there.")
+    failed: Int32 = Field(default=0, description="Copies whose last download failed.")
+
+
+class NamespacedName(Model):
+    """An object of a namespace."""
+
+    namespace: str = Field(description="Its namespace.", max_length=63)
+    name: str = Field(description="Its name.", max_length=253)
+
+
+class CacheStatus(Model):
+    """What is there."""
+
+    observed_generation: ObservedGeneration = None
+    conditions: Conditions = ()
+    node_status: dict[str, StoredNodeStatus] | None = Field(
+        default=None,
+        description="State of the copy on each node of the groups, by node name.",
+        json_schema_extra=ATOMIC_MAP,
+    )
+    copies: ModelCopies | None = Field(default=None, description="Counts of copies.")
+    key: str | None = Field(
+        default=None,
+        description="The model's folder: mount the claim at the sub-path models/ and this.",
+        max_length=16,
+    )
+    size: Int64 | None = Field(
+        default=None,
+        description="Bytes of the model's files; what nodes told last, where none has them now.",
+    )
+    hash: str | None = Field(
+        default=None, description=f"What was downloaded: {HASH_RULE}.", max_length=71
+    )
+    progress: Int32 | None = Field(
+        default=None,
+        description="Percent of the bytes of all copies that are on the disks. Evicted copies are "
+        "left out: 100 with them means that all others are whole.",
+        ge=0,
+        le=100,
+    )
+    inference_services: tuple[NamespacedName, ...] | None = Field(
+        default=None,
+        description="InferenceServices that use the cache, where the hooks are told to look "
+        "for them.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    llm_inference_services: tuple[NamespacedName, ...] | None = Field(
+        default=None,
+        description="LLMInferenceServices that use the cache, where the hooks are told to look "
+        "for them.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+
+
+class _Cache(Resource):
+    spec: CacheSpec
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Key, namespace and name: see ModelIdentity."""
+        return (self.spec.key, self.metadata.namespace, self.metadata.name)
+
+
+class LocalModelCache(_Cache):
+    """A model that is kept on the disks of the nodes of its node groups."""
+
+    spec: LocalModelCacheSpec = Field(description="The model, and where it shall be.")
+    status: CacheStatus = Field(default=CacheStatus(), description="What is there.")
+
+
+class LocalModelNamespaceCache(_Cache):
+    """A model that is kept on the disks of its node groups for one namespace."""
+
+    spec: LocalModelNamespaceCacheSpec = Field(description="The model, and where it shall be.")
+    status: CacheStatus = Field(default=CacheStatus(), description="What is there.")
+
+
+AnyCache = LocalModelCache | LocalModelNamespaceCache

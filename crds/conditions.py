@@ -1,0 +1,52 @@
+"""Conditions that keep the time of their last flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from crds.base import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a condition says now, without its times."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+def conditions(
+    findings: Iterable[Finding],
+    *,
+    observed: Iterable[Condition],
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Conditions from findings, in their order.
+
+    lastTransitionTime is carried over from the observed condition of the type unless the status
+    differs: otherwise every sync would write.
+    """
+    before = {condition.type: condition for condition in observed}
+    made = []
+    for finding in findings:
+        old = before.get(finding.type)
+        same = old is not None and old.status == finding.status
+        made.append(
+            Condition(
+                type=finding.type,
+                status=finding.status,
+                observed_generation=generation,
+                last_transition_time=old.last_transition_time if old and same else now,
+                reason=finding.reason,
+                message=finding.message,
+            )
+        )
+    return tuple(made)

@@ -1,0 +1,141 @@
+"""Make what follows from the types: the CRD manifests and the API reference.
+
+`python -m crds.generate` writes them, `--check` fails when a file differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crds.base import GROUP, VERSION
+from crds.kinds import KINDS, Column, Kind
+from crds.reference import reference_page
+from crds.schema import Schema, structural_schema
+
+_TREE = Path(__file__).parent.parent
+_CATEGORY = "localmodel"
+_HEADER = "# Made from the types in crds/ by `make generate`. Do not edit.\n"
+
+
+def object_schema(kind: Kind) -> Schema:
+    """Schema of a whole object of the kind."""
+    schema = structural_schema(kind.model)
+    schema["properties"] = {
+        "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+        "kind": {"type": "string", "description": f"{kind.name}."},
+        **schema["properties"],
+        # metadata's own schema is Kubernetes' and may not be repeated.
+        "metadata": {"type": "object"},
+    }
+    schema["required"] = [name for name in schema["required"] if name != "metadata"]
+    if not schema["required"]:
+        del schema["required"]
+    if kind.waited_for:
+        # Tools that wait (kstatus, Helm, Flux) must not take an object that no hook has seen yet
+        # for finished.
+        status = schema["properties"]["status"]
+        status["default"] = {"observedGeneration": -1}
+        # And one that another controller wrote a status of. So it is always there, and where it is
+        # not, another schema than this one is served: see hooks/served.py.
+        status["properties"]["observedGeneration"] |= {"default": -1}
+    if kind.rules:
+        schema["x-kubernetes-validations"] = [
+            {"rule": rule, "message": message} for rule, message in kind.rules
+        ]
+    return schema
+
+
+def manifest(kind: Kind) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
+    schema = object_schema(kind)
+    version: dict[str, Any] = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [_column(column) for column in kind.columns],
+        "schema": {"openAPIV3Schema": schema},
+    }
+    if "status" in schema["properties"]:
+        version["subresources"] = {"status": {}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{kind.plural}.{GROUP}",
+            "labels": {"app.kubernetes.io/part-of": "localmodel"},
+        },
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": [_CATEGORY],
+            },
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
+            "versions": [version],
+        },
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": column.name,
+        "type": column.type,
+        "jsonPath": column.path,
+        "description": column.description,
+    }
+    if column.wide:
+        made["priority"] = 1
+    return made
+
+
+def generated_files() -> dict[Path, str]:
+    """Path in the tree and content of every file that follows from the types."""
+    files = {
+        Path("crds/manifests") / f"{GROUP}_{kind.plural}.yaml": _HEADER
+        + yaml.safe_dump(manifest(kind), sort_keys=False, width=100)
+        for kind in KINDS
+    }
+    files[Path("crds/manifests/kustomization.yaml")] = _HEADER + yaml.safe_dump(
+        {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": sorted(path.name for path in files),
+        },
+        sort_keys=False,
+    )
+    schemas = {kind.name: object_schema(kind) for kind in KINDS}
+    files[Path("docs/api.md")] = reference_page(KINDS, schemas)
+    return files
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the files, or with --check name those that differ and return 1."""
+    parser = argparse.ArgumentParser(prog="crds.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for path, content in generated_files().items():
+        file = _TREE / path
+        if file.exists() and file.read_text() == content:
+            continue
+        stale.append(str(path))
+        if not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+    for path_text in stale:
+        done = "differs from the types: run `make generate`" if check else "written"
+        sys.stdout.write(f"{path_text}: {done}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""How a model is named on a disk."""
+
+from __future__ import annotations
+
+import hashlib
+
+MODEL_KEY_LENGTH = 16
+
+
+def model_key(source_model_uri: str) -> str:
+    """Folder of a model below `models/`: 16 hex digits.
+
+    KServe's rule: the first 16 of the SHA-256 of the URI exactly as written, so
+    `hf://meta-llama/meta-llama-3-8b-instruct` is `c277d78a31bc6624`. Two caches with one URI share
+    the folder.
+    """
+    return hashlib.sha256(source_model_uri.encode()).hexdigest()[:MODEL_KEY_LENGTH]

@@ -1,0 +1,127 @@
+"""How each kind is served: names, scope, columns of `kubectl get`, rules on the whole object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crds.cache import LocalModelCache, LocalModelNamespaceCache
+from crds.node import LocalModelNode
+from crds.nodegroup import LocalModelNodeGroup
+from crds.placement import LocalModelPlacement
+
+if TYPE_CHECKING:
+    from crds.base import Resource
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `kubectl get`; wide ones only show with `-o wide`."""
+
+    name: str
+    path: str
+    description: str
+    type: str = "string"
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of the API."""
+
+    model: type[Resource]
+    plural: str
+    short_name: str
+    columns: tuple[Column, ...]
+    namespaced: bool = False
+    # (CEL rule, message) on the whole object.
+    rules: tuple[tuple[str, str], ...] = ()
+
+    # Whether users make it and wait for its status.
+    waited_for: bool = False
+
+    @property
+    def name(self) -> str:
+        """The kind's name, as in `kind:`."""
+        return self.model.__name__
+
+
+def _condition(kind: str, field: str) -> str:
+    return f'.status.conditions[?(@.type=="{kind}")].{field}'
+
+
+_AGE = Column("Age", ".metadata.creationTimestamp", "When it was created.", "date")
+_READY = Column("Ready", _condition("Ready", "status"), "Whether it is ready.")
+_STATUS = Column("Status", _condition("Ready", "message"), "What is there, or what to do.")
+
+_CACHE_COLUMNS = (
+    _READY,
+    Column("Size", ".spec.modelSize", "Declared size of the model."),
+    Column("Copies", ".status.copies.available", "Copies that a pod can mount now.", "integer"),
+    Column("Of", ".status.copies.total", "Copies that should be there.", "integer"),
+    Column("Percent", ".status.progress", "Percent of all bytes that are there.", "integer"),
+    Column("Reason", _condition("Ready", "reason"), "Why, in one word."),
+    Column("Status", _condition("Ready", "message"), "What is there, or what to do.", wide=True),
+    Column("Source", ".spec.sourceModelUri", "Where the model is.", wide=True),
+    _AGE,
+)
+
+# A claim is named <cache>-<group> and labelled with both.
+_SHORT_NAME = (
+    "size(self.metadata.name) <= 63",
+    "metadata.name must have at most 63 characters: it becomes a label",
+)
+
+KINDS = (
+    Kind(
+        LocalModelCache,
+        "localmodelcaches",
+        "lmc",
+        _CACHE_COLUMNS,
+        rules=(_SHORT_NAME,),
+        waited_for=True,
+    ),
+    Kind(
+        LocalModelNamespaceCache,
+        "localmodelnamespacecaches",
+        "lmnc",
+        _CACHE_COLUMNS,
+        namespaced=True,
+        rules=(_SHORT_NAME,),
+        waited_for=True,
+    ),
+    Kind(
+        LocalModelNodeGroup,
+        "localmodelnodegroups",
+        "lmng",
+        (
+            _READY,
+            Column("Limit", ".spec.storageLimit", "Bytes for models on each node."),
+            Column("Used", ".status.used", "Taken on the fullest node."),
+            _STATUS,
+            Column("Reason", _condition("Ready", "reason"), "Why, in one word.", wide=True),
+            _AGE,
+        ),
+        rules=(_SHORT_NAME,),
+        waited_for=True,
+    ),
+    Kind(
+        LocalModelNode,
+        "localmodelnodes",
+        "lmn",
+        (
+            _READY,
+            Column("Disk", ".status.disk.capacity", "Size of the disk."),
+            Column("Free", ".status.disk.available", "What is left of it."),
+            _STATUS,
+            Column("Reason", _condition("Ready", "reason"), "Why, in one word.", wide=True),
+            _AGE,
+        ),
+    ),
+    Kind(
+        LocalModelPlacement,
+        "localmodelplacements",
+        "lmp",
+        (Column("Limit", ".spec.storageLimit", "Bytes for models on each node."), _AGE),
+    ),
+)

@@ -1,0 +1,158 @@
+"""LocalModelNodeGroup: a set of nodes, with volume templates and a storage limit."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field
+
+from crds.base import (
+    ATOMIC_LIST,
+    Conditions,
+    Int64,
+    Labels,
+    MicroTime,
+    Model,
+    ModelIdentity,
+    ObservedGeneration,
+    Resource,
+    validations,
+)
+from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
+from crds.quantity import Quantity, positive
+from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+
+
+class LocalModelNodeGroupSpec(Model):
+    """Which nodes, how much of their disks, and how pods get at the models.
+
+    Either the short form (nodeSelector, storageSpec) or KServe's form (persistentVolumeSpec,
+    persistentVolumeClaimSpec).
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                "has(self.nodeSelector) != has(self.persistentVolumeSpec)",
+                (
+                    "give exactly one of nodeSelector (labels of the nodes) and "
+                    "persistentVolumeSpec (a volume with nodeAffinity.required)"
+                ),
+            ),
+            (
+                "has(self.persistentVolumeSpec) == has(self.persistentVolumeClaimSpec)",
+                "persistentVolumeSpec and persistentVolumeClaimSpec come together",
+            ),
+            (
+                "!has(self.storageSpec) || has(self.nodeSelector)",
+                (
+                    "storageSpec goes with nodeSelector; with persistentVolumeSpec, use "
+                    "persistentVolumeClaimSpec"
+                ),
+            ),
+        )
+    )
+
+    storage_limit: Quantity = Field(
+        description="Bytes that the group's models may take on each node, such as 500Gi.",
+        json_schema_extra=positive(
+            "storageLimit must be a quantity of more than zero, such as 500Gi"
+        ),
+    )
+    node_selector: Labels | None = Field(
+        default=None,
+        description="Labels that a node of the group has.",
+        json_schema_extra={"minProperties": 1},
+    )
+    storage_spec: PersistentVolumeClaimSpec | None = Field(
+        default=None, description="Template of the claims; its defaults suit most clusters."
+    )
+    persistent_volume_spec: PersistentVolumeSpec | None = Field(
+        default=None,
+        description="Template of the volumes; its nodeAffinity.required says which nodes are in "
+        "the group.",
+    )
+    persistent_volume_claim_spec: PersistentVolumeClaimSpec | None = Field(
+        default=None, description="Template of the claims."
+    )
+    eviction: Eviction | None = Field(
+        default=None, description="What goes when the models do not fit."
+    )
+
+    @property
+    def eviction_settings(self) -> EvictionSettings:
+        """What goes when the models do not fit, with the defaults of the form."""
+        short_form = self.node_selector is not None
+        default = EvictionPolicy.LRU if short_form else EvictionPolicy.NONE
+        return (self.eviction or Eviction()).settings(default)
+
+
+class ModelFailure(Model):
+    """Why a model is not on a node: of the first that failed, or else of the first that waits."""
+
+    node: str = Field(description="Where it failed, or waits.", max_length=253)
+    reason: str = Field(description="Why, in one word.", max_length=64)
+    message: str = Field(description="What is the matter, and what to do.", max_length=1024)
+
+
+class GroupModel(ModelIdentity):
+    """One model of the plan, over all nodes of the group."""
+
+    states: str = Field(
+        description="One letter for each of status.nodes: P pending, D downloading, A available, "
+        "E evicted, F failed, N node not ready.",
+    )
+    size: Int64 | None = Field(default=None, description="Bytes of the model's files.")
+    hash: str | None = Field(default=None, description="What was downloaded.", max_length=71)
+    downloaded_bytes: Int64 = Field(default=0, description="Bytes that the nodes have, together.")
+    failure: ModelFailure | None = Field(
+        default=None, description="The first failure, or else why the first pending copy waits."
+    )
+
+
+class RejectedModel(ModelIdentity):
+    """A model that names the group and is not in its plan."""
+
+    reason: str = Field(description="Why, in one word.", max_length=64)
+    message: str = Field(description="Why, and what to do.", max_length=1024)
+    size: Int64 | None = Field(
+        default=None, description="Bytes of the model's files, where a node has told them."
+    )
+
+
+class LocalModelNodeGroupStatus(Model):
+    """What is on the nodes of the group."""
+
+    observed_generation: ObservedGeneration = None
+    conditions: Conditions = ()
+    used: Quantity | None = Field(
+        default=None, description="What the group's models take on its fullest node."
+    )
+    available: Quantity | None = Field(
+        default=None, description="What of storageLimit is left on its fullest node."
+    )
+    nodes: tuple[str, ...] = Field(
+        default=(), description="The nodes of the group, sorted.", json_schema_extra=ATOMIC_LIST
+    )
+    models: tuple[GroupModel, ...] = Field(
+        default=(),
+        description="The models of the plan, in its order.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    rejected: tuple[RejectedModel, ...] = Field(
+        default=(),
+        description="The models that name the group and are not in its plan.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    last_update_time: MicroTime | None = Field(
+        default=None,
+        description="When this status last changed; while states change fast it does so every "
+        "two seconds at most.",
+    )
+
+
+class LocalModelNodeGroup(Resource):
+    """A set of nodes that keep models on their disks."""
+
+    spec: LocalModelNodeGroupSpec = Field(description="Which nodes, and how much of their disks.")
+    status: LocalModelNodeGroupStatus = Field(
+        default=LocalModelNodeGroupStatus(), description="What is on the nodes of the group."
+    )

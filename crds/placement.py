@@ -1,0 +1,64 @@
+"""LocalModelPlacement: the plan of one node group."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from crds.base import ATOMIC_LIST, Model, Resource
+from crds.cache import ModelRequest
+from crds.eviction import EvictionSettings
+from crds.quantity import Quantity
+from crds.volumes import NodeSelectorTerm
+
+
+class PlacedModel(ModelRequest):
+    """A model that every node of the group shall have."""
+
+    model_name: str = Field(description="Name of its cache.", max_length=253)
+    namespace: str = Field(
+        default="",
+        description="Namespace of its cache; empty for a LocalModelCache.",
+        max_length=63,
+    )
+    # Without the cache's rules: they have held there, and a list of this length is past what the
+    # API server spends on rules.
+    source_model_uri: str = Field(description="Where the model is.", max_length=2048)
+    model_size: Quantity = Field(description="Declared size of the model.")
+    referenced: bool = Field(
+        default=False,
+        description="Whether a service refers to it. Pods of a node are its agent's to see.",
+    )
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Key, namespace and name: see ModelIdentity."""
+        return (self.key, self.namespace, self.model_name)
+
+
+class LocalModelPlacementSpec(Model):
+    """Which nodes, and which models, in what order."""
+
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
+        default=(),
+        description="The nodes of the group: those for which one of the terms holds.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    storage_limit: Quantity = Field(description="Bytes that the models may take on each node.")
+    eviction: EvictionSettings = Field(
+        default=EvictionSettings(), description="What goes when the models do not fit."
+    )
+    models: tuple[PlacedModel, ...] = Field(
+        default=(),
+        description="The models, most important first.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+
+
+class LocalModelPlacement(Resource):
+    """The plan of one LocalModelNodeGroup. Made by localmodel, edited by nobody.
+
+    A model leaves the nodes when the plan no longer lists it. A plan that is missing removes
+    nothing.
+    """
+
+    spec: LocalModelPlacementSpec = Field(description="Which nodes, and which models.")

@@ -1,0 +1,92 @@
+"""Kubernetes quantities of bytes, such as `140Gi`.
+
+The grammar is that of k8s.io/apimachinery/pkg/api/resource, with exponents of two digits at most:
+whatever the schema lets through can be computed with.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+_BINARY = {
+    suffix: Decimal(1024) ** power
+    for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)
+}
+_DECIMAL = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    "k": Decimal(10) ** 3,
+    "M": Decimal(10) ** 6,
+    "G": Decimal(10) ** 9,
+    "T": Decimal(10) ** 12,
+    "P": Decimal(10) ** 15,
+    "E": Decimal(10) ** 18,
+}
+_SYNTAX = re.compile(
+    r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:[eE]([+-]?\d{1,2})|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?))",
+    re.ASCII,
+)
+_LENGTH_MAX = 64
+# As Kubernetes caps a quantity.
+_MAX = 2**63 - 1
+
+# As controller-gen writes it for resource.Quantity, but for the exponents.
+_SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
+
+
+def parse_quantity(text: str) -> int:
+    """Bytes of a quantity, rounded up, 2^63-1 at most. Raises ValueError for what is none."""
+    match = _SYNTAX.fullmatch(text) if len(text) <= _LENGTH_MAX else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a quantity such as 500Mi or 140Gi")
+    number, exponent, suffix = match.groups()
+    factor = Decimal(10) ** int(exponent) if exponent else _BINARY.get(suffix) or _DECIMAL[suffix]
+    size = int((Decimal(number) * factor).to_integral_value(rounding=ROUND_CEILING))
+    return max(min(size, _MAX), -_MAX)
+
+
+def format_quantity(size: int) -> str:
+    """Bytes as a quantity that a person can read, in the largest binary unit, to one decimal.
+
+    It rounds: for display, and for comparisons by eye, never to compute with.
+    """
+    for suffix, unit in reversed(_BINARY.items()):
+        if size >= unit:
+            return f"{Decimal(size) / unit:.1f}".removesuffix(".0") + suffix
+    return str(size)
+
+
+def _checked(value: str) -> str:
+    parse_quantity(value)
+    return value
+
+
+Quantity = Annotated[
+    str,
+    # The API server stores a quantity that was given as a number as that number.
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    AfterValidator(_checked),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _SCHEMA_PATTERN,
+            "x-kubernetes-int-or-string": True,
+            "maxLength": _LENGTH_MAX,
+        }
+    ),
+]
+
+
+def positive(message: str) -> dict[str, Any]:
+    """Schema extension: a CEL rule that refuses quantities of zero and less."""
+    rule = (
+        "type(self) == string ? isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))"
+        " : dyn(self) > 0"
+    )
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}

@@ -1,0 +1,66 @@
+"""Structural OpenAPI schemas, as CRDs want them, from the types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Schema = dict[str, Any]
+
+_DROPPED = ("title", "default", "additionalProperties")
+
+
+def structural_schema(model: type[BaseModel]) -> Schema:
+    """The schema of a type without references, nulls, titles and defaults.
+
+    Shape: OpenAPI v3 as apiextensions.k8s.io/v1 restricts it. Raises ValueError for a union, which
+    a structural schema cannot say.
+    """
+    schema = model.model_json_schema(by_alias=True, mode="validation")
+    return _convert(schema, schema.get("$defs", {}))
+
+
+def _convert(schema: Schema, defs: dict[str, Schema]) -> Schema:
+    schema = _dereference(schema, defs)
+    if schema.get("x-kubernetes-int-or-string"):
+        return {key: value for key, value in schema.items() if key not in _DROPPED}
+    converted = {
+        key: value for key, value in schema.items() if key not in (*_DROPPED, "$defs", "properties")
+    }
+    if "const" in converted:
+        converted["enum"] = [converted.pop("const")]
+    if "properties" in schema:
+        converted["properties"] = {
+            name: _convert(value, defs) for name, value in schema["properties"].items()
+        }
+    elif isinstance(schema.get("additionalProperties"), dict):
+        converted["additionalProperties"] = _convert(schema["additionalProperties"], defs)
+    if "items" in schema:
+        converted["items"] = _convert(schema["items"], defs)
+    return converted
+
+
+def _dereference(schema: Schema, defs: dict[str, Schema]) -> Schema:
+    """Resolve `$ref` and `X | null`; what stands beside them wins, rules add up."""
+    while "$ref" in schema or "anyOf" in schema:
+        if "$ref" in schema:
+            target = defs[schema["$ref"].rsplit("/", 1)[-1]]
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+        elif schema.get("x-kubernetes-int-or-string"):
+            return schema
+        else:
+            options = [option for option in schema["anyOf"] if option.get("type") != "null"]
+            if len(options) != 1:
+                raise ValueError(f"a structural schema has no unions: {schema}")
+            target = options[0]
+            beside = {key: value for key, value in schema.items() if key != "anyOf"}
+        rules = [
+            *target.get("x-kubernetes-validations", ()),
+            *beside.get("x-kubernetes-validations", ()),
+        ]
+        schema = target | beside
+        if rules:
+            schema["x-kubernetes-validations"] = rules
+    return schema

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what the hooks answer into tests/fixtures, to be read in the diff",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each cluster a worker of its own: tests that share one run one after the other."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        for name in ("world", "kserve"):
+            if parameters is not None and name in parameters.params:
+                item.add_marker(pytest.mark.xdist_group(f"{name}-{parameters.params[name]}"))
