@@ -1,0 +1,1 @@
+"""Webhooks of the controllers in `metacontroller/`: pure functions from observed to desired."""

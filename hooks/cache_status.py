@@ -1,0 +1,312 @@
+"""The status of a cache, from what its groups have counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crds.cache import CacheStatus, ModelCopies
+from crds.conditions import Finding, conditions
+from crds.quantity import format_quantity, parse_quantity
+from crds.states import CopyState, kserve_node_status
+from hooks import reasons
+from hooks.messages import some
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from crds.cache import AnyCache
+    from crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
+    from hooks.services import Users
+
+# A node in two groups has one copy: the best of what they say.
+_BEST_FIRST = (
+    CopyState.AVAILABLE,
+    CopyState.DOWNLOADING,
+    CopyState.PENDING,
+    CopyState.EVICTED,
+    CopyState.FAILED,
+    CopyState.NODE_NOT_READY,
+)
+# Where the model was evicted.
+_COMES_BACK = "it comes back when a pod or a service refers to it"
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """What one group says of one cache.
+
+    model is None while the plan does not list the cache (yet).
+    """
+
+    group: LocalModelNodeGroup
+    model: GroupModel | None
+    rejected: RejectedModel | None
+
+
+def view(cache: AnyCache, group: LocalModelNodeGroup) -> GroupView:
+    """Find a cache in a group's status; a former cache of that name does not count."""
+    models = {model.identity: model for model in group.status.models}
+    rejected = {model.identity: model for model in group.status.rejected}
+    return GroupView(group, models.get(cache.identity), rejected.get(cache.identity))
+
+
+def cache_status(
+    cache: AnyCache,
+    views: Sequence[GroupView],
+    missing: Sequence[str],
+    *,
+    claims: Finding,
+    users: Users,
+    now: datetime,
+) -> CacheStatus:
+    """The whole status.
+
+    missing: groups that do not exist; claims: the condition ClaimsBound; users: its services.
+    """
+    states = _copy_states(views)
+    counts = Counter(states.values())
+    models = [v.model for v in views if v.model is not None]
+    size = _size(cache, views)
+    hashes = {m.hash for m in models if m.hash}
+    progress = _progress(models, counts, size)
+    findings = [
+        _no(reasons.DELETING, claims.message)
+        if cache.deleting
+        else _ready(cache, views, missing, states, progress),
+        _admitted(cache, views, missing),
+        claims,
+        _size_as_declared(cache, size),
+    ]
+    return CacheStatus(
+        conditions=conditions(
+            findings,
+            observed=cache.status.conditions,
+            generation=cache.metadata.generation,
+            now=now,
+        ),
+        node_status={node: kserve_node_status(state) for node, state in sorted(states.items())},
+        copies=ModelCopies(
+            available=counts[CopyState.AVAILABLE],
+            total=len(states),
+            failed=counts[CopyState.FAILED],
+        ),
+        key=cache.spec.key,
+        size=size,
+        hash=hashes.pop() if len(hashes) == 1 else None,
+        progress=progress,
+        inference_services=users.inference_services,
+        llm_inference_services=users.llm_inference_services,
+    )
+
+
+def _size(cache: AnyCache, views: Sequence[GroupView]) -> int | None:
+    """Bytes of the model's files. What was told stays true: the URI cannot change."""
+    told = [one.model or one.rejected for one in views]
+    sizes = [one.size for one in told if one is not None and one.size is not None]
+    return max(sizes, default=cache.status.size)
+
+
+def _copy_states(views: Sequence[GroupView]) -> dict[str, CopyState]:
+    states: dict[str, CopyState] = {}
+    for one in views:
+        if one.model is None:
+            continue
+        for node, letter in zip(one.group.status.nodes, one.model.states, strict=True):
+            state = CopyState(letter)
+            best = states.get(node, state)
+            states[node] = min(best, state, key=_BEST_FIRST.index)
+    return states
+
+
+def _progress(models: Sequence[GroupModel], counts: Counter[CopyState], size: int | None) -> int:
+    """Percent, without evicted copies: nobody waits for those."""
+    copies = counts.total() - counts[CopyState.EVICTED]
+    if not copies:
+        return 0
+    if not size:
+        return 100 * counts[CopyState.AVAILABLE] // copies
+    here = sum(model.downloaded_bytes for model in models)
+    kept = sum(len(m.states) - m.states.count(CopyState.EVICTED) for m in models)
+    return min(100 * here // (size * kept), 100)
+
+
+def _ready(
+    cache: AnyCache,
+    views: Sequence[GroupView],
+    missing: Sequence[str],
+    states: Mapping[str, CopyState],
+    progress: int,
+) -> Finding:
+    if not cache.spec.group_names:
+        return _no(reasons.NO_NODE_GROUP, _no_node_group(cache))
+    return _blocked(views, missing) or _copies_ready(views, states, progress)
+
+
+def _no_node_group(cache: AnyCache) -> str:
+    """Of a cache that was stored before our schema refused it."""
+    if cache.spec.pvc_ref is not None:
+        return "spec.pvcRef is not supported: make a cache with sourceModelUri and nodeGroups"
+    return "the spec names no LocalModelNodeGroup"
+
+
+def _no(reason: str, message: str) -> Finding:
+    return Finding(reasons.READY, "False", reason, message)
+
+
+def _blocked(views: Sequence[GroupView], missing: Sequence[str]) -> Finding | None:
+    """Why the cache cannot be ready, whatever the nodes have."""
+    if missing:
+        return _no(
+            reasons.NODE_GROUP_NOT_FOUND,
+            f"LocalModelNodeGroup {some(missing)} does not exist: create it, or name another "
+            "group in the spec",
+        )
+    for one in views:
+        name = one.group.metadata.name
+        if one.group.deleting:
+            return _no(
+                reasons.NODE_GROUP_DELETING,
+                f"LocalModelNodeGroup {name} is being deleted, and its nodes' copies with it",
+            )
+        if one.rejected is not None:
+            return _no(one.rejected.reason, one.rejected.message)
+        # What a group has so far may be a part of its nodes.
+        whole = _group_finding(one, reasons.LOCAL_PATH_MISMATCH, reasons.FINDING_NODES)
+        if whole is not None:
+            return whole
+        if one.model is None or _group_finding(one, reasons.PLAN_PENDING):
+            return _no(
+                reasons.DOWNLOAD_PENDING, f"waiting for the plan of LocalModelNodeGroup {name}"
+            )
+    return None
+
+
+def _group_finding(one: GroupView, *only: str) -> Finding | None:
+    """What keeps a group itself from being ready, told for the cache."""
+    for condition in one.group.status.conditions:
+        ready = condition.type == reasons.READY and condition.status == "False"
+        if ready and (not only or condition.reason in only):
+            name = one.group.metadata.name
+            return _no(condition.reason, f"LocalModelNodeGroup {name}: {condition.message}")
+    return None
+
+
+def _copies_ready(
+    views: Sequence[GroupView], states: Mapping[str, CopyState], progress: int
+) -> Finding:
+    if not states:
+        return _without_copies(views)
+    in_state: dict[CopyState, list[str]] = {}
+    for node, state in sorted(states.items()):
+        in_state.setdefault(state, []).append(node)
+    available = in_state.get(CopyState.AVAILABLE, [])
+    on = f"on {len(available)} of {len(states)} nodes"
+    to_come = _to_come(views, in_state, on, progress)
+    if to_come is not None:
+        return to_come
+    away = in_state.get(CopyState.NODE_NOT_READY, [])
+    evicted = in_state.get(CopyState.EVICTED, [])
+    gone = f"; evicted on {some(evicted)}: {_COMES_BACK}" if evicted else ""
+    aside = f"; not Ready: {some(away)}" if away else ""
+    if available:
+        reason = reasons.PARTLY_EVICTED if evicted else reasons.MODEL_CACHED
+        return Finding(reasons.READY, "True", reason, on + gone + aside)
+    if evicted:
+        return _no(reasons.EVICTED, on + gone + aside)
+    return _no(reasons.NODES_NOT_READY, f"no node of the groups is Ready: {some(away)}")
+
+
+def _to_come(
+    views: Sequence[GroupView],
+    in_state: Mapping[CopyState, Sequence[str]],
+    on: str,
+    progress: int,
+) -> Finding | None:
+    """What is said while copies failed, are on their way, or wait."""
+    if CopyState.FAILED in in_state:
+        failed = in_state[CopyState.FAILED]
+        why = _told(views, failed) or "an agent failed and gave no reason"
+        return _no(reasons.DOWNLOAD_FAILED, f"{on}; {why} (failed: {some(failed)})")
+    if CopyState.DOWNLOADING in in_state:
+        return _no(reasons.DOWNLOADING, f"{on}, {progress}% downloaded")
+    if CopyState.PENDING in in_state:
+        pending = in_state[CopyState.PENDING]
+        told = _told(views, pending)
+        why = f"waiting for the localmodel agent of {some(pending)}"
+        return _no(
+            reasons.DOWNLOAD_PENDING,
+            f"{on}; {told} (waiting: {some(pending)})" if told else f"{on}; {why}",
+        )
+    return None
+
+
+def _without_copies(views: Sequence[GroupView]) -> Finding:
+    found = (_group_finding(one) for one in views)
+    return next(filter(None, found), None) or _no(reasons.NO_NODES, "no node is in the groups")
+
+
+def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
+    """What a group says of one of the nodes that failed or wait."""
+    for one in views:
+        failure = one.model and one.model.failure
+        if failure and failure.node in nodes:
+            return f"{failure.node}: {failure.reason}: {failure.message}"
+    return None
+
+
+def _admitted(cache: AnyCache, views: Sequence[GroupView], missing: Sequence[str]) -> Finding:
+    def admitted(status: str, reason: str, message: str) -> Finding:
+        return Finding(reasons.ADMITTED, status, reason, message)  # type: ignore[arg-type]
+
+    if not cache.spec.group_names:
+        return admitted("False", reasons.NO_NODE_GROUP, _no_node_group(cache))
+    for one in views:
+        if one.rejected is not None:
+            return admitted("False", one.rejected.reason, one.rejected.message)
+    if missing:
+        return admitted(
+            "False",
+            reasons.NODE_GROUP_NOT_FOUND,
+            f"LocalModelNodeGroup {some(missing)} does not exist",
+        )
+    going = [v.group.metadata.name for v in views if v.group.deleting]
+    if going:
+        return admitted("False", reasons.NODE_GROUP_DELETING, f"{some(going)} is being deleted")
+    waiting = [v.group.metadata.name for v in views if v.model is None]
+    if waiting:
+        return admitted("Unknown", reasons.PLAN_PENDING, f"waiting for the plan of {some(waiting)}")
+    groups = some([one.group.metadata.name for one in views])
+    return admitted("True", reasons.PLACED, f"in the plan of {groups}")
+
+
+def _size_as_declared(cache: AnyCache, size: int | None) -> Finding:
+    declared = cache.spec.model_size
+    if size is None:
+        return Finding(
+            reasons.SIZE_AS_DECLARED, "Unknown", reasons.SIZE_UNKNOWN, "no node has seen the source"
+        )
+    if size <= parse_quantity(declared):
+        return Finding(
+            reasons.SIZE_AS_DECLARED,
+            "True",
+            reasons.WITHIN_MODEL_SIZE,
+            f"the model has {format_quantity(size)}, spec.modelSize declares {declared}",
+        )
+    return Finding(
+        reasons.SIZE_AS_DECLARED,
+        "False",
+        reasons.LARGER_THAN_DECLARED,
+        f"the model has {format_quantity(size)}, but spec.modelSize declares {declared}: set it "
+        f"to {_round_up(size)}, so that capacity is planned with what the model takes",
+    )
+
+
+def _round_up(size: int) -> str:
+    """The next whole unit, so that what is suggested is enough."""
+    for suffix, unit in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
+        if size >= 10 * unit:
+            return f"{-(-size // unit)}{suffix}"
+    return str(size)

@@ -1,0 +1,129 @@
+"""Whether a cache's claims are bound: its condition ClaimsBound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crds.cache import AnyCache, LocalModelCache
+from crds.conditions import Finding
+from hooks import reasons
+from hooks.messages import some
+from hooks.volumes import is_bound, is_outdated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hooks.envelope import Object
+    from hooks.settings import ConfigMapName
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """What shall be and what is there, by Metacontroller's keys.
+
+    taken: claims that another cache has, and which one.
+    """
+
+    claims: Sequence[Object]
+    observed_claims: Mapping[str, Object]
+    volumes: Sequence[Object]
+    observed_volumes: Mapping[str, Object]
+    taken: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The claims that shall be."""
+        return [f"{c['metadata']['namespace']}/{c['metadata']['name']}" for c in self.claims]
+
+    @property
+    def outdated(self) -> list[str]:
+        """The claims whose volume was made for other nodes or another path."""
+        refs = [
+            volume["spec"]["claimRef"]
+            for volume in self.volumes
+            if (found := self.observed_volumes.get(volume["metadata"]["name"]))
+            and is_outdated(volume, found)
+        ]
+        return [f"{ref['namespace']}/{ref['name']}" for ref in refs]
+
+
+def claims_bound(cache: AnyCache, seen: ClaimView) -> Finding:
+    """The condition, from what shall be and what is there."""
+    names = seen.names
+    if not names and not seen.taken:
+        return _without_claims(cache)
+    if seen.outdated:
+        return _not_bound(
+            reasons.VOLUME_OUTDATED,
+            f"the volume of {some(seen.outdated)} was made before its LocalModelNodeGroup changed, "
+            "and leads to the former nodes or path: delete the claim once no pod uses it, and both "
+            "are made anew",
+        )
+    if seen.taken:
+        claim, holder = min(seen.taken.items())
+        others = f" ({len(seen.taken) - 1} more likewise)" if len(seen.taken) > 1 else ""
+        return _not_bound(
+            reasons.CLAIM_NAME_TAKEN,
+            f"the claim {claim}, which a service or the cache's own namespace needs, belongs to "
+            f"{holder}{others}: pods mount that one, whatever it leads to; give this cache, or "
+            "what has the claim, another name",
+        )
+    missing = [name for name in names if name not in seen.observed_claims]
+    if missing:
+        return _not_bound(
+            reasons.CLAIM_PENDING,
+            f"not made yet: {some(missing)}; if it stays so, a claim of that name that is not of "
+            "this cache is in the way: rename or delete it",
+        )
+    pending = [name for name in names if not is_bound(seen.observed_claims[name])]
+    if pending:
+        return _not_bound(reasons.CLAIM_PENDING, _why_pending(pending, seen))
+    return Finding(reasons.CLAIMS_BOUND, "True", reasons.ALL_BOUND, f"{some(names)} can be mounted")
+
+
+def claims_not_managed(config: ConfigMapName | None) -> Finding:
+    """The condition where KServe's configuration leaves volumes and claims to somebody else."""
+    return Finding(
+        reasons.CLAIMS_BOUND,
+        "Unknown",
+        reasons.VOLUMES_NOT_MANAGED,
+        f"disableVolumeManagement is set in ConfigMap {config}: no volume and no claim is made",
+    )
+
+
+def _not_bound(reason: str, message: str) -> Finding:
+    return Finding(reasons.CLAIMS_BOUND, "False", reason, message)
+
+
+def _why_pending(pending: Sequence[str], seen: ClaimView) -> str:
+    names = [volume["metadata"]["name"] for volume in seen.volumes]
+    missing = [name for name in names if name not in seen.observed_volumes]
+    if missing:
+        return (
+            f"not bound yet: {some(pending)}; not made yet: PersistentVolume {some(missing)}: if "
+            "it stays so, one of that name that is not of this cache is in the way: rename this "
+            "cache, or delete that one"
+        )
+    return f"not bound yet: {some(pending)}; if it stays so, kubectl describe pvc tells why"
+
+
+def claims_going(left: Sequence[str]) -> Finding:
+    """The condition while the cache is being deleted. left: kind and name of what is there."""
+    message = (
+        f"waiting for claims and volumes to go: {some(sorted(left))}" if left else "claims are gone"
+    )
+    return Finding(reasons.CLAIMS_BOUND, "False", reasons.DELETING, message)
+
+
+def _without_claims(cache: AnyCache) -> Finding:
+    if isinstance(cache, LocalModelCache) and cache.spec.namespace_selector is not None:
+        return Finding(
+            reasons.CLAIMS_BOUND,
+            "False",
+            reasons.NO_NAMESPACES,
+            "spec.namespaceSelector selects no namespace: label one so, or change the selector",
+        )
+    return Finding(
+        reasons.CLAIMS_BOUND, "True", reasons.NO_CLAIMS, "no namespace is to have a claim"
+    )

@@ -1,0 +1,296 @@
+"""What the nodes of a group have, counted once for all caches."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from crds.conditions import Finding, conditions
+from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, ModelFailure
+from crds.quantity import format_quantity, parse_quantity
+from crds.states import CopyState, ModelState
+from hooks import reasons
+from hooks.copies import copy_on
+from hooks.messages import count, some
+from hooks.volumes import node_selector_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from crds.base import Condition
+    from crds.cache import AnyCache
+    from crds.node import LocalModelNode, NodeModelStatus
+    from crds.nodegroup import LocalModelNodeGroup
+    from crds.placement import LocalModelPlacementSpec
+    from hooks.copies import Copy
+    from hooks.plan import Plan
+
+# How long changes of state are collected before the caches are told.
+STATUS_INTERVAL = timedelta(seconds=2)
+# Nodes join a group one after the other; when none has come for so long, they are all there.
+# What is told meanwhile starts this anew, so it is not longer than STATUS_INTERVAL.
+SETTLE = STATUS_INTERVAL
+# Nodes that have come are told sooner, since the settling counts from there.
+FINDING_INTERVAL = timedelta(seconds=0.5)
+# When nobody looked for longer, Metacontroller was away, and no node could come meanwhile. It looks
+# after SETTLE, and gives a hook ten seconds: a slow one is not away.
+WATCHED = SETTLE + timedelta(seconds=10)
+
+
+def group_status(
+    group: LocalModelNodeGroup,
+    plan: Plan,
+    nodes: Sequence[LocalModelNode],
+    *,
+    stored: LocalModelPlacementSpec | None,
+    host_path: str,
+    now: datetime,
+) -> LocalModelNodeGroupStatus:
+    """The whole status of a group.
+
+    nodes: its LocalModelNodes, sorted by name. stored: the plan that the nodes can see by now.
+    """
+    names = tuple(node.metadata.name for node in nodes)
+    models = tuple(_group_model(cache, nodes) for cache in plan.admitted)
+    used = max((_used(node, {m.key for m in models}) for node in nodes), default=0)
+    left = max(parse_quantity(group.spec.storage_limit) - used, 0)
+    return LocalModelNodeGroupStatus(
+        conditions=conditions(
+            [
+                _blocked(group, nodes, host_path)
+                or _finding(group, stored, names, now)
+                or _found(group, models, nodes),
+                *([plan.over_limit] if plan.over_limit else []),
+            ],
+            observed=group.status.conditions,
+            generation=group.metadata.generation,
+            now=now,
+        ),
+        used=format_quantity(used),
+        available=format_quantity(left),
+        nodes=names,
+        models=models,
+        rejected=plan.rejected,
+        last_update_time=now,
+    )
+
+
+def debounce(
+    old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus, now: datetime
+) -> tuple[LocalModelNodeGroupStatus, float | None]:
+    """The status to write, and after how many seconds to look again.
+
+    Each write makes the hooks of all caches of the group run, so a status that changes fast is
+    written every STATUS_INTERVAL at most, but for a flip of Ready and a model that turned out to be
+    too large. Nothing but the status is ever held back.
+    """
+    was, ready = _ready(old), _ready(new)
+    finding = ready is not None and ready.reason == reasons.FINDING_NODES
+    again = SETTLE.total_seconds() if finding else None
+    since = old.last_update_time
+    if since is None or was is None or ready is None or was.status != ready.status:
+        return new, again
+    if _rejected_sizes(new) - _rejected_sizes(old):
+        # What was learned of a model's size must be kept before its copies are gone.
+        return new, again
+    # While nodes are being found, no change is what is waited for.
+    if _same(old, new) and not finding:
+        return old, None
+    sooner = finding and (was.reason != ready.reason or old.nodes != new.nodes)
+    interval = FINDING_INTERVAL if sooner else STATUS_INTERVAL
+    wait = since + interval - now
+    # A clock that was set back must not hold the status back for long.
+    if timedelta(0) < wait <= interval:
+        return old, max(wait.total_seconds(), 0.05)
+    return new, again
+
+
+def _ready(status: LocalModelNodeGroupStatus) -> Condition | None:
+    return next((one for one in status.conditions if one.type == reasons.READY), None)
+
+
+def _rejected_sizes(
+    status: LocalModelNodeGroupStatus,
+) -> set[tuple[tuple[str, str, str], int | None]]:
+    return {(one.identity, one.size) for one in status.rejected if one.size is not None}
+
+
+def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> bool:
+    apart = {"last_update_time": None, "observed_generation": None}
+    return old.model_copy(update=apart) == new.model_copy(update=apart)
+
+
+def _group_model(cache: AnyCache, nodes: Sequence[LocalModelNode]) -> GroupModel:
+    copies = [copy_on(node, cache) for node in nodes]
+    reports = [copy.report for copy in copies if copy.report is not None]
+    sizes = [report.size for report in reports if report.size is not None]
+    hashes = {report.hash for report in reports if report.cached and report.hash}
+    return GroupModel(
+        name=cache.metadata.name,
+        namespace=cache.metadata.namespace,
+        key=cache.spec.key,
+        states="".join(copy.state for copy in copies),
+        size=max(sizes, default=None),
+        # Nodes that hold different content have no common hash.
+        hash=hashes.pop() if len(hashes) == 1 else None,
+        downloaded_bytes=sum(_bytes_here(report) for report in reports),
+        failure=_first_failure(nodes, copies) or _first_wait(nodes, copies),
+    )
+
+
+def _bytes_here(report: NodeModelStatus) -> int:
+    if report.state is ModelState.EVICTED:
+        return 0
+    return (report.size if report.cached else report.downloaded_bytes) or 0
+
+
+def _used(node: LocalModelNode, keys: set[str]) -> int:
+    """Bytes that a node's disk has for models, each folder once."""
+    here: dict[str, int] = {}
+    for report in node.status.models:
+        if report.key in keys:
+            here[report.key] = max(here.get(report.key, 0), _on_disk(report))
+    return sum(here.values())
+
+
+def _on_disk(report: NodeModelStatus) -> int:
+    if report.disk_bytes is not None:
+        return report.disk_bytes
+    # Other agents tell no more.
+    return (report.size or 0) if report.cached else 0
+
+
+def _first_failure(nodes: Sequence[LocalModelNode], copies: Sequence[Copy]) -> ModelFailure | None:
+    for node, copy in zip(nodes, copies, strict=True):
+        if copy.state is CopyState.FAILED:
+            report = copy.report
+            return ModelFailure(
+                node=node.metadata.name,
+                reason=(report and report.reason) or "Unknown",
+                message=(report and report.message) or "the agent gave no reason",
+            )
+    return None
+
+
+def _first_wait(nodes: Sequence[LocalModelNode], copies: Sequence[Copy]) -> ModelFailure | None:
+    """Why the first copy that is pending waits, if its agent says why."""
+    for node, copy in zip(nodes, copies, strict=True):
+        if copy.state is CopyState.PENDING and copy.report is not None and copy.report.reason:
+            return ModelFailure(
+                node=node.metadata.name,
+                reason=copy.report.reason,
+                message=copy.report.message or "the agent does not say more",
+            )
+    return None
+
+
+def _no(reason: str, message: str) -> Finding:
+    return Finding(reasons.READY, "False", reason, message)
+
+
+def _blocked(
+    group: LocalModelNodeGroup, nodes: Sequence[LocalModelNode], host_path: str
+) -> Finding | None:
+    """Why the group cannot be ready, whatever nodes it has."""
+    if group.deleting:
+        left = [node.metadata.name for node in nodes if holds_models_of(group.metadata.name, node)]
+        return _no(
+            reasons.DELETING,
+            f"waiting for nodes to remove the models: {some(left)}" if left else "models removed",
+        )
+    path = _volume_path(group)
+    if path is not None and path.rstrip("/") != host_path.rstrip("/"):
+        return _no(
+            reasons.LOCAL_PATH_MISMATCH,
+            f"persistentVolumeSpec has the path {path}, but the agents fill {host_path}: pods "
+            "would find nothing; set one to the other",
+        )
+    if not node_selector_terms(group.spec):
+        return _no(
+            reasons.NO_NODE_AFFINITY,
+            "persistentVolumeSpec has no nodeAffinity.required, so no node is in the group: add it",
+        )
+    return None
+
+
+def _finding(
+    group: LocalModelNodeGroup,
+    stored: LocalModelPlacementSpec | None,
+    names: tuple[str, ...],
+    now: datetime,
+) -> Finding | None:
+    """What is said until the nodes that the selector matches have joined.
+
+    Nobody tells which nodes are still to come (the hook does not look at Nodes), so they are taken
+    to be there when the status has said for SETTLE which they are. What was once found stays so:
+    a node that joins later is a node more, and a plan that is missing takes none away.
+    """
+    was = _ready(group.status)
+    if was is not None and was.observed_generation != group.metadata.generation:
+        # Another selector has other nodes. Whether it is the selector that changed cannot be told
+        # for sure: the status that is seen may be older than the plan that is seen.
+        was = None
+    if was is not None and was.status == "True":
+        return None
+    if stored is None or stored.node_selector_terms != node_selector_terms(group.spec):
+        return _no(reasons.PLAN_PENDING, "the group's LocalModelPlacement is being written")
+    none_as_before = was is not None and was.reason == reasons.NO_NODES and not names
+    same = was is not None and was.reason == reasons.FINDING_NODES and group.status.nodes == names
+    told = group.status.last_update_time
+    # By the hooks' clock alone; it was set back when that time is still to come.
+    settled = same and told is not None and SETTLE <= now - told <= WATCHED
+    if none_as_before or settled:
+        return None
+    return _no(reasons.FINDING_NODES, f"finding the nodes of the group: {len(names)} so far")
+
+
+def _found(
+    group: LocalModelNodeGroup, models: Sequence[GroupModel], nodes: Sequence[LocalModelNode]
+) -> Finding:
+    if not nodes:
+        return _no(
+            reasons.NO_NODES,
+            f"no node matches {_selector_text(group)}: label nodes so, or change the selector",
+        )
+    available = sum(model.states.count(CopyState.AVAILABLE) for model in models)
+    failed = sum(model.states.count(CopyState.FAILED) for model in models)
+    evicted = sum(model.states.count(CopyState.EVICTED) for model in models)
+    copies = len(models) * len(nodes)
+    return Finding(
+        reasons.READY,
+        "True",
+        reasons.NODES_FOUND,
+        f"{count(len(nodes), 'node')}, {count(len(models), 'model')}, "
+        f"{available} of {copies} copies available"
+        + (f", {failed} failed" if failed else "")
+        + (f", {evicted} evicted" if evicted else ""),
+    )
+
+
+def holds_models_of(group: str, node: LocalModelNode) -> bool:
+    """Whether a Ready node still has, or may still have, models of a group that goes."""
+    if any(model.node_group == group for model in node.spec.local_models):
+        return True
+    if not node.spec.node_ready:
+        # It cleans up when it is back: its LocalModelNode no longer lists them.
+        return False
+    seen = node.status.observed_generation
+    if seen is not None and seen < node.metadata.generation:
+        return True
+    return any(report.state is ModelState.REMOVING for report in node.status.models)
+
+
+def _volume_path(group: LocalModelNodeGroup) -> str | None:
+    spec = group.spec.persistent_volume_spec
+    if spec is None:
+        return None
+    source = spec.local or spec.host_path
+    return source.path if source else None
+
+
+def _selector_text(group: LocalModelNodeGroup) -> str:
+    if group.spec.node_selector is not None:
+        pairs = sorted(group.spec.node_selector.items())
+        return "nodeSelector " + ",".join(f"{key}={value}" for key, value in pairs)
+    return "persistentVolumeSpec.nodeAffinity.required"

@@ -1,0 +1,158 @@
+"""Which models a group's nodes shall have, in what order, and which not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crds.cache import AnyCache, LocalModelCache, ModelRequest
+from crds.naming import claim_name
+from crds.nodegroup import RejectedModel
+from crds.placement import LocalModelPlacementSpec, PlacedModel
+from hooks import reasons
+from hooks.services import Users
+from hooks.volumes import node_selector_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crds.conditions import Finding
+    from crds.nodegroup import LocalModelNodeGroup
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The caches that a group keeps, most important first, and those that it refuses.
+
+    over_limit: what there is to say where those that it keeps are more than its storageLimit.
+    """
+
+    admitted: tuple[AnyCache, ...]
+    rejected: tuple[RejectedModel, ...]
+    over_limit: Finding | None = None
+
+    def placement(self, group: LocalModelNodeGroup) -> LocalModelPlacementSpec:
+        """The plan as nodes read it."""
+        return LocalModelPlacementSpec(
+            node_selector_terms=node_selector_terms(group.spec),
+            storage_limit=group.spec.storage_limit,
+            eviction=group.spec.eviction_settings,
+            models=tuple(_placed(cache) for cache in self.admitted),
+        )
+
+
+EMPTY_PLAN = Plan(admitted=(), rejected=())
+
+
+def make_plan(group: str, caches: Iterable[AnyCache]) -> Plan:
+    """The plan of a group, from all caches of the cluster, whatever their size: see admission.
+
+    A cache that is being deleted stays in the plan until it is gone: its claims go first, and a
+    pod may still read through them. Higher priority comes first, then the older cache.
+    """
+    caches = tuple(sorted(caches, key=_age))
+    uris = _owners_of_uris(caches)
+    claims = _owners_of_claims(
+        cache for cache in caches if uris.get(cache.spec.source_model_uri, cache) is cache
+    )
+    admitted: list[AnyCache] = []
+    rejected: list[RejectedModel] = []
+    for cache in sorted(caches, key=_importance):
+        if group not in cache.spec.group_names:
+            continue
+        owner = uris.get(cache.spec.source_model_uri, cache)
+        if isinstance(cache, LocalModelCache) and owner is not cache:
+            rejected.append(_duplicate(cache, owner))
+            continue
+        claim = claim_name(cache.metadata.name, group)
+        holder = claims.holder(claim, cache.metadata.namespace)
+        if holder is not None and holder is not cache:
+            rejected.append(_claim_taken(cache, claim, holder))
+        else:
+            admitted.append(cache)
+    return Plan(admitted=tuple(admitted), rejected=tuple(rejected))
+
+
+def _owners_of_uris(by_age: Iterable[AnyCache]) -> dict[str, LocalModelCache]:
+    """The LocalModelCache that has each URI: the oldest. Namespace caches may share one."""
+    owners: dict[str, LocalModelCache] = {}
+    for cache in by_age:
+        if isinstance(cache, LocalModelCache):
+            owners.setdefault(cache.spec.source_model_uri, cache)
+    return owners
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """Who has each name of a claim, in all namespaces or in one.
+
+    `<cache>-<group>` is not unique: a-b on c and a on b-c have the same.
+    """
+
+    everywhere: dict[str, LocalModelCache]
+    in_namespace: dict[tuple[str, str], AnyCache]
+
+    def holder(self, claim: str, namespace: str) -> AnyCache | None:
+        """The cache that may use a name; a LocalModelCache comes before those of namespaces."""
+        return self.everywhere.get(claim) or self.in_namespace.get((namespace, claim))
+
+
+def _owners_of_claims(by_age: Iterable[AnyCache]) -> _Claims:
+    claims = _Claims(everywhere={}, in_namespace={})
+    for cache in by_age:
+        for group in cache.spec.group_names:
+            claim = claim_name(cache.metadata.name, group)
+            if not isinstance(cache, LocalModelCache):
+                claims.in_namespace.setdefault((cache.metadata.namespace, claim), cache)
+            elif cache.spec.namespace_selector is not None:
+                claims.everywhere.setdefault(claim, cache)
+    return claims
+
+
+def _age(cache: AnyCache) -> tuple[str, str, str]:
+    created = cache.metadata.creation_timestamp
+    return (created.isoformat() if created else "", cache.metadata.namespace, cache.metadata.name)
+
+
+def _importance(cache: AnyCache) -> tuple[int, tuple[str, str, str]]:
+    return (-cache.spec.priority, _age(cache))
+
+
+def _duplicate(cache: AnyCache, owner: AnyCache) -> RejectedModel:
+    return reject(
+        cache,
+        reasons.DUPLICATE_SOURCE_MODEL_URI,
+        f"LocalModelCache {owner.metadata.name!r} has the same sourceModelUri and is older: "
+        "use that one and delete this one, or that one if it is not wanted",
+    )
+
+
+def _claim_taken(cache: AnyCache, claim: str, holder: AnyCache) -> RejectedModel:
+    return reject(
+        cache,
+        reasons.CLAIM_NAME_TAKEN,
+        f"its claim would be named {claim!r}, as that of {type(holder).__name__} "
+        f"{holder.metadata.name!r}: give this cache another name",
+    )
+
+
+def reject(cache: AnyCache, reason: str, message: str, size: int | None = None) -> RejectedModel:
+    """An entry for a cache that is not in the plan. size: bytes of its files, where known."""
+    return RejectedModel(
+        name=cache.metadata.name,
+        namespace=cache.metadata.namespace,
+        key=cache.spec.key,
+        reason=reason,
+        message=message,
+        size=size,
+    )
+
+
+def _placed(cache: AnyCache) -> PlacedModel:
+    return PlacedModel(
+        model_name=cache.metadata.name,
+        namespace=cache.metadata.namespace,
+        # Its own hook wrote them; to look at services here would call every group for each.
+        referenced=bool(Users.told(cache.status)),
+        **{field: getattr(cache.spec, field) for field in ModelRequest.model_fields},
+    )

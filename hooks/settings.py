@@ -1,0 +1,98 @@
+"""What an administrator sets for the hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crds.base import GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOST_PATH_VARIABLE = "LOCALMODEL_HOST_PATH"
+SERVICE_KINDS_VARIABLE = "LOCALMODEL_SERVICE_KINDS"
+KSERVE_CONFIG_VARIABLE = "LOCALMODEL_KSERVE_CONFIG"
+
+DEFAULT_HOST_PATH = "/var/lib/localmodel"
+
+INFERENCE_SERVICE = "InferenceService"
+LLM_INFERENCE_SERVICE = "LLMInferenceService"
+
+
+@dataclass(frozen=True)
+class ServiceKind:
+    """A kind of services that use caches, in the version that is asked for."""
+
+    kind: str
+    api_version: str
+
+    @property
+    def resource(self) -> str:
+        """Its plural."""
+        return f"{self.kind.lower()}s"
+
+
+@dataclass(frozen=True)
+class ConfigMapName:
+    """A ConfigMap of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings shared by all hooks.
+
+    host_path: the directory of each node that its agent fills, absolute; volumes point at it.
+    service_kinds: the services that caches are related to. A kind that is not served makes every
+    sync of a cache fail, so only an overlay for clusters that have them names any.
+    kserve_config: KServe's ConfigMap, if it is to be heeded.
+    """
+
+    host_path: str = DEFAULT_HOST_PATH
+    service_kinds: tuple[ServiceKind, ...] = ()
+    kserve_config: ConfigMapName | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings. Raises ValueError for a value that cannot work."""
+        host_path = environment.get(HOST_PATH_VARIABLE) or DEFAULT_HOST_PATH
+        if not host_path.startswith("/"):
+            raise ValueError(f"{HOST_PATH_VARIABLE} must be an absolute path, not {host_path!r}")
+        return cls(
+            host_path=host_path.rstrip("/") or "/",
+            service_kinds=_service_kinds(environment.get(SERVICE_KINDS_VARIABLE, "")),
+            kserve_config=_config_map(environment.get(KSERVE_CONFIG_VARIABLE, "")),
+        )
+
+
+def _service_kinds(text: str) -> tuple[ServiceKind, ...]:
+    kinds = tuple(_service_kind(word.strip()) for word in text.split(",") if word.strip())
+    if len({kind.kind for kind in kinds}) < len(kinds):
+        raise ValueError(f"{SERVICE_KINDS_VARIABLE} names a kind twice: {text!r}")
+    return kinds
+
+
+def _service_kind(word: str) -> ServiceKind:
+    kind, _, api_version = word.partition(".")
+    known = kind in {INFERENCE_SERVICE, LLM_INFERENCE_SERVICE}
+    if not known or not api_version.startswith(f"{GROUP}/"):
+        raise ValueError(
+            f"{SERVICE_KINDS_VARIABLE} takes {INFERENCE_SERVICE}.{GROUP}/v1beta1 and "
+            f"{LLM_INFERENCE_SERVICE}.{GROUP}/v1alpha2, with commas between them, not {word!r}"
+        )
+    return ServiceKind(kind, api_version)
+
+
+def _config_map(text: str) -> ConfigMapName | None:
+    if not text:
+        return None
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise ValueError(f"{KSERVE_CONFIG_VARIABLE} must be namespace/name, not {text!r}")
+    return ConfigMapName(namespace, name)

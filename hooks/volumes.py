@@ -1,0 +1,193 @@
+"""PersistentVolumes and claims that let a pod mount a model.
+
+Names and shape are KServe's. A volume is bound to its claim from the start, both ways, so that
+neither a default StorageClass nor another claim gets between them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crds.naming import claim_name
+from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+from hooks import naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crds.cache import AnyCache
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+    from crds.volumes import PersistentVolumeClaimSpec
+    from hooks.envelope import Object
+
+# Phases from which a volume never binds again: it has to be made anew.
+_SPENT_PHASES = ("Released", "Failed")
+
+
+def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm, ...]:
+    """The nodes of a group, whichever form it has; no terms select no node."""
+    if spec.node_selector is not None:
+        return (
+            NodeSelectorTerm(
+                match_expressions=tuple(
+                    NodeSelectorRequirement(key=key, operator="In", values=(value,))
+                    for key, value in sorted(spec.node_selector.items())
+                )
+            ),
+        )
+    affinity = spec.persistent_volume_spec and spec.persistent_volume_spec.node_affinity
+    if affinity and affinity.required:
+        return affinity.required.node_selector_terms
+    return ()
+
+
+def make_claim(
+    cache: AnyCache, group: LocalModelNodeGroup, namespace: str, found: Object | None = None
+) -> Object:
+    """The claim for a cache on a group in a namespace.
+
+    found: the claim of that name that is there, perhaps KServe's. Its spec is immutable, so it
+    stays as it is.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": claim_name(cache.metadata.name, group.metadata.name),
+            "namespace": namespace,
+            "labels": _labels(cache, group),
+        },
+        "spec": found["spec"]
+        if found
+        else _claim_spec(group.spec)
+        | {"volumeName": naming.volume_name(cache.metadata.name, group.metadata.name, namespace)},
+    }
+
+
+def make_volume(
+    cache: AnyCache,
+    group: LocalModelNodeGroup,
+    namespace: str,
+    host_path: str,
+    found: Object | None = None,
+    *,
+    adopted: bool = False,
+) -> Object:
+    """The volume behind that claim.
+
+    host_path: the nodes' directory, for the short form. found: the claim that is there already.
+    adopted: whether the volume is there too, and becomes the cache's: it stays as it is.
+    """
+    claim = _claim_spec(group.spec)
+    if found:
+        claim["storageClassName"] = found["spec"].get("storageClassName") or ""
+    template = group.spec.persistent_volume_spec
+    if template is not None:
+        spec = template.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    else:
+        spec = {
+            "capacity": {"storage": group.spec.storage_limit},
+            "accessModes": claim["accessModes"],
+            "volumeMode": "Filesystem",
+            "local": {"path": host_path},
+            "nodeAffinity": {
+                "required": {
+                    "nodeSelectorTerms": [_term(term) for term in node_selector_terms(group.spec)]
+                }
+            },
+        }
+    if "local" in spec and not adopted:
+        # Read-only: a pod's fsGroup or a stray write would change every tenant's files, and kubelet
+        # would make an empty directory for a sub-path that is not there yet. (It refuses to mount a
+        # hostPath volume that has mount options.)
+        spec.setdefault("mountOptions", ["ro"])
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": naming.volume_name(cache.metadata.name, group.metadata.name, namespace),
+            "labels": _labels(cache, group),
+        },
+        "spec": spec
+        | {
+            # To delete or recycle it would mean the root of all models.
+            "persistentVolumeReclaimPolicy": "Retain",
+            # A volume of another class than its claim's never binds.
+            "storageClassName": claim["storageClassName"],
+            "claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": namespace,
+                "name": claim_name(cache.metadata.name, group.metadata.name),
+            },
+        },
+    }
+
+
+def without_spent(volumes: Iterable[Object], observed: dict[str, Object]) -> list[Object]:
+    """The volumes, but for those that are there and can never bind again.
+
+    A volume whose claim was deleted is Released and keeps the old claim's uid, which blocks the
+    next claim of that name. Left out, Metacontroller deletes it; the next sync makes it anew.
+    """
+    return [volume for volume in volumes if not _spent(observed.get(volume["metadata"]["name"]))]
+
+
+def is_outdated(desired: Object, observed: Object) -> bool:
+    """Whether a volume was made for other nodes or another path than its group has now."""
+    return _place(desired["spec"]) != _place(observed["spec"])
+
+
+def _place(spec: Object) -> tuple[Any, ...]:
+    source = spec.get("local") or spec.get("hostPath") or {}
+    return spec.get("nodeAffinity"), source.get("path"), spec.get("storageClassName") or ""
+
+
+def as_it_is(child: Object) -> Object:
+    """A claim or a volume that is there, asked for as it is."""
+    known = ("name", "namespace", "labels")
+    return {
+        "apiVersion": "v1",
+        "kind": child["kind"],
+        "metadata": {key: child["metadata"][key] for key in known if key in child["metadata"]},
+        "spec": child["spec"],
+    }
+
+
+def is_bound(claim: Object | None) -> bool:
+    """Whether a claim is bound, and so its volume there."""
+    return claim is not None and claim.get("status", {}).get("phase") == "Bound"
+
+
+def _spent(volume: Object | None) -> bool:
+    return volume is not None and volume.get("status", {}).get("phase") in _SPENT_PHASES
+
+
+def _claim_spec(spec: LocalModelNodeGroupSpec) -> dict[str, Any]:
+    template: PersistentVolumeClaimSpec | None = (
+        spec.persistent_volume_claim_spec or spec.storage_spec
+    )
+    claim: dict[str, Any] = (
+        template.model_dump(mode="json", by_alias=True, exclude_unset=True) if template else {}
+    )
+    claim.setdefault("accessModes", ["ReadOnlyMany"])
+    # '' and not absent: the default StorageClass fills an absent one, and the claim never binds.
+    claim["storageClassName"] = claim.get("storageClassName") or ""
+    resources = claim.setdefault("resources", {})
+    resources.setdefault("requests", {}).setdefault("storage", spec.storage_limit)
+    return claim
+
+
+def _term(term: NodeSelectorTerm) -> Object:
+    return term.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def _labels(cache: AnyCache, group: LocalModelNodeGroup) -> dict[str, str]:
+    labels = {
+        naming.MANAGED_BY_LABEL: naming.MANAGED_BY,
+        naming.CACHE_LABEL: cache.metadata.name,
+        naming.NODE_GROUP_LABEL: group.metadata.name,
+    }
+    if cache.metadata.namespace:
+        labels[naming.CACHE_NAMESPACE_LABEL] = cache.metadata.namespace
+    return labels

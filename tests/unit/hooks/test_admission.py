@@ -1,0 +1,306 @@
+"""What a group takes by size: as a table, and whatever happens to caches, nodes and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crds.base import ObjectMeta
+from crds.cache import CacheStatus, LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
+from crds.eviction import Eviction, EvictionPolicy
+from crds.node import (
+    LocalModel,
+    LocalModelNode,
+    LocalModelNodeSpec,
+    LocalModelNodeStatus,
+    NodeModelStatus,
+)
+from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+from crds.placement import LocalModelPlacementSpec
+from crds.quantity import parse_quantity
+from crds.states import ModelState
+from hooks import reasons
+from hooks.admission import Observed, admit, observe
+from hooks.group_status import debounce, group_status
+from hooks.plan import Plan, make_plan
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NONE, LRU = EvictionPolicy.NONE, EvictionPolicy.LRU
+
+
+def _cache(name: str, size: str, **spec: Any) -> LocalModelNamespaceCache:
+    """A cache of a namespace: those may share a URI. Names in the order of their age."""
+    fields = {"source_model_uri": f"s3://models/{name}", "model_size": size, "node_group": "gpu"}
+    return LocalModelNamespaceCache(
+        metadata=ObjectMeta(name=name, namespace="team", creation_timestamp=START),
+        spec=LocalModelNamespaceCacheSpec(**fields | spec),
+    )
+
+
+def _group(policy: EvictionPolicy, limit: str) -> LocalModelNodeGroup:
+    return LocalModelNodeGroup(
+        metadata=ObjectMeta(name="gpu", creation_timestamp=START),
+        spec=LocalModelNodeGroupSpec(
+            storage_limit=limit, node_selector={"pool": "gpu"}, eviction=Eviction(policy=policy)
+        ),
+    )
+
+
+A, B, C = _cache("a", "60Gi"), _cache("b", "50Gi"), _cache("c", "40Gi")
+URGENT = _cache("u", "60Gi", priority=5)
+SHARED = _cache("s", "60Gi", source_model_uri=A.spec.source_model_uri)
+SHARED_LARGER = _cache("s", "90Gi", source_model_uri=A.spec.source_model_uri)
+PINNED = [_cache(name, "60Gi", retention="Pinned") for name in ("p", "q")]
+GOING = A.model_copy(
+    update={"metadata": A.metadata.model_copy(update={"deletion_timestamp": START})}
+)
+FITS_NOT, TOO_LARGE = reasons.STORAGE_LIMIT_EXCEEDED, reasons.MODEL_TOO_LARGE
+ADMITTED_OVER, PINNED_OVER = reasons.ADMITTED_EXCEED_LIMIT, reasons.PINNED_EXCEED_LIMIT
+
+
+@dataclass(frozen=True)
+class Case:
+    policy: EvictionPolicy
+    caches: list[LocalModelNamespaceCache]
+    admitted: str
+    rejected: dict[str, str] = field(default_factory=dict)
+    held: str = ""
+    sizes: dict[str, str] = field(default_factory=dict)
+    over: str | None = None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(NONE, [], ""),
+        Case(NONE, [A, C], "ac"),
+        Case(NONE, [A, B], "a", {"b": FITS_NOT}),
+        Case(NONE, [A, B, C], "ac", {"b": FITS_NOT}),
+        Case(NONE, [A, B, C], "bc", {"a": FITS_NOT}, held="b"),
+        Case(NONE, [A, URGENT], "u", {"a": FITS_NOT}),
+        Case(NONE, [A, URGENT], "a", {"u": FITS_NOT}, held="a"),
+        Case(NONE, [A, B], "ab", held="ab", over=ADMITTED_OVER),
+        Case(NONE, [A, B, C], "ab", {"c": FITS_NOT}, held="ab", over=ADMITTED_OVER),
+        Case(NONE, [A, C], "a", {"c": FITS_NOT}, held="a", sizes={"a": "61Gi"}),
+        Case(NONE, [A, B], "ab", held="a", sizes={"a": "50Gi"}),
+        Case(
+            NONE, [A, B], "a", {"b": FITS_NOT}, held="a", sizes={"a": "101Gi"}, over=ADMITTED_OVER
+        ),
+        Case(NONE, [A, B], "b", {"a": FITS_NOT}, sizes={"a": "101Gi"}),
+        Case(NONE, [A, SHARED, C], "acs"),
+        Case(NONE, [A, SHARED_LARGER, C], "ac", {"s": FITS_NOT}),
+        Case(NONE, [A, SHARED_LARGER, C], "acs", sizes={"a": "60Gi"}),
+        Case(NONE, [A, B, SHARED], "abs", held="ab", over=ADMITTED_OVER),
+        Case(NONE, [GOING, B], "a", {"b": FITS_NOT}, held="a"),
+        Case(NONE, PINNED, "p", {"q": FITS_NOT}),
+        Case(LRU, [A, B, C], "abc"),
+        Case(LRU, [A, B], "b", {"a": TOO_LARGE}, sizes={"a": "101Gi"}),
+        Case(LRU, [A, B], "b", {"a": TOO_LARGE}, held="ab", sizes={"a": "101Gi"}),
+        Case(LRU, [A, B], "ab", sizes={"a": "100Gi"}),
+        Case(LRU, [_cache("x", "200Gi")], "", {"x": TOO_LARGE}),
+        Case(LRU, [_cache("x", "200Gi")], "x", sizes={"x": "1Gi"}),
+        Case(LRU, [GOING], "a", held="a", sizes={"a": "101Gi"}),
+        Case(LRU, [GOING], "", {"a": TOO_LARGE}, sizes={"a": "101Gi"}),
+        Case(LRU, PINNED, "pq", over=PINNED_OVER),
+        Case(LRU, PINNED, "pq", sizes={"p": "40Gi"}),
+        Case(LRU, [*PINNED, A], "apq", sizes={"p": "1Gi"}),
+    ],
+)
+def test_a_group_of_100gi(case: Case) -> None:
+    keys = {cache.metadata.name: cache.spec.key for cache in case.caches}
+    observed = Observed(
+        sizes={keys[name]: parse_quantity(size) for name, size in case.sizes.items()},
+        held={c.identity for c in case.caches if c.metadata.name in case.held},
+    )
+    plan = admit(make_plan("gpu", case.caches), _group(case.policy, "100Gi"), observed)
+    assert "".join(sorted(c.metadata.name for c in plan.admitted)) == case.admitted
+    assert {one.name: one.reason for one in plan.rejected} == case.rejected
+    assert (plan.over_limit and plan.over_limit.reason) == case.over
+
+
+def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
+    observed = Observed(sizes={C.spec.key: 30 << 30}, held={A.identity})
+    plan = admit(make_plan("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
+    (refused,) = plan.rejected
+    assert refused.message == (
+        "needs 50Gi by its modelSize, and 10Gi of storageLimit 100Gi are left in "
+        "LocalModelNodeGroup gpu (40Gi are missing): raise storageLimit, delete a cache, or name "
+        "another group"
+    )
+
+
+@dataclass
+class World:
+    """A group with one node, and an agent that learns sizes and removes what is not wanted."""
+
+    policy: EvictionPolicy
+    limit: int = 10
+    caches: dict[str, LocalModelNamespaceCache] = field(default_factory=dict)
+    real: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, NodeModelStatus] = field(default_factory=dict)
+    stored: LocalModelPlacementSpec | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+    now: datetime = START
+
+    @property
+    def group(self) -> LocalModelNodeGroup:
+        return _group(self.policy, str(self.limit)).model_copy(update=self.status)
+
+    @property
+    def node(self) -> LocalModelNode:
+        models = self.stored.models if self.stored else ()
+        listed = tuple(LocalModel(**dict(model), node_group="gpu") for model in models)
+        return LocalModelNode(
+            metadata=ObjectMeta(name="node-1"),
+            spec=LocalModelNodeSpec(local_models=listed, node_ready=True),
+            status=LocalModelNodeStatus(models=tuple(self.reports.values())),
+        )
+
+    def plan(self) -> tuple[Plan, Observed]:
+        caches = list(self.caches.values())
+        asked = make_plan("gpu", caches)
+        observed = observe(self.group, asked, caches, [self.node], self.stored)
+        return admit(asked, self.group, observed), observed
+
+    def sync(self) -> Plan:
+        """The group's hook; each time a second later than the last."""
+        plan, _ = self.plan()
+        group, self.now = self.group, self.now + timedelta(seconds=1)
+        new = group_status(
+            group, plan, [self.node], stored=self.stored, host_path="/", now=self.now
+        )
+        self.stored = plan.placement(group)
+        self.status = {"status": debounce(group.status, new, self.now)[0]}
+        return plan
+
+    def agent(self) -> None:
+        """What is wanted is looked at, and what is not is gone at once."""
+        self.reports = {
+            cache.metadata.name: NodeModelStatus(
+                name=cache.metadata.name,
+                namespace="team",
+                key=cache.spec.key,
+                state=ModelState.DOWNLOADING,
+                cached=False,
+                size=self.real[cache.spec.key],
+            )
+            for cache in self.caches.values()
+            if any(model.identity == cache.identity for model in (self.stored or EMPTY).models)
+        }
+
+    def cache_hook(self) -> None:
+        """The caches keep the sizes that the group tells."""
+        status = self.group.status
+        told = {one.identity: one.size for one in status.models}
+        told |= {one.identity: one.size for one in status.rejected}
+        for name, cache in self.caches.items():
+            size = told.get(cache.identity) or cache.status.size
+            self.caches[name] = cache.model_copy(update={"status": CacheStatus(size=size)})
+
+    def make(self, name: str, uri: int, declared: int, real: int, priority: int) -> None:
+        uri_text = f"s3://models/{uri}"
+        old = self.caches.get(name)
+        if old is not None:
+            uri_text = old.spec.source_model_uri
+        cache = _cache(name, str(declared), source_model_uri=uri_text, priority=priority)
+        self.real.setdefault(cache.spec.key, real)
+        status = old.status if old else cache.status
+        self.caches[name] = cache.model_copy(update={"status": status})
+
+
+EMPTY = LocalModelPlacementSpec(storage_limit="1")
+
+names = st.sampled_from("abcdef")
+steps = st.one_of(
+    st.tuples(
+        st.just("make"),
+        names,
+        st.integers(0, 3),
+        st.integers(1, 12),
+        st.integers(1, 14),
+        st.integers(-1, 1),
+    ),
+    st.tuples(st.just("delete"), names),
+    st.tuples(st.just("limit"), st.integers(1, 20)),
+    st.tuples(st.just("agent")),
+    st.tuples(st.just("cache_hook")),
+)
+
+
+def _do(world: World, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("make", name, uri, declared, real, priority):
+            world.make(name, uri, declared, real, priority)
+        case ("delete", name):
+            world.caches.pop(name, None)
+        case ("limit", limit):
+            world.limit = limit
+        case ("agent",):
+            world.agent()
+        case _:
+            world.cache_hook()
+
+
+def _taken(plan: Plan, observed: Observed, only: set[tuple[str, str, str]] | None = None) -> int:
+    folders: dict[str, int] = {}
+    for cache in plan.admitted:
+        if only is None or cache.identity in only:
+            key = cache.spec.key
+            folders[key] = max(folders.get(key, 0), observed.size(cache))
+    return sum(folders.values())
+
+
+@given(st.lists(steps, max_size=25))
+def test_without_eviction_nothing_is_thrown_out_and_nothing_new_is_too_much(
+    script: list[tuple[Any, ...]],
+) -> None:
+    world = World(NONE)
+    world.sync()
+    for step in script:
+        before = {model.identity for model in (world.stored or EMPTY).models}
+        _do(world, step)
+        plan, observed = world.plan()
+        after = {cache.identity for cache in plan.admitted}
+        there = {cache.identity for cache in world.caches.values()}
+        assert before & there <= after
+        taken, stayed = _taken(plan, observed), _taken(plan, observed, before)
+        assert taken <= max(world.limit, stayed)
+        assert (plan.over_limit is not None) == (taken > world.limit)
+        assert world.sync() == plan
+        assert world.sync() == plan
+
+
+@given(st.lists(steps, max_size=25))
+def test_with_eviction_all_come_in_but_those_that_are_too_large(
+    script: list[tuple[Any, ...]],
+) -> None:
+    world = World(LRU)
+    for step in script:
+        _do(world, step)
+        plan, observed = world.plan()
+        assert all(observed.size(cache) <= world.limit for cache in plan.admitted)
+        refused = {one.identity for one in plan.rejected}
+        for cache in world.caches.values():
+            assert (cache.identity in refused) == (observed.size(cache) > world.limit)
+        assert world.sync() == plan
+        assert world.sync() == plan
+
+
+@given(st.lists(st.sampled_from(["agent", "cache_hook", "sync"]), max_size=12))
+def test_what_turned_out_too_large_comes_in_no_more(order: list[str]) -> None:
+    world = World(LRU)
+    world.make("a", 1, declared=1, real=11, priority=0)
+    world.sync()
+    world.agent()
+    world.sync()
+    for what in order:
+        getattr(world, what)()
+        plan, _ = world.plan()
+        assert not plan.admitted
+        assert world.stored is not None
+        assert not world.stored.models

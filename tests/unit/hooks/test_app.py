@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hooks import nodegroups
+from hooks.app import create_app
+from hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
+NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return create_app(Settings(), clock=lambda: NOW).test_client()
+
+
+def _request(case: str) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
+    return request
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+def test_unknown_controllers_and_hooks_are_not_found(client: FlaskClient) -> None:
+    assert client.post("/nodes/finalize", json={}).status_code == 404
+    assert client.post("/pods/sync", json={}).status_code == 404
+
+
+def test_a_hook_takes_post_only(client: FlaskClient) -> None:
+    assert client.get("/nodes/sync").status_code == 405
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"{}", b'{"parent": 1}'])
+def test_a_body_that_is_no_request_is_refused_with_the_reason(
+    client: FlaskClient, body: bytes
+) -> None:
+    response = client.post("/caches/sync", data=body)
+    assert response.status_code == 422
+    assert response.text.startswith("/caches/sync: not a request of this hook: ")
+
+
+def test_a_parent_of_another_kind_is_refused(client: FlaskClient) -> None:
+    request = _request("caches/sync/pending")
+    request["parent"]["kind"] = "LocalModelNodeGroup"
+    response = client.post("/caches/sync", json=request)
+    assert response.status_code == 422
+    assert "expected a LocalModelCache" in response.text
+
+
+def test_an_object_that_cannot_be_read_is_named(client: FlaskClient) -> None:
+    request = _request("caches/sync/pending")
+    request["parent"]["spec"]["modelSize"] = "huge"
+    response = client.post("/caches/sync", json=request)
+    assert response.status_code == 422
+    assert "'llama'" in response.text
+    assert "modelSize" in response.text
+
+
+@pytest.mark.parametrize(
+    ("case", "part", "missing"),
+    [
+        ("nodegroups/sync/all-available", "related", "LocalModelCache.serving.kserve.io/v1alpha1"),
+        ("nodegroups/sync/all-available", "related", "LocalModelNode.serving.kserve.io/v1alpha1"),
+        ("nodegroups/sync/all-available", "children", "PersistentVolume.v1"),
+        (
+            "nodegroups/sync/all-available",
+            "children",
+            "LocalModelPlacement.serving.kserve.io/v1alpha1",
+        ),
+        ("nodes/sync/joins-a-group", "related", "LocalModelPlacement.serving.kserve.io/v1alpha1"),
+        ("nodes/sync/joins-a-group", "attachments", "LocalModelNode.serving.kserve.io/v1alpha1"),
+        ("caches/sync/pending", "related", "LocalModelNodeGroup.serving.kserve.io/v1alpha1"),
+        ("caches/sync/claims-for-namespaces", "related", "Namespace.v1"),
+    ],
+)
+def test_a_kind_that_is_not_in_the_request_is_not_taken_for_no_objects(
+    client: FlaskClient, case: str, part: str, missing: str
+) -> None:
+    request = _request(case)
+    del request[part][missing]
+    response = client.post("/" + case.rsplit("/", 1)[0], json=request)
+    assert response.status_code == 422
+    assert missing in response.text
+
+
+def test_one_unreadable_object_among_many_fails_the_whole_call(client: FlaskClient) -> None:
+    request = _request("nodegroups/sync/all-available")
+    caches = request["related"]["LocalModelCache.serving.kserve.io/v1alpha1"]
+    caches["broken"] = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelCache"}
+    response = client.post("/nodegroups/sync", json=request)
+    assert response.status_code == 422
+    assert "broken" in response.text
+
+
+def test_an_error_of_ours_is_a_500_and_changes_nothing(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def boom(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(nodegroups, "make_plan", boom)
+    response = client.post("/nodegroups/sync", json=_request("nodegroups/sync/all-available"))
+    assert response.status_code == 500
+    assert "RuntimeError: boom" in response.text
+
+
+def test_settings_come_from_the_environment() -> None:
+    assert Settings.from_environment({}).host_path == DEFAULT_HOST_PATH
+    assert Settings.from_environment({HOST_PATH_VARIABLE: "/models/"}).host_path == "/models"
+    with pytest.raises(ValueError, match="absolute"):
+        Settings.from_environment({HOST_PATH_VARIABLE: "models"})

@@ -1,0 +1,219 @@
+"""What the hooks refuse to read, and the settings that a KServe overlay gives them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hooks.app import create_app
+from hooks.settings import (
+    KSERVE_CONFIG_VARIABLE,
+    SERVICE_KINDS_VARIABLE,
+    ConfigMapName,
+    ServiceKind,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from werkzeug.test import TestResponse
+
+FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
+NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
+API = "serving.kserve.io/v1alpha1"
+
+
+def _call(case: str, request: dict[str, Any]) -> TestResponse:
+    file = FIXTURES / case / "settings.json"
+    settings = Settings.from_environment(json.loads(file.read_text()) if file.exists() else {})
+    controller, hook, _ = case.split("/")
+    client = create_app(settings, clock=lambda: NOW).test_client()
+    return client.post(f"/{controller}/{hook}", json=request)
+
+
+def _request(case: str) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
+    return request
+
+
+def _refusal(case: str, request: dict[str, Any]) -> str:
+    response = _call(case, request)
+    assert response.status_code == 422
+    return response.text
+
+
+# As KServe's CRDs leave objects: without what they do not know.
+
+KEPT = {
+    "LocalModelCache": ("nodeStatus", "copies"),
+    "LocalModelNamespaceCache": ("nodeStatus", "copies"),
+    "LocalModelNodeGroup": ("used", "available"),
+}
+
+
+def _prune(obj: dict[str, Any]) -> None:
+    status = obj.get("status", {})
+    obj["status"] = {key: status[key] for key in KEPT[obj["kind"]] if key in status}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "caches/customize/short-form",
+        "caches/sync/downloaded",
+        "caches/finalize/claims-are-gone",
+        "namespace-caches/sync/downloaded",
+        "nodegroups/sync/all-available",
+        "nodegroups/finalize/all-gone",
+    ],
+)
+def test_a_parent_that_lost_our_fields_fails_the_call(case: str) -> None:
+    request = _request(case)
+    _prune(request["parent"])
+    told = _refusal(case, request)
+    assert f"{request['parent']['kind']} 'llama'" in told or "'gpu'" in told
+    assert "came without status.observedGeneration" in told
+    assert "crds/manifests" in told
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "name"),
+    [
+        ("caches/sync/downloaded", "LocalModelNodeGroup", "gpu"),
+        ("nodegroups/sync/all-available", "LocalModelCache", "llama"),
+        (
+            "nodegroups/sync/namespace-cache-gets-a-volume",
+            "LocalModelNamespaceCache",
+            "team-a/llama",
+        ),
+    ],
+)
+def test_a_related_object_that_lost_our_fields_fails_the_call(
+    case: str, kind: str, name: str
+) -> None:
+    request = _request(case)
+    _prune(request["related"][f"{kind}.{API}"][name])
+    assert f"the CRD that is served for {kind}" in _refusal(case, request)
+
+
+def test_a_local_model_node_that_lost_our_fields_fails_the_call() -> None:
+    """Otherwise every node would count as not Ready."""
+    case = "nodegroups/sync/all-available"
+    request = _request(case)
+    node = next(iter(request["related"][f"LocalModelNode.{API}"].values()))
+    del node["spec"]["nodeReady"]
+    assert "came without spec.nodeReady" in _refusal(case, request)
+    case = "nodes/sync/warm-labels"
+    request = _request(case)
+    (node,) = request["attachments"][f"LocalModelNode.{API}"].values()
+    del node["spec"]["nodeReady"]
+    assert "came without spec.nodeReady" in _refusal(case, request)
+
+
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [
+        ("caches/sync/downloaded", "nodeGroup"),
+        ("nodegroups/sync/all-available", "nodeSelector"),
+    ],
+)
+def test_a_lost_short_form_fails_the_call(case: str, form: str) -> None:
+    """A watch of our schema may show what another one has stored, with our defaults."""
+    request = _request(case)
+    del request["parent"]["spec"][form]
+    assert f"came without spec.{form}" in _refusal(case, request)
+
+
+@pytest.mark.parametrize("status", [{"observedGeneration": -1}, {"observedGeneration": 1}])
+def test_our_schema_alone_is_no_reason_to_refuse(status: dict[str, int]) -> None:
+    """The first sync after a takeover or an upgrade sees no more than its defaults."""
+    request = _request("caches/sync/pending")
+    request["parent"]["status"] = status
+    assert _call("caches/sync/pending", request).status_code == 200
+
+
+# What is missing or unreadable is no wish.
+
+SERVICES = "caches/sync/services-get-claims"
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "InferenceService.serving.kserve.io/v1beta1",
+        "LLMInferenceService.serving.kserve.io/v1alpha2",
+        "PersistentVolumeClaim.v1",
+    ],
+)
+def test_a_kind_that_was_not_sent_is_not_an_empty_one(missing: str) -> None:
+    request = _request(SERVICES)
+    del request["related"][missing]
+    told = _refusal(SERVICES, request)
+    assert f"no {missing} in the request" in told
+    assert "restart it" in told
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"disableVolumeManagement": "perhaps"}'])
+def test_a_configuration_that_cannot_be_read_fails_the_call(text: str) -> None:
+    for case in ("caches/sync/volumes-are-not-managed", "nodegroups/sync/volumes-are-not-managed"):
+        request = _request(case)
+        request["related"]["ConfigMap.v1"]["kserve/inferenceservice-config"]["data"] = {
+            "localModel": text
+        }
+        told = _refusal(case, request)
+        assert "the key localModel of ConfigMap kserve/inferenceservice-config" in told
+
+
+@pytest.mark.parametrize("data", [{}, {"localModel": "{}"}, None])
+def test_a_configuration_that_says_nothing_has_kserves_defaults(data: dict[str, str]) -> None:
+    case = "caches/sync/volumes-are-not-managed"
+    request = _request(case)
+    request["related"]["ConfigMap.v1"]["kserve/inferenceservice-config"]["data"] = data
+    children = json.loads(_call(case, request).text)["children"]
+    assert {child["kind"] for child in children} == {"PersistentVolume", "PersistentVolumeClaim"}
+
+
+# Settings.
+
+
+def test_service_kinds_and_the_configuration_are_settings() -> None:
+    assert Settings.from_environment({}) == Settings()
+    settings = Settings.from_environment(
+        {
+            SERVICE_KINDS_VARIABLE: "InferenceService.serving.kserve.io/v1beta1, "
+            "LLMInferenceService.serving.kserve.io/v1alpha1",
+            KSERVE_CONFIG_VARIABLE: "kserve/inferenceservice-config",
+        }
+    )
+    assert settings.service_kinds == (
+        ServiceKind("InferenceService", "serving.kserve.io/v1beta1"),
+        ServiceKind("LLMInferenceService", "serving.kserve.io/v1alpha1"),
+    )
+    assert [kind.resource for kind in settings.service_kinds] == [
+        "inferenceservices",
+        "llminferenceservices",
+    ]
+    assert settings.kserve_config == ConfigMapName("kserve", "inferenceservice-config")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        (SERVICE_KINDS_VARIABLE, "InferenceService"),
+        (SERVICE_KINDS_VARIABLE, "InferenceGraph.serving.kserve.io/v1alpha1"),
+        (SERVICE_KINDS_VARIABLE, "InferenceService.example.com/v1"),
+        (
+            SERVICE_KINDS_VARIABLE,
+            "InferenceService.serving.kserve.io/v1beta1,InferenceService.serving.kserve.io/v1",
+        ),
+        (KSERVE_CONFIG_VARIABLE, "inferenceservice-config"),
+        (KSERVE_CONFIG_VARIABLE, "kserve/"),
+        (KSERVE_CONFIG_VARIABLE, "kserve/a/b"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(variable: str, value: str) -> None:
+    with pytest.raises(ValueError, match=variable):
+        Settings.from_environment({variable: value})
