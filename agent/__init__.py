@@ -1,0 +1,1 @@
+"""The agent: makes one node's disk match its LocalModelNode."""

@@ -1,0 +1,1 @@
+"""Archives, which are unpacked into the model that they are."""

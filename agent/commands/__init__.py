@@ -1,0 +1,1 @@
+"""The commands of localmodel-agent: what each reads, starts and tells."""

@@ -1,0 +1,65 @@
+"""Puts together what all commands work with: limits, engine, sources, and the running loop."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from agent.commands.limits_file import follow, read_limits
+from agent.commands.process import STOP_SECONDS
+from agent.engine.engine import Engine
+from agent.engine.limits import Limits
+from agent.sources import all_sources
+from agent.work import Means
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from agent.commands.process import Stop
+    from agent.credentials import Credentials
+    from agent.loop import Loop
+    from agent.wanted import Request
+
+
+def make_engine(options: argparse.Namespace, limits_file: Path | None = None) -> Engine:
+    """The engine, with the limits of the flags and of the file. Raises LimitsError."""
+    defaults = Limits(options.connections_per_origin, options.bytes_per_second)
+    if limits_file is None:
+        return Engine(defaults)
+    engine = Engine(read_limits(limits_file, defaults))
+    follow(limits_file, engine.set_limits, defaults)
+    return engine
+
+
+def own_credentials(_request: Request) -> Credentials | None:
+    """Those of the environment, whatever a model names."""
+    return None
+
+
+def make_means(
+    options: argparse.Namespace,
+    *,
+    file_directories: Sequence[Path],
+    credentials: Callable[[Request], Credentials | None] = own_credentials,
+) -> Means:
+    """What the loop's downloads are made with. Raises LimitsError."""
+    sources = all_sources(
+        file_directories=file_directories,
+        pvc_directories=dict(options.allow_pvc),
+        refused_networks=options.refuse_network,
+    )
+    return Means(sources, make_engine(options, options.limits_file), credentials)
+
+
+def attend(loop: Loop, stop: Stop) -> None:
+    """Run the loop until it is to end.
+
+    It has a thread of its own, so that a signal need not wait for a call to return.
+    """
+    thread = threading.Thread(target=loop.run, name="loop", daemon=True)
+    thread.start()
+    stop.event.wait()
+    loop.stop()
+    thread.join(STOP_SECONDS)

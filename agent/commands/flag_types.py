@@ -1,0 +1,123 @@
+"""What the values of flags are: from text to a value, or an error that says what it is not."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.sources.guard import Network
+
+# The engine's own bound, which an import of the engine would be too slow for.
+MAX_CONNECTIONS = 64
+
+_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HASH = re.compile("sha256:[0-9a-f]{64}")
+
+
+def node_name(value: str) -> str:
+    """A name that a Node can have."""
+    if not _NODE_NAME.fullmatch(value):
+        raise ArgumentTypeError(f"{value!r} is not the name of a node")
+    return value
+
+
+def namespace(value: str) -> str:
+    """A name that a namespace can have."""
+    if not _NAMESPACE.fullmatch(value):
+        raise ArgumentTypeError(f"{value!r} is not the name of a namespace")
+    return value
+
+
+def network(value: str) -> Network:
+    """Addresses in CIDR notation."""
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not a network: {error}") from error
+
+
+def claim(value: str) -> tuple[str, Path]:
+    """A claim, and the directory where it is mounted."""
+    name, equals, directory = value.partition("=")
+    if not equals or not directory or not _NODE_NAME.fullmatch(name):
+        raise ArgumentTypeError(f"{value!r} is not a claim and its directory, as CLAIM=DIR")
+    return name, Path(directory)
+
+
+def seconds(value: str) -> float:
+    """A time of zero or more."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise ArgumentTypeError(f"{value!r} is not a number of seconds")
+    return found
+
+
+def count(value: str) -> int:
+    """A whole number above zero."""
+    if not value.isdecimal() or int(value) < 1:
+        raise ArgumentTypeError(f"{value!r} is not a whole number above zero")
+    return int(value)
+
+
+def retries(value: str) -> int:
+    """A whole number, zero included."""
+    if not value.isdecimal():
+        raise ArgumentTypeError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def connections(value: str) -> int:
+    """A number of connections that the engine can have."""
+    if not value.isdecimal() or not 1 <= int(value) <= MAX_CONNECTIONS:
+        raise ArgumentTypeError(f"{value!r} is not a whole number from 1 to {MAX_CONNECTIONS}")
+    return int(value)
+
+
+def quantity(value: str) -> int:
+    """Bytes above zero, such as 500Mi."""
+    from crds.quantity import parse_quantity  # noqa: PLC0415 - it takes pydantic along
+
+    try:
+        found = parse_quantity(value)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if found < 1:
+        raise ArgumentTypeError(f"{value!r} is not above zero; leave it out for no limit")
+    return found
+
+
+def rate(value: str) -> int:
+    """Bytes per second such as 20Mi; 0: none at all."""
+    return 0 if value == "0" else quantity(value)
+
+
+def uri(value: str) -> str:
+    """Something with a scheme; which schemes work is the sources' to say."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://.+", value):
+        raise ArgumentTypeError(
+            f"{value!r} is not a URI such as s3://bucket/path, hf://org/model or file:///path"
+        )
+    return value
+
+
+def model_hash(value: str) -> str:
+    """What LocalModelCache.spec.hash takes."""
+    if not _HASH.fullmatch(value):
+        raise ArgumentTypeError(f"{value!r} is not sha256: and 64 hexadecimal digits")
+    return value
+
+
+def switch(value: str) -> bool:
+    """Yes or no, of an environment variable."""
+    found = value.lower()
+    if found not in {"1", "true", "yes", "0", "false", "no"}:
+        raise ArgumentTypeError(f"{value!r} is neither true nor false")
+    return found in {"1", "true", "yes"}

@@ -1,0 +1,271 @@
+"""The command line: all commands with their flags, which the environment can set too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agent.commands import flag_types
+from agent.commands.exit_codes import USAGE
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# As agent.logs has them, whose import is too slow for a --help.
+LOG_FORMATS = ("auto", "console", "json")
+# Where each model comes from is an administrator's word.
+ANYWHERE = Path("/")
+
+_PREFIX = "LOCALMODEL_"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line. Exits with 2 for one that is wrong."""
+    parser = _Parser(prog="localmodel-agent", description="Keeps models on this node's disk.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="make the disk match the node's LocalModelNode, or a file",
+        description="Makes the disk match the node's LocalModelNode, until it gets SIGTERM; with "
+        "--models, makes it match that file, without Kubernetes.",
+        epilog="Each flag can also be set by an environment variable, such as "
+        "LOCALMODEL_NODE_NAME for --node-name; several directories are separated by a colon, "
+        "several networks or claims by a comma.",
+    )
+    pull = commands.add_parser(
+        "pull",
+        help="download one model into a directory, without Kubernetes",
+        description="Downloads a model into a directory, which appears when all of it is there "
+        "and verified. After an interruption the same command goes on where it stopped.",
+        epilog="Exit codes: 0 done, 1 unexpected, 2 cannot start, 3 not found, 4 denied, 5 "
+        "unreachable or throttled, 6 corrupt or changed, 7 no space, 8 unsupported, 9 TLS, 130 "
+        "interrupted.",
+    )
+    _add_run(run)
+    _add_pull(pull)
+    options = parser.parse_args(arguments)
+    if options.command == "run":
+        _check_run(run, options)
+    return options
+
+
+def _check_run(run: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    required = {"--node-name": options.node_name, "--root": options.root}
+    if options.models is not None:
+        del required["--node-name"]
+    missing = [flag for flag, value in required.items() if value is None]
+    if missing:
+        run.error(f"the following arguments are required: {', '.join(missing)}")
+    for flag, given in (("--once", options.once), ("--verify", options.verify)):
+        if given and options.models is None:
+            run.error(f"{flag} needs --models")
+    if options.models is not None and options.kubeconfig is not None:
+        run.error("--models is for use without Kubernetes: give either that or --kubeconfig")
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    add = _Adder(run)
+    add.value("--node-name", flag_types.node_name, "NAME", "the node, and its LocalModelNode")
+    add.value("--root", Path, "DIR", "directory that holds models/, on the disk for them")
+    add.value(
+        "--disk-size",
+        flag_types.quantity,
+        "QUANTITY",
+        "treat the root as a disk of this size on which nothing else is, such as 20Gi; default: "
+        "the file system as it is",
+    )
+    add.value("--kubeconfig", Path, "FILE", "way to the API server; default: the pod's own")
+    add.value(
+        "--credentials-namespace",
+        flag_types.namespace,
+        "NAME",
+        "namespace of the secrets that caches name",
+        DEFAULT_NAMESPACE,
+    )
+    add.value(
+        "--models", Path, "FILE", "YAML file of the models to keep, instead of a LocalModelNode"
+    )
+    add.switch("--once", "with --models: end when each model is there, or has failed")
+    add.switch(
+        "--verify",
+        "with --models: first read what is there, and download damaged models again",
+    )
+    add.value(
+        "--retries",
+        flag_types.retries,
+        "N",
+        "with --once: tries after the first for what may pass by itself",
+        "3",
+    )
+    add.value(
+        "--grace-seconds",
+        flag_types.seconds,
+        "S",
+        "how long a model stays that is not wanted",
+        "60",
+    )
+    add.value("--progress-seconds", flag_types.seconds, "S", "how often progress is reported", "15")
+    add.value("--max-downloads", flag_types.count, "N", "models downloaded at the same time", "2")
+    _add_limits(add)
+    add.value(
+        "--limits-file",
+        Path,
+        "FILE",
+        "YAML file of limits, which may change while it runs and wins over the two flags",
+    )
+    add.value(
+        "--scrub-bytes-per-second",
+        flag_types.rate,
+        "QUANTITY",
+        "how fast published models are read again to find damage; 0: never",
+        "20Mi",
+    )
+    add.value(
+        "--scrub-interval-seconds",
+        flag_types.seconds,
+        "S",
+        "how long a model is not read again",
+        "86400",
+    )
+    add.values("--allow-file-dir", Path, "DIR", "directory that file:// may read", ":")
+    add.values(
+        "--allow-pvc", flag_types.claim, "CLAIM=DIR", "where a claim is, for pvc://CLAIM/", ","
+    )
+    add.values(
+        "--refuse-network",
+        flag_types.network,
+        "CIDR",
+        "addresses that http(s):// may not reach, beside link-local ones, which it never may",
+        ",",
+    )
+    run.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default=_variable("--log-format") or "auto",
+        help="auto: console on a terminal, json elsewhere (default)",
+    )
+
+
+def _add_pull(pull: argparse.ArgumentParser) -> None:
+    add = _Adder(pull)
+    pull.add_argument("uri", type=flag_types.uri, metavar="URI", help="where the model is")
+    pull.add_argument(
+        "directory", type=Path, metavar="DIR", help="directory that the model's files shall be in"
+    )
+    what = pull.add_mutually_exclusive_group()
+    what.add_argument(
+        "--verify",
+        action="store_true",
+        help="download nothing: compare DIR with the source, and tell what differs",
+    )
+    what.add_argument(
+        "--force",
+        action="store_true",
+        help="download it although an earlier pull is there, which is then replaced",
+    )
+    pull.add_argument(
+        "--hash",
+        type=flag_types.model_hash,
+        metavar="HASH",
+        help="what the model must be, as sha256:..., or it is not published",
+    )
+    add.value(
+        "--retries",
+        flag_types.retries,
+        "N",
+        "tries after the first for what may pass by itself",
+        "3",
+    )
+    _add_limits(add)
+    pull.add_argument(
+        "--quiet", action="store_true", help="no progress, only the result and errors"
+    )
+
+
+def _add_limits(add: _Adder) -> None:
+    add.value(
+        "--bytes-per-second",
+        flag_types.quantity,
+        "QUANTITY",
+        "most bytes per second of all downloads together, such as 500Mi; default: no limit",
+    )
+    add.value(
+        "--connections-per-origin",
+        flag_types.connections,
+        "N",
+        "most connections to one origin",
+        str(flag_types.MAX_CONNECTIONS),
+    )
+
+
+class _Adder:
+    """Adds flags with defaults from the environment."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def value(
+        self,
+        flag: str,
+        kind: Callable[[str], Any],
+        metavar: str,
+        text: str,
+        default: str | None = None,
+    ) -> None:
+        """A flag with one value; None without a default."""
+        self._parser.add_argument(
+            flag,
+            type=kind,
+            metavar=metavar,
+            # argparse reads a text as if it had been given.
+            default=_variable(flag) or default,
+            help=f"{text} (default: {default})" if default else text,
+        )
+
+    def values(
+        self, flag: str, kind: Callable[[str], Any], metavar: str, text: str, separator: str
+    ) -> None:
+        """A flag that may be given again."""
+        named = [part for part in _variable(flag).split(separator) if part]
+        self._parser.add_argument(
+            flag,
+            type=kind,
+            metavar=metavar,
+            action="append",
+            default=[self._read(flag, kind, part) for part in named],
+            help=f"{text}; may be given again (default: none)",
+        )
+
+    def switch(self, flag: str, text: str) -> None:
+        """A flag without a value."""
+        named = _variable(flag)
+        self._parser.add_argument(
+            flag,
+            action="store_true",
+            default=bool(named) and self._read(flag, flag_types.switch, named),
+            help=text,
+        )
+
+    def _read(self, flag: str, kind: Callable[[str], Any], text: str) -> Any:
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            self._parser.error(f"{_name(flag)}: {error}")
+
+
+def _variable(flag: str) -> str:
+    return os.environ.get(_name(flag), "")
+
+
+def _name(flag: str) -> str:
+    return _PREFIX + flag.removeprefix("--").replace("-", "_").upper()

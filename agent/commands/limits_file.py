@@ -1,0 +1,98 @@
+"""The file of limits that an administrator may change while the agent runs.
+
+    bytesPerSecond: 500Mi
+    connectionsPerOrigin: 32
+
+In a cluster it is a mounted ConfigMap, whose changes arrive by themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from agent.engine.limits import MAX_CONNECTIONS, Limits
+from crds.base import Model
+from crds.quantity import parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LOOK_SECONDS = 2.0
+NO_LIMITS = Limits()
+
+log = structlog.get_logger(__name__)
+
+
+class LimitsError(Exception):
+    """The file cannot be used. The message says what is wrong in it."""
+
+
+class _LimitsFile(Model):
+    model_config = Model.model_config | {"extra": "forbid"}
+
+    bytes_per_second: str | int | None = None
+    connections_per_origin: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS)
+
+    @field_validator("bytes_per_second")
+    @classmethod
+    def _is_quantity(cls, value: str | int | None) -> str | int | None:
+        if value is not None and parse_quantity(str(value)) < 1:
+            raise ValueError("must be above zero; leave it out for no limit")
+        return value
+
+
+def read_limits(path: Path, defaults: Limits = NO_LIMITS) -> Limits:
+    """The limits of a file. Raises LimitsError; what the file does not set is as in `defaults`."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        return defaults
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise LimitsError(f"{path} cannot be read: {error}") from None
+    try:
+        found = _LimitsFile.model_validate(content or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise LimitsError(f"{path}: {where}: {first['msg']}") from None
+    connections, rate = found.connections_per_origin, found.bytes_per_second
+    return Limits(
+        connections_per_origin=connections or defaults.connections_per_origin,
+        bytes_per_second=(defaults.bytes_per_second if rate is None else parse_quantity(str(rate))),
+    )
+
+
+def follow(path: Path, apply: Callable[[Limits], None], defaults: Limits = NO_LIMITS) -> None:
+    """Apply each change of the file, from a thread. A file that is wrong changes nothing."""
+    threading.Thread(
+        target=_follow, args=(path, apply, defaults), name="limits", daemon=True
+    ).start()
+
+
+def _follow(path: Path, apply: Callable[[Limits], None], defaults: Limits) -> None:
+    wait = threading.Event()
+    current: Limits | str | None = None
+    while True:
+        found: Limits | str
+        try:
+            found = read_limits(path, defaults)
+        except LimitsError as error:
+            found = str(error)
+        if found != current:
+            if isinstance(found, Limits):
+                apply(found)
+                log.info(
+                    "Limits are set",
+                    bytesPerSecond=found.bytes_per_second,
+                    connectionsPerOrigin=found.connections_per_origin,
+                )
+            else:
+                log.warning("Limits are wrong and stay as they were", reason=found)
+            current = found
+        wait.wait(LOOK_SECONDS)

@@ -1,0 +1,311 @@
+"""`localmodel-agent pull`: one model into a directory, without Kubernetes."""
+
+from __future__ import annotations
+
+import queue
+import random
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent import memory
+from agent.archive.model import archive_of
+from agent.commands.assemble import make_engine
+from agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
+from agent.commands.flags import ANYWHERE
+from agent.commands.process import STOP_SECONDS, Stop, fail, leave
+from agent.commands.progress import LogLines, Shown, duration, make_display
+from agent.commands.pull_store import PullStore
+from agent.commands.verify import Comparer, StoppedError, expected_of_manifest, expected_of_source
+from agent.failures import DownloadError, FailureKind, backoff, public_uri
+from agent.reservations import Reservations
+from agent.sources import all_sources
+from agent.store import StoreError
+from agent.wanted import Request
+from agent.work import Digested, Finished, Means, Scrubbed, Workers
+from crds.keys import model_key
+from crds.quantity import format_quantity
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from agent.commands.progress import Display
+    from agent.commands.verify import Comparison
+    from agent.manifest import Manifest
+    from agent.work import Task
+
+LOOK_SECONDS = 0.2
+
+
+class InterruptedPullError(Exception):
+    """A signal has ended it."""
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Pull or verify, and end the process with the exit code."""
+    memory.tune()
+    stop = Stop()
+    display = make_display(quiet=options.quiet)
+    structlog.configure(processors=[LogLines(display)])
+    directory: Path = options.directory.resolve()
+    work = _verify if options.verify else _pull
+    try:
+        try:
+            found = work(options, directory, display, stop)
+        finally:
+            display.close()
+        _tell_hash(found, options.hash, directory)
+        code = OK
+    except StoreError as error:
+        fail(str(error))
+        code = USAGE
+    except DownloadError as error:
+        fail(f"{error.kind.value}: {error.message}")
+        code = exit_code(error.kind)
+    except InterruptedPullError:
+        fail(
+            "interrupted"
+            if options.verify
+            else "interrupted: what is here stays, and the same command goes on from there"
+        )
+        code = stop.code
+    except Exception:  # noqa: BLE001 - the last resort of a command
+        traceback.print_exc()
+        code = UNEXPECTED
+    return leave(code)
+
+
+def _pull(options: argparse.Namespace, directory: Path, display: Display, stop: Stop) -> str | None:
+    """The hash of the model that is in the directory now."""
+    request = _request(options)
+    store = PullStore(directory)
+    store.open()
+    try:
+        means = Means(all_sources(file_directories=[ANYWHERE]), make_engine(options))
+        puller = Puller(store, means, display, stop, retries=options.retries)
+        if store.prepare(request.key, force=options.force):
+            manifest = puller.hashed(request.key)
+            display.say(f"{directory} is already there: {_contents(manifest)}")
+        else:
+            manifest = puller.pull(request)
+            display.say(f"{directory} is there: {_contents(manifest)}, {puller.summary()}")
+    finally:
+        store.close()
+    return manifest.hash
+
+
+def _request(options: argparse.Namespace) -> Request:
+    expected = frozenset({options.hash}) if options.hash else frozenset()
+    return Request(model_key(options.uri), options.uri, (), expected)
+
+
+def _contents(manifest: Manifest) -> str:
+    count = len(manifest.files)
+    return f"{count} {'file' if count == 1 else 'files'}, {format_quantity(manifest.size)}"
+
+
+def _tell_hash(found: str | None, expected: str | None, directory: Path) -> None:
+    """Write the hash to stdout. Raises DownloadError if it is not what it must be."""
+    if found is not None:
+        sys.stdout.write(f"{found}\n")
+    if expected is not None and found != expected:
+        raise DownloadError(
+            FailureKind.CORRUPT, f"{directory} has the hash {found}, and {expected} is expected"
+        )
+
+
+class Puller:
+    """Downloads with the agent's own workers, tries again, and shows how far it is."""
+
+    def __init__(
+        self, store: PullStore, means: Means, display: Display, stop: Stop, *, retries: int
+    ) -> None:
+        self._store = store
+        self._display = display
+        self._stop = stop
+        self._retries = retries
+        self._name = store.directory.name
+        self._events: queue.SimpleQueue[Finished | Digested | Scrubbed] = queue.SimpleQueue()
+        self._workers = Workers(means, store, Reservations(), self._events.put)
+        self._started = time.monotonic()
+        self._seconds = 0.0
+        # Bytes that were here before, and the most that have ever been here.
+        self._here: int | None = None
+        self._most = self._before = 0
+
+    def pull(self, request: Request) -> Manifest:
+        """The manifest of the model that is in the directory now.
+
+        Raises DownloadError and InterruptedPullError.
+        """
+        attempts = 0
+        while (error := self._try(request)) is not None:
+            attempts = 1 if self._has_advanced else attempts + 1
+            if error.kind not in TRANSIENT or attempts > self._retries:
+                raise error
+            delay = max(backoff(error.kind, attempts, random.random()), error.retry_after or 0.0)  # noqa: S311 - not for cryptography
+            self._display.say(
+                f"{error.kind.value}: {error.message}; try {attempts} of {self._retries} in "
+                f"{duration(delay)}"
+            )
+            if self._stop.event.wait(delay):
+                raise InterruptedPullError
+        self._seconds = time.monotonic() - self._started
+        return self.hashed(request.key)
+
+    def hashed(self, key: str) -> Manifest:
+        """The manifest, with the digests that were left for after the publication."""
+        manifest = self._store.manifest(key)
+        if manifest is None:
+            raise _unreadable(self._store)
+        if manifest.hash is not None:
+            return manifest
+        self._display.show(self._name, Shown("hashing", manifest.size, manifest.size))
+        self._workers.digest(manifest, self._stop.event)
+        end = self._next(None)
+        if not isinstance(end, Digested) or end.manifest is None:
+            raise _unreadable(self._store)
+        self._store.rewrite(end.manifest)
+        return end.manifest
+
+    def summary(self) -> str:
+        """What was downloaded, and how fast."""
+        fetched = self._most - (self._here or 0)
+        text = f"in {duration(self._seconds)}"
+        if self._here:
+            text = f"{format_quantity(self._here)} of it from before, {text}"
+        rate = int(fetched / self._seconds) if self._seconds else 0
+        return f"{text}, {format_quantity(rate)}/s"
+
+    def _try(self, request: Request) -> DownloadError | None:
+        """One attempt; the error that it has ended with."""
+        self._before = self._most
+        self._display.show(self._name, Shown("listing"))
+        task = self._workers.start(request, time.monotonic())
+        end = self._next(task)
+        if not isinstance(end, Finished) or end.cancelled:
+            raise InterruptedPullError
+        self._look(task)
+        return end.error
+
+    @property
+    def _has_advanced(self) -> bool:
+        """Whether the last attempt has brought what none before it had."""
+        return self._most > self._before
+
+    def _next(self, task: Task | None) -> Finished | Digested | Scrubbed:
+        """The end of what is under way. Raises InterruptedPullError."""
+        while True:
+            try:
+                return self._events.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                pass
+            if self._stop.is_set:
+                if task is not None:
+                    task.cancelled.set()
+                    self._wind_down()
+                raise InterruptedPullError
+            if task is not None:
+                self._look(task)
+
+    def _wind_down(self) -> None:
+        try:
+            self._events.get(timeout=STOP_SECONDS)
+        except queue.Empty:
+            # It waits for the network, and what it leaves is made for a sudden end.
+            return
+
+    def _look(self, task: Task) -> None:
+        transfer = task.transfer(time.monotonic())
+        if not transfer.listed:
+            return
+        if self._here is None:
+            self._here = task.here
+        self._most = max(self._most, transfer.done)
+        state = "finishing" if transfer.done == transfer.total else "downloading"
+        self._display.show(
+            self._name, Shown(state, transfer.done, transfer.total, transfer.bytes_per_second)
+        )
+
+
+def _unreadable(store: PullStore) -> DownloadError:
+    return DownloadError(
+        FailureKind.INTERNAL, f"{store.directory} cannot be read back: check the disk"
+    )
+
+
+def _verify(
+    options: argparse.Namespace, directory: Path, display: Display, stop: Stop
+) -> str | None:
+    """The hash of the model, which is as its source has it."""
+    if not directory.is_dir():
+        raise DownloadError(FailureKind.NOT_FOUND, f"{directory} is not there: pull it first")
+    comparison = _compare(options.uri, directory, display, stop)
+    for file in comparison.problems:
+        display.say(f"{file.path} {file.problem}")
+    if comparison.problems:
+        raise DownloadError(
+            FailureKind.CORRUPT,
+            f"{directory} differs from {public_uri(options.uri)} in {len(comparison.problems)} of "
+            f"{len(comparison.files)} files",
+        )
+    count = len(comparison.files)
+    display.say(
+        f"{directory} is as {public_uri(options.uri)} has it: {count} "
+        f"{'file' if count == 1 else 'files'}, {format_quantity(comparison.size)}"
+    )
+    if comparison.unproved:
+        display.say(
+            f"of {len(comparison.unproved)} of them only the size was compared: neither the "
+            "source nor an earlier pull has a checksum"
+        )
+    return comparison.hash
+
+
+def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Comparison:
+    """In a thread, so that a signal need not wait for the network or the disk."""
+    ends: queue.SimpleQueue[Comparison | BaseException] = queue.SimpleQueue()
+    comparer = Comparer(lambda: stop.is_set)
+
+    def work() -> None:
+        try:
+            ends.put(_comparison(uri, directory, comparer))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            ends.put(error)
+
+    display.show(directory.name, Shown("listing"))
+    threading.Thread(target=work, name="compare", daemon=True).start()
+    total = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    while True:
+        try:
+            end = ends.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            if stop.is_set:
+                raise InterruptedPullError from None
+            display.show(directory.name, Shown("verifying", comparer.done, total))
+            continue
+        if isinstance(end, StoppedError):
+            raise InterruptedPullError
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+
+def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
+    manifest = PullStore(directory).manifest(model_key(uri))
+    source = all_sources(file_directories=[ANYWHERE]).of(uri)
+    listing = source.resolve(uri, None, None).files
+    if archive_of(listing) is None:
+        return comparer.compare(directory, expected_of_source(listing, manifest))
+    if manifest is None:
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{public_uri(uri)} is an archive, which can be compared only with what a pull has "
+            f"noted of {directory}, and there is no such note",
+        )
+    return comparer.compare(directory, expected_of_manifest(manifest))

@@ -1,0 +1,77 @@
+"""`localmodel-agent run` in a cluster: the disk as the node's LocalModelNode has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent import logs, memory
+from agent.commands.assemble import attend, make_means
+from agent.commands.exit_codes import OK, USAGE
+from agent.commands.limits_file import LimitsError
+from agent.commands.process import Stop, fail, leave
+from agent.credentials.resolver import CredentialResolver
+from agent.credentials.secret_reader import SecretReader
+from agent.event_writer import EventWriter
+from agent.loop import Loop
+from agent.options import Options
+from agent.pod_watch import PodWatch
+from agent.report import ConfigError, NodeReport, connect
+from agent.store import Store, StoreError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agent.credentials import Credentials
+    from agent.wanted import Request
+
+log = structlog.get_logger(__name__)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Work until a signal, and end the process. Returns 2 if it cannot start."""
+    memory.tune()
+    logs.configure(options.log_format)
+    try:
+        loop = _make_loop(options)
+    except (ConfigError, LimitsError, StoreError) as error:
+        fail(str(error))
+        return USAGE
+    stop = Stop()
+    log.info("Agent started", node=options.node_name, root=str(options.root))
+    attend(loop, stop)
+    log.info("Agent stopped")
+    return leave(OK)
+
+
+def _make_loop(options: argparse.Namespace) -> Loop:
+    client = connect(options.kubeconfig)
+    resolver = CredentialResolver(SecretReader(client), options.credentials_namespace)
+
+    def credentials(request: Request) -> Credentials | None:
+        return resolver.resolve(request.credentials)
+
+    means = make_means(options, file_directories=options.allow_file_dir, credentials=credentials)
+    store = Store(options.root, options.disk_size)
+    store.open()
+    store.recover()
+    return Loop(
+        NodeReport(options.node_name, client),
+        store,
+        means,
+        loop_options(options),
+        pods=PodWatch(options.node_name, client),
+        events=EventWriter(options.node_name, client),
+    )
+
+
+def loop_options(options: argparse.Namespace) -> Options:
+    """How the loop behaves, by the flags."""
+    return Options(
+        grace=options.grace_seconds,
+        progress=options.progress_seconds,
+        max_downloads=options.max_downloads,
+        scrub_bytes_per_second=options.scrub_bytes_per_second or None,
+        scrub_interval=options.scrub_interval_seconds,
+    )

@@ -1,0 +1,236 @@
+"""`localmodel-agent run --models`: keeps the models of a file, without Kubernetes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from agent import logs, memory
+from agent.commands.assemble import attend, make_means
+from agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
+from agent.commands.file_node import FileNode
+from agent.commands.flags import ANYWHERE
+from agent.commands.limits_file import LimitsError
+from agent.commands.models_file import ModelsError
+from agent.commands.process import Stop, fail, leave
+from agent.commands.progress import LogLines, Shown, make_display
+from agent.commands.verify import Comparer, StoppedError, expected_of_manifest
+from agent.failures import FailureKind
+from agent.loop import Loop
+from agent.options import Options
+from agent.store import Store, StoreError
+from crds.node import LocalModelNodeStatus, NodeModelStatus
+from crds.quantity import format_quantity
+from crds.states import ModelState
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from agent.commands.progress import Display
+    from crds.node import LocalModel
+
+# How often the display gets news of what is under way.
+SHOW_SECONDS = 1.0
+
+# What the display tells in its own words.
+_TOLD_OTHERWISE = frozenset({"Download failed", "Event", "Removal waits for the API server"})
+
+
+def keep(options: argparse.Namespace) -> int:
+    """Work until a signal, or until all is done with --once, and end the process."""
+    memory.tune()
+    stop = Stop()
+    display = make_display(quiet=options.log_format != "auto")
+    if options.log_format == "auto":
+        structlog.configure(processors=[LogLines(display, _TOLD_OTHERWISE)])
+    else:
+        logs.configure(options.log_format)
+    watcher = Watcher(display, stop, once=options.once, retries=options.retries)
+    try:
+        loop = _make_loop(options, watcher, display, stop)
+    except (LimitsError, ModelsError, StoreError) as error:
+        display.close()
+        fail(str(error))
+        return USAGE
+    except StoppedError:
+        display.close()
+        return leave(stop.code if options.once else OK)
+    attend(loop, stop)
+    display.close()
+    for failure in watcher.failures if options.once else ():
+        fail(failure)
+    # A signal is the usual end of what stays.
+    return leave(stop.code if options.once else OK)
+
+
+def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, stop: Stop) -> Loop:
+    def wrong(problem: str) -> None:
+        # In a display, or in the log: whichever there is.
+        structlog.get_logger(__name__).error("Models are wrong", reason=problem)
+
+    node = FileNode(options.models, told=watcher.told, wrong=wrong)
+    node.load()
+    means = make_means(options, file_directories=[ANYWHERE])
+    store = Store(options.root, options.disk_size)
+    store.open()
+    store.recover()
+    if options.verify:
+        _verify(store, display, stop)
+    return Loop(
+        node,
+        store,
+        means,
+        Options(
+            grace=options.grace_seconds,
+            progress=min(SHOW_SECONDS, options.progress_seconds),
+            max_downloads=options.max_downloads,
+            scrub_bytes_per_second=options.scrub_bytes_per_second or None,
+            scrub_interval=options.scrub_interval_seconds,
+        ),
+    )
+
+
+def _verify(store: Store, display: Display, stop: Stop) -> None:
+    """Remove what is not what its manifest says; the loop downloads what is wanted of it."""
+    copies, _ = store.scan()
+    for key, on_disk in copies.items():
+        manifest = on_disk.manifest
+        if not on_disk.is_published or manifest is None:
+            continue
+        name = manifest.caches[0].name if manifest.caches else key
+        comparer = Comparer(lambda: stop.is_set)
+        done = threading.Event()
+        shower = threading.Thread(
+            target=_show, args=(display, name, comparer, manifest.size, done), daemon=True
+        )
+        shower.start()
+        try:
+            found = comparer.compare(store.path(key), expected_of_manifest(manifest))
+        except OSError as error:
+            display.say(f"{name}: {error.filename} cannot be read: {error.strerror}")
+            continue
+        finally:
+            done.set()
+            shower.join()
+            display.drop(name)
+        for file in found.problems:
+            display.say(f"{name}: {file.path} {file.problem}")
+        if found.problems:
+            display.say(f"{name} is damaged, and is downloaded again if it is still wanted")
+            store.remove(key)
+        else:
+            display.say(f"{name} is whole: {format_quantity(found.size)}")
+
+
+def _show(
+    display: Display, name: str, comparer: Comparer, size: int, done: threading.Event
+) -> None:
+    while not done.wait(SHOW_SECONDS):
+        display.show(name, Shown("verifying", comparer.done, size))
+
+
+@dataclass(frozen=True)
+class _Was:
+    """What was told of a model last."""
+
+    state: ModelState
+    attempts: int
+    hash: str | None
+
+
+class Watcher:
+    """Shows the statuses of the loop; with `once`, ends the process when all is settled."""
+
+    def __init__(self, display: Display, stop: Stop, *, once: bool, retries: int) -> None:
+        self._display = display
+        self._stop = stop
+        self._once = once
+        self._retries = retries
+        self._was: dict[tuple[str, str], _Was] = {}
+        self._failed: dict[str, NodeModelStatus] = {}
+
+    @property
+    def failures(self) -> list[str]:
+        """The models that are not there, with the reason of each."""
+        return [f"{model.name}: {model.reason}: {model.message}" for model in self._failed.values()]
+
+    def told(self, status: dict[str, Any], wanted: tuple[LocalModel, ...]) -> None:
+        """Take a status of this list."""
+        models = LocalModelNodeStatus.model_validate(status).models
+        names = {(model.key, model.name) for model in models}
+        for key, name in self._was.keys() - names:
+            del self._was[key, name]
+            self._display.drop(name)
+            self._display.say(f"{name} is removed")
+        for model in models:
+            self._tell(model)
+        if self._once:
+            self._settle(models, {model.key for model in wanted})
+
+    def _tell(self, model: NodeModelStatus) -> None:
+        identity = (model.key, model.name)
+        before = self._was.get(identity)
+        now = _Was(model.state, model.attempts or 0, model.hash)
+        self._was[identity] = now
+        if model.state is ModelState.DOWNLOADING:
+            self._display.show(model.name, _shown(model))
+        elif model.state is not ModelState.PENDING:
+            self._display.drop(model.name)
+        if now != before:
+            line = _event(model, before)
+            if line:
+                self._display.say(line)
+
+    def _settle(self, models: Iterable[NodeModelStatus], wanted: set[str]) -> None:
+        settled: set[str] = set()
+        for model in models:
+            if model.key not in wanted or model.state is ModelState.REMOVING:
+                continue
+            if model.state is ModelState.DOWNLOADED:
+                self._failed.pop(model.key, None)
+                # The hash comes a little later, and belongs to what was asked for.
+                if model.hash is not None:
+                    settled.add(model.key)
+            elif model.state is ModelState.FAILED and self._is_final(model):
+                self._failed[model.key] = model
+        self._failed = {key: model for key, model in self._failed.items() if key in wanted}
+        if wanted <= settled | self._failed.keys():
+            failed = next(iter(self._failed.values()), None)
+            self._stop.finish(OK if failed is None else exit_code(FailureKind(failed.reason or "")))
+
+    def _is_final(self, model: NodeModelStatus) -> bool:
+        if model.reason not in list(FailureKind):
+            # Such as the hash that is being computed.
+            return False
+        return model.reason not in TRANSIENT or (model.attempts or 1) > self._retries
+
+
+def _shown(model: NodeModelStatus) -> Shown:
+    return Shown(
+        "downloading" if model.size != model.downloaded_bytes else "finishing",
+        model.downloaded_bytes or 0,
+        model.size,
+        model.bytes_per_second,
+    )
+
+
+def _event(model: NodeModelStatus, before: _Was | None) -> str:
+    """What to say of a change, or nothing."""
+    if model.state is ModelState.DOWNLOADED:
+        size = format_quantity(model.size or 0)
+        if before is not None and before.state is ModelState.DOWNLOADED:
+            return f"{model.name} has the hash {model.hash}"
+        return f"{model.name} is there: {size}" + (f", {model.hash}" if model.hash else "")
+    if model.state is ModelState.FAILED:
+        return f"{model.name} failed: {model.reason}: {model.message}"
+    if model.state is ModelState.DOWNLOADING and (
+        before is None or before.state is not ModelState.DOWNLOADING
+    ):
+        return f"{model.name} is being downloaded"
+    if model.state is ModelState.REMOVING:
+        return f"{model.name} is no longer wanted, and goes after the grace period"
+    return ""

@@ -1,0 +1,59 @@
+"""From what a cache names to the credentials that a source takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.credentials import S3_AUTHORITIES, Credentials
+from agent.credentials.attached_secrets import attached_settings
+from agent.credentials.settings import CA_CONFIG_MAP, CA_PATH, Setting, check_authorities, denied
+from agent.credentials.storage_config import STORAGE_CONFIG, stored_settings
+
+if TYPE_CHECKING:
+    from agent.credentials import CredentialRef
+    from agent.credentials.secret_api import SecretApi
+
+# KServe's: where the secrets for downloads are.
+DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
+_CA_FILE = "cabundle.crt"
+
+
+class CredentialResolver:
+    """Reads secrets of one namespace, anew each time: a corrected one counts from the next try."""
+
+    def __init__(self, api: SecretApi, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    def resolve(self, ref: CredentialRef | None) -> Credentials | None:
+        """The credentials; None, which is the agent's own, if the cache names none.
+
+        Credentials that are named and hold nothing are no reason to use the agent's own. Raises
+        DownloadError: Denied with what to correct, or Unreachable.
+        """
+        if ref is None:
+            return None
+        if ref.storage_key is not None:
+            secret = self._api.secret(self._namespace, STORAGE_CONFIG)
+            settings = stored_settings(secret, ref.storage_key, dict(ref.parameters))
+        else:
+            account = self._api.service_account(self._namespace, ref.service_account)
+            secrets = [self._api.secret(self._namespace, name) for name in account.secrets]
+            settings = attached_settings(account, secrets)
+        return Credentials.of(self._with_authorities(settings))
+
+    def _with_authorities(self, settings: dict[str, str]) -> dict[str, str]:
+        """With the certificates that KServe would mount from a ConfigMap."""
+        name = settings.pop(CA_CONFIG_MAP, "")
+        if not name or S3_AUTHORITIES in settings or settings.get("S3_VERIFY_SSL") == "0":
+            return settings
+        file = settings.pop(CA_PATH, _CA_FILE).rpartition("/")[2]
+        where = f"the ConfigMap {self._namespace}/{name}"
+        found = self._api.config_map(self._namespace, name)
+        if file not in found:
+            raise denied(
+                f"{where} has no key {file}",
+                "put the certificates of the S3 server's authority there, as PEM",
+            )
+        certificates = check_authorities(Setting(found[file].strip(), f"{file} of {where}"))
+        return settings | {S3_AUTHORITIES: certificates}

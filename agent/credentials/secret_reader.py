@@ -1,0 +1,102 @@
+"""Secrets, ServiceAccounts and ConfigMaps of the API server. See agent.credentials.secret_api."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from agent.causes import root_cause
+from agent.credentials.secret_api import Secret, ServiceAccount
+from agent.credentials.settings import denied
+from agent.failures import DownloadError, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CALL_TIMEOUT = (3.0, 10.0)
+
+# Of a namespace or an object. A client that is asked for `..` would read something else.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_NOT_FOUND = 404
+_FORBIDDEN = 403
+
+
+class SecretReader:
+    """Reads what its ServiceAccount's Role lets it, by name."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._api = client.CoreV1Api(api_client)
+
+    def secret(self, namespace: str, name: str) -> Secret:
+        """A secret. Raises DownloadError."""
+        found = _read(self._api.read_namespaced_secret, "secret", namespace, name)
+        return Secret(namespace, name, _decoded(found.get("data")), _annotations(found))
+
+    def service_account(self, namespace: str, name: str) -> ServiceAccount:
+        """A ServiceAccount. Raises DownloadError."""
+        found = _read(self._api.read_namespaced_service_account, "ServiceAccount", namespace, name)
+        names = tuple(str(item["name"]) for item in found.get("secrets") or () if item.get("name"))
+        return ServiceAccount(namespace, name, names, _annotations(found))
+
+    def config_map(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The texts of a ConfigMap. Raises DownloadError."""
+        found = _read(self._api.read_namespaced_config_map, "ConfigMap", namespace, name)
+        return dict(found.get("data") or {})
+
+
+def _read(call: Callable[..., Any], kind: str, namespace: str, name: str) -> dict[str, Any]:
+    """The object as JSON: the client's own types would show secrets in their texts and its log."""
+    where = f"{kind} {namespace}/{name}"
+    if not _NAME.fullmatch(name):
+        raise denied(
+            f"{name[:80]!r} can be no name of a {kind}", "correct it in the cache that names it"
+        )
+    try:
+        answer = call(name, namespace, _preload_content=False, _request_timeout=CALL_TIMEOUT)
+        found = json.loads(answer.data)
+    except ApiException as error:
+        raise _failure(error, kind, where) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise _unreachable(where, root_cause(error)) from None
+    except ValueError:
+        raise _unreachable(where, "its answer is not JSON") from None
+    if not isinstance(found, dict):
+        raise _unreachable(where, "its answer is no object")
+    return found
+
+
+def _failure(error: ApiException, kind: str, where: str) -> DownloadError:
+    if error.status == _NOT_FOUND:
+        return denied(
+            f"there is no {where}",
+            "create it there (the agent's --credentials-namespace), or name another in the cache",
+        )
+    if error.status == _FORBIDDEN:
+        return denied(
+            f"the agent may not read the {where}",
+            f"its ServiceAccount needs a Role in that namespace with the verb get on {kind.lower()}"
+            "s, and a RoleBinding to it: see rbac.yaml in deploy/base",
+        )
+    return _unreachable(where, f"{error.status} {error.reason}".strip())
+
+
+def _unreachable(where: str, reason: str) -> DownloadError:
+    return DownloadError(
+        FailureKind.UNREACHABLE,
+        f"the API server does not tell the agent the {where} ({reason}): it is tried again by "
+        "itself",
+    )
+
+
+def _decoded(data: Mapping[str, str] | None) -> dict[str, bytes]:
+    return {key: base64.b64decode(value) for key, value in (data or {}).items()}
+
+
+def _annotations(found: dict[str, Any]) -> dict[str, str]:
+    return dict((found.get("metadata") or {}).get("annotations") or {})

@@ -1,0 +1,349 @@
+"""Fetches models: threads that take ranges, in the order of the models' priorities."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.engine.crowd import Crowd
+from agent.engine.job import FileChangedError, FileJob, Job, Segment
+from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
+from agent.engine.pace import STALL_SECONDS, Pace
+from agent.engine.ranges import Gap
+from agent.engine.retries import retry_delay
+from agent.engine.workers import DigestWorker, FetchWorker
+from agent.failures import DownloadError, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.sources.base import RemoteModel
+    from agent.staging import Staging
+
+MAX_THREADS = 64
+TICK_SECONDS = 0.1
+CHECKPOINT_SECONDS = 30.0
+# How many requests of one model may have a second one at a time.
+MAX_HEDGES = 4
+# The part of the allowed connections that must be in use for their number to be the limit.
+BUSY = 0.7
+
+log = structlog.get_logger(__name__)
+
+
+class CancelledError(Exception):
+    """The download was cancelled."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One file that is in staging, complete and as its store says.
+
+    `sha256` is None if it was left for later.
+    """
+
+    path: str
+    size: int
+    sha256: str | None
+    version: str | None
+
+
+@dataclass
+class Origin:
+    """What is known of one origin."""
+
+    limit: ConnectionLimit
+    pace: Pace
+    active: set[Segment] = field(default_factory=set)
+    received: int = 0
+    paused_until: float = 0.0
+
+
+class Engine:
+    """Fetches several models at once. `fetch` may be called from several threads."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        # Something to fetch; something to digest; a segment has ended.
+        self.ready = threading.Condition(self.lock)
+        self.to_digest = threading.Condition(self.lock)
+        self.drained = threading.Condition(self.lock)
+        self.bucket = TokenBucket()
+        self.crowd = Crowd()
+        self.digest_queue: deque[FileJob] = deque()
+        self._jitter = jitter
+        self._stall_seconds = stall_seconds
+        self._limits = limits or Limits()
+        self._jobs: list[Job] = []
+        self._hedges: deque[Segment] = deque()
+        self._origins: dict[str, Origin] = {}
+        self._threads = 0
+        self._watching = False
+        self._numbers = itertools.count()
+        self.set_limits(self._limits)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Change the limits, also of what is under way."""
+        with self.lock:
+            self._limits = limits
+            self.bucket.rate = limits.bytes_per_second
+            for origin in self._origins.values():
+                origin.limit.cap(limits.connections_per_origin)
+            self._grow()
+            self.ready.notify_all()
+
+    def fetch(
+        self,
+        remote: RemoteModel,
+        staging: Staging,
+        *,
+        priority: int,
+        cancelled: threading.Event,
+        later: bool,
+        report: Callable[[int], None],
+    ) -> tuple[Fetched, ...]:
+        """Bring the files of a model into staging, which has them laid out.
+
+        `report` gets the bytes that are here, a few times a second. With `later`, our digests of
+        files are left out where the store's own checksum is cheaper. Raises DownloadError,
+        FileChangedError, CancelledError and, for the disk, OSError.
+        """
+        job = Job(remote, priority, next(self._numbers), cancelled)
+        files = [
+            FileJob(job, file, staging.staged[file.path], later=later) for file in remote.files
+        ]
+        job.arrange(files)
+        self._start(job)
+        try:
+            report(job.done)
+            while not job.ended.wait(TICK_SECONDS):
+                if cancelled.is_set():
+                    raise CancelledError
+                report(job.done)
+            report(job.done)
+        finally:
+            self._end(job)
+        if job.failure is not None:
+            raise job.failure
+        return tuple(_fetched(file) for file in files)
+
+    def _start(self, job: Job) -> None:
+        with self.lock:
+            self._jobs.append(job)
+            self._jobs.sort(key=lambda one: (-one.priority, one.number))
+            origin = self.origin(job)
+            origin.limit.cap(self._limits.connections_per_origin)
+            for file in job.files:
+                if not file.gaps:
+                    self.digest(file)
+            self._grow()
+            self.ready.notify_all()
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="watch-ranges", daemon=True).start()
+
+    def _end(self, job: Job) -> None:
+        """Let nothing touch the job's files any more."""
+        with self.lock:
+            self._jobs.remove(job)
+            job.ended.set()
+            job.stop()
+            while job.touched:
+                self.drained.wait()
+
+    def origin(self, job: Job) -> Origin:
+        """The origin of a job. Under the lock."""
+        name = job.remote.origin
+        if name not in self._origins:
+            self._origins[name] = Origin(
+                ConnectionLimit(most=self._limits.connections_per_origin),
+                Pace(self._stall_seconds),
+            )
+        return self._origins[name]
+
+    # For the workers
+
+    def next_segment(self) -> Segment:
+        """Wait for something to fetch, and take it."""
+        with self.lock:
+            while True:
+                segment = self._take(self.clock())
+                if segment is not None:
+                    self.origin(segment.file.job).active.add(segment)
+                    return segment
+                self.ready.wait()
+
+    def _take(self, now: float) -> Segment | None:
+        while self._hedges:
+            hedge = self._hedges.popleft()
+            if hedge.twin is not None and not hedge.file.job.over:
+                hedge.started = now
+                hedge.file.active.add(hedge)
+                return hedge
+        for job in self._jobs:
+            origin = self.origin(job)
+            if job.over or len(origin.active) >= origin.limit.now or now < origin.paused_until:
+                continue
+            segment = job.take(now, origin.limit.now)
+            if segment is not None:
+                return segment
+        return None
+
+    def digest(self, file: FileJob) -> None:
+        """Have a file's bytes digested by a thread of its own. Under the lock."""
+        if not file.queued and file.digester is None:
+            file.queued = True
+            self.digest_queue.append(file)
+            self.to_digest.notify()
+
+    def ended(self, segment: Segment, error: BaseException | None = None) -> None:
+        """A segment has come to its end, or as far as it could."""
+        file, job = segment.file, segment.file.job
+        with self.lock:
+            self.origin(job).active.discard(segment)
+            file.active.discard(segment)
+            job.touched.discard(segment)
+            if file.digester is segment:
+                file.digester = None
+            if error is None:
+                if segment.twin is not None:
+                    segment.twin.abort()
+            elif not job.over and segment.epoch == file.epoch:
+                self._take_failure(segment, error)
+            segment.part()
+            if not job.over and file.undigested:
+                self.digest(file)
+            self.drained.notify_all()
+            if file.gaps:
+                self.ready.notify()
+
+    def _take_failure(self, segment: Segment, error: BaseException) -> None:
+        file, job, now = segment.file, segment.file.job, self.clock()
+        if segment.twin in file.active or (segment.aborted and not segment.stalled):
+            # The other request goes on, or has brought the rest already.
+            return
+        if not isinstance(error, DownloadError):
+            job.fail(error)
+            return
+        if error.kind is FailureKind.CHANGED:
+            job.fail(FileChangedError(file.remote.path, error))
+            return
+        origin = self.origin(job)
+        attempts = segment.failed_attempts()
+        delay = retry_delay(error, attempts, self._jitter())
+        if delay is None:
+            job.fail(error)
+            return
+        log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
+        if error.kind is FailureKind.THROTTLED:
+            origin.limit.refused(now)
+            origin.paused_until = max(origin.paused_until, now + delay)
+        if file.streamed(error):
+            file.restart(attempts, now + delay)
+            job.enqueue(file)
+        else:
+            assert segment.end is not None  # noqa: S101
+            gap = Gap(segment.position, segment.end, attempts, now + delay)
+            job.give_back(file, gap)
+
+    def finish(self, file: FileJob) -> None:
+        """Seal a file that is written and digested, once. Without the lock."""
+        job = file.job
+        with self.lock:
+            done = file.written and not file.undigested and file.digester is None
+            if not done or file.sealed or job.over:
+                return
+            file.sealed = True
+            job.touched.add(file)
+        failure: DownloadError | OSError | None
+        try:
+            failure = file.seal()
+        except OSError as error:
+            failure = error
+        with self.lock:
+            job.touched.discard(file)
+            if failure is not None:
+                job.fail(failure)
+            else:
+                job.unfinished -= 1
+                if not job.unfinished:
+                    job.ended.set()
+            self.drained.notify_all()
+
+    # Threads
+
+    def _grow(self) -> None:
+        """Have as many threads as connections are allowed. Under the lock."""
+        origins = {job.remote.origin for job in self._jobs}
+        wanted = min(MAX_THREADS, sum(self._origins[name].limit.now for name in origins))
+        if origins and not self._threads:
+            for number in range(min(4, os.cpu_count() or 1)):
+                DigestWorker(self, number).start()
+        while self._threads < wanted:
+            FetchWorker(self, self._threads).start()
+            self._threads += 1
+
+    def _watch(self) -> None:
+        checkpoint_at = self.clock() + CHECKPOINT_SECONDS
+        while True:
+            time.sleep(TICK_SECONDS)
+            with self.lock:
+                now = self.clock()
+                if not self._jobs:
+                    self._watching = False
+                    return
+                try:
+                    crowded = self.crowd.look(now)
+                    for origin in self._origins.values():
+                        self._look(origin, now, crowded=crowded)
+                    self._grow()
+                except Exception:
+                    # Without the watch, nothing that waits would ever go on.
+                    log.exception("Watch of ranges failed unexpectedly")
+                self.ready.notify_all()
+                files = [file for job in self._jobs for file in job.files if file.active]
+            if now >= checkpoint_at:
+                self._checkpoint(files)
+                checkpoint_at = self.clock() + CHECKPOINT_SECONDS
+
+    def _look(self, origin: Origin, now: float, *, crowded: bool) -> None:
+        active = list(origin.active)
+        # Connections that are between two ranges are busy too.
+        busy = BUSY * origin.limit.now <= len(active)
+        origin.limit.sample(origin.received, now, busy=busy, crowded=crowded)
+        slow, stalled = origin.pace.look(active, origin.received, now)
+        for segment in stalled:
+            segment.stalled = True
+            segment.abort()
+        hedged = sum(segment.twin is not None for segment in active) // 2
+        for segment in slow[: max(0, MAX_HEDGES - hedged)]:
+            self._hedges.append(segment.hedge(now))
+
+    def _checkpoint(self, files: Sequence[FileJob]) -> None:
+        for file in files:
+            try:
+                file.staged.checkpoint()
+            except OSError as error:
+                with self.lock:
+                    file.job.fail(error)
+
+
+def _fetched(file: FileJob) -> Fetched:
+    remote = file.remote
+    return Fetched(remote.path, file.digests.position, file.digests.sha256, remote.version)

@@ -1,0 +1,276 @@
+"""What the engine knows of a model that it fetches. Changed only under the engine's lock."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agent.engine.digests import Digests, is_cheap
+from agent.engine.ranges import Gap, carve, range_bytes
+from agent.engine.retries import PROGRESS_BYTES
+from agent.failures import DownloadError, FailureKind
+from agent.sources.base import RangeIgnoredError
+from agent.staging import SYNC_EACH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.sources.base import Body, RemoteFile, RemoteModel
+    from agent.staging import StagedFile
+
+# How many large files are in work at once: each has a digest and a descriptor.
+OPEN_FILES = 16
+SMALL_BYTES = 1 << 20
+# So many bytes are worth a thread's while.
+DIGEST_BYTES = 4 << 20
+
+
+@dataclass(eq=False)
+class Segment:
+    """A range that one connection fetches. `position` is the first byte that is not here yet.
+
+    `twin` is a second request for the rest of a slow range: the first to end wins.
+    """
+
+    file: FileJob
+    position: int
+    end: int | None
+    attempts: int
+    started: float
+    begun: int = 0
+    body: Body | None = None
+    # Set while it is at the front of its file: the digests that it feeds.
+    digests: Digests | None = None
+    twin: Segment | None = None
+    epoch: int = 0
+    aborted: bool = False
+    stalled: bool = False
+    # What `pace` remembers: what was here at its last look, since when it has been slow, and when
+    # it had last come on.
+    seen: int = 0
+    slow_since: float | None = None
+    mark_bytes: int = 0
+    mark_time: float = 0.0
+
+    def abort(self) -> None:
+        """End it from another thread."""
+        self.aborted = True
+        if self.body is not None:
+            self.body.abort()
+
+    def hedge(self, now: float) -> Segment:
+        """A second request for what is left of this one."""
+        rest = Segment(
+            self.file, self.position, self.end, 0, now, begun=self.position, epoch=self.epoch
+        )
+        rest.twin, self.twin = self, rest
+        return rest
+
+    def part(self) -> None:
+        """It has ended: the other request, if there is one, is the only one."""
+        if self.twin is not None:
+            self.twin.twin = None
+        self.twin = None
+
+    def failed_attempts(self) -> int:
+        """How many requests for its first missing byte have failed, with this one."""
+        # One stream starts over, whatever came of it.
+        progress = self.position - self.begun if self.file.remote.ranges else 0
+        return 1 if progress >= PROGRESS_BYTES else self.attempts + 1
+
+
+class FileJob:
+    """One file: its gaps, the segments in work, and the digests as far as they are."""
+
+    def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile, *, later: bool) -> None:
+        self.job = job
+        self.remote = remote if remote.size is not None else replace(remote, ranges=False)
+        self.staged = staged
+        self.later = later and is_cheap(remote.checksum)
+        self.active: set[Segment] = set()
+        # Who computes the digests now: a segment at the front, or a thread of digests.
+        self.digester: object | None = None
+        self.queued = False
+        self.sealed = False
+        # Segments of a former epoch are of no interest: the file has started over since.
+        self.epoch = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with what the disk has."""
+        self.digests = Digests(self.remote.checksum, self.remote.size, ours=not self.later)
+        if self.remote.size is None:
+            self.gaps = deque([Gap(0, 0)])
+        else:
+            self.gaps = deque(self.staged.blocks.gaps())
+        self.received = 0
+
+    @property
+    def done(self) -> int:
+        """Bytes that are here."""
+        return self.received if self.remote.size is None else self.staged.blocks.done
+
+    @property
+    def written(self) -> bool:
+        """Whether all bytes are here."""
+        if self.remote.size is None:
+            return not self.gaps and not self.active
+        return self.staged.blocks.complete
+
+    @property
+    def undigested(self) -> int:
+        """How many bytes are here, in order, and not digested."""
+        if self.remote.size is None:
+            return 0
+        return self.staged.blocks.frontier - self.digests.position
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it comes in one piece or a few, and is one of many that are synced together."""
+        return (self.remote.size or 0) <= SMALL_BYTES and len(self.job.files) > SYNC_EACH
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a thread should digest what is here already."""
+        return self.undigested >= DIGEST_BYTES
+
+    def take(self, now: float, connections: int, left: int, *, alone: bool) -> Segment | None:
+        """The next range to fetch, or None if there is none now.
+
+        `alone` is whether the file is likely to have no other request meanwhile.
+        """
+        if not self.gaps or self.gaps[0].not_before > now:
+            return None
+        if self.active and not self.remote.ranges:
+            # One stream at a time: what another still writes must not fall on top of it.
+            return None
+        gap = self.gaps.popleft()
+        if not self.remote.ranges:
+            end = self.remote.size
+        else:
+            gap, rest = carve(gap, range_bytes(left, connections, alone=alone))
+            end = gap.end
+            if rest is not None:
+                self.gaps.appendleft(rest)
+        segment = Segment(
+            self, gap.start, end, gap.attempts, now, begun=gap.start, epoch=self.epoch
+        )
+        self.active.add(segment)
+        return segment
+
+    def streamed(self, error: DownloadError) -> bool:
+        """Whether the file is read in one stream, and so starts over after this error."""
+        if isinstance(error, RangeIgnoredError):
+            self.remote = replace(self.remote, ranges=False)
+        return not self.remote.ranges
+
+    def restart(self, attempts: int, not_before: float) -> None:
+        """Fetch it all again."""
+        self.epoch += 1
+        self.digester = None
+        for segment in self.active:
+            segment.abort()
+        self.job.done -= self.done
+        self.staged.restart()
+        self._begin()
+        self.gaps[0].attempts, self.gaps[0].not_before = attempts, not_before
+
+    def seal(self) -> DownloadError | None:
+        """Close the complete file, if it is what its store says; otherwise what is wrong."""
+        if not self.digests.agree:
+            self.staged.restart()
+            self.staged.close()
+            return DownloadError(
+                FailureKind.CORRUPT,
+                f"{self.remote.path} from {self.job.remote.origin} is {self.digests.found}, and "
+                f"its store says {self.remote.checksum}: check the file at its source, it is "
+                "downloaded again by itself",
+            )
+        self.staged.seal(self.digests.position, sync=len(self.job.files) <= SYNC_EACH)
+        return None
+
+
+@dataclass(eq=False)
+class Job:
+    """One model that is being fetched. Higher priorities come first, then lower numbers."""
+
+    remote: RemoteModel
+    priority: int
+    number: int
+    cancelled: threading.Event
+    files: list[FileJob] = field(default_factory=list)
+    # Those with gaps that are in work, in turn, and those that wait, the largest first.
+    turn: deque[FileJob] = field(default_factory=deque)
+    waiting: deque[FileJob] = field(default_factory=deque)
+    # Bytes to ask for, bytes that are here, files that are not sealed.
+    left: int = 0
+    done: int = 0
+    unfinished: int = 0
+    failure: BaseException | None = None
+    # What may be touching the job's files on the disk now.
+    touched: set[object] = field(default_factory=set)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def arrange(self, files: Sequence[FileJob]) -> None:
+        """Take these files, the largest first."""
+        self.files = list(files)
+        self.unfinished = len(self.files)
+        self.done = sum(file.done for file in self.files)
+        self.left = sum((f.remote.size or 0) - f.done for f in self.files if f.remote.size)
+        ordered = sorted(self.files, key=lambda f: -(f.remote.size or 0))
+        self.waiting = deque(file for file in ordered if file.gaps)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be fetched any more."""
+        return self.failure is not None or self.cancelled.is_set() or self.unfinished == 0
+
+    def take(self, now: float, connections: int) -> Segment | None:
+        """The next range: of each file in work in turn, so that most are digested as they come."""
+        while len(self.turn) < OPEN_FILES and self.waiting:
+            self.turn.append(self.waiting.popleft())
+        alone = 2 * len(self.turn) >= connections
+        for _ in range(len(self.turn)):
+            file = self.turn.popleft()
+            segment = file.take(now, connections, self.left, alone=alone)
+            if file.gaps:
+                self.turn.append(file)
+            if segment is not None:
+                self.left -= (segment.end or 0) - segment.position
+                return segment
+        return None
+
+    def give_back(self, file: FileJob, gap: Gap) -> None:
+        """Bytes that were asked for and did not come."""
+        file.gaps.appendleft(gap)
+        self.left += gap.end - gap.start
+        self.enqueue(file)
+
+    def enqueue(self, file: FileJob) -> None:
+        """Let a file with gaps have its turn."""
+        if file not in self.turn:
+            self.turn.appendleft(file)
+
+    def fail(self, failure: BaseException) -> None:
+        """End it; the first failure counts."""
+        if self.failure is None:
+            self.failure = failure
+        self.ended.set()
+        self.stop()
+
+    def stop(self) -> None:
+        """Abort all that is under way."""
+        for file in self.files:
+            for segment in file.active:
+                segment.abort()
+
+
+class FileChangedError(Exception):
+    """A file is no longer the one that was listed."""
+
+    def __init__(self, path: str, failure: DownloadError) -> None:
+        super().__init__(failure.message)
+        self.path = path
+        self.failure = failure

@@ -1,0 +1,88 @@
+"""What the status is made of, from what the loop knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.accounts import referrer, waiting_message
+from agent.on_disk import Found
+from agent.status import CAPACITY_FULL, PODS_UNKNOWN, Copy, Facts, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.capacity import Shortage
+    from agent.failures import DownloadError
+    from agent.inventory import Inventory
+    from agent.names import Names
+    from agent.pods import PodMounts
+    from agent.retries import Retries
+    from agent.status import Transfer
+    from crds.node import LocalModelNode
+
+_NOT_KNOWN = (
+    "it does not fit beside what is here, and nothing goes for it while it is not known what the "
+    "node's pods mount: see the agent's log"
+)
+
+
+def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[str, Waiting]:
+    """Why each download waits that does not fit."""
+    if not pods_known:
+        return dict.fromkeys(shortages, Waiting(PODS_UNKNOWN, _NOT_KNOWN))
+    return {
+        key: Waiting(CAPACITY_FULL, waiting_message(shortage))
+        for key, shortage in shortages.items()
+    }
+
+
+def referrer_of(key: str, node: LocalModelNode, users: Mapping[str, Sequence[PodMounts]]) -> str:
+    """Who refers to a model, in words; empty: nobody."""
+    pods = (f"{pod.namespace}/{pod.name}" for pod in users.get(key, ()))
+    entries = node.spec.local_models
+    return referrer(pods, service=any(e.referenced for e in entries if e.key == key))
+
+
+def make_facts(
+    node: LocalModelNode,
+    inventory: Inventory,
+    names: Names,
+    retries: Retries,
+    *,
+    transfers: Mapping[str, Transfer],
+    users: Mapping[str, Sequence[PodMounts]],
+    waiting: Mapping[str, Waiting],
+    disk_failure: DownloadError | None = None,
+) -> Facts:
+    """All that is known of what is wanted, and of what is here or on its way."""
+    wanted = node.spec.local_models
+    keys = {entry.key for entry in wanted}
+    present = inventory.present() | transfers.keys()
+
+    def copy_of(key: str) -> Copy:
+        on_disk = inventory.copy(key)
+        return Copy(
+            manifest=on_disk.manifest if on_disk.found is Found.PUBLISHED else None,
+            problem=on_disk.problem,
+            unreadable=on_disk.is_unreadable,
+            transfer=transfers.get(key),
+            failure=retries.failure(key),
+            disk_bytes=on_disk.tree_bytes + on_disk.staged_bytes,
+            last_used=on_disk.usage.last_used_time if on_disk.usage else None,
+            waiting=waiting.get(key),
+            evicted=on_disk.evicted,
+            referrer=referrer_of(key, node, users),
+            disk_failure=disk_failure,
+        )
+
+    return Facts(
+        generation=node.metadata.generation,
+        wanted=wanted,
+        copies={key: copy_of(key) for key in present | keys},
+        leftover={key: names.by_key[key] for key in present - keys if key in names.by_key},
+        foreign=inventory.foreign,
+        capacity=inventory.disk.capacity,
+        used=inventory.disk.used,
+        available=inventory.disk.available,
+        disk_failure=disk_failure,
+    )

@@ -1,0 +1,395 @@
+"""The controller loop: one thread that hears events, plans, acts and reports."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.accounts import make_ledger
+from agent.capacity import Ledger
+from agent.disk_watch import DiskWatch
+from agent.facts import make_facts, referrer_of, waiting_of
+from agent.failures import DISK_KINDS, public_uri
+from agent.inventory import Inventory
+from agent.names import Names
+from agent.news import LogSink, News
+from agent.node_api import ApiUnavailableError, parse_node
+from agent.observed import Observed, PodsSeen
+from agent.on_disk import Found, OnDisk
+from agent.plan import Plan, View, make_plan
+from agent.reading import Reading
+from agent.removals import Removals
+from agent.reporter import Reporter
+from agent.reservations import Reservations
+from agent.retries import Retries
+from agent.usage import Uses
+from agent.wanted import requests
+from agent.work import Digested, Finished, Scrubbed, Task, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from agent.failures import DownloadError
+    from agent.news import NodeEventSink
+    from agent.node_api import NodeApi, NodeObject
+    from agent.options import Options
+    from agent.pods import PodMounts
+    from agent.store import Store
+    from agent.usage import PodSource
+    from agent.wanted import Request
+    from agent.work import Means
+    from crds.node import LocalModelNode
+
+# Waits after a removal that could not be confirmed, and a step that failed.
+CONFIRM_SECONDS = 5.0
+FAULT_SECONDS = 1.0
+# How long a file system may take to give back what was deleted.
+SETTLE_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+Event = Observed | PodsSeen | Finished | Digested | Scrubbed
+
+
+class Loop:
+    """Makes the disk match the LocalModelNode. Without `pods`, the node has none."""
+
+    def __init__(
+        self,
+        api: NodeApi,
+        store: Store,
+        means: Means,
+        options: Options,
+        *,
+        pods: PodSource | None = None,
+        events: NodeEventSink | None = None,
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._options = options
+        self._pods = pods
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._reservations = Reservations()
+        self._workers = Workers(means, store, self._reservations, self._events.put)
+        self._inventory = Inventory(store)
+        self._disk = DiskWatch(store, self._inventory)
+        self._uses = Uses(self._inventory)
+        self._users: Mapping[str, tuple[PodMounts, ...]] | None = None
+        self._names = Names(self._inventory)
+        self._reporter = Reporter(api, options.progress)
+        self._news = News(events or LogSink())
+        self._reading = Reading(self._workers, self._inventory, options, self._tell_damage)
+        self._removals = Removals(
+            store,
+            self._inventory,
+            self._reading,
+            names=self._names,
+            news=self._news,
+            options=options,
+        )
+        self._stopped = threading.Event()
+        self._node: LocalModelNode | None = None
+        self._requests: dict[str, Request] = {}
+        self._tasks: dict[str, Task] = {}
+        self._retries = Retries(options)
+        self._ledger = Ledger()
+        self._last = Plan()
+        self._confirm_at = 0.0
+        self._rescan_at = 0.0
+        if pods is None:
+            self._uses.see(())
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        threading.Thread(
+            target=self._api.watch, args=(self.observe, self._stopped), name="watch", daemon=True
+        ).start()
+        if self._pods is not None:
+            threading.Thread(
+                target=self._pods.watch,
+                args=(self.observe_pods, self._stopped),
+                name="pods",
+                daemon=True,
+            ).start()
+        wake_at = self._options.monotonic()
+        while not self._stopped.is_set():
+            try:
+                self.wait(wake_at)
+                wake_at = self.step()
+            except Exception:
+                # The loop outlives its own faults: they are seen in the log, and tried again.
+                log.exception("Step failed unexpectedly")
+                wake_at = self._options.monotonic() + FAULT_SECONDS
+
+    def stop(self) -> None:
+        """End `run`; downloads are cancelled. May be called from any thread."""
+        self._stopped.set()
+        self._events.put(None)
+
+    def observe(self, node: NodeObject | None) -> None:
+        """Tell the loop what the LocalModelNode is now. May be called from any thread."""
+        self._events.put(Observed(node))
+
+    def observe_pods(self, pods: tuple[PodMounts, ...] | None) -> None:
+        """Tell the loop what the pods are now. May be called from any thread."""
+        self._events.put(PodsSeen(pods))
+
+    def wait(self, until: float) -> None:
+        """Take in the events that are there; wait for the first of them until then (monotonic)."""
+        timeout = max(0.0, until - self._options.monotonic())
+        with suppress(queue.Empty):
+            self._take(self._events.get(timeout=timeout))
+            while True:
+                self._take(self._events.get_nowait())
+
+    def step(self) -> float:
+        """Plan, act and report once. Returns when to come back without an event (monotonic)."""
+        now = self._options.monotonic()
+        if self._stopped.is_set():
+            for task in self._tasks.values():
+                task.cancelled.set()
+            return now
+        if now >= self._rescan_at:
+            self._rescan(now)
+        plan = self._plan(now)
+        allowed = plan.destroys and self._confirm(now)
+        if allowed:
+            plan = self._plan(now)
+            self._destroy(plan, now)
+        for key in plan.start:
+            self._start(key, now)
+        self._last = plan
+        if self._disk.failure is None:
+            self._reading.begin(self._tasks)
+        return min(self._wake_times(plan, allowed=allowed, now=now))
+
+    def _start(self, key: str, now: float) -> None:
+        if not self._reservations.start(key):
+            # A download has grown since the plan was made: the next plan knows.
+            return
+        request = self._requests[key]
+        log.info("Started a download", key=key, uri=public_uri(request.uri))
+        self._reading.stop(key)
+        in_use = self._users is None or key in self._users
+        self._tasks[key] = self._workers.start(request, now, in_use=in_use)
+        if self._inventory.copy(key).evicted is None or self._retries.failure(key) is not None:
+            return
+        who = referrer_of(key, self._node, self._users or {}) if self._node else ""
+        if who:
+            self._news.returning(request.caches, who)
+
+    def _wake_times(self, plan: Plan, *, allowed: bool, now: float) -> Iterator[float]:
+        yield self._rescan_at
+        if plan.wake_at is not None:
+            yield plan.wake_at
+        if plan.destroys:
+            # One thing is taken away in a step, after one look; the next follows at once.
+            yield now if allowed else self._confirm_at
+        if self._tasks:
+            yield now + self._options.progress
+        report_at = self._report(now)
+        if report_at is not None:
+            yield report_at
+
+    # Events
+
+    def _take(self, event: Event | None) -> None:
+        if isinstance(event, Observed):
+            self._take_node(event.node)
+        elif isinstance(event, PodsSeen):
+            self._uses.see(event.pods)
+        elif isinstance(event, Finished):
+            self._take_end(event)
+        elif isinstance(event, Digested | Scrubbed):
+            self._reading.take(event)
+
+    def _take_node(self, found: NodeObject | None) -> None:
+        node = None
+        if found is not None:
+            node = parse_node(found)
+            self._reporter.seen(str(found["metadata"]["resourceVersion"]))
+        known = self._node
+        if known is not None and (node is None or node.metadata.uid != known.metadata.uid):
+            log.info("LocalModelNode is gone", uid=known.metadata.uid)
+            self._last = Plan()
+            self._names.begin_anew()
+        self._node = node
+        if node is None:
+            return
+        self._news.about(node.metadata.uid or "")
+        self._names.take(node)
+        self._requests = requests(node.spec.local_models)
+        self._retries.keep(self._requests)
+        self._reservations.keep(self._requests)
+        self._news.keep(self._requests)
+
+    def _take_end(self, end: Finished) -> None:
+        key = end.request.key
+        del self._tasks[key]
+        self._reservations.end(key)
+        if end.cancelled:
+            log.info("Cancelled a download", key=key)
+        elif end.no_room:
+            log.info("Model is larger than was reserved for it, and does not fit", key=key)
+        elif end.error is not None:
+            self._take_failure(end.request, end.error)
+            if end.error.kind in DISK_KINDS:
+                # What is known of the copies stays, and the disk is looked at first.
+                self._rescan_at = 0.0
+                return
+        else:
+            self._retries.succeeded(key)
+            copy = self._inventory.published_now(key, self._options.now())
+            size = copy.manifest.size if copy.manifest else 0
+            log.info("Published a model", key=key)
+            self._news.downloaded(key, self._names.of(key), size)
+            return
+        self._inventory.look_at(key)
+
+    def _take_failure(self, request: Request, error: DownloadError) -> None:
+        asked = self._requests.get(request.key)
+        # Another hash or other credentials are another try.
+        if asked is not None and asked.asks_as(request):
+            self._retries.failed(request, error)
+            self._news.failed(request.key, asked.caches, error)
+
+    # What is known
+
+    def _rescan(self, now: float) -> None:
+        """Look at the disk. What a download works on is its own until it ends."""
+        before = self._disk.failure
+        self._rescan_at = now + self._disk.look(self._tasks)
+        if before is not None and self._disk.failure is None:
+            self._retries.disk_is_back()
+        self._reading.keep(self._inventory.copies)
+
+    def _plan(self, now: float) -> Plan:
+        self._users = self._uses.by_key(self._names.all())
+        mounted = None if self._users is None else frozenset(self._users)
+        self._uses.note(mounted, self._options.now())
+        copies = self._inventory.copies.items()
+        wanted = self._wanted_keys()
+        keep_until = self._removals.retry_at | self._names.doubts(self._node, self._options)
+        self._ledger = self._make_ledger(now, keep_until)
+        self._reservations.see(self._ledger)
+        return make_plan(
+            View(
+                now=now,
+                grace=self._options.grace,
+                max_downloads=self._options.max_downloads,
+                wanted=wanted,
+                ready=frozenset(key for key, copy in copies if self._serves(key, copy)),
+                published=frozenset(key for key, copy in copies if copy.is_published),
+                staged=frozenset(key for key, copy in copies if copy.found is Found.STAGED),
+                active=frozenset(self._tasks),
+                cancelling=frozenset(
+                    key for key, task in self._tasks.items() if task.cancelled.is_set()
+                ),
+                refused=frozenset(wanted or ()) - self._requests.keys(),
+                retry_at=self._retries.due,
+                keep_until=keep_until,
+                unwanted_since=self._last.unwanted_since,
+                evicted=frozenset(key for key, copy in copies if copy.evicted is not None),
+                ledger=self._ledger,
+                mounted=mounted,
+                making_room=self._last.making_room,
+                relieving=self._last.relieving,
+                disk_ready=self._disk.failure is None,
+            )
+        )
+
+    def _make_ledger(self, now: float, keep_until: Mapping[str, float]) -> Ledger:
+        if self._node is None:
+            return Ledger()
+        used: Collection[str] = self._users or ()
+        return make_ledger(
+            self._node,
+            self._inventory.copies,
+            self._inventory.space,
+            now=self._options.now(),
+            reserved=self._reservations.reserved,
+            mounted=used,
+            held=keep_until.keys() | set(used),
+            resting=lambda key, copy: (
+                key not in self._tasks
+                and self._removals.retry_at.get(key, now) <= now
+                and self._serves(key, copy)
+            ),
+            learned=self._reservations.learned,
+        )
+
+    def _wanted_keys(self) -> tuple[str, ...] | None:
+        if self._node is None:
+            return None
+        return tuple(entry.key for entry in self._node.spec.local_models)
+
+    def _serves(self, key: str, copy: OnDisk) -> bool:
+        if copy.is_unreadable:
+            # It may be whole: nothing replaces it on a guess.
+            return True
+        if copy.found is not Found.PUBLISHED or copy.manifest is None:
+            return False
+        request = self._requests.get(key)
+        if request is None or copy.manifest.hash is None:
+            # What the hash is, is known soon.
+            return True
+        return request.accepts(copy.manifest.hash)
+
+    # Taking away
+
+    def _confirm(self, now: float) -> bool:
+        """Look afresh at what is wanted: nothing goes on the word of an old view."""
+        if now < self._confirm_at:
+            return False
+        try:
+            self._take_node(self._api.read())
+        except ApiUnavailableError as error:
+            self._confirm_at = now + CONFIRM_SECONDS
+            log.warning("Removal waits for the API server", reason=str(error))
+            return False
+        return True
+
+    def _destroy(self, plan: Plan, now: float) -> None:
+        for key in plan.cancel:
+            self._tasks[key].cancelled.set()
+        doomed = (*plan.remove, *plan.discard)
+        if doomed:
+            self._removals.remove(doomed[0], now)
+        elif plan.evict:
+            self._removals.evict(plan.evict[0], self._ledger, now)
+        else:
+            return
+        self._rescan_at = max(self._rescan_at, now + SETTLE_SECONDS)
+
+    # Telling
+
+    def _tell_damage(self, key: str, problem: str) -> None:
+        self._news.damaged(self._names.of(key), problem)
+
+    def _report(self, now: float) -> float | None:
+        node = self._node
+        if node is None:
+            return None
+        if self._tasks:
+            self._inventory.measure()
+        self._names.keep({entry.key for entry in node.spec.local_models}, set(self._tasks))
+        waiting = waiting_of(self._last.waiting, pods_known=self._users is not None)
+        if self._users is not None:
+            messages = {key: found.message for key, found in waiting.items()}
+            self._news.waiting(messages, self._names.by_key)
+        facts = make_facts(
+            node,
+            self._inventory,
+            self._names,
+            self._retries,
+            transfers={key: task.transfer(now) for key, task in self._tasks.items()},
+            users=self._users or {},
+            waiting=waiting,
+            disk_failure=self._disk.failure,
+        )
+        return self._reporter.report(node, facts, now, self._options.now())

@@ -1,0 +1,42 @@
+"""The command `localmodel-agent`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from agent.commands.exit_codes import INTERRUPTED
+from agent.commands.flags import parse
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code, or ends the process with it."""
+    options = parse(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        # Before a command takes signals itself.
+        return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Each command is imported when it runs: what the others need would make it start late.
+    if options.command == "pull":
+        from agent.commands.pull import pull  # noqa: PLC0415
+
+        return pull(options)
+    if options.models is not None:
+        from agent.commands.standalone import keep  # noqa: PLC0415
+
+        return keep(options)
+    from agent.commands.serve import serve  # noqa: PLC0415
+
+    return serve(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

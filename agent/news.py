@@ -1,0 +1,98 @@
+"""What the agent tells as Events, once for each thing that happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from agent.events import EventSink, NodeEvent
+from crds.quantity import format_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from agent.failures import DownloadError, FailureKind
+    from agent.manifest import CacheName
+    from agent.notes import Evicted
+
+log = structlog.get_logger(__name__)
+
+
+class NodeEventSink(EventSink, Protocol):
+    """Takes events about the LocalModelNode."""
+
+    def about(self, uid: str) -> None:
+        """The LocalModelNode has this uid."""
+        ...
+
+
+class LogSink:
+    """Writes events to the log."""
+
+    def about(self, uid: str) -> None:
+        """Not told: there is no object."""
+
+    def tell(self, event: NodeEvent) -> None:
+        """Write it."""
+        log.info("Event", eventReason=event.reason, detail=event.message, warning=event.warning)
+
+
+class News:
+    """Tells what happened. A state that lasts is told when it begins."""
+
+    def __init__(self, sink: NodeEventSink) -> None:
+        self._sink = sink
+        self._waiting: frozenset[str] = frozenset()
+        self._failures: dict[str, FailureKind] = {}
+
+    def about(self, uid: str) -> None:
+        """What follows is about the LocalModelNode with this uid."""
+        self._sink.about(uid)
+
+    def evicted(self, names: Iterable[CacheName], note: Evicted) -> None:
+        """A copy was evicted."""
+        self._tell("Evicted", names, f"{note.reason}: {note.message}")
+
+    def damaged(self, names: Iterable[CacheName], problem: str) -> None:
+        """A published copy is no longer as it was downloaded."""
+        self._tell("Damaged", names, f"{problem}; its bad files are fetched again", warning=True)
+
+    def returning(self, names: Iterable[CacheName], who: str) -> None:
+        """The download of a model starts that was evicted, and that something refers to."""
+        self._tell("Referenced", names, f"it was evicted, and comes back: {who} refers to it")
+
+    def downloaded(self, key: str, names: Iterable[CacheName], size: int) -> None:
+        """A model was published."""
+        self._failures.pop(key, None)
+        self._tell("Downloaded", names, format_quantity(size))
+
+    def failed(self, key: str, names: Iterable[CacheName], error: DownloadError) -> None:
+        """A download failed. The same kind again is not told again."""
+        if self._failures.get(key) is not error.kind:
+            self._failures[key] = error.kind
+            detail = f"{error.kind}: {error.message}"
+            self._tell("DownloadFailed", names, detail, warning=True)
+
+    def waiting(
+        self, messages: Mapping[str, str], names: Mapping[str, Iterable[CacheName]]
+    ) -> None:
+        """These wait for room. Each is told when its waiting begins."""
+        for key in messages.keys() - self._waiting:
+            self._tell("CapacityFull", names.get(key, ()), messages[key], warning=True)
+        self._waiting = frozenset(messages)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget the failures of other models."""
+        self._failures = {key: kind for key, kind in self._failures.items() if key in keys}
+
+    def _tell(
+        self, reason: str, names: Iterable[CacheName], detail: str, *, warning: bool = False
+    ) -> None:
+        self._sink.tell(NodeEvent(reason, f"{spoken(names)}: {detail}", warning))
+
+
+def spoken(names: Iterable[CacheName]) -> str:
+    """A model by the names of its caches."""
+    found = sorted({f"{n.namespace}/{n.name}" if n.namespace else n.name for n in names})
+    return ", ".join(found) or "a model"

@@ -1,0 +1,63 @@
+"""What the loop needs of the API server: its own LocalModelNode, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from crds.node import LocalModelNode
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+# A LocalModelNode as JSON.
+NodeObject = dict[str, Any]
+
+log = structlog.get_logger(__name__)
+
+
+class ApiUnavailableError(Exception):
+    """The API server did not answer, or not with what was asked for. The message says why."""
+
+
+class NodeApi(Protocol):
+    """Access to the one LocalModelNode of this node. Calls may come from several threads."""
+
+    def read(self) -> NodeObject | None:
+        """The object as it is now; None if it surely does not exist.
+
+        Raises ApiUnavailableError.
+        """
+        ...
+
+    def write_status(self, version: str, status: dict[str, Any]) -> NodeObject | None:
+        """Replace the status of the object that has this resourceVersion. Returns it as stored.
+
+        None if it has changed since, or is gone: the watch tells. Raises ApiUnavailableError.
+        """
+        ...
+
+    def watch(self, observe: Callable[[NodeObject | None], None], stopped: threading.Event) -> None:
+        """Call `observe` with each version of the object, None when it is gone, until stopped.
+
+        It never gives up, and raises nothing.
+        """
+        ...
+
+
+def parse_node(found: NodeObject) -> LocalModelNode | None:
+    """The object, or None if its spec is not understood.
+
+    That is as good as absent: what it wants is not known, so nothing is taken away. A status that
+    is not understood, because another version or another agent wrote it, is replaced.
+    """
+    try:
+        return LocalModelNode.model_validate(found)
+    except ValidationError as error:
+        if "status" in found:
+            return parse_node({name: part for name, part in found.items() if name != "status"})
+        log.warning("LocalModelNode is not understood", reason=str(error))
+        return None

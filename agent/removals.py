@@ -1,0 +1,88 @@
+"""Copies that go: what is no longer wanted, and what is evicted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.accounts import eviction_message
+from agent.news import spoken
+from agent.notes import Evicted
+
+if TYPE_CHECKING:
+    from agent.admission import Eviction
+    from agent.capacity import Ledger
+    from agent.inventory import Inventory
+    from agent.names import Names
+    from agent.news import News
+    from agent.options import Options
+    from agent.reading import Reading
+    from agent.store import Store
+
+# The wait after one that failed.
+REMOVE_SECONDS = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class Removals:
+    """Takes copies away, and tells so. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        inventory: Inventory,
+        reading: Reading,
+        *,
+        names: Names,
+        news: News,
+        options: Options,
+    ) -> None:
+        self._store = store
+        self._inventory = inventory
+        self._reading = reading
+        self._names = names
+        self._news = news
+        self._options = options
+        # Until when a copy stays that could not be taken away.
+        self.retry_at: dict[str, float] = {}
+
+    def remove(self, key: str, now: float) -> None:
+        """Remove what is no longer wanted, with all that is noted of it."""
+        self._reading.stop(key)
+        try:
+            self._store.remove(key)
+        except OSError as error:
+            self.retry_at[key] = now + REMOVE_SECONDS
+            log.warning("Could not remove a model", key=key, reason=str(error))
+        else:
+            self.retry_at.pop(key, None)
+            log.info("Removed a model", key=key)
+        self._inventory.look_at(key)
+
+    def evict(self, eviction: Eviction, ledger: Ledger, now: float) -> None:
+        """Evict a copy. `ledger` is what was decided by."""
+        key, time, copy = eviction.key, self._options.now(), self._inventory.copy(eviction.key)
+        message = eviction_message(
+            eviction,
+            ledger,
+            size=copy.tree_bytes,
+            now=time,
+            newcomer=spoken(self._names.of(eviction.newcomer)),
+            last_used=copy.usage.last_used_time if copy.usage else None,
+        )
+        note = Evicted(time=time, size=copy.tree_bytes, reason=eviction.reason, message=message)
+        names = self._names.of(key)
+        self._reading.stop(key)
+        try:
+            self._store.evict(key, note)
+        except OSError as error:
+            self.retry_at[key] = now + REMOVE_SECONDS
+            log.warning("Could not evict a model wholly", key=key, reason=str(error))
+        else:
+            self.retry_at.pop(key, None)
+        self._inventory.evicted(key, note)
+        if self._inventory.copy(key).evicted is not None:
+            log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
+            self._news.evicted(names, note)

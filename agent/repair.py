@@ -1,0 +1,91 @@
+"""What is good in a damaged model, and how bad files are replaced. Raises OSError."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from agent.files import delete_tree, file_digest, make_directory, sync_directory
+from agent.on_disk import MISSING
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.staging import Staging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
+
+    from agent.manifest import Manifest, ManifestFile
+    from agent.on_disk import OnDisk
+
+
+def checksum_of(text: str | None) -> Checksum | None:
+    """The store's checksum of a file, as a manifest has it."""
+    if text is None:
+        return None
+    algorithm, _, value = text.partition(":")
+    return Checksum(ChecksumAlgorithm(algorithm), value)
+
+
+def lay_out(meta: Path, manifest: Manifest, good: Collection[str]) -> None:
+    """Begin a download that has these files already: they are about to be moved into it."""
+    staging = Staging(meta)
+    try:
+        staging.begin(
+            manifest.uri,
+            None,
+            [
+                RemoteFile(f.path, f.path, f.size, f.version, checksum_of(f.checksum))
+                for f in manifest.files
+            ],
+        )
+        for path in good:
+            staging.staged[path].keep()
+    finally:
+        staging.close()
+
+
+def drop_others(tree: Path, manifest: Manifest, good: Collection[str]) -> None:
+    """Delete the files that are not good."""
+    for file in manifest.files:
+        if file.path not in good:
+            delete_tree(tree / file.path)
+
+
+def bad_files(tree: Path, copy: OnDisk) -> list[ManifestFile]:
+    """The files that are missing, have another size, or were bad when they were read last."""
+    files = copy.manifest.files if copy.manifest else ()
+    noted = {file.path for file in copy.scrub.bad} if copy.scrub else set()
+    return [file for file in files if file.path in noted or not _is_there(tree, file)]
+
+
+def proved(tree: Path, copy: OnDisk, stopped: Callable[[], bool]) -> set[str]:
+    """The paths of the files that are as they were downloaded.
+
+    A scrub that found bad files has read the others. Without one, all are read now.
+    """
+    bad = {file.path for file in bad_files(tree, copy)}
+    files = [file for file in (copy.manifest.files if copy.manifest else ()) if file.sha256]
+    good = [file for file in files if file.path not in bad]
+    if copy.scrub is None or not copy.scrub.bad:
+        good = [file for file in good if file_digest(tree / file.path, stopped) == file.sha256]
+    return {file.path for file in good}
+
+
+def replace_files(tree: Path, source: Path, paths: Iterable[str]) -> None:
+    """Move these files to their places in the tree, each over what is there."""
+    for path in paths:
+        target = tree / path
+        for parent in reversed(target.relative_to(tree).parents):
+            make_directory(tree / parent)
+        (source / path).rename(target)
+        sync_directory(target.parent)
+
+
+def _is_there(tree: Path, file: ManifestFile) -> bool:
+    try:
+        found = (tree / file.path).lstat()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size

@@ -1,0 +1,374 @@
+"""azure:// and https:// on Azure's hosts: blobs of a container, by the REST API.
+
+`https://<account>.blob.core.windows.net/<container>/<path>`, percent-encoded as URLs are; azure://
+means the same. A shared access signature may stand in the query. Settings, beside those of
+azure_access: AZURE_STORAGE_BLOB_ENDPOINT names another server for all accounts, such as an emulator
+(`http://127.0.0.1:10000/devstoreaccount1`).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from xml.etree import ElementTree as ET
+
+from agent.causes import status_failure
+from agent.credentials import Credentials
+from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.azure_access import Shared, access_of
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.transport import IDENTITY, Get, origin_of, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from xml.etree.ElementTree import Element
+
+    import requests
+
+    from agent.sources.azure_access import Access
+    from agent.sources.base import Body
+    from agent.sources.transport import Transport, Transports
+
+# Of the REST API; what is used here has long been there, and other clouds and emulators have it.
+API_VERSION = "2021-12-02"
+PAGE = 5000
+MAX_CLIENTS = 64
+
+_HOST = re.compile(
+    r"[a-z0-9-]+\."
+    r"(blob\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
+    r"|z[0-9]{1,2}\.blob\.storage\.azure\.net)",
+    re.IGNORECASE,
+)
+# Error codes whose HTTP status says less than the code does.
+_STATUS_OF_CODE = {
+    "InvalidAuthenticationInfo": 401,
+    "NoAuthenticationInformation": 401,
+    "OperationTimedOut": 503,
+    "PublicAccessNotPermitted": 403,
+}
+_WORD = re.compile(r"[A-Za-z]{1,64}")
+_HEADERS = {"x-ms-version": API_VERSION}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a URI names."""
+
+    host: str
+    container: str
+    path: str
+    signature: str
+    # The URI of the container, for messages.
+    root: str
+
+    @property
+    def account(self) -> str:
+        """The storage account."""
+        return self.host.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """One blob as the server describes it."""
+
+    file: RemoteFile
+    is_folder: bool = False
+    is_archived: bool = False
+
+
+@dataclass
+class _Model:
+    """The listed versions of blobs."""
+
+    container: _Container
+    files: tuple[RemoteFile, ...]
+    origin: str
+    version: str | None = None
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of a blob, if it still has the listed ETag."""
+        return self.container.read(file, start, end)
+
+
+class AzureSource:
+    """Blobs of Azure's storage accounts, and of what speaks their language."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transport = transports.trusting()
+        self._lock = threading.Lock()
+        self._by_credentials: dict[tuple[Credentials | None, str], Access] = {}
+
+    def resolve(
+        self,
+        uri: str,
+        credentials: Credentials | None,
+        version: str | None,  # noqa: ARG002
+    ) -> _Model:
+        """The blobs below the URI's path, else the one blob with that very name.
+
+        `.../container/model` is `model/...` or `model`, never `model-v2/...`. Names that end with
+        `/`, and the folders of hierarchical accounts, are no files.
+        """
+        where = public_uri(uri)
+        place = parse(uri)
+        settings = Credentials.of(os.environ) if credentials is None else credentials
+        container = _Container(
+            endpoint=endpoint(settings, place.host),
+            place=place,
+            access=self._access(place, credentials),
+            transport=self._transport,
+        )
+        try:
+            blobs, prefix = _find(container, place.path, where)
+        except (ET.ParseError, ValueError, AttributeError):
+            raise DownloadError(
+                FailureKind.INTERNAL,
+                f"{where} is not answered as Azure's storage does: check "
+                "AZURE_STORAGE_BLOB_ENDPOINT, and the proxies between",
+            ) from None
+        if not blobs:
+            raise DownloadError(
+                FailureKind.NOT_FOUND,
+                f"{where} has no blob: check sourceModelUri, and that the model is there",
+            )
+        for blob in blobs:
+            _check_tier(blob, place)
+        files = tuple(
+            replace(blob.file, path=blob.file.location.removeprefix(prefix)) for blob in blobs
+        )
+        return _Model(container, files, origin_of(container.endpoint))
+
+    def _access(self, place: Place, credentials: Credentials | None) -> Access:
+        """What the requests carry; kept, because it may hold an access token."""
+        if place.signature:
+            return Shared(place.signature)
+        key = (credentials, place.host)
+        with self._lock:
+            if key not in self._by_credentials:
+                if len(self._by_credentials) >= MAX_CLIENTS:
+                    self._by_credentials.clear()
+                self._by_credentials[key] = access_of(credentials, self._transport, place.host)
+            return self._by_credentials[key]
+
+
+@dataclass(frozen=True)
+class _Container:
+    """Requests to one container."""
+
+    endpoint: str
+    place: Place
+    access: Access
+    transport: Transport
+
+    def blobs(self, prefix: str, where: str) -> Iterator[_Blob]:
+        """The blobs whose names begin so."""
+        marker = ""
+        while True:
+            parameters = {
+                "restype": "container",
+                "comp": "list",
+                "prefix": prefix,
+                # It tells the folders of hierarchical accounts.
+                "include": "metadata",
+                "maxresults": str(PAGE),
+                **({"marker": marker} if marker else {}),
+            }
+            answer = self._ask("GET", self._url("", parameters), where)
+            # Expat itself bounds what entities may expand to.
+            page = ET.fromstring(answer.content)  # noqa: S314
+            yield from map(listed, page.iterfind("./Blobs/Blob"))
+            following = page.findtext("NextMarker") or ""
+            if following in {"", marker}:
+                return
+            marker = following
+
+    def blob(self, name: str, where: str) -> _Blob | None:
+        """One blob, if it exists."""
+        try:
+            answer = self._ask("HEAD", self._url(name), where)
+        except DownloadError as error:
+            if error.kind is FailureKind.NOT_FOUND:
+                return None
+            raise
+        return described(name, answer.headers)
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of the listed version of a blob."""
+        where = f"{self.place.root}/{file.location}"
+        get = Get(
+            url=self._url(file.location),
+            where=where,
+            start=start,
+            end=end,
+            size=file.size,
+            version=file.version,
+            headers=_HEADERS | self.access.headers(where),
+        )
+        try:
+            return self.transport.read(get)
+        except DownloadError as error:
+            self._after(error)
+            raise
+
+    def _ask(self, method: str, url: str, where: str) -> requests.Response:
+        headers = IDENTITY | _HEADERS | self.access.headers(where)
+        answer = self.transport.call(method, url, where, check=False, headers=headers)
+        if answer.status_code >= 400:
+            error = _refusal(answer, where, anonymous=self.access.anonymous)
+            self._after(error)
+            raise error
+        return answer
+
+    def _url(self, name: str, parameters: Mapping[str, str] | None = None) -> str:
+        place = self.place
+        path = quote(place.container, safe="$") + (f"/{quote(name)}" if name else "")
+        queries = (
+            urlencode(parameters or {}, quote_via=quote),
+            self.access.query(place.account, place.container),
+        )
+        query = "&".join(one for one in queries if one)
+        return f"{self.endpoint}/{path}" + (f"?{query}" if query else "")
+
+    def _after(self, error: DownloadError) -> None:
+        if error.kind is FailureKind.DENIED:
+            self.access.refused()
+
+
+def is_blob_uri(uri: str) -> bool:
+    """Whether a URI is one of Azure's blobs: azure://, or https:// on one of its hosts."""
+    if scheme(uri) == "azure":
+        return True
+    try:
+        host = urlsplit(uri).hostname or ""
+    except ValueError:
+        return False
+    return scheme(uri) == "https" and _HOST.fullmatch(host) is not None
+
+
+def parse(uri: str) -> Place:
+    """What a URI names. Raises DownloadError (Unsupported)."""
+    where = public_uri(uri)
+    try:
+        parts = urlsplit(uri)
+        host = (parts.hostname or "").lower()
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    container, _, path = parts.path.removeprefix("/").partition("/")
+    if not _HOST.fullmatch(host) or not container:
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{where} names no container of Azure's: give a sourceModelUri such as "
+            "https://account.blob.core.windows.net/container/path",
+        )
+    if parts.query and "sig" not in parse_qs(parts.query):
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{where} has a query that is no shared access signature: leave it out, or give the "
+            "whole SAS token",
+        )
+    root = f"{parts.scheme}://{host}/{container}"
+    return Place(host, unquote(container), unquote(path), parts.query, root)
+
+
+def endpoint(settings: Credentials, host: str) -> str:
+    """The URL that a container's name follows."""
+    return settings.get("AZURE_STORAGE_BLOB_ENDPOINT").rstrip("/") or f"https://{host}"
+
+
+def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], str]:
+    """The blobs, and what their names have before the paths in the model."""
+    folder = path.rstrip("/")
+    prefix = f"{folder}/" if folder else ""
+    # A folder's path names no blob.
+    name = path if folder == path else ""
+    parent = path[: path.rfind("/") + 1]
+    try:
+        blobs = [blob for blob in container.blobs(prefix, where) if not blob.is_folder]
+    except DownloadError as error:
+        if name and error.kind is FailureKind.DENIED:
+            # A public blob, or one with a signature of its own, is read without being listed.
+            with suppress(DownloadError):
+                blob = container.blob(name, where)
+                if blob and not blob.is_folder:
+                    return [blob], parent
+        raise
+    if blobs or not name:
+        return blobs, prefix
+    blob = container.blob(name, where)
+    return [blob] if blob and not blob.is_folder else [], parent
+
+
+def listed(entry: Element) -> _Blob:
+    """A blob of a listing."""
+    given = entry.find("Name")
+    name = "" if given is None else given.text or ""
+    if given is not None and given.get("Encoded") == "true":
+        # It has characters that XML has not.
+        name = unquote(name)
+    return _Blob(
+        RemoteFile(
+            path=name,
+            location=name,
+            size=int(entry.findtext("Properties/Content-Length") or ""),
+            version=_etag(entry.findtext("Properties/Etag")),
+            checksum=_md5(entry.findtext("Properties/Content-MD5")),
+        ),
+        is_folder=name.endswith("/")
+        or entry.findtext("Properties/ResourceType") == "directory"
+        or entry.findtext("Metadata/hdi_isfolder") == "true",
+        is_archived=entry.findtext("Properties/AccessTier") == "Archive",
+    )
+
+
+def described(name: str, headers: Mapping[str, str]) -> _Blob:
+    """A blob of the headers of an answer."""
+    return _Blob(
+        RemoteFile(
+            path=name,
+            location=name,
+            size=int(headers.get("Content-Length", "")),
+            version=_etag(headers.get("ETag")),
+            checksum=_md5(headers.get("Content-MD5")),
+        ),
+        is_folder=headers.get("x-ms-resource-type") == "directory"
+        or headers.get("x-ms-meta-hdi_isfolder") == "true",
+        is_archived=headers.get("x-ms-access-tier") == "Archive",
+    )
+
+
+def _etag(value: str | None) -> str | None:
+    """As in the header: listings leave out the quotes."""
+    return f'"{value.strip(chr(34))}"' if value else None
+
+
+def _md5(value: str | None) -> Checksum | None:
+    return Checksum(ChecksumAlgorithm.MD5, base64.b64decode(value).hex()) if value else None
+
+
+def _check_tier(blob: _Blob, place: Place) -> None:
+    if blob.is_archived:
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{place.root}/{blob.file.location} is in the archive tier and cannot be read: move it "
+            "to the hot or the cool tier",
+        )
+
+
+def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> DownloadError:
+    """The failure for an answer of 400 or above."""
+    code = answer.headers.get("x-ms-error-code", "")
+    code = code if _WORD.fullmatch(code) else ""
+    status = _STATUS_OF_CODE.get(code, answer.status_code)
+    if anonymous and code == "ResourceNotFound":
+        # What is private is said not to be there.
+        status = 403
+    if anonymous and status in {401, 403}:
+        code = f"{code} to a request without credentials".lstrip()
+    return status_failure(status, where, code, retry_after=retry_after(answer.headers))

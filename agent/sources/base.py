@@ -1,0 +1,131 @@
+"""What every source provides: a model's files with what pins and proves them, and their bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from agent.failures import DownloadError, FailureKind
+
+if TYPE_CHECKING:
+    from agent.credentials import Credentials
+
+
+class ChecksumAlgorithm(StrEnum):
+    """How a store says what a file contains."""
+
+    CRC32C = "crc32c"
+    CRC64NVME = "crc64nvme"
+    MD5 = "md5"
+    SHA256 = "sha256"
+    # Git's name of a blob: SHA-1 of `blob <size>\0` and the content.
+    GIT_BLOB = "git-blob"
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What the store says of a whole file's content. `value` is lower-case hexadecimal."""
+
+    algorithm: ChecksumAlgorithm
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a model at its source.
+
+    `path` is its place in the model, `location` is the source's own name for it. `size` is None
+    where the source does not tell it before the last byte. `version` is what pins it, such as an
+    ETag; None where the source has nothing of the kind. `ranges` is whether a part of it can be
+    read; otherwise it is read as a whole, in one stream.
+    """
+
+    path: str
+    location: str
+    size: int | None
+    version: str | None = None
+    checksum: Checksum | None = None
+    ranges: bool = True
+
+
+class RangeIgnoredError(DownloadError):
+    """The server answered with the whole file to a request for a part of it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            FailureKind.UNSUPPORTED,
+            f"{where} is sent whole although a part was asked for; it is read in one stream",
+        )
+
+    # The engine reads the file in another way: no attempt has failed.
+    is_mended = True
+
+
+class Body(Protocol):
+    """The bytes of one range, as they arrive. Raises DownloadError for what can happen out there.
+
+    A body that is shorter than what was asked for raises (Unreachable: the connection broke); one
+    that is longer raises (Corrupt).
+    """
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        ...
+
+    def abort(self) -> None:
+        """Make a `read` that waits, in another thread, raise soon. May be called at any time."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back, or close it if bytes are left."""
+        ...
+
+
+class RemoteModel(Protocol):
+    """One version of a model at its source. Used by several threads at once.
+
+    `origin` is what limits of connections and of speed are for, such as a host; `version` names the
+    model's version as a whole where the source has one, such as a commit.
+    """
+
+    @property
+    def files(self) -> tuple[RemoteFile, ...]:
+        """At least one file."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """What limits are for."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """The version of the whole."""
+        ...
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """The bytes from `start` up to and without `end` of the listed version of a file.
+
+        `end` is None for a file of unknown size. Raises DownloadError: Changed if the file is no
+        longer the one that was listed.
+        """
+        ...
+
+
+class Source(Protocol):
+    """How the models of some schemes are listed and read. Used by several threads at once."""
+
+    def resolve(
+        self, uri: str, credentials: Credentials | None, version: str | None, /
+    ) -> RemoteModel:
+        """The model of a URI, with at least one file. Raises DownloadError.
+
+        `credentials` are those that the cache names; None: the agent's own, from its environment.
+        `version` is the model's version that a former listing had and that is partly here: it is
+        listed again if the source still has it, otherwise the newest is.
+        """
+        ...

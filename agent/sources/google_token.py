@@ -1,0 +1,172 @@
+"""Access tokens for Google's services, of the agent's own credentials or of a tenant's key."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google.auth
+from google.auth import compute_engine
+from google.auth import transport as google_transport
+from google.auth.credentials import TokenState
+from google.auth.exceptions import GoogleAuthError
+from google.oauth2.credentials import Credentials as UserCredentials
+from google.oauth2.service_account import Credentials as ServiceAccountCredentials
+
+from agent.credentials import GCS_KEY_FILE
+from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.credentials import Credentials
+
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+
+_WORD = re.compile(r"[A-Za-z_]{1,64}")
+_GCE_PRODUCT = Path("/sys/class/dmi/id/product_name")
+_ERRORS = (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError)
+
+
+class Token:
+    """An access token, fetched when it is needed and again before it expires."""
+
+    def __init__(self, credentials: Any, transport: Transport) -> None:
+        self._credentials = credentials
+        self._request = _Request(transport)
+        self._lock = threading.Lock()
+
+    def headers(self, where: str) -> dict[str, str]:
+        """What a request carries. Raises DownloadError."""
+        with self._lock:
+            if self._credentials.token_state is not TokenState.FRESH:
+                try:
+                    self._credentials.refresh(self._request)
+                except _ERRORS as error:
+                    raise _no_token(error, where) from None
+            return {"Authorization": f"Bearer {self._credentials.token}"}
+
+    def forget(self) -> None:
+        """It was refused: the next request has a new one, with what may have been granted since."""
+        with self._lock:
+            self._credentials.token = None
+
+
+class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
+    """Sends google-auth's requests by a transport: a key file names its own token server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ARG002
+        **_: Any,
+    ) -> _Answer:
+        """The answer. Raises DownloadError."""
+        answer = self._transport.call(
+            method, url, public_uri(url), check=False, data=body, headers=headers
+        )
+        return _Answer(answer.status_code, answer.headers, answer.content)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer as google-auth wants it."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+def own_token() -> Token | None:
+    """The token of the agent's own credentials; None if it has none.
+
+    google-auth looks for a metadata server for seconds, so it is only asked for what is there.
+    """
+    # The agent's own token may come from the metadata server, which no tenant's download may reach.
+    transport = Transport(max_connections=1, refused=())
+    if _key_files():
+        load: Callable[..., Any] = google.auth.default
+        try:
+            credentials, _ = load(scopes=[SCOPE], request=_Request(transport))
+        except _ERRORS:
+            raise DownloadError(
+                FailureKind.DENIED,
+                "the agent's Google credentials cannot be read: check the file that "
+                "GOOGLE_APPLICATION_CREDENTIALS names",
+            ) from None
+        return Token(credentials, transport)
+    if on_google():
+        make: Callable[..., Any] = compute_engine.Credentials
+        return Token(make(scopes=[SCOPE]), transport)
+    return None
+
+
+def on_google() -> bool:
+    """Whether there is a metadata server of Google's; asks no network."""
+    if os.environ.get("GCE_METADATA_HOST"):
+        return True
+    try:
+        return _GCE_PRODUCT.read_text().startswith("Google")
+    except OSError:
+        return False
+
+
+def _key_files() -> bool:
+    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return True
+    folder = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111
+    return Path(folder, "application_default_credentials.json").exists()
+
+
+def named_token(credentials: Credentials, transport: Transport, where: str) -> Token | None:
+    """The token of a key file; None for credentials without one."""
+    content = credentials.get(GCS_KEY_FILE)
+    if not content:
+        return None
+    try:
+        info = json.loads(content)
+        kind = info.get("type")
+        # Other types run programs and read files that they name: not what a tenant may give.
+        if kind == "service_account":
+            make: Callable[..., Any] = ServiceAccountCredentials.from_service_account_info
+        elif kind == "authorized_user":
+            make = UserCredentials.from_authorized_user_info
+        else:
+            raise ValueError(kind)
+        return Token(make(info, scopes=[SCOPE]), transport)
+    except _ERRORS:
+        raise DownloadError(
+            FailureKind.DENIED,
+            f"{where} cannot be asked for: {GCS_KEY_FILE} in the cache's secret is no key of a "
+            "service account; download a new JSON key and put it there as it is",
+        ) from None
+
+
+def _no_token(error: Exception, where: str) -> DownloadError:
+    """The failure for credentials that give no access token."""
+    details = error.args[1] if len(error.args) > 1 else None
+    code = details.get("error") if isinstance(details, dict) else None
+    reason = f" ({code})" if isinstance(code, str) and _WORD.fullmatch(code) else ""
+    if getattr(error, "retryable", False):
+        return DownloadError(
+            FailureKind.UNREACHABLE,
+            f"Google gives no access token for {where} at present{reason}; it is tried again by "
+            "itself",
+        )
+    return DownloadError(
+        FailureKind.DENIED,
+        f"Google gives no access token for {where}{reason}: check that the service account and its "
+        "key still exist, and give a new key",
+    )

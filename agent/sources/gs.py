@@ -1,0 +1,274 @@
+"""gs://: objects of Google Cloud Storage, by its JSON API.
+
+Settings: STORAGE_EMULATOR_HOST names another server, as for Google's libraries. Credentials are the
+content of a key file (GCS_KEY_FILE); the agent's own are Google's application default credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from agent.causes import status_failure
+from agent.credentials import Credentials
+from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.google_token import named_token, own_token
+from agent.sources.transport import Get, changed, origin_of, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import requests
+
+    from agent.sources.base import Body
+    from agent.sources.google_token import Token
+    from agent.sources.transport import Transport, Transports
+
+ENDPOINT = "https://storage.googleapis.com"
+PAGE = 1000
+MAX_CLIENTS = 64
+
+_FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding"
+# Reasons that say more than the HTTP status 403 does.
+_THROTTLED = {"rateLimitExceeded", "userRateLimitExceeded"}
+_WORD = re.compile(r"[A-Za-z_]{1,64}")
+
+
+@dataclass
+class _Model:
+    """The listed generations of objects."""
+
+    client: _Client
+    bucket: str
+    files: tuple[RemoteFile, ...]
+    origin: str
+    version: str | None = None
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of the listed generation of an object."""
+        return self.client.read(self.bucket, file, start, end)
+
+
+class GoogleStorageSource:
+    """Objects of Google Cloud Storage; one client for each set of credentials."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transport = transports.trusting()
+        self._lock = threading.Lock()
+        self._clients: dict[Credentials | None, _Client] = {}
+
+    def resolve(
+        self,
+        uri: str,
+        credentials: Credentials | None,
+        version: str | None,  # noqa: ARG002
+    ) -> _Model:
+        """The objects below the URI's path, else the one object with that very name.
+
+        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Names that end with `/` are
+        the markers that consoles make for folders, and are no files.
+        """
+        where = public_uri(uri)
+        bucket, path = split(uri)
+        client = self._client(credentials, where)
+        try:
+            items, prefix = _find(client, bucket, path, where)
+            files = tuple(remote_file(item, prefix) for item in items)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise DownloadError(
+                FailureKind.INTERNAL,
+                f"{where} is not answered as Google Cloud Storage does: check "
+                "STORAGE_EMULATOR_HOST, and the proxies between",
+            ) from None
+        if not files:
+            raise DownloadError(
+                FailureKind.NOT_FOUND,
+                f"{where} has no object: check sourceModelUri, and that the model is there",
+            )
+        return _Model(client, bucket, files, origin_of(client.endpoint))
+
+    def _client(self, credentials: Credentials | None, where: str) -> _Client:
+        """The client, which keeps its access token."""
+        with self._lock:
+            if credentials not in self._clients:
+                if len(self._clients) >= MAX_CLIENTS:
+                    self._clients.clear()
+                settings = Credentials.of(os.environ) if credentials is None else credentials
+                token = (
+                    own_token()
+                    if credentials is None
+                    else named_token(credentials, self._transport, where)
+                )
+                self._clients[credentials] = _Client(endpoint(settings), self._transport, token)
+            return self._clients[credentials]
+
+
+class _Client:
+    """Requests to one server with one set of credentials."""
+
+    def __init__(self, server: str, transport: Transport, token: Token | None) -> None:
+        self.endpoint = server
+        self._transport = transport
+        self._token = token
+
+    def items(self, bucket: str, prefix: str, where: str) -> Iterator[dict[str, Any]]:
+        """The objects whose names begin so."""
+        parameters = {
+            "prefix": prefix,
+            "maxResults": str(PAGE),
+            "fields": f"nextPageToken,items({_FIELDS})",
+        }
+        while True:
+            page = self._ask(_path(bucket), parameters, where)
+            yield from page.get("items", ())
+            following = page.get("nextPageToken")
+            if not following or following == parameters.get("pageToken"):
+                return
+            parameters["pageToken"] = following
+
+    def item(self, bucket: str, name: str, where: str) -> dict[str, Any] | None:
+        """One object, if it exists."""
+        try:
+            return self._ask(_path(bucket, name), {"fields": _FIELDS}, where)
+        except DownloadError as error:
+            if error.kind is FailureKind.NOT_FOUND:
+                return None
+            raise
+
+    def read(self, bucket: str, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of the pinned generation of an object."""
+        where = f"gs://{bucket}/{file.location}"
+        get = Get(
+            url=f"{self.endpoint}{_path(bucket, file.location)}"
+            f"?alt=media&generation={quote(file.version or '', safe='')}",
+            where=where,
+            start=start,
+            end=end,
+            size=file.size,
+            headers=self._headers(where),
+            ranges=file.ranges,
+        )
+        try:
+            return self._transport.read(get)
+        except DownloadError as error:
+            if error.kind is FailureKind.NOT_FOUND:
+                # It was listed: another generation has taken its place.
+                raise changed(where) from None
+            self._after(error)
+            raise
+
+    def _ask(self, path: str, parameters: Mapping[str, str], where: str) -> dict[str, Any]:
+        answer = self._transport.call(
+            "GET",
+            self.endpoint + path,
+            where,
+            check=False,
+            params=parameters,
+            headers=self._headers(where),
+        )
+        if answer.status_code >= 400:
+            error = _refusal(answer, where, anonymous=self._token is None)
+            self._after(error)
+            raise error
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _headers(self, where: str) -> dict[str, str]:
+        return self._token.headers(where) if self._token else {}
+
+    def _after(self, error: DownloadError) -> None:
+        if self._token and error.kind is FailureKind.DENIED:
+            self._token.forget()
+
+
+def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dict[str, Any]], str]:
+    """The objects, and what their names have before the paths in the model."""
+    folder = path.rstrip("/")
+    prefix = f"{folder}/" if folder else ""
+    # A folder's path names no object.
+    name = path if folder == path else ""
+    parent = path[: path.rfind("/") + 1]
+    try:
+        items = [i for i in client.items(bucket, prefix, where) if not i["name"].endswith("/")]
+    except DownloadError as error:
+        if name and error.kind is FailureKind.DENIED:
+            # Who may read an object need not be allowed to list.
+            with suppress(DownloadError):
+                item = client.item(bucket, name, where)
+                if item:
+                    return [item], parent
+        raise
+    if items or not name:
+        return items, prefix
+    item = client.item(bucket, name, where)
+    return [item] if item else [], parent
+
+
+def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
+    """A file of the API's description of an object."""
+    name = str(item["name"])
+    generation = str(item["generation"])
+    if item.get("contentEncoding") == "gzip":
+        # The server unpacks it, and tells neither the size nor a checksum of what it then sends.
+        return RemoteFile(name.removeprefix(prefix), name, None, generation, ranges=False)
+    return RemoteFile(
+        path=name.removeprefix(prefix),
+        location=name,
+        size=int(item["size"]),
+        version=generation,
+        checksum=_checksum(item),
+    )
+
+
+def _checksum(item: Mapping[str, Any]) -> Checksum | None:
+    for field, algorithm in (
+        ("crc32c", ChecksumAlgorithm.CRC32C),
+        ("md5Hash", ChecksumAlgorithm.MD5),
+    ):
+        if item.get(field):
+            return Checksum(algorithm, base64.b64decode(item[field], validate=True).hex())
+    return None
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and name of a URI, exactly as written. Raises DownloadError (Unsupported)."""
+    bucket, _, path = uri.partition("://")[2].partition("/")
+    if not bucket:
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{public_uri(uri)} names no bucket: give a sourceModelUri such as gs://bucket/path",
+        )
+    return bucket, path
+
+
+def endpoint(settings: Credentials) -> str:
+    """The URL of the server."""
+    host = settings.get("STORAGE_EMULATOR_HOST").rstrip("/")
+    if not host:
+        return ENDPOINT
+    return host if "://" in host else f"http://{host}"
+
+
+def _path(bucket: str, name: str | None = None) -> str:
+    path = f"/storage/v1/b/{quote(bucket, safe='')}/o"
+    return path if name is None else f"{path}/{quote(name, safe='')}"
+
+
+def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> DownloadError:
+    """The failure for an answer of 400 or above."""
+    try:
+        reason = answer.json()["error"]["errors"][0]["reason"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        reason = ""
+    reason = reason if isinstance(reason, str) and _WORD.fullmatch(reason) else ""
+    status = 429 if reason in _THROTTLED else answer.status_code
+    if anonymous and status in {401, 403}:
+        reason = f"{reason} to a request without credentials".lstrip()
+    return status_failure(status, where, reason, retry_after=retry_after(answer.headers))

@@ -1,0 +1,347 @@
+"""webhdfs://, swebhdfs:// and hdfs://: files of a Hadoop file system.
+
+WebHDFS is read by HTTP, in ranges. hdfs:// is read the same way where HDFS_NAMENODE is set, as
+KServe does; otherwise by the `hdfs` program, in whole streams. HDFS's own checksums depend on the
+sizes of its blocks and chunks (GETFILECHECKSUM), so they prove nothing about bytes that arrive.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from agent.credentials import Credentials
+from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.base import RemoteFile
+from agent.sources.hdfs_program import program_model
+from agent.sources.transport import Get, Transport, answered, changed, origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import requests
+
+    from agent.sources.base import Body, RemoteModel
+    from agent.sources.transport import Transports
+
+_PORTS = {"webhdfs": 9870, "swebhdfs": 9871}
+# KServe knows these too; without them the answer would be another than the user expects.
+_UNSUPPORTED = ("KERBEROS_PRINCIPAL", "KERBEROS_KEYTAB", "TLS_CERT", "TLS_CA", "HEADERS")
+_WAITING = {"StandbyException", "SafeModeException", "RetriableException"}
+_NO_TOKEN = {"InvalidToken", "SecretManager$InvalidToken", "ExpiredTokenException"}
+_PASSING = {FailureKind.UNREACHABLE, FailureKind.THROTTLED}
+# With several namenodes these are a reason to ask the next one.
+_ELSEWHERE = {FailureKind.UNREACHABLE, FailureKind.DENIED, FailureKind.THROTTLED}
+_T = TypeVar("_T")
+
+
+class _Status(BaseModel):
+    """What a namenode says of one entry."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    path_suffix: str = ""
+    type: str
+    length: int = Field(default=0, ge=0)
+    modification_time: int = 0
+    file_id: int = 0
+
+    @property
+    def version(self) -> str:
+        """What changes when the file does."""
+        return f"{self.modification_time}-{self.length}-{self.file_id}"
+
+
+class _OneStatus(BaseModel):
+    status: _Status = Field(alias="FileStatus")
+
+
+class _Statuses(BaseModel):
+    entries: list[_Status] = Field(alias="FileStatus")
+
+
+class _Listing(BaseModel):
+    statuses: _Statuses = Field(alias="FileStatuses")
+
+
+class _RemoteException(BaseModel):
+    exception: str
+
+
+_EXCEPTION = TypeAdapter(dict[str, _RemoteException])
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """The namenodes of one file system, and as whom they are asked."""
+
+    namenodes: tuple[str, ...]
+    transport: Transport
+    query: tuple[tuple[str, str], ...] = field(repr=False)
+    user: str
+
+    def where(self, path: str) -> str:
+        """How messages name a path."""
+        return f"webhdfs://{urlsplit(self.namenodes[0]).netloc}{path}"
+
+    def status(self, path: str) -> _Status:
+        """The status of a file or a folder."""
+        return self._ask(path, "GETFILESTATUS", _OneStatus).status
+
+    def entries(self, path: str) -> list[_Status]:
+        """What is in a folder."""
+        return self._ask(path, "LISTSTATUS", _Listing).statuses.entries
+
+    def open(self, file: RemoteFile, start: int, end: int) -> Body:
+        """A range. The namenode redirects to a datanode, which answers 200 with just the range."""
+        part = {"offset": start}
+        if end > start:
+            part["length"] = end - start
+
+        def read(namenode: str) -> Body:
+            return self.transport.read(
+                Get(
+                    url=self._url(namenode, file.location, "OPEN", **part),
+                    where=self.where(file.location),
+                    start=start,
+                    end=end,
+                    size=file.size,
+                    ranges=False,
+                )
+            )
+
+        return self._first(read)
+
+    def _url(self, namenode: str, path: str, op: str, **part: int) -> str:
+        query = urlencode([("op", op), *part.items(), *self.query])
+        return f"{namenode}/webhdfs/v1{quote(path)}?{query}"
+
+    def _ask(self, path: str, op: str, shape: type[_T]) -> _T:
+        where = self.where(path)
+
+        def ask(namenode: str) -> _T:
+            url = self._url(namenode, path, op)
+            answer = self.transport.call("GET", url, where, check=False)
+            if answer.status_code >= 400:
+                raise _refusal(answer, where, self.user)
+            try:
+                return TypeAdapter(shape).validate_json(answer.content)
+            except ValidationError:
+                raise DownloadError(
+                    FailureKind.UNSUPPORTED,
+                    f"{where} is not answered by a namenode: give the host and port of its web "
+                    "interface (dfs.namenode.http-address)",
+                ) from None
+
+        return self._first(ask)
+
+    def _first(self, attempt: Callable[[str], _T]) -> _T:
+        """What the first namenode that is up and active says."""
+        errors: list[DownloadError] = []
+        for namenode in self.namenodes:
+            try:
+                return attempt(namenode)
+            except DownloadError as error:
+                if error.kind not in _ELSEWHERE:
+                    raise
+                errors.append(error)
+        raise next((e for e in errors if e.kind is FailureKind.DENIED), errors[-1])
+
+
+@dataclass
+class _WebModel:
+    """The listed files of a cluster."""
+
+    cluster: _Cluster
+    files: tuple[RemoteFile, ...]
+    origin: str
+    version: str | None = None
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of a file, if the file is the listed one until its last byte is here."""
+
+        def check() -> None:
+            if self.cluster.status(file.location).version != file.version:
+                raise changed(self.cluster.where(file.location))
+
+        stop = (file.size or 0) if end is None else end
+        try:
+            body = self.cluster.open(file, start, stop)
+        except DownloadError as error:
+            # An offset behind the end of a shorter file has answers of many kinds.
+            if error.kind not in _PASSING:
+                check()
+            raise
+        return _CheckedBody(body, stop - start, check)
+
+
+class _CheckedBody:
+    """A body that is followed by a check: HDFS has no condition for a request.
+
+    The check comes after the last byte, so whatever was replaced before it is noticed, whichever
+    of several ranges ends last.
+    """
+
+    def __init__(self, body: Body, left: int, check: Callable[[], None]) -> None:
+        self._body = body
+        self._left = left
+        self._check = check
+
+    def read(self, size: int) -> bytes:
+        try:
+            piece = self._body.read(size)
+        except DownloadError as error:
+            if error.kind is FailureKind.CORRUPT:
+                self._check()
+            raise
+        self._left -= len(piece)
+        if piece and not self._left:
+            self._check()
+        return piece
+
+    def abort(self) -> None:
+        self._body.abort()
+
+    def close(self) -> None:
+        self._body.close()
+
+
+class HdfsSource:
+    """Files of Hadoop file systems."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transports = transports
+
+    def resolve(
+        self, uri: str, credentials: Credentials | None, _version: str | None
+    ) -> RemoteModel:
+        """The one file, or all files below the folder."""
+        settings = Credentials.of(os.environ) if credentials is None else credentials
+        asked = [name for name in _UNSUPPORTED if credentials is not None and settings.get(name)]
+        if asked:
+            raise DownloadError(
+                FailureKind.UNSUPPORTED,
+                f"{public_uri(uri)}: this agent cannot use {', '.join(asked)}: give "
+                "HADOOP_USER_NAME or HDFS_DELEGATION_TOKEN instead (hdfs fetchdt makes a token)",
+            )
+        cluster, path = _cluster(uri, settings, self._transports)
+        if cluster is None:
+            return program_model(uri, credentials)
+        files = tuple(_walk(cluster, path))
+        if not files:
+            raise _empty(uri)
+        return _WebModel(cluster, files, origin_of(cluster.namenodes[0]))
+
+
+def _cluster(
+    uri: str, settings: Credentials, transports: Transports
+) -> tuple[_Cluster | None, str]:
+    """Where and what a URI is; no cluster means that only the `hdfs` program can tell.
+
+    With HDFS_NAMENODE a URI without a port is a path alone, as KServe has it: `hdfs://models/a`.
+    """
+    kind = scheme(uri)
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise _no_path(uri) from None
+    named = settings.get("HDFS_NAMENODE").replace(",", ";").split(";")
+    namenodes = tuple(one.strip().rstrip("/") for one in named if one.strip())
+    if namenodes and port is None:
+        root = settings.get("HDFS_ROOTPATH").strip().rstrip("/")
+        path = f"{root}/{unquote(uri.partition('://')[2]).strip('/')}"
+        namenodes = tuple(one if "://" in one else f"http://{one}" for one in namenodes)
+    elif kind == "hdfs":
+        return None, parts.path
+    else:
+        secure = "s" if kind == "swebhdfs" else ""
+        netloc = f"[{host}]" if ":" in host else host
+        namenodes = (f"http{secure}://{netloc}:{port or _PORTS[kind]}",)
+        path = unquote(parts.path)
+    path = "/" + path.strip("/")
+    if path == "/" or not urlsplit(namenodes[0]).netloc or ".." in path.split("/"):
+        raise _no_path(uri)
+    user = settings.get("HADOOP_USER_NAME") or unquote(parts.username or "")
+    query = {
+        "user.name": user,
+        "doas": settings.get("USER_PROXY"),
+        "delegation": settings.get("HDFS_DELEGATION_TOKEN").strip(),
+    }
+    if query["delegation"]:
+        # The token says who it is; both together are refused.
+        query |= {"user.name": "", "doas": ""}
+    trusted = settings.get("TLS_SKIP_VERIFY").lower() != "true"
+    asked = tuple((name, value) for name, value in query.items() if value)
+    return _Cluster(namenodes, transports.trusting(trusted), asked, user), path
+
+
+def _walk(cluster: _Cluster, top: str) -> Iterator[RemoteFile]:
+    first = cluster.status(top)
+    base = posixpath.dirname(top) if first.type == "FILE" else top
+    pending = [(top, first)]
+    while pending:
+        path, status = pending.pop()
+        if status.type == "DIRECTORY":
+            entries = cluster.entries(path)
+            pending += [(f"{path}/{entry.path_suffix}", entry) for entry in reversed(entries)]
+        elif status.type == "FILE":
+            yield RemoteFile(posixpath.relpath(path, base), path, status.length, status.version)
+        else:
+            raise DownloadError(
+                FailureKind.UNSUPPORTED,
+                f"{cluster.where(path)} is neither a file nor a folder: replace the link by the "
+                "file itself",
+            )
+
+
+def _refusal(answer: requests.Response, where: str, user: str) -> DownloadError:
+    try:
+        found = _EXCEPTION.validate_json(answer.content)
+        exception = found["RemoteException"].exception
+    except (ValidationError, KeyError):
+        exception = ""
+    if exception in _WAITING:
+        return DownloadError(
+            FailureKind.UNREACHABLE,
+            f"{where}: the namenode is not ready ({exception}): name the active one in the URI or "
+            "in HDFS_NAMENODE, it is tried again by itself",
+        )
+    if exception in _NO_TOKEN:
+        return DownloadError(
+            FailureKind.DENIED,
+            f"{where}: HDFS_DELEGATION_TOKEN is wrong or has ended: make a new one (hdfs fetchdt)",
+        )
+    if answer.status_code == 401:
+        return DownloadError(
+            FailureKind.DENIED,
+            f"{where} wants a login, such as Kerberos, which this agent has not: give it "
+            "HDFS_DELEGATION_TOKEN (hdfs fetchdt makes one), or HADOOP_USER_NAME where users are "
+            "trusted by name",
+        )
+    if answer.status_code == 403:
+        return DownloadError(
+            FailureKind.DENIED,
+            f"{where} may not be read by {user or 'an unnamed user'} ({exception or 'Forbidden'}): "
+            "give that user the right to, or set HADOOP_USER_NAME or HDFS_DELEGATION_TOKEN",
+        )
+    return answered(answer, where, exception)
+
+
+def _no_path(uri: str) -> DownloadError:
+    return DownloadError(
+        FailureKind.UNSUPPORTED,
+        f"{public_uri(uri)} names no path of a file system: write webhdfs://namenode:9870/path",
+    )
+
+
+def _empty(uri: str) -> DownloadError:
+    return DownloadError(
+        FailureKind.NOT_FOUND, f"{public_uri(uri)} is empty: put the model's files there"
+    )

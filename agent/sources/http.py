@@ -1,0 +1,128 @@
+"""http:// and https://: one file, named by the last segment of the URL's path."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from agent.credentials import HEADERS_SUFFIX
+from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.base import RemoteFile
+from agent.sources.transport import (
+    IDENTITY,
+    Get,
+    Transport,
+    answered,
+    compressed,
+    origin_of,
+    version_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import requests
+
+    from agent.credentials import Credentials
+    from agent.sources.base import Body
+    from agent.sources.transport import Transports
+
+
+@dataclass(frozen=True)
+class _WebFile:
+    """One file of a web server."""
+
+    files: tuple[RemoteFile, ...]
+    origin: str
+    transport: Transport
+    headers: Mapping[str, str]
+    version: str | None = None
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of the file."""
+        return self.transport.read(
+            Get(
+                url=file.location,
+                where=public_uri(file.location),
+                start=start,
+                end=end,
+                size=file.size,
+                version=file.version,
+                headers=self.headers,
+                ranges=file.ranges,
+            )
+        )
+
+
+class HttpSource:
+    """Files of web servers. A URL may carry a user and a password, or a signature."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transport = transports.trusting()
+
+    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _WebFile:
+        """The one file, with what the server says of it to a request for its first byte.
+
+        A GET and no HEAD: presigned URLs are signed for one method, and only an answer to a range
+        shows whether the server sends ranges.
+        """
+        name = file_name(uri)
+        where = public_uri(uri)
+        own = _headers(uri, credentials)
+        answer = self._ask(uri, where, {**own, **IDENTITY, "Range": "bytes=0-0"})
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # An empty file has no first byte.
+            answer.close()
+            answer = self._ask(uri, where, {**own, **IDENTITY})
+        with answer:
+            size, ranges = _size(answer, where)
+            version = version_of(answer.headers)
+        # Ranges of what has no version may be of different ones, and nothing would show it.
+        file = RemoteFile(name, uri, size, version, ranges=ranges and version is not None)
+        return _WebFile((file,), origin_of(uri), self._transport, own)
+
+    def _ask(self, uri: str, where: str, headers: dict[str, str]) -> requests.Response:
+        return self._transport.call("GET", uri, where, headers=headers, stream=True, check=False)
+
+
+def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
+    """The headers that the credentials have for this very host, as KServe's do."""
+    host = urlsplit(uri).hostname or ""
+    written = credentials.get(host + HEADERS_SUFFIX) if credentials is not None else ""
+    found: dict[str, str] = json.loads(written) if written else {}
+    return found
+
+
+def file_name(uri: str) -> str:
+    """The name that the file gets. Raises DownloadError (Unsupported) if the URL gives none."""
+    where = public_uri(uri)
+    try:
+        path = urlsplit(uri).path
+    except ValueError:
+        path = ""
+    name = unquote(path.rpartition("/")[2])
+    if not name or "/" in name or name in {".", ".."}:
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{where} names no file: a web server's directory cannot be listed, so give the URL of "
+            "one file or archive, or put the model into an S3 bucket",
+        )
+    return name
+
+
+def _size(answer: requests.Response, where: str) -> tuple[int | None, bool]:
+    """The file's size, and whether ranges of it can be had."""
+    headers = answer.headers
+    if answer.status_code >= 400:
+        raise answered(answer, where)
+    encoding = headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"", "identity"}:
+        raise compressed(encoding, where)
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    if answer.status_code == 206 and total.isdecimal():
+        return int(total), True
+    length = headers.get("Content-Length", "")
+    return (int(length) if length.isdecimal() else None), False

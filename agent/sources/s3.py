@@ -1,0 +1,378 @@
+"""s3://: an object, or all objects below a path, of an S3-compatible store.
+
+The agent's own credentials and endpoint are those of its environment, as boto3 finds them
+(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, an instance's role, ...); without any, requests are anonymous.
+Objects are read by presigned URLs, so that every byte comes by the one transport.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.awsrequest import AWSResponse
+from botocore.client import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from agent.causes import status_failure
+from agent.credentials import Credentials
+from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.s3_urls import BucketUrls
+from agent.sources.transport import Get, Transport, origin_of, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.sources.base import Body
+    from agent.sources.transport import Transports
+
+# Checksums cost a request for each object: not worth it for small ones.
+CHECKSUM_BYTES = 8 << 20
+CHECKSUM_THREADS = 16
+MAX_CLIENTS = 64
+
+# Error codes whose HTTP status says less than the code does.
+_STATUS_OF_CODE = {
+    "ExpiredToken": 403,
+    "InvalidAccessKeyId": 403,
+    "InvalidToken": 403,
+    "RequestLimitExceeded": 429,
+    "RequestTimeTooSkewed": 403,
+    "SlowDown": 429,
+    "Throttling": 429,
+    # versitygw, for an access key that nobody has.
+    "XAdminUserNotFound": 403,
+}
+_TRUE = {"1", "true", "yes"}
+# The names of full-object checksums in answers, strongest wish first.
+_CHECKSUMS = {
+    "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
+    "ChecksumCRC32C": ChecksumAlgorithm.CRC32C,
+    "ChecksumSHA256": ChecksumAlgorithm.SHA256,
+}
+
+
+@dataclass(frozen=True)
+class _Client:
+    """A client of one set of credentials, and the transport that it trusts."""
+
+    s3: Any
+    transport: Transport
+    credentials: Any
+
+
+@dataclass(frozen=True)
+class _S3Model:
+    """The listed versions of objects."""
+
+    transport: Transport
+    bucket: str
+    urls: BucketUrls
+    files: tuple[RemoteFile, ...]
+    origin: str
+    version: str | None = None
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """A range of an object, if it still has the listed ETag."""
+        try:
+            url = self.urls.url(file.location)
+        except (BotoCoreError, ValueError) as error:
+            raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
+        return self.transport.read(
+            Get(
+                url=url,
+                where=f"s3://{self.bucket}/{file.location}",
+                start=start,
+                end=end,
+                size=file.size,
+                version=file.version,
+                as_stored=True,
+            )
+        )
+
+
+class S3Source:
+    """Objects of S3-compatible stores; one client for each set of credentials."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transports = transports
+        self._lock = threading.Lock()
+        self._clients: dict[Credentials | None, _Client] = {}
+
+    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
+        """The objects below the URI's path, else the one object with that very key.
+
+        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Keys that end with `/` are
+        the markers that consoles make for folders, and are no files.
+        """
+        bucket, path = split(uri)
+        folder = path.rstrip("/")
+        prefix = f"{folder}/" if folder else ""
+        try:
+            client = self._client(credentials)
+            found = list(_objects(client.s3, bucket, prefix))
+            if not found and path and not path.endswith("/"):
+                found = [e for e in _first(client.s3, bucket, path) if e["Key"] == path]
+                prefix = path[: path.rfind("/") + 1]
+            files = [_remote_file(entry, prefix) for entry in found]
+            files = _with_checksums(client.s3, bucket, found, files)
+            urls = BucketUrls(client.s3, bucket, client.credentials)
+        except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
+            raise _failure(error, uri) from None
+        if not files:
+            raise DownloadError(
+                FailureKind.NOT_FOUND,
+                f"{public_uri(uri)} has no object: check sourceModelUri, and that the model is "
+                "there",
+            )
+        origin = origin_of(client.s3.meta.endpoint_url)
+        return _S3Model(client.transport, bucket, urls, tuple(files), origin)
+
+    def _client(self, credentials: Credentials | None) -> _Client:
+        """The client. Made once: boto3 makes clients slowly, and not safely in several threads."""
+        with self._lock:
+            if credentials not in self._clients:
+                if len(self._clients) >= MAX_CLIENTS:
+                    self._clients.clear()
+                self._clients[credentials] = _make_client(credentials, self._transports)
+            return self._clients[credentials]
+
+
+def _make_client(credentials: Credentials | None, transports: Transports) -> _Client:
+    settings = Credentials.of(os.environ) if credentials is None else credentials
+    region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or None
+    if credentials is None:
+        session = boto3.session.Session(region_name=region)
+    else:
+        # Only what the cache names: the agent's own keys must not fill a gap.
+        session = boto3.session.Session(
+            aws_access_key_id=settings.get("AWS_ACCESS_KEY_ID") or "none",
+            aws_secret_access_key=settings.get("AWS_SECRET_ACCESS_KEY") or "none",
+            aws_session_token=settings.get("AWS_SESSION_TOKEN") or None,
+            region_name=region or "us-east-1",
+        )
+    virtual = settings.get("S3_USER_VIRTUAL_BUCKET").lower() in _TRUE
+    transport = transports.trusting(_trust(settings))
+    client = session.client(
+        "s3",
+        endpoint_url=_endpoint(settings, credentials),
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": 3},
+            signature_version=UNSIGNED if _is_anonymous(settings, credentials, session) else "s3v4",
+            s3={
+                "addressing_style": "virtual" if virtual else "auto",
+                "use_accelerate_endpoint": settings.get("S3_USE_ACCELERATE").lower() in _TRUE,
+            },
+            # Stores that only resemble S3 do not all know the newer checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    client.meta.events.register("before-send.s3", _Sender(transport))
+    return _Client(client, transport, session.get_credentials())
+
+
+class _Sender:
+    """Sends botocore's requests by the transport: an endpoint is a tenant's input too."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __call__(self, request: Any, **_: Any) -> AWSResponse:
+        headers = {
+            name: value.decode() if isinstance(value, bytes) else value
+            for name, value in request.headers.items()
+        }
+        answer = self._transport.call(
+            request.method,
+            request.url,
+            public_uri(request.url),
+            check=False,
+            headers=headers,
+            data=request.body,
+            allow_redirects=False,
+        )
+        return AWSResponse(request.url, answer.status_code, answer.headers, _Raw(answer.content))
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A body as botocore wants it."""
+
+    content: bytes
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.content
+
+
+def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | None:
+    endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        return endpoint
+    host = settings.get("S3_ENDPOINT")
+    if host and "://" not in host:
+        secure = settings.get("S3_USE_HTTPS", "1").lower() in _TRUE
+        return f"{'https' if secure else 'http'}://{host}"
+    if not host and credentials is not None:
+        # Not that of the agent's environment, which boto3 would take.
+        region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return f"https://s3.{region}.amazonaws.com"
+    return host or None
+
+
+def _is_anonymous(
+    settings: Credentials, credentials: Credentials | None, session: boto3.session.Session
+) -> bool:
+    if settings.get("awsAnonymousCredential").lower() in _TRUE:
+        return True
+    if credentials is None:
+        return session.get_credentials() is None
+    return not settings.get("AWS_ACCESS_KEY_ID")
+
+
+def _trust(settings: Credentials) -> bool | str:
+    """What to verify certificates with, as requests has it."""
+    if settings.get("S3_VERIFY_SSL", "1").lower() not in _TRUE:
+        return False
+    certificates = settings.get("AWS_CA_BUNDLE_PEM")
+    if certificates:
+        name = f"localmodel-ca-{hashlib.sha256(certificates.encode()).hexdigest()[:16]}.pem"
+        path = Path(_private_directory(), name)
+        if not path.exists():
+            path.write_text(certificates)
+        return str(path)
+    bundle = settings.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).exists():
+        raise DownloadError(
+            FailureKind.TLS,
+            f"AWS_CA_BUNDLE names {bundle}, which is not there: mount the certificates there, or "
+            "change it",
+        )
+    return bundle or True
+
+
+_directory: list[str] = []
+
+
+def _private_directory() -> str:
+    if not _directory:
+        _directory.append(tempfile.mkdtemp(prefix="localmodel-"))
+    return _directory[0]
+
+
+def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    pages = client.get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+        for entry in page.get("Contents", ()):
+            if not entry["Key"].endswith("/"):
+                yield entry
+
+
+def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
+    """The first object whose key begins so: the very key itself, if it exists."""
+    page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    contents: list[dict[str, Any]] = page.get("Contents", [])
+    return contents
+
+
+def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
+    return RemoteFile(
+        path=entry["Key"].removeprefix(prefix),
+        location=entry["Key"],
+        size=entry["Size"],
+        version=entry.get("ETag") or None,
+    )
+
+
+def _with_checksums(
+    client: Any, bucket: str, entries: list[dict[str, Any]], files: list[RemoteFile]
+) -> list[RemoteFile]:
+    """The files with the checksums of whole objects, where the store says that it has some.
+
+    A multi-part upload may have checksums of its parts only: those say nothing of a range.
+    """
+
+    def ask(entry: dict[str, Any], file: RemoteFile) -> RemoteFile:
+        whole = entry.get("ChecksumType") == "FULL_OBJECT"
+        if not whole or not entry.get("ChecksumAlgorithm") or entry["Size"] < CHECKSUM_BYTES:
+            return file
+        try:
+            head = client.head_object(
+                Bucket=bucket,
+                Key=file.location,
+                ChecksumMode="ENABLED",
+                IfMatch=file.version or "*",
+            )
+        except ClientError:
+            # Some stores list checksums and do not give them; the digest of ours is left.
+            return file
+        return replace(file, checksum=_checksum(head))
+
+    with ThreadPoolExecutor(CHECKSUM_THREADS, thread_name_prefix="checksums") as threads:
+        return list(threads.map(ask, entries, files))
+
+
+def _checksum(head: dict[str, Any]) -> Checksum | None:
+    if head.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    for name, algorithm in _CHECKSUMS.items():
+        if head.get(name):
+            try:
+                return Checksum(algorithm, base64.b64decode(head[name], validate=True).hex())
+            except ValueError:
+                return None
+    return None
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of a URI, exactly as written."""
+    bucket, _, path = uri.partition("://")[2].partition("/")
+    return bucket, path
+
+
+def _failure(error: Exception, uri: str) -> DownloadError:
+    """The one place where errors of botocore become failures."""
+    where = public_uri(uri)
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        metadata = error.response.get("ResponseMetadata", {})
+        return status_failure(
+            _STATUS_OF_CODE.get(code, metadata.get("HTTPStatusCode", 0)),
+            where,
+            code,
+            retry_after=retry_after(
+                {k.title(): v for k, v in metadata.get("HTTPHeaders", {}).items()}
+            ),
+        )
+    if isinstance(error, RecursionError):
+        # botocore looks for the bucket's region wherever it is sent.
+        return DownloadError(
+            FailureKind.INTERNAL,
+            f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
+        )
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return DownloadError(
+            FailureKind.DENIED,
+            f"{where} needs credentials, and the agent's environment has none or only a part: give "
+            "the agent AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role",
+        )
+    return DownloadError(
+        FailureKind.INTERNAL,
+        f"{where} could not be asked for ({type(error).__name__}): check sourceModelUri and the "
+        "agent's AWS settings",
+    )

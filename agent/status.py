@@ -1,0 +1,350 @@
+"""LocalModelNode.status from what the agent knows. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.failures import DownloadError, FailureKind
+from agent.wanted import cache_name, refusal
+from crds.conditions import Finding, conditions
+from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
+from crds.quantity import format_quantity
+from crds.states import ModelState, kserve_model_status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from agent.manifest import CacheName, Manifest
+    from agent.notes import Evicted
+    from crds.base import Condition
+    from crds.node import LocalModel
+
+READY = "Ready"
+FOREIGN_DIRECTORIES = "ForeignDirectories"
+DISK_READY = "DiskReady"
+
+_MAX_MESSAGE = 1024
+_MAX_NAMED = 10
+# In the order in which a person wants to know.
+_COUNTED = {
+    ModelState.DOWNLOADING: "downloading",
+    ModelState.FAILED: "failed",
+    ModelState.PENDING: "pending",
+    ModelState.EVICTED: "evicted",
+}
+CAPACITY_FULL = "CapacityFull"
+PODS_UNKNOWN = "PodsUnknown"
+REFERENCED = "Referenced"
+# What changes without anything having happened.
+_PROGRESS_FIELDS = (
+    *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
+    *("disk_bytes", "last_used_time"),
+)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A download that is under way. `total` is None until the source has told it."""
+
+    done: int = 0
+    total: int | None = None
+    bytes_per_second: int | None = None
+    # Whether the source has answered.
+    listed: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last failed attempt, of `attempts` since the last success."""
+
+    error: DownloadError
+    attempts: int
+    retry_time: datetime
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A download that does not fit: the reason in one word, and in a message."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What is known of one key.
+
+    A published copy has a manifest; `problem` says that it is damaged, or what keeps it from being
+    read. `referrer` names who refers to a model that was evicted; empty: nobody.
+    """
+
+    manifest: Manifest | None = None
+    problem: str = ""
+    unreadable: bool = False
+    transfer: Transfer | None = None
+    failure: Failure | None = None
+    disk_bytes: int = 0
+    last_used: datetime | None = None
+    waiting: Waiting | None = None
+    evicted: Evicted | None = None
+    referrer: str = ""
+    disk_failure: DownloadError | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a status is made of.
+
+    `leftover` names the caches of what is still here and no longer wanted, by key. Sizes of the
+    disk are bytes.
+    """
+
+    generation: int
+    wanted: Sequence[LocalModel]
+    copies: Mapping[str, Copy]
+    leftover: Mapping[str, Sequence[CacheName]]
+    foreign: Sequence[str]
+    capacity: int
+    used: int
+    available: int
+    # What is wrong with the disk as a whole.
+    disk_failure: DownloadError | None = None
+
+
+def build_status(
+    facts: Facts, previous: Sequence[Condition], now: datetime
+) -> LocalModelNodeStatus:
+    """The status; conditions keep their transition time from `previous` while they do not flip."""
+    # A node in two groups may have an entry twice.
+    entries = {(e.key, e.namespace, e.model_name): e for e in facts.wanted}.values()
+    wanted = [_entry(entry, facts.copies.get(entry.key, Copy())) for entry in entries]
+    leaving = [
+        _leaving(key, name, facts.copies.get(key, Copy()))
+        for key, names in sorted(facts.leftover.items())
+        for name in {(name.namespace, name.name): name for name in names}.values()
+    ]
+    return LocalModelNodeStatus(
+        observed_generation=facts.generation,
+        conditions=conditions(
+            _findings(facts, wanted, leaving),
+            observed=previous,
+            generation=facts.generation,
+            now=now,
+        ),
+        model_status={
+            f"{model.namespace}/{model.name}" if model.namespace else model.name: (
+                kserve_model_status(model.state)
+            )
+            for model in wanted
+        },
+        models=(*wanted, *leaving),
+        disk=NodeDisk(
+            capacity=format_quantity(facts.capacity),
+            used=format_quantity(facts.used),
+            available=format_quantity(facts.available),
+        ),
+    )
+
+
+def without_progress(status: LocalModelNodeStatus) -> LocalModelNodeStatus:
+    """The status as far as a change of it is news that cannot wait."""
+    blank = dict.fromkeys(_PROGRESS_FIELDS)
+    models = tuple(model.model_copy(update=blank) for model in status.models)
+    return status.model_copy(update={"models": models, "disk": None})
+
+
+def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
+    hindered = refusal(wanted) or (_unreadable(copy) if copy.unreadable else None)
+    if hindered is not None:
+        return _failed(wanted, hindered)
+    return _on_disk(wanted, copy).model_copy(update=_use(copy))
+
+
+def _use(copy: Copy) -> dict[str, object]:
+    used = copy.last_used
+    return {
+        "disk_bytes": copy.disk_bytes or None,
+        # While a pod mounts it, each write would differ otherwise.
+        "last_used_time": used.replace(second=0, microsecond=0) if used else None,
+    }
+
+
+def _on_disk(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
+    manifest = copy.manifest
+    if manifest is not None and wanted.hash in {None, manifest.hash}:
+        return _model(
+            wanted,
+            ModelState.DOWNLOADED,
+            size=manifest.size,
+            hash=manifest.hash,
+        )
+    if copy.disk_failure is not None and copy.transfer is None:
+        return _failed(wanted, copy.disk_failure)
+    return _on_its_way(wanted, copy)
+
+
+def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
+    manifest, transfer, failure = copy.manifest, copy.transfer, copy.failure
+    # A retry is no news before the source has answered it: no flapping between the two states.
+    if transfer is not None and (failure is None or transfer.listed):
+        return _model(
+            wanted,
+            ModelState.DOWNLOADING,
+            size=transfer.total,
+            downloaded_bytes=transfer.done,
+            bytes_per_second=transfer.bytes_per_second,
+            attempts=failure.attempts if failure else None,
+            **(_damage(copy) or _returning(copy)),
+        )
+    if copy.waiting is not None or (copy.evicted is not None and not copy.referrer):
+        return _for_capacity(wanted, copy)
+    if failure is not None:
+        return _failed(
+            wanted, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
+        )
+    if manifest is not None:
+        return _other_hash(wanted, manifest)
+    return _model(wanted, ModelState.PENDING, **(_damage(copy) or _returning(copy)))
+
+
+def _for_capacity(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
+    """What waits for room, or has made room."""
+    if copy.waiting is not None:
+        state, reason, message = ModelState.PENDING, copy.waiting.reason, copy.waiting.message
+    else:
+        assert copy.evicted is not None  # noqa: S101
+        state, reason, message = ModelState.EVICTED, copy.evicted.reason.value, copy.evicted.message
+    return _model(wanted, state, reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def _returning(copy: Copy) -> dict[str, str]:
+    if copy.evicted is None or not copy.referrer:
+        return {}
+    message = f"it was evicted, and comes back: {copy.referrer} refers to it"
+    return {"reason": REFERENCED, "message": message[:_MAX_MESSAGE]}
+
+
+def _other_hash(wanted: LocalModel, manifest: Manifest) -> NodeModelStatus:
+    """A copy that is here and has not, or not yet, the hash that this entry asks for."""
+    if manifest.hash is None:
+        return _model(
+            wanted,
+            ModelState.PENDING,
+            size=manifest.size,
+            reason="Hashing",
+            message="the copy is here, and its hash is being computed",
+        )
+    return _model(
+        wanted,
+        ModelState.FAILED,
+        size=manifest.size,
+        hash=manifest.hash,
+        reason="Corrupt",
+        message=f"the copy on the disk has the hash {manifest.hash} and serves another cache "
+        f"with the same sourceModelUri; this one expects {wanted.hash}: correct spec.hash",
+    )
+
+
+def _damage(copy: Copy) -> dict[str, str]:
+    if not copy.problem:
+        return {}
+    message = f"the copy on the disk is damaged ({copy.problem}); its bad files are fetched again"
+    return {"reason": "Corrupt", "message": message[:_MAX_MESSAGE]}
+
+
+def _unreadable(copy: Copy) -> DownloadError:
+    return DownloadError(
+        FailureKind.INTERNAL,
+        f"the copy on the disk cannot be read ({copy.problem}); it is left alone, and looked at "
+        "again by itself: check the node's disk and the agent's limits",
+    )
+
+
+def _failed(wanted: LocalModel, error: DownloadError, **fields: object) -> NodeModelStatus:
+    return _model(
+        wanted,
+        ModelState.FAILED,
+        reason=error.kind.value,
+        message=error.message[:_MAX_MESSAGE],
+        **fields,
+    )
+
+
+def _model(wanted: LocalModel, state: ModelState, **fields: object) -> NodeModelStatus:
+    name = cache_name(wanted)
+    return NodeModelStatus.model_validate(
+        {
+            "key": wanted.key,
+            "name": name.name,
+            "namespace": name.namespace,
+            "state": state,
+            "cached": state is ModelState.DOWNLOADED,
+            **fields,
+        }
+    )
+
+
+def _leaving(key: str, name: CacheName, copy: Copy) -> NodeModelStatus:
+    manifest = copy.manifest
+    return NodeModelStatus(
+        key=key,
+        name=name.name,
+        namespace=name.namespace,
+        state=ModelState.REMOVING,
+        cached=manifest is not None,
+        size=manifest.size if manifest else None,
+        hash=manifest.hash if manifest else None,
+    ).model_copy(update=_use(copy))
+
+
+def _findings(
+    facts: Facts, wanted: Sequence[NodeModelStatus], leaving: Sequence[NodeModelStatus]
+) -> list[Finding]:
+    # One that was evicted is as it should be: nobody needs it now.
+    ready = all(model.cached or model.state is ModelState.EVICTED for model in wanted)
+    reason, message = _readiness(wanted)
+    if leaving:
+        message += f", {len(leaving)} to be removed"
+    findings = [Finding(READY, "True" if ready else "False", reason, message)]
+    if facts.disk_failure is not None:
+        failure = facts.disk_failure
+        findings.append(Finding(DISK_READY, "False", failure.kind.value, failure.message))
+    if facts.foreign:
+        findings.append(
+            Finding(FOREIGN_DIRECTORIES, "True", "Found", _foreign_message(facts.foreign))
+        )
+    return findings
+
+
+def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
+    """Reason and message of Ready: what `kubectl get` shows."""
+    if not wanted:
+        return "NothingWanted", "no models wanted"
+    cached = sum(model.cached for model in wanted)
+    noun = "model" if len(wanted) == 1 else "models"
+    message = f"{cached} of {len(wanted)} {noun} cached"
+    counts = Counter(model.state for model in wanted)
+    message += "".join(
+        f", {counts[state]} {word}" for state, word in _COUNTED.items() if counts[state]
+    )
+    failed = next((model for model in wanted if model.state is ModelState.FAILED), None)
+    if failed is not None:
+        return failed.reason or "Failed", f"{message} ({failed.name}: {failed.reason})"
+    if counts[ModelState.DOWNLOADING]:
+        return "Downloading", message
+    pending = {model.reason for model in wanted if model.state is ModelState.PENDING}
+    if pending:
+        return (CAPACITY_FULL if CAPACITY_FULL in pending else "Pending"), message
+    return "AllCached", message
+
+
+def _foreign_message(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
+    what = "entry" if len(names) == 1 else "entries"
+    return (
+        f"models/ has {len(names)} {what} that localmodel did not make and leaves alone ({listed}):"
+        " move them away if their space is needed"
+    )

@@ -1,0 +1,398 @@
+"""The models on the disk: the only module that touches their file system.
+
+    <root>/models/<key>/...                 published: complete and verified
+    <root>/.localmodel/<key>/manifest.json  models/<key> is ours, and what it consists of
+    <root>/.localmodel/<key>/files/...      staging: a download that is under way (see staging.py)
+    <root>/.localmodel/<key>/staged.json    files/ is complete and verified, and is this
+    <root>/.localmodel/<key>/old/...        taken out of models/, to be deleted
+    <root>/.localmodel/<key>/usage.json     when it was published, and used last
+    <root>/.localmodel/<key>/evicted.json   it was evicted, and is not back yet
+    <root>/.localmodel/<key>/scrub.json     when models/<key> was read last, and its bad files
+    <root>/.localmodel/lock                 locked by the one agent that works here
+
+All of it is on one file system, so that each step from one of these to another is one rename. A
+crash between any two leaves something that `recover` brings to an end. The manifest of a model that
+is not published yet has a name of its own (staged.json): so manifest.json alone tells whether a
+directory in models/ is ours, at every moment, also while one copy replaces another.
+
+What cannot be done raises DownloadError where the cause is a model's, and OSError otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.failures import DownloadError, FailureKind
+from agent.files import (
+    FILE_MODE,
+    TEMPORARY_SUFFIX,
+    delete_file,
+    delete_tree,
+    is_empty_directory,
+    make_directory,
+    sync_directory,
+    tree_blocks,
+    write_atomically,
+)
+from agent.manifest import Manifest, folders
+from agent.on_disk import Disk, Found, OnDisk, compare, look, read_note, staged_bytes
+from agent.repair import drop_others, lay_out, proved, replace_files
+from agent.staging import Staging, forget_progress
+from crds.keys import MODEL_KEY_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from agent.notes import Evicted, Scrub, Usage
+
+_KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+
+log = structlog.get_logger(__name__)
+
+
+class StoreError(Exception):
+    """The store cannot be opened. The message says why, and what to do."""
+
+
+class Store:
+    """The models below one root. Calls for different keys may come from different threads.
+
+    With a `size` (bytes) the root counts as a disk of that size on which nothing else is.
+    """
+
+    def __init__(self, root: Path, size: int | None = None) -> None:
+        self.root = root
+        self._size = size
+        self._models = root / "models"
+        self._private = root / ".localmodel"
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make the layout, and be the only agent in it. Raises StoreError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            make_directory(self._models)
+            make_directory(self._private)
+            if self._models.stat().st_dev != self._private.stat().st_dev:
+                raise StoreError(
+                    f"{self._models} and {self._private} are on different file systems: models are "
+                    "published by a rename, so mount one volume at the root itself"
+                )
+            self._lock = os.open(self._private / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"another agent already works on {self.root}: stop it, or give this one another "
+                "root"
+            ) from None
+        except OSError as error:
+            raise StoreError(
+                f"cannot use {error.filename or self.root} as the root: {error.strerror}"
+            ) from error
+
+    def close(self) -> None:
+        """Let another agent work here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def path(self, key: str) -> Path:
+        """Where a published model is."""
+        return self._models / key
+
+    def disk(self) -> Disk:
+        """How full the disk is."""
+        figures = os.statvfs(self.root)
+        capacity = figures.f_blocks * figures.f_frsize
+        available = figures.f_bavail * figures.f_frsize
+        if self._size is None:
+            used = (figures.f_blocks - figures.f_bfree) * figures.f_frsize
+            return Disk(capacity, used, available)
+        used = tree_blocks(self._models) + tree_blocks(self._private)
+        return Disk(
+            capacity=min(self._size, capacity),
+            used=used,
+            available=max(0, min(self._size - used, available)),
+        )
+
+    # What is there
+
+    def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
+        """Each key that has something on the disk, and the names in models/ that are not ours."""
+        names = {entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)}
+        copies = {key: self.inspect(key) for key in sorted(names)}
+        ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
+        foreign = sorted(
+            entry.name
+            for entry in self._models.iterdir()
+            if entry.name not in ours and not is_empty_directory(entry)
+        )
+        return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
+
+    def inspect(self, key: str) -> OnDisk:
+        """What is on the disk of one key."""
+        try:
+            return look(self.path(key), self._meta(key))
+        except OSError as error:
+            place = error.filename or self._meta(key)
+            return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
+
+    def download_bytes(self, key: str) -> int:
+        """Bytes of the disk that a key takes while a download works on it. Raises OSError."""
+        # In the order in which the files move, so that they are seen at least once.
+        return staged_bytes(self._meta(key)) + tree_blocks(self.path(key))
+
+    def is_foreign(self, key: str) -> bool:
+        """Whether models/<key> holds something that is not ours."""
+        ours = (self._meta(key) / "manifest.json").exists()
+        return not ours and not is_empty_directory(self.path(key))
+
+    # A download
+
+    def staging(self, key: str) -> Staging:
+        """The download of a key, which goes on where an earlier one stopped."""
+        return Staging(self._meta(key))
+
+    def publish(self, manifest: Manifest) -> None:
+        """Move the staged files, which are this, to models/<key>, in one rename.
+
+        A copy of ours that is there is replaced; so is an empty directory, which kubelet makes for
+        a sub-path that is missing. Raises DownloadError (ForeignDirectory) for anything else.
+        """
+        key = manifest.key
+        for directory in sorted({".", *folders(f.path for f in manifest.files)}, reverse=True):
+            sync_directory(self._meta(key) / "files" / directory)
+        write_atomically(self._meta(key) / "staged.json", _to_bytes(manifest))
+        self._finish(key)
+
+    def _finish(self, key: str) -> None:
+        """From a complete staged.json and files/ to a published model."""
+        meta = self._meta(key)
+        if (meta / "manifest.json").exists():
+            self._take_out(key)
+        try:
+            (meta / "files").rename(self.path(key))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise self._foreign(key) from None
+            raise
+        self._complete(meta)
+
+    def _complete(self, meta: Path) -> None:
+        """The steps of a publication after its rename."""
+        sync_directory(self._models)
+        sync_directory(meta)
+        # What was found in an earlier copy says nothing of this one.
+        delete_file(meta / "scrub.json")
+        (meta / "staged.json").rename(meta / "manifest.json")
+        sync_directory(meta)
+        delete_file(meta / "evicted.json")
+        forget_progress(meta)
+        delete_tree(meta / "old")
+
+    def check_target(self, key: str) -> Manifest | None:
+        """Raises DownloadError (ForeignDirectory) if models/<key> is somebody else's.
+
+        Returns the copy that an attempt before had published when an error of the disk ended it.
+        """
+        adopted = self._adopt(key)
+        if self.is_foreign(key):
+            raise self._foreign(key)
+        return adopted
+
+    def rewrite(self, manifest: Manifest) -> None:
+        """Replace the manifest of a published model; only caches and digests may differ."""
+        write_atomically(self._meta(manifest.key) / "manifest.json", _to_bytes(manifest))
+
+    def note_usage(self, key: str, usage: Usage) -> None:
+        """Note when a published model was used."""
+        write_atomically(self._meta(key) / "usage.json", _to_bytes(usage))
+
+    def note_scrub(self, key: str, scrub: Scrub) -> None:
+        """Note when a published model was read, and what is bad in it."""
+        write_atomically(self._meta(key) / "scrub.json", _to_bytes(scrub))
+
+    def probe(self) -> None:
+        """Write and delete a small file. Raises OSError."""
+        path = self._private / ("probe" + TEMPORARY_SUFFIX)
+        path.write_bytes(b"probe")
+        delete_file(path)
+
+    # Repair
+
+    def salvage(self, key: str, stopped: Callable[[], bool]) -> None:
+        """Take a damaged model out of models/, and keep its good files as a download's.
+
+        So its next download asks for the bad ones only. Where no good one is known, it is removed.
+        """
+        copy, meta = self.inspect(key), self._meta(key)
+        if copy.manifest is None:
+            self.remove(key)
+            return
+        good = proved(self.path(key), copy, stopped)
+        self.discard(key)
+        lay_out(meta, copy.manifest, good)
+        delete_tree(meta / "files")
+        with suppress(FileNotFoundError):
+            self.path(key).rename(meta / "files")
+        drop_others(meta / "files", copy.manifest, good)
+        self._forget(meta)
+
+    def mend(self, manifest: Manifest, paths: Iterable[str]) -> None:
+        """Put these staged files, which are verified, in the place of a published model's bad ones.
+
+        Each by one rename: a pod that reads it sees the old one or the new one.
+        """
+        meta = self._meta(manifest.key)
+        replace_files(self.path(manifest.key), meta / "files", paths)
+        delete_file(meta / "scrub.json")
+        sync_directory(meta)
+        forget_progress(meta)
+        delete_tree(meta / "files")
+
+    # Taking away
+
+    def discard(self, key: str) -> None:
+        """Delete the staging of a key, and keep what is noted of it."""
+        meta = self._meta(key)
+        self._adopt(key)
+        # The promise goes before what it promises.
+        delete_file(meta / "staged.json")
+        forget_progress(meta)
+        delete_tree(meta / "files")
+        delete_tree(meta / "old")
+        self._tidy(key)
+
+    def remove(self, key: str) -> None:
+        """Delete a published model of ours, whole or damaged, and all notes of it.
+
+        Others' models are left alone.
+        """
+        if (self._meta(key) / "manifest.json").exists():
+            self._take_out(key)
+        delete_file(self._meta(key) / "evicted.json")
+        delete_file(self._meta(key) / "usage.json")
+        self.discard(key)
+
+    def evict(self, key: str, note: Evicted) -> None:
+        """Delete a published model of ours, and note that it was evicted.
+
+        Raises OSError. It may be gone then without a note, or with a part of it still to be deleted
+        by `remove` or `recover`.
+        """
+        meta = self._meta(key)
+        self._take_out(key)
+        try:
+            write_atomically(meta / "evicted.json", _to_bytes(note))
+        except OSError:
+            # Eviction is for a full disk: there is room for the note when the files are gone.
+            delete_tree(meta / "old")
+            write_atomically(meta / "evicted.json", _to_bytes(note))
+        self.discard(key)
+
+    def _take_out(self, key: str) -> None:
+        """Move models/<key> to old/, and forget that it was ours."""
+        meta = self._meta(key)
+        delete_tree(meta / "old")
+        with suppress(FileNotFoundError):
+            self.path(key).rename(meta / "old")
+        self._forget(meta)
+
+    def _forget(self, meta: Path) -> None:
+        """It has left models/, and is ours there no more."""
+        sync_directory(self._models)
+        sync_directory(meta)
+        delete_file(meta / "manifest.json")
+        delete_file(meta / "scrub.json")
+        sync_directory(meta)
+
+    def _tidy(self, key: str) -> None:
+        with suppress(OSError):
+            self._meta(key).rmdir()
+
+    # After a crash
+
+    def recover(self) -> None:
+        """Bring to an end what a crash interrupted. Staging that is not complete stays.
+
+        Raises StoreError if the disk cannot be read.
+        """
+        try:
+            entries = sorted(self._private.iterdir())
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {error.filename or self._private}: {error.strerror}; check the "
+                "node's disk"
+            ) from error
+        for entry in entries:
+            if not _KEY.fullmatch(entry.name):
+                continue
+            try:
+                self._recover(entry.name)
+            except (OSError, DownloadError) as error:
+                log.warning("Could not recover a model", key=entry.name, error=str(error))
+
+    def _recover(self, key: str) -> None:
+        meta = self._meta(key)
+        for leftover in meta.glob("*" + TEMPORARY_SUFFIX):
+            delete_file(leftover)
+        staged = read_note(meta / "staged.json", Manifest)
+        if staged is not None and not compare(meta / "files", staged)[0]:
+            self._finish(key)
+            log.info("Published a model that was complete before the restart", key=key)
+        self._adopt(key)
+        delete_file(meta / "staged.json")
+        taken_out = (meta / "old").exists() or (meta / "files").exists()
+        if taken_out and not self.path(key).exists():
+            # To be deleted, or to be repaired, and only its manifest was still to go.
+            delete_file(meta / "manifest.json")
+        delete_tree(meta / "old")
+        if (meta / "manifest.json").exists():
+            # What was to replace the published copy starts over if it is still wanted.
+            forget_progress(meta)
+            delete_tree(meta / "files")
+            # It is back, and only the note was still to go.
+            delete_file(meta / "evicted.json")
+        else:
+            delete_file(meta / "scrub.json")
+            if not (meta / "evicted.json").exists():
+                delete_file(meta / "usage.json")
+        if not (meta / "files").exists():
+            forget_progress(meta)
+        self._tidy(key)
+
+    def _adopt(self, key: str) -> Manifest | None:
+        """Complete a publication that was interrupted after its rename. Returns what it was."""
+        meta = self._meta(key)
+        staged = read_note(meta / "staged.json", Manifest)
+        if staged is None or (meta / "files").exists() or (meta / "manifest.json").exists():
+            return None
+        if compare(self.path(key), staged)[0]:
+            return None
+        self._complete(meta)
+        return staged
+
+    def _meta(self, key: str) -> Path:
+        return self._private / key
+
+    def _foreign(self, key: str) -> DownloadError:
+        return DownloadError(
+            FailureKind.FOREIGN_DIRECTORY,
+            f"{self.path(key)} is there and was not made by localmodel, so it is left alone: "
+            "move it away, or delete it, and the model is downloaded",
+        )
+
+
+def _to_bytes(note: BaseModel) -> bytes:
+    return note.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()

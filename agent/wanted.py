@@ -1,0 +1,124 @@
+"""What a LocalModelNode asks for, as downloads: one for each key. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.credentials import CredentialRef
+from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.manifest import CacheName
+from crds.quantity import parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from crds.node import LocalModel
+
+# KServe's choice for a cache that has `storage` and names nothing in it.
+DEFAULT_SERVICE_ACCOUNT = "default"
+
+# What these read, they read as the node's administrator: its directories, its Hadoop login.
+_OF_THE_NODE = {"file", "pvc", "hdfs"}
+_FILE_OF_NAMESPACE = (
+    "{uri} is read with the rights of the node, and a cache of a namespace has none of those: use "
+    "a LocalModelCache, or another source"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One download: all wanted entries with this URI that can be served.
+
+    `expected` holds the hashes that the model must have, so more than one can never be met. Where a
+    LocalModelCache is among the entries, only its word counts: a namespace can neither switch its
+    hash off nor keep its model from being published.
+
+    `credentials` are those that the first of these entries names; None: the agent's own. The
+    `priority` is the highest of all, `size` the largest that is declared, in bytes.
+    """
+
+    key: str
+    uri: str
+    caches: tuple[CacheName, ...]
+    expected: frozenset[str] = frozenset()
+    credentials: CredentialRef | None = None
+    priority: int = 0
+    size: int = 0
+
+    def accepts(self, model_hash: str | None) -> bool:
+        """Whether a model with this hash may be published."""
+        return self.expected <= {model_hash}
+
+    def asks_as(self, other: Request) -> bool:
+        """Whether a failure of the other request says something of this one."""
+        return (self.expected, self.credentials) == (other.expected, other.credentials)
+
+
+def refusal(entry: LocalModel) -> DownloadError | None:
+    """Why this entry is not served at all, or None."""
+    uri = public_uri(entry.source_model_uri)
+    if entry.namespace and scheme(entry.source_model_uri) in _OF_THE_NODE:
+        return DownloadError(FailureKind.DENIED, _FILE_OF_NAMESPACE.format(uri=uri))
+    return None
+
+
+def cache_name(entry: LocalModel) -> CacheName:
+    """The cache that an entry is for."""
+    return CacheName(name=entry.model_name, namespace=entry.namespace, node_group=entry.node_group)
+
+
+def credentials_of(entry: LocalModel) -> CredentialRef | None:
+    """The credentials that an entry names, by KServe's rules: a key beats a ServiceAccount.
+
+    Parameters belong to a key and count only with it.
+    """
+    storage = entry.storage
+    if storage is not None and storage.key:
+        parameters = tuple(sorted((storage.parameters or {}).items()))
+        return CredentialRef(storage_key=storage.key, parameters=parameters)
+    if entry.service_account_name:
+        return CredentialRef(service_account=entry.service_account_name)
+    if storage is not None:
+        return CredentialRef(service_account=DEFAULT_SERVICE_ACCOUNT)
+    return None
+
+
+def requests(entries: Iterable[LocalModel]) -> dict[str, Request]:
+    """Downloads by key, in the order of the entries, without the refused entries."""
+    served: dict[str, list[LocalModel]] = {}
+    for entry in entries:
+        if refusal(entry) is None:
+            served.setdefault(entry.key, []).append(entry)
+    return {key: _request(key, same) for key, same in served.items()}
+
+
+def _request(key: str, entries: list[LocalModel]) -> Request:
+    deciding = [entry for entry in entries if not entry.namespace] or entries
+    return Request(
+        key=key,
+        uri=entries[0].source_model_uri,
+        caches=tuple(cache_name(entry) for entry in entries),
+        expected=frozenset(entry.hash for entry in deciding if entry.hash),
+        credentials=credentials_of(deciding[0]),
+        priority=max(entry.priority for entry in entries),
+        size=max(parse_quantity(entry.model_size) for entry in entries),
+    )
+
+
+def caches_in_use(entries: Iterable[LocalModel]) -> dict[str, tuple[CacheName, ...]]:
+    """The caches that want each key, refused ones included."""
+    names: dict[str, list[CacheName]] = {}
+    for entry in entries:
+        names.setdefault(entry.key, []).append(cache_name(entry))
+    return {key: tuple(found) for key, found in names.items()}
+
+
+def is_doubted(caches: Iterable[CacheName], groups: Collection[str]) -> bool:
+    """Whether an object that knows these groups says nothing of a model of these caches.
+
+    A LocalModelNode that was made anew while one group's plan was missing lists the models of the
+    other groups only.
+    """
+    asked = {cache.node_group for cache in caches if cache.node_group}
+    return bool(asked) and asked.isdisjoint(groups)

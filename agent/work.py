@@ -1,0 +1,212 @@
+"""Downloads in threads: what the loop starts, cancels, and hears the end of."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent import memory
+from agent.digesting import with_digests
+from agent.download import Download, Progress
+from agent.engine.engine import CancelledError
+from agent.failures import DownloadError, FailureKind
+from agent.reservations import NoRoomError
+from agent.scrub_read import ScrubReader, ScrubStoppedError
+from agent.status import Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.credentials import Credentials
+    from agent.engine.engine import Engine
+    from agent.manifest import Manifest
+    from agent.notes import BadFile
+    from agent.reservations import Reservations
+    from agent.sources import Sources
+    from agent.store import Store
+    from agent.wanted import Request
+
+# Speeds over less than this are noise.
+MIN_SAMPLE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Task:
+    """One running download. Only its thread writes `progress`, only the loop the sample.
+
+    Times are monotonic seconds; the first sample is the start.
+    """
+
+    request: Request
+    sampled_at: float
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: Progress | None = None
+    in_use: bool = False
+    # What was here when it began; its thread writes it too.
+    here: int = 0
+    sampled_bytes: int = 0
+    bytes_per_second: int | None = None
+
+    def transfer(self, now: float) -> Transfer:
+        """How far it is. The speed is that since the sample before, a second ago or more."""
+        progress = self.progress
+        if progress is None:
+            return Transfer()
+        elapsed = now - self.sampled_at
+        if elapsed >= MIN_SAMPLE_SECONDS:
+            # What was here before has not come in this time.
+            came = progress.done - max(self.sampled_bytes, self.here)
+            self.bytes_per_second = int(came / elapsed)
+            self.sampled_at, self.sampled_bytes = now, progress.done
+        return Transfer(progress.done, progress.total, self.bytes_per_second, listed=True)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A download has ended: well, with an error, by a cancellation, or for want of room."""
+
+    request: Request
+    error: DownloadError | None = None
+    cancelled: bool = False
+    no_room: bool = False
+
+
+@dataclass(frozen=True)
+class Digested:
+    """The digests of a published model that were left for later; None if they could not be had."""
+
+    key: str
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """The bad files of a published model that was read; None if nothing can be said of it."""
+
+    key: str
+    bad: tuple[BadFile, ...] | None
+    # That of the call.
+    stopped: threading.Event
+
+
+@dataclass(frozen=True)
+class Means:
+    """What downloads are made with. `credentials` gives those of a request, or DownloadError."""
+
+    sources: Sources
+    engine: Engine
+    credentials: Callable[[Request], Credentials | None] = lambda _: None
+
+
+class Workers:
+    """Threads for downloads. They are daemons: an exit does not wait for a slow origin."""
+
+    def __init__(
+        self,
+        means: Means,
+        store: Store,
+        reservations: Reservations,
+        tell: Callable[[Finished | Digested | Scrubbed], None],
+    ) -> None:
+        self._means = means
+        self._store = store
+        self._reservations = reservations
+        self._tell = tell
+        # One after the other: they are in no hurry, and share the disk with downloads.
+        self._digesting = threading.Lock()
+
+    def start(self, request: Request, now: float, *, in_use: bool = False) -> Task:
+        """Start a download; its end is told from its own thread.
+
+        `in_use` is whether a pod may mount the copy that is here.
+        """
+        task = Task(request, now, in_use=in_use)
+        name = f"download-{request.key}"
+        threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
+        return task
+
+    def digest(self, manifest: Manifest, stopped: threading.Event) -> None:
+        """Compute the digests that were left for later; their end is told from another thread."""
+        name = f"digest-{manifest.key}"
+        threading.Thread(
+            target=self._digest, args=(manifest, stopped), name=name, daemon=True
+        ).start()
+
+    def _digest(self, manifest: Manifest, stopped: threading.Event) -> None:
+        with self._digesting:
+            try:
+                found = with_digests(self._store.path(manifest.key), manifest, stopped.is_set)
+            except OSError as error:
+                log.warning("Could not digest a model", key=manifest.key, reason=str(error))
+                self._tell(Digested(manifest.key, None))
+            else:
+                self._tell(Digested(manifest.key, found))
+
+    def scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
+        """Read a model at `rate` bytes per second; the end is told from another thread."""
+        name = f"scrub-{manifest.key}"
+        threading.Thread(
+            target=self._scrub, args=(manifest, rate, stopped), name=name, daemon=True
+        ).start()
+
+    def _scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
+        bad = None
+        try:
+            bad = ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), manifest)
+            if bad:
+                # Where the whole disk is away, no file is bad.
+                self._store.probe()
+        except ScrubStoppedError:
+            bad = None
+        except OSError as error:
+            bad = None
+            log.warning("Could not read a model", key=manifest.key, reason=str(error))
+        self._tell(Scrubbed(manifest.key, bad, stopped))
+
+    def _work(self, task: Task) -> None:
+        end = self._download(task)
+        memory.give_back()
+        self._tell(end)
+
+    def _download(self, task: Task) -> Finished:
+        def report(progress: Progress) -> None:
+            if task.progress is None:
+                task.here = progress.done
+            task.progress = progress
+
+        request = task.request
+        download = Download(
+            request,
+            sources=self._means.sources,
+            store=self._store,
+            engine=self._means.engine,
+            credentials=lambda: self._means.credentials(request),
+            cancelled=task.cancelled,
+            in_use=task.in_use,
+            report=report,
+            reserve=lambda size: self._reservations.grow(request, size),
+        )
+        try:
+            download.run()
+        except CancelledError:
+            return Finished(request, cancelled=True)
+        except NoRoomError:
+            return Finished(request, no_room=True)
+        except DownloadError as error:
+            return Finished(request, error)
+        except Exception as error:
+            # A fault of ours must not end the agent: it is one model's failure like any other.
+            log.exception("Download failed unexpectedly", key=request.key)
+            return Finished(
+                request,
+                DownloadError(
+                    FailureKind.INTERNAL,
+                    f"the agent failed with {type(error).__name__}: see its log, and report it",
+                ),
+            )
+        return Finished(request)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.store import Store
+from tests.unit.agent.servers import WebFiles, serving
+from tests.unit.agent.world import DATA, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "node")
+    store.open()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    web = WebFiles({f"/{name}.bin": name.encode() + DATA for name in "abc"})
+    with serving(web) as server:
+        world = World(tmp_path / "node", web, server)
+        yield world
+        world.loop.stop()
+        world.loop.step()
+        world.store.close()

@@ -1,0 +1,115 @@
+"""What several tests of the agent build their cases from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from agent.manifest import ManifestFile, make_manifest
+from agent.sources.base import RemoteFile
+from crds.node import LocalModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pytest
+
+    from agent.manifest import Manifest
+    from agent.store import Store
+    from crds.node import LocalModelNodeGroupRef
+
+
+def set_aws(monkeypatch: pytest.MonkeyPatch, *unset: str) -> None:
+    """Keys in the environment, and nothing else that boto3 would find; `unset` goes too."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", *unset):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "s3cret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def local_model(name: str, uri: str, **fields: Any) -> LocalModel:
+    defaults = {"model_size": "1Gi", "node_group": "gpus"}
+    return LocalModel(model_name=name, source_model_uri=uri, **(defaults | fields))
+
+
+def node_object(
+    *models: LocalModel,
+    uid: str = "uid-1",
+    generation: int = 1,
+    groups: Sequence[LocalModelNodeGroupRef] = (),
+    **fields: Any,
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "LocalModelNode",
+        "metadata": {"name": "node-1", "uid": uid, "generation": generation},
+        "spec": {
+            "localModels": [model.to_json() for model in models],
+            "groups": [group.to_json() for group in groups],
+        },
+        **fields,
+    }
+
+
+def manifest_of(uri: str, files: Mapping[str, bytes]) -> Manifest:
+    return make_manifest(
+        uri,
+        [
+            ManifestFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for path, data in files.items()
+        ],
+    )
+
+
+def hash_of(files: Mapping[str, bytes]) -> str:
+    """The hash of a model with these files."""
+    found = manifest_of("mem://any", files).hash
+    assert found is not None
+    return found
+
+
+def stage(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
+    """Staged files, and the manifest to publish them with."""
+    manifest = manifest_of(uri, files)
+    store.check_target(manifest.key)
+    staging = store.staging(manifest.key)
+    try:
+        staging.begin(
+            uri, None, [RemoteFile(path, path, len(d), "v1") for path, d in files.items()]
+        )
+        for path, data in files.items():
+            staged = staging.staged[path]
+            staged.open()
+            staged.write(data, 0)
+            staged.mark(0, len(data))
+            staged.seal(len(data), sync=True)
+        staging.sync()
+    finally:
+        staging.close()
+    return manifest
+
+
+def publish(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
+    manifest = stage(store, uri, files)
+    store.publish(manifest)
+    return manifest
+
+
+def tree(store: Store, key: str) -> dict[str, bytes] | None:
+    """What a pod would see of a model; None if there is no directory."""
+    root = store.root / "models" / key
+    if not root.is_dir():
+        return None
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }

@@ -1,0 +1,293 @@
+"""What fits, who goes, and what waits. One byte stands for a gibibyte."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.admission import Admission, Eviction, admit
+from agent.capacity import EvictionReason, Group, Ledger, Model, Space, gives_way, in_blocks
+
+LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
+GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}
+# What `decide` takes as names of models.
+Models = dict[str, Any]
+LIMIT, DISK, MADE_ROOM = EvictionReason
+
+
+def here(tree: int, **fields: Any) -> Model:
+    """A copy of the group."""
+    return replace(Model(groups=frozenset({"lru"}), tree=tree, resting=True), **fields)
+
+
+def new(size: int, **fields: Any) -> Model:
+    """A model of the group that is not here."""
+    return replace(Model(groups=frozenset({"lru"}), size=size), **fields)
+
+
+def gone(size: int, **fields: Any) -> Model:
+    return new(size, evicted=True, **fields)
+
+
+def decide(
+    candidates: str = "",
+    *,
+    space: Space | None = None,
+    groups: dict[str, Group] | None = None,
+    due: str | None = None,
+    places: int = 9,
+    may_evict: bool = True,
+    making_room: str | None = None,
+    relieving: frozenset[str] = frozenset(),
+    **models: Model,
+) -> Admission:
+    return admit(
+        Ledger(models, GROUPS if groups is None else groups, space),
+        list(candidates),
+        due=candidates if due is None else due,
+        places=places,
+        may_evict=may_evict,
+        making_room=making_room,
+        relieving=relieving,
+    )
+
+
+def evicted(found: Admission) -> str:
+    return "".join(eviction.key for eviction in found.evict)
+
+
+def test_reservations_add_up() -> None:
+    found = decide("xyz", x=new(50), y=new(60), z=new(50))
+    assert found.start == ["x", "z"]
+    assert found.waiting["y"].needed == 60
+    assert found.waiting["y"].free == 50
+
+
+def test_a_download_in_flight_counts_with_what_it_has_reserved() -> None:
+    found = decide("x", a=new(0, staged=10, reserved=70), x=new(31))
+    assert found.start == []
+    assert found.waiting["x"].free == 30
+    assert decide("x", a=new(0, staged=10, reserved=70), x=new(30)).start == ["x"]
+
+
+def test_what_is_staged_already_needs_no_room_anew() -> None:
+    assert decide("x", a=here(50, pinned=True), x=new(50, staged=40)).start == ["x"]
+
+
+def test_a_copy_and_what_replaces_it_count_once_for_the_limit_and_both_on_the_disk() -> None:
+    replaced = here(60, size=70, resting=False)
+    assert decide("x", x=replaced).start == ["x"]
+    found = decide("x", x=replaced, space=Space(120, 120, 0))
+    assert found.waiting["x"].account.disk
+
+
+@pytest.mark.parametrize(
+    ("victim", "goes"),
+    [
+        pytest.param(here(60), True, id="nobody-uses-it"),
+        pytest.param(here(60, mounted=True, referenced=True), False, id="mounted"),
+        pytest.param(here(60, pinned=True), False, id="pinned"),
+        pytest.param(here(60, referenced=True), False, id="referenced"),
+        pytest.param(here(60, priority=9), True, id="only-important"),
+        pytest.param(here(60, resting=False), False, id="being-worked-on"),
+        pytest.param(here(60, groups=frozenset({"lru", "kept"})), False, id="also-of-a-kept-group"),
+        pytest.param(here(60, groups=frozenset({"lru", "?"})), False, id="also-of-an-unknown-one"),
+    ],
+)
+def test_who_goes_for_a_first_download(victim: Model, goes: bool) -> None:
+    found = decide("x", a=victim, x=new(50))
+    assert evicted(found) == ("a" if goes else "")
+    assert found.start == []
+    assert ("x" in found.waiting) is not goes
+    assert found.making_room == ("x" if goes else None)
+    if goes:
+        assert found.evict == [Eviction("a", MADE_ROOM, newcomer="x")]
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "goes"),
+    [
+        (new(50, priority=2), False),
+        (new(50, priority=2, referenced=True), True),
+        (new(50, priority=1, referenced=True), False),
+        (gone(50, priority=2, referenced=True), True),
+        (gone(50, priority=2), False),
+    ],
+)
+def test_what_is_referred_to_goes_only_for_what_is_more_important_and_referred_to(
+    newcomer: Model, goes: bool
+) -> None:
+    found = decide("x", a=here(60, referenced=True, priority=1), x=newcomer)
+    assert evicted(found) == ("a" if goes else "")
+
+
+def test_two_models_never_give_way_to_each_other() -> None:
+    models = [Model(referenced=r, priority=p) for r in (False, True) for p in range(3)]
+    for one in models:
+        for other in models:
+            if one.referenced or other.referenced:
+                assert not (gives_way(one, other) and gives_way(other, one))
+
+
+def test_least_recently_used_goes_first_and_down_to_the_low_mark() -> None:
+    models: Models = {
+        "a": here(30, last_used=3),
+        "b": here(30, last_used=1),
+        "c": here(30, last_used=2),
+    }
+    # 90 + 20 - 30 = 80.
+    assert evicted(decide("x", **models, x=new(20))) == "b"
+    assert evicted(decide("x", **models, x=new(21))) == "bc"
+    assert evicted(decide("x", **{**models, "b": here(30, last_used=2)}, x=new(20))) == "b"
+
+
+def test_what_was_begun_goes_on_to_the_low_mark() -> None:
+    models: Models = {"c": here(30, last_used=2), "a": here(30, last_used=3)}
+    found = decide("x", **models, x=new(21), making_room="x")
+    assert (evicted(found), found.start, found.making_room) == ("c", [], "x")
+    # Without that, it fits as it is.
+    assert decide("x", **models, x=new(21)).start == ["x"]
+
+
+def test_if_the_low_mark_cannot_be_had_the_high_one_or_the_limit_will_do() -> None:
+    models: Models = {"a": here(40, pinned=True), "b": here(5), "c": here(30, last_used=1)}
+    assert evicted(decide("x", **models, x=new(48))) == "bc"
+    assert evicted(decide("x", **models, x=new(60))) == "bc"
+    assert evicted(decide("x", **models, x=new(61))) == ""
+
+
+def test_nothing_goes_if_it_would_not_be_enough() -> None:
+    found = decide("x", a=here(40), b=here(50, pinned=True), x=new(51))
+    assert (found.evict, list(found.waiting)) == ([], ["x"])
+
+
+def test_what_takes_nothing_of_what_is_full_stays() -> None:
+    groups = {**GROUPS, "far": LRU}
+    far = here(90, groups=frozenset({"far"}), last_used=-1)
+    assert evicted(decide("x", groups=groups, a=far, b=here(60), x=new(50))) == "b"
+
+
+def test_one_that_waits_holds_up_nothing_that_fits() -> None:
+    found = decide("xy", a=here(50, mounted=True, referenced=True), x=new(60), y=new(50))
+    assert (found.start, list(found.waiting)) == (["y"], ["x"])
+
+
+def test_less_important_ones_evict_nothing_before_one_that_waits_for_pods() -> None:
+    mounted = here(50, mounted=True, referenced=True)
+    models: Models = {
+        "a": mounted,
+        "b": here(45),
+        "x": new(60, referenced=True, priority=1),
+    }
+    found = decide("xy", **models, y=new(30))
+    assert (evicted(found), list(found.waiting)) == ("", ["x", "y"])
+    # One that can never have its room, or is no more important, is no reason to wait.
+    models["x"] = replace(models["x"], size=101)
+    assert evicted(decide("xy", **models, y=new(30))) == "b"
+    models["x"] = new(60, referenced=True)
+    assert evicted(decide("xy", **models, y=new(30))) == "b"
+
+
+def test_nothing_starts_in_the_room_that_is_being_made() -> None:
+    found = decide("xy", a=here(90), x=new(50), y=new(10))
+    assert (evicted(found), found.start, found.waiting) == ("a", [], {})
+
+
+def test_no_room_is_made_without_a_place_for_the_download() -> None:
+    found = decide("x", places=0, a=here(90), x=new(50))
+    assert (found.evict, found.start, found.waiting) == ([], [], {})
+
+
+@pytest.mark.parametrize(("size", "starts"), [(30, True), (31, False)])
+def test_what_nothing_refers_to_comes_back_only_under_the_low_mark(size: int, starts: bool) -> None:
+    found = decide("x", a=here(50), x=gone(size))
+    assert (found.start, found.evict, found.waiting) == (["x"] if starts else [], [], {})
+
+
+@pytest.mark.parametrize(("size", "starts"), [(30, True), (31, False)])
+def test_the_low_mark_of_the_disk_counts_too(size: int, starts: bool) -> None:
+    found = decide("x", space=Space(100, 95, 30), a=here(20), x=gone(size))
+    assert bool(found.start) is starts
+
+
+def test_what_is_referred_to_comes_back_and_others_go() -> None:
+    found = decide("x", a=here(60), x=gone(50, referenced=True))
+    assert evicted(found) == "a"
+
+
+def test_nothing_comes_back_into_the_room_of_what_is_tried_again() -> None:
+    models: Models = {"a": here(20), "x": new(50), "y": gone(15)}
+    assert decide("xy", **models, due="y").start == []
+    assert decide("y", **models).start == ["y"]
+    low = gone(15, referenced=True)
+    high = new(80, referenced=True, priority=1)
+    assert decide("xy", due="y", a=here(20), x=high, y=low).start == []
+    assert decide("xy", due="y", a=here(20), x=replace(high, priority=0), y=low).start == ["y"]
+
+
+def test_past_the_high_mark_models_go_until_the_low_one() -> None:
+    models: Models = {
+        "a": here(30, last_used=1),
+        "b": here(31, last_used=2),
+        "c": here(30, last_used=3),
+    }
+    found = decide(**models)
+    assert found.evict == [Eviction("a", LIMIT, group="lru")]
+    assert found.relieving == {"limit/lru"}
+    models["c"] = here(29, last_used=3)
+    assert decide(**models).evict == []
+
+
+def test_relief_that_was_begun_goes_on_to_the_low_mark() -> None:
+    models: Models = {"a": here(41, last_used=1), "b": here(42, last_used=2)}
+    assert decide(**models).evict == []
+    assert evicted(decide(**models, relieving=frozenset({"limit/lru"}))) == "a"
+    assert decide(b=here(42), relieving=frozenset({"limit/lru"})).relieving == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("model", "goes"), [(here(95), False), (here(101), True), (here(95, referenced=True), False)]
+)
+def test_the_last_model_stays_between_the_high_mark_and_the_limit(model: Model, goes: bool) -> None:
+    assert evicted(decide(a=model)) == ("a" if goes else "")
+
+
+def test_the_disk_is_relieved_of_the_last_model_too_and_never_of_what_is_used() -> None:
+    found = decide(space=Space(100, 95, 51), a=here(40), b=here(1, referenced=True))
+    assert found.evict == [Eviction("a", DISK, group="lru")]
+    assert decide(space=Space(100, 95, 51), a=here(40, mounted=True, referenced=True)).evict == []
+
+
+def test_without_knowing_the_pods_nothing_goes() -> None:
+    found = decide("xy", may_evict=False, a=here(95), b=here(10), x=new(20), y=new(1))
+    assert (found.evict, found.start, list(found.waiting)) == ([], [], ["x", "y"])
+
+
+def test_what_nothing_refers_to_stays_below_the_disks_high_mark() -> None:
+    space = Space(100, 100, 60)
+    assert list(decide("x", space=space, x=new(31)).waiting) == ["x"]
+    assert decide("x", space=space, x=new(31, referenced=True)).start == ["x"]
+
+
+def test_groups_that_do_not_evict_are_not_gated_here() -> None:
+    kept = frozenset({"kept"})
+    # The disk's shortage is the download's own to find.
+    found = decide("x", space=Space(100, 100, 60), x=new(500, groups=kept))
+    assert (found.start, found.waiting) == (["x"], {})
+    # It takes the room of others on the disk if that is enough.
+    found = decide("x", space=Space(100, 100, 0), a=here(60), x=new(50, groups=kept))
+    assert evicted(found) == "a"
+
+
+def test_what_is_leaving_by_itself_is_waited_for() -> None:
+    space = Space(100, 100, 0)
+    leaving = Model(tree=50, resting=True, leaving=True)
+    found = decide("x", space=space, z=leaving, b=here(20), x=new(40))
+    assert (found.evict, found.start, list(found.waiting)) == ([], [], ["x"])
+    assert decide("x", space=space, b=here(20), x=new(40)).start == ["x"]
+
+
+def test_in_blocks() -> None:
+    assert [in_blocks(n) for n in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]

@@ -1,0 +1,300 @@
+"""Capacity against a simple world: sizes, limits, pods, references and pins come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agent.capacity import EvictionReason, Group, Ledger, Model, Space
+from agent.plan import Plan, View, make_plan
+
+if TYPE_CHECKING:
+    from agent.admission import Eviction
+
+KEYS = ("a", "b", "c", "d", "e", "f")
+GROUPS = ("lru", "other", "none")
+CAPACITY = 200
+RETRY_SECONDS = 5.0
+# More than any chain of downloads and evictions of so few models can need.
+MANY = 200
+
+keys = st.sampled_from(KEYS)
+subsets = st.frozensets(keys)
+
+
+@dataclass
+class Wish:
+    """What the LocalModelNode says of a model, and what is true of it at its source."""
+
+    groups: frozenset[str]
+    declared: int
+    # None: as declared.
+    real: int | None
+    priority: int
+
+    @property
+    def size(self) -> int:
+        """What it takes."""
+        return self.real or self.declared
+
+
+# So that a few models fit where there are many.
+sizes = st.sampled_from([10, 30, 40, 50, 80])
+limits = st.sampled_from([60, 100, 130])
+wishes = st.builds(
+    Wish,
+    groups=st.just(frozenset({"lru"}))
+    | st.frozensets(st.sampled_from(GROUPS), min_size=1, max_size=2),
+    declared=sizes,
+    real=st.none() | sizes,
+    priority=st.integers(0, 2),
+)
+
+
+class CapacityMachine(RuleBasedStateMachine):
+    """The world carries out what is planned; downloads end when a rule says so."""
+
+    @initialize(
+        wishes=st.fixed_dictionaries(dict.fromkeys(KEYS, wishes)),
+        limits=st.lists(limits, min_size=2, max_size=2),
+        places=st.integers(1, 3),
+    )
+    def begin(self, wishes: dict[str, Wish], limits: list[int], places: int) -> None:
+        self.wishes, self.places = wishes, places
+        self.limits = dict(zip(("lru", "other"), limits, strict=True))
+        self.now = 0.0
+        self.wanted: frozenset[str] = frozenset(KEYS)
+        self.mounted: frozenset[str] | None = frozenset()
+        self.referenced: frozenset[str] = frozenset()
+        self.pinned: frozenset[str] = frozenset()
+        self.broken: frozenset[str] = frozenset()
+        self.others = 0
+        # What is here, and when it was used last; what was evicted; what downloads have reserved.
+        self.here: dict[str, float] = {}
+        self.evicted: set[str] = set()
+        self.reserved: dict[str, int] = {}
+        self.learned: dict[str, int] = {}
+        self.retry_at: dict[str, float] = {}
+        self.plan = Plan()
+        self.evictions = 0
+        self.act()
+
+    # What happens
+
+    @rule(wanted=subsets)
+    def wish(self, wanted: frozenset[str]) -> None:
+        self.wanted = wanted
+        self.act()
+
+    @rule(mounted=st.none() | subsets, referenced=subsets, pinned=st.just(frozenset()) | subsets)
+    def use(
+        self,
+        mounted: frozenset[str] | None,
+        referenced: frozenset[str],
+        pinned: frozenset[str],
+    ) -> None:
+        self.mounted, self.referenced, self.pinned = mounted, referenced, pinned
+        self.act()
+
+    @rule(group=st.sampled_from(("lru", "other")), limit=limits)
+    def set_limit(self, group: str, limit: int) -> None:
+        self.limits[group] = limit
+        self.act()
+
+    @rule(others=st.sampled_from([0, 50, 100, 150]))
+    def fill_disk(self, others: int) -> None:
+        self.others = others
+        self.act()
+
+    @rule(broken=subsets)
+    def break_sources(self, broken: frozenset[str]) -> None:
+        self.broken = broken
+        self.act()
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, RETRY_SECONDS]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.act()
+
+    @rule(data=st.data())
+    def end_one(self, data: st.DataObject) -> None:
+        if self.reserved:
+            self.end(data.draw(st.sampled_from(sorted(self.reserved))))
+            self.act()
+
+    @rule()
+    def restart(self) -> None:
+        """All is forgotten but what is on the disk."""
+        self.reserved.clear()
+        self.learned.clear()
+        self.retry_at.clear()
+        self.plan = Plan()
+        self.act()
+
+    # How it goes on
+
+    def end(self, key: str) -> None:
+        real, ledger = self.wishes[key].size, self.ledger()
+        self.learned[key] = real
+        grows = real > self.reserved[key]
+        del self.reserved[key]
+        if grows and ledger.is_gated(key) and ledger.shortage(key, real) is not None:
+            # It is larger than was said, and does not fit.
+            return
+        if key in self.broken:
+            self.retry_at[key] = self.now + RETRY_SECONDS
+            return
+        self.retry_at.pop(key, None)
+        self.here[key] = self.now
+        self.evicted.discard(key)
+
+    def model(self, key: str) -> Model:
+        wish, wanted = self.wishes[key], key in self.wanted
+        mounted = key in (self.mounted or ())
+        known = wish.size if key in self.evicted else wish.declared
+        return Model(
+            groups=wish.groups if wanted else frozenset(),
+            size=self.learned.get(key, known),
+            tree=wish.size if key in self.here else 0,
+            reserved=self.reserved.get(key, 0),
+            resting=key in self.here and key not in self.reserved,
+            priority=wish.priority if wanted else 0,
+            pinned=wanted and key in self.pinned,
+            referenced=mounted or (wanted and key in self.referenced),
+            mounted=mounted,
+            evicted=key in self.evicted,
+            leaving=not wanted and key in self.here and not mounted,
+            last_used=self.here.get(key, 0.0),
+        )
+
+    def ledger(self) -> Ledger:
+        groups = {
+            name: Group(limit, high_percent=90, low_percent=80, evicts=True)
+            for name, limit in self.limits.items()
+        }
+        groups["none"] = Group(50, high_percent=90, low_percent=80, evicts=False)
+        space = Space(CAPACITY, writable=CAPACITY, others=self.others)
+        return Ledger({key: self.model(key) for key in KEYS}, groups, space)
+
+    def view(self) -> View:
+        order = sorted(self.wanted, key=lambda key: (-self.wishes[key].priority, key))
+        return View(
+            now=self.now,
+            grace=0.0,
+            max_downloads=self.places,
+            wanted=tuple(order),
+            ready=frozenset(self.here),
+            published=frozenset(self.here),
+            active=frozenset(self.reserved),
+            retry_at=dict(self.retry_at),
+            evicted=frozenset(self.evicted),
+            ledger=self.ledger(),
+            mounted=self.mounted,
+            making_room=self.plan.making_room,
+            relieving=self.plan.relieving,
+        )
+
+    def act(self) -> None:
+        """Carry out plans until there is nothing to be done at this moment."""
+        for _ in range(MANY):
+            plan = self.plan = make_plan(self.view())
+            if not plan.start and not plan.destroys:
+                return
+            self.carry_out(plan)
+        raise AssertionError("it does not come to rest")
+
+    def carry_out(self, plan: Plan) -> None:
+        for key in plan.start:
+            ledger = self.ledger()
+            if ledger.is_gated(key):
+                assert ledger.shortage(key) is None
+            self.reserved[key] = ledger.model(key).size
+        for key in (*plan.remove, *plan.discard):
+            assert key not in self.wanted
+            assert self.mounted is not None or key not in self.here
+            assert key not in (self.mounted or ()) or key not in self.here
+            self.here.pop(key, None)
+            self.evicted.discard(key)
+        for key in plan.cancel:
+            assert key not in self.wanted
+            del self.reserved[key]
+        if plan.evict:
+            self.evict(plan.evict[0])
+
+    def evict(self, eviction: Eviction) -> None:
+        key = eviction.key
+        model = self.model(key)
+        assert self.mounted is not None
+        assert key not in self.mounted
+        assert key not in self.pinned
+        assert key in self.here
+        assert key not in self.reserved
+        assert model.groups <= {"lru", "other"}
+        if eviction.reason is EvictionReason.MADE_ROOM:
+            newcomer = self.model(eviction.newcomer)
+            assert not model.referenced or (
+                newcomer.referenced and newcomer.priority > model.priority
+            )
+            assert newcomer.referenced or not newcomer.evicted
+        else:
+            assert not model.referenced
+        del self.here[key]
+        self.evicted.add(key)
+        self.evictions += 1
+
+    @rule()
+    def settle(self) -> None:
+        """With all as it is, there is an end to downloads and evictions."""
+        self.run(30)
+        here, evictions = set(self.here), self.evictions
+        self.run(30)
+        # What cannot be had is tried again; it takes nothing from others any more.
+        assert self.evictions == evictions
+        assert self.here.keys() == here
+        self.check_rest()
+
+    def run(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for key in sorted(self.reserved):
+                self.end(key)
+            # Others have their turn before what failed is tried again.
+            self.now += RETRY_SECONDS / 2
+            self.act()
+
+    def check_rest(self) -> None:
+        ledger = self.ledger()
+        for key in self.wanted - self.broken - self.here.keys() - self.reserved.keys():
+            model = ledger.model(key)
+            # What fails again and again may have all places.
+            served = key in self.plan.waiting or self.broken & self.wanted
+            assert model.returns_idly or served or not ledger.is_gated(key)
+        if self.mounted is None:
+            return
+        for account in ledger.accounts():
+            if ledger.taken(account) <= account.high:
+                continue
+            left = ledger.victims(lambda m: not m.referenced and account.group in m.groups)  # noqa: B023
+            if not account.disk:
+                last = max(
+                    (k for k in self.here if account.group in ledger.model(k).groups),
+                    key=lambda k: (self.here[k], k),
+                    default="",
+                )
+                left = [k for k in left if k != last or ledger.model(k).tree > account.limit]
+            assert left == []
+
+    @invariant()
+    def downloads_are_few_and_needed(self) -> None:
+        """Each has a place and nothing is downloaded that is here; starts are checked above."""
+        if not hasattr(self, "reserved"):
+            return
+        assert len(self.reserved) <= self.places
+        assert not self.reserved.keys() & self.here.keys()
+
+
+TestCapacityMachine = CapacityMachine.TestCase
+TestCapacityMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

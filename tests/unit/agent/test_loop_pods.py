@@ -1,0 +1,197 @@
+"""What the loop knows of pods and of evictions, and keeps."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, pod, prepare, told, use
+from tests.unit.agent.world import GRACE
+
+if TYPE_CHECKING:
+    from agent.loop import Loop
+    from tests.unit.agent.world import World
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    prepare(world)
+    return world
+
+
+def test_a_pod_brings_an_evicted_model_back(world: World) -> None:
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    world.web.gate = threading.Event()
+    use(world, "a")
+    world.settle_until(lambda: world.key("a") in world.loop._tasks)
+    world.step()
+    a = entry(world, "a")
+    assert (a["state"], a["reason"]) == ("Downloading", "Referenced")
+    assert "the pod team/server refers to it" in a["message"]
+    world.web.gate.set()
+    world.settle()
+    assert world.states() == {"a": "Downloaded", "b": "Evicted", "c": "Downloaded"}
+    assert len(told(world, "Referenced")) == 1
+    assert not (world.root / ".localmodel" / world.key("a") / "evicted.json").exists()
+
+
+def test_a_service_brings_an_evicted_model_back(world: World) -> None:
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    world.want(*models(world, "a", referenced=True), *models(world, "bc"))
+    world.settle()
+    assert world.states() == {"a": "Downloaded", "b": "Evicted", "c": "Downloaded"}
+    assert "a service refers to it" in told(world, "Referenced")[0]
+
+
+def test_what_is_known_survives_a_restart(world: World) -> None:
+    fill(world, "ab")
+    use(world, "b")
+    world.want(*models(world, "abc"))
+    world.settle()
+    use(world)
+    world.step(1)
+    before = {name: entry(world, name) for name in "abc"}
+    world.restart()
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert {name: entry(world, name) for name in "abc"} == before
+    assert before["b"]["lastUsedTime"] == "2026-08-01T00:16:00Z"
+    assert before["b"]["diskBytes"] == TAKES
+    # The last one to be used is the last to go, although it came before the other.
+    world.loop.observe_pods(())
+    world.want(*models(world, "abc"))
+    limit(world, 1.5)
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert world.states() == {"a": "Evicted", "b": "Downloaded", "c": "Evicted"}
+
+
+def test_nothing_goes_before_the_pods_are_known(world: World) -> None:
+    fill(world, "ab")
+    world.restart()
+    world.want(*models(world, "b"), *models(world, "c"))
+    for _ in range(5):
+        world.step(GRACE)
+    assert world.tree("a")
+    assert world.tree("b")
+    world.loop.observe_pods((pod(world, "a"),))
+    world.step()
+    world.step()
+    assert world.tree("a")
+    # The pod that mounts it holds it, though nobody lists it.
+    assert world.states()["a"] == "Removing"
+    use(world)
+    world.settle()
+    assert world.tree("a") is None
+
+
+def test_a_download_that_does_not_fit_says_so_while_the_pods_are_unknown(world: World) -> None:
+    fill(world, "ab")
+    world.loop.observe_pods(None)
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert entry(world, "c")["reason"] == "PodsUnknown"
+    assert told(world, "CapacityFull") == []
+    assert told(world, "Evicted") == []
+    world.loop.observe_pods(())
+    world.settle()
+    assert world.states()["c"] == "Downloaded"
+
+
+def test_it_is_noted_when_a_model_is_used(world: World) -> None:
+    fill(world, "a")
+    notes = world.root / ".localmodel" / world.key("a") / "usage.json"
+    assert "lastUsedTime" not in entry(world, "a")
+    use(world, "a")
+    world.step(15)
+    first = notes.read_text()
+    assert entry(world, "a")["lastUsedTime"] == "2026-08-01T00:16:00Z"
+    world.step(20)
+    assert notes.read_text() == first
+    assert entry(world, "a")["lastUsedTime"] == "2026-08-01T00:16:00Z"
+    world.step(60)
+    assert notes.read_text() != first
+    assert entry(world, "a")["lastUsedTime"] == "2026-08-01T00:18:00Z"
+    use(world)
+    world.step(50)
+    assert "00:19:06" in notes.read_text()
+
+
+def test_a_note_of_an_eviction_goes_when_the_model_is_no_longer_wanted(world: World) -> None:
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert (world.root / ".localmodel" / world.key("a")).exists()
+    world.want(*models(world, "bc"))
+    world.step()
+    assert world.states().keys() == {"b", "c"}
+    world.step(GRACE)
+    world.settle()
+    assert not (world.root / ".localmodel" / world.key("a")).exists()
+
+
+def test_an_eviction_that_cannot_be_noted_stands(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, "ab")
+    real = world.store.evict
+
+    def evict(key: str, note: Any) -> None:
+        real(key, note)
+        (world.root / ".localmodel" / key / "evicted.json").unlink()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(world.store, "evict", evict)
+    world.want(*models(world, "abc"))
+    world.settle()
+    world.step(60)
+    world.settle()
+    assert world.states() == {"a": "Evicted", "b": "Downloaded", "c": "Downloaded"}
+
+
+def test_an_eviction_that_fails_is_tried_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world, "ab")
+    real = world.store.evict
+
+    def broken(key: str, _note: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", key)
+
+    monkeypatch.setattr(world.store, "evict", broken)
+    # Nobody else may go for it.
+    world.want(world.model("a", model_size=str(TAKES)), *models(world, "bc", retention="Pinned"))
+    world.settle()
+    assert entry(world, "c")["reason"] == "CapacityFull"
+    assert told(world, "Evicted") == []
+    monkeypatch.setattr(world.store, "evict", real)
+    world.step(60)
+    world.settle()
+    assert world.states() == {"a": "Evicted", "b": "Downloaded", "c": "Downloaded"}
+
+
+def test_the_pods_are_watched(world: World) -> None:
+    watched = threading.Event()
+
+    class Pods:
+        def watch(self, observe: Any, stopped: threading.Event) -> None:
+            observe(())
+            watched.set()
+            stopped.wait()
+
+    world.pods = Pods()
+    world.restart()
+    loop: Loop = world.loop
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    assert watched.wait(5)
+    loop.stop()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from agent import logs
+from agent.commands import flag_types, flags
+from agent.commands.flags import parse
+from agent.commands.limits_file import read_limits
+from agent.engine.limits import MAX_CONNECTIONS, Limits
+from agent.main import main
+from agent.store import Store
+from tests.unit.agent.commands import start
+from tests.unit.agent.helpers import local_model, node_object
+from tests.unit.agent.servers import serving
+from tests.unit.agent.test_pull import wait_for
+from tests.unit.agent.test_report import FakeServer, write_kubeconfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TREE = Path(__file__).parent.parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Neither this process's variables reach the command, nor its logging the other tests."""
+    for name in [*os.environ]:
+        if name.startswith("LOCALMODEL_") or name == "KUBERNETES_SERVICE_HOST":
+            monkeypatch.delenv(name)
+    handlers, level = logging.root.handlers, logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers, logging.root.level = handlers, level
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    return write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What is said to arguments that cannot work: one line, and exit code 2."""
+    try:
+        code = main(["run", *map(str, arguments)])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("localmodel-agent")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "--node-name"),
+        (["--node-name", "n"], "--root"),
+        (["--node-name", "Not A Node", "--root", "x"], "is not the name of a node"),
+        (
+            ["--node-name", "n", "--root", "x", "--credentials-namespace", "A.b"],
+            "is not the name of a namespace",
+        ),
+        (["--node-name", "n", "--root", "x", "--grace-seconds", "soon"], "not a number of seconds"),
+        (["--node-name", "n", "--root", "x", "--grace-seconds", "-1"], "not a number of seconds"),
+        (["--node-name", "n", "--root", "x", "--max-downloads", "0"], "whole number above zero"),
+        (["--node-name", "n", "--root", "x", "--disk-size", "much"], "is not a quantity"),
+        (["--node-name", "n", "--root", "x", "--log-format", "xml"], "invalid choice"),
+        (["--node-name", "n", "--root", "x", "--unknown"], "unrecognized arguments"),
+        (["--node-name", "n", "--root", "x", "--bytes-per-second", "fast"], "not a quantity"),
+        (["--node-name", "n", "--root", "x", "--bytes-per-second", "0"], "not above zero"),
+        (["--node-name", "n", "--root", "x", "--connections-per-origin", "65"], "from 1 to 64"),
+        (["--node-name", "n", "--root", "x", "--allow-pvc", "claim"], "CLAIM=DIR"),
+        (["--node-name", "n", "--root", "x", "--once"], "--once needs --models"),
+        (["--node-name", "n", "--root", "x", "--verify"], "--verify needs --models"),
+        (["--models", "f"], "--root"),
+        (["--models", "f", "--root", "x", "--kubeconfig", "k"], "without Kubernetes"),
+        (["--models", "/none", "--root", "x"], "/none cannot be read"),
+        (["--node-name", "n", "--root", "x"], "not in a cluster"),
+        (["--node-name", "n", "--root", "x", "--kubeconfig", "/none"], "cannot use the kubeconfig"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    assert text in refused(capsys, *arguments)
+
+
+def test_environment_serves_for_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kubeconfig: Path
+) -> None:
+    monkeypatch.setenv("LOCALMODEL_NODE_NAME", "node-1")
+    monkeypatch.setenv("LOCALMODEL_ROOT", "/dev/null/root")
+    monkeypatch.setenv("LOCALMODEL_KUBECONFIG", str(kubeconfig))
+    assert "cannot use /dev/null" in refused(capsys)
+    monkeypatch.setenv("LOCALMODEL_GRACE_SECONDS", "never")
+    assert "'never' is not a number of seconds" in refused(capsys)
+
+
+def test_lists_and_switches_of_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALMODEL_MODELS", "models.yaml")
+    monkeypatch.setenv("LOCALMODEL_ROOT", "root")
+    monkeypatch.setenv("LOCALMODEL_ALLOW_PVC", "one=/mnt/one,two=/mnt/two")
+    monkeypatch.setenv("LOCALMODEL_ONCE", "yes")
+    monkeypatch.setenv("LOCALMODEL_BYTES_PER_SECOND", "1Ki")
+    options = parse(["run", "--allow-pvc", "three=/3"])
+    assert dict(options.allow_pvc) == {
+        "one": Path("/mnt/one"),
+        "two": Path("/mnt/two"),
+        "three": Path("/3"),
+    }
+    assert options.once
+    assert not options.verify
+    assert options.bytes_per_second == 1024
+    monkeypatch.setenv("LOCALMODEL_ONCE", "maybe")
+    assert "LOCALMODEL_ONCE: 'maybe' is neither true nor false" in refused(capsys)
+
+
+def test_flags_know_what_their_imports_would_tell() -> None:
+    assert flags.LOG_FORMATS == logs.FORMATS
+    assert flag_types.MAX_CONNECTIONS == MAX_CONNECTIONS
+
+
+def test_wrong_limits_keep_it_from_starting(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kubeconfig: Path
+) -> None:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("bytesPerSecond: soon")
+    arguments = ["--node-name", "n", "--root", tmp_path / "root", "--kubeconfig", kubeconfig]
+    assert "bytesPerSecond" in refused(capsys, *arguments, "--limits-file", limits)
+    assert not (tmp_path / "root").exists()
+
+
+def test_file_of_limits_wins_where_it_says_something(tmp_path: Path) -> None:
+    path = tmp_path / "limits.yaml"
+    flag = Limits(connections_per_origin=8, bytes_per_second=1000)
+    assert read_limits(path, flag) == flag
+    path.write_text("connectionsPerOrigin: 32")
+    assert read_limits(path, flag) == Limits(32, 1000)
+    path.write_text("bytesPerSecond: 1Mi")
+    assert read_limits(path, flag) == Limits(8, 1 << 20)
+
+
+def test_help_starts_fast() -> None:
+    """By what is not imported: times depend on the machine."""
+    code = (
+        "import sys\n"
+        "from agent.main import main\n"
+        "try:\n"
+        "    main(['pull', '--help'])\n"
+        "finally:\n"
+        "    heavy = {'kubernetes', 'pydantic', 'requests', 'boto3', 'structlog', 'rich'}\n"
+        "    print(heavy & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "set()\n"
+
+
+@pytest.mark.parametrize("module", ["agent.commands.pull", "agent.commands.standalone"])
+def test_kubernetes_is_for_clusters_only(module: str) -> None:
+    code = f"import sys, {module}; print('kubernetes' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_second_agent_on_a_root_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kubeconfig: Path
+) -> None:
+    store = Store(tmp_path / "root")
+    store.open()
+    line = refused(
+        capsys, "--node-name", "n", "--root", tmp_path / "root", "--kubeconfig", kubeconfig
+    )
+    store.close()
+    assert "another agent already works on" in line
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with serving(FakeServer()) as server:
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+        arguments = ["--node-name", "n", "--root", str(tmp_path / "root")]
+        arguments += ["--kubeconfig", str(kubeconfig)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "agent.main", "run", *arguments],
+            cwd=TREE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            yield process
+            process.kill()
+
+
+def test_sigterm_ends_it_well_and_quickly(agent: subprocess.Popen[str]) -> None:
+    assert agent.stderr is not None
+    started = json.loads(agent.stderr.readline())
+    assert started["message"] == "Agent started"
+    assert started["node"] == "n"
+    assert started["level"] == "info"
+    agent.send_signal(signal.SIGTERM)
+    before = time.monotonic()
+    assert agent.wait(10) == 0
+    assert time.monotonic() - before < 3
+
+
+def test_agent_reads_named_credentials_and_follows_its_limits(tmp_path: Path) -> None:
+    fake = FakeServer()
+    fake.node = node_object(
+        local_model("m", "s3://bucket/model", service_account_name="reader"),
+        metadata={"name": "n", "uid": "u", "generation": 1, "resourceVersion": "10"},
+    )
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("bytesPerSecond: 1Mi")
+    with serving(fake) as server:
+        arguments = ["--node-name", "n", "--root", str(tmp_path / "root")]
+        arguments += ["--kubeconfig", str(write_kubeconfig(tmp_path / "kubeconfig", server.url))]
+        arguments += ["--credentials-namespace", "secrets", "--limits-file", str(limits)]
+        with start("run", *arguments) as process:
+            asked = "/api/v1/namespaces/secrets/serviceaccounts/reader"
+            wait_for(lambda: asked in [path for _, path, _ in server.seen])
+            limits.write_text("connectionsPerOrigin: 3")
+            assert process.stderr is not None
+            logged = (json.loads(line) for line in process.stderr)
+            set_ = [next(e for e in logged if e["message"] == "Limits are set") for _ in range(2)]
+            process.kill()
+    assert [entry["bytesPerSecond"] for entry in set_] == [1 << 20, None]
+    assert [entry["connectionsPerOrigin"] for entry in set_] == [64, 3]

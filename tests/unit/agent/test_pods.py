@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.manifest import CacheName
+from agent.pods import PodMounts, parse_pod, users
+
+KEY = "0123456789abcdef"
+OTHER = "fedcba9876543210"
+LLAMA = {"name": "m", "persistentVolumeClaim": {"claimName": "llama-gpus"}}
+
+
+def pod(
+    *mounts: dict[str, Any],
+    volumes: tuple[dict[str, Any], ...] = (LLAMA,),
+    containers: str = "containers",
+    phase: str = "Running",
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {"volumes": list(volumes), "containers": [{"name": "c"}]}
+    spec[containers] = [{"name": "c", "volumeMounts": list(mounts)}]
+    return {
+        "metadata": {"name": "server", "namespace": "team-a", "uid": "u"},
+        "spec": spec,
+        "status": {"phase": phase},
+    }
+
+
+def sub(path: str, field: str = "subPath") -> dict[str, Any]:
+    return {"name": "m", "mountPath": "/m", field: path}
+
+
+WHOLE = {"name": "m", "mountPath": "/m"}
+
+
+@pytest.mark.parametrize(
+    ("found", "claims", "keys"),
+    [
+        (pod(WHOLE), {"llama-gpus"}, set()),
+        # A claim that no container mounts yet, as one of an ephemeral container to come.
+        (pod(), {"llama-gpus"}, set()),
+        (pod(sub(f"models/{KEY}")), set(), {KEY}),
+        (pod(sub(f"models/{KEY}/")), set(), {KEY}),
+        (pod(sub(f"./models//{KEY}/onnx/fp16")), set(), {KEY}),
+        (pod(sub(f"models/{KEY}", "subPathExpr")), set(), {KEY}),
+        (pod(sub("models/$(MODEL)", "subPathExpr")), {"llama-gpus"}, set()),
+        (pod(sub(f"models/{KEY}"), sub(f"models/{OTHER}")), set(), {KEY, OTHER}),
+        (pod(sub(f"models/{KEY}"), WHOLE), {"llama-gpus"}, {KEY}),
+        (pod(sub("models")), {"llama-gpus"}, set()),
+        (pod(sub(f"models/{KEY}0")), {"llama-gpus"}, set()),
+        (pod(sub(f"models/{KEY.upper()}")), {"llama-gpus"}, set()),
+        (pod(sub(f"data/models/{KEY}")), {"llama-gpus"}, set()),
+        (pod(sub(f"models/{KEY}"), containers="initContainers"), set(), {KEY}),
+        (pod(sub(f"models/{KEY}"), containers="ephemeralContainers"), set(), {KEY}),
+        (pod(WHOLE, phase="Pending"), {"llama-gpus"}, set()),
+        (pod(WHOLE, phase="Unknown"), {"llama-gpus"}, set()),
+    ],
+)
+def test_what_a_pod_mounts(found: dict[str, Any], claims: set[str], keys: set[str]) -> None:
+    expected = PodMounts("team-a", "server", frozenset(claims), frozenset(keys))
+    assert parse_pod(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "mounts", "keys"),
+    [
+        (f"/var/lib/localmodel/models/{KEY}", (), {KEY}),
+        (f"/var/lib/localmodel/models/{KEY}/", (WHOLE,), {KEY}),
+        (f"/var/lib/localmodel/models/{KEY}/onnx", (WHOLE,), {KEY}),
+        ("/var/lib/localmodel", (sub(f"models/{KEY}"), sub(f"models/{OTHER}")), {KEY, OTHER}),
+        ("/var/lib/localmodel/models", (sub(KEY),), {KEY}),
+    ],
+)
+def test_what_a_host_path_leads_to(
+    path: str, mounts: tuple[dict[str, Any], ...], keys: set[str]
+) -> None:
+    found = parse_pod(pod(*mounts, volumes=({"name": "m", "hostPath": {"path": path}},)))
+    assert found == PodMounts("team-a", "server", frozenset(), frozenset(keys))
+
+
+EPHEMERAL = {"name": "m", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(WHOLE, phase="Succeeded"),
+        pod(sub(f"models/{KEY}"), phase="Failed"),
+        pod(WHOLE, volumes=(EPHEMERAL,)),
+        pod(WHOLE, volumes=({"name": "m", "emptyDir": {}},)),
+        # As the agent's own pod: it mounts the root of all models.
+        pod(WHOLE, volumes=({"name": "m", "hostPath": {"path": "/var/lib/localmodel"}},)),
+        {"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [{"name": "c"}]}},
+    ],
+)
+def test_pods_that_mount_no_model(found: dict[str, Any]) -> None:
+    assert parse_pod(found) is None
+
+
+def mounts(namespace: str = "team-a", *, claim: str = "", key: str = "") -> PodMounts:
+    return PodMounts(namespace, "server", frozenset({claim} - {""}), frozenset({key} - {""}))
+
+
+def cache(namespace: str = "", group: str = "gpus") -> CacheName:
+    return CacheName(name="llama", namespace=namespace, node_group=group)
+
+
+@pytest.mark.parametrize(
+    ("found", "caches", "used"),
+    [
+        (mounts(claim="llama-gpus"), [cache()], {KEY}),
+        (mounts("team-b", claim="llama-gpus"), [cache()], {KEY}),
+        (mounts(claim="llama-gpus"), [cache("team-a")], {KEY}),
+        (mounts("team-b", claim="llama-gpus"), [cache("team-a")], set()),
+        (mounts(claim="llama-cpus"), [cache()], set()),
+        (mounts(claim="llama-cpus"), [cache(), cache(group="cpus")], {KEY}),
+        (mounts(claim="llama"), [cache()], set()),
+        (mounts(claim="llama-gpus"), [], set()),
+        # As KServe's agent leaves a node.
+        (mounts(claim="llama-any"), [cache(group="")], {KEY}),
+        (mounts(claim="other-any"), [cache(group="")], set()),
+        (mounts(key=KEY), [], {KEY}),
+        # A model whose claim it has, and another one by its sub-path.
+        (mounts(claim="llama-gpus", key=OTHER), [cache()], {KEY, OTHER}),
+        (mounts(key=OTHER), [cache()], {OTHER}),
+    ],
+)
+def test_which_keys_a_pod_uses(found: PodMounts, caches: list[CacheName], used: set[str]) -> None:
+    assert users([found], {KEY: iter(caches)}) == dict.fromkeys(used, (found,))
+
+
+def test_a_sub_path_of_another_model_is_no_use_of_the_claims_own() -> None:
+    found = parse_pod(pod(sub(f"models/{OTHER}")))
+    assert found is not None
+    assert users([found], {KEY: [cache()]}) == {OTHER: (found,)}
+
+
+def test_all_pods_of_a_key_are_told() -> None:
+    first, second = mounts(claim="llama-gpus"), mounts("team-b", key=KEY)
+    unused = {OTHER: [CacheName(name="qwen", node_group="gpus")]}
+    assert users([first, second], {KEY: [cache()], **unused}) == {KEY: (first, second)}

@@ -1,0 +1,256 @@
+"""The report against a server that speaks the part of the Kubernetes API that it uses."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from agent import kube_watch
+from agent.node_api import ApiUnavailableError
+from agent.report import ConfigError, NodeReport, connect
+from tests.unit.agent.helpers import node_object
+from tests.unit.agent.servers import Handler, Server, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PATH = "/apis/serving.kserve.io/v1alpha1/localmodelnodes"
+
+
+class FakeServer:
+    """One LocalModelNode. Each watch sends the events of one list, and ends."""
+
+    def __init__(self) -> None:
+        self.node: dict[str, Any] | None = None
+        self.version = 10
+        self.refuse: int | None = None
+        self.watches: queue.SimpleQueue[list[dict[str, Any]] | int] = queue.SimpleQueue()
+        self.queries: list[dict[str, str]] = []
+        self.patches: list[tuple[dict[str, str], str, dict[str, Any]]] = []
+        self.patch_status = 200
+
+    def __call__(self, handler: Handler, path: str) -> None:
+        query = {k: v[0] for k, v in parse_qs(urlsplit(handler.path).query).items()}
+        self.queries.append(query)
+        if self.refuse is not None:
+            self.send(handler, self.refuse, {"kind": "Status", "message": "no"})
+        elif path == PATH and query.get("watch"):
+            self.watch(handler)
+        elif path == PATH:
+            items = [self.node] if self.node else []
+            self.send(
+                handler,
+                200,
+                {"metadata": {"resourceVersion": str(self.version)}, "items": items},
+            )
+        elif handler.command == "PATCH":
+            body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+            self.patches.append((query, handler.headers["Content-Type"], body))
+            self.send(handler, self.patch_status, {**body, "stored": True})
+        elif self.node is None:
+            self.send(handler, 404, {"kind": "Status", "reason": "NotFound"})
+        else:
+            self.send(handler, 200, self.node)
+
+    def watch(self, handler: Handler) -> None:
+        events = self.watches.get(timeout=10)
+        if isinstance(events, int):
+            return self.send(handler, events, {"kind": "Status"})
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for event in events:
+            handler.wfile.write(json.dumps(event).encode() + b"\n")
+        handler.close_connection = True
+        return None
+
+    def send(self, handler: Handler, status: int, body: dict[str, Any]) -> None:
+        handler.reply(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+def event(kind: str, version: int, **fields: Any) -> dict[str, Any]:
+    found = node_object(**fields)
+    found["metadata"]["resourceVersion"] = str(version)
+    return {"type": kind, "object": found}
+
+
+def write_kubeconfig(path: Path, url: str) -> Path:
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": url}}],
+                "users": [{"name": "u", "user": {"token": "t0ken"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    # What is meant for the models' sources must not get between agent and API server.
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/does/not/exist")
+    monkeypatch.setattr(kube_watch, "MAX_RETRY_SECONDS", 0.01)
+    return FakeServer()
+
+
+@pytest.fixture
+def server(fake: FakeServer) -> Iterator[Server]:
+    with serving(fake) as server:
+        yield server
+
+
+@pytest.fixture
+def node(server: Server, tmp_path: Path) -> NodeReport:
+    return NodeReport("node-1", connect(write_kubeconfig(tmp_path / "config", server.url)))
+
+
+def test_read(fake: FakeServer, node: NodeReport, server: Server) -> None:
+    assert node.read() is None
+    fake.node = node_object()
+    assert node.read() == fake.node
+    assert server.seen[-1][1] == f"{PATH}/node-1"
+    assert server.seen[-1][2]["authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_refusal_is_not_absence(fake: FakeServer, node: NodeReport, status: int) -> None:
+    fake.refuse = status
+    with pytest.raises(ApiUnavailableError, match=str(status)):
+        node.read()
+    with pytest.raises(ApiUnavailableError, match=str(status)):
+        node.write_status("12", {})
+
+
+def test_unreachable_server_is_not_absence(tmp_path: Path) -> None:
+    node = NodeReport("n", connect(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1")))
+    with pytest.raises(ApiUnavailableError, match="connection refused"):
+        node.read()
+    with pytest.raises(ApiUnavailableError, match="connection refused"):
+        node.write_status("12", {})
+
+
+def test_status_is_applied_to_one_version(
+    fake: FakeServer, node: NodeReport, server: Server
+) -> None:
+    stored = node.write_status("12", {"observedGeneration": 3})
+    assert stored is not None
+    assert stored["stored"] is True
+    ((query, content_type, body),) = fake.patches
+    assert query == {"fieldManager": "localmodel-agent", "force": "true"}
+    assert content_type == "application/apply-patch+yaml"
+    assert body["metadata"] == {"name": "node-1", "resourceVersion": "12"}
+    assert body["status"] == {"observedGeneration": 3}
+    assert server.seen[-1][1] == f"{PATH}/node-1/status"
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_status_of_an_object_that_changed_or_is_gone(
+    fake: FakeServer, node: NodeReport, status: int
+) -> None:
+    fake.patch_status = status
+    assert node.write_status("12", {}) is None
+
+
+class Watching:
+    """A watch in a thread, and what it told."""
+
+    def __init__(self, node: NodeReport) -> None:
+        self.told: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(
+            target=node.watch, args=(self.told.put, self.stopped), daemon=True
+        )
+        self.thread.start()
+
+    def generation(self) -> int | None:
+        found = self.told.get(timeout=10)
+        return None if found is None else int(found["metadata"]["generation"])
+
+
+@pytest.fixture
+def watching(node: NodeReport, fake: FakeServer) -> Iterator[Watching]:
+    watching = Watching(node)
+    yield watching
+    watching.stopped.set()
+    fake.watches.put([])
+    fake.watches.put([])
+    watching.thread.join(10)
+    assert not watching.thread.is_alive()
+
+
+def test_watch_lists_follows_and_resumes(fake: FakeServer, watching: Watching) -> None:
+    assert watching.generation() is None
+    fake.watches.put([event("ADDED", 11, generation=1), event("MODIFIED", 12, generation=2)])
+    assert [watching.generation(), watching.generation()] == [1, 2]
+    fake.watches.put([event("BOOKMARK", 15), event("DELETED", 20)])
+    assert watching.generation() is None
+    fake.watches.put([event("ADDED", 21, generation=3)])
+    assert watching.generation() == 3
+    watches = [query for query in fake.queries if query.get("watch")]
+    assert [query["resourceVersion"] for query in watches[:3]] == ["10", "12", "20"]
+    assert {query["fieldSelector"] for query in fake.queries} == {"metadata.name=node-1"}
+    assert watches[0]["allowWatchBookmarks"] == "true"
+
+
+def test_watch_lists_anew_when_its_version_is_too_old(fake: FakeServer, watching: Watching) -> None:
+    assert watching.generation() is None
+    fake.node, fake.version = node_object(generation=7), 90
+    gone = {"code": 410, "reason": "Expired", "message": "too old"}
+    fake.watches.put([{"type": "ERROR", "object": gone}])
+    assert watching.generation() == 7
+    fake.watches.put(410)
+    assert watching.generation() == 7
+
+
+def test_kind_that_is_not_there_is_absence_and_other_refusals_are_not(
+    fake: FakeServer, watching: Watching
+) -> None:
+    assert watching.generation() is None
+    fake.node = node_object(generation=1)
+    fake.refuse = 503
+    fake.watches.put(503)
+    threading.Event().wait(0.1)
+    assert watching.told.empty()
+    fake.refuse = 404
+    assert watching.generation() is None
+    fake.refuse = None
+    while (generation := watching.generation()) is None:
+        pass
+    assert generation == 1
+
+
+def test_watch_survives_answers_that_make_no_sense(fake: FakeServer, watching: Watching) -> None:
+    assert watching.generation() is None
+    fake.watches.put([{"type": "ADDED", "object": {"metadata": {}}}])
+    assert watching.generation() is None
+
+
+def test_kubeconfig_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot use the kubeconfig"):
+        connect(tmp_path / "missing")
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(ConfigError, match="cannot use the kubeconfig"):
+        connect(tmp_path / "empty")
+    (tmp_path / "broken").write_text(": [")
+    with pytest.raises(ConfigError, match="cannot use the kubeconfig"):
+        connect(tmp_path / "broken")
+
+
+def test_without_kubeconfig_it_must_be_in_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match="not in a cluster"):
+        connect(None)

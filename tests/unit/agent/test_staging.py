@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.engine.ranges import BLOCK_BYTES
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.staging import ALLOCATE_BYTES, Staging
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URI = "s3://bucket/model"
+SIZE = 40 * BLOCK_BYTES
+A = RemoteFile("a", "a", SIZE, "v1")
+B = RemoteFile("deep/b", "deep/b", SIZE, "v1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "key"
+
+
+@pytest.fixture(autouse=True)
+def boot(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found = ["boot-1"]
+    monkeypatch.setattr("agent.staging._boot_id", lambda: found[0])
+    return found
+
+
+def begin(folder: Path, *files: RemoteFile, uri: str = URI) -> tuple[Staging, tuple[str, ...]]:
+    """Staging as a new process finds it."""
+    staging = Staging(folder)
+    return staging, staging.begin(uri, "c1", files)
+
+
+def write(staging: Staging, path: str, blocks: int) -> None:
+    file = staging.staged[path]
+    file.open()
+    for n in range(blocks):
+        file.write(bytes([n + 1]) * BLOCK_BYTES, n * BLOCK_BYTES)
+        file.mark(n * BLOCK_BYTES, (n + 1) * BLOCK_BYTES)
+
+
+def here(staging: Staging) -> dict[str, int]:
+    return {path: file.blocks.done // BLOCK_BYTES for path, file in staging.staged.items()}
+
+
+def test_goes_on_where_it_stopped(folder: Path) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "a", 3)
+    write(first, "deep/b", 5)
+    # No close: the process was killed.
+    second, changed = begin(folder, A, B)
+    assert (here(second), changed) == ({"a": 3, "deep/b": 5}, ())
+    assert second.version(URI) == "c1"
+    assert second.path("a").stat().st_size == SIZE
+    assert second.path("a").read_bytes()[: 3 * BLOCK_BYTES] == b"".join(
+        bytes([n + 1]) * BLOCK_BYTES for n in range(3)
+    )
+    first.close()
+    second.close()
+
+
+def test_partial_block_is_not_believed(folder: Path) -> None:
+    first, _ = begin(folder, A)
+    first.staged["a"].open()
+    first.staged["a"].mark(0, BLOCK_BYTES - 1)
+    second, _ = begin(folder, A)
+    assert here(second) == {"a": 0}
+    first.close()
+    second.close()
+
+
+def test_after_a_loss_of_power_only_what_was_synced_counts(folder: Path, boot: list[str]) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "a", 3)
+    first.staged["a"].checkpoint()
+    write(first, "a", 7)
+    write(first, "deep/b", 5)
+    first.close()
+    boot[0] = "boot-2"
+    second, changed = begin(folder, A, B)
+    assert (here(second), changed) == ({"a": 3, "deep/b": 0}, ())
+    second.close()
+
+
+def test_sealed_file_is_durable(folder: Path, boot: list[str]) -> None:
+    first, _ = begin(folder, A)
+    write(first, "a", 40)
+    first.staged["a"].seal(SIZE, sync=True)
+    first.close()
+    boot[0] = "boot-2"
+    second, _ = begin(folder, A)
+    assert second.staged["a"].blocks.complete
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RemoteFile("a", "a", SIZE, "v2"),
+        RemoteFile("a", "a", SIZE + 1, "v1"),
+        RemoteFile("a", "a", SIZE, "v1", Checksum(ChecksumAlgorithm.MD5, "00")),
+        RemoteFile("a", "a", SIZE, None),
+        RemoteFile("a", "a", SIZE, "v1", ranges=False),
+    ],
+    ids=["version", "size", "checksum", "unpinned", "no-ranges"],
+)
+def test_only_the_file_that_changed_starts_over(folder: Path, other: RemoteFile) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "a", 3)
+    write(first, "deep/b", 5)
+    first.close()
+    second, changed = begin(folder, B, other)
+    assert (here(second), changed) == ({"a": 0, "deep/b": 5}, ("a",))
+    second.close()
+    third, changed = begin(folder, other, B)
+    assert (here(third), changed) == ({"a": 0, "deep/b": 5}, ())
+    third.close()
+
+
+def test_file_that_the_source_has_no_more_goes(folder: Path) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "deep/b", 5)
+    write(first, "a", 2)
+    first.close()
+    second, _ = begin(folder, A)
+    assert {path.name for path in (folder / "files").rglob("*")} == {"a"}
+    assert here(second) == {"a": 2}
+    second.close()
+
+
+@pytest.mark.parametrize("damage", ["journal", "progress", "file", "short"])
+def test_what_is_damaged_is_not_believed(folder: Path, damage: str) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "a", 3)
+    first.close()
+    if damage == "journal":
+        (folder / "journal.json").write_text("{")
+    elif damage == "progress":
+        (folder / "progress-1").write_bytes(b"\1\1")
+    elif damage == "file":
+        (folder / "files" / "a").unlink()
+    else:
+        with (folder / "files" / "a").open("r+b") as file:
+            file.truncate(ALLOCATE_BYTES)
+    second, _ = begin(folder, A, B)
+    assert here(second) == {"a": 0, "deep/b": 0}
+    second.close()
+
+
+def test_another_model_starts_over(folder: Path) -> None:
+    first, _ = begin(folder, A)
+    write(first, "a", 3)
+    first.close()
+    second, _ = begin(folder, A, uri="s3://bucket/other")
+    assert here(second) == {"a": 0}
+    second.close()
+
+
+def test_what_is_laid_out_already_needs_no_more_space(folder: Path) -> None:
+    first, _ = begin(folder, A)
+    write(first, "a", 3)
+    first.close()
+    second, _ = begin(folder, A)
+    assert second.allocated() >= SIZE - 3 * BLOCK_BYTES
+    second.close()

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.capacity import EvictionReason
+from agent.failures import DownloadError, FailureKind
+from agent.manifest import CacheName
+from agent.notes import Evicted
+from agent.status import (
+    Copy,
+    Facts,
+    Failure,
+    Transfer,
+    Waiting,
+    build_status,
+    without_progress,
+)
+from crds.base import Condition
+from tests.unit.agent.helpers import local_model, manifest_of
+
+if TYPE_CHECKING:
+    from crds.node import LocalModelNodeStatus
+
+NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+URI = "s3://bucket/model"
+MODEL = local_model("llama", URI)
+WHOLE = manifest_of(URI, {"w": b"12345"})
+OTHER_HASH = "sha256:" + "0" * 64
+FAILED = Failure(DownloadError(FailureKind.NOT_FOUND, "it is not there"), 3, LATER)
+EVICTED = Evicted(time=NOW, size=4096, reason=EvictionReason.MADE_ROOM, message="for another")
+WAITING = Waiting("CapacityFull", "too full")
+FACTS = Facts(
+    generation=7,
+    wanted=(MODEL,),
+    copies={},
+    leftover={},
+    foreign=(),
+    capacity=100 << 30,
+    used=40 << 30,
+    available=(60 << 30) + 12345,
+)
+
+
+def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
+    return build_status(replace(FACTS, copies={MODEL.key: copy}, **changes), (), NOW)
+
+
+@pytest.mark.parametrize(
+    ("copy", "entry", "kserve", "reason", "message"),
+    [
+        pytest.param(
+            Copy(),
+            {"state": "Pending", "cached": False},
+            "ModelDownloadPending",
+            "Pending",
+            "0 of 1 model cached, 1 pending",
+            id="pending",
+        ),
+        pytest.param(
+            Copy(transfer=Transfer()),
+            {"state": "Downloading", "cached": False, "downloadedBytes": 0},
+            "ModelDownloading",
+            "Downloading",
+            "0 of 1 model cached, 1 downloading",
+            id="listing",
+        ),
+        pytest.param(
+            Copy(transfer=Transfer(3, 5, 2, listed=True)),
+            {
+                "state": "Downloading",
+                "cached": False,
+                "size": 5,
+                "downloadedBytes": 3,
+                "bytesPerSecond": 2,
+            },
+            "ModelDownloading",
+            "Downloading",
+            "0 of 1 model cached, 1 downloading",
+            id="downloading",
+        ),
+        pytest.param(
+            Copy(manifest=WHOLE),
+            {"state": "Downloaded", "cached": True, "size": 5, "hash": WHOLE.hash},
+            "ModelDownloaded",
+            "AllCached",
+            "1 of 1 model cached",
+            id="cached",
+        ),
+        pytest.param(
+            Copy(failure=FAILED),
+            {
+                "state": "Failed",
+                "cached": False,
+                "attempts": 3,
+                "reason": "NotFound",
+                "message": "it is not there",
+                "nextRetryTime": "2026-08-01T12:05:00Z",
+            },
+            "ModelDownloadError",
+            "NotFound",
+            "0 of 1 model cached, 1 failed (llama: NotFound)",
+            id="failed",
+        ),
+        pytest.param(
+            Copy(failure=FAILED, transfer=Transfer(1, 5, listed=True)),
+            {
+                "state": "Downloading",
+                "cached": False,
+                "attempts": 3,
+                "size": 5,
+                "downloadedBytes": 1,
+            },
+            "ModelDownloading",
+            "Downloading",
+            "0 of 1 model cached, 1 downloading",
+            id="retry-that-was-answered",
+        ),
+        pytest.param(
+            Copy(problem="w is gone"),
+            {
+                "state": "Pending",
+                "cached": False,
+                "reason": "Corrupt",
+                "message": "the copy on the disk is damaged (w is gone); "
+                "its bad files are fetched again",
+            },
+            "ModelDownloadPending",
+            "Pending",
+            "0 of 1 model cached, 1 pending",
+            id="damaged",
+        ),
+        pytest.param(
+            Copy(evicted=EVICTED, last_used=NOW + timedelta(seconds=59)),
+            {
+                "state": "Evicted",
+                "cached": False,
+                "lastUsedTime": "2026-08-01T12:00:00Z",
+                "reason": "MadeRoom",
+                "message": "for another",
+            },
+            "ModelDownloadPending",
+            "AllCached",
+            "0 of 1 model cached, 1 evicted",
+            id="evicted",
+        ),
+        pytest.param(
+            Copy(evicted=EVICTED, failure=FAILED),
+            {"state": "Evicted", "cached": False, "reason": "MadeRoom", "message": "for another"},
+            "ModelDownloadPending",
+            "AllCached",
+            "0 of 1 model cached, 1 evicted",
+            id="evicted-and-not-tried-again",
+        ),
+        pytest.param(
+            Copy(evicted=EVICTED, referrer="a service", transfer=Transfer(3, 5, listed=True)),
+            {
+                "state": "Downloading",
+                "cached": False,
+                "size": 5,
+                "downloadedBytes": 3,
+                "reason": "Referenced",
+                "message": "it was evicted, and comes back: a service refers to it",
+            },
+            "ModelDownloading",
+            "Downloading",
+            "0 of 1 model cached, 1 downloading",
+            id="comes-back",
+        ),
+        pytest.param(
+            Copy(evicted=EVICTED, referrer="a service"),
+            {
+                "state": "Pending",
+                "cached": False,
+                "reason": "Referenced",
+                "message": "it was evicted, and comes back: a service refers to it",
+            },
+            "ModelDownloadPending",
+            "Pending",
+            "0 of 1 model cached, 1 pending",
+            id="is-to-come-back",
+        ),
+        pytest.param(
+            Copy(evicted=EVICTED, referrer="a service", waiting=WAITING, failure=FAILED),
+            {"state": "Pending", "cached": False, "reason": "CapacityFull", "message": "too full"},
+            "ModelDownloadPending",
+            "CapacityFull",
+            "0 of 1 model cached, 1 pending",
+            id="waits-for-room",
+        ),
+        pytest.param(
+            Copy(manifest=WHOLE, disk_bytes=4096),
+            {
+                "state": "Downloaded",
+                "cached": True,
+                "size": 5,
+                "diskBytes": 4096,
+                "hash": WHOLE.hash,
+            },
+            "ModelDownloaded",
+            "AllCached",
+            "1 of 1 model cached",
+            id="what-it-takes",
+        ),
+    ],
+)
+def test_one_wanted_model(
+    copy: Copy, entry: dict[str, object], kserve: str, reason: str, message: str
+) -> None:
+    status = status_of(copy).to_json()
+    expected = {"key": MODEL.key, "name": "llama", "namespace": ""} | entry
+    assert status["models"] == [expected]
+    assert status["modelStatus"] == {"llama": kserve}
+    (ready,) = status["conditions"]
+    assert (ready["type"], ready["reason"], ready["message"]) == ("Ready", reason, message)
+    as_it_should_be = entry["cached"] or entry["state"] == "Evicted"
+    assert ready["status"] == ("True" if as_it_should_be else "False")
+
+
+def test_retry_is_no_news_before_it_was_answered() -> None:
+    assert status_of(Copy(failure=FAILED)) == status_of(Copy(failure=FAILED, transfer=Transfer()))
+
+
+def test_names_generation_and_disk() -> None:
+    team = local_model("llama", URI, namespace="team")
+    status = status_of(Copy(manifest=WHOLE), wanted=(MODEL, team)).to_json()
+    assert status["observedGeneration"] == 7
+    assert status["modelStatus"].keys() == {"llama", "team/llama"}
+    assert status["disk"] == {"capacity": "100Gi", "used": "40Gi", "available": "60Gi"}
+    assert [c["message"] for c in status["conditions"]] == ["2 of 2 models cached"]
+
+
+def test_message_counts_and_names_the_first_failure() -> None:
+    models = [local_model(name, f"s3://b/{name}") for name in "abcd"]
+    copies = {
+        models[0].key: Copy(manifest=manifest_of("s3://b/a", {"w": b"1"})),
+        models[1].key: Copy(transfer=Transfer()),
+        models[2].key: Copy(failure=FAILED),
+    }
+    status = build_status(replace(FACTS, wanted=models, copies=copies), (), NOW)
+    (ready,) = status.conditions
+    assert ready.message == "1 of 4 models cached, 1 downloading, 1 failed, 1 pending (c: NotFound)"
+    assert ready.reason == "NotFound"
+
+
+def test_nothing_wanted_is_ready() -> None:
+    (ready,) = status_of(Copy(), wanted=()).conditions
+    assert (ready.status, ready.reason) == ("True", "NothingWanted")
+
+
+def test_refused_entry_fails_though_the_files_are_there() -> None:
+    uri = "file:///srv/model"
+    allowed, refused = local_model("m", uri), local_model("m", uri, namespace="team")
+    copies = {refused.key: Copy(manifest=manifest_of(uri, {"w": b"12345"}))}
+    facts = replace(FACTS, wanted=(allowed, refused), copies=copies)
+    status = build_status(facts, (), NOW).to_json()
+    assert [model["cached"] for model in status["models"]] == [True, False]
+    assert status["models"][1]["reason"] == "Denied"
+    assert "use a LocalModelCache" in status["models"][1]["message"]
+
+
+def test_copy_with_another_hash_does_not_serve() -> None:
+    picky = local_model("picky", URI, hash=OTHER_HASH)
+    status = status_of(Copy(manifest=WHOLE), wanted=(MODEL, picky)).to_json()
+    assert [model["state"] for model in status["models"]] == ["Downloaded", "Failed"]
+    assert WHOLE.hash in status["models"][1]["message"]
+    assert OTHER_HASH in status["models"][1]["message"]
+
+
+def test_leftovers_are_told_until_they_are_gone() -> None:
+    status = status_of(
+        Copy(manifest=WHOLE),
+        wanted=(),
+        leftover={MODEL.key: (CacheName(name="llama"), CacheName(name="x", namespace="team"))},
+    ).to_json()
+    assert [(m["namespace"], m["name"], m["state"], m["cached"]) for m in status["models"]] == [
+        ("", "llama", "Removing", True),
+        ("team", "x", "Removing", True),
+    ]
+    assert status["modelStatus"] == {}
+
+
+def test_foreign_directories_are_told_only_when_there_are_some() -> None:
+    names = tuple(f"dir-{n:02}" for n in range(12))
+    _, foreign = status_of(Copy(), foreign=names).conditions
+    assert (foreign.type, foreign.status) == ("ForeignDirectories", "True")
+    assert "12 entries" in foreign.message
+    assert "dir-09, …" in foreign.message
+    assert "dir-10" not in foreign.message
+
+
+@pytest.mark.parametrize(("before", "at"), [("False", NOW), ("True", LATER)])
+def test_transition_time_stays_until_the_condition_flips(before: str, at: datetime) -> None:
+    old = Condition.model_validate(
+        {
+            "type": "Ready",
+            "status": before,
+            "lastTransitionTime": NOW,
+            "reason": "Old",
+            "message": "old",
+        }
+    )
+    status = build_status(FACTS, (old,), LATER)
+    (ready,) = status.conditions
+    assert (ready.status, ready.last_transition_time) == ("False", at)
+
+
+def test_messages_fit_the_schema() -> None:
+    long = Failure(DownloadError(FailureKind.INTERNAL, "x" * 5000), 1, LATER)
+    (model,) = status_of(Copy(failure=long)).models
+    assert len(model.message or "") == 1024
+
+
+def test_progress_is_no_news_and_states_are() -> None:
+    base = status_of(Copy(transfer=Transfer(1, 5, 1, listed=True)))
+    progress = status_of(
+        Copy(transfer=Transfer(4, 5, 9, listed=True), disk_bytes=8192, last_used=NOW),
+        used=41 << 30,
+    )
+    state = status_of(Copy(manifest=WHOLE))
+    assert base != progress
+    assert without_progress(base) == without_progress(progress)
+    assert without_progress(base) != without_progress(state)

@@ -1,0 +1,272 @@
+"""The process dies, or the disk fails, at each call that changes the file system."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.capacity import EvictionReason
+from agent.files import write_atomically
+from agent.notes import Evicted, Usage
+from agent.on_disk import Found, OnDisk
+from agent.store import Store
+from crds.keys import model_key
+from tests.faults.calls import Crash, faults
+from tests.unit.agent.helpers import publish, stage, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+URI = "s3://bucket/model"
+KEY = model_key(URI)
+OLD = {"old.bin": b"old", "same": b"1"}
+NEW = {"config.json": b"{}", "deep/w.bin": b"weights", "empty": b""}
+MANY = 400
+TIME = datetime(2026, 8, 1, tzinfo=UTC)
+NOTE = Evicted(time=TIME, size=4096, reason=EvictionReason.MADE_ROOM, message="for another")
+
+
+def opened(root: Path) -> Store:
+    store = Store(root)
+    store.open()
+    return store
+
+
+def with_foreign(store: Store) -> None:
+    theirs = store.root / "models" / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_text("x")
+
+
+def publish_new(store: Store) -> None:
+    publish(store, URI, NEW)
+
+
+def remove(store: Store) -> None:
+    store.remove(KEY)
+
+
+def discard(store: Store) -> None:
+    store.discard(KEY)
+
+
+def evict(store: Store) -> None:
+    store.evict(KEY, NOTE)
+
+
+def publish_used(store: Store) -> None:
+    publish_old(store)
+    store.note_usage(KEY, Usage(published_time=TIME, last_used_time=TIME))
+
+
+def evicted_before(store: Store) -> None:
+    publish_used(store)
+    store.evict(KEY, NOTE)
+
+
+def stage_new(store: Store) -> None:
+    stage(store, URI, NEW)
+
+
+def nothing(store: Store) -> None:
+    """A disk on which nothing of the model is."""
+
+
+def publish_old(store: Store) -> None:
+    publish(store, URI, OLD)
+
+
+# What is there before, what is done, and what may be there after it was interrupted.
+CASES = [
+    pytest.param(nothing, publish_new, (None, NEW), id="first-publication"),
+    pytest.param(publish_old, publish_new, (None, OLD, NEW), id="replacement"),
+    pytest.param(publish_old, remove, (None, OLD), id="removal"),
+    pytest.param(stage_new, discard, (None,), id="discard"),
+    pytest.param(publish_used, evict, (None, OLD), id="eviction"),
+    pytest.param(evicted_before, publish_new, (None, NEW), id="return"),
+    pytest.param(evicted_before, remove, (None,), id="removal-of-what-was-evicted"),
+]
+
+
+@pytest.mark.parametrize(("before", "action", "outcomes"), CASES)
+def test_a_crash_leaves_the_whole_or_nothing(
+    tmp_path: Path,
+    before: Callable[[Store], None],
+    action: Callable[[Store], None],
+    outcomes: tuple[dict[str, bytes] | None, ...],
+) -> None:
+    for n in range(1, MANY):
+        store = opened(tmp_path / str(n))
+        with_foreign(store)
+        before(store)
+        with faults(store.root, n) as calls, suppress(Crash):
+            action(store)
+        store.close()
+        # A pod that looks in right after the crash sees no half model either.
+        assert tree(store, KEY) in outcomes
+
+        check_restart(store.root, outcomes)
+        check_crash_in_recovery(tmp_path, n, before, action, outcomes)
+        if not calls.struck:
+            assert n > 5
+            return
+    pytest.fail("it never ends")
+
+
+def check_restart(root: Path, outcomes: tuple[dict[str, bytes] | None, ...]) -> None:
+    store = opened(root)
+    store.recover()
+    found = tree(store, KEY)
+    assert found in outcomes
+    copies, foreign = store.scan()
+    assert foreign == ("theirs",)
+    # What was interrupted is brought to an end: nothing is left in between.
+    assert copies.get(KEY, OnDisk()).found is not Found.DAMAGED
+    whole = copies.get(KEY) is not None and copies[KEY].found is Found.PUBLISHED
+    assert whole is (found is not None)
+    # A published model keeps nothing beside it; staging that is left is known of.
+    left = {path.name for path in (root / ".localmodel" / KEY).glob("*")}
+    if whole:
+        assert {"manifest.json"} <= left <= {"manifest.json", "usage.json"}
+        assert copies[KEY].evicted is None
+        assert copies[KEY].tree_bytes > 0
+    else:
+        # When it was used is noted as long as that it was evicted.
+        notes = {"evicted.json", "usage.json"} if "evicted.json" in left else set()
+        assert copies.get(KEY, OnDisk()).evicted == (NOTE if notes else None)
+        assert all(
+            name in {"files", "journal.json"} or name.startswith("progress-")
+            for name in left - notes
+        )
+    store.recover()
+    assert tree(store, KEY) == found
+    publish(store, URI, NEW)
+    assert tree(store, KEY) == NEW
+    store.remove(KEY)
+    assert store.scan() == ({}, ("theirs",))
+    assert {path.name for path in (root / ".localmodel").iterdir()} == {"lock"}
+    store.close()
+
+
+def check_crash_in_recovery(
+    tmp_path: Path,
+    n: int,
+    before: Callable[[Store], None],
+    action: Callable[[Store], None],
+    outcomes: tuple[dict[str, bytes] | None, ...],
+) -> None:
+    """The same crash, and others while it is recovered from."""
+    for m in (1, 2, 3, 5, 8):
+        store = opened(tmp_path / f"{n}-{m}")
+        with_foreign(store)
+        before(store)
+        for fail_at, step in ((n, action), (m, Store.recover)):
+            with faults(store.root, fail_at), suppress(Crash):
+                step(store)
+        store.close()
+        check_restart(store.root, outcomes)
+
+
+@pytest.mark.parametrize(("before", "action", "outcomes"), CASES)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_an_error_of_the_disk_leaves_the_whole_or_nothing(
+    tmp_path: Path,
+    before: Callable[[Store], None],
+    action: Callable[[Store], None],
+    outcomes: tuple[dict[str, bytes] | None, ...],
+    code: int,
+) -> None:
+    for n in range(1, MANY):
+        store = opened(tmp_path / str(n))
+        with_foreign(store)
+        before(store)
+        with (
+            faults(store.root, n, lambda: OSError(code, "injected"), once=True) as calls,
+            suppress(OSError),
+        ):
+            action(store)
+        assert tree(store, KEY) in outcomes
+        # The same process goes on.
+        publish(store, URI, NEW)
+        assert tree(store, KEY) == NEW
+        store.close()
+        check_restart(store.root, (NEW,))
+        if not calls.struck:
+            return
+    pytest.fail("it never ends")
+
+
+def test_data_is_on_the_disk_before_the_name(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with faults(tmp_path, fail_at=10**9) as calls:
+        publish(store, URI, NEW)
+    store.close()
+    meta = str(tmp_path / ".localmodel" / KEY)
+    renames = [
+        n
+        for n, call in enumerate(calls.log)
+        if call.name == "rename" and "journal" not in call.path
+    ]
+    assert [calls.log[n].path for n in renames] == [
+        f"{meta}/staged.json.tmp",
+        f"{meta}/files",
+        f"{meta}/staged.json",
+    ]
+    opened_for_sync = [call.path for call in calls.log[: renames[1]] if call.name == "open"]
+    for path in (f"{meta}/files/deep", f"{meta}/files", meta):
+        assert path in opened_for_sync
+    syncs = [n for n, call in enumerate(calls.log) if call.name == "fsync"]
+    staged = next(n for n, call in enumerate(calls.log) if "staged.json.tmp" in call.path)
+    # Progress, journal and its directory; three files; two directories.
+    assert sum(n < staged for n in syncs) == 3 + 3 + 2
+    # The manifest and its directory; then models/ and the rest.
+    assert sum(staged < n < renames[1] for n in syncs) == 2
+    assert sum(n > renames[1] for n in syncs) == 3
+
+
+def test_an_eviction_leaves_its_note_and_when_it_was_used(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    evicted_before(store)
+    store.recover()
+    copy = store.inspect(KEY)
+    assert copy.found is Found.NOTHING
+    assert copy.evicted == NOTE
+    assert copy.usage == Usage(published_time=TIME, last_used_time=TIME)
+    # A download that is given up leaves the note alone.
+    stage_new(store)
+    store.discard(KEY)
+    assert store.inspect(KEY).evicted == NOTE
+    publish_new(store)
+    assert store.inspect(KEY).evicted is None
+    assert not (tmp_path / ".localmodel" / KEY / "evicted.json").exists()
+    store.close()
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_an_eviction_stands_without_its_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
+    store = opened(tmp_path)
+    publish_old(store)
+    tries: list[Path] = []
+
+    def full(path: Path, content: bytes) -> None:
+        tries.append(path)
+        if once and len(tries) > 1:
+            # The model's files have gone by then.
+            assert not (tmp_path / ".localmodel" / KEY / "old").exists()
+            write_atomically(path, content)
+        else:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agent.store.write_atomically", full)
+    with suppress(OSError):
+        store.evict(KEY, NOTE)
+    assert tree(store, KEY) is None
+    assert store.inspect(KEY).evicted == (NOTE if once else None)
+    store.close()

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+
+from agent.credentials import CredentialRef
+from agent.failures import FailureKind
+from agent.wanted import caches_in_use, refusal, requests
+from crds.cache import ModelStorage
+from crds.keys import model_key
+from tests.unit.agent.helpers import local_model
+
+URI = "s3://bucket/model"
+ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+def test_one_uri_is_one_request_in_the_order_of_the_list() -> None:
+    asked = requests(
+        [
+            local_model("a", URI),
+            local_model("b", "s3://bucket/other"),
+            local_model("a", URI, namespace="team"),
+        ]
+    )
+    assert list(asked) == [model_key(URI), model_key("s3://bucket/other")]
+    assert [(c.namespace, c.name) for c in asked[model_key(URI)].caches] == [
+        ("", "a"),
+        ("team", "a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "accepted", "refused"),
+    [
+        ([("", None)], [ONE, TWO], []),
+        ([("", ONE)], [ONE], [TWO]),
+        # A namespace can neither switch a LocalModelCache's hash off, nor widen it …
+        ([("", ONE), ("team", None)], [ONE], [TWO]),
+        ([("", ONE), ("team", TWO)], [ONE], [TWO]),
+        # … nor keep its model from being published.
+        ([("", None), ("team", TWO)], [ONE, TWO], []),
+        # Among themselves, each hash holds.
+        ([("team", ONE), ("other", None)], [ONE], [TWO]),
+        ([("team", ONE), ("other", ONE)], [ONE], [TWO]),
+        ([("team", ONE), ("other", TWO)], [], [ONE, TWO]),
+    ],
+)
+def test_which_hashes_may_be_published_where_caches_share_a_folder(
+    entries: list[tuple[str, str | None]], accepted: list[str], refused: list[str]
+) -> None:
+    asked = [local_model("m", URI, namespace=namespace, hash=h) for namespace, h in entries]
+    (request,) = requests(asked).values()
+    assert all(request.accepts(value) for value in accepted)
+    assert not any(request.accepts(value) for value in refused)
+
+
+@pytest.mark.parametrize(
+    ("uri", "fields", "kind"),
+    [
+        ("file:///srv/m", {"namespace": "team"}, FailureKind.DENIED),
+        ("FILE:///srv/m", {"namespace": "team"}, FailureKind.DENIED),
+    ],
+)
+def test_refused_entries_are_wanted_but_not_downloaded(
+    uri: str, fields: dict[str, object], kind: FailureKind
+) -> None:
+    entry = local_model("m", uri, **fields)
+    error = refusal(entry)
+    assert error is not None
+    assert error.kind is kind
+    assert requests([entry]) == {}
+    assert caches_in_use([entry]).keys() == {entry.key}
+
+
+def test_refused_entry_does_not_stop_another_with_the_same_uri() -> None:
+    uri = "file:///srv/m"
+    entries = [local_model("a", uri, namespace="team"), local_model("b", uri)]
+    (request,) = requests(entries).values()
+    assert [cache.name for cache in request.caches] == ["b"]
+
+
+def test_file_of_a_cluster_cache_is_not_refused_here() -> None:
+    assert refusal(local_model("m", "file:///srv/m")) is None
+
+
+KEY = ModelStorage(key="k", parameters={"region": "r", "bucket": "b"})
+KEY_REF = CredentialRef(storage_key="k", parameters=(("bucket", "b"), ("region", "r")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "ref"),
+    [
+        ({}, None),
+        ({"service_account_name": "sa"}, CredentialRef(service_account="sa")),
+        ({"storage": KEY}, KEY_REF),
+        ({"storage": KEY, "service_account_name": "sa"}, KEY_REF),
+        ({"storage": ModelStorage()}, CredentialRef(service_account="default")),
+        # Parameters count only with a key.
+        (
+            {"storage": ModelStorage(parameters={"region": "r"}), "service_account_name": "sa"},
+            CredentialRef(service_account="sa"),
+        ),
+        (
+            {"storage": ModelStorage(key="", parameters={"region": "r"})},
+            CredentialRef(service_account="default"),
+        ),
+    ],
+)
+def test_what_names_the_credentials(fields: dict[str, object], ref: CredentialRef | None) -> None:
+    (request,) = requests([local_model("m", URI, **fields)]).values()
+    assert request.credentials == ref
+
+
+@pytest.mark.parametrize(
+    ("entries", "account"),
+    [
+        ([("", "one"), ("", "two")], "one"),
+        ([("team", "one"), ("", "two")], "two"),
+        ([("team", "one"), ("", "")], ""),
+        ([("team", "one"), ("other", "two")], "one"),
+    ],
+)
+def test_whose_credentials_count_where_caches_share_a_folder(
+    entries: list[tuple[str, str]], account: str
+) -> None:
+    asked = [
+        local_model("m", URI, namespace=namespace, service_account_name=name or None)
+        for namespace, name in entries
+    ]
+    (request,) = requests(asked).values()
+    assert request.credentials == (CredentialRef(service_account=account) if account else None)
+
+
+def test_parameters_are_not_shown() -> None:
+    assert "region" not in repr(KEY_REF)

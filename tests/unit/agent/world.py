@@ -1,0 +1,188 @@
+"""A loop with a disk, an origin and an API server of its own."""
+
+from __future__ import annotations
+
+import copy
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.engine.engine import Engine
+from agent.loop import Loop
+from agent.node_api import ApiUnavailableError
+from agent.options import Options
+from agent.sources import Sources
+from agent.sources.http import HttpSource
+from agent.sources.transport import Transports
+from agent.store import Store
+from agent.work import Means
+from crds.keys import model_key
+from tests.unit.agent.helpers import local_model, node_object, tree
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.credentials import Credentials
+    from agent.events import NodeEvent
+    from agent.usage import PodSource
+    from agent.wanted import Request
+    from crds.node import LocalModel, LocalModelNodeGroupRef
+    from tests.unit.agent.servers import Server, WebFiles
+
+DATA = b"weights" * 100_000
+GRACE = 60.0
+
+
+class FakeApi:
+    """The LocalModelNode in memory. `down` makes each call fail."""
+
+    def __init__(self) -> None:
+        self.node: dict[str, Any] | None = None
+        self.down = False
+        self.version = 0
+        self.reads = 0
+        self.writes: list[dict[str, Any]] = []
+
+    def read(self) -> dict[str, Any] | None:
+        self.reads += 1
+        if self.down:
+            raise ApiUnavailableError("connection refused")
+        return copy.deepcopy(self.node)
+
+    def write_status(self, version: str, status: dict[str, Any]) -> dict[str, Any] | None:
+        if self.down:
+            raise ApiUnavailableError("connection refused")
+        if self.node is None or self.node["metadata"]["resourceVersion"] != version:
+            return None
+        self.writes.append(status)
+        self.store({**self.node, "status": status})
+        return copy.deepcopy(self.node)
+
+    def store(self, node: dict[str, Any]) -> None:
+        """The object gets this form, and a new version."""
+        self.version += 1
+        self.node = copy.deepcopy(node)
+        self.node["metadata"]["resourceVersion"] = str(self.version)
+
+    def watch(
+        self, observe: Callable[[dict[str, Any] | None], None], stopped: threading.Event
+    ) -> None:
+        observe(copy.deepcopy(self.node))
+        stopped.wait()
+
+
+class World:
+    """A loop whose clock stands still until it is told to go on."""
+
+    def __init__(self, root: Path, web: WebFiles, server: Server) -> None:
+        self.web, self.url = web, server.url
+        self.server = server
+        self.root = root
+        self.seconds = 1000.0
+        self.api = FakeApi()
+        self.store = Store(root)
+        self.credentials: Callable[[Request], Credentials | None] = lambda _: None
+        self.groups: tuple[LocalModelNodeGroupRef, ...] = ()
+        # Who watches the pods; None: the node has none.
+        self.pods: PodSource | None = None
+        self.events: list[NodeEvent] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """An agent starts."""
+        self.store.open()
+        self.store.recover()
+        self.loop = Loop(
+            self.api,
+            self.store,
+            Means(
+                Sources({"http": HttpSource(Transports(max_connections=2))}),
+                Engine(),
+                self._credentials_of,
+            ),
+            Options(
+                grace=GRACE,
+                progress=15.0,
+                monotonic=lambda: self.seconds,
+                now=self.now,
+                jitter=lambda: 0.0,
+            ),
+            pods=self.pods,
+            events=self,
+        )
+
+    def about(self, uid: str) -> None:
+        """The events are about this object."""
+
+    def tell(self, event: NodeEvent) -> None:
+        self.events.append(event)
+
+    def _credentials_of(self, request: Request) -> Credentials | None:
+        return self.credentials(request)
+
+    def now(self) -> datetime:
+        """The wall clock's time."""
+        return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def restart(self) -> None:
+        self.store.close()
+        self.begin()
+
+    def model(self, name: str, **fields: Any) -> LocalModel:
+        return local_model(name, f"{self.url}/{name}.bin", **fields)
+
+    def key(self, name: str) -> str:
+        return model_key(f"{self.url}/{name}.bin")
+
+    def tree(self, name: str) -> dict[str, bytes] | None:
+        return tree(self.store, self.key(name))
+
+    def want(self, *models: LocalModel, uid: str = "uid-1", told: bool = True) -> None:
+        """The API server has this list; the agent's watch tells so, unless not `told`."""
+        generation = (self.api.node or {}).get("metadata", {}).get("generation", 0) + 1
+        status = (self.api.node or {}).get("status", {})
+        self.api.store(
+            node_object(*models, uid=uid, generation=generation, groups=self.groups, status=status)
+        )
+        if told:
+            self.loop.observe(copy.deepcopy(self.api.node))
+
+    def vanish(self) -> None:
+        self.api.node = None
+        self.loop.observe(None)
+
+    def step(self, seconds: float = 0.0) -> float:
+        """Time goes on, and the loop takes in what has happened. Returns when it wakes next."""
+        self.seconds += seconds
+        self.loop.wait(self.seconds)
+        return self.loop.step()
+
+    def settle(self) -> None:
+        """Step until no download runs and nothing is left to do at this moment."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            wake_at = self.step()
+            if not self.loop._tasks and wake_at > self.seconds:
+                return
+            time.sleep(0.002)
+        pytest.fail("it does not settle")
+
+    def settle_until(self, done: Callable[[], bool]) -> None:
+        """Step until this is so."""
+        deadline = time.monotonic() + 10
+        while not done():
+            assert time.monotonic() < deadline, "it does not come to that"
+            self.step()
+            time.sleep(0.002)
+
+    def status(self) -> dict[str, Any]:
+        assert self.api.node is not None
+        status: dict[str, Any] = self.api.node["status"]
+        return status
+
+    def states(self) -> dict[str, str]:
+        return {model["name"]: model["state"] for model in self.status().get("models", [])}
