@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from agent.credentials import Credentials
+from agent.failures import FailureKind
+from agent.sources import s3
+from agent.sources.base import ChecksumAlgorithm
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from deploy.local import build
+from deploy.local.ports import free_ports
+from tests.contract.gate import running
+from tests.contract.suite import (
+    CONTENT,
+    SourceContract,
+    Store,
+    bytes_of,
+    checksum_of,
+    failure_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BUCKET = "models"
+REGION = "eu-test-1"
+ACCESS, SECRET = "reader", secrets.token_hex(16)
+FOREIGN = ("AWS_CA_BUNDLE", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3")
+
+
+class Gateway(Store):
+    """A bucket of versitygw, with credentials that a cache names."""
+
+    # Of these the store tells who they are not: what it says of anonymous ones is a refusal too.
+    public = False
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.source = S3Source(Transports(max_connections=4))
+        self.good = self.named()
+        self.nobody = self.named(awsAnonymousCredential="true")
+        self.bad = (
+            self.named(AWS_SECRET_ACCESS_KEY="wrong-s3cret"),
+            self.named(AWS_ACCESS_KEY_ID="nobody"),
+            self.named(AWS_SESSION_TOKEN="no-token"),
+            Credentials.of({"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": REGION}),
+        )
+        self.secrets = (SECRET, "wrong-s3cret", "X-Amz")
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id=ACCESS,
+            aws_secret_access_key=SECRET,
+            region_name=REGION,
+            config=Config(proxies={}),
+        )
+        self._made = 0
+
+    def named(self, **settings: str) -> Credentials:
+        return Credentials.of(
+            {
+                "AWS_ACCESS_KEY_ID": ACCESS,
+                "AWS_SECRET_ACCESS_KEY": SECRET,
+                "AWS_ENDPOINT_URL": self.endpoint,
+                "AWS_DEFAULT_REGION": REGION,
+                **settings,
+            }
+        )
+
+    def put(self, files: Mapping[str, bytes]) -> str:
+        self._made += 1
+        prefix = f"{type(self).__name__}-{self._made}/m"
+        for path, content in files.items():
+            self.upload(f"{prefix}/{path}", content)
+        return f"s3://{BUCKET}/{prefix}"
+
+    def change(self, uri: str, path: str, content: bytes) -> None:
+        self.upload(f"{uri.removeprefix(f's3://{BUCKET}/')}/{path}", content)
+
+    def upload(self, key: str, content: bytes, algorithm: str = "CRC64NVME", **more: str) -> None:
+        self.client.put_object(
+            Bucket=BUCKET, Key=key, Body=content, ChecksumAlgorithm=algorithm, **more
+        )
+
+
+class OwnGateway(Gateway):
+    """The same with the agent's own credentials, in its environment."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
+        self.good = None
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("s3")
+    for part in ("data", "metadata"):
+        (folder / part).mkdir()
+    (port,) = free_ports(1)
+    argv = (
+        *(str(build.ensure_versitygw()), "--quiet", f"--port=127.0.0.1:{port}"),
+        *(f"--region={REGION}", "posix", f"--sidecar={folder / 'metadata'}"),
+        str(folder / "data"),
+    )
+    root = {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
+    with running(argv, port, folder / "versitygw.log", os.environ | root):
+        url = f"http://127.0.0.1:{port}"
+        Gateway(url).client.create_bucket(Bucket=BUCKET)
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr(s3, "CHECKSUM_BYTES", 1)
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": ACCESS,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+class TestNamed(SourceContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def store(cls, endpoint: str) -> Store:
+        return Gateway(endpoint)
+
+
+class TestOwn(SourceContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def store(cls, endpoint: str) -> Store:
+        return OwnGateway(endpoint)
+
+
+@pytest.fixture
+def gateway(endpoint: str) -> Gateway:
+    return Gateway(endpoint)
+
+
+@pytest.mark.parametrize("name", ["CRC64NVME", "CRC32C", "SHA256"])
+def test_a_checksum_of_the_upload_is_given(gateway: Gateway, name: str) -> None:
+    gateway.upload(f"checksums/{name}", CONTENT, name)
+    (file,) = gateway.resolve(f"s3://{BUCKET}/checksums/{name}").files
+
+    assert file.checksum is not None
+    assert file.checksum.algorithm is ChecksumAlgorithm[name]
+    assert file.checksum.value == checksum_of(file.checksum.algorithm, CONTENT)
+
+
+def test_small_objects_are_not_asked_for_checksums(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = gateway.put({"large": CONTENT, "small": CONTENT[:-1]})
+    monkeypatch.setattr(s3, "CHECKSUM_BYTES", len(CONTENT))
+    found = {file.path: file.checksum for file in gateway.resolve(uri).files}
+
+    assert found["small"] is None
+    assert found["large"]
+
+
+def test_checksums_of_parts_are_no_checksums_of_a_file(gateway: Gateway) -> None:
+    key = "parts/m.bin"
+    parts = (b"a" * (5 << 20), b"b" * 100)
+    made = gateway.client.create_multipart_upload(
+        Bucket=BUCKET, Key=key, ChecksumAlgorithm="SHA256", ChecksumType="COMPOSITE"
+    )
+    named = {"Bucket": BUCKET, "Key": key, "UploadId": made["UploadId"]}
+    done = []
+    for number, part in enumerate(parts, 1):
+        answer = gateway.client.upload_part(
+            **named, PartNumber=number, Body=part, ChecksumAlgorithm="SHA256"
+        )
+        done.append(
+            {
+                "PartNumber": number,
+                "ETag": answer["ETag"],
+                "ChecksumSHA256": answer["ChecksumSHA256"],
+            }
+        )
+    gateway.client.complete_multipart_upload(**named, MultipartUpload={"Parts": done})
+    model = gateway.resolve(f"s3://{BUCKET}/{key}")
+
+    assert model.files[0].checksum is None
+    assert bytes_of(model, model.files[0]) == b"".join(parts)
+
+
+def test_a_label_of_an_encoding_changes_nothing_of_the_bytes(gateway: Gateway) -> None:
+    gateway.upload("labels/packed", CONTENT, ContentEncoding="gzip")
+    model = gateway.resolve(f"s3://{BUCKET}/labels/packed")
+
+    assert bytes_of(model, model.files[0]) == CONTENT
+
+
+def test_a_missing_bucket_is_not_found(gateway: Gateway) -> None:
+    error = failure_of(gateway, "s3://nothing-here/x", gateway.good)
+    assert error.kind is FailureKind.NOT_FOUND
+    assert "s3://nothing-here/x" in error.message
+
+
+def test_a_bucket_is_a_model(gateway: Gateway) -> None:
+    gateway.client.create_bucket(Bucket="whole")
+    gateway.client.put_object(Bucket="whole", Key="a/b", Body=b"x")
+
+    for uri in ("s3://whole", "s3://whole/"):
+        assert [file.path for file in gateway.resolve(uri).files] == ["a/b"]
+
+
+def test_the_agents_own_wrong_credentials_are_denied(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = gateway.put({"a": b"1"})
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-s3cret")
+    error = failure_of(gateway, uri, None)
+    assert error.kind is FailureKind.DENIED
+    assert "wrong-s3cret" not in error.message
+    # Those of a cache are its own.
+    model = gateway.source.resolve(uri, gateway.good, None)
+    assert bytes_of(model, model.files[0]) == b"1"
+
+
+def test_the_agent_without_credentials_is_denied(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = gateway.put({"a": b"1"})
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert failure_of(gateway, uri, None).kind is FailureKind.DENIED
