@@ -1,0 +1,1 @@
+"""Everything that installs localmodel somewhere."""
