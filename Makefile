@@ -1,0 +1,110 @@
+# The first command is `make demo`, the second `make test`. Needs Python 3.11 or newer, make, git.
+
+LOCAL ?= .local
+NODES ?= 3
+DISK ?= 20Gi
+OVERLAY ?= base
+AGENTS ?= 1
+PYTHON ?= python3
+PYTEST_ARGS ?=
+ROUNDS ?= 5
+SIZE ?= 2Gi
+DURATION ?= 600
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TOOL := exec $(BIN)/python -m deploy.local
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build venv kube versitygw fake-gcs azurite model up down status node-up node-down demo \
+	test test-unit bench-download faults lint format generate lock clean distclean
+
+help: ## Show these targets
+	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: venv ## Show what localmodel does on a cluster of its own, and check it
+	@$(TOOL) demo
+
+up: venv ## Start a local cluster (NODES=3 DISK=20Gi OVERLAY=kserve AGENTS=0) and return when it is ready
+	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)
+
+down: venv ## Stop the local cluster and everything in it
+	@$(TOOL) down --local "$(LOCAL)"
+
+status: venv ## Show what runs in the local cluster
+	@$(TOOL) status --local "$(LOCAL)"
+
+node-up: venv ## Add a node to the local cluster (NODE=node-4)
+	@$(if $(NODE),,$(error name the node, as in: make node-up NODE=node-4))$(TOOL) node-up --local "$(LOCAL)" -- "$(NODE)"
+
+node-down: venv ## Delete a node of the local cluster and stop its agent (NODE=node-4)
+	@$(if $(NODE),,$(error name the node, as in: make node-down NODE=node-4))$(TOOL) node-down --local "$(LOCAL)" -- "$(NODE)"
+
+test: build ## Run all tests: unit, golden, and end to end on local clusters
+	@exec $(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+
+test-unit: venv ## Run the tests that need no cluster
+	@exec $(BIN)/python -m pytest --ignore=tests/e2e $(PYTEST_ARGS)
+
+bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
+	@exec $(BIN)/python -m tests.bench --rounds "$(ROUNDS)" --size "$(SIZE)" --seed "$(or $(SEED),1)" --rows "$(ROWS)" --peers "$(PEERS)" $(if $(WRITE),--write)
+
+faults: build ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= WRITE=)
+	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" $(if $(WRITE),--write)
+
+lint: venv ## Check style, types, imports, dependencies, and that manifests match the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/python -m crds.generate --check
+
+format: venv ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: venv ## Make the CRD manifests and the API reference from the types
+	$(BIN)/python -m crds.generate
+
+build: venv ## Build and install what the local cluster and the demo run
+	@$(TOOL) build
+
+kube: venv ## Build only the control plane (etcd and Kubernetes, from Go modules)
+	@$(TOOL) build kube
+
+versitygw: venv ## Build only the S3 server of the demo and the tests
+	@$(TOOL) build versitygw
+
+fake-gcs: venv ## Build only the Google Storage server of the tests
+	@$(TOOL) build fake-gcs
+
+azurite: venv ## Install only the Azure server of the tests
+	@$(TOOL) build azurite
+
+model: venv ## Install only the model of the demo
+	@$(TOOL) build model
+
+venv: $(INSTALLED) ## Install the Python packages of locks/dev.txt into .venv
+
+$(INSTALLED): locks/dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than Python 3.11; install a newer one, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@exec $(PYTHON) -m deploy.local.bootstrap
+
+lock: venv ## Choose new versions of the Python packages and write locks/
+	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet -o locks/runtime.txt
+	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-annotate --no-header --quiet -c locks/runtime.txt -o locks/dev.txt
+	$(BIN)/python -m deploy.local.uv pip compile tests/bench/peers.in --universal --generate-hashes --no-annotate --no-header --quiet -o tests/bench/peers.txt
+
+clean: ## Stop the local cluster; remove its folder and the tools' caches
+	@test ! -e "$(LOCAL)/.lock" || $(MAKE) --no-print-directory down LOCAL="$(LOCAL)"
+	@test ! -e "$(LOCAL)/.lock" || rm -rf "$(LOCAL)"
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove also what was built and installed
+	rm -rf .build .venv

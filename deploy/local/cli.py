@@ -1,0 +1,177 @@
+"""The local cluster's command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from crds.quantity import parse_quantity
+from deploy.local import build
+from deploy.local.cluster import Cluster
+from deploy.local.console import Console
+from deploy.local.errors import LocalError
+from deploy.local.kubeapi import ApiError
+from deploy.local.layout import KUBECTL
+from deploy.local.nodes import NODE
+from deploy.local.overlay import BASE
+from deploy.local.product import DISK, META
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_LOCAL = Path(".local")
+
+PARTS: dict[str, Callable[[Console], object]] = {
+    "all": build.ensure_all,
+    "azurite": build.ensure_azurite,
+    "fake-gcs": build.ensure_fake_gcs,
+    "kube": build.ensure_kube,
+    "model": build.ensure_model,
+    "versitygw": build.ensure_versitygw,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="python -m deploy.local", description="A whole Kubernetes on loopback, for localmodel."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    make = commands.add_parser("build", help="build and install what the cluster and the demo run")
+    make.add_argument("what", nargs="?", choices=sorted(PARTS), default="all")
+    commands.add_parser("demo", help="show what localmodel does, and check it", add_help=False)
+    up = commands.add_parser("up", help="start a cluster, and return when it is ready")
+    up.add_argument("--nodes", default="3", help="how many nodes (default: 3)")
+    up.add_argument(
+        "--metacontroller",
+        choices=["auto", "standin", "real"],
+        default="auto",
+        help="auto takes a metacontroller program if there is one (default: auto)",
+    )
+    up.add_argument(
+        "--default-storage-class", action="store_true", help="have a default StorageClass"
+    )
+    up.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=60.0,
+        help="how long an agent keeps a model that is not wanted any more (default: 60)",
+    )
+    up.add_argument(
+        "--disk",
+        default=DISK,
+        help=f"how large the disk of each node is (default: {DISK})",
+    )
+    up.add_argument(
+        "--overlay", default=BASE, help="folder of deploy/overlays (default: the base alone)"
+    )
+    up.add_argument(
+        "--no-agents",
+        action="store_true",
+        help="run no agents: somebody else writes the status of LocalModelNodes",
+    )
+    down = commands.add_parser("down", help="stop a cluster and everything in it")
+    add = commands.add_parser("node-up", help="add a node")
+    remove = commands.add_parser("node-down", help="delete a node and stop its agent")
+    for command in (add, remove):
+        command.add_argument("node", help="its name, as in node-4")
+    status = commands.add_parser("status", help="show what runs")
+    for command in (up, down, add, remove, status):
+        command.add_argument(
+            "--local",
+            type=Path,
+            default=Path(os.environ.get("LOCAL") or DEFAULT_LOCAL),
+            help="folder of the cluster (default: .local)",
+        )
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command."""
+    if arguments[:1] == ["demo"]:
+        demo = importlib.import_module("deploy.local.demo")
+        return int(demo.main(arguments[1:]))
+    options = parser().parse_args(arguments)
+    console = Console(sys.stdout)
+    try:
+        _run(options, console)
+    except LocalError as error:
+        print(error.text(), file=sys.stderr)
+        return 1
+    except (ApiError, requests.RequestException) as error:
+        print(f"error: the API server does not answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    if options.command == "build":
+        PARTS[options.what](console)
+        return
+    cluster = Cluster(options.local, console)
+    if options.command == "up":
+        _up(cluster, options, console)
+    elif options.command == "down":
+        with console.step(f"stopping what runs in {options.local}"):
+            ran = cluster.down()
+        if not ran:
+            console.line("nothing was running")
+    elif options.command == "node-up":
+        cluster.node_up(options.node)
+        console.line(f"{options.node} is up; its disk is {cluster.layout.disk(options.node)}")
+    elif options.command == "node-down":
+        cluster.node_down(options.node)
+        console.line(f"{options.node} is gone; its disk stays")
+    else:
+        _status(cluster, console)
+
+
+def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None:
+    if not options.nodes.isdecimal():
+        raise LocalError(f"{options.nodes!r} is no number of nodes", todo="make up NODES=3")
+    try:
+        parse_quantity(options.disk)
+    except ValueError as error:
+        raise LocalError(str(error), todo="make up DISK=20Gi") from None
+    build.ensure_kube(console)
+    started = time.monotonic()
+    cluster.up(
+        int(options.nodes),
+        metacontroller=options.metacontroller,
+        default_storage_class=options.default_storage_class,
+        grace_seconds=options.grace_seconds,
+        disk=options.disk,
+        overlay=options.overlay,
+        run_agents=not options.no_agents,
+    )
+    console.line(f"the cluster is up after {time.monotonic() - started:.1f} s")
+    console.line()
+    console.line(f"  export KUBECONFIG={cluster.kubeconfig}")
+    console.line(f"  kubectl get nodes        (there is a kubectl at {KUBECTL})")
+    console.line(f"  disks: {cluster.nodes_dir}   logs: {cluster.logs_dir}")
+    beside = "" if options.local == DEFAULT_LOCAL else f" LOCAL={options.local}"
+    console.line(f"  stop it with: make down{beside}")
+
+
+def _status(cluster: Cluster, console: Console) -> None:
+    state = cluster.state
+    console.line(f"kubeconfig      {cluster.kubeconfig}")
+    console.line(f"Metacontroller  {state.metacontroller or 'the stand-in'}")
+    console.line(f"hooks           {cluster.hooks_url}")
+    console.line()
+    console.line(f"{'PROCESS':<28}{'PID':>8}  DEATHS")
+    for name in cluster.processes.names():
+        ended = cluster.processes.ended(name)
+        deaths = f"{ended.count} (last: {ended.how})" if ended else "0"
+        shown = "the stand-in for it" if name == META and not state.metacontroller else ""
+        console.line(f"{name:<28}{cluster.pid(name) or '-':>8}  {deaths}  {shown}".rstrip())
+    console.line()
+    names = [node["metadata"]["name"] for node in cluster.api.list(NODE)["items"]]
+    console.line(f"nodes: {', '.join(names) or 'none'}")

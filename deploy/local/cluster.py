@@ -1,0 +1,262 @@
+"""A whole Kubernetes on loopback with the product on it: etcd, API server, controllers, agents."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from deploy.local import build, nodes, posix, product
+from deploy.local.boot import Boot, add_node
+from deploy.local.console import Console, silent
+from deploy.local.errors import LocalError, PortTakenError
+from deploy.local.kubeapi import KubeApi
+from deploy.local.layout import CHECKOUT, KUBE, Layout
+from deploy.local.overlay import BASE
+from deploy.local.overlay import check as check_overlay
+from deploy.local.ports import choose_ports
+from deploy.local.processes import Processes
+from deploy.local.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from deploy.local.process import Process
+    from deploy.local.product import MetacontrollerChoice
+
+LOCK_SECONDS = 3.0
+PORT_TRIES = 3
+
+
+class Cluster:
+    """One local cluster, in one folder. Any number of programs may look at the same one."""
+
+    def __init__(self, root: Path, console: Console | None = None) -> None:
+        self.layout = Layout(root.resolve())
+        self.processes = Processes(self.layout)
+        self.console = console or silent()
+        self._api: KubeApi | None = None
+
+    # What there is.
+
+    @property
+    def root(self) -> Path:
+        """The cluster's folder."""
+        return self.layout.root
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Kubeconfig of the administrator."""
+        return self.layout.kubeconfig
+
+    @property
+    def nodes_dir(self) -> Path:
+        """Holds a folder for each node: its disk."""
+        return self.layout.nodes
+
+    @property
+    def logs_dir(self) -> Path:
+        """Holds a log file for each process."""
+        return self.layout.logs
+
+    @property
+    def api(self) -> KubeApi:
+        """The API server, as the administrator."""
+        if self._api is None:
+            self._api = KubeApi.from_kubeconfig(self.kubeconfig)
+        return self._api
+
+    @property
+    def state(self) -> State:
+        """Ports and options. Raises LocalError unless the cluster runs."""
+        self._require_running()
+        return State.load(self.layout.state)
+
+    @property
+    def hooks_url(self) -> str:
+        """Where the hooks listen."""
+        return product.hooks_url(self.state.ports)
+
+    def is_running(self) -> bool:
+        """Whether the cluster runs."""
+        return self.processes.running()
+
+    def pid(self, name: str) -> int | None:
+        """Process id of a process; None while it does not run."""
+        return self.processes.pid(name)
+
+    def kubectl(
+        self, *args: str, stdin: str | None = None, cwd: Path | None = None, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as the administrator."""
+        return subprocess.run(
+            [str(KUBE), "kubectl", f"--kubeconfig={self.kubeconfig}", *args],
+            env=posix.child_environment(os.environ),
+            input=stdin,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
+    # Up and down.
+
+    def up(
+        self,
+        nodes: int = 3,
+        *,
+        metacontroller: MetacontrollerChoice = "auto",
+        default_storage_class: bool = False,
+        grace_seconds: float = 60.0,
+        progress_seconds: float = 15.0,
+        disk: str = product.DISK,
+        agent_env: Mapping[str, str] | None = None,
+        agent_args: Sequence[str] = (),
+        overlay: str = BASE,
+        run_agents: bool = True,
+        owner_pid: int | None = None,
+    ) -> None:
+        """Start the cluster on empty disks, and return when it is ready.
+
+        Each node has a disk of the size `disk`, a quantity. With an owner, everything stops when
+        that process is gone. overlay: a folder of deploy/overlays. Without agents, LocalModelNodes
+        have the status that somebody writes. Raises LocalError, and leaves nothing running, when
+        something does not start.
+        """
+        check_overlay(CHECKOUT, overlay)
+        program = product.choose_metacontroller(metacontroller, os.environ)
+        agents = product.AgentOptions(
+            grace_seconds,
+            progress_seconds,
+            tuple(agent_args),
+            dict(agent_env or {}),
+            disk,
+            run_agents,
+        )
+        build.ensure_kube(self.console)
+        with self._changing():
+            self._prepare()
+            for attempt in range(1, PORT_TRIES + 1):
+                state = State(choose_ports(), program, agents, overlay)
+                try:
+                    self.processes.start_supervisor(owner_pid or os.getpid())
+                    Boot(self.layout, self.processes, state, self.console).run(
+                        nodes, default_storage_class=default_storage_class
+                    )
+                    if owner_pid is None:
+                        self.layout.keep.touch()
+                except PortTakenError:
+                    self._stop_everything()
+                    if attempt == PORT_TRIES:
+                        raise
+                    self._prepare()
+                except BaseException:
+                    with self.console.step("stopping what was started"):
+                        self._stop_everything()
+                    raise
+                else:
+                    return
+
+    def down(self) -> bool:
+        """Stop everything and wait until it is gone. Returns whether anything ran.
+
+        Logs and the nodes' disks stay.
+        """
+        if not self.layout.lock.exists():
+            return False
+        with self._changing():
+            return self._stop_everything()
+
+    def _stop_everything(self) -> bool:
+        ran = self.processes.stop_supervisor()
+        self._api = None
+        self.kubeconfig.unlink(missing_ok=True)
+        shutil.rmtree(self.layout.run, ignore_errors=True)
+        shutil.rmtree(self.layout.etcd, ignore_errors=True)
+        return ran
+
+    def _prepare(self) -> None:
+        """Make the folders of a new cluster, and remove those of an old one."""
+        layout = self.layout
+        if self.is_running():
+            raise LocalError(
+                f"a cluster is running in {layout.root}",
+                todo=f"use it (export KUBECONFIG={layout.kubeconfig}), stop it with 'make down', "
+                "or start another one beside it with 'make up LOCAL=.local2'",
+            )
+        self._api = None
+        for folder in (layout.run, layout.etcd, layout.nodes, layout.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (layout.processes, layout.stopped, layout.nodes, layout.logs):
+            folder.mkdir(parents=True)
+        layout.run.chmod(0o700)
+
+    # Nodes and processes.
+
+    def node_up(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """Add a node: its Node, and its agent on a disk that is empty unless it was there before.
+
+        Raises LocalError if it is there.
+        """
+        nodes.check_name(name)
+        with self._changing():
+            state = self.state
+            if product.agent_name(name) in self.processes.names():
+                raise LocalError(f"{name} is up", todo=f"make node-down NODE={name}")
+            add_node(self.layout, self.processes, self.api, state.agents, name=name, labels=labels)
+
+    def node_down(self, name: str) -> None:
+        """Stop a node's agent and delete its Node. Its disk stays."""
+        nodes.check_name(name)
+        with self._changing():
+            self._require_running()
+            known = product.agent_name(name) in self.processes.names()
+            self.processes.remove(product.agent_name(name))
+            if not nodes.unregister(self.api, name) and not known:
+                raise LocalError(f"there is no node {name}", todo="see: make status")
+
+    def run(self, name: str, process: Process) -> None:
+        """Keep one more process running with the cluster, or replace one."""
+        self.processes.set(name, process)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a process; it comes back. Returns the id that it had."""
+        return self.processes.kill(name, number)
+
+    def wait_for_pid(self, name: str, *, after: int | None = None, seconds: float = 15.0) -> int:
+        """Wait until a process runs, with another id than before. Returns its id."""
+        return self.processes.wait_for_pid(name, after=after, seconds=seconds)
+
+    def stop(self, name: str) -> None:
+        """Stop a process until `start`, and wait until it is gone."""
+        self.processes.stop(name)
+
+    def start(self, name: str) -> None:
+        """Start a stopped process again. It keeps its ports."""
+        self.processes.start(name)
+
+    # Guards.
+
+    def _require_running(self) -> None:
+        if not self.is_running() or not self.layout.state.exists():
+            raise LocalError(f"no cluster runs in {self.layout.root}", todo="make up")
+
+    def _changing(self) -> AbstractContextManager[None]:
+        """Hold the folder, so that two commands cannot change the cluster at once."""
+        layout = self.layout
+        strangers = layout.root.exists() and any(layout.root.iterdir())
+        if strangers and not layout.lock.exists():
+            raise LocalError(
+                f"{layout.root} holds files that are not a local cluster's",
+                todo="name a new folder, as in LOCAL=.local2, or empty this one",
+            )
+        layout.root.mkdir(parents=True, exist_ok=True)
+        busy = LocalError(
+            f"another command is changing the cluster in {layout.root}",
+            todo="wait for it, or end it with Ctrl-C",
+        )
+        return posix.locked(layout.lock, seconds=LOCK_SECONDS, error=busy)

@@ -1,0 +1,107 @@
+"""The objects that the demo's user makes, as that person would write them."""
+
+from __future__ import annotations
+
+from crds.base import API_VERSION
+
+TEAM = "team-a"
+
+NODE_GROUP = f"""\
+apiVersion: {API_VERSION}
+kind: LocalModelNodeGroup
+metadata:
+  name: gpu
+spec:
+  nodeSelector:
+    pool: gpu
+  storageLimit: 10Gi
+  storageSpec:
+    resources:
+      requests:
+        storage: 10Gi
+"""
+
+NAMESPACE = f"""\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {TEAM}
+  labels:
+    models: minilm
+"""
+
+
+def cache(uri: str) -> str:
+    """The cache of a model, with a claim in the team's namespace."""
+    return f"""\
+apiVersion: {API_VERSION}
+kind: LocalModelCache
+metadata:
+  name: minilm
+spec:
+  sourceModelUri: {uri}
+  modelSize: 100Mi
+  nodeGroup: gpu
+  namespaceSelector:
+    matchLabels:
+      models: minilm
+"""
+
+
+SMALL_GROUP = f"""\
+apiVersion: {API_VERSION}
+kind: LocalModelNodeGroup
+metadata:
+  name: small
+spec:
+  nodeSelector:
+    disk: small
+  storageLimit: 20Mi
+  eviction:
+    policy: LRU
+    highPercent: 100
+    lowPercent: 100
+"""
+
+
+def small_cache(name: str, uri: str) -> str:
+    """The cache of a model of 6 MiB, of which the small group holds three."""
+    return f"""\
+---
+apiVersion: {API_VERSION}
+kind: LocalModelCache
+metadata:
+  name: {name}
+spec:
+  sourceModelUri: {uri}
+  modelSize: 6Mi
+  nodeGroup: small
+  namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {TEAM}
+"""
+
+
+def pod(name: str, node: str, cache: str) -> str:
+    """A pod on a node, with the claim of a small cache."""
+    return f"""\
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {TEAM}
+spec:
+  nodeName: {node}
+  automountServiceAccountToken: false
+  containers:
+    - name: server
+      image: server
+      volumeMounts:
+        - name: model
+          mountPath: /mnt/models
+  volumes:
+    - name: model
+      persistentVolumeClaim:
+        claimName: {cache}-small
+"""

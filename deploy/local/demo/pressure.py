@@ -1,0 +1,182 @@
+"""The act in which a disk is too small: who goes, who stays, and who comes back."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.local.demo import manifests
+from deploy.local.demo.follow import LOCAL_MODEL_NODE
+from deploy.local.errors import LocalError
+from deploy.local.kubeapi import Resource
+from deploy.local.waiting import wait_until
+
+if TYPE_CHECKING:
+    from deploy.local.demo.stage import Stage
+    from deploy.local.origin import S3Origin
+
+CACHE = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
+CLAIM = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
+EVENT = Resource("v1", "events", "Event", namespaced=True)
+
+NODES = ("node-1", "node-2")
+FIRST = ("red", "green", "blue")
+NAMES = (*FIRST, "yellow")
+MODEL_BYTES = 6 << 20
+WAIT_SECONDS = 20.0
+
+DOWNLOADED, EVICTED = "Downloaded", "Evicted"
+# Reason of Ready, by cache.
+Reasons = dict[str, str]
+# State of each model, by node and name.
+States = dict[tuple[str, str], str]
+
+_MODELS = 'jsonpath={range .status.models[*]}{.name}{"\\t"}{.state}{"\\t"}{.message}{"\\n"}{end}'
+
+
+class Pressure:
+    """Four models, and two disks for three; each step raises LocalError if it does not hold."""
+
+    def __init__(self, stage: Stage, origin: S3Origin) -> None:
+        self._stage = stage
+        self._api = stage.cluster.api
+        self._origin = origin
+        self._uris: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Fill the disks, evict, and bring back."""
+        self._upload()
+        self._fill()
+        self._use()
+        self._evict()
+        self._bring_back()
+
+    def _upload(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for model in NAMES:
+                (folder / "weights.bin").write_bytes(secrets.token_bytes(MODEL_BYTES))
+                self._uris[model] = self._origin.upload(folder, model)
+
+    def _fill(self) -> None:
+        with self._stage.chapter("Three models on disks for three: a group that evicts"):
+            self._stage.kubectl("label", "node", *NODES, "disk=small")
+            caches = "".join(manifests.small_cache(name, self._uris[name]) for name in FIRST)
+            self._stage.apply("small.yaml", manifests.SMALL_GROUP + caches)
+            self._wait("the three models", dict.fromkeys(FIRST, "ModelCached"), {})
+            wait_until(self._has_claims, "the claims of the three", seconds=WAIT_SECONDS)
+            self._stage.kubectl("get", "lmc,lmng")
+            self._stage.holds("three models are on both nodes, and their claims are there")
+
+    def _use(self) -> None:
+        with self._stage.chapter("Pods use them: one model each for long, and green for a moment"):
+            pods = (("web-1", NODES[0], "red"), ("web-2", NODES[1], "blue"))
+            jobs = (("job-1", NODES[0], "green"), ("job-2", NODES[1], "green"))
+            self._stage.apply("pods.yaml", "".join(manifests.pod(*one) for one in (*pods, *jobs)))
+            self._stage.console.line(
+                "  these nodes have no kubelet: a pod stays Pending, which counts as using it"
+            )
+            wait_until(self._are_used, "the agents to see the pods", seconds=WAIT_SECONDS)
+            # Agents note whole seconds: what is used now is then used later than it was published.
+            time.sleep(1)
+            self._delete_pods("job-1", "job-2")
+            self._stage.holds("each model that a pod used has a lastUsedTime")
+
+    def _evict(self) -> None:
+        with self._stage.chapter("A fourth model: on each node the least recently used one goes"):
+            # And what is published now, later than that was used.
+            time.sleep(1)
+            self._stage.apply("yellow.yaml", manifests.small_cache("yellow", self._uris["yellow"]))
+            reasons = {
+                "red": "PartlyEvicted",
+                "blue": "PartlyEvicted",
+                "green": "ModelCached",
+                "yellow": "ModelCached",
+            }
+            gone = {(NODES[0], "blue"): EVICTED, (NODES[1], "red"): EVICTED}
+            self._wait("yellow to take the place of blue and red", reasons, gone)
+            wait_until(self._eviction_was_told, "the Event of an eviction", seconds=WAIT_SECONDS)
+            self._stage.kubectl("get", "lmc")
+            self._stage.kubectl("get", "lmn", NODES[0], "-o", _MODELS)
+            self._stage.kubectl("get", "events", "--field-selector", "reason=Evicted")
+            self._stage.holds(
+                f"{NODES[0]} evicted blue and {NODES[1]} red, which no pod there ever used; "
+                "the others stay"
+            )
+
+    def _bring_back(self) -> None:
+        with self._stage.chapter("Pods refer to what was evicted: it comes back, and green goes"):
+            back = (("web-3", NODES[0], "blue"), ("web-4", NODES[1], "red"))
+            self._stage.apply("back.yaml", "".join(manifests.pod(*one) for one in back))
+            reasons = dict.fromkeys(NAMES, "ModelCached") | {"green": "Evicted"}
+            gone = {(node, "green"): EVICTED for node in NODES}
+            self._wait("blue and red to be back", reasons, gone)
+            self._stage.kubectl("get", "lmc", "-o", "wide")
+            self._stage.holds("red and blue are everywhere again; green, unused for longest, went")
+            self._delete_pods("web-1", "web-2", "web-3", "web-4")
+
+    def _delete_pods(self, *names: str) -> None:
+        # Without a kubelet nobody else ends them.
+        self._stage.kubectl("delete", "pod", "-n", manifests.TEAM, *names, "--force")
+
+    # What the checks look at.
+
+    def _wait(self, what: str, reasons: Reasons, gone: States) -> None:
+        """Wait for these reasons of Ready, and that disks and status have all but what is gone."""
+        expected = {
+            (node, name): gone.get((node, name), DOWNLOADED) for node in NODES for name in reasons
+        }
+
+        def is_so() -> bool:
+            return self._reasons() == reasons and self._states() == expected
+
+        try:
+            wait_until(is_so, what, seconds=WAIT_SECONDS)
+        except LocalError as error:
+            found = f"caches: {self._reasons()}, nodes: {self._states()}"
+            raise LocalError(error.text(), detail=found) from None
+        for (node, name), state in expected.items():
+            if self._is_on_disk(node, name) != (state == DOWNLOADED):
+                raise LocalError(f"the disk of {node} is not as it says: {name} is {state}")
+
+    def _reasons(self) -> Reasons:
+        return {
+            cache["metadata"]["name"]: condition["reason"]
+            for cache in self._api.list(CACHE)["items"]
+            for condition in cache.get("status", {}).get("conditions", ())
+            if condition["type"] == "Ready" and cache["metadata"]["name"] in NAMES
+        }
+
+    def _models(self, node: str) -> dict[str, Any]:
+        models = self._api.get(LOCAL_MODEL_NODE, node).get("status", {}).get("models", ())
+        return {model["name"]: model for model in models if model["name"] in NAMES}
+
+    def _states(self) -> States:
+        return {
+            (node, name): model["state"]
+            for node in NODES
+            for name, model in self._models(node).items()
+        }
+
+    def _is_on_disk(self, node: str, name: str) -> bool:
+        return (
+            self._stage.cluster.nodes_dir / node / "models" / model_key(self._uris[name])
+        ).exists()
+
+    def _has_claims(self) -> bool:
+        claims = self._api.list(CLAIM, manifests.TEAM)["items"]
+        return {f"{name}-small" for name in FIRST} <= {one["metadata"]["name"] for one in claims}
+
+    def _are_used(self) -> bool:
+        used = ((NODES[0], "red"), (NODES[0], "green"), (NODES[1], "blue"), (NODES[1], "green"))
+        return all(self._models(node).get(name, {}).get("lastUsedTime") for node, name in used)
+
+    def _eviction_was_told(self) -> bool:
+        events = self._api.list(EVENT, "default")["items"]
+        told = {event["involvedObject"]["name"] for event in events if event["reason"] == "Evicted"}
+        return told >= set(NODES)

@@ -1,0 +1,56 @@
+"""Where the demo is told: its chapters, what the user types, and what held."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy.local.cluster import Cluster
+    from deploy.local.console import Console
+
+
+class Stage:
+    """Says what is done on a cluster. `times` has the title and the seconds of each chapter."""
+
+    def __init__(self, cluster: Cluster, console: Console) -> None:
+        self.cluster = cluster
+        self.console = console
+        self.times: list[tuple[str, float]] = []
+
+    @contextmanager
+    def chapter(self, title: str) -> Iterator[None]:
+        """Announce what follows, and time it."""
+        self.console.line(f"\n▶ {title}")
+        started = time.monotonic()
+        yield
+        self.times.append((title, time.monotonic() - started))
+
+    def holds(self, what: str) -> None:
+        """Say that a check held."""
+        self.console.line(f"  ✓ {what}")
+
+    def apply(self, name: str, manifest: str) -> None:
+        """Show a manifest, and apply it. Raises LocalError."""
+        path = self.cluster.root / name
+        path.write_text(manifest)
+        self.console.line(f"  $ cat {name}\n{_indented(manifest)}")
+        self.kubectl("apply", "-f", name)
+
+    def kubectl(self, *args: str) -> None:
+        """Run kubectl, and show what it prints. Raises LocalError if it fails."""
+        self.console.line(f"  $ kubectl {shlex.join(args)}")
+        done = self.cluster.kubectl(*args, cwd=self.cluster.root)
+        if done.returncode:
+            raise LocalError(f"kubectl {args[0]} failed", detail=done.stderr)
+        self.console.line(_indented(done.stdout))
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" for line in text.splitlines()).rstrip()

@@ -1,0 +1,248 @@
+"""The story that the demo tells, and what it checks."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.local import build
+from deploy.local.cluster import Cluster
+from deploy.local.console import Console
+from deploy.local.demo import manifests
+from deploy.local.demo.follow import LOCAL_MODEL_NODE, follow
+from deploy.local.demo.pressure import Pressure
+from deploy.local.demo.stage import Stage
+from deploy.local.errors import LocalError
+from deploy.local.kubeapi import ApiError, Resource
+from deploy.local.nodes import NODE
+from deploy.local.origin import S3Origin
+from deploy.local.waiting import wait_until
+
+CACHE = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
+CLAIM = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
+VOLUME = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+
+NODES = ("node-1", "node-2", "node-3")
+NEWCOMER = "node-4"
+NAMESPACE = "team-a"
+# A minute in production: what is deleted by mistake can be put back before it is gone.
+GRACE_SECONDS = 5.0
+# Fifteen seconds in production: every report is sent to the hooks.
+PROGRESS_SECONDS = 0.3
+
+
+class Demo:
+    """The steps, in order; each raises LocalError when a check does not hold."""
+
+    def __init__(self, cluster: Cluster, console: Console, model: Path) -> None:
+        self.cluster = cluster
+        self.console = console
+        self.model = model
+        self.origin = S3Origin()
+        self.key = ""
+        self.stage = Stage(cluster, console)
+
+    def run(self) -> None:
+        """Tell the whole story."""
+        self._start()
+        self._cache_the_model()
+        self._compare_with_the_origin()
+        self._show_the_claim()
+        self._let_a_node_join()
+        Pressure(self.stage, self.origin).run()
+        self._lose_the_origin()
+        self._delete()
+
+    def _start(self) -> None:
+        with self.stage.chapter(
+            "Start a cluster of three nodes, and an S3 server with a real model"
+        ):
+            self.cluster.up(
+                len(NODES),
+                grace_seconds=GRACE_SECONDS,
+                progress_seconds=PROGRESS_SECONDS,
+                agent_env=self.origin.agent_env(),
+                owner_pid=os.getpid(),
+            )
+            self.origin.start(self.cluster)
+            uri = self.origin.upload(self.model, "all-minilm-l6-v2")
+            self.key = model_key(uri)
+            self._uri = uri
+            self.console.line(
+                f"  so that you need not wait, agents run with --grace-seconds {GRACE_SECONDS:.0f} "
+                f"(default: 60)\n  and --progress-seconds {PROGRESS_SECONDS} (default: 15)"
+            )
+            self.stage.kubectl("get", "nodes", "-L", "pool")
+
+    def _cache_the_model(self) -> None:
+        with self.stage.chapter("Ask for the model on every node with the label pool=gpu"):
+            self.stage.apply("namespace.yaml", manifests.NAMESPACE)
+            self.stage.apply("group.yaml", manifests.NODE_GROUP)
+            self.stage.apply("cache.yaml", manifests.cache(self._uri))
+            follow(self.cluster.api, NODES, self.key, self._cache_is_ready, seconds=30)
+            self.stage.kubectl("get", "lmc,lmng,lmn")
+            self._check_copies(NODES)
+
+    def _compare_with_the_origin(self) -> None:
+        with self.stage.chapter("Compare each node's files with the origin's"):
+            for node in NODES:
+                self._check_files(node)
+
+    def _show_the_claim(self) -> None:
+        with self.stage.chapter(f"Mount it: a claim in namespace {NAMESPACE}, bound"):
+            wait_until(self._claim_is_bound, "the claim to be bound", seconds=20)
+            self.stage.kubectl("get", "pvc,pv", "-n", NAMESPACE)
+            self.console.line(
+                f"  a pod mounts claim minilm-gpu at sub-path models/{self.key}\n"
+                "  (status.key of the cache), read-only\n"
+                f"  on {NODES[0]} that is {self._copy(NODES[0])}"
+            )
+            self.stage.holds("the claim is bound to its volume")
+
+    def _let_a_node_join(self) -> None:
+        with self.stage.chapter(f"{NEWCOMER} joins, and gets the model by itself"):
+            self.cluster.node_up(NEWCOMER)
+            everyone = (*NODES, NEWCOMER)
+
+            def has_it() -> bool:
+                return self._cache_is_ready() and self._available() == len(everyone)
+
+            follow(self.cluster.api, everyone, self.key, has_it, seconds=30)
+            self._check_files(NEWCOMER)
+            wait_until(
+                lambda: self._warm_labels(everyone), "the nodes' labels of warm models", seconds=20
+            )
+            self.stage.holds("every node carries the label localmodel.serving.kserve.io/minilm")
+
+    def _lose_the_origin(self) -> None:
+        with self.stage.chapter(f"The origin goes away, and the agent of {NODES[0]} is killed"):
+            self.cluster.stop(self.origin.name)
+            agent = f"agent-{NODES[0]}"
+            before, starts = self._inode(NODES[0]), self._starts(NODES[0])
+            killed = self.cluster.kill(agent, signal.SIGKILL)
+            self.cluster.wait_for_pid(agent, after=killed)
+            wait_until(lambda: self._starts(NODES[0]) > starts, "the agent to be back", seconds=20)
+            if not self._cache_is_ready() or self._inode(NODES[0]) != before:
+                raise LocalError("the model did not stay ready")
+            self._check_files(NODES[0])
+            self.stage.kubectl("get", "lmc")
+            self.stage.holds("the agent is back, and the model is ready without the origin")
+
+    def _delete(self) -> None:
+        with self.stage.chapter("Delete the caches: disks, claims and volumes are freed"):
+            self.stage.kubectl("delete", "lmc", "--all", "--timeout=30s")
+            wait_until(self._nothing_is_left, "disks, claims and volumes to be free", seconds=45)
+            self.stage.holds("no copy on any disk, no claim, no volume")
+            self.stage.kubectl("get", "lmng,lmn")
+
+    # What the checks look at.
+
+    def _cache(self) -> dict[str, Any]:
+        try:
+            return self.cluster.api.get(CACHE, "minilm")
+        except ApiError as error:
+            if error.status == 404:
+                return {}
+            raise
+
+    def _cache_is_ready(self) -> bool:
+        conditions = self._cache().get("status", {}).get("conditions", ())
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def _available(self) -> int:
+        return int(self._cache().get("status", {}).get("copies", {}).get("available", 0))
+
+    def _check_copies(self, names: tuple[str, ...]) -> None:
+        status = self._cache()["status"]
+        for name in names:
+            node = self.cluster.api.get(LOCAL_MODEL_NODE, name)
+            (model,) = node["status"]["models"]
+            if not (model["cached"] and model["hash"] == status["hash"]):
+                raise LocalError(f"{name} does not report the same model: {model}")
+        self.stage.holds(f"{len(names)} nodes report the same model: {status['hash'][:23]}…")
+
+    def _copy(self, node: str) -> Path:
+        return self.cluster.nodes_dir / node / "models" / self.key
+
+    def _inode(self, node: str) -> int:
+        return self._copy(node).stat().st_ino
+
+    def _check_files(self, node: str) -> None:
+        expected, found = _digests(self.model), _digests(self._copy(node))
+        if expected != found:
+            raise LocalError(f"the files of {node} are not the origin's", detail=str(found))
+        self.stage.holds(f"{node}: {len(found)} files, each with the origin's SHA-256")
+
+    def _claim_is_bound(self) -> bool:
+        claims = self.cluster.api.list(CLAIM, NAMESPACE)["items"]
+        return [claim.get("status", {}).get("phase") for claim in claims] == ["Bound"]
+
+    def _warm_labels(self, names: tuple[str, ...]) -> bool:
+        labels = (self.cluster.api.get(NODE, name)["metadata"]["labels"] for name in names)
+        return all(one.get("localmodel.serving.kserve.io/minilm") == self.key for one in labels)
+
+    def _starts(self, name: str) -> int:
+        """How often a node's agent has started; it says so once it has read its disk."""
+        return self.cluster.layout.log(f"agent-{name}").read_text().count("Agent started")
+
+    def _nothing_is_left(self) -> bool:
+        nodes = self.cluster.nodes_dir
+        disks = [any((nodes / name / "models").iterdir()) for name in (*NODES, NEWCOMER)]
+        claims = self.cluster.api.list(CLAIM)["items"]
+        volumes = self.cluster.api.list(VOLUME)["items"]
+        caches = self.cluster.api.list(CACHE)["items"]
+        return not (any(disks) or claims or volumes or caches)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def main(arguments: list[str]) -> int:
+    """Run the demo in a folder of its own. Returns 0 only if every check held."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local demo", description=__doc__)
+    parser.parse_args(arguments)
+    console = Console(sys.stdout)
+    folder = Path(tempfile.mkdtemp(prefix="localmodel-demo-"))
+    try:
+        build.ensure_all(console)
+        started = time.monotonic()
+        _run(Cluster(folder / "cluster", console), console)
+        console.line(f"\nEvery check held, in {time.monotonic() - started:.0f} s; nothing is left.")
+    except LocalError as error:
+        print(error.text(), file=sys.stderr)
+        print(f"the logs are in {folder / 'cluster' / 'logs'}", file=sys.stderr)
+        return 1
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
+    return 0
+
+
+def _run(cluster: Cluster, console: Console) -> None:
+    demo = Demo(cluster, console, build.ensure_model(console))
+    try:
+        demo.run()
+    finally:
+        console.line("\n▶ Stop everything")
+        cluster.down()
+    console.line()
+    for title, seconds in demo.stage.times:
+        console.line(f"  {seconds:6.1f} s  {title}")

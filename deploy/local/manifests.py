@@ -1,0 +1,115 @@
+"""The manifests that a local cluster gets: the ones that a real cluster gets, in order."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import requests
+import yaml
+
+from deploy.local.errors import LocalError
+from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+MANAGER = "localmodel-local"
+HOOKS_IN_CLUSTER = "http://localmodel-hooks.localmodel.svc:8080"
+CRD = Resource(
+    "apiextensions.k8s.io/v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    namespaced=False,
+)
+# A kind is served a moment after its CRD says so.
+SERVED_SECONDS = 10.0
+
+DEFAULT_STORAGE_CLASS: Object = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": "standard",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "kubernetes.io/no-provisioner",
+}
+
+
+def install_files(checkout: Path) -> list[Path]:
+    """Namespaces, kinds and rights, in the order in which they are applied."""
+    crds = sorted((checkout / "crds" / "manifests").glob("*.yaml"))
+    return [
+        checkout / "deploy/base/namespace.yaml",
+        checkout / "metacontroller/install/namespace.yaml",
+        *(path for path in crds if path.name != "kustomization.yaml"),
+        checkout / "deploy/local/standin/crds.yaml",
+        checkout / "deploy/base/rbac.yaml",
+        checkout / "metacontroller/install/rbac.yaml",
+    ]
+
+
+def controller_files(checkout: Path) -> list[Path]:
+    """The product's controllers."""
+    names = ("nodegroups", "nodes", "caches", "namespace-caches")
+    return [checkout / f"metacontroller/{name}.yaml" for name in names]
+
+
+def parse(text: str, *, hooks_url: str) -> list[Object]:
+    """The objects of a manifest, with the hooks where they are here."""
+    local = text.replace(HOOKS_IN_CLUSTER, hooks_url)
+    return [document for document in yaml.load_all(local, yaml.CSafeLoader) if document]
+
+
+def read(files: Iterable[Path], *, hooks_url: str) -> list[Object]:
+    """The objects of some manifests."""
+    objects: list[Object] = []
+    for path in files:
+        try:
+            objects += parse(path.read_text(), hooks_url=hooks_url)
+        except FileNotFoundError as error:
+            raise LocalError(
+                f"the manifest {path} is missing", todo="check that the checkout is complete"
+            ) from error
+        except yaml.YAMLError as error:
+            raise LocalError(f"the manifest {path} is not YAML", detail=str(error)) from error
+    return objects
+
+
+def apply_all(api: KubeApi, objects: Sequence[Object]) -> None:
+    """Apply objects in their order, each as soon as its kind is served."""
+    deadline = time.monotonic() + SERVED_SECONDS
+    for obj in objects:
+        while not _apply(api, obj, last_try=time.monotonic() > deadline):
+            time.sleep(0.05)
+
+
+def _apply(api: KubeApi, obj: Object, *, last_try: bool) -> bool:
+    try:
+        api.apply(obj, manager=MANAGER)
+    except (ApiError, requests.ConnectionError) as error:
+        missing = isinstance(error, ApiError) and error.status == 404
+        if missing and not last_try:
+            api.discover.cache_clear()
+            return False
+        what = f"{obj.get('kind')} {obj.get('metadata', {}).get('name')}"
+        raise LocalError(f"the API server does not take {what}", detail=str(error)) from error
+    return True
+
+
+def established(api: KubeApi, names: Iterable[str]) -> bool:
+    """Whether the API server serves all these CRDs."""
+    ready = {
+        crd["metadata"]["name"]
+        for crd in api.list(CRD)["items"]
+        # Null at first.
+        for condition in crd.get("status", {}).get("conditions") or ()
+        if condition["type"] == "Established" and condition["status"] == "True"
+    }
+    return ready.issuperset(names)
+
+
+def crd_names(objects: Iterable[Object]) -> list[str]:
+    """Names of the CRDs among some objects."""
+    return [obj["metadata"]["name"] for obj in objects if obj["kind"] == CRD.kind]

@@ -1,0 +1,79 @@
+"""Simulated nodes: the Node objects, with the status that a kubelet would report."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import LocalError
+from deploy.local.kubeapi import ApiError, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.local.kubeapi import KubeApi, Object
+
+NODE = Resource("v1", "nodes", "Node", namespaced=False)
+MANAGER = "localmodel-local"
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?")
+
+
+def node_names(count: int) -> list[str]:
+    """The nodes of a new cluster."""
+    return [f"node-{number}" for number in range(1, count + 1)]
+
+
+def check_name(name: str) -> None:
+    """Raise LocalError unless a node can have this name."""
+    if not NAME.fullmatch(name):
+        raise LocalError(
+            f"{name!r} cannot be the name of a node",
+            todo="take lower case letters, digits and '-', as in node-4",
+        )
+
+
+def node_object(name: str, labels: Mapping[str, str] | None) -> Object:
+    """A Node as its kubelet would register it."""
+    own = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "pool": "gpu"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": own | dict(labels or {})},
+    }
+
+
+def node_status(name: str, now: str) -> Object:
+    """The status of a Node that is well."""
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Simulated",
+        "message": "a simulated node is always ready",
+        "lastTransitionTime": now,
+        "lastHeartbeatTime": now,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"conditions": [ready]},
+    }
+
+
+def register(api: KubeApi, name: str, labels: Mapping[str, str] | None) -> None:
+    """Make the Node, ready at once."""
+    api.apply(node_object(name, labels), manager=MANAGER)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    api.apply(node_status(name, now), manager=MANAGER, subresource="status")
+
+
+def unregister(api: KubeApi, name: str) -> bool:
+    """Delete the Node. Returns whether there was one."""
+    try:
+        api.request("DELETE", NODE.path(name=name))
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True

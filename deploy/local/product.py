@@ -1,0 +1,132 @@
+"""The product's processes on a local cluster, and Metacontroller: their arguments."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from deploy.local.errors import LocalError
+from deploy.local.layout import CHECKOUT, VENV
+from deploy.local.ports import LOOPBACK
+from deploy.local.process import Process
+from deploy.local.users import AGENT, METACONTROLLER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.local.layout import Layout
+    from deploy.local.ports import Ports
+
+HOOKS = "hooks"
+META = "metacontroller"
+PYTHON = str(VENV / "bin" / "python")
+
+# How large the disk of a node is: a laptop that is nearly full shall be no full node.
+DISK = "20Gi"
+
+MetacontrollerChoice = Literal["auto", "standin", "real"]
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How the agents of a cluster run; with run False, there are none."""
+
+    grace_seconds: float
+    progress_seconds: float
+    args: tuple[str, ...]
+    env: dict[str, str]
+    disk: str = DISK
+    run: bool = True
+
+
+def hooks_url(ports: Ports) -> str:
+    """Where the hooks listen."""
+    return f"http://{LOOPBACK}:{ports.hooks}"
+
+
+def hooks(ports: Ports, environment: dict[str, str]) -> Process:
+    """The hooks under gunicorn, configured as in the image, with an overlay's environment."""
+    argv = (
+        str(VENV / "bin" / "gunicorn"),
+        "--config",
+        "python:hooks.gunicorn_conf",
+        "--bind",
+        f"{LOOPBACK}:{ports.hooks}",
+        "hooks.app:create_app()",
+    )
+    return Process(argv, cwd=str(CHECKOUT), env=environment, order=2)
+
+
+def choose_metacontroller(choice: MetacontrollerChoice, environ: Mapping[str, str]) -> str | None:
+    """Path of the Metacontroller to run; None for the stand-in."""
+    if choice == "standin":
+        return None
+    named = environ.get("METACONTROLLER", "")
+    found = shutil.which(named or META, path=environ.get("PATH"))
+    if found is None and named:
+        raise LocalError(
+            f"METACONTROLLER names {named}, which is not a program",
+            todo="let it name one, or unset it to use the stand-in",
+        )
+    if found is None and choice == "real":
+        raise LocalError(
+            "there is no metacontroller program",
+            todo="put one on PATH, or name it in the variable METACONTROLLER",
+        )
+    return found
+
+
+def metacontroller(layout: Layout, ports: Ports, program: str | None) -> Process:
+    """Metacontroller with the flags of its install, or the stand-in."""
+    kubeconfig = layout.user_kubeconfig(METACONTROLLER.key)
+    if program is None:
+        argv: tuple[str, ...] = (
+            PYTHON,
+            "-m",
+            "deploy.local.standin",
+            "--kubeconfig",
+            str(kubeconfig),
+        )
+    else:
+        argv = (
+            program,
+            f"--kubeconfig={kubeconfig}",
+            "--apply-strategy=server-side-apply",
+            "--client-go-qps=100",
+            "--client-go-burst=200",
+            "--workers=10",
+            "--discovery-interval=5s",
+            "--metrics-address=0",
+            f"--health-probe-bind-address={LOOPBACK}:{ports.metacontroller}",
+        )
+    return Process(argv, cwd=str(CHECKOUT), order=3)
+
+
+def agent_name(node: str) -> str:
+    """Name of a node's agent process."""
+    return f"agent-{node}"
+
+
+def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
+    """The agent of one node."""
+    argv = (
+        PYTHON,
+        "-m",
+        "agent.main",
+        "run",
+        "--node-name",
+        node,
+        "--root",
+        str(layout.disk(node)),
+        "--disk-size",
+        options.disk,
+        "--kubeconfig",
+        str(layout.user_kubeconfig(AGENT.key)),
+        "--grace-seconds",
+        f"{options.grace_seconds:g}",
+        "--progress-seconds",
+        f"{options.progress_seconds:g}",
+        *options.args,
+    )
+    return Process(argv, cwd=str(CHECKOUT), env=options.env, order=4)

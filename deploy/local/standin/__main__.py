@@ -1,0 +1,72 @@
+"""The stand-in's command line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+from deploy.local.kubeapi import KubeApi
+from deploy.local.standin.manager import Manager
+
+LOG = logging.getLogger("standin")
+
+BANNER = (
+    "This is a stand-in for Metacontroller, for trying and testing on one machine. It speaks only "
+    "the part that this project's controllers use, and it is not part of the product."
+)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.standin", description=BANNER)
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="the cluster to work on")
+    parser.add_argument(
+        "--discovery-interval",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how often to look which kinds are served (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=4,
+        help="syncs at once, for each controller (default: %(default)s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="also say what was ignored")
+    return parser.parse_args(arguments)
+
+
+def main() -> NoReturn:
+    """Run until SIGTERM or SIGINT."""
+    options = parse()
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    LOG.warning(BANNER)
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    manager = Manager(
+        KubeApi.from_kubeconfig(options.kubeconfig),
+        workers=options.workers,
+        discovery_interval=options.discovery_interval,
+    )
+    manager.run(stop)
+    LOG.info("stopped")
+    logging.shutdown()
+    # Watches and hook calls may block for minutes in threads that have nothing to save.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Deciding what to do with children: claiming, deleting, applying. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from deploy.local.standin import objects
+from deploy.local.standin.errors import SyncError
+
+if TYPE_CHECKING:
+    from deploy.local.standin.objects import Object, ObjectMap
+
+CONTROLLER_UID = "controller-uid"
+DECORATOR_ANNOTATION = "metacontroller.k8s.io/decorator-controller"
+LAST_APPLIED_ANNOTATION = "metacontroller.k8s.io/last-applied-configuration"
+
+SYSTEM_METADATA = (
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+)
+
+
+class Claim(Enum):
+    """What a composite does with an object of one of its child kinds."""
+
+    KEEP = auto()
+    RELEASE = auto()
+    ADOPT = auto()
+    IGNORE = auto()
+
+
+def claim(parent: Object, obj: Object) -> Claim:
+    """Whether an object is a parent's child, should become one or should cease to be one."""
+    matches = objects.labels(obj).get(CONTROLLER_UID) == objects.uid(parent)
+    controller = objects.controller_of(obj)
+    if controller is not None:
+        if controller.get("uid") != objects.uid(parent):
+            return Claim.IGNORE
+        if matches:
+            return Claim.KEEP
+        return Claim.IGNORE if objects.is_deleting(parent) else Claim.RELEASE
+    if matches and not objects.is_deleting(parent) and not objects.is_deleting(obj):
+        return Claim.ADOPT
+    return Claim.IGNORE
+
+
+def controller_reference(parent: Object) -> dict[str, Any]:
+    """The owner reference that makes a parent the controller of an object."""
+    return {
+        "apiVersion": parent["apiVersion"],
+        "kind": parent["kind"],
+        "name": objects.name(parent),
+        "uid": objects.uid(parent),
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def desired_map(parent: Object, children: list[Object]) -> ObjectMap:
+    """The desired children by their keys, in the parent's namespace if they name none."""
+    desired: ObjectMap = {}
+    for child in children:
+        metadata = {**objects.meta(child)}
+        if objects.namespace(parent) and not metadata.get("namespace"):
+            metadata["namespace"] = objects.namespace(parent)
+        objects.insert(desired, {**child, "metadata": metadata})
+    return desired
+
+
+def label_for(parent: Object, child: Object) -> None:
+    """Give a composite's desired child the label of the generated selector.
+
+    Raises SyncError where its own labels would make it nobody's child.
+    """
+    metadata = child.setdefault("metadata", {})
+    labels = metadata.get("labels") or {}
+    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+        raise SyncError(f"invalid labels on desired child {objects.describe(child)}")
+    metadata["labels"] = labels = {CONTROLLER_UID: objects.uid(parent), **labels}
+    if labels[CONTROLLER_UID] != objects.uid(parent):
+        raise SyncError(
+            f"labels on desired child {objects.describe(child)} don't match parent selector"
+        )
+
+
+def annotate_for(controller: str, child: Object) -> None:
+    """Mark a decorator's desired attachment as its own."""
+    metadata = child.setdefault("metadata", {})
+    metadata["annotations"] = {**(metadata.get("annotations") or {})}
+    metadata["annotations"][DECORATOR_ANNOTATION] = controller
+
+
+def undesired(observed: dict[str, Object], desired: dict[str, Object]) -> list[Object]:
+    """Observed children that are to be deleted."""
+    return [
+        child
+        for key, child in observed.items()
+        if key not in desired and not objects.is_deleting(child)
+    ]
+
+
+def to_apply(parent: Object, child: Object) -> Object:
+    """A desired child as it is sent: owned by the parent, without what only servers write."""
+    applied = comparable(child)
+    metadata = applied["metadata"]
+    references = metadata.get("ownerReferences") or []
+    if all(reference.get("uid") != objects.uid(parent) for reference in references):
+        references = [*references, controller_reference(parent)]
+    metadata["ownerReferences"] = references
+    return applied
+
+
+def comparable(obj: Object) -> Object:
+    """A copy without status and what only servers write."""
+    kept = {key: value for key, value in obj.items() if key != "status"}
+    kept["metadata"] = metadata = {
+        key: value for key, value in objects.meta(obj).items() if key not in SYSTEM_METADATA
+    }
+    annotations = {**objects.annotations_of(obj)}
+    if annotations.pop(LAST_APPLIED_ANNOTATION, None) is not None:
+        metadata["annotations"] = annotations
+        if not annotations:
+            del metadata["annotations"]
+    return kept
+
+
+def digest(obj: Object) -> str:
+    """Hash of what would be applied."""
+    return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was applied last, and the object that came of it."""
+
+    digest: str
+    uid: str
+    generation: int
+    resource_version: str
+
+    @classmethod
+    def of(cls, digest: str, stored: Object) -> Applied:
+        """What is remembered once an object is stored."""
+        return cls(
+            digest,
+            objects.uid(stored),
+            objects.generation(stored),
+            objects.resource_version(stored),
+        )
+
+    def holds(self, digest: str, observed: Object) -> bool:
+        """Whether nothing changed since, on either side. Status changes do not count."""
+        if self.digest != digest or self.uid != objects.uid(observed):
+            return False
+        generation = objects.generation(observed)
+        if generation == 0 and self.resource_version != objects.resource_version(observed):
+            return False
+        return self.generation == generation
+
+
+class ApplyCache:
+    """What was applied last to each object, for all controllers of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[str, ...], Applied] = {}
+
+    def get(self, key: tuple[str, ...]) -> Applied | None:
+        """The entry of an object."""
+        with self._lock:
+            return self._entries.get(key)
+
+    def set(self, key: tuple[str, ...], applied: Applied) -> None:
+        """Remember an entry."""
+        with self._lock:
+            self._entries[key] = applied
+
+    def drop(self, key: tuple[str, ...]) -> None:
+        """Forget an entry."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+
+def cache_key(child: Object) -> tuple[str, ...]:
+    """Identity of an object whatever its version."""
+    group = objects.api_group(child["apiVersion"])
+    return (group, child["kind"], objects.namespace(child), objects.name(child))

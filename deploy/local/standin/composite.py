@@ -1,0 +1,104 @@
+"""CompositeController: children that belong to a parent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from deploy.local.kubeapi import ApiError
+from deploy.local.standin import objects
+from deploy.local.standin.answers import Answer, CompositeAnswer
+from deploy.local.standin.children import CONTROLLER_UID, label_for
+from deploy.local.standin.controller import Controller, Shared
+from deploy.local.standin.errors import NotServedError, SyncError
+from deploy.local.standin.spec import parse_composite
+from deploy.local.standin.store import NOBODY
+from deploy.local.standin.writes import is_conflict, is_not_found
+
+if TYPE_CHECKING:
+    from deploy.local.standin.objects import Object, ObjectMap
+
+
+class CompositeController(Controller):
+    """Runs one CompositeController."""
+
+    finalizer_prefix: ClassVar[str] = "compositecontroller"
+    parent_field: ClassVar[str] = "parent"
+    children_field: ClassVar[str] = "children"
+    answer: ClassVar[type[Answer]] = CompositeAnswer
+
+    def __init__(self, controller: Object, shared: Shared) -> None:
+        """Raises RefusedError and NotServedError."""
+        spec = parse_composite(controller)
+        rule = spec.parent_resource
+        if not shared.discovery.resource(rule.api_version, rule.resource).has_status:
+            raise NotServedError(f"{rule.resource} has no subresource status")
+        super().__init__(
+            controller,
+            shared,
+            parent_rules=[rule],
+            child_rules=spec.child_resources,
+            hooks=spec.hooks,
+            resync_seconds=spec.resync_period_seconds,
+        )
+
+    def observe(self, parent: Object) -> ObjectMap:
+        """The parent's children, after adopting and releasing."""
+        observed: ObjectMap = {}
+        namespace = objects.namespace(parent)
+        for resource, informer in self.child_informers():
+            observed.setdefault(objects.group_key(resource.api_version, resource.kind), {})
+            candidates = [
+                child
+                for owner in (objects.uid(parent), NOBODY)
+                for child in informer.store.owned_by(owner)
+                if not namespace or objects.namespace(child) == namespace
+            ]
+            for child in self.shared.reconciler.claim(resource, parent, candidates):
+                objects.insert(observed, child)
+        return observed
+
+    def conclude(
+        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+    ) -> None:
+        """Finalizer, children, then the status, even if managing the children failed."""
+        if answer.finalized:
+            resource = self.parent_resource(parent)
+            parent = self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
+        for group in desired.values():
+            for child in group.values():
+                label_for(parent, child)
+        failure: SyncError | None = None
+        try:
+            self.manage_children(parent, observed, desired)
+        except SyncError as error:
+            failure = error
+        try:
+            self._write_status(parent, answer.status)
+        except ApiError as error:
+            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            if is_not_found(error) or is_conflict(error):
+                return
+            raise
+        if failure is not None:
+            raise failure
+
+    def on_orphan(self, child: Object) -> None:
+        """Sync the parent that may adopt it."""
+        wanted = objects.labels(child).get(CONTROLLER_UID)
+        if not wanted:
+            return
+        for informer in self.parents.values():
+            for parent in informer.store.all():
+                if objects.uid(parent) == wanted:
+                    self.enqueue(parent)
+
+    def _write_status(self, parent: Object, status: Object | None) -> None:
+        wanted = {**(status or {}), "observedGeneration": objects.generation(parent)}
+
+        def edit(current: Object) -> bool:
+            if objects.same(current.get("status"), wanted):
+                return False
+            current["status"] = wanted
+            return True
+
+        self.shared.writer.change(self.parent_resource(parent), parent, edit, "status")

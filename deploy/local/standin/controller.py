@@ -1,0 +1,332 @@
+"""What CompositeController and DecoratorController have in common."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import requests
+
+from deploy.local.kubeapi import ApiError
+from deploy.local.standin import objects
+from deploy.local.standin.children import desired_map
+from deploy.local.standin.customize import Customizer
+from deploy.local.standin.errors import (
+    RelatedNotSyncedError,
+    SyncError,
+    TooManyRequestsError,
+    brief,
+)
+from deploy.local.standin.labels import selects
+from deploy.local.standin.spec import as_sent
+from deploy.local.standin.webhook import HookClient
+from deploy.local.standin.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from deploy.local.standin.answers import Answer
+    from deploy.local.standin.discovery import Discovery, ServedResource
+    from deploy.local.standin.informer import Informer, Informers
+    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.reconcile import ChildReconciler, Methods
+    from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
+    from deploy.local.standin.writes import Writer
+
+LOG = logging.getLogger(__name__)
+
+# Metacontroller relists after 30 minutes, which resyncs the parents.
+MAX_RESYNC_SECONDS = 1800
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all controllers of the process share."""
+
+    writer: Writer
+    discovery: Discovery
+    informers: Informers
+    reconciler: ChildReconciler
+    workers: int
+
+
+class Key(NamedTuple):
+    """A parent in the queue."""
+
+    resource: ServedResource
+    namespace: str
+    name: str
+
+
+class Controller(ABC):
+    """Runs one controller object: watches its kinds and syncs its parents."""
+
+    # Words of the hook requests and of the finalizer.
+    finalizer_prefix: ClassVar[str]
+    parent_field: ClassVar[str]
+    children_field: ClassVar[str]
+    answer: ClassVar[type[Answer]]
+
+    def __init__(
+        self,
+        controller: Object,
+        shared: Shared,
+        *,
+        parent_rules: list[ParentRule],
+        child_rules: list[ChildRule],
+        hooks: Hooks,
+        resync_seconds: int | None,
+    ) -> None:
+        """Look the kinds up. Raises NotServedError where one is missing."""
+        self.name = objects.name(controller)
+        self.shared = shared
+        self.finalizer = f"metacontroller.io/{self.finalizer_prefix}-{self.name}"
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.stopped = threading.Event()
+        discovery = shared.discovery
+        self.parent_rules = {
+            discovery.resource(rule.api_version, rule.resource): rule for rule in parent_rules
+        }
+        self.child_rules = child_rules
+        child_resources = [
+            discovery.resource(rule.api_version, rule.resource) for rule in child_rules
+        ]
+        self.methods: Methods = {
+            (objects.api_group(resource.api_version), resource.kind): rule.update_strategy.method
+            for resource, rule in zip(child_resources, child_rules, strict=True)
+        }
+        self._controller = as_sent(controller)
+        self._sync_hook = HookClient(hooks.sync, "sync")
+        self._finalize_hook = HookClient(hooks.finalize, "finalize") if hooks.finalize else None
+        self._resync_seconds = min(max(resync_seconds or MAX_RESYNC_SECONDS, 1), MAX_RESYNC_SECONDS)
+        # From here on nothing may fail, or the informers would never be released.
+        self.parents: dict[ServedResource, Informer] = {
+            resource: shared.informers.acquire(resource) for resource in self.parent_rules
+        }
+        self.children: dict[tuple[str, str], Informer] = {
+            (resource.api_version, resource.plural): shared.informers.acquire(resource)
+            for resource in dict.fromkeys(child_resources)
+        }
+        self.customizer = Customizer(
+            self._controller,
+            HookClient(hooks.customize, "customize") if hooks.customize else None,
+            discovery,
+            shared.informers,
+            parents=self._all_parents,
+            enqueue=self.enqueue,
+        )
+        self._workers: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Subscribe to events, and sync once the caches are filled."""
+        # One kind may be both.
+        for informer in self.parents.values():
+            informer.subscribe(("parents", self), self._on_parent)
+        for informer in self.children.values():
+            informer.subscribe(("children", self), self._on_child)
+        for number in range(self.shared.workers):
+            name = f"{self.name} {number}"
+            self._workers.append(threading.Thread(target=self._work, name=name, daemon=True))
+        resync = threading.Thread(target=self._resync, name=f"{self.name} resync", daemon=True)
+        for thread in (*self._workers, resync):
+            thread.start()
+
+    def stop(self) -> None:
+        """Let the workers finish their sync, and give the informers back."""
+        self.stopped.set()
+        self.queue.shut_down()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        self.customizer.stop()
+        for role, informers in (("parents", self.parents), ("children", self.children)):
+            for informer in informers.values():
+                informer.unsubscribe((role, self))
+                self.shared.informers.release(informer)
+
+    def enqueue(self, parent: Object) -> None:
+        """Queue a parent, if this controller cares for it."""
+        if self.cares_for(parent):
+            self.queue.add(self._key(parent))
+
+    def cares_for(self, parent: Object) -> bool:
+        """Whether the selector matches, or did so when the finalizer was set."""
+        return self.matches(parent) or self.finalizer in objects.finalizers(parent)
+
+    def matches(self, parent: Object) -> bool:
+        """Whether the selector for this kind of parents matches."""
+        rule = self.parent_rules[self.parent_resource(parent)]
+        return selects(rule.label_selector, objects.labels(parent))
+
+    def parent_resource(self, parent: Object) -> ServedResource:
+        """The resource of a parent."""
+        group = objects.api_group(parent["apiVersion"])
+        found = self._parent_kind(group, parent["kind"])
+        if found is None:
+            raise SyncError(f"unknown parent {objects.describe(parent)}")
+        return found
+
+    def should_finalize(self, parent: Object) -> bool:
+        """Whether a parent that is being deleted still has its children managed."""
+        names = objects.finalizers(parent)
+        return (
+            self._finalize_hook is not None
+            and self.finalizer in names
+            and not set(names) & set(objects.GC_FINALIZERS)
+        )
+
+    def manage_children(self, parent: Object, observed: ObjectMap, desired: ObjectMap) -> None:
+        """Reconcile the children of a parent that lives, or is being finalized."""
+        if objects.is_deleting(parent) and not self.should_finalize(parent):
+            return
+        self.shared.reconciler.manage(parent, observed, desired, self.methods)
+
+    def child_informers(self) -> list[tuple[ServedResource, Informer]]:
+        """The child kinds. Raises NotServedError when one is not served any more."""
+        found = []
+        for rule in self.child_rules:
+            resource = self.shared.discovery.resource(rule.api_version, rule.resource)
+            found.append((resource, self.children[rule.api_version, rule.resource]))
+        return found
+
+    @abstractmethod
+    def observe(self, parent: Object) -> ObjectMap:
+        """The parent's children; every child kind is there, even if empty."""
+
+    @abstractmethod
+    def conclude(
+        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+    ) -> None:
+        """Carry out what the hook answered."""
+
+    @abstractmethod
+    def on_orphan(self, child: Object) -> None:
+        """An object of a child kind without a controller was added or changed."""
+
+    def _sync(self, key: Key) -> None:
+        parent = self.parents[key.resource].store.get(key.namespace, key.name)
+        if parent is None or not self.cares_for(parent):
+            return
+        parent = self._sync_finalizer(key.resource, parent)
+        if not self.cares_for(parent):
+            return
+        observed = self.observe(parent)
+        related = self.customizer.related(parent)
+        answer = self._call(parent, observed, related)
+        if self.stopped.is_set():
+            return
+        if answer.resync_after_seconds and answer.resync_after_seconds > 0:
+            self.queue.add_after(key, answer.resync_after_seconds)
+        desired = desired_map(parent, answer.desired)
+        self.conclude(parent, observed, desired, answer)
+
+    def _sync_finalizer(self, resource: ServedResource, parent: Object) -> Object:
+        present = self.finalizer in objects.finalizers(parent)
+        if self._finalize_hook is None and present:
+            return self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
+        if self._finalize_hook is not None and not present and not objects.is_deleting(parent):
+            return self.shared.writer.add_finalizer(resource, parent, self.finalizer)
+        return parent
+
+    def _call(self, parent: Object, observed: ObjectMap, related: ObjectMap) -> Answer:
+        finalizing = objects.is_deleting(parent) or not self.matches(parent)
+        hook = self._finalize_hook if finalizing and self._finalize_hook else self._sync_hook
+        request = {
+            "controller": self._controller,
+            self.parent_field: parent,
+            self.children_field: observed,
+            "related": related,
+            "finalizing": hook is self._finalize_hook,
+        }
+        return hook.call(request, self.answer)
+
+    def _work(self) -> None:
+        for informer in (*self.parents.values(), *self.children.values()):
+            while not informer.wait_synced(POLL_SECONDS):
+                if self.stopped.is_set():
+                    return
+        while (key := self.queue.get()) is not None:
+            try:
+                self._try(key)
+            finally:
+                self.queue.done(key)
+
+    def _try(self, key: Key) -> None:
+        what = f"{self.name}: {key.resource.kind} {key.namespace}/{key.name}".replace(" /", " ")
+        try:
+            self._sync(key)
+        except TooManyRequestsError as error:
+            LOG.info("%s: %s", what, error)
+            self.queue.add_after(key, error.seconds)
+        except RelatedNotSyncedError:
+            self.queue.add_rate_limited(key)
+        except (SyncError, ApiError, requests.RequestException) as error:
+            LOG.warning("failed to sync %s: %s", what, brief(error))
+            self.queue.add_rate_limited(key)
+        except Exception:
+            LOG.exception("failed to sync %s", what)
+            self.queue.add_rate_limited(key)
+        else:
+            self.queue.forget(key)
+
+    def _resync(self) -> None:
+        while not self.stopped.wait(self._resync_seconds):
+            for parent in self._all_parents():
+                self._on_parent(parent, parent)
+
+    def _all_parents(self) -> list[Object]:
+        return [obj for informer in self.parents.values() for obj in informer.store.all()]
+
+    def _key(self, parent: Object) -> Key:
+        resource = self.parent_resource(parent)
+        return Key(resource, objects.namespace(parent), objects.name(parent))
+
+    def _parent_kind(self, group: str, kind: str) -> ServedResource | None:
+        for resource in self.parents:
+            if objects.api_group(resource.api_version) == group and resource.kind == kind:
+                return resource
+        return None
+
+    def _on_parent(self, old: Object | None, new: Object | None) -> None:
+        parent = new or old
+        if parent is None:
+            return
+        if old and new and old is not new:
+            rule = self.parent_rules[self.parent_resource(parent)]
+            if rule.ignore_status_changes and only_status_changed(old, new):
+                return
+        self.enqueue(parent)
+
+    def _on_child(self, old: Object | None, new: Object | None) -> None:
+        child = new or old
+        if child is None:
+            return
+        if old and new and objects.resource_version(old) == objects.resource_version(new):
+            return
+        reference = objects.controller_of(child)
+        if reference is None:
+            if new and not objects.is_deleting(new):
+                self.on_orphan(new)
+            return
+        group = objects.api_group(reference["apiVersion"])
+        resource = self._parent_kind(group, reference["kind"])
+        if resource is None:
+            return
+        namespace = objects.namespace(child) if resource.namespaced else ""
+        parent = self.parents[resource].store.get(namespace, reference["name"])
+        if parent is not None and objects.uid(parent) == reference["uid"]:
+            self.enqueue(parent)
+
+
+def only_status_changed(old: Object, new: Object) -> bool:
+    """Whether neither generation, labels and annotations changed nor a deletion began."""
+    return (
+        objects.generation(old) == objects.generation(new)
+        and objects.labels(old) == objects.labels(new)
+        and objects.annotations_of(old) == objects.annotations_of(new)
+        and not objects.is_deleting(new)
+    )

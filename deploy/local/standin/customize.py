@@ -1,0 +1,144 @@
+"""Related objects: asking the customize hook, collecting, and noticing changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from deploy.local.standin import objects
+from deploy.local.standin.errors import RelatedNotSyncedError, SyncError
+from deploy.local.standin.objects import group_key
+from deploy.local.standin.rules import CustomizeAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy.local.standin.discovery import Discovery, ServedResource
+    from deploy.local.standin.informer import Informer, Informers
+    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.rules import RelatedRule
+    from deploy.local.standin.webhook import HookClient
+
+LOG = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 20 * 60.0
+
+
+class AnswerCache:
+    """Answers by the parent's uid and generation, for 20 minutes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answers: dict[tuple[str, int], tuple[float, list[RelatedRule]]] = {}
+
+    def get(self, parent: Object) -> list[RelatedRule] | None:
+        """The rules of a parent, if they are known."""
+        with self._lock:
+            expires, rules = self._answers.get(_cache_key(parent), (0.0, []))
+        return rules if self._clock() < expires else None
+
+    def set(self, parent: Object, rules: list[RelatedRule]) -> None:
+        """Remember the rules of a parent, and forget what has expired."""
+        now = self._clock()
+        with self._lock:
+            for key in [key for key, (expires, _) in self._answers.items() if expires <= now]:
+                del self._answers[key]
+            self._answers[_cache_key(parent)] = (now + ANSWER_SECONDS, rules)
+
+
+def _cache_key(parent: Object) -> tuple[str, int]:
+    return objects.uid(parent), objects.generation(parent)
+
+
+class Customizer:
+    """The related objects of one controller's parents."""
+
+    def __init__(
+        self,
+        controller: Object,
+        hook: HookClient | None,
+        discovery: Discovery,
+        informers: Informers,
+        *,
+        parents: Callable[[], list[Object]],
+        enqueue: Callable[[Object], None],
+    ) -> None:
+        self._controller = controller
+        self._hook = hook
+        self._discovery = discovery
+        self._informers = informers
+        self._parents = parents
+        self._enqueue = enqueue
+        self._answers = AnswerCache()
+        self._lock = threading.Lock()
+        self._related: dict[tuple[str, str], Informer] | None = {}
+
+    def related(self, parent: Object) -> ObjectMap:
+        """What the parent relates to; every kind of its rules is there, even if empty."""
+        found: ObjectMap = {}
+        for rule in self._rules(parent):
+            resource = self._discovery.resource(rule.api_version, rule.resource)
+            informer = self._informer(resource)
+            if not informer.synced:
+                raise RelatedNotSyncedError(f"related {rule.resource} not synced yet")
+            rule.check()
+            found.setdefault(group_key(resource.api_version, resource.kind), {})
+            for obj in informer.store.all():
+                if rule.selects(obj):
+                    objects.insert(found, obj)
+        return found
+
+    def stop(self) -> None:
+        """Give the informers back."""
+        with self._lock:
+            related, self._related = self._related or {}, None
+        for informer in related.values():
+            informer.unsubscribe(self)
+            self._informers.release(informer)
+
+    def _rules(self, parent: Object) -> list[RelatedRule]:
+        if self._hook is None:
+            return []
+        rules = self._answers.get(parent)
+        if rules is None:
+            request = {"controller": self._controller, "parent": parent}
+            rules = self._hook.call(request, CustomizeAnswer).related_resources or []
+            self._answers.set(parent, rules)
+        return rules
+
+    def _informer(self, resource: ServedResource) -> Informer:
+        key = (resource.api_version, resource.plural)
+        with self._lock:
+            if self._related is None:
+                raise SyncError("the controller was stopped")
+            if key in self._related:
+                return self._related[key]
+            informer = self._related[key] = self._informers.acquire(resource)
+            informer.subscribe(self, lambda old, new: self._changed(key, old, new))
+            return informer
+
+    def _changed(self, key: tuple[str, str], old: Object | None, new: Object | None) -> None:
+        """Requeue the parents whose rules select the object as it was or as it is."""
+        if old and new and objects.resource_version(old) == objects.resource_version(new):
+            return
+        changed = [obj for obj in (old, new) if obj is not None]
+        for parent in self._parents():
+            try:
+                rules = self._rules(parent)
+                if _any_selects(rules, key, changed):
+                    self._enqueue(parent)
+            except SyncError as error:
+                # The parent's own sync meets the same error and is tried again.
+                LOG.debug("related of %s: %s", objects.describe(parent), error)
+
+
+def _any_selects(rules: list[RelatedRule], key: tuple[str, str], changed: list[Object]) -> bool:
+    for rule in rules:
+        if (rule.api_version, rule.resource) == key:
+            rule.check()
+            if any(rule.selects(obj) for obj in changed):
+                return True
+    return False

@@ -1,0 +1,107 @@
+"""DecoratorController: labels, annotations and attachments for objects that are there anyway."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import TYPE_CHECKING, ClassVar
+
+from deploy.local.kubeapi import ApiError
+from deploy.local.standin import objects
+from deploy.local.standin.answers import Answer, DecoratorAnswer
+from deploy.local.standin.children import DECORATOR_ANNOTATION, annotate_for
+from deploy.local.standin.controller import Controller, Shared
+from deploy.local.standin.spec import parse_decorator
+from deploy.local.standin.writes import drop_finalizer, is_conflict, is_not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.local.standin.objects import Object, ObjectMap
+
+LOG = logging.getLogger(__name__)
+
+
+class DecoratorController(Controller):
+    """Runs one DecoratorController."""
+
+    finalizer_prefix: ClassVar[str] = "decoratorcontroller"
+    parent_field: ClassVar[str] = "object"
+    children_field: ClassVar[str] = "attachments"
+    answer: ClassVar[type[Answer]] = DecoratorAnswer
+
+    def __init__(self, controller: Object, shared: Shared) -> None:
+        """Raises RefusedError and NotServedError."""
+        spec = parse_decorator(controller)
+        super().__init__(
+            controller,
+            shared,
+            parent_rules=spec.resources,
+            child_rules=spec.attachments,
+            hooks=spec.hooks,
+            resync_seconds=spec.resync_period_seconds,
+        )
+
+    def observe(self, parent: Object) -> ObjectMap:
+        """The attachments that this decorator made for the parent."""
+        observed: ObjectMap = {}
+        namespace = objects.namespace(parent)
+        for resource, informer in self.child_informers():
+            observed.setdefault(objects.group_key(resource.api_version, resource.kind), {})
+            for child in informer.store.owned_by(objects.uid(parent)):
+                mine = objects.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
+                if mine and (not namespace or objects.namespace(child) == namespace):
+                    objects.insert(observed, child)
+        return observed
+
+    def conclude(
+        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+    ) -> None:
+        """The parent first; only if that went through, the attachments."""
+        try:
+            self._update_parent(parent, answer)
+        except ApiError as error:
+            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            if is_not_found(error) or is_conflict(error):
+                LOG.debug("%s: %s", self.name, error)
+                return
+            raise
+        for group in desired.values():
+            for child in group.values():
+                annotate_for(self.name, child)
+        self.manage_children(parent, observed, desired)
+
+    def on_orphan(self, child: Object) -> None:
+        """Decorators adopt nothing."""
+
+    def _update_parent(self, parent: Object, answer: Answer) -> None:
+        """Write what the answer changes of the parent's status, labels and annotations."""
+        if not isinstance(answer, DecoratorAnswer):
+            raise TypeError(f"not an answer to a decorator: {answer}")
+        updated = copy.deepcopy(parent)
+        resource = self.parent_resource(parent)
+        changed = update_strings(updated, "labels", answer.labels)
+        changed |= update_strings(updated, "annotations", answer.annotations)
+        if answer.status is not None and not objects.same(parent.get("status"), answer.status):
+            changed = True
+            updated["status"] = answer.status
+            if resource.has_status:
+                stored = self.shared.writer.update(resource, updated, "status")
+                # The update below has to name the newest version.
+                updated["metadata"]["resourceVersion"] = objects.resource_version(stored)
+        if answer.finalized:
+            changed |= drop_finalizer(updated, self.finalizer)
+        if changed:
+            LOG.info("%s: updating %s", self.name, objects.describe(parent))
+            self.shared.writer.update(resource, updated)
+
+
+def update_strings(obj: Object, field: str, updates: Mapping[str, str | None] | None) -> bool:
+    """Set labels or annotations, and remove those with null; whether anything changed."""
+    before = objects.meta(obj).get(field) or {}
+    after = {**before, **(updates or {})}
+    kept = {key: value for key, value in after.items() if value is not None}
+    if kept == before:
+        return False
+    obj["metadata"][field] = kept
+    return True

@@ -1,0 +1,182 @@
+"""Shared caches of resources, kept fresh by list and watch."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import requests
+
+from deploy.local.kubeapi import ApiError, KubeApi, Resource
+from deploy.local.standin.errors import brief
+from deploy.local.standin.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy.local.standin.objects import Object
+    from deploy.local.standin.store import Change
+
+    # Called with the object before and after, like a Change; twice the same one for a resync.
+    Handler = Callable[[Object | None, Object | None], None]
+
+LOG = logging.getLogger(__name__)
+
+FIRST_BACKOFF = 0.2
+MAX_BACKOFF = 5.0
+SHORT_WATCH = 1.0
+WATCH_SECONDS = 300
+
+
+class Informer:
+    """The cache of one resource. Handlers run one after the other in a thread of their own."""
+
+    def __init__(self, api: KubeApi, resource: Resource) -> None:
+        self.resource = resource
+        self.store = Store()
+        self._api = api
+        self._synced = threading.Event()
+        self._stopped = threading.Event()
+        self._version = ""
+        self._complaint = ""
+        self._changes: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._handlers: dict[object, Handler] = {}
+        self._handling = threading.RLock()
+
+    @property
+    def synced(self) -> bool:
+        """Whether the first list is in."""
+        return self._synced.is_set()
+
+    def wait_synced(self, seconds: float) -> bool:
+        """Wait a while for the first list."""
+        return self._synced.wait(seconds)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for target in (self._reflect, self._dispatch):
+            name = f"{target.__name__.strip('_')} {self.resource.plural}"
+            threading.Thread(target=target, name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Call no handler any more. The watch ends with its next event or bookmark."""
+        self._stopped.set()
+        self._changes.put(None)
+
+    def subscribe(self, owner: object, handler: Handler) -> None:
+        """Add a handler, called at once with a resync of what is there."""
+        with self._handling:
+            self._handlers[owner] = handler
+            for obj in self.store.all():
+                handler(obj, obj)
+
+    def unsubscribe(self, owner: object) -> None:
+        """Remove an owner's handler."""
+        with self._handling:
+            self._handlers.pop(owner, None)
+
+    def _dispatch(self) -> None:
+        while (change := self._changes.get()) is not None and not self._stopped.is_set():
+            with self._handling:
+                for handler in list(self._handlers.values()):
+                    try:
+                        handler(*change)
+                    except Exception:
+                        LOG.exception("handler of %s failed", self.resource.plural)
+
+    def _reflect(self) -> None:
+        backoff = FIRST_BACKOFF
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            self._follow()
+            if time.monotonic() - started > SHORT_WATCH:
+                backoff = FIRST_BACKOFF
+            # Also after a watch that ended well: what happened meanwhile is still delivered.
+            self._stopped.wait(backoff * random.uniform(0.8, 1.2))
+            backoff = min(backoff * 2, MAX_BACKOFF)
+
+    def _follow(self) -> None:
+        """List if need be, then watch until the watch ends in one way or another."""
+        try:
+            if not self._version:
+                self._list()
+            self._watch()
+        except ApiError as error:
+            # Most often the version is too old (410) or the kind is not served (404).
+            self._complain(error)
+            self._version = ""
+        except (requests.RequestException, ValueError) as error:
+            self._complain(error)
+        except Exception:
+            LOG.exception("watch of %s", self.resource.plural)
+            self._version = ""
+
+    def _complain(self, error: Exception) -> None:
+        """Say once what may be so for many tries."""
+        if brief(error) != self._complaint and not self._stopped.is_set():
+            self._complaint = brief(error)
+            LOG.info("watch of %s: %s", self.resource.plural, self._complaint)
+
+    def _list(self) -> None:
+        listed = self._api.list(self.resource)
+        items = [self._typed(item) for item in listed.get("items") or []]
+        for change in self.store.replace(items):
+            self._changes.put(change)
+        self._version = listed["metadata"]["resourceVersion"]
+        self._synced.set()
+
+    def _typed(self, obj: Object) -> Object:
+        # Lists of built-in kinds leave these out of their items.
+        return {"apiVersion": self.resource.api_version, "kind": self.resource.kind, **obj}
+
+    def _watch(self) -> None:
+        # Spread out, so that not all watches end at once.
+        seconds = random.randint(WATCH_SECONDS, 2 * WATCH_SECONDS)
+        for event in self._api.watch(self.resource, self._version, timeout_seconds=seconds):
+            if self._stopped.is_set():
+                return
+            obj = event["object"]
+            if event["type"] == "ERROR":
+                raise ApiError(obj.get("code", 0), obj.get("reason", ""), obj.get("message", ""))
+            if event["type"] in {"ADDED", "MODIFIED"}:
+                self._changes.put(self.store.put(obj))
+            elif event["type"] == "DELETED":
+                self._changes.put(self.store.remove(obj))
+            self._version = obj["metadata"]["resourceVersion"]
+            self._complaint = ""
+
+
+class Informers:
+    """Informers by resource, shared by all who need them."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self._api = api
+        self._lock = threading.Lock()
+        self._informers: dict[tuple[str, str], tuple[Informer, int]] = {}
+
+    def acquire(self, resource: Resource) -> Informer:
+        """The running informer of a resource. Release it when it is not needed any more."""
+        key = (resource.api_version, resource.plural)
+        with self._lock:
+            if key not in self._informers:
+                informer = Informer(self._api, resource)
+                informer.start()
+                self._informers[key] = (informer, 0)
+            informer, users = self._informers[key]
+            self._informers[key] = (informer, users + 1)
+            return informer
+
+    def release(self, informer: Informer) -> None:
+        """Stop the informer if this was its last user."""
+        key = (informer.resource.api_version, informer.resource.plural)
+        with self._lock:
+            _, users = self._informers[key]
+            if users > 1:
+                self._informers[key] = (informer, users - 1)
+            else:
+                del self._informers[key]
+                informer.stop()

@@ -1,0 +1,121 @@
+"""Starting, restarting and stopping controllers as their objects come, change and go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import requests
+
+from deploy.local.kubeapi import ApiError, KubeApi, Resource
+from deploy.local.standin import objects
+from deploy.local.standin.children import ApplyCache
+from deploy.local.standin.composite import CompositeController
+from deploy.local.standin.controller import Controller, Shared
+from deploy.local.standin.decorator import DecoratorController
+from deploy.local.standin.discovery import Discovery
+from deploy.local.standin.errors import RefusedError, SyncError, brief
+from deploy.local.standin.informer import Informers
+from deploy.local.standin.reconcile import ChildReconciler
+from deploy.local.standin.workqueue import WorkQueue
+from deploy.local.standin.writes import Writer
+
+if TYPE_CHECKING:
+    from deploy.local.standin.informer import Informer
+    from deploy.local.standin.objects import Object
+
+LOG = logging.getLogger(__name__)
+
+API_VERSION = "metacontroller.k8s.io/v1alpha1"
+KINDS: dict[str, tuple[Resource, type[CompositeController | DecoratorController]]] = {
+    "CompositeController": (
+        Resource(API_VERSION, "compositecontrollers", "CompositeController", namespaced=False),
+        CompositeController,
+    ),
+    "DecoratorController": (
+        Resource(API_VERSION, "decoratorcontrollers", "DecoratorController", namespaced=False),
+        DecoratorController,
+    ),
+}
+
+# Kind and name of a controller object.
+Key = tuple[str, str]
+
+
+class Manager:
+    """Keeps one controller running for each controller object."""
+
+    def __init__(self, api: KubeApi, *, workers: int, discovery_interval: float) -> None:
+        self._interval = discovery_interval
+        self._discovery = Discovery(api, discovery_interval)
+        self._informers = Informers(api)
+        writer = Writer(api)
+        reconciler = ChildReconciler(writer, self._discovery, ApplyCache())
+        self._shared = Shared(writer, self._discovery, self._informers, reconciler, workers)
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._sources: dict[str, Informer] = {}
+        self._running: dict[Key, Controller] = {}
+        # The last spec that was acted on, also when it was refused.
+        self._specs: dict[Key, object] = {}
+        self._waiting: dict[Key, str] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop."""
+        threading.Thread(target=self._discovery.run, args=(stop,), daemon=True).start()
+        for kind, (resource, _) in KINDS.items():
+            self._sources[kind] = self._informers.acquire(resource)
+        for informer in self._sources.values():
+            informer.subscribe(self, self._changed)
+        threading.Thread(target=self._work, name="manager", daemon=True).start()
+        stop.wait()
+        self._queue.shut_down()
+        for controller in list(self._running.values()):
+            # Nothing waits for the workers: a sync that is cut short is done again later.
+            controller.stopped.set()
+            controller.queue.shut_down()
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        controller = new or old
+        if controller is not None:
+            self._queue.add((controller["kind"], objects.name(controller)))
+
+    def _work(self) -> None:
+        while (key := self._queue.get()) is not None:
+            try:
+                self._reconcile(key)
+            except Exception:
+                LOG.exception("%s %s", *key)
+                self._queue.add_after(key, self._interval)
+            finally:
+                self._queue.done(key)
+
+    def _reconcile(self, key: Key) -> None:
+        kind, name = key
+        controller = self._sources[kind].store.get("", name)
+        spec = (controller or {}).get("spec")
+        if controller is not None and key in self._specs and self._specs[key] == spec:
+            return
+        self._specs.pop(key, None)
+        if key in self._running:
+            LOG.info("stopping %s %s", kind, name)
+            self._running.pop(key).stop()
+        if controller is None:
+            self._waiting.pop(key, None)
+            return
+        try:
+            started = KINDS[kind][1](controller, self._shared)
+        except RefusedError as error:
+            LOG.warning("%s", error)
+            self._specs[key] = spec
+        except (SyncError, ApiError, requests.RequestException) as error:
+            if self._waiting.get(key) != str(error):
+                LOG.warning("%s %s waits: %s", kind, name, brief(error))
+                self._waiting[key] = str(error)
+            self._queue.add_after(key, self._interval)
+        else:
+            LOG.info("starting %s %s", kind, name)
+            self._waiting.pop(key, None)
+            self._specs[key] = spec
+            self._running[key] = started
+            started.start()

@@ -1,0 +1,181 @@
+"""Making the children of a parent what they should be."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import requests
+
+from deploy.local.kubeapi import ApiError
+from deploy.local.standin import children, objects
+from deploy.local.standin.children import Applied, Claim
+from deploy.local.standin.errors import SyncError, brief, raise_all
+from deploy.local.standin.writes import is_conflict, is_not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy.local.kubeapi import Resource
+    from deploy.local.standin.children import ApplyCache
+    from deploy.local.standin.discovery import Discovery
+    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.spec import UpdateMethod
+    from deploy.local.standin.writes import Writer
+
+LOG = logging.getLogger(__name__)
+
+# The update method by group and kind.
+Methods = dict[tuple[str, str], "UpdateMethod"]
+
+
+class ChildReconciler:
+    """Deletes, creates and updates children. Shared by all controllers."""
+
+    def __init__(self, writer: Writer, discovery: Discovery, cache: ApplyCache) -> None:
+        self._writer = writer
+        self._discovery = discovery
+        self._cache = cache
+
+    def claim(self, resource: Resource, parent: Object, candidates: list[Object]) -> list[Object]:
+        """The candidates that are the parent's children, after adopting and releasing."""
+        claimed: list[Object] = []
+        errors: list[Exception] = []
+        for child in candidates:
+            decision = children.claim(parent, child)
+            try:
+                if decision is Claim.ADOPT:
+                    self._adopt(resource, parent, child)
+                elif decision is Claim.RELEASE:
+                    self._release(resource, parent, child)
+            except (ApiError, SyncError) as error:
+                if not (isinstance(error, ApiError) and is_not_found(error)):
+                    errors.append(error)
+                continue
+            if decision in {Claim.KEEP, Claim.ADOPT}:
+                claimed.append(child)
+        raise_all(errors)
+        return claimed
+
+    def manage(
+        self, parent: Object, observed: ObjectMap, desired: ObjectMap, methods: Methods
+    ) -> None:
+        """Delete what is not desired and apply what is. One failure does not stop the rest."""
+        errors: list[Exception] = []
+        for group, found in sorted(observed.items()):
+            for child in children.undesired(found, desired.get(group, {})):
+                try:
+                    self._delete(parent, child)
+                except (ApiError, SyncError, requests.RequestException) as error:
+                    errors.append(
+                        SyncError(f"can't delete {objects.describe(child)}: {brief(error)}")
+                    )
+        for group, wanted in sorted(desired.items()):
+            found = observed.get(group, {})
+            for key, child in wanted.items():
+                try:
+                    self._apply(parent, found.get(key), child, methods)
+                except (ApiError, SyncError, requests.RequestException) as error:
+                    errors.append(
+                        SyncError(f"can't apply {objects.describe(child)}: {brief(error)}")
+                    )
+        raise_all(errors)
+
+    def _resource(self, child: Object) -> Resource:
+        return self._discovery.kind(child.get("apiVersion", ""), child.get("kind", ""))
+
+    def _adopt(self, resource: Resource, parent: Object, child: Object) -> None:
+        # The parent was checked in the cache; Metacontroller asks the API server once more.
+        self._writer.change(self._resource(parent), parent, _must_live)
+        LOG.info("%s: adopting %s", objects.describe(parent), objects.describe(child))
+
+        def edit(current: Object) -> bool:
+            kept = _references_but(current, parent)
+            reference = children.controller_reference(parent)
+            current["metadata"]["ownerReferences"] = [*kept, reference]
+            return True
+
+        self._writer.change(resource, child, edit)
+
+    def _release(self, resource: Resource, parent: Object, child: Object) -> None:
+        LOG.info("%s: releasing %s", objects.describe(parent), objects.describe(child))
+
+        def edit(current: Object) -> bool:
+            current["metadata"]["ownerReferences"] = _references_but(current, parent)
+            return True
+
+        self._writer.change(resource, child, edit)
+
+    def _delete(self, parent: Object, child: Object) -> None:
+        LOG.info("%s: deleting %s", objects.describe(parent), objects.describe(child))
+        try:
+            self._writer.delete(self._resource(child), child)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            return
+        self._cache.drop(children.cache_key(child))
+
+    def _apply(
+        self,
+        parent: Object,
+        observed: Object | None,
+        desired: Object,
+        methods: Mapping[tuple[str, str], UpdateMethod],
+    ) -> None:
+        if observed is not None and objects.is_deleting(observed):
+            return
+        resource = self._resource(desired)
+        sent = children.to_apply(parent, desired)
+        digest = children.digest(sent)
+        key = children.cache_key(sent)
+        if observed is not None:
+            last = self._cache.get(key)
+            if last is not None and last.holds(digest, observed):
+                return
+            group = objects.api_group(resource.api_version)
+            method = methods.get((group, resource.kind), "OnDelete")
+            if method == "OnDelete":
+                self._cache.set(key, Applied.of(digest, observed))
+                return
+            if method == "Recreate":
+                self._recreate(parent, observed, sent)
+                return
+        LOG.info("%s: applying %s", objects.describe(parent), objects.describe(sent))
+        try:
+            stored = self._writer.apply(resource, sent)
+        except ApiError as error:
+            if not is_conflict(error):
+                raise
+            return
+        self._cache.set(key, Applied.of(digest, stored))
+
+    def _recreate(self, parent: Object, observed: Object, sent: Object) -> None:
+        """Delete a child whose update would change it; the next sync creates it."""
+        key = children.cache_key(sent)
+        keep = Applied.of(children.digest(sent), observed)
+        try:
+            result = self._writer.apply(self._resource(sent), sent, dry_run=True)
+        except ApiError as error:
+            if error.status not in {requests.codes.bad_request, requests.codes.forbidden}:
+                raise
+            LOG.warning("%s would be refused: %s", objects.describe(sent), error)
+            self._cache.set(key, keep)
+            return
+        if keep.generation != objects.generation(result) or keep.uid != objects.uid(result):
+            raise SyncError("generation or UID changed during dry run for server-side apply")
+        if objects.same(children.comparable(result), children.comparable(observed)):
+            self._cache.set(key, keep)
+            return
+        self._delete(parent, observed)
+
+
+def _references_but(obj: Object, owner: Object) -> list[Object]:
+    references = objects.meta(obj).get("ownerReferences") or []
+    return [one for one in references if one.get("uid") != objects.uid(owner)]
+
+
+def _must_live(parent: Object) -> bool:
+    if objects.is_deleting(parent):
+        raise SyncError(f"can't adopt: {objects.describe(parent)} has just been deleted")
+    return False

@@ -1,0 +1,48 @@
+"""Rules of a customize hook's answer: which objects a parent relates to. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploy.local.standin import objects
+from deploy.local.standin.errors import SyncError
+from deploy.local.standin.labels import LabelSelector, Strict, selects
+
+if TYPE_CHECKING:
+    from deploy.local.standin.objects import Object
+
+
+class RelatedRule(Strict):
+    """One of relatedResources."""
+
+    api_version: str
+    resource: str
+    label_selector: LabelSelector | None = None
+    namespace: str | None = None
+    names: list[str] | None = None
+
+    def check(self) -> None:
+        """Raise SyncError for a combination that Metacontroller refuses."""
+        if self.names and self.label_selector is not None:
+            raise SyncError(
+                f"related rule for {self.resource}.{self.api_version} cannot have both names and "
+                "labelSelector"
+            )
+
+    def selects(self, obj: Object) -> bool:
+        """Whether an object of the rule's resource is related.
+
+        A namespace means nothing for cluster-scoped objects, and names without one are looked
+        for in every namespace.
+        """
+        if self.namespace and objects.namespace(obj) not in {"", self.namespace}:
+            return False
+        if self.names and objects.name(obj) not in self.names:
+            return False
+        return selects(self.label_selector, objects.labels(obj))
+
+
+class CustomizeAnswer(Strict):
+    """Answer of a customize hook."""
+
+    related_resources: list[RelatedRule] | None = None

@@ -1,0 +1,144 @@
+"""The part of CompositeController and DecoratorController specs that the stand-in knows. Pure."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from deploy.local.standin import objects
+from deploy.local.standin.errors import RefusedError
+from deploy.local.standin.labels import LabelSelector, Strict
+
+if TYPE_CHECKING:
+    from deploy.local.standin.objects import Object
+
+UpdateMethod = Literal["OnDelete", "Recreate", "InPlace"]
+
+DEFAULT_TIMEOUT = 10.0
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration such as `1m30s`. Raises ValueError."""
+    if not re.fullmatch(rf"({_DURATION.pattern})+", text):
+        raise ValueError(f"{text!r} is not a duration")
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+
+
+class Webhook(Strict):
+    """Where a hook listens."""
+
+    url: str
+    timeout: str | None = None
+
+    @field_validator("timeout")
+    @classmethod
+    def _is_a_duration(cls, text: str | None) -> str | None:
+        if text is not None:
+            duration(text)
+        return text
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long to wait for an answer."""
+        return (duration(self.timeout) if self.timeout else 0) or DEFAULT_TIMEOUT
+
+
+class Hook(Strict):
+    """One hook."""
+
+    version: Literal["v2"]
+    webhook: Webhook
+
+
+class Hooks(Strict):
+    """The hooks of a controller."""
+
+    sync: Hook
+    finalize: Hook | None = None
+    customize: Hook | None = None
+
+
+class UpdateStrategy(Strict):
+    """What to do with a child that differs from the desired one."""
+
+    method: UpdateMethod = "OnDelete"
+
+
+class ChildRule(Strict):
+    """A kind of children or attachments."""
+
+    api_version: str
+    resource: str
+    update_strategy: UpdateStrategy = UpdateStrategy()
+
+
+class ParentRule(Strict):
+    """A kind of parents."""
+
+    api_version: str
+    resource: str
+    ignore_status_changes: bool = False
+    label_selector: LabelSelector | None = None
+
+
+class CompositeSpec(Strict):
+    """spec of a CompositeController."""
+
+    parent_resource: ParentRule
+    child_resources: list[ChildRule] = Field(default_factory=list)
+    generate_selector: Literal[True]
+    resync_period_seconds: int | None = None
+    hooks: Hooks
+
+
+class DecoratorSpec(Strict):
+    """spec of a DecoratorController."""
+
+    resources: list[ParentRule] = Field(min_length=1)
+    attachments: list[ChildRule] = Field(default_factory=list)
+    resync_period_seconds: int | None = None
+    hooks: Hooks
+
+
+def explain(error: ValidationError, root: str) -> str:
+    """The fields at fault and why, in one line."""
+    known = {"extra_forbidden": "not known to the stand-in"}
+    return "; ".join(
+        f"{'.'.join([root, *map(str, part['loc'])])}: {known.get(part['type'], part['msg'])}"
+        for part in error.errors()
+    )
+
+
+def parse_composite(controller: Object) -> CompositeSpec:
+    """The spec of a CompositeController. Raises RefusedError, which names controller and field."""
+    try:
+        return CompositeSpec.model_validate(controller.get("spec") or {})
+    except ValidationError as error:
+        raise _refused(controller, error) from error
+
+
+def parse_decorator(controller: Object) -> DecoratorSpec:
+    """The spec of a DecoratorController. Raises RefusedError, which names controller and field."""
+    try:
+        return DecoratorSpec.model_validate(controller.get("spec") or {})
+    except ValidationError as error:
+        raise _refused(controller, error) from error
+
+
+def _refused(controller: Object, error: ValidationError) -> RefusedError:
+    return RefusedError(f"{objects.describe(controller)} is refused: {explain(error, 'spec')}")
+
+
+def as_sent(controller: Object) -> Object:
+    """The controller as hooks see it: with the fields that the real one always fills in."""
+    sent = copy.deepcopy(controller)
+    sent.setdefault("status", {})
+    for rule in sent["spec"].get("childResources", []):
+        if "updateStrategy" in rule:
+            rule["updateStrategy"].setdefault("statusChecks", {})
+    return sent

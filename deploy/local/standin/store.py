@@ -1,0 +1,97 @@
+"""The cached objects of one resource, with the lookups that syncs need."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from deploy.local.standin import objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deploy.local.standin.objects import Object
+
+Key = tuple[str, str]
+# The object before and after; None before it was there, or after it went.
+Change = tuple["Object | None", "Object | None"]
+
+# Owner of the objects that no controller owns.
+NOBODY = ""
+
+
+class Store:
+    """Objects by namespace and name, and by the uid of their controller.
+
+    The objects are shared: who wants to change one makes a copy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[Key, Object] = {}
+        self._owned: defaultdict[str, dict[Key, Object]] = defaultdict(dict)
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """One object."""
+        with self._lock:
+            return self._objects.get((namespace, name))
+
+    def all(self) -> list[Object]:
+        """Every object."""
+        with self._lock:
+            return list(self._objects.values())
+
+    def owned_by(self, uid: str) -> list[Object]:
+        """The objects whose controller has this uid; NOBODY for those without a controller."""
+        with self._lock:
+            return list(self._owned.get(uid, {}).values())
+
+    def put(self, obj: Object) -> Change:
+        """Keep an object."""
+        with self._lock:
+            return self._put(obj)
+
+    def remove(self, obj: Object) -> Change:
+        """Drop an object. The one given is its last state."""
+        with self._lock:
+            self._take(_key(obj))
+        return obj, None
+
+    def replace(self, listed: Iterable[Object]) -> list[Change]:
+        """Keep exactly what a list holds; the changes that this means."""
+        listed = list(listed)
+        with self._lock:
+            gone = set(self._objects) - {_key(obj) for obj in listed}
+            changes: list[Change] = [(self._take(key), None) for key in gone]
+            for obj in listed:
+                old, new = self._put(obj)
+                same = old is not None and (
+                    objects.resource_version(old) == objects.resource_version(obj)
+                )
+                if not same:
+                    changes.append((old, new))
+        return changes
+
+    def _put(self, obj: Object) -> Change:
+        old = self._take(_key(obj))
+        self._objects[_key(obj)] = obj
+        self._owned[_owner(obj)][_key(obj)] = obj
+        return old, obj
+
+    def _take(self, key: Key) -> Object | None:
+        old = self._objects.pop(key, None)
+        if old is not None:
+            owned = self._owned[_owner(old)]
+            del owned[key]
+            if not owned:
+                del self._owned[_owner(old)]
+        return old
+
+
+def _key(obj: Object) -> Key:
+    return objects.namespace(obj), objects.name(obj)
+
+
+def _owner(obj: Object) -> str:
+    return str((objects.controller_of(obj) or {}).get("uid", NOBODY))

@@ -1,0 +1,41 @@
+"""What a local cluster remembers of how it was started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from deploy.local.overlay import BASE
+from deploy.local.ports import Ports
+from deploy.local.process import write_atomically
+from deploy.local.product import AgentOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class State:
+    """Ports, the Metacontroller in use (None for the stand-in), how agents run, the overlay."""
+
+    ports: Ports
+    metacontroller: str | None
+    agents: AgentOptions
+    overlay: str = BASE
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+        write_atomically(path, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read it from its file."""
+        raw = json.loads(path.read_text())
+        agents = raw["agents"]
+        return cls(
+            Ports(**raw["ports"]),
+            raw["metacontroller"],
+            AgentOptions(**{**agents, "args": tuple(agents["args"])}),
+            raw["overlay"],
+        )

@@ -1,0 +1,54 @@
+"""The users of a local cluster, and the files that make them known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody whom the API server knows by a token."""
+
+    key: str
+    name: str
+    groups: tuple[str, ...]
+
+
+def _service_account(key: str, namespace: str, name: str) -> User:
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    return User(key, f"system:serviceaccount:{namespace}:{name}", groups)
+
+
+ADMIN = User("admin", "admin", ("system:masters",))
+AGENT = _service_account("agent", "localmodel", "localmodel-agent")
+METACONTROLLER = _service_account("metacontroller", "metacontroller", "metacontroller")
+USERS = (ADMIN, AGENT, METACONTROLLER)
+
+
+def token_file(users: Sequence[User], tokens: Mapping[str, str]) -> str:
+    """The API server's list of users: token, name, uid and groups on each line."""
+    return "".join(
+        f'{tokens[user.key]},{user.name},{user.key},"{",".join(user.groups)}"\n' for user in users
+    )
+
+
+def kubeconfig(*, server: str, authority: Path, user: User, token: str) -> str:
+    """A kubeconfig for one user (as JSON, which is YAML too)."""
+    name = "localmodel-local"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [
+            {"name": name, "cluster": {"server": server, "certificate-authority": str(authority)}}
+        ],
+        "users": [{"name": user.key, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user.key}}],
+    }
+    return json.dumps(config, indent=2) + "\n"

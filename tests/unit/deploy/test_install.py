@@ -1,0 +1,347 @@
+"""The manifests that are installed agree with each other, with the code and with the docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.failures import FailureKind
+from agent.main import main as agent_main
+from deploy.local import overlay
+from deploy.local.layout import Layout
+from deploy.local.ports import Ports
+from deploy.local.product import metacontroller
+from hooks import reasons
+from hooks.app import create_app
+from hooks.settings import (
+    DEFAULT_HOST_PATH,
+    HOST_PATH_VARIABLE,
+    KSERVE_CONFIG_VARIABLE,
+    SERVICE_KINDS_VARIABLE,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TREE = Path(__file__).parents[3]
+CONTROLLERS = [
+    TREE / "metacontroller" / f"{name}.yaml"
+    for name in ("nodegroups", "nodes", "caches", "namespace-caches")
+]
+KSERVE = TREE / "deploy/overlays/kserve"
+HOOKS_URL = "http://localmodel-hooks.localmodel.svc:8080"
+
+
+def _documents(*files: Path) -> list[dict[str, Any]]:
+    return [doc for file in files for doc in yaml.safe_load_all(file.read_text()) if doc]
+
+
+def _find(kind: str, *files: Path) -> dict[str, Any]:
+    (found,) = (doc for doc in _documents(*files) if doc["kind"] == kind)
+    return found
+
+
+@pytest.fixture(params=CONTROLLERS, ids=lambda file: file.stem)
+def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
+    (doc,) = _documents(request.param)
+    return doc
+
+
+@pytest.mark.parametrize("folder", ["crds/manifests", "metacontroller", "deploy/base"])
+def test_every_manifest_of_a_folder_is_in_its_kustomization(folder: str) -> None:
+    path = TREE / folder
+    listed = set(yaml.safe_load((path / "kustomization.yaml").read_text())["resources"])
+    assert listed == {file.name for file in path.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+def test_every_hook_that_a_controller_names_is_served(controller: dict[str, Any]) -> None:
+    served = {str(rule) for rule in create_app(Settings()).url_map.iter_rules()}
+    for name, hook in controller["spec"]["hooks"].items():
+        assert hook["version"] == "v2"
+        url = hook["webhook"]["url"]
+        assert url.startswith(HOOKS_URL + "/")
+        assert url.removeprefix(HOOKS_URL) in served
+        assert url.endswith(f"/{name}")
+
+
+def test_every_hook_that_is_served_has_a_controller_that_calls_it() -> None:
+    called = {
+        hook["webhook"]["url"].removeprefix(HOOKS_URL)
+        for doc in _documents(*CONTROLLERS)
+        for hook in doc["spec"]["hooks"].values()
+    }
+    rules = create_app(Settings()).url_map.iter_rules()
+    assert {str(rule) for rule in rules if "POST" in (rule.methods or ())} == called
+
+
+def test_the_service_of_the_hooks_is_where_the_controllers_look() -> None:
+    service = _find("Service", TREE / "deploy/base/hooks.yaml")
+    meta = service["metadata"]
+    port = service["spec"]["ports"][0]["port"]
+    assert f"http://{meta['name']}.{meta['namespace']}.svc:{port}" == HOOKS_URL
+
+
+def _needed() -> Iterator[tuple[str, str, str]]:
+    """What Metacontroller does for our controllers: (API group, resource, verb)."""
+    related = [("serving.kserve.io/v1alpha1", r) for r in ("localmodelcaches", "localmodelnodes")]
+    related += [
+        ("serving.kserve.io/v1alpha1", "localmodelnamespacecaches"),
+        ("serving.kserve.io/v1alpha1", "localmodelnodegroups"),
+        ("serving.kserve.io/v1alpha1", "localmodelplacements"),
+        ("v1", "namespaces"),
+        ("metacontroller.k8s.io/v1alpha1", "compositecontrollers"),
+        ("metacontroller.k8s.io/v1alpha1", "decoratorcontrollers"),
+        ("metacontroller.k8s.io/v1alpha1", "controllerrevisions"),
+        ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
+    ]
+    for version, resource in related:
+        for verb in ("get", "list", "watch"):
+            yield _group(version), resource, verb
+    for doc in _documents(*CONTROLLERS):
+        spec = doc["spec"]
+        if "parentResource" in spec:
+            parent = spec["parentResource"]
+            group, resource = _group(parent["apiVersion"]), parent["resource"]
+            yield group, resource, "update"
+            yield group, f"{resource}/status", "update"
+            yield group, f"{resource}/finalizers", "update"
+        for parent in spec.get("resources", ()):
+            yield _group(parent["apiVersion"]), parent["resource"], "update"
+            yield _group(parent["apiVersion"]), f"{parent['resource']}/finalizers", "update"
+        for child in (*spec.get("childResources", ()), *spec.get("attachments", ())):
+            for verb in ("get", "list", "watch", "create", "patch", "delete"):
+                yield _group(child["apiVersion"]), child["resource"], verb
+
+
+def _group(api_version: str) -> str:
+    return api_version.rpartition("/")[0]
+
+
+def test_metacontroller_may_do_what_its_controllers_need() -> None:
+    role = _find("ClusterRole", TREE / "metacontroller/install/rbac.yaml")
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert set(_needed()) <= granted
+
+
+def test_metacontroller_may_read_what_the_kserve_overlay_makes_it_look_at() -> None:
+    settings = Settings.from_environment(overlay.hooks_environment(TREE, "kserve"))
+    assert {kind.kind for kind in settings.service_kinds} == {
+        "InferenceService",
+        "LLMInferenceService",
+    }
+    role = _find("ClusterRole", KSERVE / "rbac.yaml")
+    assert {
+        (group, resource): rule["verbs"]
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    } == {
+        (group, resource): ["get", "list", "watch"]
+        for group, resource in (
+            *(("serving.kserve.io", kind.resource) for kind in settings.service_kinds),
+            ("", "configmaps"),
+        )
+    }
+    (subject,) = _find("ClusterRoleBinding", KSERVE / "rbac.yaml")["subjects"]
+    (account,) = (doc for doc in _documents(TREE / RIGHTS[0]) if doc["kind"] == subject["kind"])
+    assert account["metadata"] == {k: subject[k] for k in ("name", "namespace")}
+
+
+def test_the_kserve_overlay_patches_what_the_base_has() -> None:
+    patch, base = (
+        _find("Deployment", path)
+        for path in (KSERVE / "hooks.yaml", TREE / "deploy/base/hooks.yaml")
+    )
+    assert patch["metadata"].items() <= base["metadata"].items()
+    (patched,), (container,) = (
+        one["spec"]["template"]["spec"]["containers"] for one in (patch, base)
+    )
+    assert patched["name"] == container["name"]
+    assert {file.name for file in overlay.manifest_files(TREE, "kserve")} == {
+        "rbac.yaml",
+        "policies.yaml",
+    }
+
+
+def test_hooks_and_agent_agree_on_kserves_directory() -> None:
+    patch = _find("DaemonSet", KSERVE / "agent.yaml")
+    base = _find("DaemonSet", TREE / "deploy/base/agent.yaml")
+    assert patch["metadata"].items() <= base["metadata"].items()
+    (volume,) = patch["spec"]["template"]["spec"]["volumes"]
+    settings = Settings.from_environment(overlay.hooks_environment(TREE, "kserve"))
+    assert volume == {"name": "models", "hostPath": {"path": settings.host_path}}
+    assert settings.host_path == "/models"
+
+
+def test_every_policy_is_bound_and_denies() -> None:
+    documents = _documents(KSERVE / "policies.yaml")
+    policies = {d["metadata"]["name"] for d in documents if d["kind"].endswith("Policy")}
+    bindings = [d for d in documents if d["kind"].endswith("PolicyBinding")]
+    assert {one["spec"]["policyName"] for one in bindings} == policies
+    assert all(one["spec"]["validationActions"] == ["Deny"] for one in bindings)
+
+
+RIGHTS = [
+    "metacontroller/install/rbac.yaml",
+    "deploy/base/rbac.yaml",
+    "deploy/overlays/kserve/rbac.yaml",
+]
+
+
+@pytest.mark.parametrize("file", RIGHTS)
+def test_no_right_is_a_wildcard(file: str) -> None:
+    for doc in _documents(TREE / file):
+        for rule in doc.get("rules", ()):
+            assert not any("*" in values for values in rule.values())
+
+
+@pytest.mark.parametrize("file", RIGHTS)
+def test_nobody_reads_secrets_of_the_whole_cluster(file: str) -> None:
+    role = _find("ClusterRole", TREE / file)
+    readable = {resource for rule in role["rules"] for resource in rule["resources"]}
+    assert readable.isdisjoint({"secrets", "serviceaccounts", "serviceaccounts/token"})
+    bindings = [doc for doc in _documents(TREE / file) if doc["kind"] == "ClusterRoleBinding"]
+    assert {binding["roleRef"]["name"] for binding in bindings} == {role["metadata"]["name"]}
+
+
+def test_the_agent_has_the_rights_that_its_watches_and_its_events_need() -> None:
+    role = _find("ClusterRole", TREE / "deploy/base/rbac.yaml")
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert granted == {
+        ("serving.kserve.io", "localmodelnodes"): {"get", "list", "watch"},
+        ("serving.kserve.io", "localmodelnodes/status"): {"patch"},
+        ("", "pods"): {"list", "watch"},
+        ("events.k8s.io", "events"): {"create", "patch"},
+    }
+
+
+def test_the_agent_reads_secrets_by_name_in_one_namespace() -> None:
+    rbac = TREE / "deploy/base/rbac.yaml"
+    role, binding = _find("Role", rbac), _find("RoleBinding", rbac)
+    assert role["metadata"] == binding["metadata"]
+    assert role["metadata"]["namespace"] == DEFAULT_NAMESPACE
+    assert [rule["verbs"] for rule in role["rules"]] == [["get"]]
+    assert binding["roleRef"]["kind"] == "Role"
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "localmodel-agent", "namespace": "localmodel"}
+    ]
+    spaces = _documents(TREE / "deploy/base/namespace.yaml")
+    assert DEFAULT_NAMESPACE in {space["metadata"]["name"] for space in spaces}
+
+
+def test_the_hooks_have_no_rights_and_no_token() -> None:
+    bindings = [d for d in _documents(TREE / "deploy/base/rbac.yaml") if "subjects" in d]
+    assert "localmodel-hooks" not in {s["name"] for b in bindings for s in b["subjects"]}
+    pod = _find("Deployment", TREE / "deploy/base/hooks.yaml")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("Deployment", "deploy/base/hooks.yaml"),
+        ("DaemonSet", "deploy/base/agent.yaml"),
+        ("StatefulSet", "metacontroller/install/metacontroller.yaml"),
+    ],
+)
+def test_pods_have_no_more_power_than_they_need(kind: str, file: str) -> None:
+    pod = _find(kind, TREE / file)["spec"]["template"]["spec"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert {"requests", "limits"} <= set(container["resources"])
+
+
+def test_the_agents_reach_tainted_nodes() -> None:
+    pod = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_hooks_and_agent_agree_on_the_directory_of_the_node() -> None:
+    hooks = _find("Deployment", TREE / "deploy/base/hooks.yaml")["spec"]["template"]["spec"]
+    env = {e["name"]: e.get("value") for e in hooks["containers"][0]["env"]}
+    agent = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
+    container = agent["containers"][0]
+    agent_env = {e["name"]: e.get("value") for e in container["env"]}
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    host = {v["name"]: v.get("hostPath", {}).get("path") for v in agent["volumes"]}
+    assert env[HOST_PATH_VARIABLE] == host["models"] == DEFAULT_HOST_PATH
+    assert agent_env["LOCALMODEL_ROOT"] == mounts["models"]
+
+
+def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: Path) -> None:
+    pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    local = metacontroller(Layout(tmp_path), Ports(1, 2, 3, 4, 5), "metacontroller").argv
+    # How soon new kinds are found is a matter of patience.
+    flags = {arg for arg in container["args"] if not arg.startswith("--discovery-interval")}
+    assert flags <= set(local)
+
+
+def test_metacontrollers_kinds_and_image_are_of_one_version() -> None:
+    pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    version = container["image"].rpartition(":")[2]
+    kustomization = (TREE / "metacontroller/install/kustomization.yaml").read_text()
+    assert f"/{version}/manifests/" in kustomization
+
+
+def test_every_reason_is_documented() -> None:
+    page = (TREE / "docs" / "conditions.md").read_text()
+    constants = {v for name, v in vars(reasons).items() if name.isupper()}
+    types = {reasons.READY, reasons.ADMITTED, reasons.SIZE_AS_DECLARED, reasons.CLAIMS_BOUND}
+    assert all(f"| {kind} |" in page for kind in types)
+    for reason in constants - types:
+        assert f"`{reason}`" in page, reason
+    for kind in FailureKind:
+        assert f"`{kind.value}`" in page, kind
+
+
+def test_every_test_that_the_page_on_kserve_names_is_there() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (TREE / "docs" / "kserve.md").read_text()))
+    there = {
+        name
+        for file in (TREE / "tests").rglob("*.py")
+        for name in re.findall(r"def (test_[a-z0-9_]+)\(", file.read_text())
+    }
+    assert len(named) > 20
+    assert named - there == set()
+
+
+def test_every_setting_of_the_hooks_is_documented() -> None:
+    page = (TREE / "docs" / "kserve.md").read_text()
+    assert SERVICE_KINDS_VARIABLE in page
+    assert KSERVE_CONFIG_VARIABLE in page
+
+
+def test_every_flag_of_the_agent_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        agent_main(["run", "--help"])
+    page = (TREE / "docs" / "agent.md").read_text()
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert len(flags) > 5
+    for flag in flags:
+        variable = "LOCALMODEL_" + flag.removeprefix("--").replace("-", "_").upper()
+        assert f"`{flag}" in page, flag
+        assert f"`{variable}`" in page, variable
+    assert HOST_PATH_VARIABLE in page
