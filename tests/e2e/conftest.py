@@ -1,0 +1,75 @@
+"""Local clusters for each Metacontroller there is, shared by all end-to-end tests.
+
+One of the base with its agents, and one of the kserve overlay without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.local.cluster import Cluster
+from deploy.local.origin import S3Origin
+from tests.e2e.kserve import KServeWorld
+from tests.e2e.origin import HttpOrigin
+from tests.e2e.world import GRACE_SECONDS, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def _metacontrollers() -> list[str]:
+    real = os.environ.get("METACONTROLLER") or shutil.which("metacontroller")
+    return ["standin", "real"] if real else ["standin"]
+
+
+@pytest.fixture(scope="session", params=_metacontrollers())
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    folder: Path = tmp_path_factory.mktemp(f"cluster-{request.param}")
+    cluster = Cluster(folder / "local")
+    s3 = S3Origin()
+    http = HttpOrigin()
+    cluster.up(
+        3,
+        metacontroller=request.param,
+        # Real clusters have one, and its admission changes claims.
+        default_storage_class=True,
+        grace_seconds=GRACE_SECONDS,
+        progress_seconds=0.5,
+        agent_env=s3.agent_env(),
+        owner_pid=os.getpid(),
+    )
+    try:
+        s3.start(cluster)
+        yield World(cluster, http, s3)
+    finally:
+        cluster.down()
+        http.close()
+
+
+@pytest.fixture(scope="session", params=_metacontrollers())
+def kserve(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KServeWorld]:
+    folder: Path = tmp_path_factory.mktemp(f"kserve-{request.param}")
+    cluster = Cluster(folder / "local")
+    http = HttpOrigin()
+    cluster.up(
+        3,
+        metacontroller=request.param,
+        default_storage_class=True,
+        overlay="kserve",
+        run_agents=False,
+        owner_pid=os.getpid(),
+    )
+    try:
+        yield KServeWorld(cluster, http, S3Origin())
+    finally:
+        cluster.down()
+        http.close()

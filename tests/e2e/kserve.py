@@ -1,0 +1,174 @@
+"""A cluster of the kserve overlay, without agents: tests play them, and KServe's webhooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crds.base import API_VERSION
+from deploy.local.kubeapi import ApiError, Resource
+from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, World
+
+if TYPE_CHECKING:
+    from deploy.local.kubeapi import Object
+
+ISVCS = Resource(
+    "serving.kserve.io/v1beta1", "inferenceservices", "InferenceService", namespaced=True
+)
+LLM_ISVCS = Resource(
+    "serving.kserve.io/v1alpha2", "llminferenceservices", "LLMInferenceService", namespaced=True
+)
+CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap", namespaced=True)
+
+# Long enough for a loaded machine; nothing here waits by design.
+SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class KServeWorld(World):
+    """What contract tests see and do."""
+
+    def kserve_group(self, name: str, *nodes: str, **template: Any) -> Object:
+        """Make a group in KServe's form, of the nodes named."""
+        volume = {
+            "accessModes": ["ReadWriteOnce"],
+            "volumeMode": "Filesystem",
+            "capacity": {"storage": "2Gi"},
+            "storageClassName": "local-storage",
+            "local": {"path": "/models"},
+            "nodeAffinity": {
+                "required": {
+                    "nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [n]}]}
+                        for n in nodes
+                    ]
+                }
+            },
+        }
+        claim = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "local-storage",
+        }
+        return self.make(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "LocalModelNodeGroup",
+                "metadata": {"name": name},
+                "spec": {
+                    "storageLimit": "10Gi",
+                    "persistentVolumeSpec": volume | template,
+                    "persistentVolumeClaimSpec": claim,
+                },
+            }
+        )
+
+    def kserve_cache(self, name: str, *groups: str, namespace: str = "", **spec: Any) -> Object:
+        """Make a cache as KServe's users write it; of a namespace, if one is named."""
+        self.space(namespace)
+        kind = "LocalModelNamespaceCache" if namespace else "LocalModelCache"
+        uri = {"sourceModelUri": f"s3://models/{namespace}{name}", "modelSize": "1Mi"}
+        return self.make(
+            {
+                "apiVersion": API_VERSION,
+                "kind": kind,
+                "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
+                "spec": uri | {"nodeGroups": list(groups)} | spec,
+            }
+        )
+
+    def space(self, *namespaces: str) -> None:
+        """Have namespaces."""
+        for namespace in filter(None, namespaces):
+            if self.find(Resource("v1", "namespaces", "Namespace", namespaced=False), namespace):
+                continue
+            self.namespace(namespace)
+
+    def service(
+        self,
+        namespace: str,
+        name: str,
+        cache: str,
+        *,
+        of_namespace: bool = False,
+        resource: Resource = ISVCS,
+        **annotations: str,
+    ) -> Object:
+        """Make or change a service as KServe's webhook leaves one that uses a cache."""
+        self.space(namespace)
+        labels = {"internal.serving.kserve.io/localmodel": cache}
+        if of_namespace:
+            labels["internal.serving.kserve.io/localmodel-namespace"] = namespace
+        group = annotations.get("nodegroup", "first")
+        internal = {
+            "internal.serving.kserve.io/localmodel-sourceuri": f"s3://models/{cache}",
+            "internal.serving.kserve.io/localmodel-pvc-name": f"{cache}-{group}",
+        }
+        users = {f"serving.kserve.io/{k.replace('_', '-')}": v for k, v in annotations.items()}
+        return self.make(
+            {
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "labels": labels,
+                    "annotations": internal | users,
+                },
+                "spec": {"predictor": {"model": {"storageUri": f"s3://models/{cache}"}}},
+            }
+        )
+
+    def report(self, node: str, statuses: dict[str, str]) -> None:  # type: ignore[override]
+        """Play KServe's agent of a node: its map alone."""
+        self.patch(LOCAL_MODEL_NODES, node, {"status": {"modelStatus": statuses}}, "status")
+
+    def wait_bound(self, namespace: str, claim: str) -> Object:
+        """Wait until a claim is bound. Returns it."""
+
+        def bound() -> Object:
+            found = self.find(CLAIMS, claim, namespace) or {}
+            return found if found.get("status", {}).get("phase") == "Bound" else {}
+
+        return self.until(bound, f"claim {namespace}/{claim} to be bound", SECONDS)
+
+    def wait_gone(self, namespace: str, claim: str) -> None:
+        """Wait until a claim and its volume are gone."""
+        volume = f"{claim}-{namespace}"
+        self.until(
+            lambda: not self.find(CLAIMS, claim, namespace) and not self.find(VOLUMES, volume),
+            f"claim {namespace}/{claim} and its volume to go",
+            SECONDS,
+        )
+
+    def status(self, cache: str, namespace: str = "") -> Object:
+        """Status of a cache; empty while there is none."""
+        found = self.find(NAMESPACE_CACHES if namespace else CACHES, cache, namespace) or {}
+        return dict(found.get("status", {}))
+
+    def wait_users(
+        self, cache: str, *users: str, namespace: str = "", field: str = "inferenceServices"
+    ) -> None:
+        """Wait until a cache lists these services, each as namespace/name, and no others."""
+
+        def listed() -> bool:
+            found = self.status(cache, namespace).get(field, ())
+            return [f"{one['namespace']}/{one['name']}" for one in found] == list(users)
+
+        self.until(listed, f"{cache} to list {users} in {field}", SECONDS)
+
+    def refused(self, obj: Object) -> str:
+        """Why the API server does not take an object, which it must not."""
+        try:
+            self.make(obj)
+        except ApiError as error:
+            return str(error)
+        raise AssertionError(f"{obj['kind']} {obj['metadata']['name']} was taken")
+
+    def not_deleted(self, resource: Resource, name: str, namespace: str = "") -> str:
+        """Why the API server does not delete an object, which it must not."""
+        try:
+            self.delete(resource, name, namespace)
+        except ApiError as error:
+            return str(error)
+        raise AssertionError(f"{resource.kind} {name} was deleted")

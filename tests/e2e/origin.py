@@ -1,0 +1,88 @@
+"""An HTTP origin on loopback that tests can slow down, and count."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+CHUNK = 64 << 10
+
+
+@dataclass
+class HttpOrigin:
+    """Files by path. bytes_per_second holds each stream to a speed."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    bytes_per_second: float = 0.0
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        handler = partial(_Handler, self)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def url(self, path: str) -> str:
+        """URL of a file."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{path}"
+
+    def put(self, path: str, content: bytes) -> str:
+        """Serve a file. Returns its URL."""
+        self.files[path] = content
+        return self.url(path)
+
+    def gets(self, path: str) -> int:
+        """How often a file was fetched."""
+        return self.requests.count(f"GET /{path}")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, origin: HttpOrigin, *args: object) -> None:
+        self.origin = origin
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        self.origin.requests.append(f"{self.command} {self.path}")
+        content = self.origin.files.get(self.path.lstrip("/"))
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hash(content):x}"')
+        self.end_headers()
+        if with_body:
+            self._send(content)
+
+    def _send(self, content: bytes) -> None:
+        started, sent = time.monotonic(), 0
+        try:
+            while sent < len(content):
+                self.wfile.write(content[sent : sent + CHUNK])
+                sent += CHUNK
+                if self.origin.bytes_per_second:
+                    ahead = sent / self.origin.bytes_per_second - (time.monotonic() - started)
+                    time.sleep(max(ahead, 0))
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

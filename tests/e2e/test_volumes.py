@@ -1,0 +1,202 @@
+"""Claims and volumes, bound by the real volume binder beside a default StorageClass."""
+
+from __future__ import annotations
+
+from crds.base import API_VERSION
+from tests.e2e.world import (
+    CLAIMS,
+    GROUPS,
+    NAMESPACE_CACHES,
+    NAMESPACES,
+    VOLUMES,
+    World,
+)
+
+
+def _phase(world: World, namespace: str, claim: str) -> str:
+    found = world.find(CLAIMS, claim, namespace) or {}
+    return str(found.get("status", {}).get("phase", ""))
+
+
+def _wait_bound(world: World, namespace: str, claim: str) -> None:
+    world.until(
+        lambda: _phase(world, namespace, claim) == "Bound", f"{namespace}/{claim} to be bound"
+    )
+
+
+def _setup(world: World, name: str) -> str:
+    uri = world.http.put(f"{name}.bin", name.encode())
+    world.node("node-1", name)
+    world.group(name)
+    return uri
+
+
+def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
+    uri = _setup(world, "vols")
+    world.namespace("vols-a", vols="yes")
+    world.namespace("vols-b", vols="yes")
+    world.namespace("vols-c")
+    world.cache("vols", uri, "vols", namespaceSelector={"matchLabels": {"vols": "yes"}})
+    for namespace in ("vols-a", "vols-b"):
+        _wait_bound(world, namespace, "vols-vols")
+    assert world.find(CLAIMS, "vols-vols", "vols-c") is None
+
+    volume = world.api.get(VOLUMES, "vols-vols-vols-a")
+    assert volume["spec"]["local"]["path"] == "/var/lib/localmodel"
+    assert volume["spec"]["mountOptions"] == ["ro"]
+    # The API server leaves an empty class of a volume out, and keeps that of a claim.
+    assert "storageClassName" not in volume["spec"]
+    assert volume["metadata"]["ownerReferences"][0]["kind"] == "LocalModelCache"
+    claim = world.api.get(CLAIMS, "vols-vols", "vols-a")
+    assert claim["spec"]["storageClassName"] == ""
+    assert claim["spec"]["volumeName"] == "vols-vols-vols-a"
+
+    # A namespace that is no longer selected loses its claim, and gets one again.
+    world.namespace("vols-a", vols="no")
+    world.until(lambda: not world.find(VOLUMES, "vols-vols-vols-a"), "the volume to go")
+    assert world.find(CLAIMS, "vols-vols", "vols-a") is None
+    world.namespace("vols-a", vols="yes")
+    _wait_bound(world, "vols-a", "vols-vols")
+
+    world.remove_caches("vols")
+    assert not [v for v in world.api.list(VOLUMES)["items"] if "vols" in v["metadata"]["name"]]
+    assert not [c for c in world.api.list(CLAIMS)["items"] if c["metadata"]["name"] == "vols-vols"]
+
+
+def test_a_claim_deleted_by_hand_comes_back_and_binds(world: World) -> None:
+    uri = _setup(world, "rebind")
+    world.namespace("rebind", rebind="yes")
+    world.cache("rebind", uri, "rebind", namespaceSelector={"matchLabels": {"rebind": "yes"}})
+    _wait_bound(world, "rebind", "rebind-rebind")
+    before = world.api.get(CLAIMS, "rebind-rebind", "rebind")["metadata"]["uid"]
+    world.delete(CLAIMS, "rebind-rebind", "rebind")
+
+    def bound_again() -> bool:
+        claim = world.find(CLAIMS, "rebind-rebind", "rebind")
+        fresh = claim is not None and claim["metadata"]["uid"] != before
+        return fresh and _phase(world, "rebind", "rebind-rebind") == "Bound"
+
+    world.until(bound_again, "the new claim to be bound", seconds=90)
+    world.remove_caches("rebind")
+
+
+def test_a_group_whose_selector_changed_says_that_its_volumes_are_old(world: World) -> None:
+    uri = _setup(world, "moved")
+    world.node("node-2", "moved-to")
+    world.namespace("moved", moved="yes")
+    world.cache("moved", uri, "moved", namespaceSelector={"matchLabels": {"moved": "yes"}})
+    _wait_bound(world, "moved", "moved-moved")
+    world.wait_condition("moved", "AllBound", kind="ClaimsBound")
+
+    world.group("moved", "moved-to")
+    condition = world.wait_condition("moved", "VolumeOutdated", kind="ClaimsBound")
+    assert "moved/moved-moved" in condition["message"]
+    world.until(lambda: world.published("node-2", uri), "the model on the new node")
+
+    # What the message says to do.
+    world.delete(CLAIMS, "moved-moved", "moved")
+
+    def leads_to_the_new_nodes() -> bool:
+        volume = world.find(VOLUMES, "moved-moved-moved") or {"spec": {}}
+        return "moved-to" in str(volume["spec"].get("nodeAffinity"))
+
+    world.until(leads_to_the_new_nodes, "a volume of the new selector", seconds=90)
+    world.wait_condition("moved", "AllBound", kind="ClaimsBound")
+    world.remove_caches("moved")
+
+
+def test_a_namespace_that_goes_takes_its_claim_and_leaves_no_volume(world: World) -> None:
+    uri = _setup(world, "leaving")
+    world.namespace("leaving", leaving="yes")
+    world.cache("leaving", uri, "leaving", namespaceSelector={"matchLabels": {"leaving": "yes"}})
+    _wait_bound(world, "leaving", "leaving-leaving")
+    world.delete(NAMESPACES, "leaving")
+    world.until(lambda: not world.find(NAMESPACES, "leaving"), "the namespace to go")
+    world.until(lambda: not world.find(VOLUMES, "leaving-leaving-leaving"), "its volume to go")
+    world.remove_caches("leaving")
+
+
+def test_a_namespace_cache_has_a_claim_in_its_own_namespace(world: World) -> None:
+    uri = _setup(world, "own")
+    world.namespace("own")
+    world.make(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "LocalModelNamespaceCache",
+            "metadata": {"name": "own", "namespace": "own"},
+            "spec": {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": "own"},
+        }
+    )
+    _wait_bound(world, "own", "own-own")
+
+    def ready() -> bool:
+        cache = world.find(NAMESPACE_CACHES, "own", "own") or {}
+        conditions = cache.get("status", {}).get("conditions", ())
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    world.until(ready, "the namespace cache to be ready")
+    volume = world.api.get(VOLUMES, "own-own-own")
+    assert volume["metadata"]["ownerReferences"][0]["kind"] == "LocalModelNodeGroup"
+    world.delete(NAMESPACE_CACHES, "own", "own")
+    world.until(lambda: not world.find(NAMESPACE_CACHES, "own", "own"), "the cache to go")
+    world.until(lambda: not world.find(VOLUMES, "own-own-own"), "its volume to go")
+    world.until(lambda: not world.published("node-1", uri), "its files to go")
+
+
+def test_a_group_in_kserves_form(world: World) -> None:
+    uri = world.http.put("kserve.bin", b"kserve")
+    world.node("node-2", "kserve-form")
+    world.namespace("kserve-form", kserve="yes")
+    spec = {
+        "storageLimit": "1Gi",
+        "persistentVolumeSpec": {
+            "accessModes": ["ReadWriteOnce"],
+            "volumeMode": "Filesystem",
+            "capacity": {"storage": "1Gi"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "local-storage",
+            "local": {"path": "/var/lib/localmodel"},
+            "nodeAffinity": {
+                "required": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "kserve-form", "operator": "Exists"}]}
+                    ]
+                }
+            },
+        },
+        "persistentVolumeClaimSpec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "local-storage",
+        },
+    }
+    world.make(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "LocalModelNodeGroup",
+            "metadata": {"name": "kserve-form"},
+            "spec": spec,
+        }
+    )
+    world.make(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "LocalModelCache",
+            "metadata": {"name": "kserve-form"},
+            "spec": {
+                "sourceModelUri": uri,
+                "modelSize": "1Mi",
+                "nodeGroups": ["kserve-form"],
+                "namespaceSelector": {"matchLabels": {"kserve": "yes"}},
+            },
+        }
+    )
+    world.wait_ready("kserve-form", 1)
+    _wait_bound(world, "kserve-form", "kserve-form-kserve-form")
+
+    # Volumes would point past what the agents fill.
+    spec["persistentVolumeSpec"]["local"]["path"] = "/models"  # type: ignore[index]
+    world.patch(GROUPS, "kserve-form", {"spec": spec})
+    condition = world.wait_condition("kserve-form", "LocalPathMismatch", resource=GROUPS)
+    assert "/models" in condition["message"]
+    world.remove_caches("kserve-form")

@@ -1,0 +1,199 @@
+"""What end-to-end tests see and do: a cluster, its objects, its nodes' disks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
+from deploy.local.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from deploy.local.cluster import Cluster
+    from deploy.local.origin import S3Origin
+    from tests.e2e.origin import HttpOrigin
+
+T = TypeVar("T")
+
+CACHES = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
+NAMESPACE_CACHES = Resource(
+    API_VERSION, "localmodelnamespacecaches", "LocalModelNamespaceCache", namespaced=True
+)
+GROUPS = Resource(API_VERSION, "localmodelnodegroups", "LocalModelNodeGroup", namespaced=False)
+PLACEMENTS = Resource(API_VERSION, "localmodelplacements", "LocalModelPlacement", namespaced=False)
+LOCAL_MODEL_NODES = Resource(API_VERSION, "localmodelnodes", "LocalModelNode", namespaced=False)
+NODES = Resource("v1", "nodes", "Node", namespaced=False)
+NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
+CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
+VOLUMES = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+
+# The times of an operator's bad day; shortened, in the same order, for every day's run.
+FULL = os.environ.get("LOCALMODEL_E2E") == "full"
+GRACE_SECONDS = 60.0 if FULL else 6.0
+LABEL_GONE_SECONDS = 10.0 if FULL else 2.0
+OBJECT_GONE_SECONDS = 120.0 if FULL else 14.0
+API_GONE_SECONDS = 20.0
+
+# How long anything may take that is not waiting by design.
+SETTLE_SECONDS = 40.0 + GRACE_SECONDS
+# Watches that were cut off come back with a back-off that has grown to half a minute and more.
+RETURN_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class World:
+    """One cluster, shared by all tests of one Metacontroller: use names of your own."""
+
+    cluster: Cluster
+    http: HttpOrigin
+    s3: S3Origin
+
+    @property
+    def api(self) -> KubeApi:
+        """The API server, as the administrator."""
+        return self.cluster.api
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """What kubectl printed; it must have succeeded."""
+        done = self.cluster.kubectl(*args, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def until(self, check: Callable[[], T], what: str, seconds: float = SETTLE_SECONDS) -> T:
+        """The first truthy answer of a check."""
+        return wait_until(check, what, seconds=seconds)
+
+    # Objects.
+
+    def make(self, obj: Object) -> Object:
+        """Create or change an object."""
+        return self.api.apply(obj, manager="test")
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        """An object, or None where there is none or its kind is gone."""
+        try:
+            return self.api.get(resource, name, namespace)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
+        """Ask for a deletion; do not wait for it."""
+        self.api.request("DELETE", resource.path(namespace, name))
+
+    def patch(self, resource: Resource, name: str, change: Object, subresource: str = "") -> None:
+        """Merge a change into an object."""
+        self.api.request(
+            "PATCH",
+            resource.path("", name, subresource),
+            body=change,
+            content_type="application/merge-patch+json",
+        )
+
+    def node(self, name: str, *labels: str) -> None:
+        """Have a node with these labels, each with the value 'yes'."""
+        if self.find(NODES, name) is None:
+            self.cluster.node_up(name, labels=dict.fromkeys(labels, "yes"))
+        else:
+            self.patch(NODES, name, {"metadata": {"labels": dict.fromkeys(labels, "yes")}})
+
+    def group(self, name: str, label: str = "", **spec: Any) -> Object:
+        """Make a group of the nodes with a label; the group's own name unless told otherwise."""
+        return self.make(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "LocalModelNodeGroup",
+                "metadata": {"name": name},
+                "spec": {"nodeSelector": {label or name: "yes"}, "storageLimit": "1Gi"} | spec,
+            }
+        )
+
+    def cache(self, name: str, uri: str, group: str, **spec: Any) -> Object:
+        """Make a cache."""
+        return self.make(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "LocalModelCache",
+                "metadata": {"name": name},
+                "spec": {"sourceModelUri": uri, "modelSize": "100Mi", "nodeGroup": group} | spec,
+            }
+        )
+
+    def namespace(self, name: str, **labels: str) -> None:
+        """Have a namespace."""
+        self.make(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        )
+
+    # What is seen.
+
+    def condition(self, resource: Resource, name: str, kind: str = "Ready") -> Object:
+        """A condition of an object; empty while there is none."""
+        obj = self.find(resource, name) or {}
+        for condition in obj.get("status", {}).get("conditions", ()):
+            if condition["type"] == kind:
+                return dict(condition)
+        return {}
+
+    def wait_condition(
+        self, name: str, reason: str, kind: str = "Ready", resource: Resource = CACHES
+    ) -> Object:
+        """Wait until a condition of a cache has this reason."""
+
+        def has_it() -> Object:
+            condition = self.condition(resource, name, kind)
+            return condition if condition.get("reason") == reason else {}
+
+        return self.until(has_it, f"{resource.kind} {name} to be {kind} because of {reason}")
+
+    def wait_ready(self, name: str, copies: int, seconds: float = SETTLE_SECONDS) -> Object:
+        """Wait until a cache is ready with this many copies. Returns it."""
+
+        def ready() -> Object:
+            cache = self.find(CACHES, name) or {}
+            counts = cache.get("status", {}).get("copies", {})
+            done = self.condition(CACHES, name).get("status") == "True"
+            return cache if done and counts.get("available") == copies else {}
+
+        return self.until(ready, f"cache {name} to have {copies} copies", seconds)
+
+    def copy(self, node: str, uri: str) -> Path:
+        """Where the model of a URI is on a node's disk."""
+        return self.cluster.nodes_dir / node / "models" / model_key(uri)
+
+    def published(self, node: str, uri: str) -> bool:
+        """Whether the model is on a node's disk."""
+        return self.copy(node, uri).exists()
+
+    def identity(self, node: str, uri: str) -> dict[str, tuple[int, int, int]]:
+        """Inode, size and time of each published file: changes if anybody touches one."""
+        folder = self.copy(node, uri)
+        return {
+            path.relative_to(folder).as_posix(): (s.st_ino, s.st_size, s.st_mtime_ns)
+            for path in sorted(folder.rglob("*"))
+            if (s := path.stat())
+        }
+
+    def report(self, node: str, uri: str) -> Object:
+        """What a node's agent says of a model; empty while it says nothing."""
+        obj = self.find(LOCAL_MODEL_NODES, node) or {}
+        for model in obj.get("status", {}).get("models", ()):
+            if model["key"] == model_key(uri):
+                return dict(model)
+        return {}
+
+    def remove_caches(self, *names: str) -> None:
+        """Delete caches and wait until they are gone."""
+        for name in names:
+            if self.find(CACHES, name):
+                self.delete(CACHES, name)
+        self.until(
+            lambda: not any(self.find(CACHES, name) for name in names), f"{names} to be gone"
+        )
