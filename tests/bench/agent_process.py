@@ -1,0 +1,151 @@
+"""The agent of the benchmark: what a node's agent downloads with, made once and kept warm.
+
+A job is a line of JSON on the standard input: the URIs of models to download at once, or `remove`.
+Usage: ROOT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from agent import main as agent_main  # noqa: F401 - what the agent has in memory
+from agent import memory as agent_memory
+from agent import staging
+from agent.credentials import Credentials
+from agent.download import Download
+from agent.engine.digests import Digests
+from agent.engine.engine import Engine
+from agent.engine.workers import DigestWorker
+from agent.sources import all_sources
+from agent.store import Store
+from agent.wanted import Request
+from agent.work import Means
+from crds.keys import model_key
+from tests.bench.rows import SYNCS, VERIFICATION
+from tests.bench.running import status_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.engine.job import FileJob
+
+
+class _Agent:
+    """The parts of the agent that download."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._store = Store(root)
+        self._store.open()
+        self._means = Means(all_sources(), Engine())
+
+    def download(self, uris: list[str], settings: dict[str, str]) -> list[str]:
+        """Download models at once; where they are. Raises the first failure."""
+        failures: list[BaseException] = []
+        credentials = Credentials.of(settings) if settings else None
+
+        def one(uri: str) -> None:
+            download = Download(
+                Request(model_key(uri), uri, ()),
+                sources=self._means.sources,
+                store=self._store,
+                engine=self._means.engine,
+                credentials=lambda: credentials,
+                cancelled=threading.Event(),
+                report=lambda _: None,
+            )
+            try:
+                download.run()
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+
+        threads = [threading.Thread(target=one, args=(uri,)) for uri in uris[1:]]
+        for thread in threads:
+            thread.start()
+        one(uris[0])
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return [str(self._root / "models" / model_key(uri)) for uri in uris]
+
+    def remove(self) -> None:
+        """Delete all models."""
+        for key in self._store.scan()[0]:
+            self._store.remove(key)
+
+
+@contextmanager
+def _without(steps: list[str]) -> Iterator[None]:
+    """Leave steps out that no user can leave out."""
+    with ExitStack() as patches:
+        if SYNCS in steps:
+            for name in ("fsync", "fdatasync"):
+                patches.enter_context(mock.patch.object(os, name, return_value=None))
+            libc = SimpleNamespace(sync_file_range=lambda *_: 0, syncfs=lambda _: 0)
+            patches.enter_context(mock.patch.object(staging, "_LIBC", libc))
+        if VERIFICATION in steps:
+            patches.enter_context(mock.patch.object(Digests, "update", _skip_piece))
+            patches.enter_context(mock.patch.object(Digests, "agree", new=True))
+            patches.enter_context(mock.patch.object(DigestWorker, "_digest", _skip_file))
+        yield
+
+
+def _skip_piece(digests: Digests, piece: bytes) -> None:
+    digests.position += len(piece)
+
+
+def _skip_file(_worker: DigestWorker, file: FileJob) -> None:
+    file.digests.position += file.undigested
+
+
+def _answer(agent: _Agent, job: dict[str, Any]) -> dict[str, object]:
+    if "remove" in job:
+        agent.remove()
+        return {}
+    # The peak begins anew.
+    Path("/proc/self/clear_refs").write_text("5")
+    with _without(job["without"]):
+        began, used = time.monotonic(), time.process_time()
+        folders = agent.download(job["uris"], job["settings"])
+        agent_memory.give_back()
+        seconds, used = time.monotonic() - began, time.process_time() - used
+    return {
+        "seconds": seconds,
+        "cpu": used,
+        "peak": status_bytes("VmHWM"),
+        "resident": status_bytes("VmRSS"),
+        "folders": folders,
+    }
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    agent_memory.tune()
+    agent = _Agent(Path(sys.argv[1]))
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    out.write('{"ready": true}\n')
+    out.flush()
+    for line in sys.stdin:
+        answer: dict[str, object]
+        try:
+            answer = _answer(agent, json.loads(line))
+        except Exception as error:  # noqa: BLE001
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        out.write(json.dumps(answer) + "\n")
+        out.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

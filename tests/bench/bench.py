@@ -1,0 +1,234 @@
+"""The rounds: everybody downloads everything, in random order; the first time it is compared."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from deploy.local.layout import CHECKOUT
+from tests.bench import memory, running, tools
+from tests.bench.origin import PREFIX, SUMS, WARM, Tree
+from tests.bench.rows import OURS, SHA256_AFTER, SYNC_AFTER
+from tests.bench.running import BenchError, FailedError
+from tests.bench.table import Rounds, Sample
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tests.bench.origin import Origin
+    from tests.bench.rows import Entry, Row
+
+SMALL_BYTES = 100 << 10
+SMALL_COUNT = 10_000
+SHARDS = 8
+FULL_BYTES = 2 << 30
+_COMPARE_BYTES = 4 << 20
+
+
+@dataclass
+class Settings:
+    """What is run. `missing` are the tools that are not here, and why."""
+
+    rows: tuple[Row, ...]
+    rounds: int
+    size: int
+    seed: int
+    timeout: float
+    missing: dict[str, str]
+    work: Path
+    _known: dict[str, Tree] = field(init=False)
+
+    def __post_init__(self) -> None:
+        small = max(1, min(SMALL_COUNT, SMALL_COUNT * self.size // FULL_BYTES))
+        trees = (
+            Tree("one", 1, self.size),
+            Tree("folder", SHARDS, self.size // SHARDS),
+            Tree("small", small, SMALL_BYTES),
+        )
+        self._known = {tree.name: tree for tree in trees}
+
+    def tree(self, row: Row) -> Tree:
+        """The files of a row."""
+        return self._known[row.tree]
+
+    @property
+    def trees(self) -> list[Tree]:
+        """All files that are needed."""
+        names = {row.tree for row in self.rows}
+        return [tree for name, tree in self._known.items() if name in names]
+
+    @property
+    def sums(self) -> set[str]:
+        """The trees that are also asked for with their checksums."""
+        return {row.tree for row in self.rows for entry in row.entries if entry.sums}
+
+
+class Bench:
+    """All runs, and the agent that takes part in them."""
+
+    def __init__(self, settings: Settings, origin: Origin) -> None:
+        self.settings = settings
+        self.results: dict[str, Rounds] = {row.name: [] for row in settings.rows}
+        # Why a line is missing.
+        self.failed: dict[tuple[str, str], str] = {}
+        self._origin = origin
+        self._folder = settings.work / "out"
+        self._scratch = settings.work / "scratch"
+        self._scratch.mkdir()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        root = self.settings.work / "agent"
+        argv = [sys.executable, "-m", "tests.bench.agent_process", str(root)]
+        env = {"PYTHONPATH": str(CHECKOUT)}
+        self._agent = self._stack.enter_context(running.servant(argv, env, self._scratch))
+        for slow in (False, True):
+            # Everything is imported and every client made before anything is timed.
+            endpoint = self._origin.endpoint(slow=slow)
+            uris = [f"{endpoint}/{WARM}/{PREFIX}/model.bin", f"s3://{WARM}/{PREFIX}"]
+            self._ask(uris, endpoint, ())
+            self._remove()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def run(self) -> None:
+        """Run all rounds. Raises BenchError."""
+        order = random.Random(self.settings.seed)
+        for number in range(self.settings.rounds):
+            for row in self.settings.rows:
+                results: dict[str, Sample] = {}
+                self.results[row.name].append(results)
+                for entry in order.sample(row.entries, len(row.entries)):
+                    if entry.tool in self.settings.missing:
+                        self.failed[row.name, entry.name] = self.settings.missing[entry.tool]
+                    if (row.name, entry.name) not in self.failed:
+                        results |= self._turn(row, entry, compared=number == 0)
+                        self._show(number, row, entry, results)
+
+    def _show(self, number: int, row: Row, entry: Entry, results: dict[str, Sample]) -> None:
+        done = f"{number + 1}/{self.settings.rounds} {row.name:12} {entry.name:40}"
+        if entry.name not in results:
+            sys.stderr.write(f"{done} {self.failed[row.name, entry.name]}\n")
+            return
+        after = "".join(
+            f"{line.name.removeprefix(entry.name)} {results[line.name].seconds:.2f}"
+            for line in entry.lines[1:]
+        )
+        sample = results[entry.name]
+        memory_used = f"{sample.peak_bytes / 1e6:.0f} MB"
+        sys.stderr.write(f"{done} {sample.seconds:7.2f} s {memory_used:>8}{after}\n")
+
+    def _turn(self, row: Row, entry: Entry, *, compared: bool) -> dict[str, Sample]:
+        tree = self.settings.tree(row)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        os.sync()
+        memory.warm(tree.size * tree.count + (1 << 30))
+        try:
+            if entry.tool == OURS:
+                sample, folders = self._ours(row, tree, entry)
+            else:
+                task = tools.Task(
+                    row, tree, self._origin, self._folder, self._scratch, self.settings.timeout
+                )
+                sample, folders = tools.download(task, entry), [self._folder]
+        except FailedError as error:
+            if entry.tool == OURS:
+                raise BenchError(f"{entry.name} failed in {row.name}: {error}") from None
+            self.failed[row.name, entry.name] = f"failed: {str(error).splitlines()[-1][:120]}"
+            return {}
+        results = {entry.name: sample, **self._after(entry, sample, folders, tree)}
+        if compared:
+            self._compare(row, entry, tree, folders)
+        if entry.tool == OURS:
+            self._remove()
+        shutil.rmtree(self._folder)
+        return results
+
+    def _ours(self, row: Row, tree: Tree, entry: Entry) -> tuple[Sample, list[Path]]:
+        bucket = tree.name + (SUMS if entry.sums else "")
+        uris = [f"s3://{bucket}/{PREFIX}"]
+        if row.scheme == "http":
+            uris = [self._origin.url(tree, name, slow=row.slow) for name in tree.files]
+        answer = self._ask(uris, self._origin.endpoint(slow=row.slow), entry.without)
+        return Sample(answer["seconds"], answer["peak"]), [Path(p) for p in answer["folders"]]
+
+    def _ask(self, uris: list[str], endpoint: str, without: tuple[str, ...]) -> Any:
+        settings = {**tools.KEYS, "AWS_ENDPOINT_URL": endpoint}
+        job = {"uris": uris, "settings": settings, "without": without}
+        return self._agent.ask(job, self.settings.timeout)
+
+    def _remove(self) -> None:
+        self._agent.ask({"remove": True}, self.settings.timeout)
+
+    def _after(
+        self, entry: Entry, sample: Sample, folders: list[Path], tree: Tree
+    ) -> dict[str, Sample]:
+        """What the lines say that do something after the download: in turn, each alone."""
+        paths = [_find(folders, name) for name in tree.files]
+        found: dict[str, Sample] = {}
+        if "fsync" in entry.then:
+            seconds = sample.seconds + _sync(paths)
+            found[entry.name + SYNC_AFTER] = Sample(seconds, sample.peak_bytes)
+        if "sha256" in entry.then:
+            seconds = sample.seconds + _hash(paths)
+            found[entry.name + SHA256_AFTER] = Sample(seconds, sample.peak_bytes)
+        return found
+
+    def _compare(self, row: Row, entry: Entry, tree: Tree, folders: list[Path]) -> None:
+        for name in tree.files:
+            if not _equal(_find(folders, name), self._origin.path(tree, name)):
+                raise BenchError(f"{entry.name} brought other bytes in {row.name}: {name}")
+
+
+def _find(folders: list[Path], name: str) -> Path:
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    raise BenchError(f"{name} is in none of {', '.join(map(str, folders))}")
+
+
+def _sync(paths: list[Path]) -> float:
+    began = time.monotonic()
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return time.monotonic() - began
+
+
+def _hash(paths: list[Path]) -> float:
+    """Seconds of OpenSSL's SHA-256, on two cores where there are several files."""
+    began = time.monotonic()
+    subprocess.run(
+        ["xargs", "-0", "-P", "2", "-n", "1", "openssl", "dgst", "-sha256"],
+        input=b"\0".join(os.fsencode(path) for path in paths),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.monotonic() - began
+
+
+def _equal(one: Path, other: Path) -> bool:
+    with one.open("rb") as first, other.open("rb") as second:
+        while True:
+            piece = first.read(_COMPARE_BYTES)
+            if piece != second.read(_COMPARE_BYTES):
+                return False
+            if not piece:
+                return True

@@ -1,0 +1,87 @@
+"""One download by a peer that is a Python library, timed from after its imports.
+
+It runs in the peers' own environment, so it imports nothing of ours. Usage: PEER ARGUMENTS, with
+the job as a line of JSON on the standard input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Job = dict[str, Any]
+
+
+def hf_transfer(job: Job) -> Callable[[], None]:
+    """hf_transfer: files one by one, as in a snapshot."""
+    library = importlib.import_module("hf_transfer")
+
+    def download() -> None:
+        for url, target in zip(job["urls"], job["targets"], strict=True):
+            library.download(
+                url=url, filename=target, max_files=int(job["options"][0]), chunk_size=10 << 20
+            )
+
+    return download
+
+
+def boto3(job: Job) -> Callable[[], None]:
+    """boto3, with so many connections and MiB in a part, or as it is."""
+    library = importlib.import_module("boto3")
+    transfer = importlib.import_module("boto3.s3.transfer")
+    client = library.client("s3", endpoint_url=job["endpoint"])
+    config = transfer.TransferConfig()
+    if job["options"]:
+        connections, part = map(int, job["options"])
+        config = transfer.TransferConfig(
+            multipart_chunksize=part << 20, max_concurrency=connections, io_chunksize=1 << 20
+        )
+
+    def download() -> None:
+        for key, target in zip(job["keys"], job["targets"], strict=True):
+            client.download_file(job["bucket"], key, target, Config=config)
+
+    return download
+
+
+def kserve_storage(job: Job) -> Callable[[], None]:
+    """The library of KServe's storage initializer."""
+    library = importlib.import_module("kserve_storage")
+
+    def download() -> None:
+        library.Storage.download(job["uri"], job["folder"])
+
+    return download
+
+
+PEERS = {"hf_transfer": hf_transfer, "boto3": boto3, "kserve-storage": kserve_storage}
+
+
+def main() -> None:
+    """Import, say so, wait for the word, download, tell the seconds."""
+    out = sys.stdout
+    # Libraries may print.
+    sys.stdout = sys.stderr
+    job = json.loads(Path(sys.argv[2]).read_text())
+    download = PEERS[sys.argv[1]](job)
+    out.write('{"ready": true}\n')
+    out.flush()
+    sys.stdin.readline()
+    began = time.monotonic()
+    download()
+    seconds = time.monotonic() - began
+    out.write(json.dumps({"seconds": seconds}) + "\n")
+    out.flush()
+    # Its memory is looked at before it goes.
+    sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    main()

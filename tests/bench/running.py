@@ -1,0 +1,174 @@
+"""Runs contestants: with a time-out, and an eye on their memory. None outlives its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tests.bench.table import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LOOK_SECONDS = 0.02
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on. The message says why."""
+
+
+class FailedError(Exception):
+    """A contestant failed."""
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float) -> Sample:
+    """Run a program, and time it as a whole."""
+    with _started(argv, env, cwd) as (process, log):
+        began = time.monotonic()
+        peak = _await(process, began + timeout)
+        seconds = time.monotonic() - began
+        if process.returncode is None:
+            raise FailedError(f"took more than {timeout:.0f} s")
+        if process.returncode:
+            raise FailedError(_told(argv, process.returncode, log))
+    return Sample(seconds, peak)
+
+
+def _await(process: subprocess.Popen[bytes], deadline: float) -> int:
+    """Wait for its end; the peak of the memory of the largest of its processes."""
+    peak = 0
+    # A descriptor that tells the end at once, so that looks at the memory do not delay it.
+    ended = os.pidfd_open(process.pid)
+    try:
+        while time.monotonic() < deadline:
+            peak = max(peak, _peak(process.pid))
+            if select.select([ended], [], [], LOOK_SECONDS)[0]:
+                process.wait()
+                break
+    finally:
+        os.close(ended)
+    return peak
+
+
+def _peak(pid: int) -> int:
+    """The highest peak of a process and its children, in bytes."""
+    found = 0
+    with suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = max((_peak(int(child)) for child in children), default=0)
+    with suppress(OSError):
+        found = max(found, status_bytes("VmHWM", pid))
+    return found
+
+
+def status_bytes(name: str, pid: int | str = "self") -> int:
+    """A figure of /proc/<pid>/status, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class Servant:
+    """A process that does one job for each line it is told, and answers with a line: both JSON."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+
+    def ask(self, question: object, timeout: float) -> Any:
+        """Its answer. Raises FailedError."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+        return self.hear(timeout)
+
+    def hear(self, timeout: float) -> Any:
+        """Its next line."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            raise FailedError(f"took more than {timeout:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait(5)
+            raise FailedError(_told(["its process"], self._process.returncode, self._log))
+        answer = json.loads(line)
+        if "error" in answer:
+            raise FailedError(answer["error"])
+        return answer
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+
+class Peak:
+    """The peak of the memory of the largest of a process and its children, from now to `stop`."""
+
+    def __init__(self, process: Servant) -> None:
+        self._pid = process.pid
+        self._stopped = threading.Event()
+        self._peak = 0
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            self._peak = max(self._peak, _peak(self._pid))
+
+    def stop(self) -> int:
+        """The peak in bytes."""
+        self._stopped.set()
+        self._thread.join()
+        return max(self._peak, _peak(self._pid))
+
+
+@contextmanager
+def servant(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[Servant]:
+    """A servant that has said that it is ready."""
+    with _started(argv, env, cwd, pipes=True) as (process, log):
+        found = Servant(process, log)
+        found.hear(60)
+        yield found
+
+
+@contextmanager
+def _started(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, *, pipes: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    log_path = cwd / f"log-{os.urandom(4).hex()}"
+    with (
+        log_path.open("w+b") as log,
+        subprocess.Popen(
+            # It ends with this process, whatever that one's end is.
+            ["setpriv", "--pdeathsig", "KILL", *argv],
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipes else log,
+            stderr=log,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(cwd), **env},
+            cwd=cwd,
+            start_new_session=True,
+        ) as process,
+    ):
+        log_path.unlink()
+        try:
+            yield process, log
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _told(argv: Sequence[str], code: int, log: IO[bytes]) -> str:
+    log.seek(0)
+    text = log.read().decode(errors="replace").strip()
+    return f"{Path(argv[0]).name} ended with {code}: {text[-800:]}"

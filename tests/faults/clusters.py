@@ -1,0 +1,27 @@
+"""A local cluster for faults."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deploy.local.cluster import Cluster
+from tests.e2e.world import GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def running(folder: Path, nodes: int, part: str) -> Iterator[Cluster]:
+    """A cluster in a folder of its own; it is stopped in the end."""
+    cluster = Cluster(folder)
+    try:
+        sys.stderr.write(f"{part}: starting\n")
+        cluster.up(nodes, grace_seconds=GRACE_SECONDS, progress_seconds=1, owner_pid=os.getpid())
+        yield cluster
+    finally:
+        cluster.down()

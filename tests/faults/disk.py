@@ -1,0 +1,175 @@
+"""What may be on a node's disk at any time, and what must be there in the end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.on_disk import Found
+from agent.store import Store
+from crds.keys import model_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+Tree = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model at its source: its URI, and the files that a complete copy has.
+
+    `hash` is what its cache expects, if it expects anything.
+    """
+
+    name: str
+    uri: str
+    files: Mapping[str, bytes]
+    hash: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its folder below models/."""
+        return model_key(self.uri)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return size_of(self.files)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Bytes that were wrong or missing where they were published, or that were not ours."""
+
+    size: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.size} bytes)"
+
+
+@dataclass
+class Disk:
+    """One root, and all that is known of it.
+
+    `wanted` are the keys that may never be away once they are whole; `kept` those of them that are.
+    `before` is what else a folder may hold that was so before the agent began, such as a damaged
+    copy.
+    """
+
+    root: Path
+    models: Iterable[Model]
+    foreign: Mapping[str, Tree] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    wanted: frozenset[str] = frozenset()
+    before: Mapping[str, Tree] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._models = {model.key: model for model in self.models}
+
+    def losses(self) -> list[Loss]:
+        """What is wrong now. It may be asked at any moment between two calls of the agent."""
+        folder = self.root / "models"
+        # What another thread sees whole meanwhile is not among the names yet.
+        kept = sorted(self.kept)
+        names = set(_names(folder)) if folder.exists() else set()
+        looked = (self._look(folder / name, name) for name in sorted(names - self.foreign.keys()))
+        found = [loss for loss in looked if loss is not None]
+        for name, files in self.foreign.items():
+            now = read_tree(folder / name)
+            if now != files:
+                found.append(Loss(size_of(files), f"foreign directory {name} was touched"))
+        gone = [self._models[key] for key in kept if key not in names]
+        found += [Loss(m.size, f"{m.name} is wanted, and was taken away") for m in gone]
+        return found
+
+    def _look(self, path: Path, name: str) -> Loss | None:
+        model, which = self._models.get(name), _identity(path)
+        now = read_tree(path)
+        if model and now == model.files:
+            self.kept |= {name} & self.wanted
+            return None
+        if now is None or now == self.before.get(name):
+            return None
+        if _identity(path) != which:
+            # It was taken out while it was read.
+            return None
+        if model is None:
+            return Loss(size_of(now), f"models/{name} is nobody's")
+        return Loss(model.size, f"{model.name} is published and is not the model: {_short(now)}")
+
+    def not_at_end(self, wanted: Iterable[Model]) -> tuple[list[Loss], list[str]]:
+        """What is missing, and what is left over, of a disk that should be as it is wanted."""
+        lost, problems = [], []
+        store = Store(self.root)
+        keys = {model.key for model in wanted}
+        for model in wanted:
+            if read_tree(store.path(model.key)) != model.files:
+                lost.append(Loss(model.size, f"{model.name} is wanted, and is not there"))
+            copy = store.inspect(model.key)
+            if copy.found is not Found.PUBLISHED or copy.manifest is None:
+                problems.append(f"{model.name} is {copy.found}: {copy.problem}")
+        strangers = set(_names(self.root / "models")) - keys - self.foreign.keys()
+        problems += [f"models/{name} is not wanted, and is there" for name in sorted(strangers)]
+        private = self.root / ".localmodel"
+        for name in sorted(_names(private)):
+            left = set(_names(private / name)) if name != "lock" else {"manifest.json"}
+            if name not in keys | {"lock"}:
+                problems.append(f".localmodel/{name} is left over: {sorted(left)}")
+            elif left - {"usage.json"} != {"manifest.json"}:
+                problems.append(f".localmodel/{name} has {sorted(left)}")
+        return lost, problems
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _identity(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def size_of(files: Mapping[str, bytes]) -> int:
+    """Bytes of all files."""
+    return sum(map(len, files.values()))
+
+
+def read_tree(folder: Path) -> Tree | None:
+    """The files below a folder, also those that are not regular; None without the folder."""
+    try:
+        return dict(_files(folder, ""))
+    except FileNotFoundError:
+        return None
+
+
+def _files(folder: Path, prefix: str) -> Iterable[tuple[str, bytes]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            kind = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(kind):
+                yield from _files(folder / entry.name, name + "/")
+            elif stat.S_ISREG(kind):
+                yield name, (folder / entry.name).read_bytes()
+            else:
+                yield name, b"(no regular file)"
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put files below a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _short(files: Mapping[str, bytes]) -> str:
+    return ", ".join(f"{name} {len(content)} bytes" for name, content in sorted(files.items()))

@@ -1,0 +1,65 @@
+"""Mounts that only this process and its children see, and that go with them. Needs root."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CLONE_NEWNS = 0x0002_0000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class MountsError(Exception):
+    """Mounts of our own are not to be had. The message says why."""
+
+
+def own_namespace() -> None:
+    """Let no mount from here on be seen outside of this process. Raises MountsError."""
+    if os.geteuid() != 0:
+        raise MountsError("only root may mount")
+    if _LIBC.unshare(_CLONE_NEWNS):
+        raise MountsError(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+    try:
+        _run("mount", "--make-rprivate", "/")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise MountsError(f"mounts cannot be made private: {_words(error)}") from None
+
+
+def memory_disk(place: Path, size: int) -> None:
+    """A disk of so many bytes. Raises MountsError."""
+    place.mkdir(parents=True)
+    try:
+        _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise MountsError(f"no tmpfs: {_words(error)}") from None
+
+
+def bind(disk: Path, place: Path) -> None:
+    """Have a disk at another place too, above what is there."""
+    _run("mount", "--bind", str(disk), str(place))
+
+
+def bind_read_only(disk: Path, place: Path) -> None:
+    """The same, and nothing can be written by this way."""
+    bind(disk, place)
+    _run("mount", "-o", "remount,bind,ro", str(place))
+
+
+def take_off(place: Path) -> None:
+    """Take the upper mount of a place off, whoever uses it."""
+    _run("umount", "-l", str(place))
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, text=True)
+
+
+def _words(error: OSError | subprocess.CalledProcessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return str(error.stderr).strip().splitlines()[-1]
+    return str(error)

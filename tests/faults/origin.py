@@ -1,0 +1,96 @@
+"""The models' origin: a web server and an S3 store on loopback, in a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import random
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from awscrt import checksums
+
+from agent.credentials import Credentials
+from tests.faults.forks import fork
+from tests.unit.agent.servers import Buckets, WebFiles, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from io import BufferedIOBase
+
+    from tests.unit.agent.servers import Handler
+
+BUCKET = "models"
+PIECE = 32 << 10
+
+
+def content(name: str, size: int) -> bytes:
+    """Bytes that are the same at each run."""
+    return random.Random(name).randbytes(size)
+
+
+def settings(url: str) -> Credentials:
+    """What the agent needs to read from the S3 store."""
+    return Credentials.of(
+        {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_ENDPOINT_URL": url,
+        }
+    )
+
+
+class _Slow:
+    """The way to a client, at a speed of its own."""
+
+    def __init__(self, real: BufferedIOBase, bytes_per_second: int) -> None:
+        self._real, self._rate = real, bytes_per_second
+
+    def write(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            time.sleep(len(piece) / self._rate)
+            self._real.write(piece)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@contextmanager
+def serve(
+    web: dict[str, bytes], bucket: dict[str, bytes], bytes_per_second: int | None = None
+) -> Iterator[str]:
+    """Serve files by path, and a bucket whose objects have checksums. Gives the URL.
+
+    Each connection has the speed for itself.
+    """
+    child = fork(lambda tell: _serve(web, bucket, bytes_per_second, tell))
+    try:
+        yield str(child.hear()[0])  # type: ignore[index]
+    finally:
+        child.end()
+
+
+def _serve(
+    web: dict[str, bytes],
+    bucket: dict[str, bytes],
+    bytes_per_second: int | None,
+    tell: Callable[[object], None],
+) -> None:
+    files = WebFiles({f"/{path}": data for path, data in web.items()})
+    crcs = {
+        key: ("CRC32C", base64.b64encode(checksums.crc32c(data).to_bytes(4, "big")).decode())
+        for key, data in bucket.items()
+    }
+    store = Buckets({BUCKET: bucket}, checksums=crcs)
+
+    def answer(handler: Handler, path: str) -> None:
+        if bytes_per_second is not None and not isinstance(handler.wfile, _Slow):
+            handler.wfile = cast("BufferedIOBase", _Slow(handler.wfile, bytes_per_second))
+        (files if path in files.files else store)(handler, path)
+
+    with serving(answer) as server:
+        tell(server.url)
+        while True:
+            signal.pause()

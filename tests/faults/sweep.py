@@ -1,0 +1,219 @@
+"""Lets the Nth call of an agent fail for N = 1, 2, 3, ... until a run passes untouched."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import select
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.faults import origin, scenario
+from tests.faults.calls import Calls, Fault
+from tests.faults.forks import Fork, fork
+from tests.faults.report import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.faults.disk import Loss
+    from tests.faults.scenario import Scenario
+
+RUN_SECONDS = 40.0
+# After a fault that stays, the agent's clock goes on for so long.
+LASTING_HORIZON = 150.0
+SHOW_EACH = 100
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fault, and what must come of it by itself.
+
+    `heals`: the same process comes to the end, unless it cannot start. `dies`: it is killed.
+    `again`: it is killed once more, somewhere in its next life.
+    """
+
+    name: str
+    fault: Fault
+    heals: bool = False
+    dies: bool = False
+    again: bool = False
+
+    @property
+    def ends(self) -> set[str]:
+        """How the life that it strikes may end."""
+        if self.dies:
+            return {"died"}
+        return {"done", "cannot start"} | (set() if self.heals else {"not done"})
+
+
+@dataclass
+class Lab:
+    """What all runs share. With a `sample`, only so many calls of each kind are struck."""
+
+    scenario: Scenario
+    work: Path
+    seed: int
+    sample: int | None = None
+    # Half of the time each of them waits for a server or for a child.
+    jobs: int = 4
+
+
+@contextmanager
+def lab(work: Path, seed: int, sample: int | None) -> Iterator[Lab]:
+    """The origin, and a disk to copy."""
+    bucket = {f"folder/{path}": data for path, data in scenario.FOLDER.items()}
+    with origin.serve(scenario.WEB, bucket) as url:
+        found = scenario.make(url, work / "template")
+        # Forks share what the collector does not touch.
+        gc.freeze()
+        yield Lab(found, work, seed, sample)
+
+
+def sweep(part: str, kinds: Sequence[Kind], where: Lab) -> list[Row]:
+    """Strike every call by each kind. Several processes share the numbers."""
+    rows = {kind.name: Row(part, kind.name) for kind in kinds}
+    chosen = _sample(where, kinds)
+    workers = [_start(where, kinds, chosen, number) for number in range(where.jobs)]
+    alive = {worker.pipe: worker for worker in workers}
+    done = 0
+    try:
+        while alive:
+            for pipe in select.select(list(alive), [], [])[0]:
+                told = alive[pipe].hear()
+                if told is None:
+                    del alive[pipe]
+                for result in told or ():
+                    rows[result["kind"]].take(result["problems"], result["lost"])
+                    done += 1
+                    if done % SHOW_EACH == 0:
+                        _show(part, list(rows.values()))
+        for worker in workers:
+            worker.hear_all(RUN_SECONDS)
+            if worker.status:
+                raise RuntimeError(f"a process of {part} failed with {worker.status}: see above")
+    finally:
+        for worker in workers:
+            worker.end()
+    return list(rows.values())
+
+
+def _show(part: str, rows: Sequence[Row]) -> None:
+    injected = sum(row.injected for row in rows)
+    bad = injected - sum(row.survived for row in rows)
+    last = next((row.name for row in reversed(rows) if row.injected), "")
+    sys.stderr.write(f"{part}: {injected} faults, {bad} not survived; now: {last}\n")
+
+
+def _start(
+    where: Lab, kinds: Sequence[Kind], chosen: Mapping[str, Sequence[int]], number: int
+) -> Fork:
+    def work(tell: Callable[[object], None]) -> None:
+        for kind in kinds:
+            numbers: Iterable[int] = itertools.count(number + 1, where.jobs)
+            if chosen:
+                numbers = chosen[kind.name][number :: where.jobs]
+            for fail_at in numbers:
+                result = _Trial(where, kind, fail_at, where.work / f"run-{number}").run()
+                if result is None:
+                    break
+                tell(result)
+
+    return fork(work)
+
+
+def _sample(where: Lab, kinds: Sequence[Kind]) -> dict[str, list[int]]:
+    """Some of the calls that each kind can meet in a life without faults; empty for all of them."""
+    if where.sample is None:
+        return {}
+
+    def work(tell: Callable[[object], None]) -> None:
+        calls = Calls(where.work / "run")
+        where.scenario.lay_out(where.work / "run")
+        scenario.run_agent(where.scenario, calls, tell)
+        tell([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
+
+    counts = fork(work, where.work / "run.log").hear_all(RUN_SECONDS)[-1]
+    chance = random.Random(where.seed)
+    return {
+        kind.name: sorted(chance.sample(range(1, count + 1), min(where.sample, count)))
+        for kind, count in zip(kinds, counts, strict=True)
+    }
+
+
+class _Trial:
+    """One fault, and the life after it."""
+
+    def __init__(self, where: Lab, kind: Kind, fail_at: int, root: Path) -> None:
+        self._where, self._kind, self._fail_at, self._root = where, kind, fail_at, root
+        self._disk = where.scenario.disk(root)
+        # What is wrong, and the bytes that are lost by it.
+        self._problems: dict[str, int] = {}
+        self._log = root.with_suffix(".log")
+        self._log.unlink(missing_ok=True)
+
+    def run(self) -> dict[str, Any] | None:
+        """What came of it; None if there was no such call any more."""
+        kind = self._kind
+        self._where.scenario.lay_out(self._root)
+        lasts = kind.fault.later is not None
+        horizon = LASTING_HORIZON if lasts else scenario.HORIZON
+        told = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
+        struck = next((message["struck"] for message in told if "struck" in message), None)
+        ended = told[-1].get("ended", "died")
+        if struck is None:
+            if ended != "done":
+                raise RuntimeError(f"an agent without a fault: {ended}; see {self._log}")
+            return None
+        if ended not in kind.ends:
+            self._problems[f"the agent after it: {ended}"] = 0
+        self._look("right after it")
+        if kind.again:
+            chance = random.Random(f"{self._where.seed} {kind.name} {self._fail_at}")
+            self._live(Calls(self._root, kind.fault, chance.randint(1, 40)))
+            self._look("after the second")
+        if self._live(Calls(self._root))[-1].get("ended") != "done":
+            self._problems["the agent after a restart: not done"] = 0
+        lost, problems = self._disk.not_at_end(self._where.scenario.wanted)
+        self._take(lost, "in the end")
+        self._problems |= dict.fromkeys(problems, 0)
+        place = f"call {self._fail_at} ({struck})"
+        if self._problems:
+            self._keep()
+        return {
+            "kind": kind.name,
+            "problems": [f"{place}: {problem}" for problem in self._problems],
+            "lost": sum(self._problems.values()),
+        }
+
+    def _live(self, calls: Calls, horizon: float = scenario.HORIZON) -> list[Any]:
+        """One life of an agent; the last of what it told is how it ended."""
+        child = fork(
+            lambda tell: scenario.run_agent(self._where.scenario, calls, tell, horizon=horizon),
+            self._log,
+        )
+        told = child.hear_all(RUN_SECONDS)
+        for message in told:
+            if "lost" in message:
+                self._problems[f"in between: {message['what']}"] = message["lost"]
+        return told or [{}]
+
+    def _look(self, when: str) -> None:
+        self._take(self._disk.losses(), when)
+
+    def _take(self, losses: Sequence[Loss], when: str) -> None:
+        self._problems |= {f"{when}: {loss.what}": loss.size for loss in losses}
+
+    def _keep(self) -> None:
+        """Keep what there is to see of a failure."""
+        name = f"{self._kind.name}-{self._fail_at}".replace(" ", "-").replace("/", "-")
+        kept = self._where.work / "failures" / name
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self._root, kept, symlinks=True)
+        shutil.copy(self._log, kept / "agent.log")
+        (kept / "problems.txt").write_text("\n".join(self._problems) + "\n")
