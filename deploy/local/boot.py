@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from deploy.local import controlplane, manifests, nodes, overlay, posix, product, users
+from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
 from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
@@ -142,6 +142,13 @@ class Boot:
             needs=[controlplane.API_SERVER],
         )
         manifests.apply_all(api, then)
+        if policies.are_among(then):
+            self.processes.wait(
+                "the admission policies",
+                lambda: policies.in_force(api),
+                seconds=START_SECONDS,
+                needs=[controlplane.API_SERVER],
+            )
 
     def _start_controllers(self) -> None:
         layout, processes, state = self.layout, self.processes, self.state

@@ -13,6 +13,7 @@ from agent.credentials.resolver import DEFAULT_NAMESPACE
 from agent.failures import FailureKind
 from agent.main import main as agent_main
 from deploy.local import overlay
+from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
@@ -191,6 +192,8 @@ def test_every_policy_is_bound_and_denies() -> None:
     bindings = [d for d in documents if d["kind"].endswith("PolicyBinding")]
     assert {one["spec"]["policyName"] for one in bindings} == policies
     assert all(one["spec"]["validationActions"] == ["Deny"] for one in bindings)
+    # A local cluster waits for it, so that no policy comes into force later.
+    assert [d["metadata"]["name"] for d in documents][-2:] == [policies_in_force.LAST] * 2
 
 
 RIGHTS = [
