@@ -21,9 +21,10 @@ from xml.etree import ElementTree as ET
 from agent.causes import status_failure
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.answers import Get, retry_after
 from agent.sources.azure_access import Shared, access_of
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
-from agent.sources.transport import IDENTITY, Get, origin_of, retry_after
+from agent.sources.transport import IDENTITY, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,7 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 from agent.causes import status_failure
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind
-from agent.sources.transport import retry_after
+from agent.sources.answers import retry_after
 
 if TYPE_CHECKING:
     import requests

@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 import smart_open
 
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.answers import changed
 from agent.sources.base import RemoteFile
-from agent.sources.transport import changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

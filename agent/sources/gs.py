@@ -18,9 +18,10 @@ from urllib.parse import quote
 from agent.causes import status_failure
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.answers import Get, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.google_token import named_token, own_token
-from agent.sources.transport import Get, changed, origin_of, retry_after
+from agent.sources.transport import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

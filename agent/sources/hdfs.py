@@ -18,9 +18,10 @@ from pydantic.alias_generators import to_camel
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.answers import Get, answered, changed
 from agent.sources.base import RemoteFile
 from agent.sources.hdfs_program import program_model
-from agent.sources.transport import Get, Transport, answered, changed, origin_of
+from agent.sources.transport import Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

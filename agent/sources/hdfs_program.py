@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from smart_open import hdfs
 
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.answers import changed
 from agent.sources.base import RangeIgnoredError, RemoteFile
-from agent.sources.transport import changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,17 +18,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.answers import MAX_RETRY_AFTER_SECONDS, Get, answered, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
-from agent.sources.transport import (
-    IDENTITY,
-    MAX_RETRY_AFTER_SECONDS,
-    Get,
-    Transport,
-    answered,
-    changed,
-    origin_of,
-    retry_after,
-)
+from agent.sources.transport import IDENTITY, Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

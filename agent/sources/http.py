@@ -10,16 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.answers import Get, answered, compressed, version_of
 from agent.sources.base import RemoteFile
-from agent.sources.transport import (
-    IDENTITY,
-    Get,
-    Transport,
-    answered,
-    compressed,
-    origin_of,
-    version_of,
-)
+from agent.sources.transport import IDENTITY, Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,9 +31,10 @@ from botocore.exceptions import (
 from agent.causes import status_failure
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.s3_urls import BucketUrls
-from agent.sources.transport import Get, Transport, origin_of, retry_after
+from agent.sources.transport import Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,7 @@ import os
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -22,13 +20,22 @@ import requests
 import urllib3
 from smart_open import http as smart_open_http
 
-from agent.causes import status_failure, unreachable
+from agent.causes import unreachable
 from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RangeIgnoredError
+from agent.sources.answers import (
+    ERRORS,
+    Get,
+    answered,
+    changed,
+    check_answer,
+    condition,
+    failure,
+    status_of,
+)
 from agent.sources.guard import LINK_LOCAL, GuardedAdapter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from requests.structures import CaseInsensitiveDict
 
@@ -39,9 +46,6 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 # The bytes must arrive as they are stored.
 IDENTITY = {"Accept-Encoding": "identity"}
-# What an origin asks to wait is followed up to here.
-MAX_RETRY_AFTER_SECONDS = 300.0
-
 # How many hosts are known at a time.
 MAX_WAYS = 256
 
@@ -50,34 +54,6 @@ _TRAVELS = {"accept", "accept-encoding", "connection", "if-match", "range", "use
 _TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 # A URL that is sent as it is written.
 _ON_THE_WIRE = re.compile(r"[!\"$-~]+")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
-
-
-@dataclass(frozen=True)
-class Get:
-    """A request for the bytes from `start` up to and without `end`.
-
-    `where` names it in messages. `size` is that of the whole file; where it or `end` is None the
-    file is read to its end. Without `ranges` no Range is sent, and the answer is the whole body.
-    `version` must be what the answer has as ETag or Last-Modified. With `as_stored`, an encoding is
-    a label of the file, and `size` that of the encoded bytes; otherwise it is refused.
-    """
-
-    url: str
-    where: str
-    start: int
-    end: int | None
-    size: int | None = None
-    version: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    ranges: bool = True
-    as_stored: bool = False
-
-    @property
-    def length(self) -> int | None:
-        """How many bytes must come."""
-        return None if self.end is None else self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -189,7 +165,7 @@ class Transport:
         kwargs.setdefault("timeout", _TIMEOUT)
         try:
             answer = self.session.request(method, url, **kwargs)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise failure(error, where) from None
         if check and answer.status_code >= 400:
             answer.close()
@@ -202,20 +178,20 @@ class Transport:
         if get.ranges and get.length != 0:
             headers["Range"] = f"bytes={get.start}-{'' if get.end is None else get.end - 1}"
         if get.version:
-            headers |= _condition(get.version)
+            headers |= condition(get.version)
         try:
             # Past smart_open.open, which looks at its arguments longer than a small file takes.
             read: Any = smart_open_http.open
             opened: Any = read(
                 get.url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers
             )
-        except _ERRORS as error:
-            if get.ranges and _status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        except ERRORS as error:
+            if get.ranges and status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 # It has become shorter.
                 raise changed(get.where) from None
             raise failure(error, get.where) from None
         try:
-            _check_answer(opened.response, get)
+            check_answer(opened.response, get)
         except DownloadError:
             opened.close()
             raise
@@ -250,7 +226,7 @@ class _HttpBody:
         try:
             # The raw response: it checks the announced length, and saves a copy.
             piece = self._raw.read(size, decode_content=False)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise failure(error, self._get.where) from None
         if self._aborted:
             # What a TLS connection gives after its shutdown was not decrypted.
@@ -280,122 +256,6 @@ def origin_of(url: str) -> str:
     """Scheme, host and port of a URL: what limits per origin are for."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def version_of(headers: Mapping[str, str]) -> str | None:
-    """What pins a file: its ETag, else the time of its last change."""
-    return headers.get("ETag") or headers.get("Last-Modified")
-
-
-def _condition(version: str) -> dict[str, str]:
-    if version.startswith('"'):
-        return {"If-Match": version}
-    # A weak ETag never matches, and a time is compared with what the answer says.
-    return {}
-
-
-def _check_answer(response: requests.Response, get: Get) -> None:
-    """Raises DownloadError if this is not the answer to what was asked for."""
-    headers = response.headers
-    encoding = headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"", "identity"} and not get.as_stored:
-        raise compressed(encoding, get.where)
-    found = headers.get("ETag") if _is_etag(get.version) else headers.get("Last-Modified")
-    if get.version and found and found != get.version:
-        raise changed(get.where)
-    if response.status_code == 206 and get.ranges:
-        _check_range(headers.get("Content-Range", ""), get)
-    elif get.ranges and (get.start or (get.end is not None and get.end != get.size)):
-        raise RangeIgnoredError(get.where)
-    announced = headers.get("Content-Length", "")
-    if get.length is not None and announced.isdecimal() and int(announced) != get.length:
-        if get.length == get.size:
-            # The whole file has another size than the listing said.
-            raise changed(get.where)
-        raise DownloadError(
-            FailureKind.CORRUPT,
-            f"{get.where} answered {announced} bytes to a request for {get.length}: the server, or "
-            "a proxy before it, does not keep to HTTP; it is tried again by itself",
-        )
-
-
-def _check_range(content_range: str, get: Get) -> None:
-    found = _CONTENT_RANGE.fullmatch(content_range.strip())
-    if found is None:
-        raise RangeIgnoredError(get.where)
-    first, last, total = found.groups()
-    if get.size is not None and total != "*" and int(total) != get.size:
-        raise changed(get.where)
-    if int(first) != get.start or (get.end is not None and int(last) != get.end - 1):
-        raise RangeIgnoredError(get.where)
-
-
-def _is_etag(version: str | None) -> bool:
-    return bool(version) and str(version).startswith(('"', "W/"))
-
-
-def changed(where: str) -> DownloadError:
-    """The failure for a file that is no longer the one that was listed."""
-    return DownloadError(
-        FailureKind.CHANGED,
-        f"{where} changed while it was downloaded; the file starts over by itself",
-    )
-
-
-def compressed(encoding: str, where: str) -> DownloadError:
-    """The failure for a server that compresses what it was asked for as it is."""
-    return DownloadError(
-        FailureKind.UNSUPPORTED,
-        f"{where} is sent {encoding}-compressed although it was asked for as it is: switch the "
-        "server's compression off for it",
-    )
-
-
-def answered(answer: requests.Response, where: str, detail: str = "") -> DownloadError:
-    """The failure for an answer of 400 or above."""
-    return status_failure(
-        answer.status_code, where, detail, retry_after=retry_after(answer.headers)
-    )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an origin asks to wait, from Retry-After: a number or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    if value.isdecimal():
-        return min(float(value), MAX_RETRY_AFTER_SECONDS)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    wait = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(wait, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
-def _status(error: Exception) -> int | None:
-    """The status of the answer that this error is about."""
-    response = getattr(error, "response", None)
-    return None if response is None else response.status_code
-
-
-def failure(error: Exception, where: str) -> DownloadError:
-    """The one place where errors of requests and urllib3 become failures."""
-    if isinstance(error, DownloadError):
-        return error
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return answered(error.response, where)
-    if isinstance(error, requests.TooManyRedirects):
-        return DownloadError(
-            FailureKind.INTERNAL, f"{where} redirects in circles: check sourceModelUri"
-        )
-    if isinstance(error, ValueError) and not isinstance(
-        error, UnicodeError | requests.JSONDecodeError
-    ):
-        return DownloadError(
-            FailureKind.UNSUPPORTED, f"{where} is not a valid URL: check sourceModelUri"
-        )
-    return unreachable(error, where)
 
 
 class Transports:

@@ -13,7 +13,7 @@ import pytest
 from agent.engine.engine import Engine
 from agent.engine.limits import START_CONNECTIONS, Limits
 from agent.failures import FailureKind
-from agent.sources.transport import MAX_RETRY_AFTER_SECONDS
+from agent.sources.answers import MAX_RETRY_AFTER_SECONDS
 from tests.unit.agent import hostile
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, Site, content, secret_uri, site
 from tests.unit.agent.memory import Memory
