@@ -39,7 +39,7 @@ class EventServer:
         self.requests.put((handler.command, path, body))
 
     def next(self) -> tuple[str, str, dict[str, Any]]:
-        return self.requests.get(timeout=10)
+        return self.requests.get(timeout=30)
 
     def reasons(self, count: int) -> list[str]:
         return [self.next()[2]["reason"] for _ in range(count)]

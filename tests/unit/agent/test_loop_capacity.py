@@ -128,7 +128,7 @@ def test_downloads_at_once_never_take_more_than_the_limit(world: World) -> None:
     limit(world, 1.5)
     seen: list[int] = []
     grow = world.loop._reservations.grow
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=30)
 
     def watched(request: Any, size: int) -> None:
         both.wait()

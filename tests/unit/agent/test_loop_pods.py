@@ -191,7 +191,7 @@ def test_the_pods_are_watched(world: World) -> None:
     loop: Loop = world.loop
     thread = threading.Thread(target=loop.run)
     thread.start()
-    assert watched.wait(5)
+    assert watched.wait(30)
     loop.stop()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()

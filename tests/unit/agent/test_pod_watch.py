@@ -70,7 +70,7 @@ class Watching:
         )
 
     def names(self) -> list[str] | None:
-        found = self.told.get(timeout=10)
+        found = self.told.get(timeout=30)
         return None if found is None else [one.name for one in found]
 
 
@@ -88,7 +88,7 @@ def watching(fake: PodServer, tmp_path: Path) -> Iterator[Watching]:
         watching.stopped.set()
         fake.watches.put([])
         fake.watches.put([])
-        watching.thread.join(10)
+        watching.thread.join(30)
         assert not watching.thread.is_alive()
 
 

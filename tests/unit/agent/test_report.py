@@ -60,7 +60,7 @@ class FakeServer:
             self.send(handler, 200, self.node)
 
     def watch(self, handler: Handler) -> None:
-        events = self.watches.get(timeout=10)
+        events = self.watches.get(timeout=30)
         if isinstance(events, int):
             return self.send(handler, events, {"kind": "Status"})
         handler.send_response(200)
@@ -177,7 +177,7 @@ class Watching:
         self.thread.start()
 
     def generation(self) -> int | None:
-        found = self.told.get(timeout=10)
+        found = self.told.get(timeout=30)
         return None if found is None else int(found["metadata"]["generation"])
 
 
@@ -188,7 +188,7 @@ def watching(node: NodeReport, fake: FakeServer) -> Iterator[Watching]:
     watching.stopped.set()
     fake.watches.put([])
     fake.watches.put([])
-    watching.thread.join(10)
+    watching.thread.join(30)
     assert not watching.thread.is_alive()
 
 

@@ -101,7 +101,7 @@ def test_follows_its_file_until_a_signal(world: World) -> None:
         assert "models" in told
         assert world.path("b").exists()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_verify_finds_a_flipped_byte(world: World) -> None:

@@ -163,7 +163,7 @@ class World:
 
     def settle(self) -> None:
         """Step until no download runs and nothing is left to do at this moment."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
             if not self.loop._tasks and wake_at > self.seconds:
@@ -173,7 +173,7 @@ class World:
 
     def settle_until(self, done: Callable[[], bool]) -> None:
         """Step until this is so."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not done():
             assert time.monotonic() < deadline, "it does not come to that"
             self.step()

@@ -78,10 +78,10 @@ def file_pid(path: Path) -> int:
 
 def test_a_process_is_started_and_comes_back_after_kill(processes: Processes) -> None:
     processes.set("one", sleeper())
-    first = processes.wait_for_pid("one", after=None, seconds=5)
+    first = processes.wait_for_pid("one", after=None, seconds=30)
     started = time.monotonic()
     assert processes.kill("one") == first
-    second = processes.wait_for_pid("one", after=first, seconds=5)
+    second = processes.wait_for_pid("one", after=first, seconds=30)
     assert time.monotonic() - started < 2
     assert gone(first)
     assert not gone(second)
@@ -92,15 +92,15 @@ def test_a_process_is_started_and_comes_back_after_kill(processes: Processes) ->
 
 def test_removed_stopped_and_changed_processes(processes: Processes) -> None:
     processes.set("one", sleeper())
-    first = processes.wait_for_pid("one", after=None, seconds=5)
+    first = processes.wait_for_pid("one", after=None, seconds=30)
     processes.stop("one")
     assert gone(first)
     assert processes.pid("one") is None
     assert processes.names() == ["one"]
     processes.start("one")
-    second = processes.wait_for_pid("one", after=first, seconds=5)
+    second = processes.wait_for_pid("one", after=first, seconds=30)
     processes.set("one", sleeper(env={"CHANGED": "yes"}))
-    processes.wait_for_pid("one", after=second, seconds=5)
+    processes.wait_for_pid("one", after=second, seconds=30)
     assert gone(second)
     processes.remove("one")
     assert processes.pid("one") is None
@@ -132,7 +132,7 @@ def test_a_taken_port_is_told_from_other_deaths(processes: Processes) -> None:
 def test_a_file_that_is_no_process_disturbs_nothing(processes: Processes) -> None:
     (processes.layout.processes / "bad.json").write_text("{")
     processes.set("one", sleeper())
-    processes.wait_for_pid("one", after=None, seconds=5)
+    processes.wait_for_pid("one", after=None, seconds=30)
     assert "bad.json" in processes.layout.log("supervisor").read_text()
 
 
@@ -140,7 +140,7 @@ def test_kill_takes_the_whole_group(processes: Processes, tmp_path: Path) -> Non
     processes.set("one", python(STUBBORN, str(tmp_path / "child"), stop_seconds=0.2))
     child = file_pid(tmp_path / "child")
     first = processes.kill("one")
-    processes.wait_for_pid("one", after=first, seconds=5)
+    processes.wait_for_pid("one", after=first, seconds=30)
     assert gone(child)
 
 
@@ -179,7 +179,7 @@ def test_all_go_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     processes.set("plain", sleeper())
     processes.set("stubborn", python(STUBBORN, str(tmp_path / "child"), stop_seconds=0.2))
     pids = [file_pid(tmp_path / "child")]
-    pids += [processes.wait_for_pid(name, after=None, seconds=5) for name in ("plain", "stubborn")]
+    pids += [processes.wait_for_pid(name, after=None, seconds=30) for name in ("plain", "stubborn")]
     os.kill(supervisor_pid(processes), signal.SIGKILL)
     eventually(lambda: all(gone(pid) for pid in pids))
     processes.stop_supervisor()
@@ -204,7 +204,7 @@ def start_owned(tmp_path: Path) -> tuple[Processes, subprocess.Popen[bytes], int
     owner = subprocess.Popen(["sleep", "60"])
     processes.start_supervisor(owner.pid)
     processes.set("one", sleeper())
-    return processes, owner, processes.wait_for_pid("one", after=None, seconds=5)
+    return processes, owner, processes.wait_for_pid("one", after=None, seconds=30)
 
 
 def test_all_go_with_the_owner_even_while_it_is_a_zombie(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_all_go_with_their_folder(tmp_path: Path) -> None:
     processes = Processes(make_folders(tmp_path / "local"))
     processes.start_supervisor(os.getpid())
     processes.set("one", sleeper())
-    pid = processes.wait_for_pid("one", after=None, seconds=5)
+    pid = processes.wait_for_pid("one", after=None, seconds=30)
     subprocess.run(["rm", "-rf", str(tmp_path / "local")], check=True)
     eventually(lambda: gone(pid))
 

@@ -123,7 +123,7 @@ def test_shut_down_wakes_waiting_workers(queue: WorkQueue[str]) -> None:
     worker = threading.Thread(target=lambda: got.append(queue.get()))
     worker.start()
     queue.shut_down()
-    worker.join(5)
+    worker.join(30)
     assert got == [None]
     queue.add("a")
     assert queue.get() is None
@@ -135,5 +135,5 @@ def test_a_waiting_worker_gets_a_delayed_key() -> None:
     worker = threading.Thread(target=lambda: got.append(queue.get()))
     worker.start()
     queue.add_after("a", 0.02)
-    worker.join(5)
+    worker.join(30)
     assert got == ["a"]
