@@ -10,6 +10,7 @@ PYTEST_ARGS ?=
 ROUNDS ?= 5
 SIZE ?= 2Gi
 DURATION ?= 600
+NOT_IN_SDK := aiohttp cryptography pillow uvloop
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,8 +19,8 @@ TOOL := exec $(BIN)/python -m deploy.local
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build venv kube versitygw fake-gcs azurite model up down status node-up node-down demo \
-	test test-unit bench-download faults lint format generate lock clean distclean
+.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
+	node-down demo test test-unit bench-download faults lint format generate lock clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -85,6 +86,9 @@ fake-gcs: venv ## Build only the Google Storage server of the tests
 azurite: venv ## Install only the Azure server of the tests
 	@$(TOOL) build azurite
 
+kserve-sdk: venv ## Install only KServe's Python SDK, for the tests
+	@$(TOOL) build kserve-sdk
+
 model: venv ## Install only the model of the demo
 	@$(TOOL) build model
 
@@ -99,6 +103,7 @@ lock: venv ## Choose new versions of the Python packages and write locks/
 	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet -o locks/runtime.txt
 	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-annotate --no-header --quiet -c locks/runtime.txt -o locks/dev.txt
 	$(BIN)/python -m deploy.local.uv pip compile tests/bench/peers.in --universal --generate-hashes --no-annotate --no-header --quiet -o tests/bench/peers.txt
+	$(BIN)/python -m deploy.local.uv pip compile deploy/local/kserve-sdk.in --universal --generate-hashes --no-annotate --no-header --quiet $(NOT_IN_SDK:%=--no-emit-package %) -o deploy/local/kserve-sdk.txt
 
 clean: ## Stop the local cluster; remove its folder and the tools' caches
 	@test ! -e "$(LOCAL)/.lock" || $(MAKE) --no-print-directory down LOCAL="$(LOCAL)"

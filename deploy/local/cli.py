@@ -32,6 +32,7 @@ PARTS: dict[str, Callable[[Console], object]] = {
     "all": build.ensure_all,
     "azurite": build.ensure_azurite,
     "fake-gcs": build.ensure_fake_gcs,
+    "kserve-sdk": build.ensure_kserve_sdk,
     "kube": build.ensure_kube,
     "model": build.ensure_model,
     "versitygw": build.ensure_versitygw,

@@ -42,12 +42,12 @@ class S3Origin:
 
     def agent_env(self) -> dict[str, str]:
         """What agents need in their environment to read from it."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.endpoint,
-        }
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        return keys | self.agent_settings()
+
+    def agent_settings(self) -> dict[str, str]:
+        """The same without the keys."""
+        return {"AWS_REGION": REGION, "AWS_ENDPOINT_URL": self.endpoint}
 
     def start(self, cluster: Cluster) -> None:
         """Start it with a cluster, with an empty bucket, and wait until it answers."""

@@ -1,6 +1,7 @@
 """Local clusters for each Metacontroller there is, shared by all end-to-end tests.
 
-One of the base with its agents, and one of the kserve overlay without.
+One of the base with its agents, and one of the kserve overlay without. What of KServe's contract is
+the agents' has one more, with agents: which Metacontroller there is does not matter to them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,27 @@ import pytest
 
 from deploy.local.cluster import Cluster
 from deploy.local.origin import S3Origin
-from tests.e2e.kserve import KServeWorld
+from tests.contract.servers_hf import Hub, serving_hub
+from tests.e2e.clouds import Clouds
+from tests.e2e.kserve import CLOUD_HOSTS, HUB_HOST, KServeNodesWorld, KServeWorld
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import GRACE_SECONDS, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.contract.servers_hf import RunningHub
+
+
+# What the machine that runs the tests has is not for the agents.
+NO_KEYS = {
+    "AWS_ACCESS_KEY_ID": "",
+    "AWS_SECRET_ACCESS_KEY": "",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 def _metacontrollers() -> list[str]:
@@ -72,4 +87,39 @@ def kserve(
         yield KServeWorld(cluster, http, S3Origin())
     finally:
         cluster.down()
+        http.close()
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[RunningHub]:
+    with serving_hub(Hub()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=_metacontrollers()[-1:])
+def kserve_nodes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hub: RunningHub
+) -> Iterator[KServeNodesWorld]:
+    folder: Path = tmp_path_factory.mktemp("kserve-nodes")
+    cluster = Cluster(folder / "local")
+    s3 = S3Origin()
+    http = HttpOrigin()
+    clouds = Clouds(folder / "clouds", *CLOUD_HOSTS)
+    clouds.lead(HUB_HOST, hub.url)
+    cluster.up(
+        3,
+        metacontroller=request.param,
+        default_storage_class=True,
+        grace_seconds=GRACE_SECONDS,
+        progress_seconds=0.5,
+        overlay="kserve",
+        agent_env=s3.agent_settings() | NO_KEYS | clouds.agent_env(),
+        owner_pid=os.getpid(),
+    )
+    try:
+        s3.start(cluster)
+        yield KServeNodesWorld(cluster, http, s3, clouds, hub.hub)
+    finally:
+        cluster.down()
+        clouds.close()
         http.close()

@@ -1,4 +1,4 @@
-"""A cluster of the kserve overlay, without agents: tests play them, and KServe's webhooks."""
+"""Clusters of the kserve overlay, where tests play KServe's webhooks, and its agents in one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES,
 
 if TYPE_CHECKING:
     from deploy.local.kubeapi import Object
+    from tests.contract.servers_hf import Hub
+    from tests.e2e.clouds import Clouds
 
 ISVCS = Resource(
     "serving.kserve.io/v1beta1", "inferenceservices", "InferenceService", namespaced=True
@@ -20,13 +22,29 @@ LLM_ISVCS = Resource(
 )
 CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap", namespaced=True)
 
+# Hosts that agents know by name, whatever a cache says.
+HUB_HOST = "huggingface.co"
+GOOGLE_HOST = "storage.googleapis.com"
+GOOGLE_TOKENS_HOST = "oauth2.googleapis.com"
+AZURE_SIGN_IN_HOST = "login.microsoftonline.com"
+AZURE_HOST = "modelstore.blob.core.windows.net"
+AZURE_APPLICATIONS_HOST = "applications.blob.core.windows.net"
+CLOUD_HOSTS = (
+    HUB_HOST,
+    GOOGLE_HOST,
+    GOOGLE_TOKENS_HOST,
+    AZURE_SIGN_IN_HOST,
+    AZURE_HOST,
+    AZURE_APPLICATIONS_HOST,
+)
+
 # Long enough for a loaded machine; nothing here waits by design.
 SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class KServeWorld(World):
-    """What contract tests see and do."""
+    """What contract tests see and do, with no agents unless told otherwise."""
 
     def kserve_group(self, name: str, *nodes: str, **template: Any) -> Object:
         """Make a group in KServe's form, of the nodes named."""
@@ -146,6 +164,13 @@ class KServeWorld(World):
         found = self.find(NAMESPACE_CACHES if namespace else CACHES, cache, namespace) or {}
         return dict(found.get("status", {}))
 
+    def wait_copies(self, cache: str, copies: int, namespace: str = "") -> None:
+        """Wait until a cache has this many copies."""
+        self.until(
+            lambda: self.status(cache, namespace).get("copies", {}).get("available") == copies,
+            f"{namespace}/{cache} to have {copies} copies",
+        )
+
     def wait_users(
         self, cache: str, *users: str, namespace: str = "", field: str = "inferenceServices"
     ) -> None:
@@ -172,3 +197,36 @@ class KServeWorld(World):
         except ApiError as error:
             return str(error)
         raise AssertionError(f"{resource.kind} {name} was deleted")
+
+    def configure(self, text: str) -> str:
+        """Put another text into the key localModel of KServe's ConfigMap. Returns the former."""
+        name, namespace = "inferenceservice-config", "kserve"
+        former = self.api.get(CONFIG_MAPS, name, namespace)["data"]["localModel"]
+        self.api.request(
+            "PATCH",
+            CONFIG_MAPS.path(namespace, name),
+            body={"data": {"localModel": text}},
+            content_type="application/merge-patch+json",
+        )
+        return str(former)
+
+
+@dataclass(frozen=True)
+class KServeNodesWorld(KServeWorld):
+    """The same with agents, which have no credentials of their own.
+
+    hub: what huggingface.co has.
+    """
+
+    clouds: Clouds
+    hub: Hub
+
+    def reader(self, name: str) -> None:
+        """Make a ServiceAccount whose secret may read the models of the S3 server."""
+        keys = {
+            "AWS_ACCESS_KEY_ID": self.s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
+        }
+        host = self.s3.endpoint.removeprefix("http://")
+        self.secret(f"{name}-secret", keys, endpoint=host, usehttps="0")
+        self.service_account(name, f"{name}-secret")

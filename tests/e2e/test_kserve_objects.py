@@ -44,6 +44,17 @@ def test_kinds_and_scopes(kserve: KServeWorld) -> None:
     }.items() <= kinds.items()
 
 
+def test_every_kind_has_a_status_of_its_own(kserve: KServeWorld) -> None:
+    """Whoever may write a status may not write a spec; KServe's groups have no such bound."""
+    listed = kserve.api.request("GET", f"/apis/{API_VERSION}")["resources"]
+    names = {one["name"] for one in listed}
+    for kind in (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES):
+        assert f"{kind.plural}/status" in names
+    kserve.kserve_group("bounds", "node-1")
+    kserve.patch(GROUPS, "bounds", {"spec": {"storageLimit": "1Gi"}}, "status")
+    assert kserve.api.get(GROUPS, "bounds")["spec"]["storageLimit"] == "10Gi"
+
+
 @pytest.mark.parametrize("namespace", ["", "fields"], ids=["cluster", "namespace"])
 def test_every_field_of_a_cache_reaches_its_nodes(kserve: KServeWorld, namespace: str) -> None:
     kserve.kserve_group("first", "node-1")
@@ -250,9 +261,14 @@ def _cache(name: str, uri: str, **spec: object) -> Object:
     }
 
 
-def test_the_uri_is_immutable(kserve: KServeWorld) -> None:
-    kserve.make(_cache("fixed", "s3://models/fixed", nodeGroups=["first"]))
-    assert "immutable" in kserve.refused(_cache("fixed", "s3://models/b", nodeGroups=["first"]))
+@pytest.mark.parametrize("namespace", ["", "fixed"], ids=["cluster", "namespace"])
+def test_the_uri_is_immutable(kserve: KServeWorld, namespace: str) -> None:
+    made = kserve.kserve_cache("fixed", "first", namespace=namespace)
+    changed = {key: made[key] for key in ("apiVersion", "kind")} | {
+        "metadata": {key: made["metadata"].get(key) for key in ("name", "namespace")},
+        "spec": made["spec"] | {"sourceModelUri": "s3://models/changed"},
+    }
+    assert "immutable" in kserve.refused(changed)
 
 
 def test_two_cluster_caches_with_one_uri_are_refused(kserve: KServeWorld) -> None:
@@ -291,14 +307,21 @@ def test_pvc_ref_is_refused_and_not_dropped(kserve: KServeWorld) -> None:
 
 
 def test_a_deleted_cache_leaves_the_nodes_lists(kserve: KServeWorld) -> None:
-    kserve.kserve_group("leave", "node-3")
+    """KServe ends at once too, whatever the agents do: here is none."""
+    kserve.node("node-9", "leave")
+    kserve.kserve_group("leave", "node-9")
     kserve.kserve_cache("leave", "leave")
-    kserve.until(lambda: "leave" in _listed(kserve, "node-3"), "node-3 to list it", SECONDS)
+    kserve.until(lambda: "leave" in _listed(kserve, "node-9"), "node-9 to list it", SECONDS)
+    kserve.report("node-9", {"leave": "ModelDownloaded"})
+    before = kserve.api.get(LOCAL_MODEL_NODES, "node-9")["metadata"]["uid"]
     kserve.delete(CACHES, "leave")
-    kserve.until(lambda: "leave" not in _listed(kserve, "node-3"), "it to leave", SECONDS)
-    # The node's object stays, as KServe's does.
-    assert kserve.find(LOCAL_MODEL_NODES, "node-3")
-    assert not kserve.find(CACHES, "leave")
+    kserve.until(lambda: not _listed(kserve, "node-9"), "it to leave", SECONDS)
+    kserve.until(lambda: not kserve.find(CACHES, "leave"), "the cache to go", SECONDS)
+    # The node's object stays, empty, as KServe's does.
+    node = kserve.api.get(LOCAL_MODEL_NODES, "node-9")
+    assert node["metadata"]["uid"] == before
+    assert node["spec"]["localModels"] == []
+    kserve.cluster.node_down("node-9")
 
 
 def test_entries_of_kserve_are_read_and_completed(kserve: KServeWorld) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.e2e.kserve import CONFIG_MAPS, ISVCS, LLM_ISVCS, SECONDS, KServeWorld
+from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.world import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
 
 if TYPE_CHECKING:
@@ -150,6 +150,23 @@ def test_services_of_a_namespace_cache_are_its_own(kserve: KServeWorld) -> None:
     kserve.wait_condition("same", "AllBound", kind="ClaimsBound")
 
 
+def test_a_service_that_moves_between_caches_of_its_namespace_is_followed(
+    kserve: KServeWorld,
+) -> None:
+    kserve.kserve_group("first", "node-1")
+    for cache in ("move-from", "move-to"):
+        kserve.kserve_cache(cache, "first", namespace="move")
+    kserve.service("move", "chat", "move-from", of_namespace=True)
+    kserve.wait_users("move-from", "move/chat", namespace="move")
+    kserve.service("move", "chat", "move-to", of_namespace=True)
+    kserve.wait_users("move-to", "move/chat", namespace="move")
+    kserve.wait_users("move-from", namespace="move")
+    # What it has left may go, and what it uses may not.
+    assert "move/chat" in kserve.not_deleted(NAMESPACE_CACHES, "move-to", "move")
+    kserve.delete(NAMESPACE_CACHES, "move-from", "move")
+    kserve.wait_gone("move", "move-from-first")
+
+
 def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeWorld) -> None:
     kserve.kserve_group("first", "node-1")
     kserve.space("took-a")
@@ -222,24 +239,13 @@ def test_a_model_that_a_service_uses_is_referenced_in_the_plan(kserve: KServeWor
     kserve.until(lambda: referenced() == [False], "the plan to say no", SECONDS)
 
 
-def _configure(kserve: KServeWorld, text: str) -> None:
-    kserve.api.request(
-        "PATCH",
-        CONFIG_MAPS.path("kserve", "inferenceservice-config"),
-        body={"data": {"localModel": text}},
-        content_type="application/merge-patch+json",
-    )
-
-
 def test_disable_volume_management(kserve: KServeWorld) -> None:
-    config = kserve.api.get(CONFIG_MAPS, "inferenceservice-config", "kserve")
-    text = config["data"]["localModel"]
     kserve.kserve_group("first", "node-1")
     kserve.kserve_cache("hands", "first")
     kserve.service("hands-a", "chat", "hands")
     kserve.wait_bound("hands-a", "hands-first")
+    text = kserve.configure(json.dumps({"enabled": True, "disableVolumeManagement": True}))
     try:
-        _configure(kserve, json.dumps(json.loads(text) | {"disableVolumeManagement": True}))
         kserve.wait_condition("hands", "VolumesNotManaged", kind="ClaimsBound")
         kserve.service("hands-b", "chat", "hands")
         kserve.kserve_cache("hands", "first", namespace="hands-c")
@@ -255,10 +261,10 @@ def test_disable_volume_management(kserve: KServeWorld) -> None:
         assert kserve.wait_bound("hands-a", "hands-first")
 
         # What cannot be read changes nothing.
-        _configure(kserve, "{")
+        kserve.configure("{")
         kserve.service("hands-d", "chat", "hands")
     finally:
-        _configure(kserve, text)
+        kserve.configure(text)
     for namespace in ("hands-b", "hands-c", "hands-d"):
         kserve.wait_bound(namespace, "hands-first")
     kserve.wait_condition("hands", "AllBound", kind="ClaimsBound")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agent.credentials.resolver import DEFAULT_NAMESPACE
 from crds.base import API_VERSION
 from crds.keys import model_key
 from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
 from deploy.local.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from deploy.local.cluster import Cluster
@@ -130,6 +132,34 @@ class World:
         """Have a namespace."""
         self.make(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        )
+
+    def secret(self, name: str, data: Mapping[str, str], **annotations: str) -> None:
+        """Make a secret of credentials, with annotations for S3 by the ends of their names."""
+        self.make(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": name,
+                    "namespace": DEFAULT_NAMESPACE,
+                    "annotations": {
+                        f"serving.kserve.io/s3-{key}": value for key, value in annotations.items()
+                    },
+                },
+                "data": {k: base64.b64encode(v.encode()).decode() for k, v in data.items()},
+            }
+        )
+
+    def service_account(self, name: str, *secrets: str) -> None:
+        """Make a ServiceAccount beside the secrets, with these attached."""
+        self.make(
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": name, "namespace": DEFAULT_NAMESPACE},
+                "secrets": [{"name": secret} for secret in secrets],
+            }
         )
 
     # What is seen.

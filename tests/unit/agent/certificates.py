@@ -13,16 +13,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 DAY = dt.timedelta(days=1)
+LOOPBACK = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
 
 @dataclass(frozen=True)
 class Authority:
-    """`bundle` is what a client trusts; `context` is for a server at 127.0.0.1 and localhost."""
+    """`bundle` is what a client trusts; `context` is for a server at 127.0.0.1 and localhost.
+
+    `chain` is what the context was made of: the server's key and certificate.
+    """
 
     bundle: Path
+    chain: Path
     context: ssl.SSLContext
 
     @property
@@ -30,14 +36,18 @@ class Authority:
         return self.bundle.read_text()
 
 
-def make_authority(folder: Path, *, days: int = 1) -> Authority:
-    """A new authority, with a certificate that it has given out for so many days."""
+def make_authority(folder: Path, *, days: int = 1, hosts: Sequence[str] = ()) -> Authority:
+    """A new authority, with a certificate that it has given out for so many days.
+
+    The server may go by other names too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     root_key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Test authority")
-    root = _build(name, name, root_key, root_key, days=days, authority=True)
+    root = _build(name, name, root_key, root_key, days=days)
     key = ec.generate_private_key(ec.SECP256R1())
-    leaf = _build(_name("server"), name, key, root_key, days=days, authority=False)
+    names = (*LOOPBACK, *map(x509.DNSName, hosts))
+    leaf = _build(_name("server"), name, key, root_key, days=days, names=names)
     bundle, chain = folder / "authority.pem", folder / "server.pem"
     bundle.write_bytes(root.public_bytes(serialization.Encoding.PEM))
     private = key.private_bytes(
@@ -48,7 +58,7 @@ def make_authority(folder: Path, *, days: int = 1) -> Authority:
     chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    return Authority(bundle, context)
+    return Authority(bundle, chain, context)
 
 
 def _name(text: str) -> x509.Name:
@@ -62,10 +72,10 @@ def _build(
     signer: ec.EllipticCurvePrivateKey,
     *,
     days: int,
-    authority: bool,
+    names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
+    """A certificate for servers of these names; an authority's own if there are none."""
     now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -74,13 +84,13 @@ def _build(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 30 * DAY)
         .not_valid_after(now + days * DAY)
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
-    if authority:
+    if not names:
         usage = x509.KeyUsage(
             digital_signature=True,
             key_cert_sign=True,

@@ -9,8 +9,10 @@ from tests.unit.agent.servers import WebFiles, serving
 from tests.unit.agent.world import DATA, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.unit.agent.servers import Handler, Server
 
 
 @pytest.fixture
@@ -30,3 +32,10 @@ def world(tmp_path: Path) -> Iterator[World]:
         world.loop.stop()
         world.loop.step()
         world.store.close()
+
+
+@pytest.fixture
+def server(fake: Callable[[Handler, str], None]) -> Iterator[Server]:
+    """A running server that answers as the module's `fake` does."""
+    with serving(fake) as server:
+        yield server

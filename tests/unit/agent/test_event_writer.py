@@ -12,12 +12,12 @@ from agent import event_writer
 from agent.event_writer import EventWriter
 from agent.events import NodeEvent
 from agent.report import connect
-from tests.unit.agent.servers import Handler, Server, serving
-from tests.unit.agent.test_report import write_kubeconfig
+from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.unit.agent.servers import Handler, Server
 
 PATH = "/apis/events.k8s.io/v1/namespaces/default/events"
 GONE = NodeEvent("Evicted", "llama made room")
@@ -53,12 +53,6 @@ class EventServer:
 def fake(monkeypatch: pytest.MonkeyPatch) -> EventServer:
     monkeypatch.setattr(event_writer, "RETRY_SECONDS", 0.01)
     return EventServer()
-
-
-@pytest.fixture
-def server(fake: EventServer) -> Iterator[Server]:
-    with serving(fake) as server:
-        yield server
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from agent.commands.limits_file import read_limits
 from agent.engine.limits import MAX_CONNECTIONS, Limits
 from agent.main import main
 from agent.store import Store
+from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
 from tests.unit.agent.helpers import local_model, node_object
 from tests.unit.agent.servers import serving
 from tests.unit.agent.test_pull import wait_for
-from tests.unit.agent.test_report import FakeServer, write_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from agent import kube_watch, pod_watch
 from agent.pod_watch import PodWatch
 from agent.report import connect
+from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.servers import Handler, serving
-from tests.unit.agent.test_report import FakeServer, write_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

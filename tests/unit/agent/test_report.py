@@ -2,99 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import yaml
 
 from agent import kube_watch
 from agent.node_api import ApiUnavailableError
 from agent.report import ConfigError, NodeReport, connect
+from tests.unit.agent.api_server import PATH, FakeServer, write_kubeconfig
 from tests.unit.agent.helpers import node_object
-from tests.unit.agent.servers import Handler, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATH = "/apis/serving.kserve.io/v1alpha1/localmodelnodes"
-
-
-class FakeServer:
-    """One LocalModelNode. Each watch sends the events of one list, and ends."""
-
-    def __init__(self) -> None:
-        self.node: dict[str, Any] | None = None
-        self.version = 10
-        self.refuse: int | None = None
-        self.watches: queue.SimpleQueue[list[dict[str, Any]] | int] = queue.SimpleQueue()
-        self.queries: list[dict[str, str]] = []
-        self.patches: list[tuple[dict[str, str], str, dict[str, Any]]] = []
-        self.patch_status = 200
-
-    def __call__(self, handler: Handler, path: str) -> None:
-        query = {k: v[0] for k, v in parse_qs(urlsplit(handler.path).query).items()}
-        self.queries.append(query)
-        if self.refuse is not None:
-            self.send(handler, self.refuse, {"kind": "Status", "message": "no"})
-        elif path == PATH and query.get("watch"):
-            self.watch(handler)
-        elif path == PATH:
-            items = [self.node] if self.node else []
-            self.send(
-                handler,
-                200,
-                {"metadata": {"resourceVersion": str(self.version)}, "items": items},
-            )
-        elif handler.command == "PATCH":
-            body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-            self.patches.append((query, handler.headers["Content-Type"], body))
-            self.send(handler, self.patch_status, {**body, "stored": True})
-        elif self.node is None:
-            self.send(handler, 404, {"kind": "Status", "reason": "NotFound"})
-        else:
-            self.send(handler, 200, self.node)
-
-    def watch(self, handler: Handler) -> None:
-        events = self.watches.get(timeout=30)
-        if isinstance(events, int):
-            return self.send(handler, events, {"kind": "Status"})
-        handler.send_response(200)
-        handler.send_header("Connection", "close")
-        handler.end_headers()
-        for event in events:
-            handler.wfile.write(json.dumps(event).encode() + b"\n")
-        handler.close_connection = True
-        return None
-
-    def send(self, handler: Handler, status: int, body: dict[str, Any]) -> None:
-        handler.reply(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    from tests.unit.agent.servers import Server
 
 
 def event(kind: str, version: int, **fields: Any) -> dict[str, Any]:
     found = node_object(**fields)
     found["metadata"]["resourceVersion"] = str(version)
     return {"type": kind, "object": found}
-
-
-def write_kubeconfig(path: Path, url: str) -> Path:
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": url}}],
-                "users": [{"name": "u", "user": {"token": "t0ken"}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    return path
 
 
 @pytest.fixture
@@ -105,12 +35,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/does/not/exist")
     monkeypatch.setattr(kube_watch, "MAX_RETRY_SECONDS", 0.01)
     return FakeServer()
-
-
-@pytest.fixture
-def server(fake: FakeServer) -> Iterator[Server]:
-    with serving(fake) as server:
-        yield server
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from agent.credentials.secret_reader import SecretReader
 from agent.failures import DownloadError, FailureKind
 from agent.report import connect
-from tests.unit.agent.servers import Handler, Server, serving
-from tests.unit.agent.test_report import write_kubeconfig
+from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.unit.agent.servers import Handler, Server
 
 SECRET = "/api/v1/namespaces/jobs/secrets/s"
 ACCOUNT = "/api/v1/namespaces/jobs/serviceaccounts/a"
@@ -43,12 +43,6 @@ class FakeServer:
 @pytest.fixture
 def fake() -> FakeServer:
     return FakeServer()
-
-
-@pytest.fixture
-def server(fake: FakeServer) -> Iterator[Server]:
-    with serving(fake) as server:
-        yield server
 
 
 @pytest.fixture
