@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent.capacity import EvictionReason, Group, Ledger, Model, in_blocks
 from agent.on_disk import Found, OnDisk
@@ -34,6 +34,14 @@ def make_groups(node: LocalModelNode) -> dict[str, Group]:
     }
 
 
+class Learned(Protocol):
+    """What a source told of a key, or of what comes beside somebody else's folder."""
+
+    def __call__(self, key: str, declared: int, *, beside: bool) -> int | None:
+        """Bytes; None: nothing yet."""
+        ...
+
+
 def make_ledger(
     node: LocalModelNode,
     copies: Mapping[str, OnDisk],
@@ -43,14 +51,15 @@ def make_ledger(
     reserved: Mapping[str, int],
     mounted: Collection[str],
     held: Collection[str],
+    foreign: Collection[str],
     resting: Callable[[str, OnDisk], bool],
-    learned: Callable[[str, int], int | None],
+    learned: Learned,
 ) -> Ledger:
     """Who takes what.
 
-    `mounted` are the keys that pods use, `held` those that are not wanted and stay nonetheless;
-    `resting` says whether a copy serves and nothing works on it, `learned` what a source told of a
-    key with this declared size.
+    `mounted` are the keys that pods use, `held` those that are not wanted and stay nonetheless,
+    `foreign` those in whose place somebody else's folder is; `resting` says whether a copy serves
+    and nothing works on it, `learned` what a source told of a key with this declared size.
     """
     entries: dict[str, list[LocalModel]] = {}
     for entry in node.spec.local_models:
@@ -59,10 +68,12 @@ def make_ledger(
     for key in entries.keys() | copies.keys() | reserved.keys():
         copy, wanted = copies.get(key, OnDisk()), entries.get(key, [])
         declared = max((parse_quantity(entry.model_size) for entry in wanted), default=0)
-        whole = copy.found is Found.PUBLISHED
+        whole, theirs = copy.found is Found.PUBLISHED, key in foreign
+        told = learned(key, declared, beside=theirs)
         models[key] = Model(
             groups=frozenset(entry.node_group for entry in wanted),
-            size=_size(copy, declared, learned(key, declared)),
+            # Until its source has told, such a folder counts as whole: its bytes are on the disk.
+            size=(told or 0) if theirs else _size(copy, declared, told),
             # A damaged copy gives its room to the download that replaces it.
             tree=copy.tree_bytes if whole else 0,
             staged=copy.staged_bytes + (0 if whole else copy.tree_bytes),
@@ -72,7 +83,8 @@ def make_ledger(
             pinned=any(entry.retention is Retention.PINNED for entry in wanted),
             referenced=key in mounted or any(entry.referenced for entry in wanted),
             mounted=key in mounted,
-            evicted=copy.evicted is not None,
+            evicted=copy.evicted is not None and not theirs,
+            foreign=theirs,
             leaving=not wanted and key not in held and key not in reserved,
             last_used=copy.usage.age_from(now) if copy.usage else 0.0,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent.capacity import (
     EvictionReason,
     Ledger,
+    Model,
     Shortage,
     fits_low,
     gives_way,
@@ -58,7 +59,8 @@ def admit(
 
     A model that was never evicted here, or that something refers to, may evict others to fit. One
     that was evicted and that nothing refers to comes back only where that leaves all its accounts
-    at their low marks, next to all that would evict it. It is looked at after the others.
+    at their low marks, next to all that would evict it. It is looked at after the others. What may
+    be there already, in somebody else's folder, comes before those that are not.
 
     What does not fit waits, and holds up nothing behind it that fits. But while a model that
     something refers to waits, nothing of a lower priority evicts if the waiting one could have its
@@ -68,10 +70,14 @@ def admit(
     the decision before.
     """
     work = _Work(ledger, places, may_evict, making_room)
-    for key in sorted(candidates, key=lambda key: ledger.model(key).returns_idly):
+    for key in sorted(candidates, key=lambda key: _turn(ledger.model(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
     return work.found
+
+
+def _turn(model: Model) -> tuple[bool, bool]:
+    return model.returns_idly, not model.foreign
 
 
 class _Work:

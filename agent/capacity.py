@@ -66,6 +66,8 @@ class Model:
     # A pod of the node mounts it, or is about to.
     mounted: bool = False
     evicted: bool = False
+    # Somebody else's folder is in its place, and may be it: `size` is what comes beside that.
+    foreign: bool = False
     # No longer wanted, and gone after its grace period.
     leaving: bool = False
     last_used: float = 0.0
@@ -206,12 +208,14 @@ class Ledger:
         return any(name in names and group.evicts for name, group in self.groups.items())
 
     def shortage(self, key: str, size: int | None = None) -> Shortage | None:
-        """What keeps a download from its start, or from growing to `size`; None if it fits."""
+        """What keeps a download from its start, or from growing to `size`; None if it fits.
+
+        One that takes no more than is taken already lacks nothing.
+        """
         after = self.reserving(key, size)
         for account in self.accounts_of(key):
-            taken = after.taken(account)
-            if taken > account.limit:
-                before = self.taken(account)
+            taken, before = after.taken(account), self.taken(account)
+            if taken > max(account.limit, before):
                 return Shortage(account, taken - before, max(0, account.limit - before))
         return None
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.adopting import Adopting
+from agent.adoption import foreign
 from agent.archive.model import archive_of, unpack_model
 from agent.capacity import in_blocks
 from agent.disk_watch import disk_failure
@@ -17,13 +19,15 @@ from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.manifest import Manifest, ManifestFile, check_path, folders, make_manifest
 from agent.on_disk import Found
-from agent.repair import bad_files
+from agent.repair import bad_files, has_others
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping, Sequence
 
+    from agent.adopting import Refusals
+    from agent.adoption import Adopted
     from agent.credentials import Credentials
     from agent.engine.engine import Engine, Fetched
     from agent.on_disk import OnDisk
@@ -49,10 +53,17 @@ class Progress:
 
     done: int
     total: int | None
+    # Whether nothing is fetched: a folder of somebody else is compared with the source.
+    comparing: bool = False
 
 
 class Download:
-    """One attempt to get a model. What it leaves in staging, the next attempt goes on with."""
+    """One attempt to get a model. What it leaves in staging, the next attempt goes on with.
+
+    Somebody else's folder in its place is adopted if it is the model; without `refusals`, it is
+    left alone. `reserve` gets the bytes of the disk that are needed, and whether they come beside
+    such a folder.
+    """
 
     def __init__(
         self,
@@ -65,7 +76,8 @@ class Download:
         cancelled: threading.Event,
         in_use: bool = False,
         report: Callable[[Progress], None],
-        reserve: Callable[[int], None] = lambda _: None,
+        reserve: Callable[[int, bool], None] = lambda *_: None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._request = request
         self._sources = sources
@@ -76,8 +88,13 @@ class Download:
         self._in_use = in_use
         self._report = report
         self._reserve = reserve
+        self._refusals = refusals
         self._done = 0
         self._total: int | None = None
+        # What of the model is here and is not staging's; None: there is no such folder.
+        self._beside: int | None = None
+        # Set by `run`, if it has adopted a folder.
+        self.adopted: Adopted | None = None
 
     def run(self) -> Manifest:
         """The manifest of the published model.
@@ -92,6 +109,8 @@ class Download:
             failure = self._disk_failure(error)
             self._after(failure)
             raise failure from error
+        except FileChangedError as change:
+            raise change.failure from None
         except DownloadError as failure:
             self._after(failure)
             raise
@@ -100,40 +119,97 @@ class Download:
 
     def _run(self, staging: Staging) -> Manifest:
         key, uri = self._request.key, self._request.uri
-        adopted = self._store.check_target(key)
-        if adopted is not None and self._request.accepts(adopted.hash):
+        published = self._store.finish_interrupted(key)
+        if published is not None and self._request.accepts(published.hash):
             # Pods may read it already: it is not fetched again to take its own place.
-            return adopted
+            return published
+        refusals = self._refusals
+        adopts = self._store.is_foreign(key)
+        if adopts and refusals is None:
+            raise foreign(self._store.path(key))
         source = self._sources.of(uri)
         credentials = self._credentials()
-        copy = self._store.inspect(key)
-        if copy.found is Found.DAMAGED and self._in_use:
-            return self._mend(staging, copy, source.resolve(uri, credentials, None))
-        if copy.found is Found.DAMAGED:
-            # No pod should begin to read it.
-            self._store.salvage(key, self._cancelled.is_set)
-        remote = source.resolve(uri, credentials, staging.version(uri))
+
+        def resolve(version: str | None) -> RemoteModel:
+            return source.resolve(uri, credentials, version)
+
+        if adopts and refusals is not None:
+            return self._adopt(staging, resolve(None), refusals)
+        mended = self._repair(staging, resolve)
+        if mended is not None:
+            return mended
+        remote = resolve(staging.version(uri))
         for changes in range(MAX_CHANGES + 1):
             try:
                 return self._publish(staging, self._fetch(staging, remote), remote)
             except FileChangedError as change:
                 if changes == MAX_CHANGES:
-                    raise change.failure from None
+                    raise
                 log.warning("File changed at its source", key=key, path=change.path)
-                remote = source.resolve(uri, credentials, None)
+                remote = resolve(None)
         raise AssertionError
 
-    def _mend(self, staging: Staging, copy: OnDisk, remote: RemoteModel) -> Manifest:
-        """Replace the bad files of a copy that pods mount, and only those."""
+    def _repair(
+        self, staging: Staging, resolve: Callable[[str | None], RemoteModel]
+    ) -> Manifest | None:
+        """Make a damaged copy whole where it is; None: there is none, or it is downloaded anew."""
+        copy = self._store.inspect(self._request.key)
+        if copy.found is not Found.DAMAGED:
+            return None
+        if not self._stays(copy):
+            # No pod should begin to read it.
+            self._store.salvage(self._request.key, self._cancelled.is_set)
+            return None
+        mended = self._mend(staging, copy, resolve(None))
+        if mended is None and self._in_use:
+            raise self._cannot_mend(copy)
+        return mended
+
+    def _adopt(self, staging: Staging, remote: RemoteModel, refusals: Refusals) -> Manifest:
+        """Make somebody else's folder ours, if it is the model, and fetch what it lacks."""
+        check_tree(remote.files, self._request.uri)
+        sizes = [file.size for file in remote.files]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+
+        def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
+            self._beside = beside
+            part = remote if len(files) == len(remote.files) else _Part(tuple(files), remote)
+            found = self._contents(staging, self._fetch(staging, part, whole=False), part)
+            staging.sync()
+            staging.close()
+            return found
+
+        manifest, self.adopted = Adopting(
+            self._request,
+            remote,
+            store=self._store,
+            refusals=refusals,
+            fetch=fetch,
+            cancelled=self._cancelled,
+            report=lambda done: self._report(Progress(done, total, comparing=True)),
+        ).run()
+        return manifest
+
+    def _stays(self, copy: OnDisk) -> bool:
+        """Whether a damaged copy is mended where it is, and not taken out of models/.
+
+        Pods mount it, or it was adopted with files that are not the model's.
+        """
+        manifest = copy.manifest
+        tree = self._store.path(self._request.key)
+        return self._in_use or (manifest is not None and has_others(tree, manifest))
+
+    def _mend(self, staging: Staging, copy: OnDisk, remote: RemoteModel) -> Manifest | None:
+        """Replace the bad files of a copy, and only those; None: its source has others."""
         key, manifest = self._request.key, copy.manifest
         bad = {file.path: file for file in bad_files(self._store.path(key), copy)}
         files = tuple(file for file in remote.files if _is_listed(file, bad))
         if manifest is None or len(files) != len(bad) or not self._request.accepts(manifest.hash):
-            raise self._cannot_mend(copy)
+            return None
         fetched = self._fetch(staging, _Part(files, remote), whole=False)
         if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
             self._store.discard(key)
-            raise self._cannot_mend(copy)
+            return None
         if self._cancelled.is_set():
             raise CancelledError
         staging.sync()
@@ -158,24 +234,33 @@ class Download:
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._check_space(staging, remote.files)
         if self._total is not None:
-            self._reserve(self._disk_bytes(remote.files))
+            self._reserve(self._disk_bytes(remote), self._beside is not None)
         return self._engine.fetch(
             remote,
             staging,
             priority=self._request.priority,
             cancelled=self._cancelled,
             # An expected hash is compared before the publication.
-            later=whole and not self._request.expected and archive_of(remote.files) is None,
+            later=whole and not self._request.expected and not _is_archive(remote),
             report=self._tell,
         )
 
-    def _publish(
+    def _contents(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
-    ) -> Manifest:
+    ) -> list[ManifestFile]:
+        """What is in staging, with an archive unpacked."""
         checksums = {
             file.path: str(file.checksum) for file in remote.files if file.checksum is not None
         }
-        files = [
+        if _is_archive(remote):
+            return unpack_model(
+                staging,
+                fetched[0].path,
+                self._request.uri,
+                free=self._store.disk().available,
+                cancelled=self._cancelled,
+            )
+        return [
             ManifestFile(
                 path=file.path,
                 size=file.size,
@@ -185,14 +270,11 @@ class Download:
             )
             for file in fetched
         ]
-        if archive_of(remote.files) is not None:
-            files = unpack_model(
-                staging,
-                files[0].path,
-                self._request.uri,
-                free=self._store.disk().available,
-                cancelled=self._cancelled,
-            )
+
+    def _publish(
+        self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
+    ) -> Manifest:
+        files = self._contents(staging, fetched, remote)
         manifest = make_manifest(self._request.uri, files, self._request.caches)
         if not self._request.accepts(manifest.hash):
             expected = " and ".join(sorted(self._request.expected))
@@ -211,21 +293,23 @@ class Download:
     def _check_space(self, staging: Staging, files: Sequence[RemoteFile]) -> None:
         sizes = [file.size for file in files]
         self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        if self._total is not None:
+            self._total += self._beside or 0
         here = sum(file.blocks.done for file in staging.staged.values())
         missing = sum(size or 0 for size in sizes) - here
         available = self._store.disk().available
         if missing > available + staging.allocated():
             raise self._no_space(missing, available)
 
-    def _disk_bytes(self, files: Sequence[RemoteFile]) -> int:
-        """What the model takes of the disk."""
-        needed = sum(in_blocks(file.size or 0) for file in files)
+    def _disk_bytes(self, remote: RemoteModel) -> int:
+        """What the files take of the disk."""
+        needed = sum(in_blocks(file.size or 0) for file in remote.files)
         # Only what is declared says how much comes out of an archive.
-        return max(needed, self._request.size) if archive_of(files) is not None else needed
+        return max(needed, self._request.size) if _is_archive(remote) else needed
 
     def _tell(self, done: int) -> None:
-        self._done = done
-        self._report(Progress(done, self._total))
+        self._done = done + (self._beside or 0)
+        self._report(Progress(self._done, self._total))
 
     def _after(self, failure: DownloadError) -> None:
         if failure.kind in _STARTS_OVER or _is_unexpected(failure, self._request):
@@ -259,6 +343,11 @@ class _Part:
         self.files = files
         self.origin, self.version = whole.origin, whole.version
         self.read = whole.read
+
+
+def _is_archive(remote: RemoteModel) -> bool:
+    """Whether the model is what comes out of its one file. One of several files stays as it is."""
+    return not isinstance(remote, _Part) and archive_of(remote.files) is not None
 
 
 def _is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.capacity import Space
+from agent.capacity import Space, in_blocks
 from agent.notes import Usage
 from agent.on_disk import Disk, Found, OnDisk
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
+    from agent.adoption import Adopted
     from agent.manifest import Manifest
     from agent.notes import Evicted, Scrub
     from agent.store import Store
@@ -65,7 +66,8 @@ class Inventory:
             copy = before.get(key, OnDisk())
             staged = max(0, self._store.download_bytes(key) - copy.tree_bytes)
             self.copies[key] = replace(copy, staged_bytes=staged)
-        self.foreign = tuple(name for name in foreign if name not in active)
+        # What an active download has just published may look so for a moment.
+        self.foreign = tuple(n for n in foreign if n not in active or n in self.foreign)
         ours = sum(copy.tree_bytes + copy.staged_bytes for copy in self.copies.values())
         self.space = Space(
             capacity=self.disk.capacity,
@@ -89,6 +91,15 @@ class Inventory:
         # An error is told after the next look at the whole disk.
         with suppress(OSError):
             self.disk = self._store.disk()
+
+    def adopted_now(self, key: str, now: datetime, adopted: Adopted) -> OnDisk:
+        """Take in a copy that others had on the disk, but for what was added."""
+        was_theirs = key in self.foreign
+        copy = self.published_now(key, now)
+        if was_theirs:
+            theirs = max(0, copy.tree_bytes - in_blocks(adopted.added))
+            self.space = replace(self.space, others=max(0, self.space.others - theirs))
+        return copy
 
     def published_now(self, key: str, now: datetime) -> OnDisk:
         """Take in a new copy. When an earlier one was used last is kept."""

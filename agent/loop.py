@@ -20,6 +20,7 @@ from agent.news import LogSink, News
 from agent.node_api import ApiUnavailableError, parse_node
 from agent.observed import Observed, PodsSeen
 from agent.on_disk import Found, OnDisk
+from agent.outcomes import Outcomes
 from agent.plan import Plan, View, make_plan
 from agent.reading import Reading
 from agent.removals import Removals
@@ -33,7 +34,6 @@ from agent.work import Digested, Finished, Scrubbed, Task, Workers
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from agent.failures import DownloadError
     from agent.news import NodeEventSink
     from agent.node_api import NodeApi, NodeObject
     from agent.options import Options
@@ -97,6 +97,13 @@ class Loop:
         self._requests: dict[str, Request] = {}
         self._tasks: dict[str, Task] = {}
         self._retries = Retries(options)
+        self._outcomes = Outcomes(
+            self._inventory,
+            self._retries,
+            names=self._names,
+            news=self._news,
+            options=options,
+        )
         self._ledger = Ledger()
         self._last = Plan()
         self._confirm_at = 0.0
@@ -232,31 +239,12 @@ class Loop:
         key = end.request.key
         del self._tasks[key]
         self._reservations.end(key)
-        if end.cancelled:
-            log.info("Cancelled a download", key=key)
-        elif end.no_room:
-            log.info("Model is larger than was reserved for it, and does not fit", key=key)
-        elif end.error is not None:
-            self._take_failure(end.request, end.error)
-            if end.error.kind in DISK_KINDS:
-                # What is known of the copies stays, and the disk is looked at first.
-                self._rescan_at = 0.0
-                return
-        else:
-            self._retries.succeeded(key)
-            copy = self._inventory.published_now(key, self._options.now())
-            size = copy.manifest.size if copy.manifest else 0
-            log.info("Published a model", key=key)
-            self._news.downloaded(key, self._names.of(key), size)
-            return
-        self._inventory.look_at(key)
-
-    def _take_failure(self, request: Request, error: DownloadError) -> None:
-        asked = self._requests.get(request.key)
-        # Another hash or other credentials are another try.
-        if asked is not None and asked.asks_as(request):
-            self._retries.failed(request, error)
-            self._news.failed(request.key, asked.caches, error)
+        self._outcomes.take(end, self._requests)
+        if end.error is not None and end.error.kind in DISK_KINDS:
+            # What is known of the copies stays, and the disk is looked at first.
+            self._rescan_at = 0.0
+        elif not end.is_success:
+            self._inventory.look_at(key)
 
     # What is known
 
@@ -315,6 +303,7 @@ class Loop:
             reserved=self._reservations.reserved,
             mounted=used,
             held=keep_until.keys() | set(used),
+            foreign=self._inventory.foreign,
             resting=lambda key, copy: (
                 key not in self._tasks
                 and self._removals.retry_at.get(key, now) <= now

@@ -58,8 +58,9 @@ class CacheName(Model):
 class ManifestFile(Model):
     """One file of a model. `version` is what the source calls it, such as an ETag.
 
-    `sha256` is None while our digest is left for later, because the store's own proved the file;
-    `checksum` is that one, as `<algorithm>:<hexadecimal>`.
+    `sha256` is None while our digest is left for later, because the store's own proved the file, or
+    because only its size could be compared when it was adopted; `checksum` is the store's, as
+    `<algorithm>:<hexadecimal>`.
     """
 
     path: Annotated[str, AfterValidator(check_path)]

@@ -12,6 +12,7 @@ from crds.quantity import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from agent.adoption import Adopted
     from agent.failures import DownloadError, FailureKind
     from agent.manifest import CacheName
     from agent.notes import Evicted
@@ -66,6 +67,13 @@ class News:
         """A model was published."""
         self._failures.pop(key, None)
         self._tell("Downloaded", names, format_quantity(size))
+
+    def adopted(self, key: str, names: Iterable[CacheName], adopted: Adopted) -> None:
+        """A folder that somebody else filled was adopted."""
+        self._failures.pop(key, None)
+        found, added = format_quantity(adopted.found), format_quantity(adopted.added)
+        detail = f"{found} were there already and are the model's, {added} were added"
+        self._tell("Adopted", names, detail)
 
     def failed(self, key: str, names: Iterable[CacheName], error: DownloadError) -> None:
         """A download failed. The same kind again is not told again."""

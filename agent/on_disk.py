@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from agent.notes import Evicted, Scrub, Usage
 from agent.staging import announced_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
@@ -41,6 +43,20 @@ class Disk:
     capacity: int
     used: int
     available: int
+
+
+def measure(root: Path, size: int | None, trees: Iterable[Path]) -> Disk:
+    """How full a disk is. With a `size`, nothing counts but what these trees take."""
+    figures = os.statvfs(root)
+    capacity = figures.f_blocks * figures.f_frsize
+    available = figures.f_bavail * figures.f_frsize
+    if size is None:
+        used = (figures.f_blocks - figures.f_bfree) * figures.f_frsize
+        return Disk(capacity, used, available)
+    used = sum(map(tree_blocks, trees))
+    return Disk(
+        capacity=min(size, capacity), used=used, available=max(0, min(size - used, available))
+    )
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.files import delete_tree, file_digest, make_directory, sync_directory
+from agent.beneath import put
+from agent.files import delete_tree, file_digest, make_directory
 from agent.on_disk import MISSING
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-    from pathlib import Path
 
     from agent.manifest import Manifest, ManifestFile
     from agent.on_disk import OnDisk
@@ -73,12 +75,25 @@ def proved(tree: Path, copy: OnDisk, stopped: Callable[[], bool]) -> set[str]:
 
 def replace_files(tree: Path, source: Path, paths: Iterable[str]) -> None:
     """Move these files to their places in the tree, each over what is there."""
+    make_directory(tree)
     for path in paths:
-        target = tree / path
-        for parent in reversed(target.relative_to(tree).parents):
-            make_directory(tree / parent)
-        (source / path).rename(target)
-        sync_directory(target.parent)
+        put(source / path, tree, path, replace=True)
+
+
+def fill(tree: Path, source: Path, paths: Iterable[str]) -> None:
+    """Move these files to their places in the tree, where nothing may be."""
+    for path in paths:
+        put(source / path, tree, path, replace=False)
+
+
+def has_others(tree: Path, manifest: Manifest) -> bool:
+    """Whether there are files in the tree that are not the model's: it was adopted with them."""
+    known = {file.path for file in manifest.files}
+    return any(
+        Path(folder, name).relative_to(tree).as_posix() not in known
+        for folder, _, names in os.walk(tree)
+        for name in names
+    )
 
 
 def _is_there(tree: Path, file: ManifestFile) -> bool:

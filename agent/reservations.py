@@ -29,8 +29,9 @@ class Reservations:
         self._lock = threading.Lock()
         self._ledger = Ledger()
         self._reserved: dict[str, int] = {}
-        # What sources told, by key and declared size: another declaration is another guess.
-        self._learned: dict[tuple[str, int], int] = {}
+        # What sources told, by key, declared size, and whether it comes beside a folder that is to
+        # be adopted: another declaration is another guess, and a rest is not the whole.
+        self._learned: dict[tuple[str, int, bool], int] = {}
 
     @property
     def reserved(self) -> dict[str, int]:
@@ -38,10 +39,10 @@ class Reservations:
         with self._lock:
             return dict(self._reserved)
 
-    def learned(self, key: str, declared: int) -> int | None:
-        """The size of a model as its source told it to a download."""
+    def learned(self, key: str, declared: int, *, beside: bool) -> int | None:
+        """The size of a model, or of what comes beside, as its source told it to a download."""
         with self._lock:
-            return self._learned.get((key, declared))
+            return self._learned.get((key, declared, beside))
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget the sizes of other models."""
@@ -64,11 +65,14 @@ class Reservations:
             self._reserved[key] = ledger.model(key).size
             return True
 
-    def grow(self, request: Request, size: int) -> None:
-        """Reserve what the model really takes. Raises NoRoomError if that is more than there is."""
+    def grow(self, request: Request, size: int, *, beside: bool = False) -> None:
+        """Reserve what the download really takes, `beside` what is there of the model already.
+
+        Raises NoRoomError if that is more than there is.
+        """
         key = request.key
         with self._lock:
-            self._learned[key, request.size] = size
+            self._learned[key, request.size, beside] = size
             ledger = self._now()
             grows = size > self._reserved.get(key, 0)
             if grows and ledger.is_gated(key) and ledger.shortage(key, size) is not None:

@@ -10,7 +10,6 @@ boot that wrote it only. A DURABLE one was synced before it was marked.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -31,6 +30,7 @@ from agent.files import (
     write_atomically,
 )
 from agent.manifest import check_path, folders
+from agent.writeback import begin_writeback, sync_file_system
 from crds.base import Model
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ ALLOCATE_BYTES = 1 << 20
 # With more files than this, one sync of the file system is faster than one for each.
 SYNC_EACH = 64
 
-_SYNC_FILE_RANGE_WRITE = 2
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class _JournalFile(Model):
@@ -110,10 +107,7 @@ class StagedFile:
 
     def flush(self, start: int, end: int) -> None:
         """Begin to write bytes to the disk, so that they are not written all at once later."""
-        if _LIBC.sync_file_range(self._fd, start, end - start, _SYNC_FILE_RANGE_WRITE):
-            error = ctypes.get_errno()
-            if error not in {errno.ENOSYS, errno.EINVAL, errno.ESPIPE}:
-                raise OSError(error, os.strerror(error), str(self._target))
+        begin_writeback(self._fd, start, end, self._target)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read bytes that are written."""
@@ -225,15 +219,8 @@ class Staging:
 
     def sync(self) -> None:
         """Put all files on the disk that were sealed without it."""
-        if len(self.staged) <= SYNC_EACH:
-            return
-        descriptor = os.open(self._files, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            if _LIBC.syncfs(descriptor):
-                error = ctypes.get_errno()
-                raise OSError(error, os.strerror(error), str(self._files))
-        finally:
-            os.close(descriptor)
+        if len(self.staged) > SYNC_EACH:
+            sync_file_system(self._files)
 
     def allocated(self) -> int:
         """Bytes of the disk that files have already and that are not written yet."""

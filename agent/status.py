@@ -38,6 +38,7 @@ _COUNTED = {
 CAPACITY_FULL = "CapacityFull"
 PODS_UNKNOWN = "PodsUnknown"
 REFERENCED = "Referenced"
+ADOPTING = "Adopting"
 # What changes without anything having happened.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
@@ -52,8 +53,10 @@ class Transfer:
     done: int = 0
     total: int | None = None
     bytes_per_second: int | None = None
-    # Whether the source has answered.
+    # Whether the source has answered, and bytes come.
     listed: bool = False
+    # Whether a folder of somebody else is compared with the source.
+    adopting: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
             downloaded_bytes=transfer.done,
             bytes_per_second=transfer.bytes_per_second,
             attempts=failure.attempts if failure else None,
-            **(_damage(copy) or _returning(copy)),
+            **(_adopting(transfer) or _damage(copy) or _returning(copy)),
         )
     if copy.waiting is not None or (copy.evicted is not None and not copy.referrer):
         return _for_capacity(wanted, copy)
@@ -218,6 +221,16 @@ def _for_capacity(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
         assert copy.evicted is not None  # noqa: S101
         state, reason, message = ModelState.EVICTED, copy.evicted.reason.value, copy.evicted.message
     return _model(wanted, state, reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def _adopting(transfer: Transfer) -> dict[str, str]:
+    if not transfer.adopting:
+        return {}
+    message = (
+        "a folder that localmodel did not make is in its place; it is compared with the source, "
+        "and used if it is the model"
+    )
+    return {"reason": ADOPTING, "message": message}
 
 
 def _returning(copy: Copy) -> dict[str, str]:

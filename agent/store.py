@@ -1,7 +1,8 @@
 """The models on the disk: the only module that touches their file system.
 
     <root>/models/<key>/...                 published: complete and verified
-    <root>/.localmodel/<key>/manifest.json  models/<key> is ours, and what it consists of
+    <root>/.localmodel/<key>/manifest.json  models/<key> is ours, and what it consists of; there may
+                                            be more in it if somebody else had made it
     <root>/.localmodel/<key>/files/...      staging: a download that is under way (see staging.py)
     <root>/.localmodel/<key>/staged.json    files/ is complete and verified, and is this
     <root>/.localmodel/<key>/old/...        taken out of models/, to be deleted
@@ -29,7 +30,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.failures import DownloadError, FailureKind
+from agent.adoption import foreign
+from agent.failures import DownloadError
 from agent.files import (
     FILE_MODE,
     TEMPORARY_SUFFIX,
@@ -42,13 +44,15 @@ from agent.files import (
     write_atomically,
 )
 from agent.manifest import Manifest, folders
-from agent.on_disk import Disk, Found, OnDisk, compare, look, read_note, staged_bytes
-from agent.repair import drop_others, lay_out, proved, replace_files
+from agent.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
+from agent.recovery import clear_leftovers
+from agent.repair import drop_others, fill, lay_out, proved, replace_files
 from agent.staging import Staging, forget_progress
+from agent.writeback import sync_file_system
 from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -113,18 +117,7 @@ class Store:
 
     def disk(self) -> Disk:
         """How full the disk is."""
-        figures = os.statvfs(self.root)
-        capacity = figures.f_blocks * figures.f_frsize
-        available = figures.f_bavail * figures.f_frsize
-        if self._size is None:
-            used = (figures.f_blocks - figures.f_bfree) * figures.f_frsize
-            return Disk(capacity, used, available)
-        used = tree_blocks(self._models) + tree_blocks(self._private)
-        return Disk(
-            capacity=min(self._size, capacity),
-            used=used,
-            available=max(0, min(self._size - used, available)),
-        )
+        return measure(self.root, self._size, (self._models, self._private))
 
     # What is there
 
@@ -150,8 +143,11 @@ class Store:
 
     def download_bytes(self, key: str) -> int:
         """Bytes of the disk that a key takes while a download works on it. Raises OSError."""
+        meta = self._meta(key)
         # In the order in which the files move, so that they are seen at least once.
-        return staged_bytes(self._meta(key)) + tree_blocks(self.path(key))
+        staged = staged_bytes(meta)
+        ours = (meta / "staged.json").exists() or (meta / "manifest.json").exists()
+        return staged + (tree_blocks(self.path(key)) if ours else 0)
 
     def is_foreign(self, key: str) -> bool:
         """Whether models/<key> holds something that is not ours."""
@@ -185,7 +181,7 @@ class Store:
             (meta / "files").rename(self.path(key))
         except OSError as error:
             if error.errno in _TAKEN:
-                raise self._foreign(key) from None
+                raise foreign(self.path(key)) from None
             raise
         self._complete(meta)
 
@@ -201,15 +197,37 @@ class Store:
         forget_progress(meta)
         delete_tree(meta / "old")
 
-    def check_target(self, key: str) -> Manifest | None:
-        """Raises DownloadError (ForeignDirectory) if models/<key> is somebody else's.
+    def finish_interrupted(self, key: str) -> Manifest | None:
+        """Complete a publication that was interrupted after its rename. Returns what it was.
 
-        Returns the copy that an attempt before had published when an error of the disk ended it.
+        An error of the disk may have ended the attempt, with the copy in its place.
         """
-        adopted = self._adopt(key)
-        if self.is_foreign(key):
-            raise self._foreign(key)
-        return adopted
+        meta = self._meta(key)
+        staged = read_note(meta / "staged.json", Manifest)
+        if staged is None or (meta / "files").exists() or (meta / "manifest.json").exists():
+            return None
+        if compare(self.path(key), staged)[0]:
+            return None
+        self._complete(meta)
+        return staged
+
+    def adopt(self, manifest: Manifest, lacking: Collection[str]) -> None:
+        """Make models/<key>, which holds what somebody else put there, ours.
+
+        The `lacking` files are staged, and put beside what is there, which stays as it is. Raises
+        DownloadError (ForeignDirectory) if the folder is no longer what was found.
+        """
+        tree, meta = self.path(manifest.key), self._meta(manifest.key)
+        fill(tree, meta / "files", lacking)
+        if compare(tree, manifest)[0]:
+            raise foreign(tree, "it changed while it was compared")
+        # Whoever filled it may not have waited until it was on the disk.
+        sync_file_system(tree)
+        self.discard(manifest.key)
+        make_directory(meta)
+        delete_file(meta / "scrub.json")
+        write_atomically(meta / "manifest.json", _to_bytes(manifest))
+        delete_file(meta / "evicted.json")
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published model; only caches and digests may differ."""
@@ -266,7 +284,7 @@ class Store:
     def discard(self, key: str) -> None:
         """Delete the staging of a key, and keep what is noted of it."""
         meta = self._meta(key)
-        self._adopt(key)
+        self.finish_interrupted(key)
         # The promise goes before what it promises.
         delete_file(meta / "staged.json")
         forget_progress(meta)
@@ -351,47 +369,12 @@ class Store:
         if staged is not None and not compare(meta / "files", staged)[0]:
             self._finish(key)
             log.info("Published a model that was complete before the restart", key=key)
-        self._adopt(key)
-        delete_file(meta / "staged.json")
-        taken_out = (meta / "old").exists() or (meta / "files").exists()
-        if taken_out and not self.path(key).exists():
-            # To be deleted, or to be repaired, and only its manifest was still to go.
-            delete_file(meta / "manifest.json")
-        delete_tree(meta / "old")
-        if (meta / "manifest.json").exists():
-            # What was to replace the published copy starts over if it is still wanted.
-            forget_progress(meta)
-            delete_tree(meta / "files")
-            # It is back, and only the note was still to go.
-            delete_file(meta / "evicted.json")
-        else:
-            delete_file(meta / "scrub.json")
-            if not (meta / "evicted.json").exists():
-                delete_file(meta / "usage.json")
-        if not (meta / "files").exists():
-            forget_progress(meta)
+        self.finish_interrupted(key)
+        clear_leftovers(meta, self.path(key))
         self._tidy(key)
-
-    def _adopt(self, key: str) -> Manifest | None:
-        """Complete a publication that was interrupted after its rename. Returns what it was."""
-        meta = self._meta(key)
-        staged = read_note(meta / "staged.json", Manifest)
-        if staged is None or (meta / "files").exists() or (meta / "manifest.json").exists():
-            return None
-        if compare(self.path(key), staged)[0]:
-            return None
-        self._complete(meta)
-        return staged
 
     def _meta(self, key: str) -> Path:
         return self._private / key
-
-    def _foreign(self, key: str) -> DownloadError:
-        return DownloadError(
-            FailureKind.FOREIGN_DIRECTORY,
-            f"{self.path(key)} is there and was not made by localmodel, so it is left alone: "
-            "move it away, or delete it, and the model is downloaded",
-        )
 
 
 def _to_bytes(note: BaseModel) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent import memory
+from agent.adopting import Refusals
 from agent.digesting import with_digests
 from agent.download import Download, Progress
 from agent.engine.engine import CancelledError
@@ -20,6 +21,7 @@ from agent.status import Transfer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.adoption import Adopted
     from agent.credentials import Credentials
     from agent.engine.engine import Engine
     from agent.manifest import Manifest
@@ -57,6 +59,8 @@ class Task:
         progress = self.progress
         if progress is None:
             return Transfer()
+        if progress.comparing:
+            return Transfer(progress.done, progress.total, adopting=True)
         elapsed = now - self.sampled_at
         if elapsed >= MIN_SAMPLE_SECONDS:
             # What was here before has not come in this time.
@@ -74,6 +78,13 @@ class Finished:
     error: DownloadError | None = None
     cancelled: bool = False
     no_room: bool = False
+    # It went well, and most of it was in a folder that was adopted.
+    adopted: Adopted | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the model was published."""
+        return self.error is None and not self.cancelled and not self.no_room
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,10 @@ class Means:
 
 
 class Workers:
-    """Threads for downloads. They are daemons: an exit does not wait for a slow origin."""
+    """Threads for downloads. They are daemons: an exit does not wait for a slow origin.
+
+    Unless `adopts`, they leave alone what others have put in a model's place.
+    """
 
     def __init__(
         self,
@@ -112,11 +126,14 @@ class Workers:
         store: Store,
         reservations: Reservations,
         tell: Callable[[Finished | Digested | Scrubbed], None],
+        *,
+        adopts: bool = True,
     ) -> None:
         self._means = means
         self._store = store
         self._reservations = reservations
         self._tell = tell
+        self._refusals = Refusals() if adopts else None
         # One after the other: they are in no hurry, and share the disk with downloads.
         self._digesting = threading.Lock()
 
@@ -175,7 +192,7 @@ class Workers:
 
     def _download(self, task: Task) -> Finished:
         def report(progress: Progress) -> None:
-            if task.progress is None:
+            if task.progress is None or task.progress.comparing:
                 task.here = progress.done
             task.progress = progress
 
@@ -189,7 +206,8 @@ class Workers:
             cancelled=task.cancelled,
             in_use=task.in_use,
             report=report,
-            reserve=lambda size: self._reservations.grow(request, size),
+            reserve=lambda size, beside: self._reservations.grow(request, size, beside=beside),
+            refusals=self._refusals,
         )
         try:
             download.run()
@@ -209,4 +227,4 @@ class Workers:
                     f"the agent failed with {type(error).__name__}: see its log, and report it",
                 ),
             )
-        return Finished(request)
+        return Finished(request, adopted=download.adopted)

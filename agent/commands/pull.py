@@ -131,7 +131,7 @@ class Puller:
         self._retries = retries
         self._name = store.directory.name
         self._events: queue.SimpleQueue[Finished | Digested | Scrubbed] = queue.SimpleQueue()
-        self._workers = Workers(means, store, Reservations(), self._events.put)
+        self._workers = Workers(means, store, Reservations(), self._events.put, adopts=False)
         self._started = time.monotonic()
         self._seconds = 0.0
         # Bytes that were here before, and the most that have ever been here.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.engine.digests import Digests
+from agent.files import read_whole
 from agent.manifest import ManifestFile, model_hash
 from agent.repair import checksum_of
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from agent.manifest import Manifest
     from agent.sources.base import Checksum, RemoteFile
-
-_READ_BYTES = 1 << 20
 
 
 class StoppedError(Exception):
@@ -146,15 +145,17 @@ class Comparer:
         )
 
     def _read(self, path: Path, digests: Digests) -> None:
-        buffer = memoryview(bytearray(_READ_BYTES))
-        with path.open("rb", buffering=0) as opened:
-            while count := opened.readinto(buffer):
-                if self._stopped():
-                    raise StoppedError
-                # A copy: the checksums of awscrt take bytes only.
-                digests.update(bytes(buffer[:count]))
-                with self._lock:
-                    self.done += count
+        def take(piece: memoryview) -> None:
+            # A copy: the checksums of awscrt take bytes only.
+            digests.update(bytes(piece))
+            with self._lock:
+                self.done += len(piece)
+
+        try:
+            with path.open("rb", buffering=0) as opened:
+                read_whole(opened, take, self._stopped)
+        except InterruptedError:
+            raise StoppedError from None
 
 
 def _problem(file: Expected, digests: Digests) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.failures import DownloadError, FailureKind
 
@@ -114,6 +114,26 @@ class RemoteModel(Protocol):
         longer the one that was listed.
         """
         ...
+
+
+@runtime_checkable
+class Proving(Protocol):
+    """A RemoteModel whose store tells more of a file when it is asked for that one."""
+
+    def proof(self, file: RemoteFile, /) -> Checksum | None:
+        """The checksum of a listed file that has none in the listing. Raises DownloadError.
+
+        It takes a request for metadata: worth it for a file that is here already, and not for one
+        that is downloaded.
+        """
+        ...
+
+
+def proof_of(model: RemoteModel, file: RemoteFile) -> Checksum | None:
+    """What its store says of a file's content; None if it says nothing. Raises DownloadError."""
+    if file.checksum is not None or not isinstance(model, Proving):
+        return file.checksum
+    return model.proof(file)
 
 
 class Source(Protocol):

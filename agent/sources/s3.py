@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,7 @@ _STATUS_OF_CODE = {
     "XAdminUserNotFound": 403,
 }
 _TRUE = {"1", "true", "yes"}
+_MD5 = re.compile("[0-9a-f]{32}")
 # The names of full-object checksums in answers, strongest wish first.
 _CHECKSUMS = {
     "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
@@ -81,6 +83,7 @@ class _Client:
 class _S3Model:
     """The listed versions of objects."""
 
+    client: Any
     transport: Transport
     bucket: str
     urls: BucketUrls
@@ -105,6 +108,14 @@ class _S3Model:
                 as_stored=True,
             )
         )
+
+    def proof(self, file: RemoteFile) -> Checksum | None:
+        """The checksum of the whole object, else its ETag where that is the MD5 of its bytes."""
+        try:
+            head = _head(self.client, self.bucket, file)
+        except (BotoCoreError, ClientError, ValueError) as error:
+            raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
+        return _checksum(head) or _md5(head)
 
 
 class S3Source:
@@ -142,7 +153,7 @@ class S3Source:
                 "there",
             )
         origin = origin_of(client.s3.meta.endpoint_url)
-        return _S3Model(client.transport, bucket, urls, tuple(files), origin)
+        return _S3Model(client.s3, client.transport, bucket, urls, tuple(files), origin)
 
     def _client(self, credentials: Credentials | None) -> _Client:
         """The client. Made once: boto3 makes clients slowly, and not safely in several threads."""
@@ -313,12 +324,7 @@ def _with_checksums(
         if not whole or not entry.get("ChecksumAlgorithm") or entry["Size"] < CHECKSUM_BYTES:
             return file
         try:
-            head = client.head_object(
-                Bucket=bucket,
-                Key=file.location,
-                ChecksumMode="ENABLED",
-                IfMatch=file.version or "*",
-            )
+            head = _head(client, bucket, file)
         except ClientError:
             # Some stores list checksums and do not give them; the digest of ours is left.
             return file
@@ -326,6 +332,22 @@ def _with_checksums(
 
     with ThreadPoolExecutor(CHECKSUM_THREADS, thread_name_prefix="checksums") as threads:
         return list(threads.map(ask, entries, files))
+
+
+def _head(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
+    head: dict[str, Any] = client.head_object(
+        Bucket=bucket, Key=file.location, ChecksumMode="ENABLED", IfMatch=file.version or "*"
+    )
+    return head
+
+
+def _md5(head: dict[str, Any]) -> Checksum | None:
+    """The ETag of an object that came in one part, and whose key is not the store's client's."""
+    etag = str(head.get("ETag", "")).strip('"')
+    sealed = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
+    if sealed or head.get("SSECustomerAlgorithm") or not _MD5.fullmatch(etag):
+        return None
+    return Checksum(ChecksumAlgorithm.MD5, etag)
 
 
 def _checksum(head: dict[str, Any]) -> Checksum | None:

@@ -19,7 +19,7 @@ from unittest import mock
 
 from agent import main as agent_main  # noqa: F401 - what the agent has in memory
 from agent import memory as agent_memory
-from agent import staging
+from agent import writeback
 from agent.credentials import Credentials
 from agent.download import Download
 from agent.engine.digests import Digests
@@ -92,7 +92,7 @@ def _without(steps: list[str]) -> Iterator[None]:
             for name in ("fsync", "fdatasync"):
                 patches.enter_context(mock.patch.object(os, name, return_value=None))
             libc = SimpleNamespace(sync_file_range=lambda *_: 0, syncfs=lambda _: 0)
-            patches.enter_context(mock.patch.object(staging, "_LIBC", libc))
+            patches.enter_context(mock.patch.object(writeback, "_LIBC", libc))
         if VERIFICATION in steps:
             patches.enter_context(mock.patch.object(Digests, "update", _skip_piece))
             patches.enter_context(mock.patch.object(Digests, "agree", new=True))

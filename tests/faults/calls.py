@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from agent import staging
+from agent import writeback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +171,7 @@ class _CountedFile(io.FileIO):
 
 
 class _Library:
-    """The C library as `agent.staging` uses it."""
+    """The C library as `agent.writeback` uses it."""
 
     def __init__(self, calls: Calls, real: Any) -> None:
         for name in FOREIGN_CHANGES:
@@ -218,8 +218,8 @@ def watched(calls: Calls) -> Iterator[Calls]:
             patch = mock.patch.object(os, name, calls.wrap(name, getattr(os, name)))
             stack.enter_context(patch)
         stack.enter_context(mock.patch.object(io, "open", calls.open))
-        library = _Library(calls, staging._LIBC)
-        stack.enter_context(mock.patch.object(staging, "_LIBC", library))
+        library = _Library(calls, writeback._LIBC)
+        stack.enter_context(mock.patch.object(writeback, "_LIBC", library))
         yield calls
 
 

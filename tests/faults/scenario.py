@@ -73,6 +73,13 @@ FOLDER = {
     "deep/tokens.txt": origin.content("tokens", 3000),
     "empty": b"",
 }
+# Of a folder that somebody else has filled, but for its last file.
+FILLED = {
+    "config.json": b"[]",
+    "deep/weights.bin": origin.content("filled", 120_000),
+    "tokens.txt": origin.content("more tokens", 4000),
+}
+FOLDERS = {"folder": FOLDER, "filled": FILLED}
 
 
 @dataclass
@@ -112,7 +119,9 @@ class Scenario:
 def make(url: str, template: Path) -> Scenario:
     """The scenario, laid out in the template."""
     web = {name: Model(name, f"{url}/{name}", {name: data}) for name, data in WEB.items()}
-    folder = Model("folder", f"s3://{origin.BUCKET}/folder", FOLDER)
+    folder, filled = (
+        Model(name, f"s3://{origin.BUCKET}/{name}", files) for name, files in FOLDERS.items()
+    )
     one, damaged, kept = web["one.bin"], web["damaged.bin"], web["kept.bin"]
     unwanted, dropped = web["unwanted.bin"], web["dropped.bin"]
     blocked = web["blocked.bin"]
@@ -137,18 +146,19 @@ def make(url: str, template: Path) -> Scenario:
     (template / ".localmodel" / kept.key / "manifest.json.tmp").write_bytes(b"{")
     store.close()
     foreign = FOREIGN | {blocked.key: {"blocked.bin": b"of somebody else"}}
-    for name, files in foreign.items():
+    part = {path: data for path, data in FILLED.items() if path != "tokens.txt"}
+    for name, files in (foreign | {filled.key: part}).items():
         write_tree(template / "models" / name, files)
     return Scenario(
         url,
         template,
         sources,
-        wanted=(one, folder, damaged, changed, kept),
+        wanted=(one, folder, filled, damaged, changed, kept),
         blocked=(blocked,),
         others=(unwanted, dropped),
-        kept=(kept,),
+        kept=(kept, filled),
         foreign=foreign,
-        before={damaged.key: broken, changed.key: former},
+        before={damaged.key: broken, changed.key: former, filled.key: part},
     )
 
 

@@ -67,7 +67,11 @@ class Lab:
 @contextmanager
 def lab(work: Path, seed: int, sample: int | None) -> Iterator[Lab]:
     """The origin, and a disk to copy."""
-    bucket = {f"folder/{path}": data for path, data in scenario.FOLDER.items()}
+    bucket = {
+        f"{name}/{path}": data
+        for name, files in scenario.FOLDERS.items()
+        for path, data in files.items()
+    }
     with origin.serve(scenario.WEB, bucket) as url:
         found = scenario.make(url, work / "template")
         # Forks share what the collector does not touch.

@@ -79,7 +79,7 @@ def hash_of(files: Mapping[str, bytes]) -> str:
 def stage(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
     """Staged files, and the manifest to publish them with."""
     manifest = manifest_of(uri, files)
-    store.check_target(manifest.key)
+    store.finish_interrupted(manifest.key)
     staging = store.staging(manifest.key)
     try:
         staging.begin(

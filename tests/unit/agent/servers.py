@@ -196,6 +196,8 @@ class Buckets:
     virtual: bool = False
     # By key: an algorithm, and the checksum in base64.
     checksums: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # Encrypted with a key of a key store: ETags are not those of the content then.
+    sealed: bool = False
 
     def __call__(self, handler: Handler, path: str) -> None:
         if self.virtual:
@@ -209,14 +211,19 @@ class Buckets:
             return self._list(handler, bucket)
         data = self.objects[bucket].get(key)
         if data is not None and handler.command == "HEAD":
-            return handler.reply(200, data, self._checksum(key))
+            return handler.reply(200, data, self._described(key, data))
         if not self.before_get(handler, key):
             return None
         return self._get(handler, self.objects[bucket].get(key))
 
-    def _checksum(self, key: str) -> dict[str, str]:
+    def _described(self, key: str, data: bytes) -> dict[str, str]:
+        found = {"ETag": etag(data)}
+        if self.sealed:
+            found["x-amz-server-side-encryption"] = "aws:kms"
+        if key not in self.checksums:
+            return found
         algorithm, value = self.checksums[key]
-        return {
+        return found | {
             f"x-amz-checksum-{algorithm.lower()}": value,
             "x-amz-checksum-type": "FULL_OBJECT",
         }

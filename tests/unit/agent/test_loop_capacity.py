@@ -130,10 +130,10 @@ def test_downloads_at_once_never_take_more_than_the_limit(world: World) -> None:
     grow = world.loop._reservations.grow
     both = threading.Barrier(2, timeout=30)
 
-    def watched(request: Any, size: int) -> None:
+    def watched(request: Any, size: int, *, beside: bool = False) -> None:
         both.wait()
         try:
-            grow(request, size)
+            grow(request, size, beside=beside)
         finally:
             seen.append(sum(world.loop._reservations.reserved.values()))
 

@@ -16,7 +16,7 @@ from agent.on_disk import Found, OnDisk
 from agent.store import Store
 from crds.keys import model_key
 from tests.faults.calls import Crash, faults
-from tests.unit.agent.helpers import publish, stage, tree
+from tests.unit.agent.helpers import manifest_of, publish, stage, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +170,65 @@ def check_crash_in_recovery(
                 step(store)
         store.close()
         check_restart(store.root, outcomes)
+
+
+LACKING = "deep/w.bin"
+PART = {path: data for path, data in NEW.items() if path != LACKING}
+
+
+def lay_part(store: Store) -> dict[str, tuple[int, int]]:
+    """A folder that somebody else filled, but for one file. Returns what must stay."""
+    for path, data in PART.items():
+        (store.path(KEY) / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.path(KEY) / path).write_bytes(data)
+    return identity(store)
+
+
+def identity(store: Store) -> dict[str, tuple[int, int]]:
+    found = {path: (store.path(KEY) / path).stat() for path in PART}
+    return {path: (one.st_ino, one.st_mtime_ns) for path, one in found.items()}
+
+
+def adopt(store: Store) -> None:
+    """As a download does: what is lacking is staged first."""
+    lacking = [] if (store.path(KEY) / LACKING).exists() else [LACKING]
+    stage(store, URI, {path: NEW[path] for path in lacking})
+    store.adopt(manifest_of(URI, NEW), lacking)
+
+
+@pytest.mark.parametrize("error", [Crash, lambda: OSError(errno.EIO, "injected")])
+def test_an_interrupted_adoption_leaves_a_foreign_folder_or_an_adopted_one(
+    tmp_path: Path, error: Callable[[], BaseException]
+) -> None:
+    for n in range(1, MANY):
+        store = opened(tmp_path / str(n))
+        before = lay_part(store)
+        with faults(store.root, n, error) as calls, suppress(Crash, OSError):
+            adopt(store)
+        store.close()
+        store = opened(tmp_path / str(n))
+        for recover_at in (1, 2, 3, 0):
+            with faults(store.root, recover_at, error), suppress(Crash):
+                store.recover()
+            assert tree(store, KEY) in (PART, NEW)
+            assert identity(store) == before
+            copies, foreign = store.scan()
+            adopted = copies.get(KEY, OnDisk()).found is Found.PUBLISHED
+            assert foreign == (() if adopted else (KEY,))
+            assert tree(store, KEY) == NEW or not adopted
+        if not adopted:
+            adopt(store)
+        assert tree(store, KEY) == NEW
+        assert identity(store) == before
+        assert store.inspect(KEY).found is Found.PUBLISHED
+        assert [path.name for path in (store.root / ".localmodel" / KEY).iterdir()] == [
+            "manifest.json"
+        ]
+        store.close()
+        if not calls.struck:
+            assert n > 10
+            return
+    pytest.fail("it never ends")
 
 
 @pytest.mark.parametrize(("before", "action", "outcomes"), CASES)
