@@ -21,6 +21,7 @@ from agent.adoption import (
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.foreign import Reader, instead_of_folder, look, signature
+from agent.grants import first_access
 from agent.manifest import ManifestFile, make_manifest
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
 
@@ -165,7 +166,12 @@ class Adopting:
         )
 
     def _manifest(self, files: Sequence[ManifestFile]) -> Manifest:
-        manifest = make_manifest(self._request.uri, files, self._request.caches)
+        manifest = make_manifest(
+            self._request.uri,
+            files,
+            self._request.caches,
+            first_access(self._remote, self._request.requester),
+        )
         if not self._request.accepts(manifest.hash):
             expected = " and ".join(sorted(self._request.expected))
             raise foreign(

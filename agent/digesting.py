@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from agent.files import file_digest
-from agent.manifest import make_manifest
+from agent.manifest import model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -28,7 +28,7 @@ def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) ->
         if digest is None:
             digest = file_digest(tree / file.path, stopped)
         found.append(file.model_copy(update={"sha256": digest}))
-    return make_manifest(manifest.uri, found, manifest.caches)
+    return manifest.model_copy(update={"files": tuple(found), "hash": model_hash(found)})
 
 
 class Digesting:

@@ -17,6 +17,7 @@ from agent.disk_watch import disk_failure
 from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.grants import first_access
 from agent.manifest import Manifest, ManifestFile, check_path, folders, make_manifest
 from agent.on_disk import Found
 from agent.repair import bad_files, has_others
@@ -230,7 +231,8 @@ class Download:
         """All files of a listing, complete in staging. `whole`: they become a new copy."""
         uri = self._request.uri
         check_tree(remote.files, uri)
-        for path in staging.begin(uri, remote.version, remote.files):
+        self._check_capacity(remote.files)
+        for path in staging.begin(uri, remote.version, remote.files, remote.origin):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._check_space(staging, remote.files)
         if self._total is not None:
@@ -274,8 +276,12 @@ class Download:
     def _publish(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
     ) -> Manifest:
-        files = self._contents(staging, fetched, remote)
-        manifest = make_manifest(self._request.uri, files, self._request.caches)
+        manifest = make_manifest(
+            self._request.uri,
+            self._contents(staging, fetched, remote),
+            self._request.caches,
+            first_access(remote, self._request.requester),
+        )
         if not self._request.accepts(manifest.hash):
             expected = " and ".join(sorted(self._request.expected))
             raise DownloadError(
@@ -289,6 +295,12 @@ class Download:
         staging.close()
         self._store.publish(manifest)
         return manifest
+
+    def _check_capacity(self, files: Sequence[RemoteFile]) -> None:
+        """Staging lays out what is told: a size that no disk has must not get so far."""
+        size, disk = sum(file.size or 0 for file in files), self._store.disk()
+        if size > disk.capacity:
+            raise self._no_space(size, disk.available)
 
     def _check_space(self, staging: Staging, files: Sequence[RemoteFile]) -> None:
         sizes = [file.size for file in files]

@@ -66,7 +66,7 @@ def make_facts(
             problem=on_disk.problem,
             unreadable=on_disk.is_unreadable,
             transfer=transfers.get(key),
-            failure=retries.failure(key),
+            failures=retries.failures(key),
             disk_bytes=on_disk.tree_bytes + on_disk.staged_bytes,
             last_used=on_disk.usage.last_used_time if on_disk.usage else None,
             waiting=waiting.get(key),

@@ -21,6 +21,7 @@ class FailureKind(StrEnum):
     TLS = "TLS"
     CORRUPT = "Corrupt"
     CHANGED = "Changed"
+    OTHER_VERSION = "OtherVersion"
     NO_SPACE = "NoSpace"
     READ_ONLY = "ReadOnly"
     UNAVAILABLE = "Unavailable"
@@ -31,6 +32,8 @@ class FailureKind(StrEnum):
 
 # Failures of the node's disk as a whole, not of one model.
 DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE})
+# Failures that no source has a part in. (One may lie about sizes: NoSpace is no such failure.)
+NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
 
 class DownloadError(Exception):
@@ -67,6 +70,7 @@ _BACKOFFS = {
     FailureKind.TLS: _Backoff(5),
     FailureKind.CORRUPT: _Backoff(5),
     FailureKind.CHANGED: _Backoff(1, cap=60),
+    FailureKind.OTHER_VERSION: _Backoff(5),
     FailureKind.NO_SPACE: _Backoff(30),
     FailureKind.READ_ONLY: _Backoff(10),
     FailureKind.UNAVAILABLE: _Backoff(10),

@@ -11,6 +11,7 @@ import structlog
 
 from agent.accounts import make_ledger
 from agent.capacity import Ledger
+from agent.checks import Checks
 from agent.disk_watch import DiskWatch
 from agent.facts import make_facts, referrer_of, waiting_of
 from agent.failures import DISK_KINDS, public_uri
@@ -27,9 +28,10 @@ from agent.removals import Removals
 from agent.reporter import Reporter
 from agent.reservations import Reservations
 from agent.retries import Retries
+from agent.serving import attempts, serves
 from agent.usage import Uses
 from agent.wanted import requests
-from agent.work import Digested, Finished, Scrubbed, Task, Workers
+from agent.work import Checked, Digested, End, Finished, Scrubbed, Task, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -53,7 +55,7 @@ SETTLE_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-Event = Observed | PodsSeen | Finished | Digested | Scrubbed
+Event = Observed | PodsSeen | End
 
 
 class Loop:
@@ -97,13 +99,8 @@ class Loop:
         self._requests: dict[str, Request] = {}
         self._tasks: dict[str, Task] = {}
         self._retries = Retries(options)
-        self._outcomes = Outcomes(
-            self._inventory,
-            self._retries,
-            names=self._names,
-            news=self._news,
-            options=options,
-        )
+        self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
+        self._checks = Checks(self._workers, self._inventory, self._retries, self._news, options)
         self._ledger = Ledger()
         self._last = Plan()
         self._confirm_at = 0.0
@@ -173,18 +170,19 @@ class Loop:
         self._last = plan
         if self._disk.failure is None:
             self._reading.begin(self._tasks)
+            self._checks.begin(self._requests, self._tasks)
         return min(self._wake_times(plan, allowed=allowed, now=now))
 
     def _start(self, key: str, now: float) -> None:
         if not self._reservations.start(key):
             # A download has grown since the plan was made: the next plan knows.
             return
-        request = self._requests[key]
+        copy = self._inventory.copy(key)
+        request = self._retries.next_attempt(attempts(self._requests[key], copy))
         log.info("Started a download", key=key, uri=public_uri(request.uri))
         self._reading.stop(key)
-        in_use = self._users is None or key in self._users
-        self._tasks[key] = self._workers.start(request, now, in_use=in_use)
-        if self._inventory.copy(key).evicted is None or self._retries.failure(key) is not None:
+        self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
+        if copy.evicted is None or self._retries.failures(key):
             return
         who = referrer_of(key, self._node, self._users or {}) if self._node else ""
         if who:
@@ -202,6 +200,8 @@ class Loop:
         report_at = self._report(now)
         if report_at is not None:
             yield report_at
+        if self._disk.failure is None and self._checks.next_at is not None:
+            yield self._checks.next_at
 
     # Events
 
@@ -212,6 +212,8 @@ class Loop:
             self._uses.see(event.pods)
         elif isinstance(event, Finished):
             self._take_end(event)
+        elif isinstance(event, Checked):
+            self._checks.take(event, self._requests, self._tasks)
         elif isinstance(event, Digested | Scrubbed):
             self._reading.take(event)
 
@@ -261,8 +263,9 @@ class Loop:
         mounted = None if self._users is None else frozenset(self._users)
         self._uses.note(mounted, self._options.now())
         copies = self._inventory.copies.items()
-        wanted = self._wanted_keys()
-        keep_until = self._removals.retry_at | self._names.doubts(self._node, self._options)
+        node = self._node
+        wanted = None if node is None else tuple(entry.key for entry in node.spec.local_models)
+        keep_until = self._removals.retry_at | self._names.doubts(node, self._options)
         self._ledger = self._make_ledger(now, keep_until)
         self._reservations.see(self._ledger)
         return make_plan(
@@ -279,7 +282,10 @@ class Loop:
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
                 ),
                 refused=frozenset(wanted or ()) - self._requests.keys(),
-                retry_at=self._retries.due,
+                retry_at=self._retries.due(
+                    attempts(request, self._inventory.copy(key))
+                    for key, request in self._requests.items()
+                ),
                 keep_until=keep_until,
                 unwanted_since=self._last.unwanted_since,
                 evicted=frozenset(key for key, copy in copies if copy.evicted is not None),
@@ -312,22 +318,13 @@ class Loop:
             learned=self._reservations.learned,
         )
 
-    def _wanted_keys(self) -> tuple[str, ...] | None:
-        if self._node is None:
-            return None
-        return tuple(entry.key for entry in self._node.spec.local_models)
-
     def _serves(self, key: str, copy: OnDisk) -> bool:
-        if copy.is_unreadable:
-            # It may be whole: nothing replaces it on a guess.
-            return True
-        if copy.found is not Found.PUBLISHED or copy.manifest is None:
-            return False
-        request = self._requests.get(key)
-        if request is None or copy.manifest.hash is None:
-            # What the hash is, is known soon.
-            return True
-        return request.accepts(copy.manifest.hash)
+        failures = self._retries.failures(key)
+        return serves(copy, self._requests.get(key), failures, in_use=self._in_use(key))
+
+    def _in_use(self, key: str) -> bool:
+        """Whether a pod mounts a model, as far as is known."""
+        return self._users is None or key in self._users
 
     # Taking away
 
@@ -369,8 +366,7 @@ class Loop:
         self._names.keep({entry.key for entry in node.spec.local_models}, set(self._tasks))
         waiting = waiting_of(self._last.waiting, pods_known=self._users is not None)
         if self._users is not None:
-            messages = {key: found.message for key, found in waiting.items()}
-            self._news.waiting(messages, self._names.by_key)
+            self._news.waiting(waiting, self._names.by_key)
         facts = make_facts(
             node,
             self._inventory,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from agent.grants import Access
 from crds.base import Model
 from crds.keys import model_key
 
@@ -86,7 +87,10 @@ def model_hash(files: Iterable[ManifestFile]) -> str | None:
 
 
 class Manifest(Model):
-    """What a published model consists of. It is not valid unless key, size and hash agree."""
+    """What a published model consists of. It is not valid unless key, size and hash agree.
+
+    `access` is None where an agent published it that did not know of it.
+    """
 
     schema_version: Literal[1] = 1
     uri: str
@@ -95,6 +99,7 @@ class Manifest(Model):
     files: tuple[ManifestFile, ...]
     size: int
     hash: str | None = None
+    access: Access | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -108,7 +113,10 @@ class Manifest(Model):
 
 
 def make_manifest(
-    uri: str, files: Iterable[ManifestFile], caches: Iterable[CacheName] = ()
+    uri: str,
+    files: Iterable[ManifestFile],
+    caches: Iterable[CacheName] = (),
+    access: Access | None = None,
 ) -> Manifest:
     """The manifest of these files."""
     ordered = tuple(sorted(files, key=lambda f: f.path))
@@ -119,4 +127,5 @@ def make_manifest(
         files=ordered,
         size=sum(file.size for file in ordered),
         hash=model_hash(ordered),
+        access=access,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.failures import DownloadError, FailureKind
     from agent.manifest import CacheName
     from agent.notes import Evicted
+    from agent.status import Waiting
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ class News:
     def __init__(self, sink: NodeEventSink) -> None:
         self._sink = sink
         self._waiting: frozenset[str] = frozenset()
-        self._failures: dict[str, FailureKind] = {}
+        self._failures: dict[tuple[str, frozenset[CacheName]], FailureKind] = {}
 
     def about(self, uid: str) -> None:
         """What follows is about the LocalModelNode with this uid."""
@@ -63,36 +64,37 @@ class News:
         """The download of a model starts that was evicted, and that something refers to."""
         self._tell("Referenced", names, f"it was evicted, and comes back: {who} refers to it")
 
-    def downloaded(self, key: str, names: Iterable[CacheName], size: int) -> None:
-        """A model was published."""
-        self._failures.pop(key, None)
+    def downloaded(self, key: str, names: Collection[CacheName], size: int) -> None:
+        """These caches have a model now."""
+        self._failures.pop((key, frozenset(names)), None)
         self._tell("Downloaded", names, format_quantity(size))
 
-    def adopted(self, key: str, names: Iterable[CacheName], adopted: Adopted) -> None:
+    def adopted(self, key: str, names: Collection[CacheName], adopted: Adopted) -> None:
         """A folder that somebody else filled was adopted."""
-        self._failures.pop(key, None)
+        self._failures.pop((key, frozenset(names)), None)
         found, added = format_quantity(adopted.found), format_quantity(adopted.added)
         detail = f"{found} were there already and are the model's, {added} were added"
         self._tell("Adopted", names, detail)
 
-    def failed(self, key: str, names: Iterable[CacheName], error: DownloadError) -> None:
-        """A download failed. The same kind again is not told again."""
-        if self._failures.get(key) is not error.kind:
-            self._failures[key] = error.kind
+    def failed(self, key: str, names: Collection[CacheName], error: DownloadError) -> None:
+        """A model cannot be had for these caches. The same kind again is not told again."""
+        known = (key, frozenset(names))
+        if self._failures.get(known) is not error.kind:
+            self._failures[known] = error.kind
             detail = f"{error.kind}: {error.message}"
             self._tell("DownloadFailed", names, detail, warning=True)
 
     def waiting(
-        self, messages: Mapping[str, str], names: Mapping[str, Iterable[CacheName]]
+        self, waiting: Mapping[str, Waiting], names: Mapping[str, Iterable[CacheName]]
     ) -> None:
         """These wait for room. Each is told when its waiting begins."""
-        for key in messages.keys() - self._waiting:
-            self._tell("CapacityFull", names.get(key, ()), messages[key], warning=True)
-        self._waiting = frozenset(messages)
+        for key in waiting.keys() - self._waiting:
+            self._tell("CapacityFull", names.get(key, ()), waiting[key].message, warning=True)
+        self._waiting = frozenset(waiting)
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget the failures of other models."""
-        self._failures = {key: kind for key, kind in self._failures.items() if key in keys}
+        self._failures = {known: kind for known, kind in self._failures.items() if known[0] in keys}
 
     def _tell(
         self, reason: str, names: Iterable[CacheName], detail: str, *, warning: bool = False

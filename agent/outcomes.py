@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from agent.failures import DownloadError
     from agent.inventory import Inventory
-    from agent.names import Names
     from agent.news import News
     from agent.options import Options
     from agent.retries import Retries
@@ -30,14 +29,11 @@ class Outcomes:
         self,
         inventory: Inventory,
         retries: Retries,
-        *,
-        names: Names,
         news: News,
         options: Options,
     ) -> None:
         self._inventory = inventory
         self._retries = retries
-        self._names = names
         self._news = news
         self._options = options
 
@@ -55,10 +51,10 @@ class Outcomes:
 
     def _succeed(self, end: Finished) -> None:
         key, now = end.request.key, self._options.now()
-        self._retries.succeeded(key)
+        self._retries.succeeded(end.request)
+        names = end.request.caches_of(end.request.requester)
         if end.adopted is not None:
             self._inventory.adopted_now(key, now, end.adopted)
-            names = self._names.of(key)
             log.info(
                 "Adopted a model that was there",
                 key=key,
@@ -71,7 +67,7 @@ class Outcomes:
         copy = self._inventory.published_now(key, now)
         log.info("Published a model", key=key)
         size = copy.manifest.size if copy.manifest else 0
-        self._news.downloaded(key, self._names.of(key), size)
+        self._news.downloaded(key, names, size)
 
     def _fail(
         self, request: Request, error: DownloadError, requests: Mapping[str, Request]
@@ -79,5 +75,5 @@ class Outcomes:
         asked = requests.get(request.key)
         # Another hash or other credentials are another try.
         if asked is not None and asked.asks_as(request):
-            self._retries.failed(request, error)
-            self._news.failed(request.key, asked.caches, error)
+            self._retries.failed(asked, request, error)
+            self._news.failed(request.key, asked.caches_of(request.requester), error)

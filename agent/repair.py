@@ -39,6 +39,7 @@ def lay_out(meta: Path, manifest: Manifest, good: Collection[str]) -> None:
                 RemoteFile(f.path, f.path, f.size, f.version, checksum_of(f.checksum))
                 for f in manifest.files
             ],
+            manifest.access.origin if manifest.access else None,
         )
         for path in good:
             staging.staged[path].keep()

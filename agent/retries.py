@@ -1,4 +1,4 @@
-"""Downloads that failed, and when each is due again."""
+"""Attempts that failed, and when each is due again."""
 
 from __future__ import annotations
 
@@ -7,80 +7,126 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.failures import DISK_KINDS, backoff
+from agent.failures import DISK_KINDS, NODE_KINDS, FailureKind, backoff
 from agent.status import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agent.failures import DownloadError
     from agent.options import Options
-    from agent.wanted import Request
+    from agent.wanted import Request, Requester
+
+# What says nothing any more when somebody has got the model.
+_PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class _Retry:
-    """The last failure of a request, and when it is due again (monotonic)."""
+    """The last failed attempt, and when the next one is due (monotonic)."""
 
-    request: Request
+    attempt: Request
     failure: Failure
     at: float
 
 
 class Retries:
-    """The failures of what is wanted, by key."""
+    """The failures of what is wanted, by key and requester.
+
+    What one requester's credentials cannot get, another's may: each has its own attempts. What is
+    wrong with the node is so for all.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._retries: dict[str, _Retry] = {}
+        self._retries: dict[tuple[str, Requester], _Retry] = {}
 
-    @property
-    def due(self) -> dict[str, float]:
-        """When each is due (monotonic seconds)."""
-        return {key: retry.at for key, retry in self._retries.items()}
+    def due(self, requests: Iterable[Request]) -> dict[str, float]:
+        """When the next attempt for each key is due (monotonic), where all have failed."""
+        return {
+            request.key: min(self.at(request.key, one) for one in request.requesters)
+            for request in requests
+            if all((request.key, one) in self._retries for one in request.requesters)
+        }
 
-    def failure(self, key: str) -> Failure | None:
-        """The last failure of a key, if it failed last."""
-        retry = self._retries.get(key)
-        return retry.failure if retry else None
+    def at(self, key: str, requester: Requester) -> float:
+        """When an attempt is due (monotonic)."""
+        retry = self._retries.get((key, requester))
+        return retry.at if retry else 0.0
+
+    def next_attempt(self, request: Request) -> Request:
+        """The attempt whose turn it is: of those that are due, the first."""
+        now = self._options.monotonic()
+        due = (one for one in request.requesters if self.at(request.key, one) <= now)
+        return request.by(next(due, request.requester))
+
+    def failures(self, key: str) -> dict[Requester, Failure]:
+        """The last failure of each requester whose last attempt failed."""
+        return {
+            requester: retry.failure
+            for (of, requester), retry in self._retries.items()
+            if of == key
+        }
 
     def keep(self, requests: Mapping[str, Request]) -> None:
         """Forget failures of what is not asked for, or asked for otherwise: that is another try."""
-        self._retries = {
-            key: retry
-            for key, retry in self._retries.items()
-            if key in requests and requests[key].asks_as(retry.request)
-        }
+        self._forget(
+            lambda key, retry: key not in requests or not requests[key].asks_as(retry.attempt)
+        )
 
     def disk_is_back(self) -> None:
         """Forget what failed because of the disk: it is tried again at once."""
-        self._retries = {
-            key: retry
-            for key, retry in self._retries.items()
-            if retry.failure.error.kind not in DISK_KINDS
-        }
+        self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
 
-    def succeeded(self, key: str) -> None:
-        """Forget the failures of a key."""
-        self._retries.pop(key, None)
+    def succeeded(self, attempt: Request) -> None:
+        """Forget the failures of a requester, and what was wrong with the node or a former copy."""
+        self._forget(
+            lambda key, retry: (
+                key == attempt.key
+                and (
+                    retry.attempt.requester == attempt.requester
+                    or retry.failure.error.kind in _PASSED
+                )
+            )
+        )
 
-    def failed(self, request: Request, error: DownloadError) -> None:
-        """Note a failure. What the origin asks to wait is waited."""
-        before = self._retries.get(request.key)
+    def failed(
+        self,
+        request: Request,
+        attempt: Request,
+        error: DownloadError,
+        event: str = "Download failed",
+    ) -> None:
+        """Note that an attempt for a request failed. What the origin asks to wait is waited."""
+        if error.kind in NODE_KINDS:
+            for requester in request.requesters:
+                self._failed(request.by(requester), error, event)
+        else:
+            self._failed(attempt, error, event)
+
+    def _failed(self, attempt: Request, error: DownloadError, event: str) -> None:
+        key = (attempt.key, attempt.requester)
+        before = self._retries.get(key)
         attempts = before.failure.attempts + 1 if before else 1
         delay = max(backoff(error.kind, attempts, self._options.jitter()), error.retry_after or 0.0)
-        self._retries[request.key] = _Retry(
-            request,
+        self._retries[key] = _Retry(
+            attempt,
             Failure(error, attempts, self._options.later(delay)),
             self._options.monotonic() + delay,
         )
         log.warning(
-            "Download failed",
-            key=request.key,
+            event,
+            key=attempt.key,
+            namespace=attempt.requester.namespace or None,
             reason=error.kind.value,
             detail=error.message,
             attempts=attempts,
             retrySeconds=round(delay, 1),
         )
+
+    def _forget(self, is_over: Callable[[str, _Retry], bool]) -> None:
+        self._retries = {
+            key: retry for key, retry in self._retries.items() if not is_over(key[0], retry)
+        }

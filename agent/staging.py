@@ -15,9 +15,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from agent.engine.ranges import DURABLE, WRITTEN, Blocks, block_count
 from agent.files import (
@@ -29,9 +27,9 @@ from agent.files import (
     make_directory,
     write_atomically,
 )
+from agent.journal import Journal, JournalFile, read_journal
 from agent.manifest import check_path, folders
 from agent.writeback import begin_writeback, sync_file_system
-from crds.base import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,24 +42,6 @@ ALLOCATE_BYTES = 1 << 20
 SYNC_EACH = 64
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class _JournalFile(Model):
-    path: str
-    size: int | None
-    version: str | None = None
-    checksum: str | None = None
-
-
-class _Journal(Model):
-    """Which files are being downloaded, and where their progress is."""
-
-    schema_version: Literal[1] = 1
-    uri: str
-    version: str | None = None
-    boot: str
-    progress: str
-    files: tuple[_JournalFile, ...]
 
 
 class StagedFile:
@@ -188,8 +168,14 @@ class Staging:
         journal = self._read_journal(uri)
         return journal.version if journal else None
 
-    def begin(self, uri: str, version: str | None, files: Sequence[RemoteFile]) -> tuple[str, ...]:
-        """Lay out these files, and keep what is here of them already.
+    def begin(
+        self,
+        uri: str,
+        version: str | None,
+        files: Sequence[RemoteFile],
+        origin: str | None = None,
+    ) -> tuple[str, ...]:
+        """Lay out these files, and keep what is here of them already from the same server.
 
         Returns the paths of files that were partly here in another version, and start over.
         """
@@ -197,15 +183,17 @@ class Staging:
         make_directory(self._directory)
         make_directory(self._files)
         former = self._read_journal(uri)
-        kept, changed = self._kept(former, files)
+        goes_on = former is not None and former.is_of(origin)
+        kept, changed = self._kept(former if goes_on else None, files)
         self._drop_others({file.path for file in files})
         number = 1 + int(former.progress.rpartition("-")[2]) if former else 1
-        journal = _Journal(
+        journal = Journal(
             uri=uri,
             version=version,
+            origin=origin,
             boot=_boot_id(),
             progress=f"progress-{number}",
-            files=tuple(_entry(file) for file in files),
+            files=tuple(JournalFile.of(file) for file in files),
         )
         marks = [kept.get(file.path, bytes(block_count(file.size or 0))) for file in files]
         self._write_progress(journal.progress, b"".join(marks))
@@ -275,7 +263,7 @@ class Staging:
         return target
 
     def _kept(
-        self, former: _Journal | None, files: Sequence[RemoteFile]
+        self, former: Journal | None, files: Sequence[RemoteFile]
     ) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """The marks of what is here of these files; and whose other version was partly here."""
         if former is None:
@@ -292,7 +280,7 @@ class Staging:
             valid = bytes(mark if same_boot or mark == DURABLE else 0 for mark in marks)
             if entry is None or not any(valid):
                 continue
-            if entry == _entry(file) and file.version and file.ranges and self._has(file):
+            if entry == JournalFile.of(file) and file.version and file.ranges and self._has(file):
                 kept[file.path] = valid
             else:
                 changed.append(file.path)
@@ -319,16 +307,11 @@ class Staging:
                     path.unlink() if path.is_symlink() else path.rmdir()
         self._made.clear()
 
-    def _read_journal(self, uri: str) -> _Journal | None:
-        try:
-            journal = _Journal.model_validate_json(
-                (self._directory / "journal.json").read_bytes(), by_alias=True
-            )
-        except (FileNotFoundError, ValidationError):
-            return None
-        return journal if journal.uri == uri else None
+    def _read_journal(self, uri: str) -> Journal | None:
+        journal = read_journal(self._directory)
+        return journal if journal is not None and journal.uri == uri else None
 
-    def _read_progress(self, journal: _Journal) -> Iterator[tuple[_JournalFile, bytes]]:
+    def _read_progress(self, journal: Journal) -> Iterator[tuple[JournalFile, bytes]]:
         try:
             progress = (self._directory / journal.progress).read_bytes()
         except FileNotFoundError:
@@ -350,11 +333,8 @@ class Staging:
 
 def announced_size(directory: Path) -> int | None:
     """Bytes of the model whose download is under way, as its source told; None: it did not."""
-    try:
-        journal = _Journal.model_validate_json(
-            (directory / "journal.json").read_bytes(), by_alias=True
-        )
-    except (FileNotFoundError, ValidationError):
+    journal = read_journal(directory)
+    if journal is None:
         return None
     sizes = [file.size for file in journal.files]
     return None if None in sizes else sum(size or 0 for size in sizes)
@@ -365,11 +345,6 @@ def forget_progress(directory: Path) -> None:
     delete_file(directory / "journal.json")
     for path in directory.glob("progress-*"):
         delete_file(path)
-
-
-def _entry(file: RemoteFile) -> _JournalFile:
-    checksum = file.checksum and str(file.checksum)
-    return _JournalFile(path=file.path, size=file.size, version=file.version, checksum=checksum)
 
 
 def _boot_id() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from agent.failures import DownloadError, FailureKind
-from agent.wanted import cache_name, refusal
+from agent.failures import NODE_KINDS, DownloadError, FailureKind
+from agent.grants import is_granted
+from agent.wanted import Requester, cache_name, refusal, requester_of
 from crds.conditions import Finding, conditions
 from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
 from crds.quantity import format_quantity
@@ -39,6 +40,11 @@ CAPACITY_FULL = "CapacityFull"
 PODS_UNKNOWN = "PodsUnknown"
 REFERENCED = "Referenced"
 ADOPTING = "Adopting"
+CHECKING_ACCESS = "CheckingAccess"
+_CHECKING = (
+    "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
+    "gives this one the same"
+)
 # What changes without anything having happened.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
@@ -48,7 +54,10 @@ _PROGRESS_FIELDS = (
 
 @dataclass(frozen=True)
 class Transfer:
-    """A download that is under way. `total` is None until the source has told it."""
+    """A download that is under way, with the credentials of `requester`.
+
+    `total` is None until the source has told it.
+    """
 
     done: int = 0
     total: int | None = None
@@ -57,6 +66,7 @@ class Transfer:
     listed: bool = False
     # Whether a folder of somebody else is compared with the source.
     adopting: bool = False
+    requester: Requester = field(default_factory=Requester)
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,15 @@ class Copy:
     """What is known of one key.
 
     A published copy has a manifest; `problem` says that it is damaged, or what keeps it from being
-    read. `referrer` names who refers to a model that was evicted; empty: nobody.
+    read. `failures` are each requester's own. `referrer` names who refers to a model that was
+    evicted; empty: nobody.
     """
 
     manifest: Manifest | None = None
     problem: str = ""
     unreadable: bool = False
     transfer: Transfer | None = None
-    failure: Failure | None = None
+    failures: Mapping[Requester, Failure] = field(default_factory=dict)
     disk_bytes: int = 0
     last_used: datetime | None = None
     waiting: Waiting | None = None
@@ -163,7 +174,13 @@ def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
     hindered = refusal(wanted) or (_unreadable(copy) if copy.unreadable else None)
     if hindered is not None:
         return _failed(wanted, hindered)
-    return _on_disk(wanted, copy).model_copy(update=_use(copy))
+    model = _on_disk if _has(wanted, copy) else _not_given
+    return model(wanted, copy).model_copy(update=_use(copy))
+
+
+def _has(wanted: LocalModel, copy: Copy) -> bool:
+    """Whether an entry may have the copy that is here, if there is one."""
+    return copy.manifest is None or is_granted(copy.manifest.access, requester_of(wanted))
 
 
 def _use(copy: Copy) -> dict[str, object]:
@@ -189,10 +206,26 @@ def _on_disk(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
     return _on_its_way(wanted, copy)
 
 
+def _not_given(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
+    """A copy is here, and is not the entry's: nothing is told of it."""
+    none = replace(copy, manifest=None)
+    if copy.transfer is not None or requester_of(wanted) in copy.failures:
+        return _on_its_way(wanted, none)
+    return _model(wanted, ModelState.PENDING, reason=CHECKING_ACCESS, message=_CHECKING)
+
+
 def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    manifest, transfer, failure = copy.manifest, copy.transfer, copy.failure
+    manifest, transfer = copy.manifest, copy.transfer
+    failure = copy.failures.get(requester_of(wanted))
     # A retry is no news before the source has answered it: no flapping between the two states.
-    if transfer is not None and (failure is None or transfer.listed):
+    # Nor is that of another requester, unless the node was what had failed.
+    if transfer is not None and (
+        failure is None
+        or (
+            transfer.listed
+            and (transfer.requester == requester_of(wanted) or failure.error.kind in NODE_KINDS)
+        )
+    ):
         return _model(
             wanted,
             ModelState.DOWNLOADING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.credentials import CredentialRef
@@ -27,6 +27,18 @@ _FILE_OF_NAMESPACE = (
 
 
 @dataclass(frozen=True)
+class Requester:
+    """Who asks for a model: a namespace, and the credentials that its caches name.
+
+    The namespace of LocalModelCaches, which are the administrator's, is empty. Credentials that are
+    None are the agent's own.
+    """
+
+    namespace: str = ""
+    credentials: CredentialRef | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One download: all wanted entries with this URI that can be served.
 
@@ -34,15 +46,16 @@ class Request:
     LocalModelCache is among the entries, only its word counts: a namespace can neither switch its
     hash off nor keep its model from being published.
 
-    `credentials` are those that the first of these entries names; None: the agent's own. The
-    `priority` is the highest of all, `size` the largest that is declared, in bytes.
+    `requesters` are whose entries they are, in the order in which their credentials are tried:
+    those of LocalModelCaches first. The `priority` is the highest of all, `size` the largest that
+    is declared, in bytes.
     """
 
     key: str
     uri: str
     caches: tuple[CacheName, ...]
     expected: frozenset[str] = frozenset()
-    credentials: CredentialRef | None = None
+    requesters: tuple[Requester, ...] = (Requester(),)
     priority: int = 0
     size: int = 0
 
@@ -50,9 +63,27 @@ class Request:
         """Whether a model with this hash may be published."""
         return self.expected <= {model_hash}
 
-    def asks_as(self, other: Request) -> bool:
-        """Whether a failure of the other request says something of this one."""
-        return (self.expected, self.credentials) == (other.expected, other.credentials)
+    @property
+    def requester(self) -> Requester:
+        """The first, or the one whose credentials an attempt uses."""
+        return self.requesters[0]
+
+    @property
+    def deciding(self) -> tuple[Requester, ...]:
+        """Those whose word counts: those of LocalModelCaches if there are any."""
+        return tuple(one for one in self.requesters if not one.namespace) or self.requesters
+
+    def by(self, requester: Requester) -> Request:
+        """The same download as an attempt with the credentials of one of its requesters."""
+        return replace(self, requesters=(requester,))
+
+    def caches_of(self, requester: Requester) -> tuple[CacheName, ...]:
+        """The caches of a requester's namespace."""
+        return tuple(one for one in self.caches if one.namespace == requester.namespace)
+
+    def asks_as(self, attempt: Request) -> bool:
+        """Whether a failure of an attempt says something of this request."""
+        return self.expected == attempt.expected and attempt.requester in self.requesters
 
 
 def refusal(entry: LocalModel) -> DownloadError | None:
@@ -84,6 +115,11 @@ def credentials_of(entry: LocalModel) -> CredentialRef | None:
     return None
 
 
+def requester_of(entry: LocalModel) -> Requester:
+    """Who asks for an entry."""
+    return Requester(entry.namespace, credentials_of(entry))
+
+
 def requests(entries: Iterable[LocalModel]) -> dict[str, Request]:
     """Downloads by key, in the order of the entries, without the refused entries."""
     served: dict[str, list[LocalModel]] = {}
@@ -100,7 +136,7 @@ def _request(key: str, entries: list[LocalModel]) -> Request:
         uri=entries[0].source_model_uri,
         caches=tuple(cache_name(entry) for entry in entries),
         expected=frozenset(entry.hash for entry in deciding if entry.hash),
-        credentials=credentials_of(deciding[0]),
+        requesters=tuple(dict.fromkeys(map(requester_of, (*deciding, *entries)))),
         priority=max(entry.priority for entry in entries),
         size=max(parse_quantity(entry.model_size) for entry in entries),
     )

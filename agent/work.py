@@ -14,6 +14,7 @@ from agent.digesting import with_digests
 from agent.download import Download, Progress
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
+from agent.grants import check_same
 from agent.reservations import NoRoomError
 from agent.scrub_read import ScrubReader, ScrubStoppedError
 from agent.status import Transfer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from agent.reservations import Reservations
     from agent.sources import Sources
     from agent.store import Store
-    from agent.wanted import Request
+    from agent.wanted import Request, Requester
 
 # Speeds over less than this are noise.
 MIN_SAMPLE_SECONDS = 1.0
@@ -57,17 +58,24 @@ class Task:
     def transfer(self, now: float) -> Transfer:
         """How far it is. The speed is that since the sample before, a second ago or more."""
         progress = self.progress
+        requester = self.request.requester
         if progress is None:
-            return Transfer()
+            return Transfer(requester=requester)
         if progress.comparing:
-            return Transfer(progress.done, progress.total, adopting=True)
+            return Transfer(progress.done, progress.total, adopting=True, requester=requester)
         elapsed = now - self.sampled_at
         if elapsed >= MIN_SAMPLE_SECONDS:
             # What was here before has not come in this time.
             came = progress.done - max(self.sampled_bytes, self.here)
             self.bytes_per_second = int(came / elapsed)
             self.sampled_at, self.sampled_bytes = now, progress.done
-        return Transfer(progress.done, progress.total, self.bytes_per_second, listed=True)
+        return Transfer(
+            progress.done,
+            progress.total,
+            self.bytes_per_second,
+            listed=True,
+            requester=requester,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,20 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The source of a copy was asked with the credentials of this attempt's requester.
+
+    `manifest` is the copy's at that time; `origin` the server that has told the same, None if there
+    is an error.
+    """
+
+    attempt: Request
+    manifest: Manifest
+    origin: str | None = None
+    error: DownloadError | None = None
+
+
+@dataclass(frozen=True)
 class Digested:
     """The digests of a published model that were left for later; None if they could not be had."""
 
@@ -105,13 +127,17 @@ class Scrubbed:
     stopped: threading.Event
 
 
+# What is told of what was started.
+End = Finished | Digested | Scrubbed | Checked
+
+
 @dataclass(frozen=True)
 class Means:
-    """What downloads are made with. `credentials` gives those of a request, or DownloadError."""
+    """What downloads are made with. `credentials` gives a requester's, or DownloadError."""
 
     sources: Sources
     engine: Engine
-    credentials: Callable[[Request], Credentials | None] = lambda _: None
+    credentials: Callable[[Requester], Credentials | None] = lambda _: None
 
 
 class Workers:
@@ -125,7 +151,7 @@ class Workers:
         means: Means,
         store: Store,
         reservations: Reservations,
-        tell: Callable[[Finished | Digested | Scrubbed], None],
+        tell: Callable[[End], None],
         *,
         adopts: bool = True,
     ) -> None:
@@ -185,6 +211,26 @@ class Workers:
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
+    def check(self, attempt: Request, manifest: Manifest) -> None:
+        """Ask a copy's source on a requester's behalf; the end is told from another thread."""
+        name = f"check-{attempt.key}"
+        threading.Thread(
+            target=self._check, args=(attempt, manifest), name=name, daemon=True
+        ).start()
+
+    def _check(self, attempt: Request, manifest: Manifest) -> None:
+        try:
+            source = self._means.sources.of(attempt.uri)
+            remote = source.resolve(attempt.uri, self._means.credentials(attempt.requester), None)
+            check_same(manifest, remote)
+        except DownloadError as error:
+            self._tell(Checked(attempt, manifest, error=error))
+        except Exception as error:
+            log.exception("Check of access failed unexpectedly", key=attempt.key)
+            self._tell(Checked(attempt, manifest, error=_fault(error)))
+        else:
+            self._tell(Checked(attempt, manifest, remote.origin))
+
     def _work(self, task: Task) -> None:
         end = self._download(task)
         memory.give_back()
@@ -202,7 +248,7 @@ class Workers:
             sources=self._means.sources,
             store=self._store,
             engine=self._means.engine,
-            credentials=lambda: self._means.credentials(request),
+            credentials=lambda: self._means.credentials(request.requester),
             cancelled=task.cancelled,
             in_use=task.in_use,
             report=report,
@@ -220,11 +266,12 @@ class Workers:
         except Exception as error:
             # A fault of ours must not end the agent: it is one model's failure like any other.
             log.exception("Download failed unexpectedly", key=request.key)
-            return Finished(
-                request,
-                DownloadError(
-                    FailureKind.INTERNAL,
-                    f"the agent failed with {type(error).__name__}: see its log, and report it",
-                ),
-            )
+            return Finished(request, _fault(error))
         return Finished(request, adopted=download.adopted)
+
+
+def _fault(error: Exception) -> DownloadError:
+    return DownloadError(
+        FailureKind.INTERNAL,
+        f"the agent failed with {type(error).__name__}: see its log, and report it",
+    )

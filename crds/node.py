@@ -66,7 +66,9 @@ class NodeModelStatus(ModelIdentity):
         "and comes back when something refers to it; or Removing: no longer wanted, and gone after "
         "the grace period."
     )
-    cached: bool = Field(description="Whether a complete, verified copy is on the disk.")
+    cached: bool = Field(
+        description="Whether a complete, verified copy is on the disk, and this cache may have it."
+    )
     size: Int64 | None = Field(
         default=None, description="Bytes of the model's files, once the source has told them."
     )

@@ -12,6 +12,7 @@ from crds.quantity import format_quantity, parse_quantity
 from crds.states import CopyState, kserve_node_status
 from hooks import reasons
 from hooks.messages import some
+from hooks.sharing import is_withheld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,19 +39,26 @@ _COMES_BACK = "it comes back when a pod or a service refers to it"
 class GroupView:
     """What one group says of one cache.
 
-    model is None while the plan does not list the cache (yet).
+    model is None while the plan does not list the cache (yet). withheld: it gets no new claim yet.
     """
 
     group: LocalModelNodeGroup
     model: GroupModel | None
     rejected: RejectedModel | None
+    withheld: bool
 
 
 def view(cache: AnyCache, group: LocalModelNodeGroup) -> GroupView:
     """Find a cache in a group's status; a former cache of that name does not count."""
     models = {model.identity: model for model in group.status.models}
     rejected = {model.identity: model for model in group.status.rejected}
-    return GroupView(group, models.get(cache.identity), rejected.get(cache.identity))
+    model = models.get(cache.identity)
+    return GroupView(
+        group,
+        model,
+        rejected.get(cache.identity),
+        withheld=is_withheld(cache, models, model.states if model else ""),
+    )
 
 
 def cache_status(

@@ -84,7 +84,7 @@ def _volumes_and_claims(
     observed_volumes = request.children.get("PersistentVolume.v1", {})
     found = _claims_of_these_names(cache, request, settings) | observed_claims
     mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
-    volumes, claims = _made(seen, mounts, found, observed_volumes, settings.host_path)
+    volumes, claims, withheld = _made(seen, mounts, found, observed_volumes, settings.host_path)
     if read_config(settings.kserve_config, request.related).volumes_disabled:
         # Nothing is made any more. What is there goes when nobody asks for it, and not before.
         claims = [c for c in claims if _key(c) in observed_claims]
@@ -93,7 +93,14 @@ def _volumes_and_claims(
     else:
         bound = claims_bound(
             cache,
-            ClaimView(claims, observed_claims, volumes, observed_volumes, taken=mounts.taken),
+            ClaimView(
+                claims,
+                observed_claims,
+                volumes,
+                observed_volumes,
+                taken=mounts.taken,
+                withheld=withheld,
+            ),
         )
     return (*without_spent(volumes, observed_volumes), *claims), bound
 
@@ -104,12 +111,16 @@ def _made(
     found: dict[str, Object],
     observed_volumes: dict[str, Object],
     host_path: str,
-) -> tuple[list[Object], list[Object]]:
-    """Volumes and claims. A namespace cache's volumes are its groups' to make."""
+) -> tuple[list[Object], list[Object], list[str]]:
+    """Volumes and claims, and the claims that wait for access to a copy.
+
+    A namespace cache's volumes are its groups' to make.
+    """
     cache = seen.cache
     groups = {one.group.metadata.name: one for one in seen.views}
     volumes: list[Object] = []
     claims: list[Object] = []
+    withheld: list[str] = []
     for mount in mounts.wanted:
         claim = found.get(mount.claim_key(cache))
         name = naming.volume_name(cache.metadata.name, mount.group, mount.namespace)
@@ -119,6 +130,8 @@ def _made(
             # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
             claims += [as_it_is(claim)] if claim else []
             volumes += [as_it_is(volume)] if volume else []
+        elif claim is None and one.withheld:
+            withheld.append(mount.claim_key(cache))
         elif not one.group.deleting:
             claims.append(make_claim(cache, one.group, mount.namespace, claim))
             if isinstance(cache, LocalModelCache):
@@ -128,7 +141,7 @@ def _made(
                         cache, one.group, mount.namespace, host_path, claim, adopted=adopted
                     )
                 )
-    return volumes, claims
+    return volumes, claims, withheld
 
 
 def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> CompositeResponse:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class ClaimView:
     """What shall be and what is there, by Metacontroller's keys.
 
-    taken: claims that another cache has, and which one.
+    taken: claims that another cache has, and which one. withheld: claims that wait for access to a
+    copy that others have too.
     """
 
     claims: Sequence[Object]
@@ -30,6 +31,7 @@ class ClaimView:
     volumes: Sequence[Object]
     observed_volumes: Mapping[str, Object]
     taken: Mapping[str, str]
+    withheld: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -51,24 +53,11 @@ class ClaimView:
 def claims_bound(cache: AnyCache, seen: ClaimView) -> Finding:
     """The condition, from what shall be and what is there."""
     names = seen.names
-    if not names and not seen.taken:
+    if not (names or seen.taken or seen.withheld):
         return _without_claims(cache)
-    if seen.outdated:
-        return _not_bound(
-            reasons.VOLUME_OUTDATED,
-            f"the volume of {some(seen.outdated)} was made before its LocalModelNodeGroup changed, "
-            "and leads to the former nodes or path: delete the claim once no pod uses it, and both "
-            "are made anew",
-        )
-    if seen.taken:
-        claim, holder = min(seen.taken.items())
-        others = f" ({len(seen.taken) - 1} more likewise)" if len(seen.taken) > 1 else ""
-        return _not_bound(
-            reasons.CLAIM_NAME_TAKEN,
-            f"the claim {claim}, which a service or the cache's own namespace needs, belongs to "
-            f"{holder}{others}: pods mount that one, whatever it leads to; give this cache, or "
-            "what has the claim, another name",
-        )
+    hindrance = _outdated(seen) or _taken(seen) or _withheld(seen)
+    if hindrance is not None:
+        return hindrance
     missing = [name for name in names if name not in seen.observed_claims]
     if missing:
         return _not_bound(
@@ -80,6 +69,41 @@ def claims_bound(cache: AnyCache, seen: ClaimView) -> Finding:
     if pending:
         return _not_bound(reasons.CLAIM_PENDING, _why_pending(pending, seen))
     return Finding(reasons.CLAIMS_BOUND, "True", reasons.ALL_BOUND, f"{some(names)} can be mounted")
+
+
+def _outdated(seen: ClaimView) -> Finding | None:
+    if not seen.outdated:
+        return None
+    return _not_bound(
+        reasons.VOLUME_OUTDATED,
+        f"the volume of {some(seen.outdated)} was made before its LocalModelNodeGroup changed, and "
+        "leads to the former nodes or path: delete the claim once no pod uses it, and both are "
+        "made anew",
+    )
+
+
+def _taken(seen: ClaimView) -> Finding | None:
+    if not seen.taken:
+        return None
+    claim, holder = min(seen.taken.items())
+    others = f" ({len(seen.taken) - 1} more likewise)" if len(seen.taken) > 1 else ""
+    return _not_bound(
+        reasons.CLAIM_NAME_TAKEN,
+        f"the claim {claim}, which a service or the cache's own namespace needs, belongs to "
+        f"{holder}{others}: pods mount that one, whatever it leads to; give this cache, or what "
+        "has the claim, another name",
+    )
+
+
+def _withheld(seen: ClaimView) -> Finding | None:
+    if not seen.withheld:
+        return None
+    return _not_bound(
+        reasons.AWAITING_ACCESS,
+        f"not made yet: {some(seen.withheld)}: another cache has the same sourceModelUri, and a "
+        "claim is made once a node has the model for this one, for which the source must accept "
+        "its credentials: see Ready",
+    )
 
 
 def claims_not_managed(config: ConfigMapName | None) -> Finding:

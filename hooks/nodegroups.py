@@ -12,6 +12,7 @@ from crds.nodegroup import LocalModelNodeGroup
 from crds.placement import LocalModelPlacement
 from hooks import naming
 from hooks.admission import admit, observe
+from hooks.copies import copy_on
 from hooks.envelope import (
     CompositeRequest,
     CompositeResponse,
@@ -26,6 +27,7 @@ from hooks.envelope import (
 from hooks.group_status import debounce, group_status, holds_models_of
 from hooks.kserve_config import config_rules, read_config
 from hooks.plan import EMPTY_PLAN, Plan, make_plan
+from hooks.sharing import is_withheld
 from hooks.volumes import make_volume, without_spent
 
 if TYPE_CHECKING:
@@ -73,11 +75,17 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
     plan = admit(asked, group, observe(group, asked, caches, nodes, stored))
     observed = core_objects("PersistentVolume", request.children)
     disabled = read_config(settings.kserve_config, request.related).volumes_disabled
+    planned = [cache.identity for cache in plan.admitted]
     volumes = [
         make_volume(cache, group, cache.metadata.namespace, settings.host_path)
         for cache in plan.admitted
         if cache.metadata.namespace
-        and (not (cache.deleting or disabled) or _volume_name(cache, group) in observed)
+        and (
+            _volume_name(cache, group) in observed
+            or not (
+                cache.deleting or disabled or is_withheld(cache, planned, _states(cache, nodes))
+            )
+        )
     ]
     status, resync = _status(group, plan, nodes, stored, settings=settings, now=now)
     return CompositeResponse(
@@ -112,6 +120,10 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 
 def _volume_name(cache: AnyCache, group: LocalModelNodeGroup) -> str:
     return naming.volume_name(cache.metadata.name, group.metadata.name, cache.metadata.namespace)
+
+
+def _states(cache: AnyCache, nodes: list[LocalModelNode]) -> list[str]:
+    return [copy_on(node, cache).state for node in nodes]
 
 
 def _nodes(request: CompositeRequest) -> list[LocalModelNode]:

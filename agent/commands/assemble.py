@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agent.commands.process import Stop
     from agent.credentials import Credentials
     from agent.loop import Loop
-    from agent.wanted import Request
+    from agent.wanted import Requester
 
 
 def make_engine(options: argparse.Namespace, limits_file: Path | None = None) -> Engine:
@@ -33,7 +33,7 @@ def make_engine(options: argparse.Namespace, limits_file: Path | None = None) ->
     return engine
 
 
-def own_credentials(_request: Request) -> Credentials | None:
+def own_credentials(_requester: Requester) -> Credentials | None:
     """Those of the environment, whatever a model names."""
     return None
 
@@ -42,7 +42,7 @@ def make_means(
     options: argparse.Namespace,
     *,
     file_directories: Sequence[Path],
-    credentials: Callable[[Request], Credentials | None] = own_credentials,
+    credentials: Callable[[Requester], Credentials | None] = own_credentials,
 ) -> Means:
     """What the loop's downloads are made with. Raises LimitsError."""
     sources = all_sources(

@@ -30,6 +30,7 @@ _BY_KIND = {
     FailureKind.TLS: TLS,
     FailureKind.CORRUPT: CORRUPT,
     FailureKind.CHANGED: CORRUPT,
+    FailureKind.OTHER_VERSION: CORRUPT,
     FailureKind.NO_SPACE: NO_SPACE,
     FailureKind.READ_ONLY: UNEXPECTED,
     FailureKind.UNAVAILABLE: UNEXPECTED,

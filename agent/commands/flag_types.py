@@ -8,6 +8,8 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.credentials import Unlisted
+
 if TYPE_CHECKING:
     from agent.sources.guard import Network
 
@@ -31,6 +33,14 @@ def namespace(value: str) -> str:
     if not _NAMESPACE.fullmatch(value):
         raise ArgumentTypeError(f"{value!r} is not the name of a namespace")
     return value
+
+
+def unlisted(value: str) -> Unlisted:
+    """What to do with credentials that do not list namespaces."""
+    try:
+        return Unlisted(value)
+    except ValueError:
+        raise ArgumentTypeError(f"{value!r} is neither allow nor refuse") from None
 
 
 def network(value: str) -> Network:

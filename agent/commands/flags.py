@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.commands import flag_types
 from agent.commands.exit_codes import USAGE
+from agent.credentials import Unlisted
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "NAME",
         "namespace of the secrets that caches name",
         DEFAULT_NAMESPACE,
+    )
+    add.value(
+        "--unlisted-credentials",
+        flag_types.unlisted,
+        "allow|refuse",
+        "whether caches of a namespace may use credentials that do not list the namespaces that "
+        "may, and the agent's own",
+        Unlisted.REFUSE,
     )
     add.value(
         "--models", Path, "FILE", "YAML file of the models to keep, instead of a LocalModelNode"

@@ -26,7 +26,7 @@ from agent.reservations import Reservations
 from agent.sources import all_sources
 from agent.store import StoreError
 from agent.wanted import Request
-from agent.work import Digested, Finished, Means, Scrubbed, Workers
+from agent.work import Digested, Finished, Means, Workers
 from crds.keys import model_key
 from crds.quantity import format_quantity
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agent.commands.progress import Display
     from agent.commands.verify import Comparison
     from agent.manifest import Manifest
-    from agent.work import Task
+    from agent.work import End, Task
 
 LOOK_SECONDS = 0.2
 
@@ -130,7 +130,7 @@ class Puller:
         self._stop = stop
         self._retries = retries
         self._name = store.directory.name
-        self._events: queue.SimpleQueue[Finished | Digested | Scrubbed] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[End] = queue.SimpleQueue()
         self._workers = Workers(means, store, Reservations(), self._events.put, adopts=False)
         self._started = time.monotonic()
         self._seconds = 0.0
@@ -198,7 +198,7 @@ class Puller:
         """Whether the last attempt has brought what none before it had."""
         return self._most > self._before
 
-    def _next(self, task: Task | None) -> Finished | Digested | Scrubbed:
+    def _next(self, task: Task | None) -> End:
         """The end of what is under way. Raises InterruptedPullError."""
         while True:
             try:

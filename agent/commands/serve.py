@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,6 +12,7 @@ from agent.commands.assemble import attend, make_means
 from agent.commands.exit_codes import OK, USAGE
 from agent.commands.limits_file import LimitsError
 from agent.commands.process import Stop, fail, leave
+from agent.credentials.anonymous import anonymous
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
 from agent.event_writer import EventWriter
@@ -22,9 +24,6 @@ from agent.store import Store, StoreError
 
 if TYPE_CHECKING:
     import argparse
-
-    from agent.credentials import Credentials
-    from agent.wanted import Request
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +46,15 @@ def serve(options: argparse.Namespace) -> int:
 
 def _make_loop(options: argparse.Namespace) -> Loop:
     client = connect(options.kubeconfig)
-    resolver = CredentialResolver(SecretReader(client), options.credentials_namespace)
-
-    def credentials(request: Request) -> Credentials | None:
-        return resolver.resolve(request.credentials)
-
-    means = make_means(options, file_directories=options.allow_file_dir, credentials=credentials)
+    resolver = CredentialResolver(
+        SecretReader(client),
+        options.credentials_namespace,
+        options.unlisted_credentials,
+        anonymous(os.environ),
+    )
+    means = make_means(
+        options, file_directories=options.allow_file_dir, credentials=resolver.resolve
+    )
     store = Store(options.root, options.disk_size)
     store.open()
     store.recover()

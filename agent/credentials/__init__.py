@@ -8,6 +8,7 @@ and so on. So what stands in the agent's environment and what a Secret gives mea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ GCS_KEY_FILE = "gcloud-application-credentials.json"
 S3_AUTHORITIES = "AWS_CA_BUNDLE_PEM"
 # After the host in lower case: the headers for a web server, as a JSON object.
 HEADERS_SUFFIX = "-headers"
+
+
+class Unlisted(StrEnum):
+    """What caches of a namespace may do with credentials that do not list the namespaces."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.credentials import S3_AUTHORITIES, Credentials
+from agent.credentials import S3_AUTHORITIES, Credentials, Unlisted
 from agent.credentials.attached_secrets import attached_settings
+from agent.credentials.permission import check_account, check_entry
 from agent.credentials.settings import CA_CONFIG_MAP, CA_PATH, Setting, check_authorities, denied
 from agent.credentials.storage_config import STORAGE_CONFIG, stored_settings
 
 if TYPE_CHECKING:
-    from agent.credentials import CredentialRef
     from agent.credentials.secret_api import SecretApi
+    from agent.wanted import Requester
 
 # KServe's: where the secrets for downloads are.
 DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
@@ -19,26 +20,39 @@ _CA_FILE = "cabundle.crt"
 
 
 class CredentialResolver:
-    """Reads secrets of one namespace, anew each time: a corrected one counts from the next try."""
+    """Reads secrets of one namespace, anew each time: a corrected one counts from the next try.
 
-    def __init__(self, api: SecretApi, namespace: str) -> None:
+    Where unlisted credentials are refused to caches of namespaces, so are the agent's own: those
+    who name none have `anonymous`.
+    """
+
+    def __init__(
+        self, api: SecretApi, namespace: str, unlisted: Unlisted, anonymous: Credentials
+    ) -> None:
         self._api = api
         self._namespace = namespace
+        self._unlisted = unlisted
+        self._anonymous = anonymous
 
-    def resolve(self, ref: CredentialRef | None) -> Credentials | None:
+    def resolve(self, requester: Requester) -> Credentials | None:
         """The credentials; None, which is the agent's own, if the cache names none.
 
         Credentials that are named and hold nothing are no reason to use the agent's own. Raises
         DownloadError: Denied with what to correct, or Unreachable.
         """
+        ref, whose = requester.credentials, requester.namespace
         if ref is None:
-            return None
+            return self._anonymous if whose and self._unlisted is Unlisted.REFUSE else None
         if ref.storage_key is not None:
             secret = self._api.secret(self._namespace, STORAGE_CONFIG)
+            if whose:
+                check_entry(whose, secret, ref.storage_key, self._unlisted)
             settings = stored_settings(secret, ref.storage_key, dict(ref.parameters))
         else:
             account = self._api.service_account(self._namespace, ref.service_account)
             secrets = [self._api.secret(self._namespace, name) for name in account.secrets]
+            if whose:
+                check_account(whose, account, secrets, self._unlisted)
             settings = attached_settings(account, secrets)
         return Credentials.of(self._with_authorities(settings))
 

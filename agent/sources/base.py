@@ -88,8 +88,9 @@ class Body(Protocol):
 class RemoteModel(Protocol):
     """One version of a model at its source. Used by several threads at once.
 
-    `origin` is what limits of connections and of speed are for, such as a host; `version` names the
-    model's version as a whole where the source has one, such as a commit.
+    `origin` is what limits of connections and of speed are for, such as a host; a copy is given
+    only to those whose credentials lead to the same one. `version` names the model's version as a
+    whole where the source has one, such as a commit.
     """
 
     @property

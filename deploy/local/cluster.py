@@ -14,7 +14,7 @@ from deploy.local.console import Console, silent
 from deploy.local.errors import LocalError, PortTakenError
 from deploy.local.kubeapi import KubeApi
 from deploy.local.layout import CHECKOUT, KUBE, Layout
-from deploy.local.overlay import BASE
+from deploy.local.overlay import BASE, agents_environment
 from deploy.local.overlay import check as check_overlay
 from deploy.local.ports import choose_ports
 from deploy.local.processes import Processes
@@ -133,7 +133,7 @@ class Cluster:
             grace_seconds,
             progress_seconds,
             tuple(agent_args),
-            dict(agent_env or {}),
+            agents_environment(CHECKOUT, overlay) | dict(agent_env or {}),
             disk,
             run_agents,
         )

@@ -9,10 +9,12 @@ import yaml
 from deploy.local.errors import LocalError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BASE = "base"
-HOOKS_DEPLOYMENT = "localmodel-hooks"
+HOOKS = "localmodel-hooks"
+AGENT = "localmodel-agent"
 
 
 def names(checkout: Path) -> list[str]:
@@ -31,12 +33,17 @@ def check(checkout: Path, name: str) -> None:
 
 
 def manifest_files(checkout: Path, name: str) -> list[Path]:
-    """The manifests that it adds to those of the base."""
-    return [
-        _folder(checkout, name) / file
-        for file in _kustomization(checkout, name).get("resources", ())
-        if not file.startswith("..")
-    ]
+    """The manifests that it adds to those of the base, in their order."""
+    return [] if name == BASE else list(_files(_folder(checkout, name), checkout / "deploy/base"))
+
+
+def _files(folder: Path, base: Path) -> Iterator[Path]:
+    for resource in _kustomization(folder)["resources"]:
+        path = (folder / resource).resolve()
+        if path.is_dir() and path != base.resolve():
+            yield from _files(path, base)
+        elif path.is_file():
+            yield path
 
 
 def neighbour_files(checkout: Path, name: str) -> list[Path]:
@@ -46,20 +53,28 @@ def neighbour_files(checkout: Path, name: str) -> list[Path]:
 
 def hooks_environment(checkout: Path, name: str) -> dict[str, str]:
     """What it adds to the environment of the hooks."""
+    return _environment(checkout, name, HOOKS)
+
+
+def agents_environment(checkout: Path, name: str) -> dict[str, str]:
+    """What it adds to the environment of the agents."""
+    return _environment(checkout, name, AGENT)
+
+
+def _environment(checkout: Path, name: str, workload: str) -> dict[str, str]:
     environment: dict[str, str] = {}
-    for patch in _kustomization(checkout, name).get("patches", ()):
-        deployment = yaml.safe_load((_folder(checkout, name) / patch["path"]).read_text())
-        if deployment["metadata"]["name"] == HOOKS_DEPLOYMENT:
-            (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    folder = _folder(checkout, name)
+    patches = () if name == BASE else _kustomization(folder).get("patches", ())
+    for patch in patches:
+        patched = yaml.safe_load((folder / patch["path"]).read_text())
+        if patched["metadata"]["name"] == workload:
+            (container,) = patched["spec"]["template"]["spec"]["containers"]
             environment |= {entry["name"]: entry["value"] for entry in container["env"]}
     return environment
 
 
-def _kustomization(checkout: Path, name: str) -> dict[str, Any]:
-    if name == BASE:
-        return {}
-    text = (_folder(checkout, name) / "kustomization.yaml").read_text()
-    found: dict[str, Any] = yaml.safe_load(text)
+def _kustomization(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "kustomization.yaml").read_text())
     return found
 
 

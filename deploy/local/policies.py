@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 KIND = "ValidatingAdmissionPolicy"
 CACHES = Resource("serving.kserve.io/v1alpha1", "localmodelcaches", "LocalModelCache", False)
-# The last one of the overlay's manifest: where it is enforced, the others are known too.
-LAST = "localmodel-cache-node-groups"
+# The last one of each overlay's manifests: where it is enforced, the others are known too.
+LAST = "localmodel-cache-unique-uri"
+
+_PROBE = "localmodel-probe"
+_CONFLICT = 409
 
 
 def are_among(objects: Iterable[Object]) -> bool:
@@ -23,25 +26,33 @@ def are_among(objects: Iterable[Object]) -> bool:
 
 
 def in_force(api: KubeApi) -> bool:
-    """Whether a bad cache is refused by a policy, and a good one is not, by a dry run of each.
+    """Whether a second cache with the URI of a first one is refused because of it.
 
-    A policy with a paramKind refuses everything until the API server has read its parameters.
+    The first one is made for that, and deleted at the end: no controller may run yet. A policy with
+    a paramKind refuses everything until the API server has read its parameters.
     """
-    return LAST in _refusal(api, {"nodeGroup": "probe"}) and not _refusal(
-        api, {"nodeGroups": ["probe"]}
-    )
+    if _refusal(api, _PROBE):
+        return False
+    if f"LocalModelCache {_PROBE} has" not in _refusal(api, f"{_PROBE}-2", dryRun="All"):
+        return False
+    api.request("DELETE", CACHES.path("", _PROBE))
+    return True
 
 
-def _refusal(api: KubeApi, groups: Object) -> str:
-    """Message of the refusal of a cache of these groups; empty where it would be taken."""
+def _refusal(api: KubeApi, name: str, **params: str) -> str:
+    """Message of the refusal of a cache of this name; empty where it is taken, or there."""
     cache = {
         "apiVersion": CACHES.api_version,
         "kind": CACHES.kind,
-        "metadata": {"name": "localmodel-probe"},
-        "spec": {"sourceModelUri": "s3://localmodel/probe", "modelSize": "1Gi", **groups},
+        "metadata": {"name": name},
+        "spec": {
+            "sourceModelUri": "s3://localmodel/probe",
+            "modelSize": "1Gi",
+            "nodeGroups": ["probe"],
+        },
     }
     try:
-        api.request("POST", CACHES.path(), body=cache, params={"dryRun": "All"})
+        api.request("POST", CACHES.path(), body=cache, params=params)
     except ApiError as error:
-        return error.message
+        return "" if error.status == _CONFLICT else error.message
     return ""

@@ -6,14 +6,14 @@ from agent.credentials import CredentialRef, Credentials
 from agent.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from agent.wanted import Request
+    from agent.wanted import Requester
     from tests.unit.agent.world import World
 
 GOOD = CredentialRef(service_account="good")
 
 
-def _only_good(request: Request) -> Credentials:
-    if request.credentials != GOOD:
+def _only_good(requester: Requester) -> Credentials:
+    if requester.credentials != GOOD:
         raise DownloadError(FailureKind.DENIED, "there is no such ServiceAccount")
     return Credentials.of({})
 

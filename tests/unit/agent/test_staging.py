@@ -63,6 +63,22 @@ def test_goes_on_where_it_stopped(folder: Path) -> None:
     second.close()
 
 
+def test_what_is_here_from_another_server_is_not_gone_on_with(folder: Path) -> None:
+    first = Staging(folder)
+    first.begin(URI, None, (A, B), "https://one")
+    write(first, "a", 3)
+    first.close()
+    second = Staging(folder)
+    second.begin(URI, None, (A, B), "https://one")
+    assert here(second) == {"a": 3, "deep/b": 0}
+    second.close()
+    # The same names, sizes and versions, as whoever runs that server likes them.
+    third = Staging(folder)
+    third.begin(URI, None, (A, B), "https://two")
+    assert here(third) == {"a": 0, "deep/b": 0}
+    third.close()
+
+
 def test_partial_block_is_not_believed(folder: Path) -> None:
     first, _ = begin(folder, A)
     first.staged["a"].open()

@@ -8,6 +8,7 @@ import pytest
 
 from agent.capacity import EvictionReason
 from agent.failures import DownloadError, FailureKind
+from agent.grants import with_grant
 from agent.manifest import CacheName
 from agent.notes import Evicted
 from agent.status import (
@@ -19,6 +20,7 @@ from agent.status import (
     build_status,
     without_progress,
 )
+from agent.wanted import Requester
 from crds.base import Condition
 from tests.unit.agent.helpers import local_model, manifest_of
 
@@ -32,6 +34,7 @@ MODEL = local_model("llama", URI)
 WHOLE = manifest_of(URI, {"w": b"12345"})
 OTHER_HASH = "sha256:" + "0" * 64
 FAILED = Failure(DownloadError(FailureKind.NOT_FOUND, "it is not there"), 3, LATER)
+FAILURES = {Requester(): FAILED}
 EVICTED = Evicted(time=NOW, size=4096, reason=EvictionReason.MADE_ROOM, message="for another")
 WAITING = Waiting("CapacityFull", "too full")
 FACTS = Facts(
@@ -92,7 +95,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="cached",
         ),
         pytest.param(
-            Copy(failure=FAILED),
+            Copy(failures=FAILURES),
             {
                 "state": "Failed",
                 "cached": False,
@@ -107,7 +110,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="failed",
         ),
         pytest.param(
-            Copy(failure=FAILED, transfer=Transfer(1, 5, listed=True)),
+            Copy(failures=FAILURES, transfer=Transfer(1, 5, listed=True)),
             {
                 "state": "Downloading",
                 "cached": False,
@@ -149,7 +152,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="evicted",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, failure=FAILED),
+            Copy(evicted=EVICTED, failures=FAILURES),
             {"state": "Evicted", "cached": False, "reason": "MadeRoom", "message": "for another"},
             "ModelDownloadPending",
             "AllCached",
@@ -185,7 +188,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="is-to-come-back",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, referrer="a service", waiting=WAITING, failure=FAILED),
+            Copy(evicted=EVICTED, referrer="a service", waiting=WAITING, failures=FAILURES),
             {"state": "Pending", "cached": False, "reason": "CapacityFull", "message": "too full"},
             "ModelDownloadPending",
             "CapacityFull",
@@ -222,12 +225,15 @@ def test_one_wanted_model(
 
 
 def test_retry_is_no_news_before_it_was_answered() -> None:
-    assert status_of(Copy(failure=FAILED)) == status_of(Copy(failure=FAILED, transfer=Transfer()))
+    assert status_of(Copy(failures=FAILURES)) == status_of(
+        Copy(failures=FAILURES, transfer=Transfer())
+    )
 
 
 def test_names_generation_and_disk() -> None:
     team = local_model("llama", URI, namespace="team")
-    status = status_of(Copy(manifest=WHOLE), wanted=(MODEL, team)).to_json()
+    shared = with_grant(WHOLE, "s3://here", Requester("team"), ())
+    status = status_of(Copy(manifest=shared), wanted=(MODEL, team)).to_json()
     assert status["observedGeneration"] == 7
     assert status["modelStatus"].keys() == {"llama", "team/llama"}
     assert status["disk"] == {"capacity": "100Gi", "used": "40Gi", "available": "60Gi"}
@@ -239,7 +245,7 @@ def test_message_counts_and_names_the_first_failure() -> None:
     copies = {
         models[0].key: Copy(manifest=manifest_of("s3://b/a", {"w": b"1"})),
         models[1].key: Copy(transfer=Transfer()),
-        models[2].key: Copy(failure=FAILED),
+        models[2].key: Copy(failures=FAILURES),
     }
     status = build_status(replace(FACTS, wanted=models, copies=copies), (), NOW)
     (ready,) = status.conditions
@@ -261,6 +267,41 @@ def test_refused_entry_fails_though_the_files_are_there() -> None:
     assert [model["cached"] for model in status["models"]] == [True, False]
     assert status["models"][1]["reason"] == "Denied"
     assert "use a LocalModelCache" in status["models"][1]["message"]
+
+
+def test_a_copy_is_not_told_to_who_may_not_have_it() -> None:
+    team = local_model("llama", URI, namespace="team", hash=OTHER_HASH)
+    asked = (MODEL, team)
+    unknown = status_of(Copy(manifest=WHOLE), wanted=asked).models[1].to_json()
+    assert (unknown["state"], unknown["reason"]) == ("Pending", "CheckingAccess")
+    refused = Failure(DownloadError(FailureKind.DENIED, "not for you"), 1, LATER)
+    failures = {Requester("team"): refused}
+    denied = status_of(Copy(manifest=WHOLE, failures=failures), wanted=asked).models[1].to_json()
+    assert (denied["state"], denied["reason"], denied["message"]) == (
+        "Failed",
+        "Denied",
+        "not for you",
+    )
+    for told in (unknown, denied):
+        assert told["cached"] is False
+        assert told.keys().isdisjoint({"size", "hash"})
+        assert str(WHOLE.hash) not in str(told)
+
+
+def test_a_failure_is_its_requesters_own_while_anothers_download_runs() -> None:
+    team = local_model("llama", URI, namespace="team")
+    other = local_model("llama", URI, namespace="other")
+    refused = Failure(DownloadError(FailureKind.DENIED, "not for you"), 1, LATER)
+    foreign = Failure(DownloadError(FailureKind.FOREIGN_DIRECTORY, "not ours"), 1, LATER)
+    running = Transfer(1, 5, listed=True, requester=Requester("other"))
+
+    def states(failure: Failure) -> list[str]:
+        copy = Copy(transfer=running, failures={Requester("team"): failure})
+        return [model.state for model in status_of(copy, wanted=(team, other)).models]
+
+    assert states(refused) == ["Failed", "Downloading"]
+    # What is wrong with the node is over when anybody's download runs.
+    assert states(foreign) == ["Downloading", "Downloading"]
 
 
 def test_copy_with_another_hash_does_not_serve() -> None:
@@ -311,7 +352,7 @@ def test_transition_time_stays_until_the_condition_flips(before: str, at: dateti
 
 def test_messages_fit_the_schema() -> None:
     long = Failure(DownloadError(FailureKind.INTERNAL, "x" * 5000), 1, LATER)
-    (model,) = status_of(Copy(failure=long)).models
+    (model,) = status_of(Copy(failures={Requester(): long})).models
     assert len(model.message or "") == 1024
 
 

@@ -107,7 +107,7 @@ KEY_REF = CredentialRef(storage_key="k", parameters=(("bucket", "b"), ("region",
 )
 def test_what_names_the_credentials(fields: dict[str, object], ref: CredentialRef | None) -> None:
     (request,) = requests([local_model("m", URI, **fields)]).values()
-    assert request.credentials == ref
+    assert request.requester.credentials == ref
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,9 @@ def test_whose_credentials_count_where_caches_share_a_folder(
         for namespace, name in entries
     ]
     (request,) = requests(asked).values()
-    assert request.credentials == (CredentialRef(service_account=account) if account else None)
+    assert request.requester.credentials == (
+        CredentialRef(service_account=account) if account else None
+    )
 
 
 def test_parameters_are_not_shown() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agent.credentials import Credentials
     from agent.events import NodeEvent
     from agent.usage import PodSource
-    from agent.wanted import Request
+    from agent.wanted import Requester
     from crds.node import LocalModel, LocalModelNodeGroupRef
     from tests.unit.agent.servers import Server, WebFiles
 
@@ -85,7 +85,8 @@ class World:
         self.seconds = 1000.0
         self.api = FakeApi()
         self.store = Store(root)
-        self.credentials: Callable[[Request], Credentials | None] = lambda _: None
+        self.credentials: Callable[[Requester], Credentials | None] = lambda _: None
+        self.sources = Sources({"http": HttpSource(Transports(max_connections=2))})
         self.groups: tuple[LocalModelNodeGroupRef, ...] = ()
         # Who watches the pods; None: the node has none.
         self.pods: PodSource | None = None
@@ -99,11 +100,7 @@ class World:
         self.loop = Loop(
             self.api,
             self.store,
-            Means(
-                Sources({"http": HttpSource(Transports(max_connections=2))}),
-                Engine(),
-                self._credentials_of,
-            ),
+            Means(self.sources, Engine(), self._credentials_of),
             Options(
                 grace=GRACE,
                 progress=15.0,
@@ -121,8 +118,8 @@ class World:
     def tell(self, event: NodeEvent) -> None:
         self.events.append(event)
 
-    def _credentials_of(self, request: Request) -> Credentials | None:
-        return self.credentials(request)
+    def _credentials_of(self, requester: Requester) -> Credentials | None:
+        return self.credentials(requester)
 
     def now(self) -> datetime:
         """The wall clock's time."""
@@ -162,11 +159,12 @@ class World:
         return self.loop.step()
 
     def settle(self) -> None:
-        """Step until no download runs and nothing is left to do at this moment."""
+        """Step until no download and no check runs, and nothing is left to do at this moment."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
-            if not self.loop._tasks and wake_at > self.seconds:
+            is_working = self.loop._tasks or self.loop._checks._running
+            if not is_working and wake_at > self.seconds:
                 return
             time.sleep(0.002)
         pytest.fail("it does not settle")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agent.commands.flags import parse
+from agent.credentials import Unlisted
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 from agent.failures import FailureKind
 from agent.main import main as agent_main
@@ -54,7 +56,9 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
     return doc
 
 
-@pytest.mark.parametrize("folder", ["crds/manifests", "metacontroller", "deploy/base"])
+@pytest.mark.parametrize(
+    "folder", ["crds/manifests", "metacontroller", "deploy/base", "deploy/policies"]
+)
 def test_every_manifest_of_a_folder_is_in_its_kustomization(folder: str) -> None:
     path = TREE / folder
     listed = set(yaml.safe_load((path / "kustomization.yaml").read_text())["resources"])
@@ -170,10 +174,12 @@ def test_the_kserve_overlay_patches_what_the_base_has() -> None:
         one["spec"]["template"]["spec"]["containers"] for one in (patch, base)
     )
     assert patched["name"] == container["name"]
-    assert {file.name for file in overlay.manifest_files(TREE, "kserve")} == {
+    assert [file.name for file in overlay.manifest_files(TREE, "kserve")] == [
         "rbac.yaml",
         "policies.yaml",
-    }
+        "node-status.yaml",
+        "unique-uri.yaml",
+    ]
 
 
 def test_hooks_and_agent_agree_on_kserves_directory() -> None:
@@ -186,8 +192,23 @@ def test_hooks_and_agent_agree_on_kserves_directory() -> None:
     assert settings.host_path == "/models"
 
 
-def test_every_policy_is_bound_and_denies() -> None:
-    documents = _documents(KSERVE / "policies.yaml")
+@pytest.mark.parametrize(
+    ("name", "unlisted"),
+    [("base", Unlisted.REFUSE), ("standalone", Unlisted.REFUSE), ("kserve", Unlisted.ALLOW)],
+)
+def test_who_may_use_credentials_that_list_no_namespaces(
+    name: str, unlisted: Unlisted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in overlay.agents_environment(TREE, name).items():
+        monkeypatch.setenv(variable, value)
+    options = parse(["run", "--node-name", "n", "--root", "/r"])
+    assert options.unlisted_credentials is unlisted
+
+
+@pytest.mark.parametrize("name", ["standalone", "kserve"])
+def test_every_policy_is_bound_and_denies(name: str) -> None:
+    files = overlay.manifest_files(TREE, name)
+    documents = [doc for doc in _documents(*files) if "Policy" in doc["kind"]]
     policies = {d["metadata"]["name"] for d in documents if d["kind"].endswith("Policy")}
     bindings = [d for d in documents if d["kind"].endswith("PolicyBinding")]
     assert {one["spec"]["policyName"] for one in bindings} == policies

@@ -167,12 +167,14 @@ def test_state_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_overlays_are_the_folders_there_are() -> None:
-    assert overlay.names(CHECKOUT) == ["base", "kserve"]
+    assert overlay.names(CHECKOUT) == ["base", "kserve", "standalone"]
     with pytest.raises(LocalError, match="no overlay 'kserv'"):
         overlay.check(CHECKOUT, "kserv")
     assert overlay.hooks_environment(CHECKOUT, "base") == {}
     assert overlay.manifest_files(CHECKOUT, "base") == []
+    assert overlay.agents_environment(CHECKOUT, "base") == {}
     assert overlay.neighbour_files(CHECKOUT, "base") == []
+    assert overlay.neighbour_files(CHECKOUT, "standalone") == []
     neighbours = manifests.read(overlay.neighbour_files(CHECKOUT, "kserve"), hooks_url="")
     assert manifests.crd_names(neighbours) == [
         "inferenceservices.serving.kserve.io",

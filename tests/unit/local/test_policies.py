@@ -4,42 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from deploy.local import policies
 from deploy.local.kubeapi import ApiError
 
-REFUSED = f"ValidatingAdmissionPolicy '{policies.LAST}' denied request"
 NOT_SYNCED = "failed to configure binding: paramKind not yet synced to use for admission"
 
 
 class _Api:
-    """Answers a cache in the short form with one refusal, one with `nodeGroups` with another."""
+    """An API server that has one policy against two caches with one URI, in a state of it."""
 
-    def __init__(self, short: str, long: str) -> None:
-        self.short = short
-        self.long = long
+    def __init__(self) -> None:
+        self.state = "unknown"
+        self.caches: set[str] = set()
 
     def request(
-        self, method: str, path: str, *, body: dict[str, Any], params: dict[str, str]
+        self,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
     ) -> None:
-        assert (method, params) == ("POST", {"dryRun": "All"})
+        if body is None:
+            assert method == "DELETE"
+            self.caches.remove(path.rpartition("/")[2])
+            return
         assert path.endswith("/localmodelcaches")
-        refusal = self.short if "nodeGroup" in body["spec"] else self.long
-        if refusal:
-            raise ApiError(422, "Invalid", refusal)
+        name = body["metadata"]["name"]
+        if self.state == "loading":
+            raise ApiError(403, "Forbidden", f"{name} is forbidden: {NOT_SYNCED}")
+        if self.state == "enforced" and self.caches - {name}:
+            (first,) = self.caches
+            raise ApiError(403, "Forbidden", f"LocalModelCache {first} has the same sourceModelUri")
+        if name in self.caches:
+            raise ApiError(409, "AlreadyExists", name)
+        if not params:
+            self.caches.add(name)
 
 
-@pytest.mark.parametrize(
-    ("short", "long", "in_force"),
-    [
-        (REFUSED, "", True),
-        ("", "", False),
-        (NOT_SYNCED, NOT_SYNCED, False),
-        (REFUSED, NOT_SYNCED, False),
-    ],
-)
-def test_policies_are_in_force_once_they_refuse_and_let_pass(
-    short: str, long: str, in_force: bool
-) -> None:
-    assert policies.in_force(_Api(short, long)) is in_force  # type: ignore[arg-type]
+def test_policies_are_in_force_once_they_refuse_what_they_should_and_nothing_else() -> None:
+    api = _Api()
+    found = []
+    for state in ("loading", "unknown", "loading", "enforced"):
+        api.state = state
+        found.append(policies.in_force(api))  # type: ignore[arg-type]
+    assert found == [False, False, False, True]
+    assert not api.caches

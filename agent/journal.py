@@ -1,0 +1,56 @@
+"""The journal of a download: which version of which files it brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from crds.base import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.sources.base import RemoteFile
+
+
+class JournalFile(Model):
+    """A file as its source lists it."""
+
+    path: str
+    size: int | None
+    version: str | None = None
+    checksum: str | None = None
+
+    @classmethod
+    def of(cls, file: RemoteFile) -> JournalFile:
+        """The entry of a listed file."""
+        checksum = file.checksum and str(file.checksum)
+        return cls(path=file.path, size=file.size, version=file.version, checksum=checksum)
+
+
+class Journal(Model):
+    """Which files are being downloaded, and where their progress is.
+
+    `origin` is the server that they come from, None where that is not known.
+    """
+
+    schema_version: Literal[1] = 1
+    uri: str
+    version: str | None = None
+    origin: str | None = None
+    boot: str
+    progress: str
+    files: tuple[JournalFile, ...]
+
+    def is_of(self, origin: str | None) -> bool:
+        """Whether its files may be from this server: no two servers make one copy."""
+        return self.origin in {None, origin}
+
+
+def read_journal(directory: Path) -> Journal | None:
+    """The journal there; None where there is no valid one. Raises OSError."""
+    try:
+        return Journal.model_validate_json((directory / "journal.json").read_bytes(), by_alias=True)
+    except (FileNotFoundError, ValidationError):
+        return None
