@@ -54,12 +54,14 @@ def make_ledger(
     foreign: Collection[str],
     resting: Callable[[str, OnDisk], bool],
     learned: Learned,
+    in_use: Callable[[str], bool],
 ) -> Ledger:
     """Who takes what.
 
     `mounted` are the keys that pods use, `held` those that are not wanted and stay nonetheless,
     `foreign` those in whose place somebody else's folder is; `resting` says whether a copy serves
-    and nothing works on it, `learned` what a source told of a key with this declared size.
+    and nothing works on it, `learned` what a source told of a key with this declared size, `in_use`
+    whether a pod may mount a copy.
     """
     entries: dict[str, list[LocalModel]] = {}
     for entry in node.spec.local_models:
@@ -70,13 +72,17 @@ def make_ledger(
         declared = max((parse_quantity(entry.model_size) for entry in wanted), default=0)
         whole, theirs = copy.found is Found.PUBLISHED, key in foreign
         told = learned(key, declared, beside=theirs)
+        mended = copy.found is Found.DAMAGED and in_use(key)
+        size = copy.bad_bytes if mended else _size(copy, declared, told)
+        # A damaged copy gives its room to the download that replaces it, and not to one that brings
+        # its bad files.
+        stays = whole or mended
         models[key] = Model(
             groups=frozenset(entry.node_group for entry in wanted),
             # Until its source has told, such a folder counts as whole: its bytes are on the disk.
-            size=(told or 0) if theirs else _size(copy, declared, told),
-            # A damaged copy gives its room to the download that replaces it.
-            tree=copy.tree_bytes if whole else 0,
-            staged=copy.staged_bytes + (0 if whole else copy.tree_bytes),
+            size=(told or 0) if theirs else size,
+            tree=copy.tree_bytes if stays else 0,
+            staged=copy.staged_bytes + (0 if stays else copy.tree_bytes),
             reserved=reserved.get(key, 0),
             resting=whole and resting(key, copy),
             priority=max((entry.priority for entry in wanted), default=0),

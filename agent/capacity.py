@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -301,15 +302,16 @@ def relief(ledger: Ledger, account: Account) -> list[str]:
     """Who goes while an account is past its mark: until it is at the low one, or nobody is left.
 
     Only what nothing refers to. On account of a limit, the most recently used model of the group
-    stays if it fits there alone: otherwise a model between the high mark and the limit would come
-    and go.
+    stays if that keeps to the limit: otherwise a model between the high mark and the limit would
+    come and go.
     """
     victims = ledger.victims(lambda model: not model.referenced and account.group in model.groups)
     if not account.disk:
         resting = [k for k, m in ledger.models.items() if m.resting and account.group in m.groups]
         last = max(resting, key=lambda key: (ledger.model(key).last_used, key), default="")
-        if ledger.model(last).of_limit <= account.limit:
-            victims = [key for key in victims if key != last]
+        others = [key for key in victims if key != last]
+        if reduce(Ledger.without, others, ledger).taken(account) <= account.limit:
+            victims = others
     marks = {account.name: account.low}
     found = ledger.lowered([account], marks, victims)
     return victims if found is None else found

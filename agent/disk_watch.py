@@ -9,6 +9,7 @@ import structlog
 
 from agent.failures import DownloadError, FailureKind
 from agent.on_disk import MISSING
+from agent.root import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,8 +47,37 @@ def disk_failure(error: OSError, root: Path) -> DownloadError | None:
     return None
 
 
+def open_store(store: Store) -> None:
+    """Be the only agent on the disk, and bring to an end what was interrupted.
+
+    Where the disk can only be read, or does not answer, that is left to a DiskWatch. Raises
+    StoreError for any other cause.
+    """
+    try:
+        store.open()
+        store.recover()
+    except StoreError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or disk_failure(cause, store.root) is None:
+            raise
+        log.warning("The disk cannot be used yet", reason=str(error))
+
+
+def probe(store: Store) -> None:
+    """Raises OSError if the disk is away, or can only be read."""
+    try:
+        store.probe()
+    except OSError as error:
+        # Of a full disk, the ledger knows.
+        if error.errno not in _FULL:
+            raise
+
+
 class DiskWatch:
-    """Looks at the whole disk. What was known of it stays while it cannot be looked at."""
+    """Looks at the whole disk. What was known of it stays while it cannot be looked at.
+
+    A store that could not be opened is opened as soon as that can be.
+    """
 
     def __init__(self, store: Store, inventory: Inventory) -> None:
         self._store = store
@@ -61,6 +91,9 @@ class DiskWatch:
         try:
             self._probe()
             self._inventory.rescan(active)
+        except StoreError as error:
+            # Another agent, for example.
+            failure = DownloadError(FailureKind.UNAVAILABLE, str(error))
         except OSError as error:
             failure = self._failure(error)
             if failure.kind is FailureKind.READ_ONLY:
@@ -71,18 +104,26 @@ class DiskWatch:
         return RESCAN_SECONDS if failure is None else PROBE_SECONDS
 
     def _probe(self) -> None:
+        if not self._store.is_open:
+            self._open()
+        probe(self._store)
+
+    def _open(self) -> None:
         try:
-            self._store.probe()
-        except OSError as error:
-            # Of a full disk, the ledger knows.
-            if error.errno not in _FULL:
-                raise
+            self._store.open()
+            self._store.recover()
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     def _read_only(self, failure: DownloadError, active: Collection[str]) -> DownloadError:
         try:
             self._inventory.rescan(active)
         except OSError as error:
-            return self._failure(error)
+            # Where nothing was ever laid out, nothing is missing.
+            missing = error.errno in MISSING and not self._store.is_open
+            return failure if missing else self._failure(error)
         return failure
 
     def _failure(self, error: OSError) -> DownloadError:

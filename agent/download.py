@@ -11,21 +11,23 @@ import structlog
 
 from agent.adopting import Adopting
 from agent.adoption import foreign
-from agent.archive.model import archive_of, unpack_model
+from agent.archive.model import unpack_model
 from agent.capacity import in_blocks
 from agent.disk_watch import disk_failure
 from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.grants import first_access
-from agent.manifest import Manifest, ManifestFile, check_path, folders, make_manifest
-from agent.on_disk import Found
-from agent.repair import bad_files, has_others
+from agent.listing import Part, check_tree, is_archive, is_listed
+from agent.manifest import Manifest, ManifestFile, make_manifest
+from agent.on_disk import Found, bad_files
+from agent.repair import has_others
+from agent.reservations import Coming
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from agent.adopting import Refusals
     from agent.adoption import Adopted
@@ -77,7 +79,7 @@ class Download:
         cancelled: threading.Event,
         in_use: bool = False,
         report: Callable[[Progress], None],
-        reserve: Callable[[int, bool], None] = lambda *_: None,
+        reserve: Callable[[int, Coming], None] = lambda _size, _coming: None,
         refusals: Refusals | None = None,
     ) -> None:
         self._request = request
@@ -101,7 +103,8 @@ class Download:
         """The manifest of the published model.
 
         Raises CancelledError, DownloadError with what is wrong, or what `reserve` raises: it gets
-        the size of the model on the disk once the source has told it, before the first byte.
+        what is to come on the disk once the source has told it, before the first byte, and whether
+        that is the whole model.
         """
         staging = self._store.staging(self._request.key)
         try:
@@ -155,11 +158,14 @@ class Download:
     ) -> Manifest | None:
         """Make a damaged copy whole where it is; None: there is none, or it is downloaded anew."""
         copy = self._store.inspect(self._request.key)
+        if copy.is_unreadable:
+            # It may be whole, and a pod may mount it: nothing replaces it on a guess.
+            raise DownloadError(FailureKind.INTERNAL, f"{copy.problem}; check the node's disk")
         if copy.found is not Found.DAMAGED:
             return None
         if not self._stays(copy):
             # No pod should begin to read it.
-            self._store.salvage(self._request.key, self._cancelled.is_set)
+            self._store.salvage(self._request.key, copy, self._cancelled.is_set)
             return None
         mended = self._mend(staging, copy, resolve(None))
         if mended is None and self._in_use:
@@ -174,7 +180,7 @@ class Download:
 
         def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
             self._beside = beside
-            part = remote if len(files) == len(remote.files) else _Part(tuple(files), remote)
+            part = remote if len(files) == len(remote.files) else Part(tuple(files), remote)
             found = self._contents(staging, self._fetch(staging, part, whole=False), part)
             staging.sync()
             staging.close()
@@ -203,11 +209,13 @@ class Download:
     def _mend(self, staging: Staging, copy: OnDisk, remote: RemoteModel) -> Manifest | None:
         """Replace the bad files of a copy, and only those; None: its source has others."""
         key, manifest = self._request.key, copy.manifest
-        bad = {file.path: file for file in bad_files(self._store.path(key), copy)}
-        files = tuple(file for file in remote.files if _is_listed(file, bad))
-        if manifest is None or len(files) != len(bad) or not self._request.accepts(manifest.hash):
+        if manifest is None or not self._request.accepts(manifest.hash):
             return None
-        fetched = self._fetch(staging, _Part(files, remote), whole=False)
+        bad = {f.path: f for f in bad_files(self._store.path(key), manifest, copy.scrub)}
+        files = tuple(file for file in remote.files if is_listed(file, bad))
+        if len(files) != len(bad):
+            return None
+        fetched = self._fetch(staging, Part(files, remote), whole=False)
         if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
             self._store.discard(key)
             return None
@@ -234,18 +242,27 @@ class Download:
         self._check_capacity(remote.files)
         for path in staging.begin(uri, remote.version, remote.files, remote.origin):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
-        self._check_space(staging, remote.files)
+        sizes = [file.size for file in remote.files]
+        self._total = None if None in sizes else sum(size or 0 for size in sizes)
         if self._total is not None:
-            self._reserve(self._disk_bytes(remote), self._beside is not None)
+            # First: what does not fit beside others waits, and did not fail.
+            self._reserve(self._disk_bytes(remote), self._coming(whole=whole))
+            self._total += self._beside or 0
+        self._check_space(staging, remote.files)
         return self._engine.fetch(
             remote,
             staging,
             priority=self._request.priority,
             cancelled=self._cancelled,
             # An expected hash is compared before the publication.
-            later=whole and not self._request.expected and not _is_archive(remote),
+            later=whole and not self._request.expected and not is_archive(remote),
             report=self._tell,
         )
+
+    def _coming(self, *, whole: bool) -> Coming:
+        if self._beside is not None:
+            return Coming.REST
+        return Coming.MODEL if whole else Coming.REPAIR
 
     def _contents(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
@@ -254,7 +271,7 @@ class Download:
         checksums = {
             file.path: str(file.checksum) for file in remote.files if file.checksum is not None
         }
-        if _is_archive(remote):
+        if is_archive(remote):
             return unpack_model(
                 staging,
                 fetched[0].path,
@@ -303,12 +320,8 @@ class Download:
             raise self._no_space(size, disk.available)
 
     def _check_space(self, staging: Staging, files: Sequence[RemoteFile]) -> None:
-        sizes = [file.size for file in files]
-        self._total = None if None in sizes else sum(size or 0 for size in sizes)
-        if self._total is not None:
-            self._total += self._beside or 0
         here = sum(file.blocks.done for file in staging.staged.values())
-        missing = sum(size or 0 for size in sizes) - here
+        missing = sum(file.size or 0 for file in files) - here
         available = self._store.disk().available
         if missing > available + staging.allocated():
             raise self._no_space(missing, available)
@@ -317,7 +330,7 @@ class Download:
         """What the files take of the disk."""
         needed = sum(in_blocks(file.size or 0) for file in remote.files)
         # Only what is declared says how much comes out of an archive.
-        return max(needed, self._request.size) if _is_archive(remote) else needed
+        return max(needed, self._request.size) if is_archive(remote) else needed
 
     def _tell(self, done: int) -> None:
         self._done = done + (self._beside or 0)
@@ -348,50 +361,6 @@ class Download:
         )
 
 
-class _Part:
-    """Some files of a listing."""
-
-    def __init__(self, files: tuple[RemoteFile, ...], whole: RemoteModel) -> None:
-        self.files = files
-        self.origin, self.version = whole.origin, whole.version
-        self.read = whole.read
-
-
-def _is_archive(remote: RemoteModel) -> bool:
-    """Whether the model is what comes out of its one file. One of several files stays as it is."""
-    return not isinstance(remote, _Part) and archive_of(remote.files) is not None
-
-
-def _is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:
-    """Whether it is one of these, and the same one still."""
-    before = former.get(file.path)
-    return before is not None and (file.size, file.version) == (before.size, before.version)
-
-
 def _is_unexpected(failure: DownloadError, request: Request) -> bool:
     """Whether the whole model was here and is not the expected one."""
     return failure.kind is FailureKind.CORRUPT and bool(request.expected)
-
-
-def check_tree(files: Sequence[RemoteFile], uri: str) -> None:
-    """Raises DownloadError (Unsupported) if the files cannot lie in one folder as they are named.
-
-    An object store may have both `a` and `a/b`, or `../a`.
-    """
-    for file in files:
-        try:
-            check_path(file.path)
-        except ValueError as error:
-            raise DownloadError(
-                FailureKind.UNSUPPORTED,
-                f"{public_uri(uri)} cannot be stored: {error}; rename it at the source",
-            ) from None
-    paths = {file.path for file in files}
-    twice = sorted(paths & folders(paths))
-    if twice or len(paths) != len(files):
-        name = twice[0] if twice else "a path"
-        raise DownloadError(
-            FailureKind.UNSUPPORTED,
-            f"{public_uri(uri)} cannot be stored: it has {name!r} twice, as a file and as a folder "
-            "or as two files; rename one at the source",
-        )

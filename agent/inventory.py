@@ -107,6 +107,7 @@ class Inventory:
         self.foreign = tuple(name for name in self.foreign if name != key)
         copy = self.look_at(key)
         if copy.found is Found.PUBLISHED:
+            former = former or copy.usage
             last = former.last_used_time if former else None
             self.note_usage(key, Usage(published_time=now, last_used_time=last))
         return self.copies[key]

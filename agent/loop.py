@@ -20,7 +20,6 @@ from agent.names import Names
 from agent.news import LogSink, News
 from agent.node_api import ApiUnavailableError, parse_node
 from agent.observed import Observed, PodsSeen
-from agent.on_disk import Found, OnDisk
 from agent.outcomes import Outcomes
 from agent.plan import Plan, View, make_plan
 from agent.reading import Reading
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from agent.news import NodeEventSink
     from agent.node_api import NodeApi, NodeObject
+    from agent.on_disk import OnDisk
     from agent.options import Options
     from agent.pods import PodMounts
     from agent.store import Store
@@ -276,7 +276,7 @@ class Loop:
                 wanted=wanted,
                 ready=frozenset(key for key, copy in copies if self._serves(key, copy)),
                 published=frozenset(key for key, copy in copies if copy.is_published),
-                staged=frozenset(key for key, copy in copies if copy.found is Found.STAGED),
+                staged=frozenset(key for key, copy in copies if copy.is_left),
                 active=frozenset(self._tasks),
                 cancelling=frozenset(
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
@@ -316,6 +316,7 @@ class Loop:
                 and self._serves(key, copy)
             ),
             learned=self._reservations.learned,
+            in_use=self._in_use,
         )
 
     def _serves(self, key: str, copy: OnDisk) -> bool:

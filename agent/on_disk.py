@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from agent.capacity import in_blocks
 from agent.files import blocks_of, tree_blocks
 from agent.manifest import Manifest
 from agent.notes import Evicted, Scrub, Usage
@@ -20,6 +21,8 @@ from agent.staging import announced_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from agent.manifest import ManifestFile
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
 
@@ -67,8 +70,9 @@ class OnDisk:
     tell now: the disk, or a limit of the process, gave an error.
 
     `tree_bytes` is what models/<key> takes of the disk, as far as it is the model's; `staged_bytes`
-    what else is there of it. `announced` is the size of the model whose download is under way.
-    `scrub` is what the last reading of all its files has found.
+    what else is there of it; `bad_bytes` what its bad files take once they are good. `announced` is
+    the size of the model whose download is under way. `scrub` is what the last reading of all its
+    files has found.
     """
 
     found: Found = Found.NOTHING
@@ -76,6 +80,7 @@ class OnDisk:
     problem: str = ""
     tree_bytes: int = 0
     staged_bytes: int = 0
+    bad_bytes: int = 0
     announced: int | None = None
     usage: Usage | None = None
     evicted: Evicted | None = None
@@ -91,12 +96,18 @@ class OnDisk:
         """Whether nothing can be said of it, and so nothing be done with it."""
         return self.found is Found.UNREADABLE
 
+    @property
+    def is_left(self) -> bool:
+        """Whether there is of it what only waits for its return: staging, or when it was used."""
+        noted = self.usage is not None and self.evicted is None
+        return self.found is Found.STAGED or (self.found is Found.NOTHING and noted)
 
-def look(tree: Path, meta: Path) -> OnDisk:
+
+def look(tree: Path, meta: Path, scrub: Scrub | None = None) -> OnDisk:
     """What is in the published directory of a key, and in its private one.
 
-    By its manifest, the sizes of its files, and what the last scrub has noted. Digests are not
-    computed: the files were verified before they were published.
+    By its manifest, the sizes of its files, and the last `scrub`, or what is noted of it. Digests
+    are not computed: the files were verified before they were published.
     """
     path = meta / "manifest.json"
     staged = staged_bytes(meta)
@@ -107,7 +118,7 @@ def look(tree: Path, meta: Path) -> OnDisk:
             Found.STAGED if is_staged else Found.NOTHING,
             staged_bytes=staged,
             announced=announced_size(meta) if is_staged else None,
-            usage=read_note(meta / "usage.json", Usage) if evicted else None,
+            usage=read_note(meta / "usage.json", Usage),
             evicted=evicted,
         )
     manifest = read_note(path, Manifest)
@@ -115,14 +126,16 @@ def look(tree: Path, meta: Path) -> OnDisk:
         problem, taken = f"its manifest {path} cannot be read", tree_blocks(tree)
     else:
         problem, taken = compare(tree, manifest)
-    scrub = read_note(meta / "scrub.json", Scrub)
+    scrub = scrub or read_note(meta / "scrub.json", Scrub)
     if scrub is not None and scrub.bad and not problem:
         problem = f"{tree / scrub.bad[0].path} {scrub.bad[0].problem}"
+    bad = bad_files(tree, manifest, scrub) if problem and manifest else []
     return OnDisk(
         Found.DAMAGED if problem else Found.PUBLISHED,
         manifest,
         problem,
         tree_bytes=taken,
+        bad_bytes=sum(in_blocks(file.size) for file in bad),
         staged_bytes=staged,
         usage=read_note(meta / "usage.json", Usage) or _first_usage(path),
         scrub=scrub,
@@ -144,6 +157,22 @@ def read_note(path: Path, kind: type[Note]) -> Note | None:
         if error.errno in MISSING:
             return None
         raise
+
+
+def bad_files(tree: Path, manifest: Manifest, scrub: Scrub | None) -> list[ManifestFile]:
+    """The files that are missing, have another size, or were bad when they were read last."""
+    noted = {file.path for file in scrub.bad} if scrub else set()
+    return [f for f in manifest.files if f.path in noted or not _is_there(tree / f.path, f.size)]
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        found = path.lstat()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _first_usage(manifest: Path) -> Usage:

@@ -27,7 +27,5 @@ def clear_leftovers(meta: Path, tree: Path) -> None:
         delete_file(meta / "evicted.json")
     else:
         delete_file(meta / "scrub.json")
-        if not (meta / "evicted.json").exists():
-            delete_file(meta / "usage.json")
     if not (meta / "files").exists():
         forget_progress(meta)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.beneath import put
 from agent.files import delete_tree, file_digest, make_directory
-from agent.on_disk import MISSING
+from agent.on_disk import bad_files
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from agent.manifest import Manifest, ManifestFile
+    from agent.manifest import Manifest
     from agent.on_disk import OnDisk
 
 
@@ -54,21 +53,15 @@ def drop_others(tree: Path, manifest: Manifest, good: Collection[str]) -> None:
             delete_tree(tree / file.path)
 
 
-def bad_files(tree: Path, copy: OnDisk) -> list[ManifestFile]:
-    """The files that are missing, have another size, or were bad when they were read last."""
-    files = copy.manifest.files if copy.manifest else ()
-    noted = {file.path for file in copy.scrub.bad} if copy.scrub else set()
-    return [file for file in files if file.path in noted or not _is_there(tree, file)]
-
-
 def proved(tree: Path, copy: OnDisk, stopped: Callable[[], bool]) -> set[str]:
     """The paths of the files that are as they were downloaded.
 
     A scrub that found bad files has read the others. Without one, all are read now.
     """
-    bad = {file.path for file in bad_files(tree, copy)}
-    files = [file for file in (copy.manifest.files if copy.manifest else ()) if file.sha256]
-    good = [file for file in files if file.path not in bad]
+    if copy.manifest is None:
+        return set()
+    bad = {file.path for file in bad_files(tree, copy.manifest, copy.scrub)}
+    good = [file for file in copy.manifest.files if file.sha256 and file.path not in bad]
     if copy.scrub is None or not copy.scrub.bad:
         good = [file for file in good if file_digest(tree / file.path, stopped) == file.sha256]
     return {file.path for file in good}
@@ -95,13 +88,3 @@ def has_others(tree: Path, manifest: Manifest) -> bool:
         for folder, _, names in os.walk(tree)
         for name in names
     )
-
-
-def _is_there(tree: Path, file: ManifestFile) -> bool:
-    try:
-        found = (tree / file.path).lstat()
-    except OSError as error:
-        if error.errno not in MISSING:
-            raise
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == file.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from agent.capacity import Ledger
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from agent.wanted import Request
+
+
+class Coming(Enum):
+    """What a download brings: a model, what a folder to be adopted lacks, or a copy's bad files."""
+
+    MODEL = "model"
+    REST = "rest"
+    REPAIR = "repair"
 
 
 class NoRoomError(Exception):
@@ -29,9 +38,9 @@ class Reservations:
         self._lock = threading.Lock()
         self._ledger = Ledger()
         self._reserved: dict[str, int] = {}
-        # What sources told, by key, declared size, and whether it comes beside a folder that is to
-        # be adopted: another declaration is another guess, and a rest is not the whole.
-        self._learned: dict[tuple[str, int, bool], int] = {}
+        # What sources told, by key, declared size, and what comes: another declaration is another
+        # guess, and a rest is not the whole.
+        self._learned: dict[tuple[str, int, Coming], int] = {}
 
     @property
     def reserved(self) -> dict[str, int]:
@@ -42,7 +51,7 @@ class Reservations:
     def learned(self, key: str, declared: int, *, beside: bool) -> int | None:
         """The size of a model, or of what comes beside, as its source told it to a download."""
         with self._lock:
-            return self._learned.get((key, declared, beside))
+            return self._learned.get((key, declared, Coming.REST if beside else Coming.MODEL))
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget the sizes of other models."""
@@ -65,14 +74,15 @@ class Reservations:
             self._reserved[key] = ledger.model(key).size
             return True
 
-    def grow(self, request: Request, size: int, *, beside: bool = False) -> None:
-        """Reserve what the download really takes, `beside` what is there of the model already.
+    def grow(self, request: Request, size: int, coming: Coming) -> None:
+        """Reserve what a download really takes.
 
         Raises NoRoomError if that is more than there is.
         """
         key = request.key
         with self._lock:
-            self._learned[key, request.size, beside] = size
+            if coming is not Coming.REPAIR:
+                self._learned[key, request.size, coming] = size
             ledger = self._now()
             grows = size > self._reserved.get(key, 0)
             if grows and ledger.is_gated(key) and ledger.shortage(key, size) is not None:

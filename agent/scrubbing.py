@@ -52,19 +52,23 @@ class Scrubbing:
             (last, key, manifest)
             for key, copy, manifest in self._inventory.published()
             if manifest.hash is not None and key not in busy
-            for last in [self._last(key, copy)]
-            if last is None or not 0 <= (now - last).total_seconds() < self._options.scrub_interval
+            for last in [self._last(key, copy, now)]
+            if last is None or (now - last).total_seconds() >= self._options.scrub_interval
         ]
         if due:
             _, self._key, manifest = min(due, key=lambda d: (d[0] is not None, d[0] or now, d[1]))
             self._stopped = threading.Event()
             self._workers.scrub(manifest, rate, self._stopped)
 
-    def _last(self, key: str, copy: OnDisk) -> datetime | None:
-        """When its files were last known to be whole: they were verified before they were there."""
+    def _last(self, key: str, copy: OnDisk, now: datetime) -> datetime | None:
+        """When its files were last known to be whole: they were verified before they were there.
+
+        A time in the future, from before the clock was set back, says nothing.
+        """
         noted = copy.scrub.time if copy.scrub else None
         published = copy.usage.published_time if copy.usage else None
-        return max((t for t in (noted, published, self._read.get(key)) if t), default=None)
+        times = (noted, published, self._read.get(key))
+        return max((time for time in times if time is not None and time <= now), default=None)
 
     def take(self, end: Scrubbed) -> None:
         """Take in what was found."""

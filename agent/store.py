@@ -22,7 +22,6 @@ What cannot be done raises DownloadError where the cause is a model's, and OSErr
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from contextlib import suppress
@@ -33,7 +32,6 @@ import structlog
 from agent.adoption import foreign
 from agent.failures import DownloadError
 from agent.files import (
-    FILE_MODE,
     TEMPORARY_SUFFIX,
     delete_file,
     delete_tree,
@@ -47,6 +45,7 @@ from agent.manifest import Manifest, folders
 from agent.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
 from agent.recovery import clear_leftovers
 from agent.repair import drop_others, fill, lay_out, proved, replace_files
+from agent.root import Root, StoreError
 from agent.staging import Staging, forget_progress
 from agent.writeback import sync_file_system
 from crds.keys import MODEL_KEY_LENGTH
@@ -65,10 +64,6 @@ _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 log = structlog.get_logger(__name__)
 
 
-class StoreError(Exception):
-    """The store cannot be opened. The message says why, and what to do."""
-
-
 class Store:
     """The models below one root. Calls for different keys may come from different threads.
 
@@ -81,25 +76,25 @@ class Store:
         self._models = root / "models"
         self._private = root / ".localmodel"
         self._lock: int | None = None
+        self._was_laid_out = False
+        # Whether it is ours, and recovered.
+        self.is_open = False
+        # What was read and could not be noted, by key.
+        self._scrubs: dict[str, Scrub] = {}
 
     def open(self) -> None:
-        """Make the layout, and be the only agent in it. Raises StoreError."""
+        """Make the layout, and be the only agent in it. Raises StoreError.
+
+        After a failure it may be called again, and finds the layout that was there or none: an
+        empty directory in the disk's place is not begun on.
+        """
+        root = Root(self.root, self._models, self._private)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            make_directory(self._models)
-            make_directory(self._private)
-            if self._models.stat().st_dev != self._private.stat().st_dev:
-                raise StoreError(
-                    f"{self._models} and {self._private} are on different file systems: models are "
-                    "published by a rename, so mount one volume at the root itself"
-                )
-            self._lock = os.open(self._private / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"another agent already works on {self.root}: stop it, or give this one another "
-                "root"
-            ) from None
+            if not self._was_laid_out:
+                self._was_laid_out = root.is_laid_out
+                root.lay_out()
+            if self._lock is None:
+                self._lock = root.lock()
         except OSError as error:
             raise StoreError(
                 f"cannot use {error.filename or self.root} as the root: {error.strerror}"
@@ -110,6 +105,7 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+            self.is_open = False
 
     def path(self, key: str) -> Path:
         """Where a published model is."""
@@ -136,7 +132,7 @@ class Store:
     def inspect(self, key: str) -> OnDisk:
         """What is on the disk of one key."""
         try:
-            return look(self.path(key), self._meta(key))
+            return look(self.path(key), self._meta(key), self._scrubs.get(key))
         except OSError as error:
             place = error.filename or self._meta(key)
             return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
@@ -190,7 +186,7 @@ class Store:
         sync_directory(self._models)
         sync_directory(meta)
         # What was found in an earlier copy says nothing of this one.
-        delete_file(meta / "scrub.json")
+        self._forget_scrub(meta)
         (meta / "staged.json").rename(meta / "manifest.json")
         sync_directory(meta)
         delete_file(meta / "evicted.json")
@@ -225,7 +221,7 @@ class Store:
         sync_file_system(tree)
         self.discard(manifest.key)
         make_directory(meta)
-        delete_file(meta / "scrub.json")
+        self._forget_scrub(meta)
         write_atomically(meta / "manifest.json", _to_bytes(manifest))
         delete_file(meta / "evicted.json")
 
@@ -238,8 +234,13 @@ class Store:
         write_atomically(self._meta(key) / "usage.json", _to_bytes(usage))
 
     def note_scrub(self, key: str, scrub: Scrub) -> None:
-        """Note when a published model was read, and what is bad in it."""
+        """Note when a published model was read, and what is bad in it.
+
+        Where that raises OSError, it is known until the agent ends.
+        """
+        self._scrubs[key] = scrub
         write_atomically(self._meta(key) / "scrub.json", _to_bytes(scrub))
+        del self._scrubs[key]
 
     def probe(self) -> None:
         """Write and delete a small file. Raises OSError."""
@@ -249,14 +250,16 @@ class Store:
 
     # Repair
 
-    def salvage(self, key: str, stopped: Callable[[], bool]) -> None:
-        """Take a damaged model out of models/, and keep its good files as a download's.
+    def salvage(self, key: str, copy: OnDisk, stopped: Callable[[], bool]) -> None:
+        """Take a damaged `copy` out of models/, and keep its good files as a download's.
 
-        So its next download asks for the bad ones only. Where no good one is known, it is removed.
+        So its next download asks for the bad ones only. Without a readable manifest, or behind a
+        link, none is known to be good and ours. When it was used stays noted.
         """
-        copy, meta = self.inspect(key), self._meta(key)
-        if copy.manifest is None:
-            self.remove(key)
+        meta = self._meta(key)
+        if copy.manifest is None or self.path(key).is_symlink():
+            self._take_out(key)
+            self.discard(key)
             return
         good = proved(self.path(key), copy, stopped)
         self.discard(key)
@@ -274,7 +277,7 @@ class Store:
         """
         meta = self._meta(manifest.key)
         replace_files(self.path(manifest.key), meta / "files", paths)
-        delete_file(meta / "scrub.json")
+        self._forget_scrub(meta)
         sync_directory(meta)
         forget_progress(meta)
         delete_tree(meta / "files")
@@ -289,6 +292,9 @@ class Store:
         delete_file(meta / "staged.json")
         forget_progress(meta)
         delete_tree(meta / "files")
+        if (meta / "old").exists() and not self.path(key).exists():
+            # It was taken out, and an error of the disk broke that off.
+            self._forget(meta)
         delete_tree(meta / "old")
         self._tidy(key)
 
@@ -332,8 +338,12 @@ class Store:
         sync_directory(self._models)
         sync_directory(meta)
         delete_file(meta / "manifest.json")
-        delete_file(meta / "scrub.json")
+        self._forget_scrub(meta)
         sync_directory(meta)
+
+    def _forget_scrub(self, meta: Path) -> None:
+        self._scrubs.pop(meta.name, None)
+        delete_file(meta / "scrub.json")
 
     def _tidy(self, key: str) -> None:
         with suppress(OSError):
@@ -360,6 +370,7 @@ class Store:
                 self._recover(entry.name)
             except (OSError, DownloadError) as error:
                 log.warning("Could not recover a model", key=entry.name, error=str(error))
+        self.is_open = True
 
     def _recover(self, key: str) -> None:
         meta = self._meta(key)

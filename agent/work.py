@@ -11,6 +11,7 @@ import structlog
 from agent import memory
 from agent.adopting import Refusals
 from agent.digesting import with_digests
+from agent.disk_watch import probe
 from agent.download import Download, Progress
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
@@ -203,7 +204,7 @@ class Workers:
             bad = ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), manifest)
             if bad:
                 # Where the whole disk is away, no file is bad.
-                self._store.probe()
+                probe(self._store)
         except ScrubStoppedError:
             bad = None
         except OSError as error:
@@ -252,7 +253,7 @@ class Workers:
             cancelled=task.cancelled,
             in_use=task.in_use,
             report=report,
-            reserve=lambda size, beside: self._reservations.grow(request, size, beside=beside),
+            reserve=lambda size, coming: self._reservations.grow(request, size, coming),
             refusals=self._refusals,
         )
         try:

@@ -23,8 +23,8 @@ from agent.commands.pull_store import PullStore
 from agent.commands.verify import Comparer, StoppedError, expected_of_manifest, expected_of_source
 from agent.failures import DownloadError, FailureKind, backoff, public_uri
 from agent.reservations import Reservations
+from agent.root import StoreError
 from agent.sources import all_sources
-from agent.store import StoreError
 from agent.wanted import Request
 from agent.work import Digested, Finished, Means, Workers
 from crds.keys import model_key

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from agent.failures import public_uri
 from agent.files import delete_file
 from agent.on_disk import Found
-from agent.store import Store, StoreError
+from agent.root import BusyError, StoreError
+from agent.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +47,9 @@ class PullStore(Store):
             raise StoreError(_foreign(self.directory))
         try:
             super().open()
+        except BusyError:
+            raise StoreError(f"another pull into {self.directory} is under way") from None
         except StoreError as error:
-            if self._is_busy():
-                raise StoreError(f"another pull into {self.directory} is under way") from None
             raise StoreError(f"cannot pull into {self.directory}: {error}") from None
 
     def close(self) -> None:
@@ -130,14 +131,6 @@ class PullStore(Store):
                     f"{self.directory} is the current directory, which a rename would replace: "
                     "give a directory below it"
                 )
-
-    def _is_busy(self) -> bool:
-        """Whether the lock was there for the taking, and was not to be had."""
-        busy = self._lock is not None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        return busy
 
 
 def _foreign(directory: Path) -> str:

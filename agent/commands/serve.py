@@ -15,12 +15,14 @@ from agent.commands.process import Stop, fail, leave
 from agent.credentials.anonymous import anonymous
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
+from agent.disk_watch import open_store
 from agent.event_writer import EventWriter
 from agent.loop import Loop
 from agent.options import Options
 from agent.pod_watch import PodWatch
 from agent.report import ConfigError, NodeReport, connect
-from agent.store import Store, StoreError
+from agent.root import StoreError
+from agent.store import Store
 
 if TYPE_CHECKING:
     import argparse
@@ -56,8 +58,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         options, file_directories=options.allow_file_dir, credentials=resolver.resolve
     )
     store = Store(options.root, options.disk_size)
-    store.open()
-    store.recover()
+    open_store(store)
     return Loop(
         NodeReport(options.node_name, client),
         store,

@@ -21,7 +21,8 @@ from agent.commands.verify import Comparer, StoppedError, expected_of_manifest
 from agent.failures import FailureKind
 from agent.loop import Loop
 from agent.options import Options
-from agent.store import Store, StoreError
+from agent.root import StoreError
+from agent.store import Store
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState
@@ -95,8 +96,14 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
 
 
 def _verify(store: Store, display: Display, stop: Stop) -> None:
-    """Remove what is not what its manifest says; the loop downloads what is wanted of it."""
-    copies, _ = store.scan()
+    """Remove what is not what its manifest says; the loop downloads what is wanted of it.
+
+    Raises StoreError if the disk cannot be looked at, or nothing can be removed.
+    """
+    try:
+        copies, _ = store.scan()
+    except OSError as error:
+        raise _unusable(store, "read", error) from error
     for key, on_disk in copies.items():
         manifest = on_disk.manifest
         if not on_disk.is_published or manifest is None:
@@ -121,9 +128,17 @@ def _verify(store: Store, display: Display, stop: Stop) -> None:
             display.say(f"{name}: {file.path} {file.problem}")
         if found.problems:
             display.say(f"{name} is damaged, and is downloaded again if it is still wanted")
-            store.remove(key)
+            try:
+                store.remove(key)
+            except OSError as error:
+                raise _unusable(store, "changed", error) from error
         else:
             display.say(f"{name} is whole: {format_quantity(found.size)}")
+
+
+def _unusable(store: Store, verb: str, error: OSError) -> StoreError:
+    place = error.filename or store.root
+    return StoreError(f"{place} cannot be {verb}: {error.strerror}; check the disk")
 
 
 def _show(

@@ -58,7 +58,8 @@ class Disk:
 
     `wanted` are the keys that may never be away once they are whole; `kept` those of them that are.
     `before` is what else a folder may hold that was so before the agent began, such as a damaged
-    copy.
+    copy; of what is `mended`, each file may be as it was or as it should be. What is `evicted` may
+    leave notes in the end.
     """
 
     root: Path
@@ -67,6 +68,8 @@ class Disk:
     kept: set[str] = field(default_factory=set)
     wanted: frozenset[str] = frozenset()
     before: Mapping[str, Tree] = field(default_factory=dict)
+    mended: frozenset[str] = frozenset()
+    evicted: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._models = {model.key: model for model in self.models}
@@ -95,6 +98,8 @@ class Disk:
             return None
         if now is None or now == self.before.get(name):
             return None
+        if model and name in self.mended and _is_between(now, self.before[name], model.files):
+            return None
         if _identity(path) != which:
             # It was taken out while it was read.
             return None
@@ -118,11 +123,20 @@ class Disk:
         private = self.root / ".localmodel"
         for name in sorted(_names(private)):
             left = set(_names(private / name)) if name != "lock" else {"manifest.json"}
+            if name in self.evicted and left <= {"usage.json", "evicted.json"}:
+                continue
             if name not in keys | {"lock"}:
                 problems.append(f".localmodel/{name} is left over: {sorted(left)}")
-            elif left - {"usage.json"} != {"manifest.json"}:
+            elif left - {"usage.json", "scrub.json"} != {"manifest.json"}:
                 problems.append(f".localmodel/{name} has {sorted(left)}")
         return lost, problems
+
+
+def _is_between(now: Tree, before: Tree, after: Mapping[str, bytes]) -> bool:
+    """Whether each file is as it was, or as it should be."""
+    return all(
+        now.get(path) in {before.get(path), after.get(path)} for path in {*now, *before, *after}
+    )
 
 
 def _names(folder: Path) -> list[str]:

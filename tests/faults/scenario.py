@@ -5,50 +5,35 @@ To add a case, add its model to `make`: nothing else knows which models there ar
 
 from __future__ import annotations
 
-import queue
 import shutil
-import sys
-import time
-from contextlib import suppress
+import threading
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent import logs
-from agent.disk_watch import RESCAN_SECONDS
+from agent.download import Download
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.failures import FailureKind
-from agent.loop import Loop
-from agent.on_disk import Found
-from agent.options import Options
+from agent.notes import Usage
 from agent.sources import all_sources
 from agent.sources.base import RemoteFile
-from agent.store import Store, StoreError
-from agent.work import Means
-from crds.states import ModelState
+from agent.store import Store
+from agent.wanted import Request
 from tests.faults import origin
-from tests.faults.calls import Calls, watched
 from tests.faults.disk import Disk, Model, Tree, write_tree
-from tests.unit.agent.helpers import hash_of, local_model, node_object, publish, stage
+from tests.faults.forks import fork
+from tests.unit.agent.helpers import hash_of, publish, stage
 from tests.unit.agent.servers import etag
-from tests.unit.agent.world import FakeApi
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from agent.sources import Sources
-    from tests.faults.calls import Call
+    from tests.faults.disk import Loss
 
-GRACE = 60.0
-# Seconds of the agent's clock: longer than any back-off of a few failures.
-HORIZON = 1800.0
 # Seconds of ours.
 PATIENCE = 15.0
-BUSY_SECONDS = 0.2
-BLOCKED = FailureKind.FOREIGN_DIRECTORY
 # Enough for ranges, and few threads to start in each life.
 CONNECTIONS = 4
 
@@ -66,27 +51,54 @@ WEB = {
     "kept.bin": origin.content("kept", 70_001),
     "unwanted.bin": origin.content("unwanted", 50_000),
     "dropped.bin": origin.content("dropped", 200_000),
+    "idle.bin": origin.content("idle", 40_000),
+    "newcomer.bin": origin.content("newcomer", 45_000),
 }
-FOLDER = {
-    "config.json": b"{}",
-    "deep/nested/weights.bin": origin.content("weights", 150_000),
-    "deep/tokens.txt": origin.content("tokens", 3000),
-    "empty": b"",
+FOLDERS = {
+    "folder": {
+        "config.json": b"{}",
+        "deep/nested/weights.bin": origin.content("weights", 150_000),
+        "deep/tokens.txt": origin.content("tokens", 3000),
+        "empty": b"",
+    },
+    # Of each, some files go bad: of one that pods mount, and of one that nobody does.
+    "mounted": {
+        "config.json": b"{}",
+        "deep/a.bin": origin.content("mounted a", 20_000),
+        "deep/b.bin": origin.content("mounted b", 30_000),
+    },
+    "spoiled": {
+        "good.bin": origin.content("spoiled good", 50_000),
+        "deep/bad.bin": origin.content("spoiled bad", 20_000),
+    },
+    # Somebody else has filled its folder, but for the last file.
+    "filled": {
+        "config.json": b"[]",
+        "deep/weights.bin": origin.content("filled", 120_000),
+        "tokens.txt": origin.content("more tokens", 4000),
+    },
 }
-# Of a folder that somebody else has filled, but for its last file.
-FILLED = {
-    "config.json": b"[]",
-    "deep/weights.bin": origin.content("filled", 120_000),
-    "tokens.txt": origin.content("more tokens", 4000),
-}
-FOLDERS = {"folder": FOLDER, "filled": FILLED}
+# What is there of `filled`, in a folder of somebody else's.
+FILLED = {path: FOLDERS["filled"][path] for path in ("config.json", "deep/weights.bin")}
+BAD = {"mounted": ("deep/a.bin", "deep/b.bin"), "spoiled": ("deep/bad.bin",)}
+# A group with room for the mounted one and one more.
+SMALL = "small"
+SMALL_BYTES = 120_000
+LAST_USED = datetime(2026, 7, 1, tzinfo=UTC)
+
+
+def keys_of(models: Iterable[Model]) -> set[str]:
+    """Their folders below models/."""
+    return {model.key for model in models}
 
 
 @dataclass
 class Scenario:
     """One disk before the agent comes, and what is wanted of it. The template is copied.
 
-    `blocked` are wanted too, and cannot be had: somebody else's directory is in their place.
+    `blocked` are wanted too, and cannot be had: somebody else's directory is in their place; so are
+    `evicted` ones, which make room for a `referenced` one. Pods mount `mounted` ones all the time,
+    and used what is in `used` before.
     """
 
     url: str
@@ -96,6 +108,10 @@ class Scenario:
     blocked: tuple[Model, ...]
     others: tuple[Model, ...]
     kept: tuple[Model, ...]
+    evicted: tuple[Model, ...]
+    referenced: tuple[Model, ...]
+    mounted: tuple[Model, ...]
+    used: tuple[Model, ...]
     foreign: dict[str, Tree]
     before: dict[str, Tree]
 
@@ -103,12 +119,23 @@ class Scenario:
         """The disk at a root."""
         return Disk(
             root,
-            (*self.wanted, *self.others),
+            (*self.wanted, *self.evicted, *self.others),
             self.foreign,
-            {model.key for model in self.kept},
-            frozenset(model.key for model in self.wanted),
+            keys_of((*self.kept, *self.mounted)),
+            frozenset(keys_of(self.wanted)),
             self.before,
+            frozenset(keys_of(self.mounted)),
+            frozenset(keys_of(self.evicted)),
         )
+
+    def not_at_end(self, root: Path) -> tuple[list[Loss], list[str]]:
+        """What is missing, left over or forgotten on a disk at the end."""
+        lost, problems = self.disk(root).not_at_end(self.wanted)
+        for model in (*self.used, *self.evicted):
+            usage = Store(root).inspect(model.key).usage
+            if usage is None or usage.last_used_time != LAST_USED:
+                problems.append(f"when {model.name} was used is forgotten: {usage}")
+        return lost, problems
 
     def lay_out(self, root: Path) -> None:
         """A new disk."""
@@ -119,26 +146,30 @@ class Scenario:
 def make(url: str, template: Path) -> Scenario:
     """The scenario, laid out in the template."""
     web = {name: Model(name, f"{url}/{name}", {name: data}) for name, data in WEB.items()}
-    folder, filled = (
-        Model(name, f"s3://{origin.BUCKET}/{name}", files) for name, files in FOLDERS.items()
-    )
+    folders = {
+        name: Model(name, f"s3://{origin.BUCKET}/{name}", files) for name, files in FOLDERS.items()
+    }
     one, damaged, kept = web["one.bin"], web["damaged.bin"], web["kept.bin"]
     unwanted, dropped = web["unwanted.bin"], web["dropped.bin"]
-    blocked = web["blocked.bin"]
+    blocked, idle, newcomer = web["blocked.bin"], web["idle.bin"], web["newcomer.bin"]
+    mounted, spoiled, filled = (folders[name] for name in ("mounted", "spoiled", "filled"))
     changed = replace(web["changed.bin"], hash=hash_of(web["changed.bin"].files))
     sources = all_sources()
     # Made before the forks, and used once without a connection: boto3 takes its time.
-    client = sources.of(folder.uri)._client(origin.settings(url))  # type: ignore[attr-defined]
+    client = sources.of(spoiled.uri)._client(origin.settings(url))  # type: ignore[attr-defined]
     client.s3.generate_presigned_url("get_object", {"Bucket": origin.BUCKET, "Key": "any"})
 
     store = Store(template)
     store.open()
-    for model in (damaged, kept, unwanted):
+    for model in (damaged, kept, unwanted, idle):
         publish(store, model.uri, model.files)
-    broken = {"damaged.bin": WEB["damaged.bin"][:-1]}
-    (store.path(damaged.key) / "damaged.bin").write_bytes(broken["damaged.bin"])
-    former = {"changed.bin": b"as it was", "gone/file": b"1"}
-    publish(store, changed.uri, former)
+    before = _spoil(store, (mounted, spoiled), sources, url)
+    for model in (mounted, spoiled, idle):
+        store.note_usage(model.key, Usage(published_time=LAST_USED, last_used_time=LAST_USED))
+    before[damaged.key] = {"damaged.bin": WEB["damaged.bin"][:-1]}
+    write_tree(store.path(damaged.key), before[damaged.key])
+    before[changed.key] = {"changed.bin": b"as it was", "gone/file": b"1"}
+    publish(store, changed.uri, before[changed.key])
     _begin(store, one)
     stage(store, dropped.uri, dropped.files)
     # A removal that was interrupted when the files had been taken out.
@@ -146,20 +177,56 @@ def make(url: str, template: Path) -> Scenario:
     (template / ".localmodel" / kept.key / "manifest.json.tmp").write_bytes(b"{")
     store.close()
     foreign = FOREIGN | {blocked.key: {"blocked.bin": b"of somebody else"}}
-    part = {path: data for path, data in FILLED.items() if path != "tokens.txt"}
-    for name, files in (foreign | {filled.key: part}).items():
+    before[filled.key] = FILLED
+    for name, files in (foreign | {filled.key: FILLED}).items():
         write_tree(template / "models" / name, files)
     return Scenario(
         url,
         template,
         sources,
-        wanted=(one, folder, filled, damaged, changed, kept),
+        wanted=(one, folders["folder"], filled, damaged, changed, kept, mounted, spoiled, newcomer),
         blocked=(blocked,),
         others=(unwanted, dropped),
         kept=(kept, filled),
+        evicted=(idle,),
+        referenced=(newcomer,),
+        mounted=(mounted,),
+        used=(spoiled,),
         foreign=foreign,
-        before={damaged.key: broken, changed.key: former, filled.key: part},
+        before=before,
     )
+
+
+def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) -> dict[str, Tree]:
+    """Download these, as an agent does, and let a byte of some files go bad. Returns how they are.
+
+    In a process of its own, for its threads.
+    """
+
+    def work(tell: Callable[[object], None]) -> None:
+        for model in models:
+            Download(
+                Request(model.key, model.uri, ()),
+                sources=sources,
+                store=store,
+                engine=Engine(Limits(CONNECTIONS)),
+                credentials=lambda: origin.settings(url),
+                cancelled=threading.Event(),
+                report=lambda _: None,
+            ).run()
+        tell({})
+
+    if not fork(work).hear_all(PATIENCE):
+        raise RuntimeError("the scenario cannot be laid out: see above")
+    found: dict[str, Tree] = {}
+    for model in models:
+        bad = {
+            path: bytes([model.files[path][0] ^ 1]) + model.files[path][1:]
+            for path in BAD[model.name]
+        }
+        write_tree(store.path(model.key), bad)
+        found[model.key] = {**model.files, **bad}
+    return found
 
 
 def _begin(store: Store, model: Model) -> None:
@@ -173,128 +240,3 @@ def _begin(store: Store, model: Model) -> None:
     file.write(data[:half], 0)
     file.mark(0, half)
     staging.close()
-
-
-class _Quick(Loop):
-    """The loop, whose clock jumps ahead while nothing is under way. It ends when all is done."""
-
-    def begin(self, scenario: Scenario, clock: _Clock, horizon: float) -> None:
-        self._clock, self._horizon = clock, clock.seconds + horizon
-        self._wanted = {model.key for model in scenario.wanted}
-        self._blocked = {model.key for model in scenario.blocked}
-        self._deadline = time.monotonic() + PATIENCE
-        self._seen_at: float | None = None
-        self.done = False
-
-    def wait(self, until: float) -> None:
-        clock = self._clock
-        if self._tasks or any(self._reading._digesting._running.values()):
-            with suppress(queue.Empty):
-                self._take(self._events.get(timeout=BUSY_SECONDS))
-        elif self._is_done() and self._seen_at is None:
-            # It must stay so when the disk is looked at again.
-            self._seen_at = clock.seconds
-            clock.seconds += RESCAN_SECONDS
-        elif self._is_done():
-            self.done = True
-            self.stop()
-        else:
-            self._seen_at = None
-            clock.seconds = max(clock.seconds, until)
-        if clock.seconds > self._horizon or time.monotonic() > self._deadline:
-            self.stop()
-        super().wait(clock.seconds)
-
-    def _is_done(self) -> bool:
-        status = (self._api.node or {}).get("status", {})  # type: ignore[attr-defined]
-        told = {model["key"]: model for model in status.get("models", ())}
-        here = {
-            key for key, copy in self._inventory.copies.items() if copy.found is not Found.NOTHING
-        }
-        return (
-            here == self._wanted
-            and told.keys() == self._wanted | self._blocked
-            and all(told[key]["state"] == ModelState.DOWNLOADED for key in self._wanted)
-            and all(told[key].get("hash") for key in self._wanted)
-            and all(told[key].get("reason") == BLOCKED for key in self._blocked)
-        )
-
-
-class _Api(FakeApi):
-    """Its one version is told before the loop runs: a second time could come too late."""
-
-    def watch(self, _observe: object, stopped: threading.Event) -> None:
-        stopped.wait()
-
-
-@dataclass
-class _Clock:
-    seconds: float = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-
-def run_agent(
-    scenario: Scenario,
-    calls: Calls,
-    tell: Callable[[object], None],
-    *,
-    horizon: float = HORIZON,
-) -> None:
-    """An agent's life on a root, from its start until all is done, or nothing comes any more.
-
-    Tells the losses that it sees after each call that changes something in models/, the call that
-    is struck, and at last how many calls the fault could have met.
-    """
-    logs.configure("json")
-    root, published = Path(calls.root), f"{calls.root}/models/"
-    disk = scenario.disk(root)
-
-    def look() -> None:
-        for loss in disk.losses():
-            tell({"lost": loss.size, "what": loss.what})
-
-    def before(call: Call) -> None:
-        look()
-        tell({"struck": str(call).replace(str(root), "")})
-
-    def after(call: Call) -> None:
-        if call.path.startswith(published) or call.target.startswith(published):
-            look()
-
-    calls.before, calls.after = before, after
-    with watched(calls):
-        ended = _live(scenario, root, horizon)
-    tell({"met": calls.met, "ended": ended})
-
-
-def _live(scenario: Scenario, root: Path, horizon: float) -> str:
-    clock, api = _Clock(), _Api()
-    entries = [
-        local_model(model.name, model.uri, hash=model.hash)
-        for model in (*scenario.wanted, *scenario.blocked)
-    ]
-    api.store(node_object(*entries))
-    options = Options(
-        grace=GRACE,
-        max_downloads=2,
-        monotonic=lambda: clock.seconds,
-        now=clock.now,
-        jitter=lambda: 0.0,
-    )
-    credentials = origin.settings(scenario.url)
-    store = Store(root)
-    try:
-        store.open()
-        store.recover()
-        means = Means(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
-        loop = _Quick(api, store, means, options)
-    except (StoreError, OSError) as error:
-        # As the command does: it ends, and is started again.
-        sys.stderr.write(f"cannot start: {error}\n")
-        return "cannot start"
-    loop.begin(scenario, clock, horizon)
-    loop.observe(api.read())
-    loop.run()
-    return "done" if loop.done else "not done"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.faults import origin, scenario
+from tests.faults import life, origin, scenario
 from tests.faults.calls import Calls, Fault
 from tests.faults.forks import Fork, fork
 from tests.faults.report import Row
@@ -139,7 +139,7 @@ def _sample(where: Lab, kinds: Sequence[Kind]) -> dict[str, list[int]]:
     def work(tell: Callable[[object], None]) -> None:
         calls = Calls(where.work / "run")
         where.scenario.lay_out(where.work / "run")
-        scenario.run_agent(where.scenario, calls, tell)
+        life.run_agent(where.scenario, calls, tell)
         tell([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
 
     counts = fork(work, where.work / "run.log").hear_all(RUN_SECONDS)[-1]
@@ -166,7 +166,7 @@ class _Trial:
         kind = self._kind
         self._where.scenario.lay_out(self._root)
         lasts = kind.fault.later is not None
-        horizon = LASTING_HORIZON if lasts else scenario.HORIZON
+        horizon = LASTING_HORIZON if lasts else life.HORIZON
         told = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
         struck = next((message["struck"] for message in told if "struck" in message), None)
         ended = told[-1].get("ended", "died")
@@ -183,7 +183,7 @@ class _Trial:
             self._look("after the second")
         if self._live(Calls(self._root))[-1].get("ended") != "done":
             self._problems["the agent after a restart: not done"] = 0
-        lost, problems = self._disk.not_at_end(self._where.scenario.wanted)
+        lost, problems = self._where.scenario.not_at_end(self._root)
         self._take(lost, "in the end")
         self._problems |= dict.fromkeys(problems, 0)
         place = f"call {self._fail_at} ({struck})"
@@ -195,10 +195,10 @@ class _Trial:
             "lost": sum(self._problems.values()),
         }
 
-    def _live(self, calls: Calls, horizon: float = scenario.HORIZON) -> list[Any]:
+    def _live(self, calls: Calls, horizon: float = life.HORIZON) -> list[Any]:
         """One life of an agent; the last of what it told is how it ended."""
         child = fork(
-            lambda tell: scenario.run_agent(self._where.scenario, calls, tell, horizon=horizon),
+            lambda tell: life.run_agent(self._where.scenario, calls, tell, horizon=horizon),
             self._log,
         )
         told = child.hear_all(RUN_SECONDS)

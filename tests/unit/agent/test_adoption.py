@@ -19,7 +19,7 @@ from agent.engine import retries
 from agent.engine.engine import CancelledError, Engine
 from agent.failures import DownloadError, FailureKind
 from agent.on_disk import Found
-from agent.reservations import NoRoomError, Reservations
+from agent.reservations import Coming, NoRoomError, Reservations
 from agent.sources import Sources
 from agent.sources.base import Checksum, ChecksumAlgorithm
 from agent.sources.s3 import S3Source
@@ -73,9 +73,9 @@ class Node:
         self.refusals = Refusals()
         self.cancelled = threading.Event()
         self.progress: list[Progress] = []
-        self.reserved: list[tuple[int, bool]] = []
+        self.reserved: list[tuple[int, Coming]] = []
         self.download: Download | None = None
-        self.reserve: Callable[[int, bool], None] = lambda *needed: self.reserved.append(needed)
+        self.reserve: Callable[[int, Coming], None] = lambda *needed: self.reserved.append(needed)
 
     def lay(self, files: Mapping[str, bytes]) -> dict[str, tuple[int, int, int, int]]:
         """Files as KServe leaves them. Returns what must stay as it is."""
@@ -210,7 +210,7 @@ def test_what_the_folder_lacks_is_fetched_and_nothing_else(node: Node) -> None:
     assert tree(node.store, node.key) == files | EXTRA
     assert {path: node.identity()[path] for path in before} == before
     assert manifest.hash == hash_of(files)
-    assert node.reserved == [(4096, True)]
+    assert node.reserved == [(4096, Coming.REST)]
     assert {path.name for path in (node.store.root / ".localmodel" / node.key).iterdir()} == {
         "manifest.json"
     }
@@ -234,8 +234,8 @@ def test_what_the_folder_lacks_waits_for_room_and_touches_nothing(node: Node) ->
 def test_what_comes_beside_a_folder_is_learned_apart_from_the_whole() -> None:
     reservations = Reservations()
     request = Request("key", "mem://m", (), size=1000)
-    reservations.grow(request, 700)
-    reservations.grow(request, 20, beside=True)
+    reservations.grow(request, 700, Coming.MODEL)
+    reservations.grow(request, 20, Coming.REST)
     assert reservations.learned("key", 1000, beside=False) == 700
     assert reservations.learned("key", 1000, beside=True) == 20
     assert reservations.reserved == {"key": 20}

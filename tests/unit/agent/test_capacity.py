@@ -254,6 +254,13 @@ def test_the_last_model_stays_between_the_high_mark_and_the_limit(model: Model, 
     assert evicted(decide(a=model)) == ("a" if goes else "")
 
 
+def test_the_last_model_goes_where_it_would_keep_the_group_above_its_limit() -> None:
+    pinned = here(60, last_used=1, pinned=True)
+    found = decide(a=pinned, b=here(41, last_used=2))
+    assert found.evict == [Eviction("b", LIMIT, group="lru")]
+    assert decide(a=pinned, b=here(40, last_used=2)).evict == []
+
+
 def test_the_disk_is_relieved_of_the_last_model_too_and_never_of_what_is_used() -> None:
     found = decide(space=Space(100, 95, 51), a=here(40), b=here(1, referenced=True))
     assert found.evict == [Eviction("a", DISK, group="lru")]

@@ -284,7 +284,8 @@ class CapacityMachine(RuleBasedStateMachine):
                     key=lambda k: (self.here[k], k),
                     default="",
                 )
-                left = [k for k in left if k != last or ledger.model(k).tree > account.limit]
+                if ledger.taken(account) <= account.limit:
+                    left = [key for key in left if key != last]
             assert left == []
 
     @invariant()

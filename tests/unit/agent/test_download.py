@@ -18,7 +18,7 @@ from agent.sources import Sources
 from agent.store import Store
 from agent.wanted import Request
 from crds.keys import model_key
-from tests.faults.calls import faults
+from tests.faults.calls import Call, Calls, Fault, faults, raising, watched
 from tests.unit.agent.helpers import hash_of, publish, tree
 from tests.unit.agent.memory import Memory
 
@@ -191,6 +191,21 @@ def test_damaged_copy_goes_when_its_replacement_begins(store: Store) -> None:
     seen: list[object] = []
     Run(store, Memory(FILES, on_read=lambda *_: seen.append(tree(store, KEY)))).download.run()
     assert set(map(str, seen)) == {"None"}
+    assert tree(store, KEY) == FILES
+
+
+def test_copy_that_cannot_be_read_now_is_not_replaced_on_a_guess(store: Store) -> None:
+    publish(store, URI, FILES)
+    source = Memory(FILES, on_open=refuse)
+
+    def meets(call: Call) -> bool:
+        return call.path.endswith("manifest.json") and call.name == "open"
+
+    broken = raising(lambda call: OSError(errno.EIO, "Input/output error", call.path))
+    with watched(Calls(store.root, Fault(broken, meets, Fault(broken, meets)), 1)):
+        error = Run(store, source).failure()
+    assert error.kind is FailureKind.INTERNAL
+    assert "manifest.json: Input/output error; check the node's disk" in error.message
     assert tree(store, KEY) == FILES
 
 

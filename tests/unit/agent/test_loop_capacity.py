@@ -24,6 +24,7 @@ from tests.unit.agent.crowded import (
 from tests.unit.agent.helpers import node_object
 
 if TYPE_CHECKING:
+    from agent.reservations import Coming
     from tests.unit.agent.world import World
 
 HASH = "sha256:" + "0" * 64
@@ -130,10 +131,10 @@ def test_downloads_at_once_never_take_more_than_the_limit(world: World) -> None:
     grow = world.loop._reservations.grow
     both = threading.Barrier(2, timeout=30)
 
-    def watched(request: Any, size: int, *, beside: bool = False) -> None:
+    def watched(request: Any, size: int, coming: Coming) -> None:
         both.wait()
         try:
-            grow(request, size, beside=beside)
+            grow(request, size, coming)
         finally:
             seen.append(sum(world.loop._reservations.reserved.values()))
 

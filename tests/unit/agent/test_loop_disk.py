@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.store import Store, StoreError
+from agent.root import StoreError
+from agent.store import Store
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:

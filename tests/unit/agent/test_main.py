@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from agent.main import main
 from agent.store import Store
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
-from tests.unit.agent.helpers import local_model, node_object
+from tests.unit.agent.helpers import local_model, node_object, publish
 from tests.unit.agent.servers import serving
 from tests.unit.agent.test_pull import wait_for
 
@@ -191,6 +192,29 @@ def test_second_agent_on_a_root_is_refused(
     )
     store.close()
     assert "another agent already works on" in line
+
+
+@pytest.mark.parametrize("step", ["scan", "remove"])
+def test_a_disk_that_fails_while_it_is_verified_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
+) -> None:
+    def fails(self: Store, *_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(self.root / "models"))
+
+    root, models = tmp_path / "root", tmp_path / "models.yaml"
+    models.write_text("models: []")
+    store = Store(root)
+    store.open()
+    manifest = publish(store, "mem://model", {"w": b"1"})
+    (store.path(manifest.key) / "w").write_bytes(b"2")
+    store.close()
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(Store, step, fails)
+    line = refused(
+        capsys, "--models", models, "--root", root, "--once", "--verify", "--log-format", "json"
+    )
+    assert f"{root}/models cannot be" in line
+    assert "Input/output error; check the disk" in line
 
 
 @pytest.fixture

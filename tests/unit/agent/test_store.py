@@ -12,8 +12,9 @@ import pytest
 from agent.failures import DownloadError, FailureKind
 from agent.manifest import CacheName
 from agent.on_disk import Disk, Found
+from agent.root import StoreError
 from agent.sources.base import RemoteFile
-from agent.store import Store, StoreError
+from agent.store import Store
 from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 

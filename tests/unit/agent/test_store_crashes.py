@@ -136,9 +136,11 @@ def check_restart(root: Path, outcomes: tuple[dict[str, bytes] | None, ...]) -> 
         assert copies[KEY].evicted is None
         assert copies[KEY].tree_bytes > 0
     else:
-        # When it was used is noted as long as that it was evicted.
-        notes = {"evicted.json", "usage.json"} if "evicted.json" in left else set()
-        assert copies.get(KEY, OnDisk()).evicted == (NOTE if notes else None)
+        # When it was used is noted until it is no longer wanted, also where the note of an eviction
+        # was not written any more.
+        notes = {"evicted.json", "usage.json"}
+        was_evicted = "evicted.json" in left
+        assert copies.get(KEY, OnDisk()).evicted == (NOTE if was_evicted else None)
         assert all(
             name in {"files", "journal.json"} or name.startswith("progress-")
             for name in left - notes
@@ -303,6 +305,29 @@ def test_an_eviction_leaves_its_note_and_when_it_was_used(tmp_path: Path) -> Non
     publish_new(store)
     assert store.inspect(KEY).evicted is None
     assert not (tmp_path / ".localmodel" / KEY / "evicted.json").exists()
+    store.close()
+
+
+def test_an_eviction_that_an_error_broke_off_is_brought_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    publish_used(store)
+
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.store.sync_directory", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.evict(KEY, NOTE)
+    store.discard(KEY)
+    assert {path.name for path in (tmp_path / ".localmodel" / KEY).iterdir()} == {"usage.json"}
+    copy = store.inspect(KEY)
+    assert (copy.found, copy.is_left) == (Found.NOTHING, True)
+    store.remove(KEY)
+    assert store.scan() == ({}, ())
+    assert not (tmp_path / ".localmodel" / KEY).exists()
     store.close()
 
 

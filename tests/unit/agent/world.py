@@ -78,19 +78,34 @@ class FakeApi:
 class World:
     """A loop whose clock stands still until it is told to go on."""
 
-    def __init__(self, root: Path, web: WebFiles, server: Server) -> None:
+    def __init__(
+        self,
+        root: Path,
+        web: WebFiles,
+        server: Server,
+        *,
+        sources: Sources | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.web, self.url = web, server.url
+        http = HttpSource(Transports(max_connections=2))
+        self.sources = sources or Sources({"http": http})
+        # Each has threads that stay: where many worlds come and go, they share one.
+        self.engine = engine or Engine()
         self.server = server
         self.root = root
         self.seconds = 1000.0
         self.api = FakeApi()
         self.store = Store(root)
         self.credentials: Callable[[Requester], Credentials | None] = lambda _: None
-        self.sources = Sources({"http": HttpSource(Transports(max_connections=2))})
         self.groups: tuple[LocalModelNodeGroupRef, ...] = ()
         # Who watches the pods; None: the node has none.
         self.pods: PodSource | None = None
         self.events: list[NodeEvent] = []
+        # Taken over by the next agent that begins.
+        self.scrub_rate: int | None = None
+        # By how much the wall clock was set.
+        self.clock_set = 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -100,8 +115,9 @@ class World:
         self.loop = Loop(
             self.api,
             self.store,
-            Means(self.sources, Engine(), self._credentials_of),
+            Means(self.sources, self.engine, self._credentials_of),
             Options(
+                scrub_bytes_per_second=self.scrub_rate,
                 grace=GRACE,
                 progress=15.0,
                 monotonic=lambda: self.seconds,
@@ -123,7 +139,7 @@ class World:
 
     def now(self) -> datetime:
         """The wall clock's time."""
-        return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+        return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds + self.clock_set)
 
     def restart(self) -> None:
         self.store.close()
