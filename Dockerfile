@@ -1,4 +1,5 @@
-# One image for both programs: the hooks by default, the agent with `localmodel-agent run`.
+# One image for all programs: the hooks by default, the agent with `localmodel-agent run`, and
+# `localmodel-takeover`.
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/localmodel
@@ -7,6 +8,8 @@ RUN /opt/localmodel/bin/pip install --no-cache-dir --require-hashes -r locks/run
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY crds crds
+COPY deploy/__init__.py deploy/__init__.py
+COPY deploy/takeover deploy/takeover
 COPY hooks hooks
 RUN /opt/localmodel/bin/pip install --no-cache-dir --no-deps .
 

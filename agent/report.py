@@ -36,9 +36,10 @@ class ConfigError(Exception):
     """There is no usable way to the API server. The message says why, and what to do."""
 
 
-def connect(kubeconfig: Path | None) -> client.ApiClient:
+def connect(kubeconfig: Path | None, context: str | None = None) -> client.ApiClient:
     """A client for the kubeconfig's cluster, or, without one, for the cluster around this pod.
 
+    context: one of the kubeconfig's, other than its current one.
     Proxies and CA bundles of the environment are meant for the models' sources: the way to the API
     server is the kubeconfig's alone (it may name a proxy-url). Raises ConfigError.
     """
@@ -50,7 +51,10 @@ def connect(kubeconfig: Path | None) -> client.ApiClient:
     try:
         if kubeconfig is not None:
             untyped.load_kube_config(
-                str(kubeconfig), client_configuration=settings, persist_config=False
+                str(kubeconfig),
+                context=context,
+                client_configuration=settings,
+                persist_config=False,
             )
         else:
             untyped.load_incluster_config(settings)

@@ -15,7 +15,8 @@ from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from deploy.local.console import Console
     from deploy.local.layout import Layout
@@ -57,14 +58,28 @@ class Boot:
         # A proxy of the environment must not get between two loopback ports.
         self._web.trust_env = False
 
-    def run(self, count: int, *, default_storage_class: bool) -> None:
-        """Start everything, with this many nodes, and return when it is ready."""
+    def run(
+        self,
+        count: int,
+        *,
+        default_storage_class: bool,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """Start everything, with this many nodes, and return when it is ready.
+
+        before: is called when Kubernetes runs and nothing of localmodel is there.
+        """
         self.state.save(self.layout.state)
         with self.console.step("control plane: etcd, API server"):
             api = self._start_control_plane()
         with self.console.step("kinds, rights and controllers of localmodel"):
             if default_storage_class:
                 api.apply(manifests.DEFAULT_STORAGE_CLASS, manager=manifests.MANAGER)
+            self._apply_kinds(api, overlay.neighbour_files(CHECKOUT, self.state.overlay))
+            if before is not None:
+                self._start_controller_manager()
+                before()
+                self.processes.remove(controlplane.CONTROLLER_MANAGER)
             self._install(api)
         kind = self.state.metacontroller or "a stand-in in Python"
         with self.console.step(f"controllers, hooks, {count} nodes; Metacontroller: {kind}"):
@@ -125,21 +140,10 @@ class Boot:
     def _install(self, api: KubeApi) -> None:
         url = product.hooks_url(self.state.ports)
         name = self.state.overlay
-        first = manifests.read(
-            [*manifests.install_files(CHECKOUT), *overlay.neighbour_files(CHECKOUT, name)],
-            hooks_url=url,
-        )
+        self._apply_kinds(api, manifests.install_files(CHECKOUT))
         then = manifests.read(
             [*overlay.manifest_files(CHECKOUT, name), *manifests.controller_files(CHECKOUT)],
             hooks_url=url,
-        )
-        manifests.apply_all(api, first)
-        names = manifests.crd_names(first)
-        self.processes.wait(
-            "the CRDs",
-            lambda: manifests.established(api, names),
-            seconds=START_SECONDS,
-            needs=[controlplane.API_SERVER],
         )
         manifests.apply_all(api, then)
         if policies.are_among(then):
@@ -150,12 +154,28 @@ class Boot:
                 needs=[controlplane.API_SERVER],
             )
 
+    def _apply_kinds(self, api: KubeApi, files: Sequence[Path]) -> None:
+        """Apply manifests with CRDs among them, and wait until these are served."""
+        objects = manifests.read(files, hooks_url=product.hooks_url(self.state.ports))
+        manifests.apply_all(api, objects)
+        names = manifests.crd_names(objects)
+        self.processes.wait(
+            "the CRDs",
+            lambda: manifests.established(api, names),
+            seconds=START_SECONDS,
+            needs=[controlplane.API_SERVER],
+        )
+
     def _start_controllers(self) -> None:
         layout, processes, state = self.layout, self.processes, self.state
-        # Its garbage collector would take 30 s to notice CRDs that come after its start.
-        processes.set(controlplane.CONTROLLER_MANAGER, controlplane.controller_manager(layout))
+        # Now at last: its garbage collector takes 30 s to notice CRDs that come after its start.
+        self._start_controller_manager()
         meta = product.metacontroller(layout, state.ports, state.metacontroller)
         processes.set(product.META, meta)
+
+    def _start_controller_manager(self) -> None:
+        manager = controlplane.controller_manager(self.layout)
+        self.processes.set(controlplane.CONTROLLER_MANAGER, manager)
 
     def _wait_for_controllers(self, api: KubeApi) -> None:
         ports = self.state.ports

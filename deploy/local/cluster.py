@@ -21,7 +21,7 @@ from deploy.local.processes import Processes
 from deploy.local.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -118,14 +118,16 @@ class Cluster:
         agent_args: Sequence[str] = (),
         overlay: str = BASE,
         run_agents: bool = True,
+        before: Callable[[], None] | None = None,
         owner_pid: int | None = None,
     ) -> None:
         """Start the cluster on empty disks, and return when it is ready.
 
         Each node has a disk of the size `disk`, a quantity. With an owner, everything stops when
         that process is gone. overlay: a folder of deploy/overlays. Without agents, LocalModelNodes
-        have the status that somebody writes. Raises LocalError, and leaves nothing running, when
-        something does not start.
+        have the status that somebody writes. before: is called when Kubernetes runs, with what the
+        overlay finds there, and nothing of localmodel does. Raises LocalError, and leaves nothing
+        running, when something does not start.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -145,7 +147,7 @@ class Cluster:
                 try:
                     self.processes.start_supervisor(owner_pid or os.getpid())
                     Boot(self.layout, self.processes, state, self.console).run(
-                        nodes, default_storage_class=default_storage_class
+                        nodes, default_storage_class=default_storage_class, before=before
                     )
                     if owner_pid is None:
                         self.layout.keep.touch()

@@ -42,7 +42,10 @@ def _metacontrollers() -> list[str]:
     return ["standin", "real"] if real else ["standin"]
 
 
-@pytest.fixture(scope="session", params=_metacontrollers())
+METACONTROLLERS = _metacontrollers()
+
+
+@pytest.fixture(scope="session", params=METACONTROLLERS)
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
@@ -68,7 +71,7 @@ def world(
         http.close()
 
 
-@pytest.fixture(scope="session", params=_metacontrollers())
+@pytest.fixture(scope="session", params=METACONTROLLERS)
 def kserve(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KServeWorld]:

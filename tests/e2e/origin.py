@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
 
 CHUNK = 64 << 10
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 @dataclass
 class HttpOrigin:
-    """Files by path. bytes_per_second holds each stream to a speed."""
+    """Files by path. bytes_per_second holds each stream to a speed.
+
+    With ranges it answers those; without, it sends the whole file, as servers may.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     bytes_per_second: float = 0.0
     requests: list[str] = field(default_factory=list)
+    ranges: bool = False
+    # Paths of which more than the first byte was asked for, which tells size and version.
+    fetched: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         handler = partial(_Handler, self)
@@ -65,12 +73,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        asked = _RANGE.fullmatch(self.headers.get("Range", "")) if self.origin.ranges else None
+        part = content
+        if asked:
+            start, end = int(asked[1]), int(asked[2] or len(content) - 1)
+            part = content[start : end + 1]
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{hash(content):x}"')
         self.end_headers()
         if with_body:
-            self._send(content)
+            if len(part) > 1:
+                self.origin.fetched.append(self.path.lstrip("/"))
+            self._send(part)
 
     def _send(self, content: bytes) -> None:
         started, sent = time.monotonic(), 0

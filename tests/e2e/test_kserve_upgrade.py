@@ -3,98 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import yaml
-
-from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import CRD
 from tests.e2e.kserve import SECONDS, KServeWorld
+from tests.e2e.kserve_crds import KSERVE, kserves, ours, refusal, replace, unguarded
 from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, PLACEMENTS
 
 if TYPE_CHECKING:
     from deploy.local.kubeapi import Object
 
-OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-STRING = {"type": "string"}
-WORDS = {"type": "object", "additionalProperties": STRING}
-MODEL = {
-    "sourceModelUri": STRING,
-    "serviceAccountName": STRING,
-    "storage": OPEN,
-}
-CACHE = {
-    "spec": MODEL
-    | {
-        "modelSize": {"x-kubernetes-int-or-string": True},
-        "nodeGroups": {"type": "array", "items": STRING},
-    },
-    "status": {
-        "nodeStatus": WORDS,
-        "copies": OPEN,
-        "inferenceServices": {"type": "array", "items": OPEN},
-        "llmInferenceServices": {"type": "array", "items": OPEN},
-    },
-}
-# The fields of KServe's types, without their descriptions.
-KSERVE: dict[str, dict[str, Any]] = {
-    "localmodelcaches": CACHE,
-    "localmodelnamespacecaches": CACHE,
-    "localmodelnodes": {
-        "spec": {
-            "localModels": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": MODEL
-                    | {"modelName": STRING, "namespace": STRING, "nodeGroup": STRING},
-                },
-            }
-        },
-        "status": {"modelStatus": WORDS},
-    },
-    "localmodelnodegroups": {
-        "spec": {
-            "storageLimit": {"x-kubernetes-int-or-string": True},
-            "persistentVolumeSpec": OPEN,
-            "persistentVolumeClaimSpec": OPEN,
-        },
-        "status": {
-            "used": {"x-kubernetes-int-or-string": True},
-            "available": {"x-kubernetes-int-or-string": True},
-        },
-    },
-}
 
-
-def _ours(plural: str) -> Object:
-    path = CHECKOUT / f"crds/manifests/serving.kserve.io_{plural}.yaml"
-    crd: Object = yaml.safe_load(path.read_text())
-    return crd
-
-
-def _kserves(plural: str) -> Object:
-    crd = _ours(plural)
-    properties = {
-        part: {"type": "object", "properties": fields} for part, fields in KSERVE[plural].items()
-    }
-    version: Object = {
-        "name": "v1alpha1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
-    }
-    if plural != "localmodelnodegroups":
-        version["subresources"] = {"status": {}}
-    crd["spec"]["versions"] = [version]
-    return crd
-
-
-def _replace(kserve: KServeWorld, crd: Object) -> None:
-    name = crd["metadata"]["name"]
-    stored = kserve.api.get(CRD, name)
-    stored["spec"] = crd["spec"]
-    kserve.api.request("PUT", CRD.path(name=name), body=stored)
+def test_crds_that_drop_our_fields_are_refused(kserve: KServeWorld) -> None:
+    assert [plural for plural in KSERVE if not refusal(kserve.api, kserves(plural))] == []
+    told = refusal(kserve.api, kserves("localmodelnodes"))
+    assert "it would drop" in told
+    assert "spec.nodeReady" in told
+    assert "kubectl delete validatingadmissionpolicybinding localmodel-crds" in told
+    # What keeps our fields comes through, an upgrade of localmodel among it.
+    for plural in KSERVE:
+        replace(kserve.api, ours(plural))
+        told = kserve.not_deleted(CRD, ours(plural)["metadata"]["name"])
+        assert "deletes every object of its kind" in told
+    # Others' CRDs are not its business.
+    kserve.delete(CRD, kserve.make(_others_crd())["metadata"]["name"])
 
 
 def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
@@ -107,9 +40,11 @@ def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
     kserve.until(lambda: _referenced(kserve), "the plan to be whole", SECONDS)
     before = kserve.api.get(PLACEMENTS, "back")["spec"]
     log = kserve.cluster.logs_dir / "metacontroller.log"
-    try:
+    with ExitStack() as undone:
+        undone.enter_context(unguarded(kserve.api))
         for plural in KSERVE:
-            _replace(kserve, _kserves(plural))
+            replace(kserve.api, kserves(plural))
+            undone.callback(replace, kserve.api, ours(plural))
         kserve.until(
             lambda: "conditions" not in kserve.status("back"), "the fields to be dropped", SECONDS
         )
@@ -128,9 +63,6 @@ def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
         assert kserve.api.get(PLACEMENTS, "back")["spec"] == before
         assert kserve.find(CLAIMS, "back-back", "back-a")
         assert _listed(kserve)
-    finally:
-        for plural in KSERVE:
-            _replace(kserve, _ours(plural))
 
     def is_well() -> bool:
         plan = kserve.api.get(PLACEMENTS, "back")["spec"]["models"]
@@ -141,6 +73,22 @@ def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
     # A kind that was away is found again by looking.
     kserve.until(is_well, "all to go on once our CRDs are back", 120)
     kserve.wait_condition("back", "AllBound", kind="ClaimsBound")
+
+
+def _others_crd() -> Object:
+    names = {"plural": "things", "singular": "thing", "kind": "Thing"}
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    return {
+        "apiVersion": CRD.api_version,
+        "kind": CRD.kind,
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Cluster",
+            "names": names,
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
 
 
 def _listed(kserve: KServeWorld) -> list[str]:

@@ -19,6 +19,9 @@ from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
+from deploy.takeover import names as takeover
+from deploy.takeover.main import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
+from deploy.takeover.main import main as takeover_main
 from hooks import reasons
 from hooks.app import create_app
 from hooks.settings import (
@@ -57,7 +60,14 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "folder", ["crds/manifests", "metacontroller", "deploy/base", "deploy/policies"]
+    "folder",
+    [
+        "crds/manifests",
+        "metacontroller",
+        "deploy/base",
+        "deploy/policies",
+        "deploy/overlays/kserve/takeover",
+    ],
 )
 def test_every_manifest_of_a_folder_is_in_its_kustomization(folder: str) -> None:
     path = TREE / folder
@@ -221,6 +231,7 @@ RIGHTS = [
     "metacontroller/install/rbac.yaml",
     "deploy/base/rbac.yaml",
     "deploy/overlays/kserve/rbac.yaml",
+    "deploy/overlays/kserve/takeover/rbac.yaml",
 ]
 
 
@@ -283,6 +294,7 @@ def test_the_hooks_have_no_rights_and_no_token() -> None:
         ("Deployment", "deploy/base/hooks.yaml"),
         ("DaemonSet", "deploy/base/agent.yaml"),
         ("StatefulSet", "metacontroller/install/metacontroller.yaml"),
+        ("Job", "deploy/overlays/kserve/takeover/job.yaml"),
     ],
 )
 def test_pods_have_no_more_power_than_they_need(kind: str, file: str) -> None:
@@ -356,6 +368,33 @@ def test_every_setting_of_the_hooks_is_documented() -> None:
     page = (TREE / "docs" / "kserve.md").read_text()
     assert SERVICE_KINDS_VARIABLE in page
     assert KSERVE_CONFIG_VARIABLE in page
+
+
+def test_what_the_takeover_looks_for_is_what_the_overlay_has() -> None:
+    policies = {d["metadata"]["name"] for d in _documents(KSERVE / "policies.yaml")}
+    assert takeover.POLICY in policies
+    controllers = {(doc["kind"], doc["metadata"]["name"]) for doc in _documents(*CONTROLLERS)}
+    assert controllers == {
+        *(("CompositeController", name) for name in takeover.COMPOSITES),
+        *(("DecoratorController", name) for name in takeover.DECORATORS),
+    }
+    agent = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["metadata"]
+    assert (agent["name"], agent["namespace"]) == (takeover.AGENT, takeover.NAMESPACE)
+    assert agent["labels"][takeover.AGENT_POD_LABEL] == takeover.AGENT
+    assert takeover.JOB_NAMESPACE == DEFAULT_NAMESPACE
+
+
+def test_every_flag_and_exit_code_of_the_takeover_is_documented(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        takeover_main(["--help"])
+    page = (TREE / "docs" / "kserve.md").read_text()
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert len(flags) > 5
+    assert {flag for flag in flags if f"`{flag}" not in page} == set()
+    for code in (OK, FAILED, USAGE, A_PERSON_FIRST, INTERRUPTED):
+        assert f"| {code} |" in page
 
 
 def test_every_flag_of_the_agent_is_documented(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,205 @@
+"""What KServe made to download models: its Jobs, and the volumes and claims that they mount. Pure.
+
+Everything here is about leaving alone what is not surely KServe's, or is in use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crds.base import GROUP
+from crds.naming import claim_name
+from crds.quantity import parse_quantity
+from deploy.takeover import names, objects
+from deploy.takeover.kinds import CLAIM, MODEL_NODE, VOLUME, KubeObject, ref_to
+from deploy.takeover.steps import Delete, Merge, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+RECLAIM = "persistentVolumeReclaimPolicy"
+# So much of generateName the API server takes into a name.
+GENERATED_FROM = 58
+
+
+def is_download(job: KubeObject) -> bool:
+    """Whether a Job of the job namespace is a download of KServe's agent.
+
+    Such a Job belongs to the LocalModelNode that its label names, is named after model and node,
+    and mounts the model's claim under KServe's name.
+    """
+    owner = objects.controller(job)
+    label = objects.labels_of(job)
+    model, node = label.get(names.JOB_MODEL_LABEL), label.get(names.JOB_NODE_LABEL)
+    if not model or not node:
+        return False
+    pod = job["spec"]["template"]["spec"]
+    return (
+        owner.get("kind") == MODEL_NODE.name
+        and owner["apiVersion"].startswith(f"{GROUP}/")
+        and owner["name"] == node
+        and job["metadata"]["name"].startswith(f"{model}-{node}"[:GENERATED_FROM])
+        and any(
+            volume["name"] == names.JOB_VOLUME
+            and (volume.get("persistentVolumeClaim") or {})
+            .get("claimName", "")
+            .startswith(f"{model}-")
+            for volume in pod.get("volumes") or ()
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """The job namespace and what goes with it.
+
+    claims, volumes: by name. pods: those of the namespace, but for those of KServe's own Jobs.
+    """
+
+    namespace: str
+    claims: dict[str, KubeObject]
+    volumes: dict[str, KubeObject]
+    pods: Sequence[KubeObject]
+
+    def leftovers(
+        self, caches: Iterable[KubeObject], groups: Iterable[KubeObject]
+    ) -> tuple[list[Step], list[str]]:
+        """Steps that remove the download volumes and claims, and why others are kept."""
+        steps: list[Step] = []
+        kept: list[str] = []
+        templates = {
+            group["metadata"]["name"]: template
+            for group in groups
+            if (template := group["spec"].get("persistentVolumeSpec"))
+        }
+        for pair in _pairs(caches, templates):
+            volume, claim = self.volumes.get(pair.volume), self._claim(pair)
+            reason = self._keeps_volume(pair, volume) or self._keeps_claim(pair, claim)
+            if reason:
+                kept.append(f"PersistentVolume {pair.volume} is kept: {reason}")
+            else:
+                steps += _removal(volume, claim)
+        return steps, kept
+
+    def _keeps_volume(self, pair: _Pair, volume: KubeObject | None) -> str:
+        """Why a volume has to stay; empty where it can go."""
+        if volume is None:
+            return ""
+        if not _is_of(volume, pair.cache):
+            return "it belongs to somebody else"
+        if not _holds(pair.template, volume["spec"]):
+            return (
+                "it is not what its group's template says; delete it yourself if KServe made it "
+                "from an earlier one"
+            )
+        bound_to = volume["spec"].get("claimRef") or {}
+        expected = {"namespace": self.namespace, "name": pair.claim}
+        if bound_to and not expected.items() <= bound_to.items():
+            return f"it is bound to claim {bound_to.get('namespace')}/{bound_to.get('name')}"
+        return ""
+
+    def _keeps_claim(self, pair: _Pair, claim: KubeObject | None) -> str:
+        """Why the claim that leads to a volume, and so both, have to stay."""
+        if claim is None:
+            return ""
+        where = f"claim {self.namespace}/{pair.claim}"
+        if not _is_of(claim, pair.cache):
+            return f"{where} belongs to somebody else"
+        pods = [
+            pod["metadata"]["name"]
+            for pod in self.pods
+            if pair.claim in objects.mounted_claims(pod) and not objects.has_ended(pod)
+        ]
+        if pods:
+            return f"pod {self.namespace}/{pods[0]} mounts {where}"
+        services = [u for u in objects.users(pair.cache) if u.startswith(f"{self.namespace}/")]
+        if services:
+            return f"service {services[0]} uses {where}"
+        return ""
+
+    def _claim(self, pair: _Pair) -> KubeObject | None:
+        """The claim that leads to the download volume. One of that name can be a service's own."""
+        claim = self.claims.get(pair.claim)
+        leads = claim is not None and claim["spec"].get("volumeName") == pair.volume
+        return claim if leads else None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One cache on one group: KServe's names of its download volume and claim."""
+
+    cache: KubeObject
+    template: dict[str, Any]
+    volume: str
+    claim: str
+
+
+def _pairs(caches: Iterable[KubeObject], templates: dict[str, dict[str, Any]]) -> Iterator[_Pair]:
+    """All caches on all groups: a group that a cache has left may have left a volume behind."""
+    for cache in caches:
+        namespace = cache["metadata"].get("namespace", "")
+        for group, template in templates.items():
+            serving = claim_name(cache["metadata"]["name"], group)
+            if namespace:
+                name = f"{serving}-{namespace}-download"
+                yield _Pair(cache, template, name, name)
+            else:
+                yield _Pair(cache, template, f"{serving}-download", serving)
+
+
+def _is_of(obj: KubeObject, cache: KubeObject) -> bool:
+    """Whether an object belongs to a cache, or to nobody.
+
+    A namespace's cache owns none of them, and Metacontroller releases those of other caches.
+    """
+    return all(owner["uid"] == cache["metadata"]["uid"] for owner in objects.owners(obj))
+
+
+def _holds(template: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """Whether a volume has all that a group's template says, but for the reclaim policy."""
+    return all(
+        _sizes(value) == _sizes(spec.get(key) or {})
+        if key == "capacity"
+        else _covers(value, spec.get(key))
+        for key, value in template.items()
+        if key != RECLAIM
+    )
+
+
+def _sizes(capacity: dict[str, Any]) -> dict[str, int]:
+    # The API server writes 1024Mi as 1Gi.
+    return {resource: parse_quantity(str(amount)) for resource, amount in capacity.items()}
+
+
+def _covers(wanted: Any, found: Any) -> bool:
+    """Whether a value has all of another one; the API server adds defaults to what it stores."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_covers(v, found.get(k)) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(found, list)
+            and len(wanted) == len(found)
+            and all(map(_covers, wanted, found))
+        )
+    return bool(wanted == found)
+
+
+def _removal(volume: KubeObject | None, claim: KubeObject | None) -> Iterator[Step]:
+    """Steps for what is there of a claim and its volume, and is not going already."""
+    if volume is not None and volume["spec"].get(RECLAIM, "Retain") != "Retain":
+        ref = ref_to(VOLUME, volume)
+        yield Step(
+            Merge(ref, {"spec": {RECLAIM: "Retain"}}),
+            f"make {ref} one that is retained",
+            f"with the policy {volume['spec'][RECLAIM]}, its directory could be emptied when its "
+            "claim goes",
+        )
+    for kind, obj in ((CLAIM, claim), (VOLUME, volume)):
+        if obj is not None and not objects.is_going(obj):
+            ref = ref_to(kind, obj)
+            yield Step(
+                Delete(ref, obj["metadata"]["uid"]),
+                f"delete {ref}",
+                "only KServe's download Jobs needed it, and no file goes with it",
+            )

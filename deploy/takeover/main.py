@@ -1,0 +1,151 @@
+"""The command `localmodel-takeover`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.report import ConfigError, connect
+from deploy.takeover import names
+from deploy.takeover.api import Api, ApiError
+from deploy.takeover.back import plan_back
+from deploy.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
+from deploy.takeover.perform import perform
+from deploy.takeover.there import plan_takeover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from deploy.takeover.steps import Plan
+
+OK = 0
+FAILED = 1
+# argparse's own for a wrong command line.
+USAGE = 2
+A_PERSON_FIRST = 3
+INTERRUPTED = 130
+
+EPILOG = (
+    "Exit codes: 0 nothing is left to do, or it was shown; 1 a step failed (run it again); 2 the "
+    "command line or the kubeconfig is wrong; 3 a person has to do something first, which is said; "
+    "130 interrupted (run it again)."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        api = Api(connect(options.kubeconfig or _usual_kubeconfig(), options.context))
+        plan = _plan(api, options)
+        return _apply(api, plan, options.timeout) if options.apply else _show(plan)
+    except ConfigError as error:
+        _say(f"localmodel-takeover: {error}", error=True)
+        return USAGE
+    except (ApiError, ConfigUnreadableError) as error:
+        _say(f"localmodel-takeover: {error}", error=True)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="localmodel-takeover",
+        description="Shows what is to be done so that localmodel takes over from KServe's local "
+        "model cache, and with --apply does it. It can be run again at any time.",
+        epilog=EPILOG,
+    )
+    add = parser.add_argument
+    add("--apply", action="store_true", help="do it; without this, it is only shown")
+    add(
+        "--back",
+        action="store_true",
+        help="the other way: so that KServe's can be switched on again",
+    )
+    add(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="the way to the API server (default: $KUBECONFIG, or ~/.kube/config if it is there, "
+        "or the cluster around this pod)",
+    )
+    add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
+    add(
+        "--kserve-namespace",
+        default=names.KSERVE_NAMESPACE,
+        metavar="NAME",
+        help="namespace of KServe's controller, agent and ConfigMap (default: %(default)s)",
+    )
+    add(
+        "--job-namespace",
+        metavar="NAME",
+        help="namespace of KServe's download Jobs (default: what its ConfigMap says, or "
+        f"{names.JOB_NAMESPACE})",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long to wait for the pods of a download Job to end (default: %(default)g)",
+    )
+    return parser
+
+
+def _usual_kubeconfig() -> Path | None:
+    """Where kubectl would look; None where there is none, as in a pod."""
+    named = os.environ.get("KUBECONFIG")
+    usual = Path(named) if named else Path.home() / ".kube/config"
+    return usual if named or usual.exists() else None
+
+
+def _plan(api: Api, options: argparse.Namespace) -> Plan:
+    if options.back:
+        return plan_back(see_localmodel(api))
+    return plan_takeover(see_kserve(api, options.kserve_namespace, options.job_namespace))
+
+
+def _show(plan: Plan) -> int:
+    _tell("A person has to do this first:", plan.first)
+    _tell("To do, in this order (--apply does it):", [f"{s.what}: {s.why}" for s in plan.steps])
+    return _end(plan, done=not plan.steps)
+
+
+def _apply(api: Api, plan: Plan, wait_seconds: float) -> int:
+    _tell("A person has to do this first; nothing was changed:", plan.first)
+    for number, step in enumerate(plan.steps, 1):
+        _say(f"{number:>3}. {step.what}: {step.why} …")
+        perform(api, step.action, wait_seconds=wait_seconds)
+        _say("     done")
+    return _end(plan, done=True)
+
+
+def _end(plan: Plan, *, done: bool) -> int:
+    _tell("Then a person has to do this:", plan.then)
+    _tell("To know:", plan.notes)
+    if plan.first or plan.then:
+        return A_PERSON_FIRST
+    if done:
+        _say("Nothing is left to do.")
+    return OK
+
+
+def _tell(title: str, sentences: Iterable[str]) -> None:
+    listed = list(sentences)
+    if listed:
+        _say(title)
+    for number, sentence in enumerate(listed, 1):
+        _say(f"{number:>3}. {sentence}")
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    # Line by line, so that a pipe shows each step when it begins.
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

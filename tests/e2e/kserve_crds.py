@@ -1,0 +1,138 @@
+"""KServe's CRDs of the kinds that localmodel has too: its fields, and nothing of ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from deploy.local.kubeapi import ApiError, Resource
+from deploy.local.layout import CHECKOUT
+from deploy.local.manifests import CRD, MANAGER, parse
+from deploy.local.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy.local.kubeapi import KubeApi, Object
+
+POLICY = "localmodel-crds"
+BINDING = Resource(
+    "admissionregistration.k8s.io/v1",
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)
+
+OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+STRING = {"type": "string"}
+WORDS = {"type": "object", "additionalProperties": STRING}
+MODEL = {
+    "sourceModelUri": STRING,
+    "serviceAccountName": STRING,
+    "storage": OPEN,
+}
+CACHE = {
+    "spec": MODEL
+    | {
+        "modelSize": {"x-kubernetes-int-or-string": True},
+        "nodeGroups": {"type": "array", "items": STRING},
+    },
+    "status": {
+        "nodeStatus": WORDS,
+        "copies": OPEN,
+        "inferenceServices": {"type": "array", "items": OPEN},
+        "llmInferenceServices": {"type": "array", "items": OPEN},
+    },
+}
+# The fields of KServe's types, without their descriptions.
+KSERVE: dict[str, dict[str, Any]] = {
+    "localmodelcaches": CACHE,
+    "localmodelnamespacecaches": CACHE,
+    "localmodelnodes": {
+        "spec": {
+            "localModels": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": MODEL
+                    | {"modelName": STRING, "namespace": STRING, "nodeGroup": STRING},
+                },
+            }
+        },
+        "status": {"modelStatus": WORDS},
+    },
+    "localmodelnodegroups": {
+        "spec": {
+            "storageLimit": {"x-kubernetes-int-or-string": True},
+            "persistentVolumeSpec": OPEN,
+            "persistentVolumeClaimSpec": OPEN,
+        },
+        "status": {
+            "used": {"x-kubernetes-int-or-string": True},
+            "available": {"x-kubernetes-int-or-string": True},
+        },
+    },
+}
+
+
+def ours(plural: str) -> Object:
+    """Localmodel's CRD."""
+    path = CHECKOUT / f"crds/manifests/serving.kserve.io_{plural}.yaml"
+    crd: Object = yaml.safe_load(path.read_text())
+    return crd
+
+
+def kserves(plural: str) -> Object:
+    """KServe's CRD of that name."""
+    crd = ours(plural)
+    properties = {
+        part: {"type": "object", "properties": fields} for part, fields in KSERVE[plural].items()
+    }
+    version: Object = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+    }
+    if plural != "localmodelnodegroups":
+        version["subresources"] = {"status": {}}
+    crd["spec"]["versions"] = [version]
+    return crd
+
+
+def replace(api: KubeApi, crd: Object, *, dry_run: bool = False) -> None:
+    """Put a CRD in place of the one of its name, as an upgrade of a chart does."""
+    name = crd["metadata"]["name"]
+    stored = api.get(CRD, name)
+    stored["spec"] = crd["spec"]
+    params = {"dryRun": "All"} if dry_run else None
+    api.request("PUT", CRD.path(name=name), body=stored, params=params)
+
+
+def refusal(api: KubeApi, crd: Object) -> str:
+    """Why a CRD may not replace the one of its name; empty where it may."""
+    try:
+        replace(api, crd, dry_run=True)
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+@contextmanager
+def unguarded(api: KubeApi) -> Iterator[None]:
+    """Without the policy that keeps localmodel's CRDs, as on Kubernetes older than 1.30."""
+    text = (CHECKOUT / "deploy/overlays/kserve/policies.yaml").read_text()
+    (binding,) = (
+        one
+        for one in parse(text, hooks_url="")
+        if one["kind"] == BINDING.kind and one["metadata"]["name"] == POLICY
+    )
+    api.request("DELETE", BINDING.path(name=POLICY))
+    crd = kserves("localmodelnodes")
+    wait_until(lambda: not refusal(api, crd), "the policy to be out of force", seconds=10)
+    try:
+        yield
+    finally:
+        api.apply(binding, manager=MANAGER)

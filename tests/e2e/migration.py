@@ -1,0 +1,253 @@
+"""A cluster as KServe leaves it, on which localmodel is installed; and what must stay as it was."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crds.keys import model_key
+from deploy.local import manifests
+from deploy.local.manifests import CRD
+from deploy.local.waiting import wait_until
+from tests.e2e.kserve import ISVCS, LLM_ISVCS, KServeWorld
+from tests.e2e.kserve_crds import KSERVE, kserves, ours
+from tests.e2e.kserve_left import (
+    CONTROLLER,
+    DEPLOYMENTS,
+    FINALIZER,
+    JOB_NAMESPACE,
+    NAMESPACE_FINALIZER,
+    KServeLeft,
+)
+from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploy.local.kubeapi import Object, Resource
+    from tests.e2e.takeover import Ran, Takeover
+
+NODE_NAMES = ("node-1", "node-2", "node-3")
+
+# Each cache: its namespace, its groups, and the nodes that have its folder.
+LAID_OUT: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "llama": ("", ("gpu",), ("node-1", "node-2")),
+    "bert": ("", ("gpu", "cpu"), NODE_NAMES),
+    "private": ("team-a", ("gpu",), ("node-1", "node-2")),
+}
+SERVED = {
+    ("team-a", "llama-gpu"): "llama",
+    ("team-b", "llama-gpu"): "llama",
+    ("team-a", "private-gpu"): "private",
+}
+# What the nodes of each group are.
+NODES_OF = {"gpu": ("node-1", "node-2"), "cpu": ("node-3",)}
+
+
+@dataclass
+class Migration:
+    """The cluster, what was there before, and what the command said."""
+
+    world: KServeWorld
+    takeover: Takeover | None = None
+    objects: dict[str, Object] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+    shown: Ran | None = None
+    first: Ran | None = None
+    installed_at: float = 0.0
+
+    @property
+    def command(self) -> Takeover:
+        """`localmodel-takeover`; there is none before the cluster runs."""
+        assert self.takeover is not None
+        return self.takeover
+
+    def uri(self, cache: str) -> str:
+        """Source of a cache."""
+        return self.world.http.url(f"{cache}/weights.bin")
+
+    # What KServe leaves.
+
+    def lay_out(self) -> None:
+        """Make all that, on a cluster where nothing of localmodel is."""
+        world, left = self.world, KServeLeft(self.world.api)
+        for plural in KSERVE:
+            world.api.request("POST", CRD.path(), body=kserves(plural))
+        names = [ours(plural)["metadata"]["name"] for plural in KSERVE]
+        wait_until(lambda: manifests.established(world.api, names), "KServe's kinds", seconds=20)
+        world.space(JOB_NAMESPACE, "team-a", "team-b")
+        groups = {name: world.kserve_group(name, *nodes) for name, nodes in NODES_OF.items()}
+        caches = {
+            name: world.kserve_cache(
+                name, *of, namespace=space, sourceModelUri=self.uri(name), modelSize="1Mi"
+            )
+            for name, (space, of, _) in LAID_OUT.items()
+        }
+        self._users(caches)
+        nodes = self._model_nodes(left)
+        self._folders()
+        for name, (_, of, _) in LAID_OUT.items():
+            for group in of:
+                left.download_volume(caches[name], groups[group])
+        for (namespace, _), name in SERVED.items():
+            left.serving_volume(caches[name], groups["gpu"], namespace)
+        left.running(left.job("llama", nodes["node-1"], self.uri("llama"), "llama-gpu"))
+        self._deleted_one(left, nodes["node-1"])
+        left.program(DEPLOYMENTS, CONTROLLER, replicas=0)
+        for namespace, claim in (*SERVED, (JOB_NAMESPACE, "llama-gpu")):
+            world.wait_bound(namespace, claim)
+        left.webhook()
+
+    def _users(self, caches: dict[str, Object]) -> None:
+        """The services, and the caches as KServe's controller keeps them."""
+        world = self.world
+        world.service("team-a", "chat", "llama", nodegroup="gpu")
+        world.service("team-b", "big", "llama", resource=LLM_ISVCS, nodegroup="gpu")
+        world.service("team-a", "own", "private", of_namespace=True, nodegroup="gpu")
+        listed = {
+            "llama": {
+                "inferenceServices": [{"namespace": "team-a", "name": "chat"}],
+                "llmInferenceServices": [{"namespace": "team-b", "name": "big"}],
+            },
+            "private": {"inferenceServices": [{"namespace": "team-a", "name": "own"}]},
+        }
+        for name, (space, _, nodes) in LAID_OUT.items():
+            resource = NAMESPACE_CACHES if space else CACHES
+            finalizer = NAMESPACE_FINALIZER if space else FINALIZER
+            status = {
+                "nodeStatus": dict.fromkeys(nodes, "NodeDownloaded"),
+                "copies": {"available": len(nodes), "total": len(nodes), "failed": 0},
+            }
+            merge(world, resource, name, space, {"metadata": {"finalizers": [finalizer]}})
+            change = {"status": status | listed.get(name, {})}
+            merge(world, resource, name, space, change, subresource="status")
+            caches[name] = world.api.get(resource, name, space)
+
+    def _model_nodes(self, left: KServeLeft) -> dict[str, Object]:
+        made = {}
+        for node in NODE_NAMES:
+            held = [
+                (name, space, group)
+                for name, (space, of, nodes) in LAID_OUT.items()
+                for group in of
+                if node in nodes and node in NODES_OF[group]
+            ]
+            entries = [
+                {
+                    "modelName": name,
+                    "sourceModelUri": self.uri(name),
+                    "nodeGroup": group,
+                    **({"namespace": space} if space else {}),
+                }
+                for name, space, group in held
+            ]
+            obj = left.create(
+                LOCAL_MODEL_NODES, {"metadata": {"name": node}, "spec": {"localModels": entries}}
+            )
+            keys = [f"{space}/{name}" if space else name for name, space, _ in held]
+            self.world.report(node, dict.fromkeys(keys, "ModelDownloaded"))
+            made[node] = obj
+        return made
+
+    def _folders(self) -> None:
+        for name, (_, _, nodes) in LAID_OUT.items():
+            path = f"{name}/weights.bin"
+            content = os.urandom(200_003)
+            self.world.http.put(path, content)
+            for node in nodes:
+                folder = self.disk(node) / "models" / model_key(self.uri(name))
+                folder.mkdir(parents=True)
+                (folder / "weights.bin").write_bytes(content)
+
+    def _deleted_one(self, left: KServeLeft, node: Object) -> None:
+        """A cache whose deletion KServe's controller has not begun with."""
+        world = self.world
+        world.kserve_cache("going", "gpu", sourceModelUri=self.uri("going"))
+        world.patch(CACHES, "going", {"metadata": {"finalizers": [FINALIZER]}})
+        world.delete(CACHES, "going")
+        # Its Job has not begun either.
+        left.job("going", node, self.uri("going"), "going-gpu")
+
+    # What is compared.
+
+    def disk(self, node: str) -> Path:
+        """Disk of a node."""
+        return self.world.cluster.nodes_dir / node
+
+    def look_at_files(self) -> dict[str, Any]:
+        """All below models/ on each disk: kind, inode, mode, owner, time, and content."""
+        seen: dict[str, Any] = {}
+        for node in NODE_NAMES:
+            root = self.disk(node) / "models"
+            for path in sorted(root.rglob("*")):
+                info = path.lstat()
+                content = path.read_bytes() if path.is_file() else None
+                seen[str(path.relative_to(self.disk(node).parent))] = (
+                    *(info.st_ino, info.st_mode, info.st_uid, info.st_mtime_ns, info.st_ctime_ns),
+                    content,
+                )
+        return seen
+
+    def look_at_objects(self) -> dict[str, Object]:
+        """What must stay: identity and spec of each, and of services all."""
+        world = self.world
+        seen: dict[str, Object] = {}
+        for resource in (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES):
+            for obj in world.api.list(resource)["items"]:
+                if obj["metadata"]["name"] != "going":
+                    seen[_name(resource, obj)] = _kept(obj)
+        for namespace, claim in SERVED:
+            obj = world.api.get(CLAIMS, claim, namespace)
+            seen[_name(CLAIMS, obj)] = _kept(obj) | {"phase": obj["status"]["phase"]}
+            obj = world.api.get(VOLUMES, f"{claim}-{namespace}")
+            seen[_name(VOLUMES, obj)] = _kept(obj) | {"phase": obj["status"]["phase"]}
+        for resource in (ISVCS, LLM_ISVCS):
+            for obj in world.api.list(resource)["items"]:
+                seen[_name(resource, obj)] = obj
+        return seen
+
+    def compare(self) -> None:
+        """Nothing that was there is another one, or says something else."""
+        now = self.look_at_objects()
+        assert set(now) == set(self.objects)
+        for name, before in self.objects.items():
+            assert _covers(before, now[name]), (name, before, now[name])
+
+
+def _name(resource: Resource, obj: Object) -> str:
+    metadata = obj["metadata"]
+    return f"{resource.kind} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _kept(obj: Object) -> Object:
+    return {"uid": obj["metadata"]["uid"], "spec": obj["spec"]}
+
+
+def _covers(before: Any, now: Any) -> bool:
+    """Whether all that was said is said still; localmodel adds fields of its own."""
+    if isinstance(before, dict):
+        return isinstance(now, dict) and all(_covers(v, now.get(k)) for k, v in before.items())
+    if isinstance(before, list) and all(isinstance(item, dict) for item in before):
+        # Entries of a LocalModelNode come in the order of the plan.
+        return len(before) == len(now) and all(
+            any(_covers(item, other) for other in now) for item in before
+        )
+    return bool(before == now)
+
+
+def merge(
+    world: KServeWorld,
+    resource: Resource,
+    name: str,
+    namespace: str,
+    change: Object,
+    subresource: str = "",
+) -> None:
+    """Merge a change into an object."""
+    world.api.request(
+        "PATCH",
+        resource.path(namespace, name, subresource),
+        body=change,
+        content_type="application/merge-patch+json",
+    )

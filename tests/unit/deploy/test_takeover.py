@@ -1,0 +1,461 @@
+"""What `localmodel-takeover` decides to do, and in which order, from what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from deploy.local.layout import CHECKOUT
+from deploy.takeover import back, names, there
+from deploy.takeover.back import plan_back
+from deploy.takeover.kinds import COMPOSITE, CRD, MODEL_NODE, SHARED, KubeObject, Ref
+from deploy.takeover.main import main
+from deploy.takeover.objects import without_finalizers
+from deploy.takeover.steps import Delete, DropFinalizers, Merge
+from deploy.takeover.there import plan_takeover
+from deploy.takeover.words import some
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploy.takeover.steps import Plan
+
+OURS = "metacontroller.io/compositecontroller-localmodel-caches"
+KSERVES, KSERVES_SPACED = names.KSERVE_FINALIZERS
+JOBS = names.JOB_NAMESPACE
+TEMPLATE = {
+    "accessModes": ["ReadWriteOnce"],
+    "capacity": {"storage": "1024Mi"},
+    "local": {"path": "/models"},
+    "nodeAffinity": {
+        "required": {"nodeSelectorTerms": [{"matchFields": [{"key": "n", "values": ["a"]}]}]}
+    },
+}
+
+
+def _meta(name: str, namespace: str = "", **fields: Any) -> KubeObject:
+    spaced = {"namespace": namespace} if namespace else {}
+    return {"name": name, "uid": f"uid-{namespace}{name}", **spaced, **fields}
+
+
+def _crd(plural: str, **metadata: Any) -> KubeObject:
+    path = CHECKOUT / f"crds/manifests/serving.kserve.io_{plural}.yaml"
+    crd: KubeObject = yaml.safe_load(path.read_text())
+    crd["metadata"] |= metadata
+    return crd
+
+
+KEPT: dict[str, Any] = {"annotations": {names.KEEP_ANNOTATION: names.KEEP}}
+CRDS = tuple(_crd(kind.plural, **KEPT) for kind in SHARED)
+
+
+def _cache(name: str = "llama", namespace: str = "", **metadata: Any) -> KubeObject:
+    return {
+        "kind": "LocalModelNamespaceCache" if namespace else "LocalModelCache",
+        "metadata": _meta(name, namespace, **metadata),
+        "spec": {"nodeGroups": ["gpu"]},
+    }
+
+
+def _group(**spec: Any) -> KubeObject:
+    return {
+        "kind": "LocalModelNodeGroup",
+        "metadata": _meta("gpu"),
+        "spec": spec or {"persistentVolumeSpec": TEMPLATE},
+    }
+
+
+def _owner(obj: KubeObject, **fields: Any) -> KubeObject:
+    reference = {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": obj.get("kind", "LocalModelCache"),
+        "name": obj["metadata"]["name"],
+        "uid": obj["metadata"]["uid"],
+        "controller": True,
+    }
+    return {"ownerReferences": [reference | fields]}
+
+
+def _volume(name: str, claim: str, cache: KubeObject | None = None, **spec: Any) -> KubeObject:
+    # As the API server stores it: amounts in short, and fields that nobody gave.
+    stored = TEMPLATE | {"capacity": {"storage": "1Gi"}, "volumeMode": "Filesystem"}
+    bound = {"claimRef": {"namespace": JOBS, "name": claim, "uid": "u"}}
+    owner = _owner(cache) if cache else {}
+    return {"metadata": _meta(name, **owner), "spec": stored | bound | spec}
+
+
+def _claim(name: str, volume: str) -> KubeObject:
+    return {"metadata": _meta(name, JOBS), "spec": {"volumeName": volume}}
+
+
+def _pod(name: str, claim: str = "", *, phase: str = "Running", **metadata: Any) -> KubeObject:
+    source = {"name": "m", "persistentVolumeClaim": {"claimName": claim}}
+    volumes = [source] if claim else [{"name": "m", "emptyDir": {}}]
+    return {
+        "metadata": _meta(name, JOBS, **metadata),
+        "spec": {"volumes": volumes},
+        "status": {"phase": phase},
+    }
+
+
+def _job(**changes: Any) -> KubeObject:
+    labels = {"model": "llama", "node": "node-1"}
+    node = {"kind": "LocalModelNode", "metadata": _meta("node-1")}
+    metadata = _meta("llama-node-1x7k2p", JOBS, labels=labels, **_owner(node)) | changes
+    volume = {"name": names.JOB_VOLUME, "persistentVolumeClaim": {"claimName": "llama-gpu"}}
+    return {"metadata": metadata, "spec": {"template": {"spec": {"volumes": [volume]}}}}
+
+
+def _seen(**fields: Any) -> there.Seen:
+    return replace(there.Seen("kserve", JOBS, crds=CRDS, groups=(_group(),)), **fields)
+
+
+def _doing(plan: Plan) -> list[str]:
+    return [step.what for step in plan.steps]
+
+
+WEBHOOK = {"metadata": _meta(names.KSERVE_WEBHOOK)}
+
+
+def _downloads(cache: KubeObject, **fields: Any) -> there.Seen:
+    """A cache whose download volume and claim are there."""
+    volume = _volume("llama-gpu-download", "llama-gpu", cache)
+    seen = _seen(
+        caches=(cache,),
+        volumes={"llama-gpu-download": volume},
+        claims=(_claim("llama-gpu", "llama-gpu-download"),),
+    )
+    return replace(seen, **fields)
+
+
+# There.
+
+
+def test_nothing_is_left_where_all_is_done() -> None:
+    done = _cache(finalizers=[OURS])
+    plan = plan_takeover(_seen(caches=(done,)))
+    assert (plan.first, plan.steps, plan.then) == ((), (), ())
+
+
+def test_a_cluster_without_kserves_kinds_is_no_cluster_to_take_over() -> None:
+    plan = plan_takeover(_seen(crds=()))
+    assert "does not know the kind LocalModelCache" in plan.first[0]
+    assert not plan.steps
+
+
+def test_nothing_is_done_while_the_controller_has_replicas() -> None:
+    controller: KubeObject = {"metadata": _meta(names.KSERVE_CONTROLLER, "kserve"), "spec": {}}
+    plan = plan_takeover(_seen(controller=controller, webhook=WEBHOOK))
+    assert "--replicas=0" in plan.first[0]
+    assert not plan.steps
+    controller["spec"]["replicas"] = 0
+    assert plan_takeover(_seen(controller=controller, webhook=WEBHOOK)).steps
+
+
+def test_what_helm_made_comes_back_and_that_is_said() -> None:
+    release = {names.HELM_RELEASE: "lm", names.HELM_NAMESPACE: "infra"}
+    agent = {"metadata": _meta(names.KSERVE_AGENT, "kserve", annotations=release), "spec": {}}
+    plan = plan_takeover(_seen(agent=agent))
+    assert "kubectl -n kserve delete daemonset kserve-localmodelnode-agent" in plan.first[0]
+    assert "helm -n infra uninstall lm" in plan.first[0]
+    crd = _crd("localmodelcaches", annotations=release | KEPT["annotations"])
+    (note,) = plan_takeover(_seen(crds=(crd,))).notes
+    assert "kubectl -n infra delete secret -l owner=helm,name=lm" in note
+
+
+def test_pods_that_still_run_are_waited_for_and_ended_ones_are_not() -> None:
+    label = {names.KSERVE_POD_LABEL: names.KSERVE_AGENT}
+    pods = tuple(_pod(f"p{n}", labels=label, phase=p) for n, p in enumerate(("Running", "Failed")))
+    assert len(plan_takeover(_seen(pods=pods)).first) == 1
+    assert plan_takeover(_seen(pods=pods[1:])).first == ()
+
+
+def test_the_order_of_all_steps() -> None:
+    cache = _cache(finalizers=[KSERVES, OURS])
+    crds = (*CRDS[:3], _crd("localmodelnodes"))
+    plan = plan_takeover(_downloads(cache, crds=crds, jobs=(_job(),), webhook=WEBHOOK))
+    assert _doing(plan) == [
+        f"annotate {Ref(CRD, MODEL_NODE.crd)} with helm.sh/resource-policy: keep",
+        "delete Job kserve-localmodel-jobs/llama-node-1x7k2p, and wait until its pods are gone",
+        "delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu",
+        "delete PersistentVolume llama-gpu-download",
+        "delete ValidatingWebhookConfiguration localmodelcache.serving.kserve.io",
+        "take localmodel.kserve.io/finalizer off LocalModelCache llama",
+    ]
+    assert plan.then == ()
+
+
+def test_without_the_policies_the_webhook_and_the_finalizers_stay() -> None:
+    cache = _cache(finalizers=[KSERVES, OURS])
+    for webhook in (WEBHOOK, None):
+        plan = plan_takeover(_downloads(cache, webhook=webhook, guarded=False))
+        # The downloads go, which need no guard.
+        assert len(plan.steps) == 2
+        assert not any(isinstance(step.action, DropFinalizers) for step in plan.steps)
+        assert all("Webhook" not in what for what in _doing(plan))
+        assert "deploy/overlays/kserve/policies.yaml" in plan.then[0]
+    # A cluster that has no such kind cannot wait for them.
+    plan = plan_takeover(_downloads(cache, webhook=WEBHOOK, guarded=None))
+    assert "off LocalModelCache llama" in _doing(plan)[-1]
+    assert "no ValidatingAdmissionPolicies" in plan.notes[0]
+
+
+def test_kserves_finalizer_stays_until_metacontrollers_is_on() -> None:
+    caches = (_cache(finalizers=[KSERVES]), _cache("own", "team", finalizers=[KSERVES_SPACED]))
+    plan = plan_takeover(_seen(caches=caches))
+    assert not plan.steps
+    assert "LocalModelCache llama, LocalModelNamespaceCache team/own" in plan.then[0]
+    assert "install localmodel" in plan.then[1]
+
+
+def test_one_that_is_being_deleted_goes_unless_services_use_it() -> None:
+    going: dict[str, Any] = {"finalizers": [KSERVES], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    (step,) = plan_takeover(_seen(caches=(_cache(**going),))).steps
+    assert "goes then" in step.why
+    going_spaced = _cache("own", "team", **going | {"finalizers": [KSERVES_SPACED]})
+    (step,) = plan_takeover(_seen(caches=(going_spaced,))).steps
+    assert "own-<group>-team" in step.why
+    used = _cache(**going) | {"status": {"inferenceServices": [{"namespace": "a", "name": "b"}]}}
+    plan = plan_takeover(_seen(caches=(used,)))
+    assert not plan.steps
+    assert "(a/b)" in plan.then[0]
+
+
+def test_kserves_own_crds_mean_that_localmodel_is_to_be_installed() -> None:
+    # The smaller of KServe's charts has no properties.
+    schemas: list[KubeObject] = [{}, {"properties": {"status": {"properties": {"copies": {}}}}}]
+    for schema in schemas:
+        crd = {
+            "metadata": _meta("localmodelcaches.serving.kserve.io", **KEPT),
+            "spec": {"versions": [{"schema": {"openAPIV3Schema": schema}}]},
+        }
+        plan = plan_takeover(_seen(crds=(*CRDS[1:], crd)))
+        assert "install localmodel" in plan.then[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ownerReferences": []},
+        {"labels": {"model": "llama"}},
+        {"labels": {"model": "llama", "node": "node-2"}},
+        {"name": "nightly-report"},
+        _owner({"kind": "CronJob", "metadata": _meta("node-1")}),
+    ],
+)
+def test_a_job_that_is_not_surely_kserves_is_left_alone(change: dict[str, Any]) -> None:
+    assert plan_takeover(_seen(jobs=(_job(),))).steps
+    assert plan_takeover(_seen(jobs=(_job(**change),))).steps == ()
+
+
+def test_a_job_of_a_long_name_is_known_by_its_beginning() -> None:
+    model = "m" * 60
+    labels = {"model": model, "node": "node-1"}
+    job = _job(name=f"{model[:58]}x7k2p", labels=labels)
+    (volume,) = job["spec"]["template"]["spec"]["volumes"]
+    volume["persistentVolumeClaim"]["claimName"] = f"{model}-gpu"
+    assert len(plan_takeover(_seen(jobs=(job,))).steps) == 1
+
+
+def test_a_jobs_own_pods_keep_no_claim_and_others_do() -> None:
+    cache, job = _cache(finalizers=[OURS]), _job()
+    own = _pod("own", "llama-gpu", **_owner(job | {"kind": "Job"}))
+    assert len(plan_takeover(_downloads(cache, jobs=(job,), job_pods=(own,))).steps) == 3
+    for pods in ((_pod("p", "llama-gpu"),), (_pod("p", "llama-gpu", phase="Pending"), own)):
+        plan = plan_takeover(_downloads(cache, jobs=(job,), job_pods=pods))
+        assert len(plan.steps) == 1
+        assert "is kept: pod kserve-localmodel-jobs/p mounts" in plan.notes[0]
+    ended = (_pod("p", "llama-gpu", phase="Succeeded"), _pod("q", "another"))
+    assert len(plan_takeover(_downloads(cache, job_pods=ended)).steps) == 2
+
+
+def test_a_service_of_the_job_namespace_keeps_the_claim() -> None:
+    status = {"llmInferenceServices": [{"namespace": JOBS, "name": "chat"}]}
+    plan = plan_takeover(_downloads(_cache(finalizers=[OURS]) | {"status": status}))
+    assert plan.steps == ()
+    assert "service kserve-localmodel-jobs/chat uses" in plan.notes[0]
+
+
+def test_a_volume_that_nobody_owns_goes_too() -> None:
+    # Metacontroller releases what does not carry its labels.
+    cache = _cache(finalizers=[OURS])
+    volume = _volume("llama-gpu-download", "llama-gpu")
+    plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
+    assert len(plan.steps) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"local": {"path": "/disk"}}, "not what its group's template says"),
+        ({"capacity": {"storage": "2Gi"}}, "not what its group's template says"),
+        ({"nodeAffinity": None}, "not what its group's template says"),
+        ({"claimRef": {"namespace": "team", "name": "llama-gpu"}}, "bound to claim team/llama-gpu"),
+    ],
+)
+def test_a_volume_that_is_another_one_is_kept(change: dict[str, Any], reason: str) -> None:
+    cache = _cache(finalizers=[OURS])
+    volume = _volume("llama-gpu-download", "llama-gpu", cache, **change)
+    plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
+    assert plan.steps == ()
+    assert reason in plan.notes[0]
+
+
+def test_a_volume_of_somebody_elses_is_kept() -> None:
+    cache = _cache(finalizers=[OURS])
+    volume = _volume("llama-gpu-download", "llama-gpu", _cache("other"))
+    plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
+    assert plan.steps == ()
+    assert "belongs to somebody else" in plan.notes[0]
+
+
+def test_a_claim_of_the_job_namespace_that_serves_is_not_touched() -> None:
+    # localmodel's own, for a service there: it leads to a volume of another name.
+    serving = _claim("llama-gpu", f"llama-gpu-{JOBS}")
+    plan = plan_takeover(_downloads(_cache(finalizers=[OURS]), claims=(serving,)))
+    assert _doing(plan) == ["delete PersistentVolume llama-gpu-download"]
+
+
+def test_a_volume_that_could_be_emptied_is_retained_first() -> None:
+    cache = _cache("own", "team", finalizers=[OURS])
+    name = "own-gpu-team-download"
+    recycled = _volume(name, name, persistentVolumeReclaimPolicy="Recycle")
+    plan = plan_takeover(
+        _seen(caches=(cache,), volumes={name: recycled}, claims=(_claim(name, name),))
+    )
+    actions = [step.action for step in plan.steps]
+    assert [type(action) for action in actions] == [Merge, Delete, Delete]
+    assert isinstance(actions[0], Merge)
+    assert actions[0].change == {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+    # After an interruption right there, the rest is done.
+    kept = _volume(name, name, persistentVolumeReclaimPolicy="Retain")
+    plan = plan_takeover(_seen(caches=(cache,), volumes={name: kept}))
+    assert _doing(plan) == [f"delete PersistentVolume {name}"]
+
+
+def test_what_is_going_already_is_not_deleted_again() -> None:
+    cache = _cache(finalizers=[OURS])
+    seen = _downloads(cache)
+    for obj in (*seen.volumes.values(), *seen.claims):
+        obj["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert plan_takeover(seen).steps == ()
+
+
+def test_a_claim_whose_volume_is_gone_goes() -> None:
+    plan = plan_takeover(_downloads(_cache(finalizers=[OURS]), volumes={}))
+    assert _doing(plan) == ["delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu"]
+
+
+# Back.
+
+
+def test_the_way_back_waits_for_localmodel_to_be_off() -> None:
+    agent = {"metadata": _meta(names.AGENT, names.NAMESPACE)}
+    pod = _pod("p", labels={names.AGENT_POD_LABEL: names.AGENT})
+    cache = _cache(finalizers=[OURS])
+    for seen, text in (
+        (back.Seen(controllers=(Ref(COMPOSITE, "localmodel-caches"),)), "delete -k metacontroller"),
+        (back.Seen(agent=agent), "delete daemonset localmodel-agent"),
+        (back.Seen(pods=(pod,)), "wait --for=delete pod -l app.kubernetes.io/name="),
+    ):
+        plan = plan_back(replace(seen, caches=(cache,)))
+        assert text in plan.first[0]
+        assert not plan.steps
+
+
+def test_the_way_back_takes_what_is_localmodels_alone() -> None:
+    group = _group() | {
+        "metadata": _meta(
+            "gpu", finalizers=["metacontroller.io/compositecontroller-localmodel-nodegroups"]
+        )
+    }
+    labels = {
+        "nodegroup.serving.kserve.io/gpu": "yes",
+        "localmodel.serving.kserve.io/llama": "key",
+        "team.localmodel.serving.kserve.io/own": "key",
+        "kserve/localmodel": "worker",
+    }
+    node = {"metadata": _meta("node-1", labels=labels)}
+    seen = back.Seen(
+        caches=(_cache(finalizers=["example.com/audit", OURS]),),
+        groups=(group,),
+        placements=({"metadata": _meta("gpu")},),
+        nodes=(node,),
+        model_nodes=(node,),
+    )
+    plan = plan_back(seen)
+    assert plan.first == ()
+    actions = [step.action for step in plan.steps]
+    assert [type(one) for one in actions] == [DropFinalizers, DropFinalizers, Delete, Merge, Merge]
+    assert isinstance(actions[0], DropFinalizers)
+    assert actions[0].finalizers == (OURS,)
+    changes = [one.change["metadata"]["labels"] for one in actions if isinstance(one, Merge)]
+    assert changes == [
+        {"nodegroup.serving.kserve.io/gpu": None},
+        {
+            "localmodel.serving.kserve.io/llama": None,
+            "team.localmodel.serving.kserve.io/own": None,
+        },
+    ]
+    assert plan_back(back.Seen(caches=(_cache(),), groups=(_group(),))).steps == ()
+
+
+def test_the_way_back_is_refused_for_what_kserves_controller_fails_on() -> None:
+    short = _cache() | {"spec": {"nodeGroup": "gpu"}}
+    plan = plan_back(back.Seen(caches=(short,)))
+    assert "give LocalModelCache llama spec.nodeGroups" in plan.first[0]
+    plan = plan_back(back.Seen(groups=(_group(nodeSelector={"pool": "gpu"}),)))
+    assert plan.first == ()
+    assert "LocalModelNodeGroup gpu has no spec.persistentVolumeSpec" in plan.notes[0]
+
+
+# The command.
+
+
+def test_a_patch_takes_off_what_is_named_and_tests_it_first() -> None:
+    obj = {"metadata": {"finalizers": ["a", "b", "c"]}}
+    assert without_finalizers(obj, ("a", "c")) == [
+        {"op": "test", "path": "/metadata/finalizers/2", "value": "c"},
+        {"op": "remove", "path": "/metadata/finalizers/2"},
+        {"op": "test", "path": "/metadata/finalizers/0", "value": "a"},
+        {"op": "remove", "path": "/metadata/finalizers/0"},
+    ]
+    assert without_finalizers(obj, ("d",)) == []
+
+
+def test_many_are_counted_and_not_listed() -> None:
+    assert some("abc") == "a, b, c"
+    assert some("abcde") == "a, b, c and 2 more"
+
+
+def test_the_crds_are_the_four_that_kserve_has() -> None:
+    assert [Ref(CRD, kind.crd).name for kind in SHARED] == [crd["metadata"]["name"] for crd in CRDS]
+
+
+def test_a_kubeconfig_that_leads_nowhere_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "none"
+    assert main([f"--kubeconfig={missing}"]) == 2
+    assert str(missing) in capsys.readouterr().err
+
+
+def test_an_api_server_that_does_not_answer_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "nowhere",
+        "clusters": [{"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "nobody", "user": {"token": "t"}}],
+        "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
+    }
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+    assert main([f"--kubeconfig={path}", "--context=nowhere"]) == 1
+    assert "the API server does not answer" in capsys.readouterr().err
+    assert main([f"--kubeconfig={path}", "--context=elsewhere"]) == 2
