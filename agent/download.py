@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.adopting import Adopting
-from agent.adoption import foreign
+from agent.access.grants import first_access
+from agent.adoption.adopting import Adopting
+from agent.adoption.compare import foreign
 from agent.archive.model import unpack_model
-from agent.capacity import in_blocks
-from agent.disk_watch import disk_failure
+from agent.capacity.ledger import in_blocks
+from agent.capacity.reservations import Coming
+from agent.disk.manifest import Manifest, ManifestFile, make_manifest
+from agent.disk.on_disk import Found, bad_files
+from agent.disk.repair import has_others
+from agent.disk.watch import disk_failure
 from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.grants import first_access
 from agent.listing import Part, check_tree, is_archive, is_listed
-from agent.manifest import Manifest, ManifestFile, make_manifest
-from agent.on_disk import Found, bad_files
-from agent.repair import has_others
-from agent.reservations import Coming
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
-    from agent.adopting import Refusals
-    from agent.adoption import Adopted
+    from agent.adoption.adopting import Refusals
+    from agent.adoption.compare import Adopted
     from agent.credentials import Credentials
+    from agent.disk.on_disk import OnDisk
+    from agent.disk.staging import Staging
+    from agent.disk.store import Store
     from agent.engine.engine import Engine, Fetched
-    from agent.on_disk import OnDisk
     from agent.sources import Sources
     from agent.sources.base import RemoteFile, RemoteModel
-    from agent.staging import Staging
-    from agent.store import Store
     from agent.wanted import Request
 
 # How often a source may change in the middle of one download before it counts as a failure.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.accounts import referrer, waiting_message
-from agent.on_disk import Found
+from agent.capacity.accounts import referrer, waiting_message
+from agent.disk.on_disk import Found
 from agent.status import CAPACITY_FULL, PODS_UNKNOWN, Copy, Facts, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.capacity import Shortage
+    from agent.capacity.ledger import Shortage
+    from agent.cluster.pods import PodMounts
+    from agent.disk.inventory import Inventory
     from agent.failures import DownloadError
-    from agent.inventory import Inventory
     from agent.names import Names
-    from agent.pods import PodMounts
     from agent.retries import Retries
     from agent.status import Transfer
     from crds.node import LocalModelNode

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.archive.model import archive_of
+from agent.disk.manifest import check_path, folders
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.manifest import check_path, folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.manifest import ManifestFile
+    from agent.disk.manifest import ManifestFile
     from agent.sources.base import RemoteFile, RemoteModel
 
 

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.accounts import make_ledger
-from agent.capacity import Ledger
-from agent.checks import Checks
-from agent.disk_watch import DiskWatch
+from agent.access.checks import Checks
+from agent.access.serving import attempts, serves
+from agent.capacity.accounts import make_ledger
+from agent.capacity.ledger import Ledger
+from agent.capacity.reservations import Reservations
+from agent.cluster.node_api import ApiUnavailableError, parse_node
+from agent.cluster.observed import Observed, PodsSeen
+from agent.cluster.reporter import Reporter
+from agent.disk.inventory import Inventory
+from agent.disk.watch import DiskWatch
 from agent.facts import make_facts, referrer_of, waiting_of
 from agent.failures import DISK_KINDS, public_uri
-from agent.inventory import Inventory
+from agent.integrity.reading import Reading
 from agent.names import Names
 from agent.news import LogSink, News
-from agent.node_api import ApiUnavailableError, parse_node
-from agent.observed import Observed, PodsSeen
 from agent.outcomes import Outcomes
 from agent.plan import Plan, View, make_plan
-from agent.reading import Reading
 from agent.removals import Removals
-from agent.reporter import Reporter
-from agent.reservations import Reservations
 from agent.retries import Retries
-from agent.serving import attempts, serves
 from agent.usage import Uses
 from agent.wanted import requests
 from agent.work import Checked, Digested, End, Finished, Scrubbed, Task, Workers
@@ -35,12 +35,12 @@ from agent.work import Checked, Digested, End, Finished, Scrubbed, Task, Workers
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from agent.cluster.node_api import NodeApi, NodeObject
+    from agent.cluster.pods import PodMounts
+    from agent.disk.on_disk import OnDisk
+    from agent.disk.store import Store
     from agent.news import NodeEventSink
-    from agent.node_api import NodeApi, NodeObject
-    from agent.on_disk import OnDisk
     from agent.options import Options
-    from agent.pods import PodMounts
-    from agent.store import Store
     from agent.usage import PodSource
     from agent.wanted import Request
     from agent.work import Means

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from agent.wanted import caches_in_use, is_doubted
 
 if TYPE_CHECKING:
-    from agent.inventory import Inventory
-    from agent.manifest import CacheName
+    from agent.disk.inventory import Inventory
+    from agent.disk.manifest import CacheName
     from agent.options import Options
     from crds.node import LocalModelNode
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from agent.events import EventSink, NodeEvent
+from agent.cluster.events import EventSink, NodeEvent
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from agent.adoption import Adopted
+    from agent.adoption.compare import Adopted
+    from agent.disk.manifest import CacheName
+    from agent.disk.notes import Evicted
     from agent.failures import DownloadError, FailureKind
-    from agent.manifest import CacheName
-    from agent.notes import Evicted
     from agent.status import Waiting
 
 log = structlog.get_logger(__name__)

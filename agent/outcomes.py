@@ -11,8 +11,8 @@ from agent.news import spoken
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.disk.inventory import Inventory
     from agent.failures import DownloadError
-    from agent.inventory import Inventory
     from agent.news import News
     from agent.options import Options
     from agent.retries import Retries

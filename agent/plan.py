@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.admission import admit
-from agent.capacity import Ledger
+from agent.capacity.admission import admit
+from agent.capacity.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.admission import Eviction
-    from agent.capacity import Shortage
+    from agent.capacity.admission import Eviction
+    from agent.capacity.ledger import Shortage
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
 _NOTHING: Mapping[str, float] = MappingProxyType({})

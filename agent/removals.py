@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.accounts import eviction_message
+from agent.capacity.accounts import eviction_message
+from agent.disk.notes import Evicted
 from agent.news import spoken
-from agent.notes import Evicted
 
 if TYPE_CHECKING:
-    from agent.admission import Eviction
-    from agent.capacity import Ledger
-    from agent.inventory import Inventory
+    from agent.capacity.admission import Eviction
+    from agent.capacity.ledger import Ledger
+    from agent.disk.inventory import Inventory
+    from agent.disk.store import Store
+    from agent.integrity.reading import Reading
     from agent.names import Names
     from agent.news import News
     from agent.options import Options
-    from agent.reading import Reading
-    from agent.store import Store
 
 # The wait after one that failed.
 REMOVE_SECONDS = 30.0

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from agent.access.grants import is_granted
 from agent.failures import NODE_KINDS, DownloadError, FailureKind
-from agent.grants import is_granted
 from agent.wanted import Requester, cache_name, refusal, requester_of
 from crds.conditions import Finding, conditions
 from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from agent.manifest import CacheName, Manifest
-    from agent.notes import Evicted
+    from agent.disk.manifest import CacheName, Manifest
+    from agent.disk.notes import Evicted
     from crds.base import Condition
     from crds.node import LocalModel
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.notes import Usage
-from agent.on_disk import Found
-from agent.pods import PodMounts, users
+from agent.cluster.pods import PodMounts, users
+from agent.disk.notes import Usage
+from agent.disk.on_disk import Found
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from agent.inventory import Inventory
-    from agent.manifest import CacheName
+    from agent.disk.inventory import Inventory
+    from agent.disk.manifest import CacheName
 
 # How often it is noted that a model is in use.
 NOTE_SECONDS = 60.0
 
 
 class PodSource(Protocol):
-    """Tells the pods of the node. See agent.pod_watch."""
+    """Tells the pods of the node. See agent.cluster.pod_watch."""
 
     def watch(
         self,

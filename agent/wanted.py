@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.credentials import CredentialRef
+from agent.disk.manifest import CacheName
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
-from agent.manifest import CacheName
 from crds.quantity import parse_quantity
 
 if TYPE_CHECKING:

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent import memory
-from agent.adopting import Refusals
-from agent.digesting import with_digests
-from agent.disk_watch import probe
+from agent.access.grants import check_same
+from agent.adoption.adopting import Refusals
+from agent.capacity.reservations import NoRoomError
+from agent.disk.watch import probe
 from agent.download import Download, Progress
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
-from agent.grants import check_same
-from agent.reservations import NoRoomError
-from agent.scrub_read import ScrubReader, ScrubStoppedError
+from agent.integrity.digest_read import with_digests
+from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
 from agent.status import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.adoption import Adopted
+    from agent.adoption.compare import Adopted
+    from agent.capacity.reservations import Reservations
     from agent.credentials import Credentials
+    from agent.disk.manifest import Manifest
+    from agent.disk.notes import BadFile
+    from agent.disk.store import Store
     from agent.engine.engine import Engine
-    from agent.manifest import Manifest
-    from agent.notes import BadFile
-    from agent.reservations import Reservations
     from agent.sources import Sources
-    from agent.store import Store
     from agent.wanted import Request, Requester
 
 # Speeds over less than this are noise.

@@ -7,18 +7,18 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.archive.unpack import ArchiveKind, archive_kind, unpack
+from agent.disk.files import write_all
+from agent.disk.manifest import ManifestFile
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.files import write_all
-from agent.manifest import ManifestFile
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
     from agent.archive.plan import Stream
+    from agent.disk.staging import Staging
     from agent.sources.base import RemoteFile
-    from agent.staging import Staging
 
 READ_BYTES = 1 << 20
 

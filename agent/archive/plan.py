@@ -7,8 +7,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from agent.disk.manifest import check_path
 from agent.failures import DownloadError, FailureKind
-from agent.manifest import check_path
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import copy
 import threading
 from typing import TYPE_CHECKING
 
+from agent.cluster.node_api import ApiUnavailableError
 from agent.commands.models_file import ModelsError, read_models
-from agent.node_api import ApiUnavailableError
 from crds.base import API_VERSION
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from agent.node_api import NodeObject
+    from agent.cluster.node_api import NodeObject
     from crds.node import LocalModel
 
 LOOK_SECONDS = 2.0
 
 
 class FileNode:
-    """Access to the object that a file stands for. See agent.node_api.NodeApi for the contract.
+    """Access to the object that a file stands for: see agent.cluster.node_api.NodeApi.
 
     `told` gets each status that the loop reports, and the list that it is of; `wrong` what is the
     matter with the file, once. A wrong file leaves the object as it was.

@@ -14,6 +14,7 @@ import structlog
 
 from agent import memory
 from agent.archive.model import archive_of
+from agent.capacity.reservations import Reservations
 from agent.commands.assemble import make_engine
 from agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
@@ -21,9 +22,8 @@ from agent.commands.process import STOP_SECONDS, Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, duration, make_display
 from agent.commands.pull_store import PullStore
 from agent.commands.verify import Comparer, StoppedError, expected_of_manifest, expected_of_source
+from agent.disk.root import StoreError
 from agent.failures import DownloadError, FailureKind, backoff, public_uri
-from agent.reservations import Reservations
-from agent.root import StoreError
 from agent.sources import all_sources
 from agent.wanted import Request
 from agent.work import Digested, Finished, Means, Workers
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from agent.commands.progress import Display
     from agent.commands.verify import Comparison
-    from agent.manifest import Manifest
+    from agent.disk.manifest import Manifest
     from agent.work import End, Task
 
 LOOK_SECONDS = 0.2

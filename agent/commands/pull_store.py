@@ -1,7 +1,7 @@
 """One model in a directory that a person has named.
 
     <parent>/<name>/...                              the model
-    <parent>/.<name>.localmodel/<key>/manifest.json  what was pulled there; see agent.store
+    <parent>/.<name>.localmodel/<key>/manifest.json  what was pulled there; see agent.disk.store
     <parent>/.<name>.localmodel/<key>/files/...      a download that is under way
 
 The directory is its user's: without being told to, nothing that is in it is taken away.
@@ -13,16 +13,16 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agent.disk.files import delete_file
+from agent.disk.on_disk import Found
+from agent.disk.root import BusyError, StoreError
+from agent.disk.store import Store
 from agent.failures import public_uri
-from agent.files import delete_file
-from agent.on_disk import Found
-from agent.root import BusyError, StoreError
-from agent.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.manifest import Manifest
+    from agent.disk.manifest import Manifest
 
 _LOCK = "lock"
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent import logs, memory
+from agent.cluster.event_writer import EventWriter
+from agent.cluster.pod_watch import PodWatch
+from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.commands.assemble import attend, make_means
 from agent.commands.exit_codes import OK, USAGE
 from agent.commands.limits_file import LimitsError
@@ -15,14 +18,11 @@ from agent.commands.process import Stop, fail, leave
 from agent.credentials.anonymous import anonymous
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
-from agent.disk_watch import open_store
-from agent.event_writer import EventWriter
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import open_store
 from agent.loop import Loop
 from agent.options import Options
-from agent.pod_watch import PodWatch
-from agent.report import ConfigError, NodeReport, connect
-from agent.root import StoreError
-from agent.store import Store
 
 if TYPE_CHECKING:
     import argparse

@@ -18,11 +18,11 @@ from agent.commands.models_file import ModelsError
 from agent.commands.process import Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, make_display
 from agent.commands.verify import Comparer, StoppedError, expected_of_manifest
+from agent.disk.root import StoreError
+from agent.disk.store import Store
 from agent.failures import FailureKind
 from agent.loop import Loop
 from agent.options import Options
-from agent.root import StoreError
-from agent.store import Store
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState

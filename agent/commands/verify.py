@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.disk.files import read_whole
+from agent.disk.manifest import ManifestFile, model_hash
+from agent.disk.repair import checksum_of
 from agent.engine.digests import Digests
-from agent.files import read_whole
-from agent.manifest import ManifestFile, model_hash
-from agent.repair import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.manifest import Manifest
+    from agent.disk.manifest import Manifest
     from agent.sources.base import Checksum, RemoteFile
 
 

@@ -25,8 +25,8 @@ from agent.failures import DownloadError, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from agent.disk.staging import Staging
     from agent.sources.base import RemoteModel
-    from agent.staging import Staging
 
 MAX_THREADS = 64
 TICK_SECONDS = 0.1

@@ -7,18 +7,18 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from agent.disk.staging import SYNC_EACH
 from agent.engine.digests import Digests, is_cheap
 from agent.engine.ranges import Gap, carve, range_bytes
 from agent.engine.retries import PROGRESS_BYTES
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import RangeIgnoredError
-from agent.staging import SYNC_EACH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.disk.staging import StagedFile
     from agent.sources.base import Body, RemoteFile, RemoteModel
-    from agent.staging import StagedFile
 
 # How many large files are in work at once: each has a digest and a descriptor.
 OPEN_FILES = 16

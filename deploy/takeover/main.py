@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.report import ConfigError, connect
+from agent.cluster.report import ConfigError, connect
 from deploy.takeover import names
 from deploy.takeover.api import Api, ApiError
 from deploy.takeover.back import plan_back

@@ -19,14 +19,14 @@ from unittest import mock
 
 from agent import main as agent_main  # noqa: F401 - what the agent has in memory
 from agent import memory as agent_memory
-from agent import writeback
 from agent.credentials import Credentials
+from agent.disk import writeback
+from agent.disk.store import Store
 from agent.download import Download
 from agent.engine.digests import Digests
 from agent.engine.engine import Engine
 from agent.engine.workers import DigestWorker
 from agent.sources import all_sources
-from agent.store import Store
 from agent.wanted import Request
 from agent.work import Means
 from crds.keys import model_key

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.failures import FailureKind
-from agent.sources import s3
+from agent.sources import s3_checksums
 from agent.sources.base import ChecksumAlgorithm
 from tests.contract.servers_s3 import ACCESS, BUCKET, REGION, SECRET, Gateway, s3_storage
 from tests.contract.suite import (
@@ -40,7 +40,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setattr(s3, "CHECKSUM_BYTES", 1)
+    monkeypatch.setattr(s3_checksums, "CHECKSUM_BYTES", 1)
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
     for name, value in {
@@ -88,7 +88,7 @@ def test_small_objects_are_not_asked_for_checksums(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = gateway.put({"large": CONTENT, "small": CONTENT[:-1]})
-    monkeypatch.setattr(s3, "CHECKSUM_BYTES", len(CONTENT))
+    monkeypatch.setattr(s3_checksums, "CHECKSUM_BYTES", len(CONTENT))
     found = {file.path: file.checksum for file in gateway.resolve(uri).files}
 
     assert found["small"] is None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.report import connect
+from agent.cluster.report import connect
 from crds.base import API_VERSION
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import CRD

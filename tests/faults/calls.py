@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from agent import writeback
+from agent.disk import writeback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +171,7 @@ class _CountedFile(io.FileIO):
 
 
 class _Library:
-    """The C library as `agent.writeback` uses it."""
+    """The C library as `agent.disk.writeback` uses it."""
 
     def __init__(self, calls: Calls, real: Any) -> None:
         for name in FOREIGN_CHANGES:

@@ -7,8 +7,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.on_disk import Found
-from agent.store import Store
+from agent.disk.on_disk import Found
+from agent.disk.store import Store
 from crds.keys import model_key
 
 if TYPE_CHECKING:

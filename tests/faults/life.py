@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import logs
-from agent.disk_watch import RESCAN_SECONDS, open_store
+from agent.cluster.pods import PodMounts
+from agent.disk.on_disk import Found
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import RESCAN_SECONDS, open_store
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
 from agent.failures import FailureKind
 from agent.loop import Loop
-from agent.on_disk import Found
 from agent.options import Options
-from agent.pods import PodMounts
-from agent.root import StoreError
-from agent.store import Store
 from agent.work import Means
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from agent.disk.notes import Usage
+from agent.disk.store import Store
 from agent.download import Download
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.notes import Usage
 from agent.sources import all_sources
 from agent.sources.base import RemoteFile
-from agent.store import Store
 from agent.wanted import Request
 from tests.faults import origin
 from tests.faults.disk import Disk, Model, Tree, write_tree

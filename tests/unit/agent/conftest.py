@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.store import Store
+from agent.disk.store import Store
 from tests.unit.agent.servers import WebFiles, serving
 from tests.unit.agent.world import DATA, World
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.pods import PodMounts
+from agent.cluster.pods import PodMounts
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.world import DATA

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.manifest import ManifestFile, make_manifest
+from agent.disk.manifest import ManifestFile, make_manifest
 from agent.sources.base import RemoteFile
 from crds.node import LocalModel
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from agent.manifest import Manifest
-    from agent.store import Store
+    from agent.disk.manifest import Manifest
+    from agent.disk.store import Store
     from crds.node import LocalModelNodeGroupRef
 
 

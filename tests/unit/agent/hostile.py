@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.disk.manifest import CacheName
 from agent.download import Download
 from agent.engine.engine import Engine
-from agent.manifest import CacheName
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agent.credentials import Credentials
+    from agent.disk.manifest import Manifest
+    from agent.disk.store import Store
     from agent.failures import DownloadError, FailureKind
-    from agent.manifest import Manifest
     from agent.sources.base import Source
-    from agent.store import Store
     from tests.unit.agent.servers import Handler, Server
 
 RANGE = 256 << 10

@@ -10,12 +10,12 @@ import sys
 import threading
 from pathlib import Path
 
+from agent.disk.store import Store
 from agent.download import Download
 from agent.engine.engine import Engine
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
-from agent.store import Store
 from agent.wanted import Request
 from crds.keys import model_key
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.admission import Admission, Eviction, admit
-from agent.capacity import EvictionReason, Group, Ledger, Model, Space, gives_way, in_blocks
+from agent.capacity.admission import Admission, Eviction, admit
+from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space, gives_way, in_blocks
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
 GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}

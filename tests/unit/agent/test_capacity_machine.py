@@ -9,11 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.capacity import EvictionReason, Group, Ledger, Model, Space
+from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space
 from agent.plan import Plan, View, make_plan
 
 if TYPE_CHECKING:
-    from agent.admission import Eviction
+    from agent.capacity.admission import Eviction
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.disk_watch import DiskWatch, open_store
+from agent.disk.inventory import Inventory
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import DiskWatch, open_store
 from agent.failures import FailureKind
-from agent.inventory import Inventory
-from agent.root import StoreError
-from agent.store import Store
 from tests.faults import mounts
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.disk.manifest import CacheName
+from agent.disk.on_disk import Disk, Found
+from agent.disk.store import Store
 from agent.download import Download, Progress
 from agent.engine import retries
 from agent.engine.engine import CancelledError, Engine
 from agent.failures import DownloadError, FailureKind
-from agent.manifest import CacheName
-from agent.on_disk import Disk, Found
 from agent.sources import Sources
-from agent.store import Store
 from agent.wanted import Request
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, faults, raising, watched

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.causes import unreachable
+from agent.disk.staging import Staging
 from agent.engine import job, ranges, retries
 from agent.engine.engine import CancelledError, Engine, Fetched
 from agent.engine.job import FileChangedError
 from agent.engine.limits import Limits
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import Checksum, ChecksumAlgorithm
-from agent.staging import Staging
 from tests.unit.agent.memory import Memory
 
 if TYPE_CHECKING:

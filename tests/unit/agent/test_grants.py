@@ -4,10 +4,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from agent.access.grants import (
+    check_same,
+    first_access,
+    grant_for,
+    is_granted,
+    is_same_copy,
+    with_grant,
+)
 from agent.credentials import CredentialRef
+from agent.disk.manifest import Manifest, ManifestFile, make_manifest
 from agent.failures import DownloadError, FailureKind
-from agent.grants import check_same, first_access, grant_for, is_granted, is_same_copy, with_grant
-from agent.manifest import Manifest, ManifestFile, make_manifest
 from agent.sources.base import RemoteFile
 from agent.wanted import Requester
 

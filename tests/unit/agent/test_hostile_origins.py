@@ -23,7 +23,7 @@ from tests.unit.agent.servers import Buckets, Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.store import Store
+    from agent.disk.store import Store
     from tests.unit.agent.servers import Span
 
     Act = Callable[[Site, Handler, Span, int], bool]
@@ -168,7 +168,7 @@ def crc32c(data: bytes) -> str:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> None:
     set_aws(monkeypatch, "AWS_CA_BUNDLE")
-    monkeypatch.setattr("agent.sources.s3.CHECKSUM_BYTES", 1)
+    monkeypatch.setattr("agent.sources.s3_checksums.CHECKSUM_BYTES", 1)
 
 
 @pytest.mark.usefixtures("s3")

@@ -22,8 +22,8 @@ from tests.unit.agent.servers import Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.disk.store import Store
     from agent.sources.base import RemoteFile
-    from agent.store import Store
     from tests.unit.agent.servers import Span
 
 pytestmark = pytest.mark.usefixtures("small_steps")

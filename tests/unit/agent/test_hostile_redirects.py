@@ -14,7 +14,7 @@ from tests.unit.agent.servers import Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.store import Store
+    from agent.disk.store import Store
 
 pytestmark = pytest.mark.usefixtures("small_steps")
 small_steps = hostile.small_steps

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.store import Store
+    from agent.disk.store import Store
     from tests.unit.agent.servers import Server, Span
 
 pytestmark = pytest.mark.usefixtures("small_steps", "environment")

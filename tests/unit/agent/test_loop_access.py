@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.credentials import CredentialRef, Credentials
+from agent.disk.manifest import Grant, Manifest
 from agent.failures import DownloadError, FailureKind
-from agent.grants import Grant
-from agent.manifest import Manifest
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.on_disk import Disk
+from agent.disk.on_disk import Disk
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.crowded import (
@@ -24,7 +24,7 @@ from tests.unit.agent.crowded import (
 from tests.unit.agent.helpers import node_object
 
 if TYPE_CHECKING:
-    from agent.reservations import Coming
+    from agent.capacity.reservations import Coming
     from tests.unit.agent.world import World
 
 HASH = "sha256:" + "0" * 64

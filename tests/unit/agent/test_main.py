@@ -18,9 +18,9 @@ from agent import logs
 from agent.commands import flag_types, flags
 from agent.commands.flags import parse
 from agent.commands.limits_file import read_limits
+from agent.disk.store import Store
 from agent.engine.limits import MAX_CONNECTIONS, Limits
 from agent.main import main
-from agent.store import Store
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
 from tests.unit.agent.helpers import local_model, node_object, publish

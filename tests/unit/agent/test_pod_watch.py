@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from structlog.testing import capture_logs
 
-from agent import kube_watch, pod_watch
-from agent.pod_watch import PodWatch
-from agent.report import connect
+from agent.cluster import kube_watch, pod_watch
+from agent.cluster.pod_watch import PodWatch
+from agent.cluster.report import connect
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.servers import Handler, serving
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.pods import PodMounts
+    from agent.cluster.pods import PodMounts
 
 
 class PodServer(FakeServer):

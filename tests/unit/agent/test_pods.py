@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent.manifest import CacheName
-from agent.pods import PodMounts, parse_pod, users
+from agent.cluster.pods import PodMounts, parse_pod, users
+from agent.disk.manifest import CacheName
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"

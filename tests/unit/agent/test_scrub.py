@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.capacity import Model, in_blocks
-from agent.notes import Scrub
-from agent.on_disk import Found
-from agent.pods import PodMounts
-from agent.scrub_read import ScrubReader
+from agent.capacity.ledger import Model, in_blocks
+from agent.cluster.pods import PodMounts
+from agent.disk.notes import Scrub
+from agent.disk.on_disk import Found
+from agent.integrity.scrub_read import ScrubReader
 from agent.sources import all_sources
 from agent.work import Workers
 from crds.keys import model_key
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.manifest import Manifest
-    from agent.store import Store
+    from agent.disk.manifest import Manifest
+    from agent.disk.store import Store
     from tests.unit.agent.servers import Handler
 
 DAY = 86400.0
@@ -305,7 +305,7 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
         world.scrub_rate = 1 << 20
         world.restart()
         # Its own notes count, and not when the files of this test were made.
-        monkeypatch.setattr("agent.on_disk._first_usage", lambda _: None)
+        monkeypatch.setattr("agent.disk.on_disk._first_usage", lambda _: None)
         world.want(*map(world.model, "abc"))
         world.settle_until(lambda: len(order) == 3)
         world.settle_until(lambda: not world.loop._reading._scrubbing._key)

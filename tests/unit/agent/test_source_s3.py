@@ -14,7 +14,7 @@ from botocore.client import Config
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind
-from agent.sources import s3
+from agent.sources import s3_checksums
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.s3 import S3Source
 from agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, sign
@@ -342,7 +342,7 @@ def test_bucket_in_the_path_or_in_the_name_of_the_host(
 def test_checksums_of_large_objects_are_asked_for(
     buckets: Buckets, monkeypatch: pytest.MonkeyPatch, listed: bool
 ) -> None:
-    monkeypatch.setattr(s3, "CHECKSUM_BYTES", 3)
+    monkeypatch.setattr(s3_checksums, "CHECKSUM_BYTES", 3)
     value = zlib.crc32(BIG).to_bytes(4, "big")
     if listed:
         given = ("CRC32C", base64.b64encode(value).decode())

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.disk.staging import ALLOCATE_BYTES, Staging
 from agent.engine.ranges import BLOCK_BYTES
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
-from agent.staging import ALLOCATE_BYTES, Staging
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def boot(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found = ["boot-1"]
-    monkeypatch.setattr("agent.staging._boot_id", lambda: found[0])
+    monkeypatch.setattr("agent.disk.staging._boot_id", lambda: found[0])
     return found
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.cluster.node_api import ApiUnavailableError, parse_node
 from agent.commands.exit_codes import OK
 from agent.commands.file_node import FileNode
 from agent.commands.models_file import ModelsError, read_models
 from agent.commands.standalone import Watcher
-from agent.node_api import ApiUnavailableError, parse_node
 from crds.keys import model_key
 from tests.unit.agent.commands import run, start
 from tests.unit.agent.test_pull import closed_port, on_a_terminal, wait_for

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.capacity import EvictionReason
+from agent.access.grants import with_grant
+from agent.capacity.ledger import EvictionReason
+from agent.disk.manifest import CacheName
+from agent.disk.notes import Evicted
 from agent.failures import DownloadError, FailureKind
-from agent.grants import with_grant
-from agent.manifest import CacheName
-from agent.notes import Evicted
 from agent.status import (
     Copy,
     Facts,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.disk.manifest import CacheName
+from agent.disk.on_disk import Disk, Found
+from agent.disk.root import StoreError
+from agent.disk.store import Store
 from agent.failures import DownloadError, FailureKind
-from agent.manifest import CacheName
-from agent.on_disk import Disk, Found
-from agent.root import StoreError
 from agent.sources.base import RemoteFile
-from agent.store import Store
 from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 

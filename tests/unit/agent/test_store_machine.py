@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from agent.cluster.pods import PodMounts
 from agent.engine.engine import Engine
 from agent.failures import DownloadError, FailureKind
-from agent.pods import PodMounts
 from agent.sources import Sources
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.keys import model_key

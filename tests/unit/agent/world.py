@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.cluster.node_api import ApiUnavailableError
+from agent.disk.store import Store
 from agent.engine.engine import Engine
 from agent.loop import Loop
-from agent.node_api import ApiUnavailableError
 from agent.options import Options
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
-from agent.store import Store
 from agent.work import Means
 from crds.keys import model_key
 from tests.unit.agent.helpers import local_model, node_object, tree
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from agent.cluster.events import NodeEvent
     from agent.credentials import Credentials
-    from agent.events import NodeEvent
     from agent.usage import PodSource
     from agent.wanted import Requester
     from crds.node import LocalModel, LocalModelNodeGroupRef

@@ -1,0 +1,156 @@
+"""Who may be told that a copy is here: those whose credentials its source has accepted. Pure.
+
+A model's folder is named after its URI alone, so caches of several namespaces share a copy. A copy
+says where it came from and who may have it; everybody else is asked about at the source first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Protocol
+
+from agent.disk.manifest import Access, Grant
+from agent.failures import DownloadError, FailureKind, public_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agent.disk.manifest import Manifest
+    from agent.wanted import Requester
+
+
+class ListedFile(Protocol):
+    """A file of a model, at its source or on the disk."""
+
+    @property
+    def path(self) -> str:
+        """Its place in the model."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None: not told."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """What pins it at its source."""
+        ...
+
+
+class Listing(Protocol):
+    """What a source tells of a model: see agent.sources.base.RemoteModel."""
+
+    @property
+    def files(self) -> Sequence[ListedFile]:
+        """Its files."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """The server."""
+        ...
+
+
+def grant_for(requester: Requester) -> Grant:
+    """What this requester has, once its credentials were accepted."""
+    named = requester.credentials
+    if named is None:
+        return Grant(namespace=requester.namespace)
+    return Grant(
+        namespace=requester.namespace,
+        service_account=named.service_account,
+        storage_key=named.storage_key,
+        parameters=_digest(named.parameters) if named.parameters else None,
+    )
+
+
+def first_access(remote: Listing, requester: Requester) -> Access:
+    """The access to a copy that was fetched from there with the credentials of this requester."""
+    return Access(
+        origin=remote.origin, listing=_listing(remote.files), grants=(grant_for(requester),)
+    )
+
+
+def is_granted(access: Access | None, requester: Requester) -> bool:
+    """Whether a requester may have a copy.
+
+    LocalModelCaches are the administrator's: what one of them was granted, all have, and so they
+    have a copy of which nothing is known.
+    """
+    if access is None:
+        return not requester.namespace
+    mine = grant_for(requester)
+    return any(grant == mine or not (grant.namespace or mine.namespace) for grant in access.grants)
+
+
+def with_grant(
+    manifest: Manifest, origin: str, requester: Requester, asked: Iterable[Requester]
+) -> Manifest:
+    """The manifest of a copy after its source has accepted this requester too.
+
+    What others have stays, but for other credentials of the same namespace that no cache names any
+    more: `asked` are those that are named.
+    """
+    access = _access(manifest, origin)
+    named = {grant_for(one) for one in asked}
+    mine = grant_for(requester)
+    kept = tuple(
+        grant
+        for grant in access.grants
+        if grant != mine and (grant.namespace != mine.namespace or grant in named)
+    )
+    return manifest.model_copy(
+        update={"access": access.model_copy(update={"grants": (*kept, mine)})}
+    )
+
+
+def check_same(manifest: Manifest, remote: Listing) -> None:
+    """Raises DownloadError (OtherVersion) unless a source lists what a copy was made of.
+
+    The server counts too: whoever may name an endpoint could list there whatever is needed.
+    """
+    access = _access(manifest, remote.origin)
+    uri = public_uri(manifest.uri)
+    if access.origin != remote.origin:
+        raise DownloadError(
+            FailureKind.OTHER_VERSION,
+            f"the copy of {uri} on this node is from another server than {remote.origin}, to which "
+            "this cache's credentials lead: name credentials for the same server, or make a cache "
+            "with another sourceModelUri",
+        )
+    if access.listing != _listing(remote.files):
+        raise DownloadError(
+            FailureKind.OTHER_VERSION,
+            f"{uri} is now another version than the copy on this node, which another cache uses: "
+            "it is downloaded anew when no cache uses that copy, so have those caches deleted, or "
+            "make a cache with another sourceModelUri",
+        )
+
+
+def is_same_copy(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests are of the same copy: their digests and grants may differ.
+
+    One that says nothing of its server may be from any.
+    """
+    origins = {manifest.access.origin for manifest in (one, other) if manifest.access}
+    return _listing(one.files) == _listing(other.files) and len(origins) <= 1
+
+
+def _access(manifest: Manifest, origin: str) -> Access:
+    """That of the manifest; of one that says nothing, what its files tell.
+
+    A copy of which nothing is known is the administrator's.
+    """
+    return manifest.access or Access(
+        origin=origin, listing=_listing(manifest.files), grants=(Grant(),)
+    )
+
+
+def _listing(files: Iterable[ListedFile]) -> str:
+    return _digest(sorted((file.path, file.size, file.version or "") for file in files))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""Whether a published copy serves those who want it, so that no download replaces it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.access.grants import is_granted
+from agent.disk.on_disk import Found
+from agent.failures import FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.disk.manifest import Manifest
+    from agent.disk.on_disk import OnDisk
+    from agent.status import Failure
+    from agent.wanted import Request, Requester
+
+
+def serves(
+    copy: OnDisk,
+    request: Request | None,
+    failures: Mapping[Requester, Failure],
+    *,
+    in_use: bool,
+) -> bool:
+    """Whether a copy is whole, has the hash that is asked for, and is not outlived.
+
+    `failures` are those of the requesters; `in_use` is whether a pod may mount it.
+    """
+    if copy.is_unreadable:
+        # It may be whole: nothing replaces it on a guess.
+        return True
+    if copy.found is not Found.PUBLISHED or copy.manifest is None:
+        return False
+    if request is None:
+        return True
+    if not in_use and _is_outlived(copy.manifest, request, failures):
+        return False
+    # What the hash is, is known soon.
+    return copy.manifest.hash is None or request.accepts(copy.manifest.hash)
+
+
+def attempts(request: Request, copy: OnDisk) -> Request:
+    """The request as far as downloads may be made for it.
+
+    A whole copy is replaced only for those whose word counts.
+    """
+    is_here = copy.found is Found.PUBLISHED
+    return replace(request, requesters=request.deciding) if is_here else request
+
+
+def _is_outlived(
+    manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
+) -> bool:
+    """Whether nobody whose word counts may have it, and the source has another one for them."""
+    if any(is_granted(manifest.access, one) for one in request.deciding):
+        return False
+    return any(
+        failures[one].error.kind is FailureKind.OTHER_VERSION
+        for one in request.deciding
+        if one in failures
+    )

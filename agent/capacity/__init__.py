@@ -1,0 +1,1 @@
+"""What fits where: accounts of bytes, who comes in, and who goes."""

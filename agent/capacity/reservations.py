@@ -1,0 +1,102 @@
+"""The room of the disk that running downloads have, so that together they never take too much."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from agent.capacity.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agent.wanted import Request
+
+
+class Coming(Enum):
+    """What a download brings: a model, what a folder to be adopted lacks, or a copy's bad files."""
+
+    MODEL = "model"
+    REST = "rest"
+    REPAIR = "repair"
+
+
+class NoRoomError(Exception):
+    """A model is larger than was reserved for it, and does not fit."""
+
+
+class Reservations:
+    """What running downloads may take, in bytes. Calls may come from any thread.
+
+    The loop decides by what it knows, and a download may learn its model's size meanwhile: so each
+    start and each growth is looked at once more here, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ledger = Ledger()
+        self._reserved: dict[str, int] = {}
+        # What sources told, by key, declared size, and what comes: another declaration is another
+        # guess, and a rest is not the whole.
+        self._learned: dict[tuple[str, int, Coming], int] = {}
+
+    @property
+    def reserved(self) -> dict[str, int]:
+        """What each running download has."""
+        with self._lock:
+            return dict(self._reserved)
+
+    def learned(self, key: str, declared: int, *, beside: bool) -> int | None:
+        """The size of a model, or of what comes beside, as its source told it to a download."""
+        with self._lock:
+            return self._learned.get((key, declared, Coming.REST if beside else Coming.MODEL))
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget the sizes of other models."""
+        with self._lock:
+            self._learned = {
+                known: size for known, size in self._learned.items() if known[0] in keys
+            }
+
+    def see(self, ledger: Ledger) -> None:
+        """Decide by this from now on."""
+        with self._lock:
+            self._ledger = ledger
+
+    def start(self, key: str) -> bool:
+        """Reserve room for a download; False if there is none any more."""
+        with self._lock:
+            ledger = self._now()
+            if ledger.is_gated(key) and ledger.shortage(key) is not None:
+                return False
+            self._reserved[key] = ledger.model(key).size
+            return True
+
+    def grow(self, request: Request, size: int, coming: Coming) -> None:
+        """Reserve what a download really takes.
+
+        Raises NoRoomError if that is more than there is.
+        """
+        key = request.key
+        with self._lock:
+            if coming is not Coming.REPAIR:
+                self._learned[key, request.size, coming] = size
+            ledger = self._now()
+            grows = size > self._reserved.get(key, 0)
+            if grows and ledger.is_gated(key) and ledger.shortage(key, size) is not None:
+                raise NoRoomError
+            self._reserved[key] = size
+
+    def end(self, key: str) -> None:
+        """A download has ended."""
+        with self._lock:
+            self._reserved.pop(key, None)
+
+    def _now(self) -> Ledger:
+        models = {
+            key: replace(model, reserved=self._reserved.get(key, 0))
+            for key, model in self._ledger.models.items()
+        }
+        return replace(self._ledger, models=models)

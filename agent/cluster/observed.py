@@ -1,0 +1,24 @@
+"""What the API server tells the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.cluster.node_api import NodeObject
+    from agent.cluster.pods import PodMounts
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The LocalModelNode has this form now; None: it is gone."""
+
+    node: NodeObject | None
+
+
+@dataclass(frozen=True)
+class PodsSeen:
+    """The pods of the node that may use models; None: nobody knows."""
+
+    pods: tuple[PodMounts, ...] | None

@@ -1,0 +1,166 @@
+"""What is known of the disk: the copies, what is not ours, and how full it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.capacity.ledger import Space, in_blocks
+from agent.disk.notes import Usage
+from agent.disk.on_disk import Disk, Found, OnDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import datetime
+
+    from agent.adoption.compare import Adopted
+    from agent.disk.manifest import Manifest
+    from agent.disk.notes import Evicted, Scrub
+    from agent.disk.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class Inventory:
+    """The disk as it was when it was looked at last. What a download works on is its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.copies: dict[str, OnDisk] = {}
+        self.foreign: tuple[str, ...] = ()
+        self.disk = Disk(0, 0, 0)
+        self.measure()
+        # Measured with the copies, and not anew after each step: a file system may give back what
+        # was deleted a little later, and nothing more must go meanwhile.
+        self.space = Space(self.disk.capacity, self.disk.capacity, 0)
+
+    def copy(self, key: str) -> OnDisk:
+        """What is here of a key."""
+        return self.copies.get(key, OnDisk())
+
+    def published(self) -> Iterator[tuple[str, OnDisk, Manifest]]:
+        """The whole copies with their manifests."""
+        for key, copy in list(self.copies.items()):
+            if copy.found is Found.PUBLISHED and copy.manifest is not None:
+                yield key, copy, copy.manifest
+
+    def present(self) -> set[str]:
+        """The keys of which there are files."""
+        return {key for key, copy in self.copies.items() if copy.found is not Found.NOTHING}
+
+    def rescan(self, active: Collection[str]) -> None:
+        """Look at the whole disk, with downloads of the `active` keys under way. Raises OSError."""
+        # Before the files: what is written meanwhile counts as a model's, and not as others'.
+        self.disk = self._store.disk()
+        copies, foreign = self._store.scan()
+        before = self.copies
+        noted = {key for key, copy in before.items() if copy.evicted is not None}
+        self.copies = {
+            key: _best_known(copies.get(key, OnDisk()), before.get(key))
+            for key in (copies.keys() | noted).difference(active)
+        }
+        for key in active:
+            copy = before.get(key, OnDisk())
+            staged = max(0, self._store.download_bytes(key) - copy.tree_bytes)
+            self.copies[key] = replace(copy, staged_bytes=staged)
+        # What an active download has just published may look so for a moment.
+        self.foreign = tuple(n for n in foreign if n not in active or n in self.foreign)
+        ours = sum(copy.tree_bytes + copy.staged_bytes for copy in self.copies.values())
+        self.space = Space(
+            capacity=self.disk.capacity,
+            writable=self.disk.used + self.disk.available,
+            others=max(0, self.disk.used - ours),
+        )
+        for key, copy in copies.items():
+            if copy.is_unreadable:
+                log.warning("Model cannot be read now", key=key, problem=copy.problem)
+            elif copy.found is Found.DAMAGED and before.get(key) != copy:
+                log.warning("Published model is damaged", key=key, problem=copy.problem)
+
+    def look_at(self, key: str) -> OnDisk:
+        """Look at one key, and how full the disk is."""
+        copy = self.copies[key] = self._store.inspect(key)
+        self.measure()
+        return copy
+
+    def measure(self) -> None:
+        """Look how full the disk is."""
+        # An error is told after the next look at the whole disk.
+        with suppress(OSError):
+            self.disk = self._store.disk()
+
+    def adopted_now(self, key: str, now: datetime, adopted: Adopted) -> OnDisk:
+        """Take in a copy that others had on the disk, but for what was added."""
+        was_theirs = key in self.foreign
+        copy = self.published_now(key, now)
+        if was_theirs:
+            theirs = max(0, copy.tree_bytes - in_blocks(adopted.added))
+            self.space = replace(self.space, others=max(0, self.space.others - theirs))
+        return copy
+
+    def published_now(self, key: str, now: datetime) -> OnDisk:
+        """Take in a new copy. When an earlier one was used last is kept."""
+        former = self.copy(key).usage
+        self.foreign = tuple(name for name in self.foreign if name != key)
+        copy = self.look_at(key)
+        if copy.found is Found.PUBLISHED:
+            former = former or copy.usage
+            last = former.last_used_time if former else None
+            self.note_usage(key, Usage(published_time=now, last_used_time=last))
+        return self.copies[key]
+
+    def evicted(self, key: str, note: Evicted) -> None:
+        """Take in that a copy was evicted, also if that could not be noted on the disk."""
+        former = self.copy(key).usage
+        copy = self.look_at(key)
+        if not copy.is_published and not copy.is_unreadable:
+            self.copies[key] = replace(copy, evicted=note, usage=former)
+
+    def note_usage(self, key: str, usage: Usage) -> None:
+        """Note when a copy was used, for after a restart too."""
+        self.copies[key] = replace(self.copies[key], usage=usage)
+        try:
+            self._store.note_usage(key, usage)
+        except OSError as error:
+            log.warning("Could not note the use of a model", key=key, reason=str(error))
+
+    def note_scrub(self, key: str, scrub: Scrub) -> None:
+        """Note what a copy's reading has found, for after a restart too."""
+        copy = replace(self.copies[key], scrub=scrub)
+        if scrub.bad:
+            first = scrub.bad[0]
+            problem = f"{self._store.path(key) / first.path} {first.problem}"
+            copy = replace(copy, found=Found.DAMAGED, problem=problem)
+        self.copies[key] = copy
+        try:
+            self._store.note_scrub(key, scrub)
+        except OSError as error:
+            log.warning("Could not note the reading of a model", key=key, reason=str(error))
+
+    def rewrite(self, key: str, manifest: Manifest) -> None:
+        """Note something of a published copy, for after a restart too."""
+        self.copies[key] = replace(self.copies[key], manifest=manifest)
+        try:
+            self._store.rewrite(manifest)
+        except OSError as error:
+            log.warning("Could not rewrite a manifest", key=key, reason=str(error))
+
+
+def _best_known(now: OnDisk, before: OnDisk | None) -> OnDisk:
+    """What to believe of a copy.
+
+    An error of the disk tells nothing of a copy that was whole, and notes that could not be written
+    are still true.
+    """
+    if before is None:
+        return now
+    if now.is_unreadable and before.found is Found.PUBLISHED:
+        return before
+    if before.evicted is not None and now.evicted is None and not now.is_published:
+        return replace(now, evicted=before.evicted, usage=before.usage)
+    if now.usage is not None and before.usage is not None and now.is_published:
+        return replace(now, usage=before.usage)
+    return now

@@ -1,0 +1,154 @@
+"""The manifest of a model on the disk: which files it is made of, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from crds.base import Model
+from crds.keys import model_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MAX_SEGMENT_BYTES = 255
+
+
+def check_path(path: str) -> str:
+    """The path itself if it stays inside its model. Raises ValueError, which says why it does not.
+
+    A path is relative, with `/` between its segments. Control characters are refused because they
+    would make the lines that `model_hash` is made of ambiguous.
+    """
+    if path.startswith("/"):
+        raise ValueError(f"the path {path!r} is absolute")
+    for segment in path.split("/"):
+        if segment in {"", ".", ".."}:
+            raise ValueError(f"the path {path!r} has the segment {segment!r}")
+        try:
+            encoded = segment.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the path {path!r} is not valid Unicode") from None
+        if len(encoded) > _MAX_SEGMENT_BYTES:
+            raise ValueError(f"the path {path!r} has a segment of more than 255 bytes")
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in path):
+        raise ValueError(f"the path {path!r} has a control character")
+    return path
+
+
+def folders(paths: Iterable[str]) -> set[str]:
+    """The folders that these paths lie in, without the model's own."""
+    found: set[str] = set()
+    for path in paths:
+        segments = path.split("/")
+        found.update("/".join(segments[:n]) for n in range(1, len(segments)))
+    return found
+
+
+class CacheName(Model):
+    """A cache that a model belongs to, and the group that asked for it."""
+
+    name: str
+    namespace: str = ""
+    node_group: str = ""
+
+
+class Grant(Model):
+    """Who may have a copy: the caches of a namespace that name these credentials.
+
+    It holds no secret: `parameters` is the digest of a cache's storage.parameters.
+    """
+
+    namespace: str = ""
+    service_account: str = ""
+    storage_key: str | None = None
+    parameters: str | None = None
+
+
+class Access(Model):
+    """Where a copy came from, and who may have it.
+
+    `origin` is the server that it came from; `listing` the digest of the source's listing, which
+    is not in the manifest's files where they came out of an archive.
+    """
+
+    origin: str
+    listing: str
+    grants: tuple[Grant, ...] = ()
+
+
+class ManifestFile(Model):
+    """One file of a model. `version` is what the source calls it, such as an ETag.
+
+    `sha256` is None while our digest is left for later, because the store's own proved the file, or
+    because only its size could be compared when it was adopted; `checksum` is the store's, as
+    `<algorithm>:<hexadecimal>`.
+    """
+
+    path: Annotated[str, AfterValidator(check_path)]
+    size: int = Field(ge=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    version: str | None = None
+    checksum: str | None = None
+
+
+def model_hash(files: Iterable[ManifestFile]) -> str | None:
+    """`sha256:` and the SHA-256 of a line `<sha256 of the file>  <path>` for each, by path.
+
+    Each line ends with a newline. It is the same on every node and from every source; the rule is
+    that of LocalModelCache.spec.hash. None while a file's digest is left for later.
+    """
+    files = tuple(files)
+    if any(file.sha256 is None for file in files):
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda f: f.path):
+        digest.update(f"{file.sha256}  {file.path}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+class Manifest(Model):
+    """What a published model consists of. It is not valid unless key, size and hash agree.
+
+    `access` is None where an agent published it that did not know of it.
+    """
+
+    schema_version: Literal[1] = 1
+    uri: str
+    key: str
+    caches: tuple[CacheName, ...] = ()
+    files: tuple[ManifestFile, ...]
+    size: int
+    hash: str | None = None
+    access: Access | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.key != model_key(self.uri):
+            raise ValueError("key is not that of uri")
+        if self.size != sum(file.size for file in self.files):
+            raise ValueError("size is not the sum of the files")
+        if self.hash != model_hash(self.files):
+            raise ValueError("hash is not that of the files")
+        return self
+
+
+def make_manifest(
+    uri: str,
+    files: Iterable[ManifestFile],
+    caches: Iterable[CacheName] = (),
+    access: Access | None = None,
+) -> Manifest:
+    """The manifest of these files."""
+    ordered = tuple(sorted(files, key=lambda f: f.path))
+    return Manifest(
+        uri=uri,
+        key=model_key(uri),
+        caches=tuple(caches),
+        files=ordered,
+        size=sum(file.size for file in ordered),
+        hash=model_hash(ordered),
+        access=access,
+    )

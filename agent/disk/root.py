@@ -1,0 +1,65 @@
+"""The folders below the agent's root, and the lock that makes one agent the only one there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.disk.files import FILE_MODE, make_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class StoreError(Exception):
+    """The store cannot be opened. The message says why, and what to do.
+
+    Its cause is the OSError, where one of the disk is to blame.
+    """
+
+
+class BusyError(StoreError):
+    """Another agent has it."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where models are published, and where all else is. Both are on one file system."""
+
+    path: Path
+    models: Path
+    private: Path
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether both folders are there."""
+        return self.models.is_dir() and self.private.is_dir()
+
+    def lay_out(self) -> None:
+        """Make the folders that are not there. Raises OSError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        make_directory(self.models)
+        make_directory(self.private)
+
+    def lock(self) -> int:
+        """The descriptor of the lock. Raises StoreError and OSError."""
+        if self.models.stat().st_dev != self.private.stat().st_dev:
+            raise StoreError(
+                f"{self.models} and {self.private} are on different file systems: models are "
+                "published by a rename, so mount one volume at the root itself"
+            )
+        descriptor = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BusyError(
+                f"another agent already works on {self.path}: stop it, or give this one another "
+                "root"
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor

@@ -1,0 +1,355 @@
+"""A download that is under way, on the disk, so that it goes on where it stopped.
+
+    files/...        the files, each with its full size from the start where that is worth it
+    journal.json     which version of which files this is
+    progress-<n>     a byte for each block of each file, in the order of the journal
+
+A block that is WRITTEN survives a kill of the agent, and not a loss of power: so it counts for the
+boot that wrote it only. A DURABLE one was synced before it was marked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.disk.files import (
+    FILE_MODE,
+    PRIVATE_MODE,
+    blocks_of,
+    delete_file,
+    delete_tree,
+    make_directory,
+    write_atomically,
+)
+from agent.disk.journal import Journal, JournalFile, read_journal
+from agent.disk.manifest import check_path, folders
+from agent.disk.writeback import begin_writeback, sync_file_system
+from agent.engine.ranges import DURABLE, WRITTEN, Blocks, block_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agent.sources.base import RemoteFile
+
+# Smaller files are not laid out before their bytes come.
+ALLOCATE_BYTES = 1 << 20
+# With more files than this, one sync of the file system is faster than one for each.
+SYNC_EACH = 64
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class StagedFile:
+    """One file in staging. Several threads may write it; one at a time may mark a block."""
+
+    def __init__(self, target: Path, size: int | None, blocks: Blocks, progress: _Progress) -> None:
+        self._target = target
+        self._progress = progress
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+        # Whether nothing but what we write can be in it.
+        self._fresh = False
+        self.size = size
+        self.blocks = blocks
+
+    def open(self) -> None:
+        """Have the file at hand for writes and reads. Raises OSError, also for a full disk."""
+        with self._lock:
+            if self._descriptor is not None:
+                return
+            self._fresh = not self.blocks.done
+            flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self._fresh else 0)
+            descriptor = os.open(self._target, flags, FILE_MODE)
+            self._descriptor = descriptor
+            # Whatever the umask, pods of any user read it.
+            os.fchmod(descriptor, FILE_MODE)
+            if self.size and self.size >= ALLOCATE_BYTES:
+                os.posix_fallocate(descriptor, 0, self.size)
+
+    def write(self, piece: bytes, offset: int) -> None:
+        """Put bytes at their place."""
+        written = os.pwrite(self._fd, piece, offset)
+        while written < len(piece):
+            # One call may take only a part.
+            written += os.pwrite(self._fd, piece[written:], offset + written)
+
+    def mark(self, start: int, end: int) -> None:
+        """Note that these bytes are written; they continue what is here or begin a block."""
+        blocks = self.blocks.mark(start, end)
+        if blocks is not None:
+            first, last = blocks
+            self._progress.write(first, self.blocks.marks[first:last])
+
+    def flush(self, start: int, end: int) -> None:
+        """Begin to write bytes to the disk, so that they are not written all at once later."""
+        begin_writeback(self._fd, start, end, self._target)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read bytes that are written."""
+        return os.preadv(self._fd, [buffer], offset)
+
+    def checkpoint(self) -> None:
+        """Make durable what is written until now."""
+        marks = bytes(self.blocks.marks)
+        with self._lock:
+            if self._descriptor is None or WRITTEN not in marks:
+                return
+            os.fdatasync(self._descriptor)
+        # One by one: others mark blocks meanwhile.
+        for block, mark in enumerate(marks):
+            if mark:
+                self.blocks.marks[block] = DURABLE
+        self._progress.write(0, self.blocks.marks)
+
+    def seal(self, size: int, *, sync: bool) -> None:
+        """The file is complete, with this size: close it, and put it on the disk if `sync`."""
+        if not self._fresh:
+            # Another version that was longer may have been in its place.
+            os.ftruncate(self._fd, size)
+        if sync:
+            os.fsync(self._fd)
+            self._progress.write(0, bytes([DURABLE]) * len(self.blocks.marks))
+        self.close()
+
+    def keep(self) -> None:
+        """The file is complete and on the disk already."""
+        self._progress.write(0, bytes([DURABLE]) * len(self.blocks.marks))
+
+    def restart(self) -> None:
+        """Forget all that is here."""
+        self._fresh = False
+        self.blocks = Blocks(self.size or 0)
+        self._progress.write(0, self.blocks.marks)
+
+    def close(self) -> None:
+        """Let go of the file; it may be opened again."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    @property
+    def _fd(self) -> int:
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise OSError(errno.EBADF, "the file was closed", str(self._target))
+        return descriptor
+
+
+class _Progress:
+    """The part of the progress file that is one file's."""
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+
+    def write(self, first: int, marks: bytes | bytearray) -> None:
+        """The marks from this block on."""
+        os.pwrite(self._descriptor, bytes(marks), self._offset + first)
+
+
+class Staging:
+    """The download of one key that is under way, below its own directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files = directory / "files"
+        self._progress: int | None = None
+        self._made: set[Path] = set()
+        self.staged: dict[str, StagedFile] = {}
+
+    def version(self, uri: str) -> str | None:
+        """The version of the model that is partly here, if the source has named one."""
+        journal = self._read_journal(uri)
+        return journal.version if journal else None
+
+    def begin(
+        self,
+        uri: str,
+        version: str | None,
+        files: Sequence[RemoteFile],
+        origin: str | None = None,
+    ) -> tuple[str, ...]:
+        """Lay out these files, and keep what is here of them already from the same server.
+
+        Returns the paths of files that were partly here in another version, and start over.
+        """
+        self.close()
+        make_directory(self._directory)
+        make_directory(self._files)
+        former = self._read_journal(uri)
+        goes_on = former is not None and former.is_of(origin)
+        kept, changed = self._kept(former if goes_on else None, files)
+        self._drop_others({file.path for file in files})
+        number = 1 + int(former.progress.rpartition("-")[2]) if former else 1
+        journal = Journal(
+            uri=uri,
+            version=version,
+            origin=origin,
+            boot=_boot_id(),
+            progress=f"progress-{number}",
+            files=tuple(JournalFile.of(file) for file in files),
+        )
+        marks = [kept.get(file.path, bytes(block_count(file.size or 0))) for file in files]
+        self._write_progress(journal.progress, b"".join(marks))
+        write_atomically(
+            self._directory / "journal.json", journal.model_dump_json(by_alias=True).encode()
+        )
+        if former is not None:
+            delete_file(self._directory / former.progress)
+        self._stage(files, marks)
+        return changed
+
+    def sync(self) -> None:
+        """Put all files on the disk that were sealed without it."""
+        if len(self.staged) > SYNC_EACH:
+            sync_file_system(self._files)
+
+    def allocated(self) -> int:
+        """Bytes of the disk that files have already and that are not written yet."""
+        total = 0
+        for path, file in self.staged.items():
+            with suppress(FileNotFoundError):
+                total += max(0, blocks_of(self.path(path).stat()) - file.blocks.done)
+        return total
+
+    def path(self, path: str) -> Path:
+        """Where a staged file is."""
+        return self._files / check_path(path)
+
+    def create(self, path: str) -> int:
+        """A descriptor of a new file beside the listed ones, such as one from an archive."""
+        target = self._target(path)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        os.fchmod(descriptor, FILE_MODE)
+        return descriptor
+
+    def drop(self, path: str) -> None:
+        """Delete a staged file that does not become part of the model."""
+        delete_file(self.path(path))
+
+    def close(self) -> None:
+        """Let go of all files; what is here stays."""
+        for file in self.staged.values():
+            file.close()
+        self.staged = {}
+        if self._progress is not None:
+            os.close(self._progress)
+            self._progress = None
+
+    def _stage(self, files: Sequence[RemoteFile], marks: Sequence[bytes]) -> None:
+        assert self._progress is not None  # noqa: S101
+        offset = 0
+        for file, mark in zip(files, marks, strict=True):
+            self.staged[file.path] = StagedFile(
+                self._target(file.path),
+                file.size,
+                Blocks(file.size or 0, mark),
+                _Progress(self._progress, offset),
+            )
+            offset += len(mark)
+
+    def _target(self, path: str) -> Path:
+        target = self.path(path)
+        if target.parent not in self._made:
+            for parent in reversed(target.relative_to(self._files).parents[:-1]):
+                make_directory(self._files / parent)
+            self._made.add(target.parent)
+        return target
+
+    def _kept(
+        self, former: Journal | None, files: Sequence[RemoteFile]
+    ) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """The marks of what is here of these files; and whose other version was partly here."""
+        if former is None:
+            delete_tree(self._files)
+            self._made.clear()
+            make_directory(self._files)
+            return {}, ()
+        here = {entry.path: (entry, marks) for entry, marks in self._read_progress(former)}
+        same_boot = former.boot == _boot_id()
+        kept: dict[str, bytes] = {}
+        changed: list[str] = []
+        for file in files:
+            entry, marks = here.get(file.path, (None, b""))
+            valid = bytes(mark if same_boot or mark == DURABLE else 0 for mark in marks)
+            if entry is None or not any(valid):
+                continue
+            if entry == JournalFile.of(file) and file.version and file.ranges and self._has(file):
+                kept[file.path] = valid
+            else:
+                changed.append(file.path)
+                delete_file(self.path(file.path))
+        return kept, tuple(changed)
+
+    def _has(self, file: RemoteFile) -> bool:
+        path = self.path(file.path)
+        return path.is_file() and (
+            path.stat().st_size == file.size or (file.size or 0) < ALLOCATE_BYTES
+        )
+
+    def _drop_others(self, paths: set[str]) -> None:
+        """Delete what a former listing had and this one has not."""
+        kept = folders(paths)
+        for root, names, found in os.walk(self._files, topdown=False):
+            for name in found:
+                path = Path(root, name)
+                if path.relative_to(self._files).as_posix() not in paths:
+                    path.unlink()
+            for name in names:
+                path = Path(root, name)
+                if path.relative_to(self._files).as_posix() not in kept:
+                    path.unlink() if path.is_symlink() else path.rmdir()
+        self._made.clear()
+
+    def _read_journal(self, uri: str) -> Journal | None:
+        journal = read_journal(self._directory)
+        return journal if journal is not None and journal.uri == uri else None
+
+    def _read_progress(self, journal: Journal) -> Iterator[tuple[JournalFile, bytes]]:
+        try:
+            progress = (self._directory / journal.progress).read_bytes()
+        except FileNotFoundError:
+            progress = b""
+        offset = 0
+        for entry in journal.files:
+            count = block_count(entry.size or 0)
+            marks = progress[offset : offset + count]
+            yield entry, marks if len(marks) == count else bytes(count)
+            offset += count
+
+    def _write_progress(self, name: str, marks: bytes) -> None:
+        self._progress = os.open(
+            self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE
+        )
+        os.pwrite(self._progress, marks, 0)
+        os.fsync(self._progress)
+
+
+def announced_size(directory: Path) -> int | None:
+    """Bytes of the model whose download is under way, as its source told; None: it did not."""
+    journal = read_journal(directory)
+    if journal is None:
+        return None
+    sizes = [file.size for file in journal.files]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def forget_progress(directory: Path) -> None:
+    """Delete what is known of a download: what there is in files/ is of no use to it any more."""
+    delete_file(directory / "journal.json")
+    for path in directory.glob("progress-*"):
+        delete_file(path)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        # Nothing that is only written is believed then.
+        return f"unknown-{os.getpid()}"

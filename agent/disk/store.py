@@ -1,0 +1,392 @@
+"""The models on the disk: the only module that touches their file system.
+
+    <root>/models/<key>/...                 published: complete and verified
+    <root>/.localmodel/<key>/manifest.json  models/<key> is ours, and what it consists of; there may
+                                            be more in it if somebody else had made it
+    <root>/.localmodel/<key>/files/...      staging: a download that is under way (see staging.py)
+    <root>/.localmodel/<key>/staged.json    files/ is complete and verified, and is this
+    <root>/.localmodel/<key>/old/...        taken out of models/, to be deleted
+    <root>/.localmodel/<key>/usage.json     when it was published, and used last
+    <root>/.localmodel/<key>/evicted.json   it was evicted, and is not back yet
+    <root>/.localmodel/<key>/scrub.json     when models/<key> was read last, and its bad files
+    <root>/.localmodel/lock                 locked by the one agent that works here
+
+All of it is on one file system, so that each step from one of these to another is one rename. A
+crash between any two leaves something that `recover` brings to an end. The manifest of a model that
+is not published yet has a name of its own (staged.json): so manifest.json alone tells whether a
+directory in models/ is ours, at every moment, also while one copy replaces another.
+
+What cannot be done raises DownloadError where the cause is a model's, and OSError otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.adoption.compare import foreign
+from agent.disk.files import (
+    TEMPORARY_SUFFIX,
+    delete_file,
+    delete_tree,
+    is_empty_directory,
+    make_directory,
+    sync_directory,
+    tree_blocks,
+    write_atomically,
+)
+from agent.disk.manifest import Manifest, folders
+from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
+from agent.disk.recovery import clear_leftovers
+from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
+from agent.disk.root import Root, StoreError
+from agent.disk.staging import Staging, forget_progress
+from agent.disk.writeback import sync_file_system
+from agent.failures import DownloadError
+from crds.keys import MODEL_KEY_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from agent.disk.notes import Evicted, Scrub, Usage
+
+_KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+
+log = structlog.get_logger(__name__)
+
+
+class Store:
+    """The models below one root. Calls for different keys may come from different threads.
+
+    With a `size` (bytes) the root counts as a disk of that size on which nothing else is.
+    """
+
+    def __init__(self, root: Path, size: int | None = None) -> None:
+        self.root = root
+        self._size = size
+        self._models = root / "models"
+        self._private = root / ".localmodel"
+        self._lock: int | None = None
+        self._was_laid_out = False
+        # Whether it is ours, and recovered.
+        self.is_open = False
+        # What was read and could not be noted, by key.
+        self._scrubs: dict[str, Scrub] = {}
+
+    def open(self) -> None:
+        """Make the layout, and be the only agent in it. Raises StoreError.
+
+        After a failure it may be called again, and finds the layout that was there or none: an
+        empty directory in the disk's place is not begun on.
+        """
+        root = Root(self.root, self._models, self._private)
+        try:
+            if not self._was_laid_out:
+                self._was_laid_out = root.is_laid_out
+                root.lay_out()
+            if self._lock is None:
+                self._lock = root.lock()
+        except OSError as error:
+            raise StoreError(
+                f"cannot use {error.filename or self.root} as the root: {error.strerror}"
+            ) from error
+
+    def close(self) -> None:
+        """Let another agent work here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            self.is_open = False
+
+    def path(self, key: str) -> Path:
+        """Where a published model is."""
+        return self._models / key
+
+    def disk(self) -> Disk:
+        """How full the disk is."""
+        return measure(self.root, self._size, (self._models, self._private))
+
+    # What is there
+
+    def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
+        """Each key that has something on the disk, and the names in models/ that are not ours."""
+        names = {entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)}
+        copies = {key: self.inspect(key) for key in sorted(names)}
+        ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
+        foreign = sorted(
+            entry.name
+            for entry in self._models.iterdir()
+            if entry.name not in ours and not is_empty_directory(entry)
+        )
+        return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
+
+    def inspect(self, key: str) -> OnDisk:
+        """What is on the disk of one key."""
+        try:
+            return look(self.path(key), self._meta(key), self._scrubs.get(key))
+        except OSError as error:
+            place = error.filename or self._meta(key)
+            return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
+
+    def download_bytes(self, key: str) -> int:
+        """Bytes of the disk that a key takes while a download works on it. Raises OSError."""
+        meta = self._meta(key)
+        # In the order in which the files move, so that they are seen at least once.
+        staged = staged_bytes(meta)
+        ours = (meta / "staged.json").exists() or (meta / "manifest.json").exists()
+        return staged + (tree_blocks(self.path(key)) if ours else 0)
+
+    def is_foreign(self, key: str) -> bool:
+        """Whether models/<key> holds something that is not ours."""
+        ours = (self._meta(key) / "manifest.json").exists()
+        return not ours and not is_empty_directory(self.path(key))
+
+    # A download
+
+    def staging(self, key: str) -> Staging:
+        """The download of a key, which goes on where an earlier one stopped."""
+        return Staging(self._meta(key))
+
+    def publish(self, manifest: Manifest) -> None:
+        """Move the staged files, which are this, to models/<key>, in one rename.
+
+        A copy of ours that is there is replaced; so is an empty directory, which kubelet makes for
+        a sub-path that is missing. Raises DownloadError (ForeignDirectory) for anything else.
+        """
+        key = manifest.key
+        for directory in sorted({".", *folders(f.path for f in manifest.files)}, reverse=True):
+            sync_directory(self._meta(key) / "files" / directory)
+        write_atomically(self._meta(key) / "staged.json", _to_bytes(manifest))
+        self._finish(key)
+
+    def _finish(self, key: str) -> None:
+        """From a complete staged.json and files/ to a published model."""
+        meta = self._meta(key)
+        if (meta / "manifest.json").exists():
+            self._take_out(key)
+        try:
+            (meta / "files").rename(self.path(key))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise foreign(self.path(key)) from None
+            raise
+        self._complete(meta)
+
+    def _complete(self, meta: Path) -> None:
+        """The steps of a publication after its rename."""
+        sync_directory(self._models)
+        sync_directory(meta)
+        # What was found in an earlier copy says nothing of this one.
+        self._forget_scrub(meta)
+        (meta / "staged.json").rename(meta / "manifest.json")
+        sync_directory(meta)
+        delete_file(meta / "evicted.json")
+        forget_progress(meta)
+        delete_tree(meta / "old")
+
+    def finish_interrupted(self, key: str) -> Manifest | None:
+        """Complete a publication that was interrupted after its rename. Returns what it was.
+
+        An error of the disk may have ended the attempt, with the copy in its place.
+        """
+        meta = self._meta(key)
+        staged = read_note(meta / "staged.json", Manifest)
+        if staged is None or (meta / "files").exists() or (meta / "manifest.json").exists():
+            return None
+        if compare(self.path(key), staged)[0]:
+            return None
+        self._complete(meta)
+        return staged
+
+    def adopt(self, manifest: Manifest, lacking: Collection[str]) -> None:
+        """Make models/<key>, which holds what somebody else put there, ours.
+
+        The `lacking` files are staged, and put beside what is there, which stays as it is. Raises
+        DownloadError (ForeignDirectory) if the folder is no longer what was found.
+        """
+        tree, meta = self.path(manifest.key), self._meta(manifest.key)
+        fill(tree, meta / "files", lacking)
+        if compare(tree, manifest)[0]:
+            raise foreign(tree, "it changed while it was compared")
+        # Whoever filled it may not have waited until it was on the disk.
+        sync_file_system(tree)
+        self.discard(manifest.key)
+        make_directory(meta)
+        self._forget_scrub(meta)
+        write_atomically(meta / "manifest.json", _to_bytes(manifest))
+        delete_file(meta / "evicted.json")
+
+    def rewrite(self, manifest: Manifest) -> None:
+        """Replace the manifest of a published model; only caches and digests may differ."""
+        write_atomically(self._meta(manifest.key) / "manifest.json", _to_bytes(manifest))
+
+    def note_usage(self, key: str, usage: Usage) -> None:
+        """Note when a published model was used."""
+        write_atomically(self._meta(key) / "usage.json", _to_bytes(usage))
+
+    def note_scrub(self, key: str, scrub: Scrub) -> None:
+        """Note when a published model was read, and what is bad in it.
+
+        Where that raises OSError, it is known until the agent ends.
+        """
+        self._scrubs[key] = scrub
+        write_atomically(self._meta(key) / "scrub.json", _to_bytes(scrub))
+        del self._scrubs[key]
+
+    def probe(self) -> None:
+        """Write and delete a small file. Raises OSError."""
+        path = self._private / ("probe" + TEMPORARY_SUFFIX)
+        path.write_bytes(b"probe")
+        delete_file(path)
+
+    # Repair
+
+    def salvage(self, key: str, copy: OnDisk, stopped: Callable[[], bool]) -> None:
+        """Take a damaged `copy` out of models/, and keep its good files as a download's.
+
+        So its next download asks for the bad ones only. Without a readable manifest, or behind a
+        link, none is known to be good and ours. When it was used stays noted.
+        """
+        meta = self._meta(key)
+        if copy.manifest is None or self.path(key).is_symlink():
+            self._take_out(key)
+            self.discard(key)
+            return
+        good = proved(self.path(key), copy, stopped)
+        self.discard(key)
+        lay_out(meta, copy.manifest, good)
+        delete_tree(meta / "files")
+        with suppress(FileNotFoundError):
+            self.path(key).rename(meta / "files")
+        drop_others(meta / "files", copy.manifest, good)
+        self._forget(meta)
+
+    def mend(self, manifest: Manifest, paths: Iterable[str]) -> None:
+        """Put these staged files, which are verified, in the place of a published model's bad ones.
+
+        Each by one rename: a pod that reads it sees the old one or the new one.
+        """
+        meta = self._meta(manifest.key)
+        replace_files(self.path(manifest.key), meta / "files", paths)
+        self._forget_scrub(meta)
+        sync_directory(meta)
+        forget_progress(meta)
+        delete_tree(meta / "files")
+
+    # Taking away
+
+    def discard(self, key: str) -> None:
+        """Delete the staging of a key, and keep what is noted of it."""
+        meta = self._meta(key)
+        self.finish_interrupted(key)
+        # The promise goes before what it promises.
+        delete_file(meta / "staged.json")
+        forget_progress(meta)
+        delete_tree(meta / "files")
+        if (meta / "old").exists() and not self.path(key).exists():
+            # It was taken out, and an error of the disk broke that off.
+            self._forget(meta)
+        delete_tree(meta / "old")
+        self._tidy(key)
+
+    def remove(self, key: str) -> None:
+        """Delete a published model of ours, whole or damaged, and all notes of it.
+
+        Others' models are left alone.
+        """
+        if (self._meta(key) / "manifest.json").exists():
+            self._take_out(key)
+        delete_file(self._meta(key) / "evicted.json")
+        delete_file(self._meta(key) / "usage.json")
+        self.discard(key)
+
+    def evict(self, key: str, note: Evicted) -> None:
+        """Delete a published model of ours, and note that it was evicted.
+
+        Raises OSError. It may be gone then without a note, or with a part of it still to be deleted
+        by `remove` or `recover`.
+        """
+        meta = self._meta(key)
+        self._take_out(key)
+        try:
+            write_atomically(meta / "evicted.json", _to_bytes(note))
+        except OSError:
+            # Eviction is for a full disk: there is room for the note when the files are gone.
+            delete_tree(meta / "old")
+            write_atomically(meta / "evicted.json", _to_bytes(note))
+        self.discard(key)
+
+    def _take_out(self, key: str) -> None:
+        """Move models/<key> to old/, and forget that it was ours."""
+        meta = self._meta(key)
+        delete_tree(meta / "old")
+        with suppress(FileNotFoundError):
+            self.path(key).rename(meta / "old")
+        self._forget(meta)
+
+    def _forget(self, meta: Path) -> None:
+        """It has left models/, and is ours there no more."""
+        sync_directory(self._models)
+        sync_directory(meta)
+        delete_file(meta / "manifest.json")
+        self._forget_scrub(meta)
+        sync_directory(meta)
+
+    def _forget_scrub(self, meta: Path) -> None:
+        self._scrubs.pop(meta.name, None)
+        delete_file(meta / "scrub.json")
+
+    def _tidy(self, key: str) -> None:
+        with suppress(OSError):
+            self._meta(key).rmdir()
+
+    # After a crash
+
+    def recover(self) -> None:
+        """Bring to an end what a crash interrupted. Staging that is not complete stays.
+
+        Raises StoreError if the disk cannot be read.
+        """
+        try:
+            entries = sorted(self._private.iterdir())
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {error.filename or self._private}: {error.strerror}; check the "
+                "node's disk"
+            ) from error
+        for entry in entries:
+            if not _KEY.fullmatch(entry.name):
+                continue
+            try:
+                self._recover(entry.name)
+            except (OSError, DownloadError) as error:
+                log.warning("Could not recover a model", key=entry.name, error=str(error))
+        self.is_open = True
+
+    def _recover(self, key: str) -> None:
+        meta = self._meta(key)
+        for leftover in meta.glob("*" + TEMPORARY_SUFFIX):
+            delete_file(leftover)
+        staged = read_note(meta / "staged.json", Manifest)
+        if staged is not None and not compare(meta / "files", staged)[0]:
+            self._finish(key)
+            log.info("Published a model that was complete before the restart", key=key)
+        self.finish_interrupted(key)
+        clear_leftovers(meta, self.path(key))
+        self._tidy(key)
+
+    def _meta(self, key: str) -> Path:
+        return self._private / key
+
+
+def _to_bytes(note: BaseModel) -> bytes:
+    return note.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()

@@ -1,0 +1,143 @@
+"""Whether the disk is there and can be written."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.disk.on_disk import MISSING
+from agent.disk.root import StoreError
+from agent.failures import DownloadError, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from agent.disk.inventory import Inventory
+    from agent.disk.store import Store
+
+# How often the disk is looked at without a reason, and while it is not as it should be.
+RESCAN_SECONDS = 60.0
+PROBE_SECONDS = 10.0
+
+_AWAY = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+log = structlog.get_logger(__name__)
+
+
+def disk_failure(error: OSError, root: Path) -> DownloadError | None:
+    """The failure that an error means which is the whole disk's; None for any other."""
+    place = error.filename or root
+    if error.errno == errno.EROFS:
+        return DownloadError(
+            FailureKind.READ_ONLY,
+            f"{place}: {error.strerror}: the disk of {root} can only be read; see the node's "
+            "kernel log for why, mend the disk and mount it writable, and the agent goes on",
+        )
+    if error.errno in _AWAY:
+        return DownloadError(
+            FailureKind.UNAVAILABLE,
+            f"{place}: {error.strerror}: the disk of {root} does not answer as it should; see the "
+            "node's kernel log, mend it or mount it again, and the agent goes on. Where another "
+            "disk takes its place, restart the agent",
+        )
+    return None
+
+
+def open_store(store: Store) -> None:
+    """Be the only agent on the disk, and bring to an end what was interrupted.
+
+    Where the disk can only be read, or does not answer, that is left to a DiskWatch. Raises
+    StoreError for any other cause.
+    """
+    try:
+        store.open()
+        store.recover()
+    except StoreError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or disk_failure(cause, store.root) is None:
+            raise
+        log.warning("The disk cannot be used yet", reason=str(error))
+
+
+def probe(store: Store) -> None:
+    """Raises OSError if the disk is away, or can only be read."""
+    try:
+        store.probe()
+    except OSError as error:
+        # Of a full disk, the ledger knows.
+        if error.errno not in _FULL:
+            raise
+
+
+class DiskWatch:
+    """Looks at the whole disk. What was known of it stays while it cannot be looked at.
+
+    A store that could not be opened is opened as soon as that can be.
+    """
+
+    def __init__(self, store: Store, inventory: Inventory) -> None:
+        self._store = store
+        self._inventory = inventory
+        # What is wrong with the disk; None: nothing.
+        self.failure: DownloadError | None = None
+
+    def look(self, active: Collection[str]) -> float:
+        """Look now. Returns in how many seconds to look again. Raises OSError of other causes."""
+        failure = None
+        try:
+            self._probe()
+            self._inventory.rescan(active)
+        except StoreError as error:
+            # Another agent, for example.
+            failure = DownloadError(FailureKind.UNAVAILABLE, str(error))
+        except OSError as error:
+            failure = self._failure(error)
+            if failure.kind is FailureKind.READ_ONLY:
+                # It can still be read.
+                failure = self._read_only(failure, active)
+        self._tell(failure)
+        self.failure = failure
+        return RESCAN_SECONDS if failure is None else PROBE_SECONDS
+
+    def _probe(self) -> None:
+        if not self._store.is_open:
+            self._open()
+        probe(self._store)
+
+    def _open(self) -> None:
+        try:
+            self._store.open()
+            self._store.recover()
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+    def _read_only(self, failure: DownloadError, active: Collection[str]) -> DownloadError:
+        try:
+            self._inventory.rescan(active)
+        except OSError as error:
+            # Where nothing was ever laid out, nothing is missing.
+            missing = error.errno in MISSING and not self._store.is_open
+            return failure if missing else self._failure(error)
+        return failure
+
+    def _failure(self, error: OSError) -> DownloadError:
+        if error.errno in MISSING:
+            # The root itself is not what it was.
+            error = OSError(errno.ENODEV, error.strerror, error.filename)
+        failure = disk_failure(error, self._store.root)
+        if failure is None:
+            raise error
+        return failure
+
+    def _tell(self, failure: DownloadError | None) -> None:
+        before = self.failure and self.failure.kind
+        if failure is None and before is not None:
+            log.info("The disk is as it should be again", root=str(self._store.root))
+        elif failure is not None and failure.kind is not before:
+            log.error("Disk is not ready", reason=failure.kind.value, detail=failure.message)

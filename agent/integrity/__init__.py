@@ -1,0 +1,1 @@
+"""Published models are read: for their digests, and again and again for damage."""
