@@ -7,14 +7,11 @@ Objects are read by presigned URLs, so that every byte comes by the one transpor
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-import re
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +30,8 @@ from agent.causes import status_failure
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.base import Checksum, RemoteFile
+from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Transport, origin_of
 
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
     from agent.sources.base import Body
     from agent.sources.transport import Transports
 
-# Checksums cost a request for each object: not worth it for small ones.
-CHECKSUM_BYTES = 8 << 20
-CHECKSUM_THREADS = 16
 MAX_CLIENTS = 64
 
 # Error codes whose HTTP status says less than the code does.
@@ -61,13 +56,6 @@ _STATUS_OF_CODE = {
     "XAdminUserNotFound": 403,
 }
 _TRUE = {"1", "true", "yes"}
-_MD5 = re.compile("[0-9a-f]{32}")
-# The names of full-object checksums in answers, strongest wish first.
-_CHECKSUMS = {
-    "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
-    "ChecksumCRC32C": ChecksumAlgorithm.CRC32C,
-    "ChecksumSHA256": ChecksumAlgorithm.SHA256,
-}
 
 
 @dataclass(frozen=True)
@@ -112,10 +100,10 @@ class _S3Model:
     def proof(self, file: RemoteFile) -> Checksum | None:
         """The checksum of the whole object, else its ETag where that is the MD5 of its bytes."""
         try:
-            head = _head(self.client, self.bucket, file)
+            head = head_of(self.client, self.bucket, file)
         except (BotoCoreError, ClientError, ValueError) as error:
             raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
-        return _checksum(head) or _md5(head)
+        return proof_in(head)
 
 
 class S3Source:
@@ -142,7 +130,7 @@ class S3Source:
                 found = [e for e in _first(client.s3, bucket, path) if e["Key"] == path]
                 prefix = path[: path.rfind("/") + 1]
             files = [_remote_file(entry, prefix) for entry in found]
-            files = _with_checksums(client.s3, bucket, found, files)
+            files = with_checksums(client.s3, bucket, found, files)
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
@@ -309,57 +297,6 @@ def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
         size=entry["Size"],
         version=entry.get("ETag") or None,
     )
-
-
-def _with_checksums(
-    client: Any, bucket: str, entries: list[dict[str, Any]], files: list[RemoteFile]
-) -> list[RemoteFile]:
-    """The files with the checksums of whole objects, where the store says that it has some.
-
-    A multi-part upload may have checksums of its parts only: those say nothing of a range.
-    """
-
-    def ask(entry: dict[str, Any], file: RemoteFile) -> RemoteFile:
-        whole = entry.get("ChecksumType") == "FULL_OBJECT"
-        if not whole or not entry.get("ChecksumAlgorithm") or entry["Size"] < CHECKSUM_BYTES:
-            return file
-        try:
-            head = _head(client, bucket, file)
-        except ClientError:
-            # Some stores list checksums and do not give them; the digest of ours is left.
-            return file
-        return replace(file, checksum=_checksum(head))
-
-    with ThreadPoolExecutor(CHECKSUM_THREADS, thread_name_prefix="checksums") as threads:
-        return list(threads.map(ask, entries, files))
-
-
-def _head(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
-    head: dict[str, Any] = client.head_object(
-        Bucket=bucket, Key=file.location, ChecksumMode="ENABLED", IfMatch=file.version or "*"
-    )
-    return head
-
-
-def _md5(head: dict[str, Any]) -> Checksum | None:
-    """The ETag of an object that came in one part, and whose key is not the store's client's."""
-    etag = str(head.get("ETag", "")).strip('"')
-    sealed = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
-    if sealed or head.get("SSECustomerAlgorithm") or not _MD5.fullmatch(etag):
-        return None
-    return Checksum(ChecksumAlgorithm.MD5, etag)
-
-
-def _checksum(head: dict[str, Any]) -> Checksum | None:
-    if head.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    for name, algorithm in _CHECKSUMS.items():
-        if head.get(name):
-            try:
-                return Checksum(algorithm, base64.b64decode(head[name], validate=True).hex())
-            except ValueError:
-                return None
-    return None
 
 
 def split(uri: str) -> tuple[str, str]:
