@@ -106,7 +106,7 @@ def kserve_nodes(
     folder: Path = tmp_path_factory.mktemp("kserve-nodes")
     cluster = Cluster(folder / "local")
     s3 = S3Origin()
-    http = HttpOrigin()
+    http = HttpOrigin(ranges=True)
     clouds = Clouds(folder / "clouds", *CLOUD_HOSTS)
     clouds.lead(HUB_HOST, hub.url)
     cluster.up(

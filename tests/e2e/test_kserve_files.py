@@ -104,7 +104,9 @@ def test_caches_with_one_uri_share_a_folder_and_a_download(
     for space in ("shared-a", "shared-b"):
         kserve_nodes.kserve_cache("shared", "shared", namespace=space, sourceModelUri=uri)
         kserve_nodes.wait_copies("shared", 1, namespace=space)
-    assert len(kserve_nodes.http.requests) == asked
+    # Each namespace's cache costs one look at what the source has, with its own credentials.
+    assert len(kserve_nodes.http.requests) == asked + 2
+    assert kserve_nodes.http.fetched.count("shared.bin") == 1
     assert kserve_nodes.identity(node, uri) == before
     assert _files(kserve_nodes.copy(node, uri)) == {"shared.bin": content}
     # What the group takes is told, with the model once.
@@ -115,6 +117,7 @@ def test_caches_with_one_uri_share_a_folder_and_a_download(
     )
 
     # An agent that starts again asks the origin for nothing.
+    asked = len(kserve_nodes.http.requests)
     pid = kserve_nodes.cluster.kill(agent_name(node))
     kserve_nodes.cluster.wait_for_pid(agent_name(node), after=pid)
     uri_after = kserve_nodes.http.put("after.bin", b"after")
