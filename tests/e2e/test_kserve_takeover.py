@@ -14,6 +14,7 @@ from deploy.takeover.api import Api
 from deploy.takeover.kinds import CACHE, KubeObject, Ref
 from deploy.takeover.perform import perform
 from deploy.takeover.steps import DropFinalizers
+from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_crds import BINDING, KSERVE, ours
 from tests.e2e.kserve_left import (
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.kubeapi import Object, Resource
+
+# It has nothing to do with how Metacontroller works: one is enough.
+pytestmark = pytest.mark.parametrize("kserve", METACONTROLLERS[-1:], indirect=True, scope="session")
 
 OTHERS = "example.com/audit"
 OURS = "metacontroller.io/compositecontroller-localmodel-caches"
