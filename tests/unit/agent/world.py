@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from crds.keys import model_key
 from tests.unit.agent.helpers import local_model, node_object, tree
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
     from pathlib import Path
 
@@ -142,6 +142,13 @@ class World:
         return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds + self.clock_set)
 
     def restart(self) -> None:
+        # A process takes its threads with it: here they would work on beside the next one's.
+        for task in self.loop._tasks.values():
+            task.cancelled.set()
+        names = {f"download-{key}" for key in self.loop._tasks}
+        for thread in threading.enumerate():
+            if thread.name in names:
+                thread.join(30)
         self.store.close()
         self.begin()
 
