@@ -22,7 +22,7 @@ from agent.disk.watch import disk_failure
 from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.listing import Part, check_tree, is_archive, is_listed
+from agent.listing import Part, check_tree, is_archive, is_listed, total_size
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class Download:
     """One attempt to get a model. What it leaves in staging, the next attempt goes on with.
 
     Somebody else's folder in its place is adopted if it is the model; without `refusals`, it is
-    left alone. `reserve` gets the bytes of the disk that are needed, and whether they come beside
-    such a folder.
+    left alone. `reserve` gets the bytes of the disk that are needed, and for what.
     """
 
     def __init__(
@@ -94,17 +93,16 @@ class Download:
         self._refusals = refusals
         self._done = 0
         self._total: int | None = None
-        # What of the model is here and is not staging's; None: there is no such folder.
-        self._beside: int | None = None
+        # Bytes of the model that are in a folder to be adopted, and not staging's.
+        self._beside = 0
         # Set by `run`, if it has adopted a folder.
         self.adopted: Adopted | None = None
 
     def run(self) -> Manifest:
         """The manifest of the published model.
 
-        Raises CancelledError, DownloadError with what is wrong, or what `reserve` raises: it gets
-        what is to come on the disk once the source has told it, before the first byte, and whether
-        that is the whole model.
+        Raises CancelledError, DownloadError with what is wrong, or what `reserve` raises: it is
+        called once the source has told the sizes, before the first byte.
         """
         staging = self._store.staging(self._request.key)
         try:
@@ -175,13 +173,12 @@ class Download:
     def _adopt(self, staging: Staging, remote: RemoteModel, refusals: Refusals) -> Manifest:
         """Make somebody else's folder ours, if it is the model, and fetch what it lacks."""
         check_tree(remote.files, self._request.uri)
-        sizes = [file.size for file in remote.files]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
+        total = total_size(remote.files)
 
         def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
             self._beside = beside
             part = remote if len(files) == len(remote.files) else Part(tuple(files), remote)
-            found = self._contents(staging, self._fetch(staging, part, whole=False), part)
+            found = self._contents(staging, self._fetch(staging, part, Coming.REST), part)
             staging.sync()
             staging.close()
             return found
@@ -215,7 +212,7 @@ class Download:
         files = tuple(file for file in remote.files if is_listed(file, bad))
         if len(files) != len(bad):
             return None
-        fetched = self._fetch(staging, Part(files, remote), whole=False)
+        fetched = self._fetch(staging, Part(files, remote), Coming.REPAIR)
         if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
             self._store.discard(key)
             return None
@@ -234,20 +231,19 @@ class Download:
         )
 
     def _fetch(
-        self, staging: Staging, remote: RemoteModel, *, whole: bool = True
+        self, staging: Staging, remote: RemoteModel, coming: Coming = Coming.MODEL
     ) -> tuple[Fetched, ...]:
-        """All files of a listing, complete in staging. `whole`: they become a new copy."""
+        """All files of a listing, complete in staging."""
         uri = self._request.uri
         check_tree(remote.files, uri)
         self._check_capacity(remote.files)
         for path in staging.begin(uri, remote.version, remote.files, remote.origin):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
-        sizes = [file.size for file in remote.files]
-        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._total = total_size(remote.files)
         if self._total is not None:
             # First: what does not fit beside others waits, and did not fail.
-            self._reserve(self._disk_bytes(remote), self._coming(whole=whole))
-            self._total += self._beside or 0
+            self._reserve(self._disk_bytes(remote), coming)
+            self._total += self._beside
         self._check_space(staging, remote.files)
         return self._engine.fetch(
             remote,
@@ -255,14 +251,9 @@ class Download:
             priority=self._request.priority,
             cancelled=self._cancelled,
             # An expected hash is compared before the publication.
-            later=whole and not self._request.expected and not is_archive(remote),
+            later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
             report=self._tell,
         )
-
-    def _coming(self, *, whole: bool) -> Coming:
-        if self._beside is not None:
-            return Coming.REST
-        return Coming.MODEL if whole else Coming.REPAIR
 
     def _contents(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
@@ -333,7 +324,7 @@ class Download:
         return max(needed, self._request.size) if is_archive(remote) else needed
 
     def _tell(self, done: int) -> None:
-        self._done = done + (self._beside or 0)
+        self._done = done + self._beside
         self._report(Progress(self._done, self._total))
 
     def _after(self, failure: DownloadError) -> None:

@@ -29,6 +29,12 @@ def is_archive(remote: RemoteModel) -> bool:
     return not isinstance(remote, Part) and archive_of(remote.files) is not None
 
 
+def total_size(files: Sequence[RemoteFile]) -> int | None:
+    """Bytes of all files; None: the source does not tell that of each."""
+    sizes = [file.size for file in files]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 def is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:
     """Whether it is one of these, and the same one still."""
     before = former.get(file.path)
