@@ -32,6 +32,11 @@ class LocalModel(PlacedModel):
     node_group: str = Field(
         default="", description="The group that asks for it; empty: not told.", max_length=63
     )
+    suspend: bool | None = Field(
+        default=None,
+        description="True: the node does not begin to download it yet. Other nodes of the group "
+        "come first: see download.maxConcurrentNodes of the LocalModelNodeGroup.",
+    )
 
 
 class LocalModelNodeGroupRef(Model):

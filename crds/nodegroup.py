@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from crds.base import (
     ATOMIC_LIST,
     Conditions,
+    Int32,
     Int64,
     Labels,
     MicroTime,
@@ -17,8 +18,24 @@ from crds.base import (
     validations,
 )
 from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
+from crds.limits import NodeLimit
 from crds.quantity import Quantity, positive
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+
+# A number and not a percentage: what an origin can serve does not grow with the cluster.
+DEFAULT_CONCURRENT_NODES = 100
+
+
+class Download(Model):
+    """How the nodes of a group download."""
+
+    max_concurrent_nodes: NodeLimit | None = Field(
+        default=None,
+        description="How many nodes of the group may download at the same time: a number, or a "
+        "percentage of the group's nodes, rounded up, such as 25%. Where more have models to "
+        "download, the others wait for their turn. 100%: no limit. Default: "
+        f"{DEFAULT_CONCURRENT_NODES} with nodeSelector, no limit with persistentVolumeSpec.",
+    )
 
 
 class LocalModelNodeGroupSpec(Model):
@@ -76,6 +93,9 @@ class LocalModelNodeGroupSpec(Model):
     eviction: Eviction | None = Field(
         default=None, description="What goes when the models do not fit."
     )
+    download: Download | None = Field(
+        default=None, description="How the nodes of the group download."
+    )
 
     @property
     def eviction_settings(self) -> EvictionSettings:
@@ -118,6 +138,15 @@ class RejectedModel(ModelIdentity):
     )
 
 
+class GroupDownload(Model):
+    """Whose turn it is to download, while nodes wait for theirs."""
+
+    limit: Int32 = Field(description="How many nodes may download at the same time.")
+    downloading: Int32 = Field(description="Nodes that download, or are about to begin.")
+    waiting: Int32 = Field(description="Nodes that wait for their turn.")
+    last_turn_time: MicroTime = Field(description="When the last nodes were let begin.")
+
+
 class LocalModelNodeGroupStatus(Model):
     """What is on the nodes of the group."""
 
@@ -141,6 +170,11 @@ class LocalModelNodeGroupStatus(Model):
         default=(),
         description="The models that name the group and are not in its plan.",
         json_schema_extra=ATOMIC_LIST,
+    )
+    download: GroupDownload | None = Field(
+        default=None,
+        description="Present while nodes wait for their turn to download: see "
+        "spec.download.maxConcurrentNodes.",
     )
     last_update_time: MicroTime | None = Field(
         default=None,

@@ -47,6 +47,12 @@ class LocalModelPlacementSpec(Model):
     eviction: EvictionSettings = Field(
         default=EvictionSettings(), description="What goes when the models do not fit."
     )
+    download_nodes: tuple[str, ...] | None = Field(
+        default=None,
+        description="The nodes whose turn it is to download, sorted; absent: all of them. The "
+        "others get new models suspended.",
+        json_schema_extra=ATOMIC_LIST,
+    )
     models: tuple[PlacedModel, ...] = Field(
         default=(),
         description="The models, most important first.",

@@ -60,7 +60,7 @@ def _rows(path: str, schema: Schema, required: bool) -> Iterator[str]:
 
 def _type(schema: Schema) -> str:
     if schema.get("x-kubernetes-int-or-string"):
-        return "Quantity"
+        return "Quantity" if "pattern" in schema else "integer or percentage"
     if "enum" in schema:
         return " \\| ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "array":

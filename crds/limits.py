@@ -1,0 +1,50 @@
+"""A number of nodes, or a percentage of all, such as 25%."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+_SYNTAX = re.compile(r"([1-9][0-9]{0,5})|([1-9][0-9]?|100)%", re.ASCII)
+_MESSAGE = "must be a number of nodes of 1 or more, or a percentage from 1% to 100%"
+
+
+def nodes_of(limit: str, total: int) -> int:
+    """How many of `total` nodes a limit allows: a percentage is rounded up, and at least 1.
+
+    Raises ValueError for what is no limit.
+    """
+    match = _SYNTAX.fullmatch(limit)
+    if match is None:
+        raise ValueError(f"{limit!r}: it {_MESSAGE}")
+    number, percent = match.groups()
+    return int(number) if number else max(-(-total * int(percent) // 100), 1)
+
+
+def _checked(value: str) -> str:
+    nodes_of(value, 0)
+    return value
+
+
+NodeLimit = Annotated[
+    str,
+    # The API server stores a number as that number.
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    AfterValidator(_checked),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 7,
+            "x-kubernetes-validations": [
+                {
+                    "rule": "type(self) == string ? self.matches('^([1-9][0-9]{0,5}|"
+                    "([1-9][0-9]?|100)%)$') : dyn(self) >= 1 && dyn(self) <= 999999",
+                    "message": f"maxConcurrentNodes {_MESSAGE}",
+                }
+            ],
+        }
+    ),
+]
