@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GROUP = "serving.kserve.io"
 VERSION = "v1alpha1"
@@ -72,6 +75,18 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+# Key, namespace and name: see ModelIdentity.
+Identity = tuple[str, str, str]
+
+
+def namespaces_by_key(identities: Iterable[Identity]) -> dict[str, set[str]]:
+    """The namespaces whose models share a folder, by its key."""
+    found: dict[str, set[str]] = {}
+    for key, namespace, _ in identities:
+        found.setdefault(key, set()).add(namespace)
+    return found
+
+
 class ModelIdentity(Model):
     """Which model: its cache, and its folder.
 
@@ -87,7 +102,7 @@ class ModelIdentity(Model):
     key: str = Field(description="Its folder below models/.", max_length=16)
 
     @property
-    def identity(self) -> tuple[str, str, str]:
+    def identity(self) -> Identity:
         """Key, namespace and name."""
         return (self.key, self.namespace, self.name)
 

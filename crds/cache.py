@@ -11,6 +11,7 @@ from crds.base import (
     ATOMIC_MAP,
     LABEL_KEY,
     Conditions,
+    Identity,
     Int32,
     Int64,
     Labels,
@@ -305,7 +306,7 @@ class _Cache(Resource):
     spec: CacheSpec
 
     @property
-    def identity(self) -> tuple[str, str, str]:
+    def identity(self) -> Identity:
         """Key, namespace and name: see ModelIdentity."""
         return (self.spec.key, self.metadata.namespace, self.metadata.name)
 

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from crds.base import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
+
+class Stored(Protocol):
+    """A condition as it is stored: what tells whether it has flipped since."""
+
+    @property
+    def type(self) -> str:
+        """Name of the condition."""
+
+    @property
+    def status(self) -> str:
+        """Whether it held."""
+
+    @property
+    def last_transition_time(self) -> datetime:
+        """When the status last changed."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,7 @@ class Finding:
 def conditions(
     findings: Iterable[Finding],
     *,
-    observed: Iterable[Condition],
+    observed: Iterable[Stored],
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 MODEL_KEY_LENGTH = 16
 
 
+@lru_cache(maxsize=16_384)
 def model_key(source_model_uri: str) -> str:
     """Folder of a model below `models/`: 16 hex digits.
 

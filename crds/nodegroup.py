@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from pydantic import ConfigDict, Field
 
 from crds.base import (
@@ -15,12 +18,19 @@ from crds.base import (
     ModelIdentity,
     ObservedGeneration,
     Resource,
+    namespaces_by_key,
     validations,
 )
 from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
 from crds.limits import NodeLimit
 from crds.quantity import Quantity, positive
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+
+    from crds.base import Identity
 
 # A number and not a percentage: what an origin can serve does not grow with the cluster.
 DEFAULT_CONCURRENT_NODES = 100
@@ -144,7 +154,6 @@ class GroupDownload(Model):
     limit: Int32 = Field(description="How many nodes may download at the same time.")
     downloading: Int32 = Field(description="Nodes that download, or are about to begin.")
     waiting: Int32 = Field(description="Nodes that wait for their turn.")
-    last_turn_time: MicroTime = Field(description="When the last nodes were let begin.")
 
 
 class LocalModelNodeGroupStatus(Model):
@@ -181,6 +190,21 @@ class LocalModelNodeGroupStatus(Model):
         description="When this status last changed; while states change fast it does so every "
         "two seconds at most.",
     )
+
+    @cached_property
+    def models_by_identity(self) -> Mapping[Identity, GroupModel]:
+        """The models of the plan."""
+        return {model.identity: model for model in self.models}
+
+    @cached_property
+    def rejected_by_identity(self) -> Mapping[Identity, RejectedModel]:
+        """The models that are not in it."""
+        return {model.identity: model for model in self.rejected}
+
+    @cached_property
+    def sharers(self) -> Mapping[str, AbstractSet[str]]:
+        """The namespaces whose models share a folder, by its key."""
+        return namespaces_by_key(self.models_by_identity)
 
 
 class LocalModelNodeGroup(Resource):

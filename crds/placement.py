@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Model, Resource
+from crds.base import ATOMIC_LIST, Identity, MicroTime, Model, Resource
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
 from crds.quantity import Quantity
@@ -30,9 +30,18 @@ class PlacedModel(ModelRequest):
     )
 
     @property
-    def identity(self) -> tuple[str, str, str]:
+    def identity(self) -> Identity:
         """Key, namespace and name: see ModelIdentity."""
         return (self.key, self.namespace, self.model_name)
+
+
+class Turn(Model):
+    """The nodes of a group that may begin to download."""
+
+    nodes: tuple[str, ...] = Field(
+        default=(), description="Their names, sorted.", json_schema_extra=ATOMIC_LIST
+    )
+    since: MicroTime = Field(description="When they were chosen.")
 
 
 class LocalModelPlacementSpec(Model):
@@ -47,11 +56,10 @@ class LocalModelPlacementSpec(Model):
     eviction: EvictionSettings = Field(
         default=EvictionSettings(), description="What goes when the models do not fit."
     )
-    download_nodes: tuple[str, ...] | None = Field(
+    turn: Turn | None = Field(
         default=None,
-        description="The nodes whose turn it is to download, sorted; absent: all of them. The "
-        "others get new models suspended.",
-        json_schema_extra=ATOMIC_LIST,
+        description="Whose turn it is to download; absent: every node's. The other nodes get new "
+        "models suspended.",
     )
     models: tuple[PlacedModel, ...] = Field(
         default=(),

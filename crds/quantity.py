@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
@@ -40,6 +41,7 @@ _MAX = 2**63 - 1
 _SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 
 
+@lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> int:
     """Bytes of a quantity, rounded up, 2^63-1 at most. Raises ValueError for what is none."""
     match = _SYNTAX.fullmatch(text) if len(text) <= _LENGTH_MAX else None

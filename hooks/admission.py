@@ -13,20 +13,18 @@ from crds.conditions import Finding
 from crds.eviction import EvictionPolicy, Retention
 from crds.quantity import format_quantity, parse_quantity
 from hooks import reasons
-from hooks.copies import is_on_disk
+from hooks.copies import on_disk
 from hooks.plan import reject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from crds.cache import AnyCache
-    from crds.node import LocalModelNode
+    from crds.base import Identity
     from crds.nodegroup import LocalModelNodeGroup, RejectedModel
     from crds.placement import LocalModelPlacementSpec
+    from hooks.observed import Cache, Node
     from hooks.plan import Plan
-
-Identity = tuple[str, str, str]
 
 # Reasons of a group's Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
@@ -56,17 +54,17 @@ class Observed:
     sizes: Mapping[str, int]
     held: AbstractSet[Identity]
 
-    def size(self, cache: AnyCache) -> int:
+    def size(self, cache: Cache) -> int:
         """Bytes that a model counts with."""
         real = self.sizes.get(cache.spec.key)
-        return parse_quantity(cache.spec.model_size) if real is None else real
+        return cache.spec.declared_bytes if real is None else real
 
 
 def observe(
     group: LocalModelNodeGroup,
     plan: Plan,
-    caches: Iterable[AnyCache],
-    nodes: Sequence[LocalModelNode],
+    caches: Iterable[Cache],
+    nodes: Sequence[Node],
     stored: LocalModelPlacementSpec | None,
 ) -> Observed:
     """What counts for admission, from what the group's hook sees.
@@ -80,25 +78,23 @@ def observe(
     held = {model.identity for model in stored.models} if stored else set()
     was = next((one for one in group.status.conditions if one.type == reasons.READY), None)
     if stored is None or was is None or was.reason in _NODES_UNKNOWN:
+        asked = {cache.identity: cache for cache in plan.admitted}
         for node in nodes:
-            held |= _held_by(node, group.metadata.name, plan)
+            held |= _held_by(node, group.metadata.name, asked)
     return Observed(sizes=_sizes(group, caches, nodes), held=held)
 
 
-def _held_by(node: LocalModelNode, group: str, plan: Plan) -> set[Identity]:
+def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Identity]:
     """The models that a node lists for the group, or has for no group that it lists."""
-    listed = {model.identity for model in node.spec.local_models if model.node_group == group}
-    others = {model.identity for model in node.spec.local_models} - listed
-    copies = {
-        cache.identity
-        for cache in plan.admitted
-        if cache.identity not in others and is_on_disk(node, cache)
-    }
-    return listed | copies
+    listed: set[Identity] = set()
+    others: set[Identity] = set()
+    for model in node.spec.local_models:
+        (listed if model.node_group == group else others).add(model.identity)
+    return listed | (on_disk(node, asked) - (others - listed))
 
 
 def _sizes(
-    group: LocalModelNodeGroup, caches: Iterable[AnyCache], nodes: Sequence[LocalModelNode]
+    group: LocalModelNodeGroup, caches: Iterable[Cache], nodes: Sequence[Node]
 ) -> dict[str, int]:
     """Bytes of the models' files, by key: of what nodes tell now, or told last.
 
@@ -148,11 +144,11 @@ class _Folders:
         self._observed = observed
         self._folders: dict[str, int] = {}
 
-    def more(self, cache: AnyCache) -> int:
+    def more(self, cache: Cache) -> int:
         """Bytes that a model would take beside them."""
         return max(self._observed.size(cache) - self._folders.get(cache.spec.key, 0), 0)
 
-    def add(self, *caches: AnyCache) -> None:
+    def add(self, *caches: Cache) -> None:
         for cache in caches:
             more = self.more(cache)
             self.bytes += more
@@ -163,8 +159,8 @@ def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Pl
     limit = parse_quantity(group.spec.storage_limit)
     folders = _Folders(observed)
     folders.add(*(cache for cache in plan.admitted if cache.identity in observed.held))
-    admitted: list[AnyCache] = []
-    left_out: list[AnyCache] = []
+    admitted: list[Cache] = []
+    left_out: list[Cache] = []
     for cache in plan.admitted:
         more = folders.more(cache)
         if cache.identity in observed.held or not more or folders.bytes + more <= limit:
@@ -185,8 +181,8 @@ def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Pl
 
 def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
     limit = parse_quantity(group.spec.storage_limit)
-    admitted: list[AnyCache] = []
-    too_large: list[AnyCache] = []
+    admitted: list[Cache] = []
+    too_large: list[Cache] = []
     for cache in plan.admitted:
         going = cache.deleting and cache.identity in observed.held
         fits = going or observed.size(cache) <= limit
@@ -202,7 +198,7 @@ def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -
 
 
 def _does_not_fit(
-    cache: AnyCache, group: LocalModelNodeGroup, folders: _Folders, observed: Observed
+    cache: Cache, group: LocalModelNodeGroup, folders: _Folders, observed: Observed
 ) -> RejectedModel:
     limit = parse_quantity(group.spec.storage_limit)
     more = folders.more(cache)
@@ -218,7 +214,7 @@ def _does_not_fit(
     )
 
 
-def _too_large(cache: AnyCache, group: LocalModelNodeGroup, observed: Observed) -> RejectedModel:
+def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> RejectedModel:
     size = observed.size(cache)
     missing = format_quantity(size - parse_quantity(group.spec.storage_limit))
     return reject(
@@ -231,7 +227,7 @@ def _too_large(cache: AnyCache, group: LocalModelNodeGroup, observed: Observed) 
     )
 
 
-def _needs(cache: AnyCache, size: int, observed: Observed) -> str:
+def _needs(cache: Cache, size: int, observed: Observed) -> str:
     known = cache.spec.key in observed.sizes
     return format_quantity(size) + ("" if known else " by its modelSize")
 

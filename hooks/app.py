@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
@@ -22,9 +23,9 @@ from hooks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import BaseModel
+    from msgspec import Struct
 
-    Hook = Callable[[bytes], BaseModel]
+    Hook = Callable[[bytes], Struct]
 
 
 def _utc_now() -> datetime:
@@ -75,9 +76,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
 def _view(hook: Hook) -> Callable[[], Response]:
     def view() -> Response:
         answer = hook(request.get_data(cache=False))
-        # Unset and not None: a label of None is an answer.
-        body = answer.model_dump_json(by_alias=True, exclude_unset=True)
-        return Response(body, mimetype="application/json")
+        return Response(msgspec.json.encode(answer), mimetype="application/json")
 
     return view
 

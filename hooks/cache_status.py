@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crds.cache import CacheStatus, ModelCopies
 from crds.conditions import Finding, conditions
-from crds.quantity import format_quantity, parse_quantity
+from crds.quantity import format_quantity
 from crds.states import CopyState, kserve_node_status
 from hooks import reasons
 from hooks.messages import some
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from crds.cache import AnyCache
     from crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
+    from hooks.observed import Cache
     from hooks.services import Users
 
 # A node in two groups has one copy: the best of what they say.
@@ -31,6 +31,8 @@ _BEST_FIRST = (
     CopyState.FAILED,
     CopyState.NODE_NOT_READY,
 )
+_STATE_OF = {state.value: state for state in CopyState}
+_RANK = {state: rank for rank, state in enumerate(_BEST_FIRST)}
 # Where the model was evicted.
 _COMES_BACK = "it comes back when a pod or a service refers to it"
 
@@ -48,21 +50,20 @@ class GroupView:
     withheld: bool
 
 
-def view(cache: AnyCache, group: LocalModelNodeGroup) -> GroupView:
+def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
     """Find a cache in a group's status; a former cache of that name does not count."""
-    models = {model.identity: model for model in group.status.models}
-    rejected = {model.identity: model for model in group.status.rejected}
-    model = models.get(cache.identity)
+    identity, status = cache.identity, group.status
+    model = status.models_by_identity.get(identity)
     return GroupView(
         group,
         model,
-        rejected.get(cache.identity),
-        withheld=is_withheld(cache, models, model.states if model else ""),
+        status.rejected_by_identity.get(identity),
+        withheld=is_withheld(identity, status.sharers, model.states if model else ""),
     )
 
 
 def cache_status(
-    cache: AnyCache,
+    cache: Cache,
     views: Sequence[GroupView],
     missing: Sequence[str],
     *,
@@ -110,7 +111,7 @@ def cache_status(
     )
 
 
-def _size(cache: AnyCache, views: Sequence[GroupView]) -> int | None:
+def _size(cache: Cache, views: Sequence[GroupView]) -> int | None:
     """Bytes of the model's files. What was told stays true: the URI cannot change."""
     told = [one.model or one.rejected for one in views]
     sizes = [one.size for one in told if one is not None and one.size is not None]
@@ -123,9 +124,10 @@ def _copy_states(views: Sequence[GroupView]) -> dict[str, CopyState]:
         if one.model is None:
             continue
         for node, letter in zip(one.group.status.nodes, one.model.states, strict=True):
-            state = CopyState(letter)
-            best = states.get(node, state)
-            states[node] = min(best, state, key=_BEST_FIRST.index)
+            state = _STATE_OF[letter]
+            best = states.get(node)
+            if best is None or _RANK[state] < _RANK[best]:
+                states[node] = state
     return states
 
 
@@ -142,7 +144,7 @@ def _progress(models: Sequence[GroupModel], counts: Counter[CopyState], size: in
 
 
 def _ready(
-    cache: AnyCache,
+    cache: Cache,
     views: Sequence[GroupView],
     missing: Sequence[str],
     states: Mapping[str, CopyState],
@@ -153,7 +155,7 @@ def _ready(
     return _blocked(views, missing) or _copies_ready(views, states, progress)
 
 
-def _no_node_group(cache: AnyCache) -> str:
+def _no_node_group(cache: Cache) -> str:
     """Of a cache that was stored before our schema refused it."""
     if cache.spec.pvc_ref is not None:
         return "spec.pvcRef is not supported: make a cache with sourceModelUri and nodeGroups"
@@ -265,7 +267,7 @@ def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
     return None
 
 
-def _admitted(cache: AnyCache, views: Sequence[GroupView], missing: Sequence[str]) -> Finding:
+def _admitted(cache: Cache, views: Sequence[GroupView], missing: Sequence[str]) -> Finding:
     def admitted(status: str, reason: str, message: str) -> Finding:
         return Finding(reasons.ADMITTED, status, reason, message)  # type: ignore[arg-type]
 
@@ -290,13 +292,13 @@ def _admitted(cache: AnyCache, views: Sequence[GroupView], missing: Sequence[str
     return admitted("True", reasons.PLACED, f"in the plan of {groups}")
 
 
-def _size_as_declared(cache: AnyCache, size: int | None) -> Finding:
+def _size_as_declared(cache: Cache, size: int | None) -> Finding:
     declared = cache.spec.model_size
     if size is None:
         return Finding(
             reasons.SIZE_AS_DECLARED, "Unknown", reasons.SIZE_UNKNOWN, "no node has seen the source"
         )
-    if size <= parse_quantity(declared):
+    if size <= cache.spec.declared_bytes:
         return Finding(
             reasons.SIZE_AS_DECLARED,
             "True",

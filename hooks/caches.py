@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION
-from crds.cache import AnyCache, LocalModelCache, LocalModelNamespaceCache
-from crds.nodegroup import LocalModelNodeGroup
 from hooks import naming
 from hooks.cache_status import GroupView, cache_status, view
 from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
 from hooks.envelope import (
+    NODE_GROUP,
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -19,8 +18,10 @@ from hooks.envelope import (
     Object,
     RelatedRule,
     core_objects,
-    parse_object,
-    parse_objects,
+    objects_of,
+    parse_cache,
+    parse_foreign,
+    parse_group,
 )
 from hooks.kserve_config import config_rules, read_config
 from hooks.mounts import Mounts, claim_rule, plan_mounts
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crds.conditions import Finding
+    from hooks.observed import Cache
     from hooks.services import Service
     from hooks.settings import Settings
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
     """What a cache looks at: its groups and namespaces, its services, claims of its names."""
-    cache = _parse(request.parent)
+    cache = parse_cache(request.parent)
     rules = []
     # A rule without names would select every group.
     if cache.spec.group_names:
@@ -50,12 +52,10 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
         )
     # Finalize needs no more, and what Metacontroller cannot read or find must not stop it.
     if not cache.deleting:
-        selector = cache.spec.namespace_selector if isinstance(cache, LocalModelCache) else None
+        selector = cache.spec.namespace_selector
         if selector is not None:
             rules.append(
-                RelatedRule(
-                    api_version="v1", resource="namespaces", label_selector=selector.to_json()
-                )
+                RelatedRule(api_version="v1", resource="namespaces", label_selector=selector)
             )
         if settings.service_kinds:
             rules += service_rules(cache, settings.service_kinds)
@@ -81,7 +81,7 @@ def _volumes_and_claims(
 ) -> tuple[tuple[Object, ...], Finding]:
     cache = seen.cache
     observed_claims = core_objects("PersistentVolumeClaim", request.children)
-    observed_volumes = request.children.get("PersistentVolume.v1", {})
+    observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
     mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
     volumes, claims, withheld = _made(seen, mounts, found, observed_volumes, settings.host_path)
@@ -134,7 +134,7 @@ def _made(
             withheld.append(mount.claim_key(cache))
         elif not one.group.deleting:
             claims.append(make_claim(cache, one.group, mount.namespace, claim))
-            if isinstance(cache, LocalModelCache):
+            if not cache.metadata.namespace:
                 adopted = is_bound(claim) and volume is None
                 volumes.append(
                     make_volume(
@@ -165,15 +165,15 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
 
 @dataclass(frozen=True)
 class _Seen:
-    cache: AnyCache
+    cache: Cache
     views: tuple[GroupView, ...]
     missing: tuple[str, ...]
 
 
 def _see(request: CompositeRequest) -> _Seen:
-    cache = _parse(request.parent)
+    cache = parse_cache(request.parent)
     names = cache.spec.group_names
-    groups = parse_objects(LocalModelNodeGroup, request.related) if names else {}
+    groups = objects_of(NODE_GROUP, parse_group, request.related) if names else {}
     return _Seen(
         cache=cache,
         views=tuple(view(cache, groups[n]) for n in names if n in groups),
@@ -181,23 +181,17 @@ def _see(request: CompositeRequest) -> _Seen:
     )
 
 
-def _parse(parent: Object) -> AnyCache:
-    if parent.get("kind") == LocalModelNamespaceCache.__name__:
-        return parse_object(LocalModelNamespaceCache, parent)
-    return parse_object(LocalModelCache, parent)
-
-
 def _claims_of_these_names(
-    cache: AnyCache, request: CompositeRequest, settings: Settings
+    cache: Cache, request: CompositeRequest, settings: Settings
 ) -> dict[str, Object]:
     if not settings.service_kinds or not cache.spec.group_names:
         return {}
     return core_objects("PersistentVolumeClaim", request.related)
 
 
-def _namespaces(cache: AnyCache, request: CompositeRequest) -> list[str]:
+def _namespaces(cache: Cache, request: CompositeRequest) -> list[str]:
     """Namespaces that get a claim. Nothing can be made in one that is going."""
-    if isinstance(cache, LocalModelNamespaceCache):
+    if cache.metadata.namespace:
         return [cache.metadata.namespace]
     if cache.spec.namespace_selector is None:
         return []
@@ -209,6 +203,12 @@ def _namespaces(cache: AnyCache, request: CompositeRequest) -> list[str]:
     ]
 
 
+def _volumes_there(request: CompositeRequest) -> dict[str, Object]:
+    """The cache's own; those of a namespace cache are its groups' children."""
+    volumes = request.children.get("PersistentVolume.v1", {})
+    return {name: parse_foreign(raw) for name, raw in volumes.items()}
+
+
 def _key(obj: Object) -> str:
     """Metacontroller's key of a child."""
     metadata = obj["metadata"]
@@ -218,7 +218,7 @@ def _key(obj: Object) -> str:
 
 def _children(request: CompositeRequest) -> list[str]:
     return [
-        f"{obj['kind']} {key}"
-        for objects in request.children.values()
-        for key, obj in objects.items()
+        f"{kind.partition('.')[0]} {key}"
+        for kind, objects in request.children.items()
+        for key in objects
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crds.cache import AnyCache, LocalModelCache
 from crds.conditions import Finding
 from hooks import reasons
 from hooks.messages import some
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hooks.envelope import Object
+    from hooks.observed import Cache
     from hooks.settings import ConfigMapName
 
 
@@ -50,7 +50,7 @@ class ClaimView:
         return [f"{ref['namespace']}/{ref['name']}" for ref in refs]
 
 
-def claims_bound(cache: AnyCache, seen: ClaimView) -> Finding:
+def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
     """The condition, from what shall be and what is there."""
     names = seen.names
     if not (names or seen.taken or seen.withheld):
@@ -140,8 +140,8 @@ def claims_going(left: Sequence[str]) -> Finding:
     return Finding(reasons.CLAIMS_BOUND, "False", reasons.DELETING, message)
 
 
-def _without_claims(cache: AnyCache) -> Finding:
-    if isinstance(cache, LocalModelCache) and cache.spec.namespace_selector is not None:
+def _without_claims(cache: Cache) -> Finding:
+    if cache.spec.namespace_selector is not None:
         return Finding(
             reasons.CLAIMS_BOUND,
             "False",

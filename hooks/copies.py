@@ -1,4 +1,4 @@
-"""What a node reports of a model, whoever its agent is."""
+"""What nodes report of a model, whoever their agents are."""
 
 from __future__ import annotations
 
@@ -8,49 +8,66 @@ from typing import TYPE_CHECKING
 from crds.states import CopyState, KServeModelStatus, ModelState, copy_state
 
 if TYPE_CHECKING:
-    from crds.cache import AnyCache
-    from crds.node import LocalModelNode, NodeModelStatus
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from crds.base import Identity
+    from hooks.observed import Cache, Node, NodeReport
 
 
 @dataclass(frozen=True)
-class Copy:
-    """The copy of a model on one node. report: what an agent of ours says of it."""
+class Copies:
+    """The copies of one model, in the order of the nodes.
 
-    state: CopyState
-    report: NodeModelStatus | None
+    states: as they count now: one on a node that is not Ready serves nobody. reports: what agents
+    of ours say of them.
+    """
+
+    states: Sequence[CopyState]
+    reports: Sequence[NodeReport | None]
 
 
-def copy_on(node: LocalModelNode, cache: AnyCache) -> Copy:
-    """The copy as it counts now: one on a node that is not Ready serves nobody."""
-    report = _report(node, cache)
-    if not node.spec.node_ready:
-        return Copy(CopyState.NODE_NOT_READY, report)
-    told = _told(node, cache)
-    state = CopyState.PENDING if told is None else copy_state(told)
-    if report is not None and state is CopyState.AVAILABLE:
+def copies_of(caches: Iterable[Cache], nodes: Sequence[Node]) -> Mapping[Identity, Copies]:
+    """The copies of each model. The nodes' reports are looked up, and never searched."""
+    reports_of = [node.reports for node in nodes]
+    found = {}
+    for cache in caches:
+        identity = cache.identity
+        reports = [reported.get(identity) for reported in reports_of]
+        states = [_state(node, report, cache) for node, report in zip(nodes, reports, strict=True)]
+        found[identity] = Copies(states, reports)
+    return found
+
+
+def _state(node: Node, report: NodeReport | None, cache: Cache) -> CopyState:
+    if node.spec.node_ready is not True:
+        return CopyState.NODE_NOT_READY
+    if report is None:
+        told = None if node.status.models else told_by_kserve(node, cache)
+        return CopyState.PENDING if told is None else copy_state(told)
+    state = copy_state(report.state)
+    if state is CopyState.AVAILABLE and cache.spec.hash not in {None, report.hash}:
         # Until then, the agent has not seen the hash that is asked for now.
-        state = state if cache.spec.hash in {None, report.hash} else CopyState.PENDING
-    return Copy(state, report)
+        return CopyState.PENDING
+    return state
 
 
-def is_on_disk(node: LocalModelNode, cache: AnyCache) -> bool:
-    """Whether a whole copy is there to stay, be the node Ready or not."""
-    report = _report(node, cache)
-    if report is not None:
-        return report.cached and report.state is not ModelState.REMOVING
-    return _told(node, cache) is KServeModelStatus.DOWNLOADED
-
-
-def _report(node: LocalModelNode, cache: AnyCache) -> NodeModelStatus | None:
-    return next((one for one in node.status.models if one.identity == cache.identity), None)
-
-
-def _told(node: LocalModelNode, cache: AnyCache) -> ModelState | KServeModelStatus | None:
-    report = _report(node, cache)
-    if report is not None:
-        return report.state
+def on_disk(node: Node, caches: Mapping[Identity, Cache]) -> set[Identity]:
+    """The models of which a whole copy is there to stay, be the node Ready or not."""
     if node.status.models:
-        return None
-    # KServe's agent reports nothing but this map.
+        return {
+            identity
+            for identity, report in node.reports.items()
+            if report.cached and report.state is not ModelState.REMOVING and identity in caches
+        }
+    if not node.kserve_words:
+        return set()
+    downloaded = KServeModelStatus.DOWNLOADED
+    return {
+        identity for identity, cache in caches.items() if told_by_kserve(node, cache) is downloaded
+    }
+
+
+def told_by_kserve(node: Node, cache: Cache) -> KServeModelStatus | None:
+    """What KServe's agent says of a model, which reports nothing but a map of words."""
     name, namespace = cache.metadata.name, cache.metadata.namespace
-    return (node.status.model_status or {}).get(f"{namespace}/{name}" if namespace else name)
+    return node.kserve_words.get(f"{namespace}/{name}" if namespace else name)

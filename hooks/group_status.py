@@ -6,24 +6,28 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from crds.conditions import Finding, conditions
-from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, ModelFailure
+from crds.nodegroup import (
+    GroupDownload,
+    GroupModel,
+    LocalModelNodeGroupStatus,
+    ModelFailure,
+)
 from crds.quantity import format_quantity, parse_quantity
 from crds.states import CopyState, ModelState
 from hooks import reasons
-from hooks.copies import copy_on
 from hooks.messages import count, some
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from crds.base import Condition
-    from crds.cache import AnyCache
-    from crds.node import LocalModelNode, NodeModelStatus
+    from crds.base import Condition, Identity
     from crds.nodegroup import LocalModelNodeGroup
     from crds.placement import LocalModelPlacementSpec
-    from hooks.copies import Copy
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node, NodeReport
     from hooks.plan import Plan
 
 # How long changes of state are collected before the caches are told.
@@ -41,26 +45,30 @@ WATCHED = SETTLE + timedelta(seconds=10)
 def group_status(
     group: LocalModelNodeGroup,
     plan: Plan,
-    nodes: Sequence[LocalModelNode],
+    nodes: Sequence[Node],
+    copies: Mapping[Identity, Copies],
     *,
     stored: LocalModelPlacementSpec | None,
+    download: GroupDownload | None,
     host_path: str,
     now: datetime,
 ) -> LocalModelNodeGroupStatus:
     """The whole status of a group.
 
-    nodes: its LocalModelNodes, sorted by name. stored: the plan that the nodes can see by now.
+    nodes: its LocalModelNodes, sorted by name; copies: on these, of each model of the plan.
+    stored: the plan that the nodes can see by now. download: whose turn it is, if nodes wait.
     """
     names = tuple(node.metadata.name for node in nodes)
-    models = tuple(_group_model(cache, nodes) for cache in plan.admitted)
-    used = max((_used(node, {m.key for m in models}) for node in nodes), default=0)
+    models = tuple(_group_model(cache, nodes, copies[cache.identity]) for cache in plan.admitted)
+    keys = {model.key for model in models}
+    used = max((_used(node, keys) for node in nodes), default=0)
     left = max(parse_quantity(group.spec.storage_limit) - used, 0)
     return LocalModelNodeGroupStatus(
         conditions=conditions(
             [
                 _blocked(group, nodes, host_path)
-                or _finding(group, stored, names, now)
-                or _found(group, models, nodes),
+                or finding(group, stored, names, now)
+                or _found(group, models, nodes, download),
                 *([plan.over_limit] if plan.over_limit else []),
             ],
             observed=group.status.conditions,
@@ -72,6 +80,7 @@ def group_status(
         nodes=names,
         models=models,
         rejected=plan.rejected,
+        download=download,
         last_update_time=now,
     )
 
@@ -86,8 +95,8 @@ def debounce(
     too large. Nothing but the status is ever held back.
     """
     was, ready = _ready(old), _ready(new)
-    finding = ready is not None and ready.reason == reasons.FINDING_NODES
-    again = SETTLE.total_seconds() if finding else None
+    searching = ready is not None and ready.reason == reasons.FINDING_NODES
+    again = SETTLE.total_seconds() if searching else None
     since = old.last_update_time
     if since is None or was is None or ready is None or was.status != ready.status:
         return new, again
@@ -95,9 +104,9 @@ def debounce(
         # What was learned of a model's size must be kept before its copies are gone.
         return new, again
     # While nodes are being found, no change is what is waited for.
-    if _same(old, new) and not finding:
+    if _same(old, new) and not searching:
         return old, None
-    sooner = finding and (was.reason != ready.reason or old.nodes != new.nodes)
+    sooner = searching and (was.reason != ready.reason or old.nodes != new.nodes)
     interval = FINDING_INTERVAL if sooner else STATUS_INTERVAL
     wait = since + interval - now
     # A clock that was set back must not hold the status back for long.
@@ -121,16 +130,15 @@ def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> boo
     return old.model_copy(update=apart) == new.model_copy(update=apart)
 
 
-def _group_model(cache: AnyCache, nodes: Sequence[LocalModelNode]) -> GroupModel:
-    copies = [copy_on(node, cache) for node in nodes]
-    reports = [copy.report for copy in copies if copy.report is not None]
+def _group_model(cache: Cache, nodes: Sequence[Node], copies: Copies) -> GroupModel:
+    reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
     hashes = {report.hash for report in reports if report.cached and report.hash}
     return GroupModel(
         name=cache.metadata.name,
         namespace=cache.metadata.namespace,
         key=cache.spec.key,
-        states="".join(copy.state for copy in copies),
+        states="".join(copies.states),
         size=max(sizes, default=None),
         # Nodes that hold different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
@@ -139,13 +147,13 @@ def _group_model(cache: AnyCache, nodes: Sequence[LocalModelNode]) -> GroupModel
     )
 
 
-def _bytes_here(report: NodeModelStatus) -> int:
+def _bytes_here(report: NodeReport) -> int:
     if report.state is ModelState.EVICTED:
         return 0
     return (report.size if report.cached else report.downloaded_bytes) or 0
 
 
-def _used(node: LocalModelNode, keys: set[str]) -> int:
+def _used(node: Node, keys: AbstractSet[str]) -> int:
     """Bytes that a node's disk has for models, each folder once."""
     here: dict[str, int] = {}
     for report in node.status.models:
@@ -154,17 +162,16 @@ def _used(node: LocalModelNode, keys: set[str]) -> int:
     return sum(here.values())
 
 
-def _on_disk(report: NodeModelStatus) -> int:
+def _on_disk(report: NodeReport) -> int:
     if report.disk_bytes is not None:
         return report.disk_bytes
     # Other agents tell no more.
     return (report.size or 0) if report.cached else 0
 
 
-def _first_failure(nodes: Sequence[LocalModelNode], copies: Sequence[Copy]) -> ModelFailure | None:
-    for node, copy in zip(nodes, copies, strict=True):
-        if copy.state is CopyState.FAILED:
-            report = copy.report
+def _first_failure(nodes: Sequence[Node], copies: Copies) -> ModelFailure | None:
+    for node, state, report in zip(nodes, copies.states, copies.reports, strict=True):
+        if state is CopyState.FAILED:
             return ModelFailure(
                 node=node.metadata.name,
                 reason=(report and report.reason) or "Unknown",
@@ -173,14 +180,14 @@ def _first_failure(nodes: Sequence[LocalModelNode], copies: Sequence[Copy]) -> M
     return None
 
 
-def _first_wait(nodes: Sequence[LocalModelNode], copies: Sequence[Copy]) -> ModelFailure | None:
+def _first_wait(nodes: Sequence[Node], copies: Copies) -> ModelFailure | None:
     """Why the first copy that is pending waits, if its agent says why."""
-    for node, copy in zip(nodes, copies, strict=True):
-        if copy.state is CopyState.PENDING and copy.report is not None and copy.report.reason:
+    for node, state, report in zip(nodes, copies.states, copies.reports, strict=True):
+        if state is CopyState.PENDING and report is not None and report.reason:
             return ModelFailure(
                 node=node.metadata.name,
-                reason=copy.report.reason,
-                message=copy.report.message or "the agent does not say more",
+                reason=report.reason,
+                message=report.message or "the agent does not say more",
             )
     return None
 
@@ -189,9 +196,7 @@ def _no(reason: str, message: str) -> Finding:
     return Finding(reasons.READY, "False", reason, message)
 
 
-def _blocked(
-    group: LocalModelNodeGroup, nodes: Sequence[LocalModelNode], host_path: str
-) -> Finding | None:
+def _blocked(group: LocalModelNodeGroup, nodes: Sequence[Node], host_path: str) -> Finding | None:
     """Why the group cannot be ready, whatever nodes it has."""
     if group.deleting:
         left = [node.metadata.name for node in nodes if holds_models_of(group.metadata.name, node)]
@@ -214,7 +219,7 @@ def _blocked(
     return None
 
 
-def _finding(
+def finding(
     group: LocalModelNodeGroup,
     stored: LocalModelPlacementSpec | None,
     names: tuple[str, ...],
@@ -246,7 +251,10 @@ def _finding(
 
 
 def _found(
-    group: LocalModelNodeGroup, models: Sequence[GroupModel], nodes: Sequence[LocalModelNode]
+    group: LocalModelNodeGroup,
+    models: Sequence[GroupModel],
+    nodes: Sequence[Node],
+    download: GroupDownload | None,
 ) -> Finding:
     if not nodes:
         return _no(
@@ -264,15 +272,23 @@ def _found(
         f"{count(len(nodes), 'node')}, {count(len(models), 'model')}, "
         f"{available} of {copies} copies available"
         + (f", {failed} failed" if failed else "")
-        + (f", {evicted} evicted" if evicted else ""),
+        + (f", {evicted} evicted" if evicted else "")
+        + (_turns(download) if download else ""),
     )
 
 
-def holds_models_of(group: str, node: LocalModelNode) -> bool:
+def _turns(download: GroupDownload) -> str:
+    return (
+        f"; {count(download.downloading, 'node')} of at most {download.limit} download, "
+        f"{download.waiting} wait for their turn (spec.download.maxConcurrentNodes)"
+    )
+
+
+def holds_models_of(group: str, node: Node) -> bool:
     """Whether a Ready node still has, or may still have, models of a group that goes."""
     if any(model.node_group == group for model in node.spec.local_models):
         return True
-    if not node.spec.node_ready:
+    if not node.ready:
         # It cleans up when it is back: its LocalModelNode no longer lists them.
         return False
     seen = node.status.observed_generation

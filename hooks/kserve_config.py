@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hooks.envelope import BadRequest, RelatedRule, core_objects
 
 if TYPE_CHECKING:
-    from hooks.envelope import ObjectMap
+    from hooks.envelope import RawObjects
     from hooks.settings import ConfigMapName
 
 KEY = "localModel"
@@ -35,7 +35,7 @@ def config_rules(name: ConfigMapName | None) -> list[RelatedRule]:
     ]
 
 
-def read_config(name: ConfigMapName | None, related: ObjectMap) -> KServeConfig:
+def read_config(name: ConfigMapName | None, related: RawObjects) -> KServeConfig:
     """What it says. Raises BadRequest where it cannot be read: nobody knows what it asks for."""
     if name is None:
         return KServeConfig()

@@ -12,7 +12,7 @@ from hooks.envelope import Object, RelatedRule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from crds.cache import AnyCache
+    from hooks.observed import Cache
     from hooks.services import Service
 
 
@@ -23,7 +23,7 @@ class Mount:
     namespace: str
     group: str
 
-    def claim_key(self, cache: AnyCache) -> str:
+    def claim_key(self, cache: Cache) -> str:
         """Metacontroller's key of the claim."""
         return f"{self.namespace}/{claim_name(cache.metadata.name, self.group)}"
 
@@ -36,15 +36,19 @@ class Mounts:
     taken: Mapping[str, str]
 
 
-def claim_rule(cache: AnyCache) -> RelatedRule:
+def claim_rule(cache: Cache) -> RelatedRule:
     """Every claim that has a name which the cache wants, whoever made it."""
     names = tuple(claim_name(cache.metadata.name, g) for g in cache.spec.group_names)
-    where = {"namespace": cache.metadata.namespace} if cache.metadata.namespace else {}
-    return RelatedRule(api_version="v1", resource="persistentvolumeclaims", names=names, **where)
+    return RelatedRule(
+        api_version="v1",
+        resource="persistentvolumeclaims",
+        namespace=cache.metadata.namespace or None,
+        names=names,
+    )
 
 
 def plan_mounts(
-    cache: AnyCache,
+    cache: Cache,
     namespaces: Iterable[str],
     services: Sequence[Service],
     found: Mapping[str, Object],
@@ -72,7 +76,7 @@ def plan_mounts(
     return Mounts(tuple(wanted), taken)
 
 
-def _other_holder(cache: AnyCache, mount: Mount, claim: Object) -> str | None:
+def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:
     """Who has a claim, if it is not the cache's and cannot become so.
 
     KServe's own claims can: they name the cache as their owner, or nobody, and our volume's name.

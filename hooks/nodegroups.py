@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from crds.base import API_VERSION
-from crds.cache import AnyCache, LocalModelCache, LocalModelNamespaceCache
-from crds.node import LocalModelNode
-from crds.nodegroup import LocalModelNodeGroup
-from crds.placement import LocalModelPlacement
+from crds.base import API_VERSION, namespaces_by_key
 from hooks import naming
 from hooks.admission import admit, observe
-from hooks.copies import copy_on
+from hooks.copies import copies_of
 from hooks.envelope import (
+    CACHE,
+    NAMESPACE_CACHE,
+    NODE,
+    PLACEMENT,
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -21,19 +21,28 @@ from hooks.envelope import (
     Object,
     RelatedRule,
     core_objects,
-    parse_object,
-    parse_objects,
+    objects_of,
+    parse_cache,
+    parse_group,
+    parse_node,
+    parse_placement,
 )
-from hooks.group_status import debounce, group_status, holds_models_of
+from hooks.group_status import debounce, finding, group_status, holds_models_of
 from hooks.kserve_config import config_rules, read_config
 from hooks.plan import EMPTY_PLAN, Plan, make_plan
 from hooks.sharing import is_withheld
+from hooks.turns import Decision, whose_turn
 from hooks.volumes import make_volume, without_spent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from crds.placement import LocalModelPlacementSpec
+    from crds.base import Identity
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
+    from crds.placement import LocalModelPlacementSpec, Turn
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node
     from hooks.settings import Settings
 
 # A deletion looks again by itself: an agent that is gone for good tells nothing.
@@ -46,7 +55,7 @@ FINALIZE_PATIENCE = timedelta(minutes=10)
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
     """All caches, the LocalModelNodes that carry the group's label, KServe's configuration."""
-    group = parse_object(LocalModelNodeGroup, request.parent)
+    group = parse_group(request.parent)
     label = naming.group_label(group.metadata.name)
     return CustomizeResponse(
         related_resources=(
@@ -64,34 +73,36 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 def sync(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
     """The group's LocalModelPlacement, the volumes of its namespace caches, its status."""
-    group = parse_object(LocalModelNodeGroup, request.parent)
-    caches: list[AnyCache] = [
-        *parse_objects(LocalModelCache, request.related).values(),
-        *parse_objects(LocalModelNamespaceCache, request.related).values(),
+    group = parse_group(request.parent)
+    caches = [
+        *objects_of(CACHE, parse_cache, request.related).values(),
+        *objects_of(NAMESPACE_CACHE, parse_cache, request.related).values(),
     ]
     nodes = _nodes(request)
     stored = _stored(request, group)
     asked = make_plan(group.metadata.name, caches)
     plan = admit(asked, group, observe(group, asked, caches, nodes, stored))
-    observed = core_objects("PersistentVolume", request.children)
-    disabled = read_config(settings.kserve_config, request.related).volumes_disabled
-    planned = [cache.identity for cache in plan.admitted]
-    volumes = [
-        make_volume(cache, group, cache.metadata.namespace, settings.host_path)
-        for cache in plan.admitted
-        if cache.metadata.namespace
-        and (
-            _volume_name(cache, group) in observed
-            or not (
-                cache.deleting or disabled or is_withheld(cache, planned, _states(cache, nodes))
-            )
-        )
-    ]
-    status, resync = _status(group, plan, nodes, stored, settings=settings, now=now)
-    return CompositeResponse(
-        status=status,
-        children=(_placement(group, plan), *without_spent(volumes, observed)),
-        resync_after_seconds=resync,
+    copies = copies_of(plan.admitted, nodes)
+    names = tuple(node.metadata.name for node in nodes)
+    settled = finding(group, stored, names, now) is None
+    decision = whose_turn(
+        group, plan.admitted, nodes, copies, stored=stored, settled=settled, now=now
+    )
+    new = group_status(
+        group,
+        plan,
+        nodes,
+        copies,
+        stored=stored,
+        download=decision.download,
+        host_path=settings.host_path,
+        now=now,
+    )
+    status, resync = debounce(group.status, new, now)
+    return _answer(
+        status,
+        (_placement(group, plan, decision.turn), *_volumes(group, plan, copies, request, settings)),
+        _sooner(resync, decision),
     )
 
 
@@ -101,7 +112,7 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
     Metacontroller writes no children in the pass that ends a finalization, and the plan goes with
     the group: a plan that goes full would keep its models on the nodes for ever.
     """
-    group = parse_object(LocalModelNodeGroup, request.parent)
+    group = parse_group(request.parent)
     nodes = _nodes(request)
     stored = _stored(request, group)
     waited = now - (group.metadata.deletion_timestamp or now)
@@ -109,54 +120,83 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
     holding = any(holds_models_of(group.metadata.name, node) for node in nodes)
     done = emptied and not holding and waited >= FINALIZE_SETTLE
     given_up = waited > FINALIZE_PATIENCE and (emptied or stored is None)
-    status, _ = _status(group, EMPTY_PLAN, nodes, stored, settings=settings, now=now)
-    return CompositeResponse(
-        status=status,
-        children=(_placement(group, EMPTY_PLAN),),
-        resync_after_seconds=_FINALIZE_RESYNC_SECONDS,
-        finalized=done or given_up,
+    new = group_status(
+        group,
+        EMPTY_PLAN,
+        nodes,
+        {},
+        stored=stored,
+        download=None,
+        host_path=settings.host_path,
+        now=now,
     )
+    status, _ = debounce(group.status, new, now)
+    answer = _answer(status, (_placement(group, EMPTY_PLAN),), _FINALIZE_RESYNC_SECONDS)
+    answer.finalized = done or given_up
+    return answer
 
 
-def _volume_name(cache: AnyCache, group: LocalModelNodeGroup) -> str:
-    return naming.volume_name(cache.metadata.name, group.metadata.name, cache.metadata.namespace)
-
-
-def _states(cache: AnyCache, nodes: list[LocalModelNode]) -> list[str]:
-    return [copy_on(node, cache).state for node in nodes]
-
-
-def _nodes(request: CompositeRequest) -> list[LocalModelNode]:
-    nodes = parse_objects(LocalModelNode, request.related).values()
+def _nodes(request: CompositeRequest) -> list[Node]:
+    nodes = objects_of(NODE, parse_node, request.related).values()
     return sorted(nodes, key=lambda node: node.metadata.name)
 
 
 def _stored(
     request: CompositeRequest, group: LocalModelNodeGroup
 ) -> LocalModelPlacementSpec | None:
-    placement = parse_objects(LocalModelPlacement, request.children).get(group.metadata.name)
+    placement = objects_of(PLACEMENT, parse_placement, request.children).get(group.metadata.name)
     return placement.spec if placement else None
 
 
-def _status(
+def _volumes(
     group: LocalModelNodeGroup,
     plan: Plan,
-    nodes: list[LocalModelNode],
-    stored: LocalModelPlacementSpec | None,
-    *,
+    copies: Mapping[Identity, Copies],
+    request: CompositeRequest,
     settings: Settings,
-    now: datetime,
-) -> tuple[Object, float | None]:
-    new = group_status(group, plan, nodes, stored=stored, host_path=settings.host_path, now=now)
-    status, resync = debounce(group.status, new, now)
-    # Metacontroller sets it itself, and compares the status with it.
-    return status.model_copy(update={"observed_generation": None}).to_json(), resync
+) -> list[Object]:
+    """The volumes of namespace caches. What is there stays; nothing new comes while it must not."""
+    observed = core_objects("PersistentVolume", request.children)
+    disabled = read_config(settings.kserve_config, request.related).volumes_disabled
+    sharers = namespaces_by_key(cache.identity for cache in plan.admitted)
+
+    def may_come(cache: Cache) -> bool:
+        states = copies[cache.identity].states
+        return not (cache.deleting or disabled or is_withheld(cache.identity, sharers, states))
+
+    volumes = [
+        make_volume(cache, group, cache.metadata.namespace, settings.host_path)
+        for cache in plan.admitted
+        if cache.metadata.namespace and (_volume_name(cache, group) in observed or may_come(cache))
+    ]
+    return without_spent(volumes, observed)
 
 
-def _placement(group: LocalModelNodeGroup, plan: Plan) -> Object:
+def _volume_name(cache: Cache, group: LocalModelNodeGroup) -> str:
+    return naming.volume_name(cache.metadata.name, group.metadata.name, cache.metadata.namespace)
+
+
+def _sooner(resync: float | None, decision: Decision) -> float | None:
+    """When to look again: for the status or for the next turn, whichever comes first."""
+    turn = decision.resync.total_seconds() if decision.resync else None
+    return min((one for one in (resync, turn) if one is not None), default=None)
+
+
+def _answer(
+    status: LocalModelNodeGroupStatus, children: tuple[Object, ...], resync: float | None
+) -> CompositeResponse:
+    # Metacontroller sets observedGeneration itself, and compares the status with it.
+    return CompositeResponse(
+        status=status.model_copy(update={"observed_generation": None}).to_json(),
+        children=children,
+        resync_after_seconds=resync,
+    )
+
+
+def _placement(group: LocalModelNodeGroup, plan: Plan, turn: Turn | None = None) -> Object:
     return {
         "apiVersion": API_VERSION,
-        "kind": "LocalModelPlacement",
+        "kind": PLACEMENT,
         "metadata": {"name": group.metadata.name},
-        "spec": plan.placement(group).to_json(),
+        "spec": plan.placement(group, turn).to_json(),
     }

@@ -2,31 +2,52 @@
 
 Absence is not a wish: where a LocalModelPlacement is missing, what the LocalModelNode lists of
 that group stays. Only a plan that is there takes models out.
+
+It runs for every node when a plan changes, so what a plan means for a node is made once for each
+plan, as the JSON that it becomes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from msgspec import Raw
 
 from crds.base import API_VERSION
-from crds.node import LocalModel, LocalModelNode, LocalModelNodeGroupRef, LocalModelNodeSpec
-from crds.placement import LocalModelPlacement
+from crds.node import LocalModel
 from crds.states import ModelState
 from hooks import naming
 from hooks.envelope import (
-    BadRequest,
+    NODE,
+    PLACEMENT,
     CustomizeRequest,
     CustomizeResponse,
     DecoratorRequest,
     DecoratorResponse,
     Object,
     RelatedRule,
-    parse_objects,
+    objects_of,
+    parse_core_node,
+    parse_node,
+    parse_placement,
+    parse_whole_node,
 )
+from hooks.observed import EvictionSettings, GroupRef
 from hooks.selectors import selects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from crds.base import Identity
+    from crds.placement import PlacedModel
+    from crds.volumes import NodeSelectorTerm
+    from hooks.observed import ListedModel, Node
+
+# Plans are few, and each comes again for every node.
+_PLANS = 64
 
 
 def customize(_request: CustomizeRequest) -> CustomizeResponse:
@@ -42,43 +63,146 @@ def customize(_request: CustomizeRequest) -> CustomizeResponse:
 
 def sync(request: DecoratorRequest) -> DecoratorResponse:
     """The node's LocalModelNode, if it is or was in a group, and its labels."""
-    node = request.object
-    if node.get("kind") != "Node":
-        raise BadRequest(f"expected a Node, got {node.get('kind')}")
-    name: str = node["metadata"]["name"]
-    labels: dict[str, str] = node["metadata"].get("labels") or {}
-    placements = parse_objects(LocalModelPlacement, request.related)
-    observed = parse_objects(LocalModelNode, request.attachments).get(name)
+    node = parse_core_node(request.object)
+    name, labels = node.metadata.name, node.metadata.labels or {}
+    plans = objects_of(PLACEMENT, _plan, request.related)
+    observed = objects_of(NODE, parse_node, request.attachments).get(name)
 
-    groups, models = _share(name, labels, placements, observed)
+    mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
+    kept = _kept(request, observed, plans, in_group=bool(mine))
+    groups = _groups(mine, observed, kept)
     if not groups and observed is None:
         return DecoratorResponse(labels=dict.fromkeys(filter(naming.is_warm_label, labels)))
-    spec = LocalModelNodeSpec(
-        local_models=tuple(sorted(models, key=lambda model: -model.priority)),
-        groups=tuple(groups),
-        node_ready=_is_ready(node),
-    )
+    models = [entry for plan in mine for entry in _entries(plan, name, observed)]
+    models += [_Shown(model.priority, _json(model)) for model in kept]
+    models.sort(key=lambda model: -model.priority)
     return DecoratorResponse(
         labels=_warm_labels(labels, observed),
         attachments=(
             {
                 "apiVersion": API_VERSION,
-                "kind": "LocalModelNode",
+                "kind": NODE,
                 "metadata": _metadata(name, groups, observed),
-                "spec": spec.to_json(),
+                "spec": {
+                    "localModels": [model.json for model in models],
+                    "groups": groups,
+                    "nodeReady": node.ready,
+                },
             },
         ),
     )
 
 
-def _metadata(
-    name: str, groups: list[LocalModelNodeGroupRef], observed: LocalModelNode | None
-) -> Object:
+class _Shown(NamedTuple):
+    """An entry of a LocalModelNode, as JSON."""
+
+    priority: int
+    json: Raw
+
+
+class _Entry(NamedTuple):
+    """A model of a plan, as a node lists it: to be begun, or suspended."""
+
+    identity: Identity
+    begin: _Shown
+    suspended: _Shown
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A LocalModelPlacement, as nodes take it over. turn: the nodes that may begin; None: all."""
+
+    selector: tuple[NodeSelectorTerm, ...]
+    group: GroupRef
+    entries: tuple[_Entry, ...]
+    turn: frozenset[str] | None
+
+
+def _plan(raw: Raw) -> _Plan:
+    return _read_plan(bytes(raw))
+
+
+@lru_cache(maxsize=_PLANS)
+def _read_plan(raw: bytes) -> _Plan:
+    placement = parse_placement(Raw(raw))
+    name, spec = placement.metadata.name, placement.spec
+    return _Plan(
+        selector=spec.node_selector_terms,
+        group=GroupRef(
+            name=name,
+            storage_limit=spec.storage_limit,
+            eviction=EvictionSettings(**dict(spec.eviction)),
+        ),
+        entries=tuple(_entry(model, name) for model in spec.models),
+        turn=frozenset(spec.turn.nodes) if spec.turn else None,
+    )
+
+
+def _entry(model: PlacedModel, group: str) -> _Entry:
+    listed = LocalModel(**dict(model), node_group=group)
+    suspended = listed.model_copy(update={"suspend": True})
+    return _Entry(
+        model.identity,
+        _Shown(model.priority, _json(listed)),
+        _Shown(model.priority, _json(suspended)),
+    )
+
+
+def _json(model: LocalModel) -> Raw:
+    return Raw(msgspec.json.encode(model.to_json()))
+
+
+def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
+    """What a plan asks of a node. What the node has begun is never suspended again."""
+    listed = observed.listed if observed else {}
+    reports = observed.reports if observed else {}
+    may_begin = plan.turn is None or name in plan.turn
+    for entry in plan.entries:
+        known = listed.get(entry.identity)
+        if may_begin:
+            # There is nothing to begin with a copy that is here, and so nothing to write.
+            report = reports.get(entry.identity)
+            suspend = bool(known and known.suspend and report and report.cached)
+        else:
+            suspend = known is None or bool(known.suspend)
+        yield entry.suspended if suspend else entry.begin
+
+
+def _kept(
+    request: DecoratorRequest,
+    observed: Node | None,
+    plans: Mapping[str, _Plan],
+    *,
+    in_group: bool,
+) -> list[LocalModel]:
+    """What stays listed because the plan that asked for it is missing."""
+
+    def stays(model: ListedModel | LocalModel) -> bool:
+        # What names no group is from an older KServe: it goes once a plan says what is wanted.
+        return model.node_group not in plans and (bool(model.node_group) or not in_group)
+
+    if observed is None or not any(map(stays, observed.spec.local_models)):
+        return []
+    whole = parse_whole_node(request.attachments[f"{NODE}.{API_VERSION}"][observed.metadata.name])
+    return [model for model in whole.spec.local_models if stays(model)]
+
+
+def _groups(
+    mine: Iterable[_Plan], observed: Node | None, kept: Iterable[LocalModel]
+) -> list[GroupRef]:
+    groups = {plan.group.name: plan.group for plan in mine}
+    holders = {model.node_group for model in kept}
+    if observed is not None and holders:
+        groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
+    return [groups[name] for name in sorted(groups)]
+
+
+def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Object:
     labels = {naming.group_label(group.name): "" for group in groups}
     metadata: Object = {"name": name, "labels": labels}
     if observed is None or observed.spec.groups != tuple(groups):
         return metadata
-    if not labels.items() <= observed.metadata.labels.items():
+    if not labels.items() <= (observed.metadata.labels or {}).items():
         # Somebody took a label off. Metacontroller applies an object again when its generation or
         # what we ask for changes, and a change of labels is no new generation.
         version = observed.metadata.resource_version
@@ -86,45 +210,7 @@ def _metadata(
     return metadata
 
 
-def _share(
-    name: str,
-    labels: Mapping[str, str],
-    placements: Mapping[str, LocalModelPlacement],
-    observed: LocalModelNode | None,
-) -> tuple[list[LocalModelNodeGroupRef], list[LocalModel]]:
-    groups: dict[str, LocalModelNodeGroupRef] = {}
-    models: list[LocalModel] = []
-    for group, placement in sorted(placements.items()):
-        if selects(placement.spec.node_selector_terms, name, labels):
-            groups[group] = LocalModelNodeGroupRef(
-                name=group,
-                storage_limit=placement.spec.storage_limit,
-                eviction=placement.spec.eviction,
-            )
-            models += [
-                LocalModel(**dict(model), node_group=group) for model in placement.spec.models
-            ]
-    if observed is not None:
-        # What names no group is from an older KServe: it goes once a plan says what is wanted.
-        kept = [
-            model
-            for model in observed.spec.local_models
-            if model.node_group not in placements and (model.node_group or not groups)
-        ]
-        holders = {model.node_group for model in kept}
-        groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
-        models += kept
-    return [groups[group] for group in sorted(groups)], models
-
-
-def _is_ready(node: Object) -> bool:
-    conditions = node.get("status", {}).get("conditions") or ()
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
-def _warm_labels(
-    labels: Mapping[str, str], observed: LocalModelNode | None
-) -> dict[str, str | None]:
+def _warm_labels(labels: Mapping[str, str], observed: Node | None) -> dict[str, str | None]:
     if observed is None or observed.status.observed_generation is None:
         # Nothing is known of the disk: what the labels say stands.
         return {}

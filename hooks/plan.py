@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crds.cache import AnyCache, LocalModelCache, ModelRequest
 from crds.naming import claim_name
 from crds.nodegroup import RejectedModel
 from crds.placement import LocalModelPlacementSpec, PlacedModel
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
     from crds.conditions import Finding
     from crds.nodegroup import LocalModelNodeGroup
+    from crds.placement import Turn
+    from hooks.observed import Cache
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,19 @@ class Plan:
     over_limit: what there is to say where those that it keeps are more than its storageLimit.
     """
 
-    admitted: tuple[AnyCache, ...]
+    admitted: tuple[Cache, ...]
     rejected: tuple[RejectedModel, ...]
     over_limit: Finding | None = None
 
-    def placement(self, group: LocalModelNodeGroup) -> LocalModelPlacementSpec:
-        """The plan as nodes read it."""
+    def placement(
+        self, group: LocalModelNodeGroup, turn: Turn | None = None
+    ) -> LocalModelPlacementSpec:
+        """The plan as nodes read it. turn: whose it is to download, if not everybody's."""
         return LocalModelPlacementSpec(
             node_selector_terms=node_selector_terms(group.spec),
             storage_limit=group.spec.storage_limit,
             eviction=group.spec.eviction_settings,
+            turn=turn,
             models=tuple(_placed(cache) for cache in self.admitted),
         )
 
@@ -44,7 +48,7 @@ class Plan:
 EMPTY_PLAN = Plan(admitted=(), rejected=())
 
 
-def make_plan(group: str, caches: Iterable[AnyCache]) -> Plan:
+def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
     """The plan of a group, from all caches of the cluster, whatever their size: see admission.
 
     A cache that is being deleted stays in the plan until it is gone: its claims go first, and a
@@ -55,13 +59,13 @@ def make_plan(group: str, caches: Iterable[AnyCache]) -> Plan:
     claims = _owners_of_claims(
         cache for cache in caches if uris.get(cache.spec.source_model_uri, cache) is cache
     )
-    admitted: list[AnyCache] = []
+    admitted: list[Cache] = []
     rejected: list[RejectedModel] = []
     for cache in sorted(caches, key=_importance):
         if group not in cache.spec.group_names:
             continue
         owner = uris.get(cache.spec.source_model_uri, cache)
-        if isinstance(cache, LocalModelCache) and owner is not cache:
+        if not cache.metadata.namespace and owner is not cache:
             rejected.append(_duplicate(cache, owner))
             continue
         claim = claim_name(cache.metadata.name, group)
@@ -73,11 +77,11 @@ def make_plan(group: str, caches: Iterable[AnyCache]) -> Plan:
     return Plan(admitted=tuple(admitted), rejected=tuple(rejected))
 
 
-def _owners_of_uris(by_age: Iterable[AnyCache]) -> dict[str, LocalModelCache]:
+def _owners_of_uris(by_age: Iterable[Cache]) -> dict[str, Cache]:
     """The LocalModelCache that has each URI: the oldest. Namespace caches may share one."""
-    owners: dict[str, LocalModelCache] = {}
+    owners: dict[str, Cache] = {}
     for cache in by_age:
-        if isinstance(cache, LocalModelCache):
+        if not cache.metadata.namespace:
             owners.setdefault(cache.spec.source_model_uri, cache)
     return owners
 
@@ -89,36 +93,36 @@ class _Claims:
     `<cache>-<group>` is not unique: a-b on c and a on b-c have the same.
     """
 
-    everywhere: dict[str, LocalModelCache]
-    in_namespace: dict[tuple[str, str], AnyCache]
+    everywhere: dict[str, Cache]
+    in_namespace: dict[tuple[str, str], Cache]
 
-    def holder(self, claim: str, namespace: str) -> AnyCache | None:
+    def holder(self, claim: str, namespace: str) -> Cache | None:
         """The cache that may use a name; a LocalModelCache comes before those of namespaces."""
         return self.everywhere.get(claim) or self.in_namespace.get((namespace, claim))
 
 
-def _owners_of_claims(by_age: Iterable[AnyCache]) -> _Claims:
+def _owners_of_claims(by_age: Iterable[Cache]) -> _Claims:
     claims = _Claims(everywhere={}, in_namespace={})
     for cache in by_age:
         for group in cache.spec.group_names:
             claim = claim_name(cache.metadata.name, group)
-            if not isinstance(cache, LocalModelCache):
+            if cache.metadata.namespace:
                 claims.in_namespace.setdefault((cache.metadata.namespace, claim), cache)
             elif cache.spec.namespace_selector is not None:
                 claims.everywhere.setdefault(claim, cache)
     return claims
 
 
-def _age(cache: AnyCache) -> tuple[str, str, str]:
+def _age(cache: Cache) -> tuple[str, str, str]:
     created = cache.metadata.creation_timestamp
     return (created.isoformat() if created else "", cache.metadata.namespace, cache.metadata.name)
 
 
-def _importance(cache: AnyCache) -> tuple[int, tuple[str, str, str]]:
+def _importance(cache: Cache) -> tuple[int, tuple[str, str, str]]:
     return (-cache.spec.priority, _age(cache))
 
 
-def _duplicate(cache: AnyCache, owner: AnyCache) -> RejectedModel:
+def _duplicate(cache: Cache, owner: Cache) -> RejectedModel:
     return reject(
         cache,
         reasons.DUPLICATE_SOURCE_MODEL_URI,
@@ -127,16 +131,16 @@ def _duplicate(cache: AnyCache, owner: AnyCache) -> RejectedModel:
     )
 
 
-def _claim_taken(cache: AnyCache, claim: str, holder: AnyCache) -> RejectedModel:
+def _claim_taken(cache: Cache, claim: str, holder: Cache) -> RejectedModel:
     return reject(
         cache,
         reasons.CLAIM_NAME_TAKEN,
-        f"its claim would be named {claim!r}, as that of {type(holder).__name__} "
+        f"its claim would be named {claim!r}, as that of {holder.kind} "
         f"{holder.metadata.name!r}: give this cache another name",
     )
 
 
-def reject(cache: AnyCache, reason: str, message: str, size: int | None = None) -> RejectedModel:
+def reject(cache: Cache, reason: str, message: str, size: int | None = None) -> RejectedModel:
     """An entry for a cache that is not in the plan. size: bytes of its files, where known."""
     return RejectedModel(
         name=cache.metadata.name,
@@ -148,11 +152,11 @@ def reject(cache: AnyCache, reason: str, message: str, size: int | None = None) 
     )
 
 
-def _placed(cache: AnyCache) -> PlacedModel:
+def _placed(cache: Cache) -> PlacedModel:
     return PlacedModel(
         model_name=cache.metadata.name,
         namespace=cache.metadata.namespace,
         # Its own hook wrote them; to look at services here would call every group for each.
         referenced=bool(Users.told(cache.status)),
-        **{field: getattr(cache.spec, field) for field in ModelRequest.model_fields},
+        **cache.spec.request(),
     )

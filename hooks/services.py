@@ -13,8 +13,8 @@ from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from crds.cache import AnyCache, CacheStatus
-    from hooks.envelope import ObjectMap
+    from hooks.envelope import RawObjects
+    from hooks.observed import Cache, CacheStatus, ServiceName
     from hooks.settings import ServiceKind
 
 
@@ -47,7 +47,7 @@ class Users:
     @classmethod
     def told(cls, status: CacheStatus) -> Users:
         """What a status lists."""
-        return cls(status.inference_services, status.llm_inference_services)
+        return cls(_names(status.inference_services), _names(status.llm_inference_services))
 
     def in_namespace(self, namespace: str) -> list[str]:
         """Kind and name of those in one namespace."""
@@ -65,14 +65,13 @@ class Users:
         return bool(self.inference_services or self.llm_inference_services)
 
 
-def service_rules(cache: AnyCache, kinds: Iterable[ServiceKind]) -> list[RelatedRule]:
+def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRule]:
     """The services of a cache and no others.
 
     Those of a namespace cache carry its namespace as a label too, so they do not count for the
     LocalModelCache of the same name.
     """
     name, namespace = cache.metadata.name, cache.metadata.namespace
-    where = {"namespace": namespace} if namespace else {}
     if len(name) > naming.LABEL_LENGTH_MAX:
         # No label can hold it, and Metacontroller refuses a selector that asks for it.
         return []
@@ -95,14 +94,14 @@ def service_rules(cache: AnyCache, kinds: Iterable[ServiceKind]) -> list[Related
             api_version=kind.api_version,
             resource=kind.resource,
             label_selector=selector,
-            **where,
+            namespace=namespace or None,
         )
         for kind in kinds
     ]
 
 
 def services_of(
-    cache: AnyCache, kinds: Iterable[ServiceKind], related: ObjectMap
+    cache: Cache, kinds: Iterable[ServiceKind], related: RawObjects
 ) -> tuple[Service, ...]:
     """The services that use a cache, in order.
 
@@ -135,6 +134,12 @@ def _service(kind: str, obj: Object, groups: Sequence[str]) -> Service:
 
 def _annotations(obj: Object) -> dict[str, str]:
     return obj["metadata"].get("annotations") or {}
+
+
+def _names(told: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
+    if told is None:
+        return None
+    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in told)
 
 
 def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...] | None:

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 from crds.states import CopyState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
+    from collections.abc import Set as AbstractSet
 
-    from crds.cache import AnyCache
+    from crds.base import Identity
 
 
 def is_withheld(
-    cache: AnyCache, planned: Iterable[tuple[str, str, str]], states: Iterable[str]
+    identity: Identity, sharers: Mapping[str, AbstractSet[str]], states: Collection[str]
 ) -> bool:
     """Whether a namespace's cache must wait for its first copy.
 
-    planned: key, namespace and name of each model in the group's plan; states: of its own copies.
+    sharers: the namespaces whose models share a folder, by key; states: of the cache's own copies.
     """
-    key, namespace, _ = cache.identity
+    key, namespace, _ = identity
     if not namespace or CopyState.AVAILABLE in states:
         return False
-    return any(other == key and whose != namespace for other, whose, _ in planned)
+    return not sharers.get(key, frozenset()) <= {namespace}

@@ -15,10 +15,10 @@ from hooks import naming
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crds.cache import AnyCache
     from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
     from crds.volumes import PersistentVolumeClaimSpec
     from hooks.envelope import Object
+    from hooks.observed import Cache
 
 # Phases from which a volume never binds again: it has to be made anew.
 _SPENT_PHASES = ("Released", "Failed")
@@ -42,7 +42,7 @@ def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm
 
 
 def make_claim(
-    cache: AnyCache, group: LocalModelNodeGroup, namespace: str, found: Object | None = None
+    cache: Cache, group: LocalModelNodeGroup, namespace: str, found: Object | None = None
 ) -> Object:
     """The claim for a cache on a group in a namespace.
 
@@ -65,7 +65,7 @@ def make_claim(
 
 
 def make_volume(
-    cache: AnyCache,
+    cache: Cache,
     group: LocalModelNodeGroup,
     namespace: str,
     host_path: str,
@@ -182,7 +182,7 @@ def _term(term: NodeSelectorTerm) -> Object:
     return term.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def _labels(cache: AnyCache, group: LocalModelNodeGroup) -> dict[str, str]:
+def _labels(cache: Cache, group: LocalModelNodeGroup) -> dict[str, str]:
     labels = {
         naming.MANAGED_BY_LABEL: naming.MANAGED_BY,
         naming.CACHE_LABEL: cache.metadata.name,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from crds.base import ObjectMeta
-from crds.cache import CacheStatus, LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
+from crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
 from crds.eviction import Eviction, EvictionPolicy
 from crds.node import (
     LocalModel,
@@ -26,19 +27,37 @@ from crds.quantity import parse_quantity
 from crds.states import ModelState
 from hooks import reasons
 from hooks.admission import Observed, admit, observe
+from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
 from hooks.plan import Plan, make_plan
+from tests.unit.hooks.stored import read_cache, read_node
+
+if TYPE_CHECKING:
+    from hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE, LRU = EvictionPolicy.NONE, EvictionPolicy.LRU
 
 
-def _cache(name: str, size: str, **spec: Any) -> LocalModelNamespaceCache:
+def _cache(
+    name: str,
+    size: str,
+    *,
+    deletion_timestamp: datetime | None = None,
+    **spec: Any,
+) -> Cache:
     """A cache of a namespace: those may share a URI. Names in the order of their age."""
     fields = {"source_model_uri": f"s3://models/{name}", "model_size": size, "node_group": "gpu"}
-    return LocalModelNamespaceCache(
-        metadata=ObjectMeta(name=name, namespace="team", creation_timestamp=START),
-        spec=LocalModelNamespaceCacheSpec(**fields | spec),
+    return read_cache(
+        LocalModelNamespaceCache(
+            metadata=ObjectMeta(
+                name=name,
+                namespace="team",
+                creation_timestamp=START,
+                deletion_timestamp=deletion_timestamp,
+            ),
+            spec=LocalModelNamespaceCacheSpec(**fields | spec),
+        )
     )
 
 
@@ -56,9 +75,7 @@ URGENT = _cache("u", "60Gi", priority=5)
 SHARED = _cache("s", "60Gi", source_model_uri=A.spec.source_model_uri)
 SHARED_LARGER = _cache("s", "90Gi", source_model_uri=A.spec.source_model_uri)
 PINNED = [_cache(name, "60Gi", retention="Pinned") for name in ("p", "q")]
-GOING = A.model_copy(
-    update={"metadata": A.metadata.model_copy(update={"deletion_timestamp": START})}
-)
+GOING = _cache("a", "60Gi", deletion_timestamp=START)
 FITS_NOT, TOO_LARGE = reasons.STORAGE_LIMIT_EXCEEDED, reasons.MODEL_TOO_LARGE
 ADMITTED_OVER, PINNED_OVER = reasons.ADMITTED_EXCEED_LIMIT, reasons.PINNED_EXCEED_LIMIT
 
@@ -66,7 +83,7 @@ ADMITTED_OVER, PINNED_OVER = reasons.ADMITTED_EXCEED_LIMIT, reasons.PINNED_EXCEE
 @dataclass(frozen=True)
 class Case:
     policy: EvictionPolicy
-    caches: list[LocalModelNamespaceCache]
+    caches: list[Cache]
     admitted: str
     rejected: dict[str, str] = field(default_factory=dict)
     held: str = ""
@@ -140,7 +157,7 @@ class World:
 
     policy: EvictionPolicy
     limit: int = 10
-    caches: dict[str, LocalModelNamespaceCache] = field(default_factory=dict)
+    caches: dict[str, Cache] = field(default_factory=dict)
     real: dict[str, int] = field(default_factory=dict)
     reports: dict[str, NodeModelStatus] = field(default_factory=dict)
     stored: LocalModelPlacementSpec | None = None
@@ -152,13 +169,15 @@ class World:
         return _group(self.policy, str(self.limit)).model_copy(update=self.status)
 
     @property
-    def node(self) -> LocalModelNode:
+    def node(self) -> Node:
         models = self.stored.models if self.stored else ()
         listed = tuple(LocalModel(**dict(model), node_group="gpu") for model in models)
-        return LocalModelNode(
-            metadata=ObjectMeta(name="node-1"),
-            spec=LocalModelNodeSpec(local_models=listed, node_ready=True),
-            status=LocalModelNodeStatus(models=tuple(self.reports.values())),
+        return read_node(
+            LocalModelNode(
+                metadata=ObjectMeta(name="node-1"),
+                spec=LocalModelNodeSpec(local_models=listed, node_ready=True),
+                status=LocalModelNodeStatus(models=tuple(self.reports.values())),
+            )
         )
 
     def plan(self) -> tuple[Plan, Observed]:
@@ -172,7 +191,14 @@ class World:
         plan, _ = self.plan()
         group, self.now = self.group, self.now + timedelta(seconds=1)
         new = group_status(
-            group, plan, [self.node], stored=self.stored, host_path="/", now=self.now
+            group,
+            plan,
+            [self.node],
+            copies_of(plan.admitted, [self.node]),
+            stored=self.stored,
+            download=None,
+            host_path="/",
+            now=self.now,
         )
         self.stored = plan.placement(group)
         self.status = {"status": debounce(group.status, new, self.now)[0]}
@@ -200,7 +226,7 @@ class World:
         told |= {one.identity: one.size for one in status.rejected}
         for name, cache in self.caches.items():
             size = told.get(cache.identity) or cache.status.size
-            self.caches[name] = cache.model_copy(update={"status": CacheStatus(size=size)})
+            self.caches[name] = replace(cache, status=replace(cache.status, size=size))
 
     def make(self, name: str, uri: int, declared: int, real: int, priority: int) -> None:
         uri_text = f"s3://models/{uri}"
@@ -210,7 +236,7 @@ class World:
         cache = _cache(name, str(declared), source_model_uri=uri_text, priority=priority)
         self.real.setdefault(cache.spec.key, real)
         status = old.status if old else cache.status
-        self.caches[name] = cache.model_copy(update={"status": status})
+        self.caches[name] = replace(cache, status=status)
 
 
 EMPTY = LocalModelPlacementSpec(storage_limit="1")

@@ -1,0 +1,169 @@
+"""Whose turn it is to download, where a group limits how many nodes do so at the same time.
+
+The group's plan names the nodes that may begin. The others get new models suspended, and begin
+when the plan names them. What a node has begun is never suspended again, so a node gets one write
+for its turn and none for the end of it. A plan without a turn lets all nodes begin: so it is while
+no more nodes have models to download than may do so.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from crds.limits import nodes_of
+from crds.nodegroup import DEFAULT_CONCURRENT_NODES, GroupDownload
+from crds.placement import Turn
+from crds.states import CopyState
+from hooks.volumes import node_selector_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from crds.base import Identity
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+    from crds.placement import LocalModelPlacementSpec
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node, NodeReport
+
+ALL = "100%"
+# Each change of the turn makes Metacontroller call the hook of every node of the cluster.
+INTERVAL_FOR_EACH_NODE = timedelta(milliseconds=5)
+INTERVAL_MIN = timedelta(seconds=0.5)
+INTERVAL_MAX = timedelta(seconds=30)
+# A node whose agent does not answer for so long holds up nobody.
+PATIENCE = timedelta(seconds=60)
+# Why a copy waits that no turn would help.
+AWAITING_TURN = "AwaitingTurn"
+_ABOUT_TO_BEGIN = frozenset({None, "", "Referenced", "Corrupt", AWAITING_TURN})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a plan says of the turn, what the status says of it, and when to look again.
+
+    turn: None lets every node begin. download: None while no node waits.
+    """
+
+    turn: Turn | None = None
+    download: GroupDownload | None = None
+    resync: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """Names of the nodes that download, or may; and of those that wait for their turn."""
+
+    begun: frozenset[str]
+    waiting: frozenset[str]
+
+
+def whose_turn(
+    group: LocalModelNodeGroup,
+    caches: Sequence[Cache],
+    nodes: Sequence[Node],
+    copies: Mapping[Identity, Copies],
+    *,
+    stored: LocalModelPlacementSpec | None,
+    settled: bool,
+    now: datetime,
+) -> Decision:
+    """Decide it anew, from what the nodes have of the plan.
+
+    caches: the plan's; stored: the plan as it is written; settled: whether all nodes are known.
+    """
+    limit = _limit(group.spec, len(nodes))
+    if limit is None:
+        return Decision()
+    last = stored.turn if stored else None
+    demand = _demand(caches, nodes, copies, last, now)
+    # Nobody knows yet how many nodes the selector matches.
+    new = stored is None or stored.node_selector_terms != node_selector_terms(group.spec)
+    few = len(demand.begun) + len(demand.waiting) <= limit
+    wanted = None if few and (settled or (last is None and not new)) else _next(demand, last, limit)
+    wait = _hold(wanted, last, len(nodes), now)
+    same = last is not None and wanted == frozenset(last.nodes)
+    turn = last if same or wait else _turn(wanted, group.metadata.creation_timestamp, now)
+    return Decision(turn, _told(demand, turn, limit), wait)
+
+
+def _next(demand: _Demand, last: Turn | None, limit: int) -> frozenset[str]:
+    """Who is named next: those that are at it, and as many more as may begin."""
+    named = frozenset(last.nodes) if last else frozenset()
+    kept = demand.begun | (demand.waiting & named)
+    free = max(limit - len(kept), 0)
+    gain = sorted(demand.waiting - kept, key=_order)[:free]
+    # To take out those that are done is worth no call of every node's hook.
+    return named if last is not None and not gain else kept.union(gain)
+
+
+def _hold(
+    wanted: frozenset[str] | None, last: Turn | None, nodes: int, now: datetime
+) -> timedelta | None:
+    """How long a change has to wait, since the last one was just made."""
+    if last is None or wanted == frozenset(last.nodes):
+        return None
+    interval = min(max(INTERVAL_FOR_EACH_NODE * nodes, INTERVAL_MIN), INTERVAL_MAX)
+    wait = last.since + interval - now
+    # A clock that was set back must not hold it back for long.
+    return wait if timedelta(0) < wait <= interval else None
+
+
+def _turn(wanted: frozenset[str] | None, created: datetime | None, now: datetime) -> Turn | None:
+    """A new turn. Asked again before the plan is seen, the answer shall be the same."""
+    if wanted is None:
+        return None
+    since = now.replace(microsecond=0) if wanted else created or now
+    return Turn(nodes=tuple(sorted(wanted)), since=since)
+
+
+def _told(demand: _Demand, turn: Turn | None, limit: int) -> GroupDownload | None:
+    waiting = demand.waiting.difference(turn.nodes) if turn else frozenset()
+    if not waiting:
+        return None
+    downloading = len(demand.begun) + len(demand.waiting) - len(waiting)
+    return GroupDownload(limit=limit, downloading=downloading, waiting=len(waiting))
+
+
+def _limit(spec: LocalModelNodeGroupSpec, nodes: int) -> int | None:
+    asked = spec.download.max_concurrent_nodes if spec.download else None
+    if asked is None:
+        asked = str(DEFAULT_CONCURRENT_NODES) if spec.node_selector is not None else ALL
+    return None if asked == ALL else nodes_of(asked, nodes)
+
+
+def _demand(
+    caches: Sequence[Cache],
+    nodes: Sequence[Node],
+    copies: Mapping[Identity, Copies],
+    last: Turn | None,
+    now: datetime,
+) -> _Demand:
+    patient = last is None or now - last.since <= PATIENCE
+    begun: set[str] = set()
+    waiting: set[str] = set()
+    for cache in caches:
+        identity = cache.identity
+        of_it = copies[identity]
+        for node, state, report in zip(nodes, of_it.states, of_it.reports, strict=True):
+            if state is CopyState.DOWNLOADING:
+                begun.add(node.metadata.name)
+            elif state is CopyState.PENDING and _may_begin(report):
+                listed = node.listed.get(identity)
+                if listed is None or listed.suspend:
+                    waiting.add(node.metadata.name)
+                elif patient or node.answered:
+                    begun.add(node.metadata.name)
+    return _Demand(frozenset(begun), frozenset(waiting - begun))
+
+
+def _may_begin(report: NodeReport | None) -> bool:
+    return report is None or (not report.cached and report.reason in _ABOUT_TO_BEGIN)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """By a digest of the name: neighbours are in one rack or zone, and share its way out."""
+    return (zlib.crc32(name.encode()), name)

@@ -1,0 +1,33 @@
+"""Objects as the hooks read them, from the types that are stored."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+
+from crds.base import API_VERSION
+from hooks.envelope import parse_cache, parse_node
+
+if TYPE_CHECKING:
+    from crds.base import Resource
+    from crds.cache import AnyCache
+    from crds.node import LocalModelNode
+    from hooks.observed import Cache, Node
+
+
+def read_cache(cache: AnyCache) -> Cache:
+    return parse_cache(_raw(cache))
+
+
+def read_node(node: LocalModelNode) -> Node:
+    return parse_node(_raw(node))
+
+
+def _raw(obj: Resource) -> Raw:
+    # The API server's default, without which the hooks do not take an object for ours.
+    whole = {"status": {"observedGeneration": -1}} | obj.to_json()
+    whole["status"] = {"observedGeneration": -1} | whole["status"]
+    head = {"apiVersion": API_VERSION, "kind": type(obj).__name__}
+    return Raw(json.dumps(head | whole).encode())
