@@ -61,7 +61,8 @@ class Calls:
 
     count: int = 0
     request_bytes: int = 0
-    seconds: float = 0.0
+    largest_bytes: int = 0
+    slowest_seconds: float = 0.0
     failed: int = 0
 
 
@@ -76,8 +77,10 @@ def calls(lines: Iterable[str]) -> dict[str, Calls]:
         seconds = int(micros) / 1e6
         known = found.setdefault(path, Calls())
         known.count += 1
-        known.request_bytes += int(size) if size.isdigit() else 0
-        known.seconds += seconds
+        sent = int(size) if size.isdigit() else 0
+        known.request_bytes += sent
+        known.largest_bytes = max(known.largest_bytes, sent)
+        known.slowest_seconds = max(known.slowest_seconds, seconds)
         known.failed += status != "200" or seconds > HOOK_SECONDS
     return found
 

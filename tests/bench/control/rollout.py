@@ -181,7 +181,8 @@ class Rollout:
         for path, one in sorted(calls.items()):
             sample[names.CALLS + path] = Value(one.count)
             sample[names.BYTES + path] = Value(one.request_bytes / 1e6, "MB")
-            sample[names.BUSY + path] = Value(one.seconds, "s")
+            sample[names.LARGEST + path] = Value(one.largest_bytes / 1e6, "MB")
+            sample[names.SLOWEST + path] = Value(one.slowest_seconds, "s")
         failed = sum(one.failed for one in meter.calls(start, end).values())
         sample[names.FAILED] = Value(failed)
         sample[names.ERRORS] = Value(meter.errors(start, end))
