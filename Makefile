@@ -10,6 +10,9 @@ PYTEST_ARGS ?=
 ROUNDS ?= 5
 SIZE ?= 2Gi
 DURATION ?= 600
+MODELS ?= 50
+AGAINST ?=
+BENCH_ARGS ?=
 NOT_IN_SDK := aiohttp cryptography pillow uvloop
 
 VENV := .venv
@@ -20,7 +23,8 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download faults lint format generate lock clean distclean
+	node-down demo test test-unit bench-download bench-control faults lint format generate lock clean \
+	distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -52,6 +56,12 @@ test-unit: venv ## Run the tests that need no cluster
 
 bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
 	@exec $(BIN)/python -m tests.bench --rounds "$(ROUNDS)" --size "$(SIZE)" --seed "$(or $(SEED),1)" --rows "$(ROWS)" --peers "$(PEERS)" $(if $(WRITE),--write)
+
+# The other targets' defaults are no size to measure; what the command line says counts.
+bench-control: NODES = 1000
+bench-control: ROUNDS = 1
+bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.control --nodes "$(NODES)" --models "$(MODELS)" --rounds "$(ROUNDS)"$(if $(AGAINST), --against "$(AGAINST)")$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: build ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" $(if $(WRITE),--write)

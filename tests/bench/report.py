@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crds.quantity import format_quantity
-from tests.bench import install
+from tests.bench import install, machine
 from tests.bench.bench import SMALL_BYTES
 from tests.bench.rows import OURS
 from tests.bench.table import between_markers, peaks, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.bench.bench import Settings
     from tests.bench.rows import Row
@@ -75,36 +73,10 @@ def _memory(results: Mapping[str, Rounds]) -> str:
 
 
 def _machine(settings: Settings) -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    facts = [
-        f"{os.cpu_count()} cores ({_processor()})",
-        f"{format_quantity(memory)} of memory",
-        f"Linux {platform.release().partition('-')[0]}",
-        f"{_file_system(settings.work)} on the disk",
-        f"Python {platform.python_version()}",
-    ]
     return (
-        f"{', '.join(facts)}; {', '.join(install.versions())}. "
+        f"{machine.facts(settings.work)}; {', '.join(install.versions())}. "
         f"{settings.rounds} rounds, in the order of seed {settings.seed}."
     )
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _file_system(path: Path) -> str:
-    """The kind of the file system that a path is on."""
-    device = path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if words[2] == number:
-            return words[words.index("-") + 1]
-    return "a file system"
 
 
 def write(document: Path, text: str) -> None:

@@ -1,0 +1,113 @@
+"""Watches one kind, and tells when a goal is reached: to the event, and without asking again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import requests
+
+from deploy.local.kubeapi import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deploy.local.kubeapi import KubeApi, Resource
+
+WATCH_SECONDS = 60
+_PAUSE_SECONDS = 0.2
+_GONE = 410
+_BOOKMARK = "BOOKMARK"
+
+
+class Tracker(Protocol):
+    """What takes in the events of a watch."""
+
+    def see(self, kind: str, found: Mapping[str, Any]) -> None:
+        """Take in an event."""
+        ...
+
+
+class Goal:
+    """A state that is waited for."""
+
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        self._holds = holds
+        self._reached = threading.Event()
+        self._at = 0.0
+
+    def check(self) -> None:
+        """Note the time if it holds for the first time."""
+        if not self._reached.is_set() and self._holds():
+            self._at = time.monotonic()
+            self._reached.set()
+
+    def wait(self, until: float) -> float | None:
+        """When it held first; None if it did not in time. Both are of the monotonic clock."""
+        if self._reached.wait(max(0.0, until - time.monotonic())):
+            return self._at
+        return None
+
+
+class Follower:
+    """A thread that reads the watch of a kind, from what is there now to the server's end."""
+
+    def __init__(self, api: KubeApi, resource: Resource, tracker: Tracker) -> None:
+        self._api = api
+        self._resource = resource
+        self._tracker = tracker
+        self._lock = threading.Lock()
+        self._goals: list[Goal] = []
+        self._version = self._list()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def expect(self, holds: Callable[[], bool]) -> Goal:
+        """A goal, checked now and after each event."""
+        goal = Goal(holds)
+        with self._lock:
+            self._goals.append(goal)
+            goal.check()
+        return goal
+
+    def look(self, at: Callable[[], Any]) -> Any:
+        """Something of the tracker, while no event changes it."""
+        with self._lock:
+            return at()
+
+    def _list(self) -> str:
+        found = self._api.list(self._resource)
+        for item in found["items"]:
+            self._see("ADDED", item)
+        version: str = found["metadata"]["resourceVersion"]
+        return version
+
+    def _see(self, kind: str, found: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._tracker.see(kind, found)
+            for goal in self._goals:
+                goal.check()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._watch()
+            except requests.ConnectionError:
+                # The cluster was stopped.
+                return
+            except requests.RequestException:
+                time.sleep(_PAUSE_SECONDS)
+            except ApiError as error:
+                if error.status != _GONE:
+                    raise
+                self._version = self._list()
+
+    def _watch(self) -> None:
+        events = self._api.watch(self._resource, self._version, timeout_seconds=WATCH_SECONDS)
+        for event in events:
+            kind, found = event["type"], event["object"]
+            if kind == "ERROR":
+                raise ApiError(found.get("code", 0), "", found.get("message", ""))
+            self._version = found["metadata"]["resourceVersion"]
+            if kind != _BOOKMARK:
+                self._see(kind, found)
