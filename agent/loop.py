@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.access.checks import Checks
-from agent.access.serving import attempts, serves
+from agent.access.serving import attempts, awaits_turn, serves
 from agent.capacity.accounts import make_ledger
 from agent.capacity.ledger import Ledger
 from agent.capacity.reservations import Reservations
@@ -282,6 +282,11 @@ class Loop:
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
                 ),
                 refused=frozenset(wanted or ()) - self._requests.keys(),
+                suspended=frozenset(
+                    key
+                    for key, request in self._requests.items()
+                    if awaits_turn(request, self._inventory.copy(key))
+                ),
                 retry_at=self._retries.due(
                     attempts(request, self._inventory.copy(key))
                     for key, request in self._requests.items()
@@ -376,6 +381,8 @@ class Loop:
             transfers={key: task.transfer(now) for key, task in self._tasks.items()},
             users=self._users or {},
             waiting=waiting,
+            requests=self._requests,
+            suspended=self._last.suspended,
             disk_failure=self._disk.failure,
         )
         return self._reporter.report(node, facts, now, self._options.now())

@@ -68,7 +68,10 @@ class Checks:
             if key in busy or key not in requests:
                 continue
             for requester in requests[key].requesters:
-                is_open = (key, requester) not in self._running
+                is_open = (
+                    requester not in requests[key].suspended
+                    and (key, requester) not in self._running
+                )
                 if is_open and not is_granted(manifest.access, requester):
                     yield requests[key], requester, manifest
 

@@ -1,4 +1,4 @@
-"""Whether a published copy serves those who want it, so that no download replaces it. Pure."""
+"""Whether a copy serves those who want it, and whether a download may begin where not. Pure."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def attempts(request: Request, copy: OnDisk) -> Request:
     """
     is_here = copy.found is Found.PUBLISHED
     return replace(request, requesters=request.deciding) if is_here else request
+
+
+def awaits_turn(request: Request, copy: OnDisk) -> bool:
+    """Whether no download begins for a request before the node's turn.
+
+    The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
+    """
+    return request.is_suspended and copy.found is not Found.DAMAGED
 
 
 def _is_outlived(
