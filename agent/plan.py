@@ -124,27 +124,29 @@ def make_plan(view: View) -> Plan:
         if key not in view.ready and key not in view.active and key not in view.refused
     ]
     candidates = [key for key in missing if key not in view.suspended]
-    startable = [key for key in candidates if view.retry_at.get(key, view.now) <= view.now]
-    retries = [view.retry_at[key] for key in candidates if key not in startable]
+    later = {
+        key: view.retry_at[key] for key in candidates if view.retry_at.get(key, view.now) > view.now
+    }
     admission = admit(
         view.ledger,
         candidates,
-        due=startable,
+        due=frozenset(candidates) - later.keys(),
         places=max(0, view.max_downloads - len(view.active)),
         may_evict=view.mounted is not None,
         making_room=view.making_room,
         relieving=view.relieving,
     )
+    running = view.active - view.cancelling
     left = (view.staged | view.evicted) - view.published
     return Plan(
         start=tuple(admission.start),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
         suspended=view.suspended.intersection(missing),
-        cancel=tuple(key for key in due if key in view.active - view.cancelling),
+        cancel=tuple(key for key in due if key in running),
         remove=tuple(key for key in due if _may_go(view, key)),
         discard=tuple(key for key in due if key in left and key not in view.active),
-        wake_at=min(waiting + retries, default=None),
+        wake_at=min([*waiting, *later.values()], default=None),
         unwanted_since=MappingProxyType(since),
         making_room=admission.making_room,
         relieving=admission.relieving,

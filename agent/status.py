@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.access.grants import is_granted
+from agent.access.grants import Granted
 from agent.failures import NODE_KINDS, DownloadError, FailureKind
 from agent.wanted import Requester, cache_name, refusal, requester_of
 from crds.conditions import Finding, conditions
@@ -111,6 +112,11 @@ class Copy:
     referrer: str = ""
     disk_failure: DownloadError | None = None
 
+    @cached_property
+    def granted(self) -> Granted:
+        """Who may have the copy that is here."""
+        return Granted(self.manifest.access if self.manifest else None)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -184,7 +190,7 @@ def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
 
 def _has(wanted: LocalModel, copy: Copy) -> bool:
     """Whether an entry may have the copy that is here, if there is one."""
-    return copy.manifest is None or is_granted(copy.manifest.access, requester_of(wanted))
+    return copy.manifest is None or requester_of(wanted) in copy.granted
 
 
 def _use(copy: Copy) -> dict[str, object]:

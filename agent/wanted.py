@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.credentials import CredentialRef
@@ -89,7 +90,11 @@ class Request:
 
     def asks_as(self, attempt: Request) -> bool:
         """Whether a failure of an attempt says something of this request."""
-        return self.expected == attempt.expected and attempt.requester in self.requesters
+        return self.expected == attempt.expected and attempt.requester in self._asking
+
+    @cached_property
+    def _asking(self) -> frozenset[Requester]:
+        return frozenset(self.requesters)
 
 
 def refusal(entry: LocalModel) -> DownloadError | None:

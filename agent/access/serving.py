@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.access.grants import is_granted
+from agent.access.grants import Granted
 from agent.disk.on_disk import Found
 from agent.failures import FailureKind
 
@@ -63,7 +63,8 @@ def _is_outlived(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
     """Whether nobody whose word counts may have it, and the source has another one for them."""
-    if any(is_granted(manifest.access, one) for one in request.deciding):
+    granted = Granted(manifest.access)
+    if any(one in granted for one in request.deciding):
         return False
     return any(
         failures[one].error.kind is FailureKind.OTHER_VERSION
