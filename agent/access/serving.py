@@ -63,11 +63,12 @@ def _is_outlived(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
     """Whether nobody whose word counts may have it, and the source has another one for them."""
-    granted = Granted(manifest.access)
-    if any(one in granted for one in request.deciding):
-        return False
-    return any(
+    has_another = any(
         failures[one].error.kind is FailureKind.OTHER_VERSION
         for one in request.deciding
         if one in failures
     )
+    if not has_another:
+        return False
+    granted = Granted(manifest.access)
+    return not any(one in granted for one in request.deciding)

@@ -100,13 +100,11 @@ class _Work:
         self._claims = TakenByRank()
         # The highest priority of what waits, and could have its room without the pods.
         self._ahead: int | None = None
-        # What goes by itself, and what can go; of the latter, also once the pods have gone.
+        # What goes by itself.
         self._leaving = Taken()
         for model in ledger.models.values():
             if model.leaving:
                 self._leaving.add(model, -1)
-        self._freed = ledger.freed()
-        self._freed_without_pods = ledger.freed(ignoring_pods=True)
         self.found = Admission()
 
     def look_at(self, key: str, *, due: bool) -> None:
@@ -151,7 +149,7 @@ class _Work:
         newcomer = self._ledger.model(key)
         if not self._may_evict or (self._ahead is not None and newcomer.priority < self._ahead):
             return None
-        freed = self._freed.where(lambda victim: gives_way(victim, newcomer.rank))
+        freed = self._ledger.freed.where(lambda victim: gives_way(victim, newcomer.rank))
         return excess_of(self._ledger, key, [*beside, self._leaving], freed)
 
     def _wait(self, key: str, shortage: Shortage) -> None:
@@ -159,7 +157,7 @@ class _Work:
         newcomer = self._ledger.model(key)
         if not newcomer.referenced:
             return
-        freed = self._freed_without_pods.where(lambda other: gives_way(other, newcomer.rank))
+        freed = self._ledger.freed_without_pods.where(lambda other: gives_way(other, newcomer.rank))
         if excess_of(self._ledger, key, [self._reserved], freed) is not None:
             ahead = newcomer.priority if self._ahead is None else self._ahead
             self._ahead = max(ahead, newcomer.priority)
@@ -171,8 +169,6 @@ class _Work:
         self.found.making_room = key
         self.found.evict += [Eviction(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
         self._ledger = self._ledger.without(gone)
-        self._freed = self._ledger.freed()
-        self._freed_without_pods = self._ledger.freed(ignoring_pods=True)
         self._reserve(key)
 
     def _start(self, key: str) -> None:

@@ -332,8 +332,17 @@ class Ledger:
         ]
         return sorted(found, key=lambda key: (self.model(key).last_used, key))
 
-    def freed(self, *, ignoring_pods: bool = False) -> TakenByRank:
+    @cached_property
+    def freed(self) -> TakenByRank:
         """What all copies free that may go at all, by what has to come for them to go."""
+        return self._freed(ignoring_pods=False)
+
+    @cached_property
+    def freed_without_pods(self) -> TakenByRank:
+        """The same as if there were no pods."""
+        return self._freed(ignoring_pods=True)
+
+    def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
         found = TakenByRank()
         for key, model in self.models.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
