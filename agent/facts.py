@@ -9,7 +9,7 @@ from agent.disk.on_disk import Found
 from agent.status import CAPACITY_FULL, PODS_UNKNOWN, Copy, Facts, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from agent.capacity.ledger import Shortage
     from agent.cluster.pods import PodMounts
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from agent.names import Names
     from agent.retries import Retries
     from agent.status import Transfer
-    from crds.node import LocalModelNode
+    from agent.wanted import Request
+    from crds.node import LocalModel, LocalModelNode
 
 _NOT_KNOWN = (
     "it does not fit beside what is here, and nothing goes for it while it is not known what the "
@@ -36,11 +37,17 @@ def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[s
     }
 
 
-def referrer_of(key: str, node: LocalModelNode, users: Mapping[str, Sequence[PodMounts]]) -> str:
+def of_services(entries: Iterable[LocalModel]) -> frozenset[str]:
+    """The keys that services refer to."""
+    return frozenset(entry.key for entry in entries if entry.referenced)
+
+
+def referrer_of(
+    key: str, of_services: Collection[str], users: Mapping[str, Sequence[PodMounts]]
+) -> str:
     """Who refers to a model, in words; empty: nobody."""
     pods = (f"{pod.namespace}/{pod.name}" for pod in users.get(key, ()))
-    entries = node.spec.local_models
-    return referrer(pods, service=any(e.referenced for e in entries if e.key == key))
+    return referrer(pods, service=key in of_services)
 
 
 def make_facts(
@@ -52,15 +59,20 @@ def make_facts(
     transfers: Mapping[str, Transfer],
     users: Mapping[str, Sequence[PodMounts]],
     waiting: Mapping[str, Waiting],
+    requests: Mapping[str, Request],
+    suspended: Collection[str],
     disk_failure: DownloadError | None = None,
 ) -> Facts:
-    """All that is known of what is wanted, and of what is here or on its way."""
+    """All that is known of what is wanted, and of what is here or on its way.
+
+    `suspended` are the keys that are not begun before the node's turn.
+    """
     wanted = node.spec.local_models
-    keys = {entry.key for entry in wanted}
+    keys, referenced = {entry.key for entry in wanted}, of_services(wanted)
     present = inventory.present() | transfers.keys()
 
     def copy_of(key: str) -> Copy:
-        on_disk = inventory.copy(key)
+        on_disk, request = inventory.copy(key), requests.get(key)
         return Copy(
             manifest=on_disk.manifest if on_disk.found is Found.PUBLISHED else None,
             problem=on_disk.problem,
@@ -70,8 +82,10 @@ def make_facts(
             disk_bytes=on_disk.tree_bytes + on_disk.staged_bytes,
             last_used=on_disk.usage.last_used_time if on_disk.usage else None,
             waiting=waiting.get(key),
+            awaits_turn=key in suspended,
+            suspended=request.suspended if request else frozenset(),
             evicted=on_disk.evicted,
-            referrer=referrer_of(key, node, users),
+            referrer=referrer_of(key, referenced, users),
             disk_failure=disk_failure,
         )
 

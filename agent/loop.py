@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.access.checks import Checks
-from agent.access.serving import attempts, serves
+from agent.access.serving import attempts, awaits_turn, serves
 from agent.capacity.accounts import make_ledger
 from agent.capacity.ledger import Ledger
 from agent.capacity.reservations import Reservations
@@ -19,7 +19,7 @@ from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.reporter import Reporter
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
-from agent.facts import make_facts, referrer_of, waiting_of
+from agent.facts import make_facts, of_services, referrer_of, waiting_of
 from agent.failures import DISK_KINDS, public_uri
 from agent.integrity.reading import Reading
 from agent.names import Names
@@ -97,6 +97,8 @@ class Loop:
         self._stopped = threading.Event()
         self._node: LocalModelNode | None = None
         self._requests: dict[str, Request] = {}
+        # What services refer to.
+        self._of_services: frozenset[str] = frozenset()
         self._tasks: dict[str, Task] = {}
         self._retries = Retries(options)
         self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
@@ -184,7 +186,7 @@ class Loop:
         self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
         if copy.evicted is None or self._retries.failures(key):
             return
-        who = referrer_of(key, self._node, self._users or {}) if self._node else ""
+        who = referrer_of(key, self._of_services, self._users or {})
         if who:
             self._news.returning(request.caches, who)
 
@@ -233,6 +235,7 @@ class Loop:
         self._news.about(node.metadata.uid or "")
         self._names.take(node)
         self._requests = requests(node.spec.local_models)
+        self._of_services = of_services(node.spec.local_models)
         self._retries.keep(self._requests)
         self._reservations.keep(self._requests)
         self._news.keep(self._requests)
@@ -282,6 +285,11 @@ class Loop:
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
                 ),
                 refused=frozenset(wanted or ()) - self._requests.keys(),
+                suspended=frozenset(
+                    key
+                    for key, request in self._requests.items()
+                    if awaits_turn(request, self._inventory.copy(key))
+                ),
                 retry_at=self._retries.due(
                     attempts(request, self._inventory.copy(key))
                     for key, request in self._requests.items()
@@ -376,6 +384,8 @@ class Loop:
             transfers={key: task.transfer(now) for key, task in self._tasks.items()},
             users=self._users or {},
             waiting=waiting,
+            requests=self._requests,
+            suspended=self._last.suspended,
             disk_failure=self._disk.failure,
         )
         return self._reporter.report(node, facts, now, self._options.now())

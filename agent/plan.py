@@ -42,6 +42,8 @@ class View:
     cancelling: frozenset[str] = frozenset()
     # Wanted, but refused without a try: not supported, or not allowed.
     refused: frozenset[str] = frozenset()
+    # Wanted, but not to be begun before the node's turn.
+    suspended: frozenset[str] = frozenset()
     # When the next try of a failed download is due.
     retry_at: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     # Until when what is not listed stays whatever its grace: a removal failed, or the object that
@@ -67,12 +69,13 @@ class Plan:
     """Actions in order, and when to plan again if nothing happens before (None: never).
 
     `evict` names all that is to go for one cause; the first of them goes, and then a new plan is
-    made. `waiting` is what does not fit.
+    made. `waiting` is what does not fit, `suspended` what would be begun if it was its turn.
     """
 
     start: tuple[str, ...] = ()
     evict: tuple[Eviction, ...] = ()
     waiting: Mapping[str, Shortage] = field(default_factory=lambda: _NO_SHORTAGES)
+    suspended: frozenset[str] = frozenset()
     cancel: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
@@ -93,8 +96,9 @@ def make_plan(view: View) -> Plan:
     Nothing is removed, cancelled or discarded while it is unknown what is wanted, and the clocks of
     unwanted models start anew afterwards: absence is not a wish. What is not listed goes after the
     grace period, downloads included, because labels and plans flap; what is published, only when no
-    pod mounts it. Nothing at all is begun while the disk is not ready. Foreign directories are not
-    part of the view, so no plan can name them.
+    pod mounts it. Nothing at all is begun while the disk is not ready. What is suspended is not
+    begun, nor is room made for it; what runs or is here already does not care. Foreign directories
+    are not part of the view, so no plan can name them.
     """
     if view.wanted is None:
         return Plan()
@@ -114,31 +118,35 @@ def make_plan(view: View) -> Plan:
             relieving=view.relieving,
         )
 
-    candidates = [
+    missing = [
         key
         for key in order
         if key not in view.ready and key not in view.active and key not in view.refused
     ]
-    startable = [key for key in candidates if view.retry_at.get(key, view.now) <= view.now]
-    retries = [view.retry_at[key] for key in candidates if key not in startable]
+    candidates = [key for key in missing if key not in view.suspended]
+    later = {
+        key: view.retry_at[key] for key in candidates if view.retry_at.get(key, view.now) > view.now
+    }
     admission = admit(
         view.ledger,
         candidates,
-        due=startable,
+        due=frozenset(candidates) - later.keys(),
         places=max(0, view.max_downloads - len(view.active)),
         may_evict=view.mounted is not None,
         making_room=view.making_room,
         relieving=view.relieving,
     )
+    running = view.active - view.cancelling
     left = (view.staged | view.evicted) - view.published
     return Plan(
         start=tuple(admission.start),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
-        cancel=tuple(key for key in due if key in view.active - view.cancelling),
+        suspended=view.suspended.intersection(missing),
+        cancel=tuple(key for key in due if key in running),
         remove=tuple(key for key in due if _may_go(view, key)),
         discard=tuple(key for key in due if key in left and key not in view.active),
-        wake_at=min(waiting + retries, default=None),
+        wake_at=min([*waiting, *later.values()], default=None),
         unwanted_since=MappingProxyType(since),
         making_room=admission.making_room,
         relieving=admission.relieving,

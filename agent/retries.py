@@ -41,19 +41,20 @@ class Retries:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._retries: dict[tuple[str, Requester], _Retry] = {}
+        self._retries: dict[str, dict[Requester, _Retry]] = {}
 
     def due(self, requests: Iterable[Request]) -> dict[str, float]:
         """When the next attempt for each key is due (monotonic), where all have failed."""
         return {
-            request.key: min(self.at(request.key, one) for one in request.requesters)
+            request.key: min(failed[one].at for one in request.requesters)
             for request in requests
-            if all((request.key, one) in self._retries for one in request.requesters)
+            if (failed := self._retries.get(request.key))
+            and all(one in failed for one in request.requesters)
         }
 
     def at(self, key: str, requester: Requester) -> float:
         """When an attempt is due (monotonic)."""
-        retry = self._retries.get((key, requester))
+        retry = self._retries.get(key, {}).get(requester)
         return retry.at if retry else 0.0
 
     def next_attempt(self, request: Request) -> Request:
@@ -64,11 +65,7 @@ class Retries:
 
     def failures(self, key: str) -> dict[Requester, Failure]:
         """The last failure of each requester whose last attempt failed."""
-        return {
-            requester: retry.failure
-            for (of, requester), retry in self._retries.items()
-            if of == key
-        }
+        return {one: retry.failure for one, retry in self._retries.get(key, {}).items()}
 
     def keep(self, requests: Mapping[str, Request]) -> None:
         """Forget failures of what is not asked for, or asked for otherwise: that is another try."""
@@ -82,15 +79,14 @@ class Retries:
 
     def succeeded(self, attempt: Request) -> None:
         """Forget the failures of a requester, and what was wrong with the node or a former copy."""
-        self._forget(
-            lambda key, retry: (
-                key == attempt.key
-                and (
-                    retry.attempt.requester == attempt.requester
-                    or retry.failure.error.kind in _PASSED
-                )
-            )
-        )
+        failed = self._retries.pop(attempt.key, {})
+        left = {
+            one: retry
+            for one, retry in failed.items()
+            if one != attempt.requester and retry.failure.error.kind not in _PASSED
+        }
+        if left:
+            self._retries[attempt.key] = left
 
     def failed(
         self,
@@ -107,11 +103,11 @@ class Retries:
             self._failed(attempt, error, event)
 
     def _failed(self, attempt: Request, error: DownloadError, event: str) -> None:
-        key = (attempt.key, attempt.requester)
-        before = self._retries.get(key)
+        failed = self._retries.setdefault(attempt.key, {})
+        before = failed.get(attempt.requester)
         attempts = before.failure.attempts + 1 if before else 1
         delay = max(backoff(error.kind, attempts, self._options.jitter()), error.retry_after or 0.0)
-        self._retries[key] = _Retry(
+        failed[attempt.requester] = _Retry(
             attempt,
             Failure(error, attempts, self._options.later(delay)),
             self._options.monotonic() + delay,
@@ -127,6 +123,8 @@ class Retries:
         )
 
     def _forget(self, is_over: Callable[[str, _Retry], bool]) -> None:
-        self._retries = {
-            key: retry for key, retry in self._retries.items() if not is_over(key[0], retry)
+        left = {
+            key: {one: retry for one, retry in failed.items() if not is_over(key, retry)}
+            for key, failed in self._retries.items()
         }
+        self._retries = {key: failed for key, failed in left.items() if failed}

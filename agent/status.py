@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.access.grants import is_granted
+from agent.access.grants import Granted
 from agent.failures import NODE_KINDS, DownloadError, FailureKind
 from agent.wanted import Requester, cache_name, refusal, requester_of
 from crds.conditions import Finding, conditions
@@ -41,6 +42,7 @@ PODS_UNKNOWN = "PodsUnknown"
 REFERENCED = "Referenced"
 ADOPTING = "Adopting"
 CHECKING_ACCESS = "CheckingAccess"
+AWAITING_TURN = "AwaitingTurn"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
@@ -92,7 +94,8 @@ class Copy:
 
     A published copy has a manifest; `problem` says that it is damaged, or what keeps it from being
     read. `failures` are each requester's own. `referrer` names who refers to a model that was
-    evicted; empty: nobody.
+    evicted; empty: nobody. `awaits_turn` is whether its download is not begun before the node's
+    turn; a copy that is here is not asked about before that for the `suspended` requesters.
     """
 
     manifest: Manifest | None = None
@@ -103,9 +106,16 @@ class Copy:
     disk_bytes: int = 0
     last_used: datetime | None = None
     waiting: Waiting | None = None
+    awaits_turn: bool = False
+    suspended: frozenset[Requester] = frozenset()
     evicted: Evicted | None = None
     referrer: str = ""
     disk_failure: DownloadError | None = None
+
+    @cached_property
+    def granted(self) -> Granted:
+        """Who may have the copy that is here."""
+        return Granted(self.manifest.access if self.manifest else None)
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,7 @@ def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
 
 def _has(wanted: LocalModel, copy: Copy) -> bool:
     """Whether an entry may have the copy that is here, if there is one."""
-    return copy.manifest is None or is_granted(copy.manifest.access, requester_of(wanted))
+    return copy.manifest is None or requester_of(wanted) in copy.granted
 
 
 def _use(copy: Copy) -> dict[str, object]:
@@ -209,7 +219,10 @@ def _on_disk(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
 def _not_given(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
     """A copy is here, and is not the entry's: nothing is told of it."""
     none = replace(copy, manifest=None)
-    if copy.transfer is not None or requester_of(wanted) in copy.failures:
+    requester = requester_of(wanted)
+    if copy.transfer is None and requester in copy.suspended:
+        return _awaiting_turn(wanted, copy.failures.get(requester))
+    if copy.transfer is not None or requester in copy.failures:
         return _on_its_way(wanted, none)
     return _model(wanted, ModelState.PENDING, reason=CHECKING_ACCESS, message=_CHECKING)
 
@@ -237,6 +250,8 @@ def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
         )
     if copy.waiting is not None or (copy.evicted is not None and not copy.referrer):
         return _for_capacity(wanted, copy)
+    if copy.awaits_turn:
+        return _awaiting_turn(wanted, failure)
     if failure is not None:
         return _failed(
             wanted, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
@@ -244,6 +259,24 @@ def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
     if manifest is not None:
         return _other_hash(wanted, manifest)
     return _model(wanted, ModelState.PENDING, **(_damage(copy) or _returning(copy)))
+
+
+def _awaiting_turn(wanted: LocalModel, failure: Failure | None) -> NodeModelStatus:
+    """What other nodes download first. Why it failed when it was its turn is told with it."""
+    group = f"LocalModelNodeGroup {wanted.node_group}" if wanted.node_group else "its node group"
+    message = (
+        f"other nodes of {group} download first: its download.maxConcurrentNodes is reached; this "
+        "node begins by itself when its turn comes"
+    )
+    if failure is not None:
+        message += f". The last try failed: {failure.error.kind.value}: {failure.error.message}"
+    return _model(
+        wanted,
+        ModelState.PENDING,
+        reason=AWAITING_TURN,
+        message=message[:_MAX_MESSAGE],
+        attempts=failure.attempts if failure else None,
+    )
 
 
 def _for_capacity(wanted: LocalModel, copy: Copy) -> NodeModelStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agent.credentials import CredentialRef
@@ -48,7 +49,7 @@ class Request:
 
     `requesters` are whose entries they are, in the order in which their credentials are tried:
     those of LocalModelCaches first. The `priority` is the highest of all, `size` the largest that
-    is declared, in bytes.
+    is declared, in bytes. `suspended` are the requesters of whose entries none may begin yet.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Request:
     requesters: tuple[Requester, ...] = (Requester(),)
     priority: int = 0
     size: int = 0
+    suspended: frozenset[Requester] = frozenset()
 
     def accepts(self, model_hash: str | None) -> bool:
         """Whether a model with this hash may be published."""
@@ -67,6 +69,11 @@ class Request:
     def requester(self) -> Requester:
         """The first, or the one whose credentials an attempt uses."""
         return self.requesters[0]
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether none of its entries may begin yet: one that may begins for all."""
+        return self.suspended.issuperset(self.requesters)
 
     @property
     def deciding(self) -> tuple[Requester, ...]:
@@ -83,7 +90,11 @@ class Request:
 
     def asks_as(self, attempt: Request) -> bool:
         """Whether a failure of an attempt says something of this request."""
-        return self.expected == attempt.expected and attempt.requester in self.requesters
+        return self.expected == attempt.expected and attempt.requester in self._asking
+
+    @cached_property
+    def _asking(self) -> frozenset[Requester]:
+        return frozenset(self.requesters)
 
 
 def refusal(entry: LocalModel) -> DownloadError | None:
@@ -131,14 +142,17 @@ def requests(entries: Iterable[LocalModel]) -> dict[str, Request]:
 
 def _request(key: str, entries: list[LocalModel]) -> Request:
     deciding = [entry for entry in entries if not entry.namespace] or entries
+    begins = frozenset(requester_of(entry) for entry in entries if not entry.suspend)
+    requesters = tuple(dict.fromkeys(map(requester_of, (*deciding, *entries))))
     return Request(
         key=key,
         uri=entries[0].source_model_uri,
         caches=tuple(cache_name(entry) for entry in entries),
         expected=frozenset(entry.hash for entry in deciding if entry.hash),
-        requesters=tuple(dict.fromkeys(map(requester_of, (*deciding, *entries)))),
+        requesters=requesters,
         priority=max(entry.priority for entry in entries),
         size=max(parse_quantity(entry.model_size) for entry in entries),
+        suspended=frozenset(requesters) - begins,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.access.grants import is_granted, is_same_copy, with_grant
+from agent.access.grants import Granted, is_same_copy, with_grant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -67,9 +67,13 @@ class Checks:
         for key, _, manifest in self._inventory.published():
             if key in busy or key not in requests:
                 continue
+            granted = Granted(manifest.access)
             for requester in requests[key].requesters:
-                is_open = (key, requester) not in self._running
-                if is_open and not is_granted(manifest.access, requester):
+                is_open = (
+                    requester not in requests[key].suspended
+                    and (key, requester) not in self._running
+                )
+                if is_open and requester not in granted:
                     yield requests[key], requester, manifest
 
     def _may_start(self, requester: Requester) -> bool:

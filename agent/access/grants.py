@@ -73,16 +73,21 @@ def first_access(remote: Listing, requester: Requester) -> Access:
     )
 
 
-def is_granted(access: Access | None, requester: Requester) -> bool:
-    """Whether a requester may have a copy.
+class Granted:
+    """Who may have a copy: made once for each copy, as many may ask.
 
     LocalModelCaches are the administrator's: what one of them was granted, all have, and so they
     have a copy of which nothing is known.
     """
-    if access is None:
-        return not requester.namespace
-    mine = grant_for(requester)
-    return any(grant == mine or not (grant.namespace or mine.namespace) for grant in access.grants)
+
+    def __init__(self, access: Access | None) -> None:
+        self._grants = frozenset(access.grants if access else (Grant(),))
+        self._administrator = any(not grant.namespace for grant in self._grants)
+
+    def __contains__(self, requester: Requester) -> bool:
+        if not requester.namespace and self._administrator:
+            return True
+        return grant_for(requester) in self._grants
 
 
 def with_grant(

@@ -1,11 +1,11 @@
-"""Whether a published copy serves those who want it, so that no download replaces it. Pure."""
+"""Whether a copy serves those who want it, and whether a download may begin where not. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.access.grants import is_granted
+from agent.access.grants import Granted
 from agent.disk.on_disk import Found
 from agent.failures import FailureKind
 
@@ -51,14 +51,24 @@ def attempts(request: Request, copy: OnDisk) -> Request:
     return replace(request, requesters=request.deciding) if is_here else request
 
 
+def awaits_turn(request: Request, copy: OnDisk) -> bool:
+    """Whether no download begins for a request before the node's turn.
+
+    The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
+    """
+    return request.is_suspended and copy.found is not Found.DAMAGED
+
+
 def _is_outlived(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
     """Whether nobody whose word counts may have it, and the source has another one for them."""
-    if any(is_granted(manifest.access, one) for one in request.deciding):
-        return False
-    return any(
+    has_another = any(
         failures[one].error.kind is FailureKind.OTHER_VERSION
         for one in request.deciding
         if one in failures
     )
+    if not has_another:
+        return False
+    granted = Granted(manifest.access)
+    return not any(one in granted for one in request.deciding)

@@ -63,6 +63,7 @@ def make_ledger(
     and nothing works on it, `learned` what a source told of a key with this declared size, `in_use`
     whether a pod may mount a copy.
     """
+    others = frozenset(foreign)
     entries: dict[str, list[LocalModel]] = {}
     for entry in node.spec.local_models:
         entries.setdefault(entry.key, []).append(entry)
@@ -70,7 +71,7 @@ def make_ledger(
     for key in entries.keys() | copies.keys() | reserved.keys():
         copy, wanted = copies.get(key, OnDisk()), entries.get(key, [])
         declared = max((parse_quantity(entry.model_size) for entry in wanted), default=0)
-        whole, theirs = copy.found is Found.PUBLISHED, key in foreign
+        whole, theirs = copy.found is Found.PUBLISHED, key in others
         told = learned(key, declared, beside=theirs)
         mended = copy.found is Found.DAMAGED and in_use(key)
         size = copy.bad_bytes if mended else _size(copy, declared, told)

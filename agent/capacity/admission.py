@@ -9,15 +9,20 @@ from agent.capacity.ledger import (
     EvictionReason,
     Ledger,
     Model,
+    Rank,
     Shortage,
+    Taken,
+    TakenByRank,
+    excess_of,
     fits_low,
     gives_way,
     relief,
-    room_for,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from agent.capacity.ledger import Account
 
 
 @dataclass(frozen=True)
@@ -84,81 +89,86 @@ class _Work:
     def __init__(
         self, ledger: Ledger, places: int, may_evict: bool, making_room: str | None
     ) -> None:
-        # As it is to be when what was decided is done, and as it is until then.
+        # As it is to be when what was decided is done, and as it is until then; but for what is
+        # reserved for what starts, which counts in both.
         self._ledger = self._present = ledger
+        self._reserved = Taken()
         self._places = places
         self._may_evict = may_evict
         self._making_room = making_room
         # What fits, or can be made to, and does not start now: a retry is not due, for example.
-        self._claims: list[str] = []
-        # What waits, and could have its room without the pods.
-        self._ahead: list[str] = []
+        self._claims = TakenByRank()
+        # The highest priority of what waits, and could have its room without the pods.
+        self._ahead: int | None = None
+        # What goes by itself.
+        self._leaving = Taken()
+        for model in ledger.models.values():
+            if model.leaving:
+                self._leaving.add(model, -1)
         self.found = Admission()
 
     def look_at(self, key: str, *, due: bool) -> None:
         model = self._ledger.model(key)
-        ledger = self._with_claims(key) if model.evicted else self._ledger
+        beside = [self._reserved, *(self._claimed(model.rank) if model.evicted else ())]
         starts = due and self._places > 0
         if model.returns_idly:
-            if starts and fits_low(ledger, key) and self._present.shortage(key) is None:
+            if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
                 self._start(key)
             return
-        shortage = ledger.shortage(key)
-        gone: list[str] | None = [] if shortage is None else None
+        shortage = self._ledger.shortage(key, beside=beside)
+        excess: Mapping[Account, int] | None = None
         if shortage is not None or key == self._making_room:
-            room = self._room(ledger, key)
-            gone = gone if room is None else room
-        if shortage is not None and ledger.is_gated(key) and not gone:
+            excess = self._excess(key, beside)
+        evicts = excess is not None and any(over > 0 for over in excess.values())
+        if shortage is not None and self._ledger.is_gated(key) and not evicts:
             # Without room, or with room as soon as what is leaving has gone.
             self._wait(key, shortage)
-        elif not starts or (gone and self.found.evict):
-            self._claims.append(key)
-        elif gone:
-            self._evict_for(key, gone)
-        elif ledger.is_gated(key) and self._present.shortage(key) is not None:
+        elif not starts or (evicts and self.found.evict):
+            self._claim(model)
+        elif excess is not None and evicts:
+            self._evict_for(key, excess)
+        elif self._ledger.is_gated(key) and not self._fits_now(key):
             # What goes for another one has not gone yet.
-            self._claims.append(key)
+            self._claim(model)
         else:
             # It fits; or it is of groups whose models the hook admits, and fails by itself if not.
             self._start(key)
 
-    def _with_claims(self, key: str) -> Ledger:
-        """The ledger, with room for all that would evict this one as soon as it was back."""
-        ledger, model = self._ledger, self._ledger.model(key)
-        for other in self._claims:
-            if gives_way(model, ledger.model(other)):
-                ledger = ledger.reserving(other)
-        return ledger
+    def _claim(self, model: Model) -> None:
+        self._claims.change(model.rank, model, model.reserving())
 
-    def _room(self, ledger: Ledger, key: str) -> list[str] | None:
-        if not self._may_evict:
+    def _claimed(self, rank: Rank) -> list[Taken]:
+        """The room of all that would evict a model of this rank as soon as it was back."""
+        return self._claims.where(lambda other: gives_way(rank, other))
+
+    def _fits_now(self, key: str) -> bool:
+        return self._present.shortage(key, beside=[self._reserved]) is None
+
+    def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
+        """What others have to give for a download; None: it is not to be had."""
+        newcomer = self._ledger.model(key)
+        if not self._may_evict or (self._ahead is not None and newcomer.priority < self._ahead):
             return None
-        newcomer = ledger.model(key)
-        ahead = any(newcomer.priority < ledger.model(other).priority for other in self._ahead)
-        if ahead:
-            return None
-        victims = ledger.victims(lambda model: gives_way(model, newcomer))
-        return room_for(ledger.left(), key, victims)
+        freed = self._ledger.freed.where(lambda victim: gives_way(victim, newcomer.rank))
+        return excess_of(self._ledger, key, [*beside, self._leaving], freed)
 
     def _wait(self, key: str, shortage: Shortage) -> None:
         self.found.waiting[key] = shortage
         newcomer = self._ledger.model(key)
         if not newcomer.referenced:
             return
-        possible = [
-            other
-            for other, model in self._ledger.models.items()
-            if self._ledger.is_evictable(other, ignoring_pods=True)
-            and (model.mounted or gives_way(model, newcomer))
-        ]
-        if room_for(self._ledger, key, possible) is not None:
-            self._ahead.append(key)
+        freed = self._ledger.freed_without_pods.where(lambda other: gives_way(other, newcomer.rank))
+        if excess_of(self._ledger, key, [self._reserved], freed) is not None:
+            ahead = newcomer.priority if self._ahead is None else self._ahead
+            self._ahead = max(ahead, newcomer.priority)
 
-    def _evict_for(self, key: str, gone: Sequence[str]) -> None:
+    def _evict_for(self, key: str, excess: Mapping[Account, int]) -> None:
+        rank = self._ledger.model(key).rank
+        victims = self._ledger.victims(lambda model: gives_way(model.rank, rank))
+        gone = self._ledger.lowered(excess, victims) or []
         self.found.making_room = key
-        for victim in gone:
-            self.found.evict.append(Eviction(victim, EvictionReason.MADE_ROOM, newcomer=key))
-            self._ledger = self._ledger.without(victim)
+        self.found.evict += [Eviction(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
+        self._ledger = self._ledger.without(gone)
         self._reserve(key)
 
     def _start(self, key: str) -> None:
@@ -166,18 +176,18 @@ class _Work:
         self._reserve(key)
 
     def _reserve(self, key: str) -> None:
-        self._ledger = self._ledger.reserving(key)
-        self._present = self._present.reserving(key)
+        model = self._ledger.model(key)
+        self._reserved.change(model, model.reserving())
         self._places -= 1
 
     def relieve(self, before: Collection[str]) -> None:
         """Let models go where their accounts are past the high marks."""
         relieving = set()
         for account in self._ledger.accounts():
-            taken = self._ledger.taken(account)
+            taken = self._ledger.taken(account, [self._reserved])
             if taken <= (account.low if account.name in before else account.high):
                 continue
-            gone = relief(self._ledger, account) if self._may_evict else []
+            gone = relief(self._ledger, account, [self._reserved]) if self._may_evict else []
             if not gone:
                 continue
             relieving.add(account.name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import reduce
+from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 
 class EvictionReason(StrEnum):
@@ -42,6 +42,16 @@ class Space:
     capacity: int
     writable: int
     others: int
+
+
+class Rank(NamedTuple):
+    """What of a model says which copies give way: priorities count where something refers to it."""
+
+    referenced: bool
+    priority: int
+
+
+IDLE = Rank(referenced=False, priority=0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,29 @@ class Model:
         """Whether it was evicted, and nothing refers to it."""
         return self.evicted and not self.referenced
 
+    @property
+    def rank(self) -> Rank:
+        """What it gives way for, and what gives way for it."""
+        return Rank(referenced=True, priority=self.priority) if self.referenced else IDLE
+
+    def reserving(self, size: int | None = None) -> Model:
+        """The same, with room reserved for a download; `size` if it is another than is known."""
+        return replace(self, reserved=self.size if size is None else size)
+
+    def without(self) -> Model:
+        """The same, with its copy gone."""
+        return replace(self, tree=0, resting=False)
+
+    def of(self, account: Account) -> int:
+        """What it takes of an account."""
+        if account.disk:
+            return self.on_disk
+        return self.of_limit if account.group in self.groups else 0
+
+    def frees(self, account: Account) -> int:
+        """What its copy gives back to an account when it goes."""
+        return self.of(account) - self.without().of(account)
+
 
 _BLOCK_BYTES = 4096
 
@@ -116,6 +149,46 @@ class Account:
         return f"{'disk' if self.disk else 'limit'}/{self.group}"
 
 
+class Taken:
+    """Bytes that some models take together: of the disk, and of each group's limit."""
+
+    def __init__(self, models: Iterable[Model] = ()) -> None:
+        self._disk = 0
+        self._limits: dict[str, int] = {}
+        for model in models:
+            self.add(model)
+
+    def add(self, model: Model, times: int = 1) -> None:
+        """Count a model; -1 `times` if it is no longer there."""
+        self._disk += times * model.on_disk
+        for group in model.groups:
+            self._limits[group] = self._limits.get(group, 0) + times * model.of_limit
+
+    def change(self, before: Model, after: Model) -> None:
+        """Count a model as it is now."""
+        self.add(before, -1)
+        self.add(after)
+
+    def of(self, account: Account) -> int:
+        """What they take of an account."""
+        return self._disk if account.disk else self._limits.get(account.group, 0)
+
+
+class TakenByRank:
+    """The same of models of each rank, of which there are few."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Rank, Taken] = {}
+
+    def change(self, rank: Rank, before: Model, after: Model) -> None:
+        """Count what a model takes more than before."""
+        self._taken.setdefault(rank, Taken()).change(before, after)
+
+    def where(self, counts: Callable[[Rank], bool]) -> list[Taken]:
+        """Those of the ranks that count."""
+        return [taken for rank, taken in self._taken.items() if counts(rank)]
+
+
 @dataclass(frozen=True)
 class Shortage:
     """What a download lacks: it needs so much more in an account, where so much is free."""
@@ -127,11 +200,37 @@ class Shortage:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Who takes what. Without a `space` the disk is no bound."""
+    """Who takes what. Without a `space` the disk is no bound.
+
+    Of each method, `beside` is what counts beside the models.
+    """
 
     models: Mapping[str, Model] = field(default_factory=lambda: NO_MODELS)
     groups: Mapping[str, Group] = field(default_factory=dict)
     space: Space | None = None
+
+    # Each sum is made once: a step asks for it about each model.
+
+    @cached_property
+    def _taken(self) -> Taken:
+        return Taken(self.models.values())
+
+    @cached_property
+    def _accounts(self) -> dict[str, list[Account]]:
+        return {
+            name: self._accounts_of(name, group)
+            for name, group in sorted(self.groups.items())
+            if group.evicts
+        }
+
+    @cached_property
+    def _keys(self) -> dict[str, list[str]]:
+        """The models of each group."""
+        found: dict[str, list[str]] = {}
+        for key, model in self.models.items():
+            for group in model.groups:
+                found.setdefault(group, []).append(key)
+        return found
 
     def model(self, key: str) -> Model:
         """What is known of a key."""
@@ -139,22 +238,16 @@ class Ledger:
 
     def accounts(self) -> list[Account]:
         """The bounds of all groups that evict."""
-        return [
-            account
-            for name, group in sorted(self.groups.items())
-            if group.evicts
-            for account in self._accounts_of(name, group)
-        ]
+        return [account for found in self._accounts.values() for account in found]
 
-    def accounts_of(self, key: str) -> list[Account]:
+    def accounts_of(self, model: Model) -> list[Account]:
         """The bounds that a model has to keep to.
 
         A group that does not evict has none here: its models were admitted by the hook. The disk
         bounds all, and at the high mark what nothing refers to: past it, it would be evicted at
         once.
         """
-        model = self.model(key)
-        found = [account for account in self.accounts() if account.group in model.groups]
+        found = [a for group in sorted(model.groups) for a in self._accounts.get(group, ())]
         if not model.referenced:
             found = [replace(a, limit=min(a.limit, a.high)) if a.disk else a for a in found]
         if not found and self.space is not None:
@@ -179,43 +272,42 @@ class Ledger:
             found.append(Account(name, disk=True, limit=limit, high=high, low=low))
         return found
 
-    def taken(self, account: Account) -> int:
+    def taken(self, account: Account, beside: Iterable[Taken] = ()) -> int:
         """What is taken of an account, reservations included."""
-        if account.disk:
-            others = self.space.others if self.space else 0
-            return others + sum(model.on_disk for model in self.models.values())
-        return sum(m.of_limit for m in self.models.values() if account.group in m.groups)
+        others = self.space.others if account.disk and self.space else 0
+        return others + self._taken.of(account) + sum(taken.of(account) for taken in beside)
 
-    def reserving(self, key: str, size: int | None = None) -> Ledger:
+    def taken_with(
+        self, model: Model, account: Account, beside: Iterable[Taken] = (), size: int | None = None
+    ) -> int:
         """The same, with room reserved for a download; `size` if it is another than is known."""
-        model = self.model(key)
-        return self._with(key, replace(model, reserved=model.size if size is None else size))
+        return self.taken(account, beside) - model.of(account) + model.reserving(size).of(account)
 
-    def left(self) -> Ledger:
-        """The same, without what goes by itself."""
-        gone = {key: Model() for key, model in self.models.items() if model.leaving}
+    def without(self, keys: Iterable[str]) -> Ledger:
+        """The same, with these copies gone."""
+        gone = {key: self.model(key).without() for key in keys}
         return replace(self, models={**self.models, **gone})
-
-    def without(self, key: str) -> Ledger:
-        """The same, with the copy of a model gone."""
-        return self._with(key, replace(self.model(key), tree=0, resting=False))
-
-    def _with(self, key: str, model: Model) -> Ledger:
-        return replace(self, models={**self.models, key: model})
 
     def is_gated(self, key: str) -> bool:
         """Whether a download waits here until it fits: a group of the model evicts."""
-        names = self.model(key).groups
-        return any(name in names and group.evicts for name, group in self.groups.items())
+        return any(name in self._accounts for name in self.model(key).groups)
 
-    def shortage(self, key: str, size: int | None = None) -> Shortage | None:
-        """What keeps a download from its start, or from growing to `size`; None if it fits.
+    def shortage(
+        self, key: str, size: int | None = None, beside: Collection[Taken] = ()
+    ) -> Shortage | None:
+        """What keeps a download from its start, or from growing to `size`; None if it fits."""
+        return self.shortage_of(self.model(key), size, beside)
+
+    def shortage_of(
+        self, model: Model, size: int | None = None, beside: Collection[Taken] = ()
+    ) -> Shortage | None:
+        """The same of a model that is known otherwise by now, with the difference in `beside`.
 
         One that takes no more than is taken already lacks nothing.
         """
-        after = self.reserving(key, size)
-        for account in self.accounts_of(key):
-            taken, before = after.taken(account), self.taken(account)
+        for account in self.accounts_of(model):
+            before = self.taken(account, beside)
+            taken = self.taken_with(model, account, beside, size)
             if taken > max(account.limit, before):
                 return Shortage(account, taken - before, max(0, account.limit - before))
         return None
@@ -231,42 +323,59 @@ class Ledger:
             and (ignoring_pods or not model.mounted)
         )
 
-    def victims(self, allowed: Callable[[Model], bool]) -> list[str]:
-        """The copies that may go and are allowed to, least recently used first."""
+    def victims(self, allowed: Callable[[Model], bool], group: str | None = None) -> list[str]:
+        """The copies that may go and are allowed to, least recently used first; of one group."""
         found = [
-            key for key, model in self.models.items() if self.is_evictable(key) and allowed(model)
+            key
+            for key in (self.models if group is None else self._keys.get(group, ()))
+            if self.is_evictable(key) and allowed(self.model(key))
         ]
         return sorted(found, key=lambda key: (self.model(key).last_used, key))
 
-    def lowered(
-        self, accounts: Iterable[Account], marks: Mapping[str, int], victims: Iterable[str]
-    ) -> list[str] | None:
-        """The first of the victims whose going brings all accounts to their marks, by name.
+    @cached_property
+    def freed(self) -> TakenByRank:
+        """What all copies free that may go at all, by what has to come for them to go."""
+        return self._freed(ignoring_pods=False)
+
+    @cached_property
+    def freed_without_pods(self) -> TakenByRank:
+        """The same as if there were no pods."""
+        return self._freed(ignoring_pods=True)
+
+    def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
+        found = TakenByRank()
+        for key, model in self.models.items():
+            if self.is_evictable(key, ignoring_pods=ignoring_pods):
+                # What only pods hold goes for anything once they have gone.
+                found.change(IDLE if model.mounted else model.rank, model.without(), model)
+        return found
+
+    def last_of(self, group: str) -> str:
+        """The group's copy that was used last; empty: none."""
+        resting = [key for key in self._keys.get(group, ()) if self.model(key).resting]
+        return max(resting, key=lambda key: (self.model(key).last_used, key), default="")
+
+    def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
+        """The first of the victims whose going frees so much of each account.
 
         None if all of them are not enough. One that takes nothing of what is too full stays.
         """
-        over = {a: self.taken(a) - marks[a.name] for a in accounts}
+        over = dict(over)
         gone = []
         for victim in victims:
             if all(excess <= 0 for excess in over.values()):
                 break
-            frees = {account: self._frees(victim, account) for account in over}
+            frees = {account: self.model(victim).frees(account) for account in over}
             if any(frees[account] and excess > 0 for account, excess in over.items()):
                 gone.append(victim)
                 over = {account: excess - frees[account] for account, excess in over.items()}
         return gone if all(excess <= 0 for excess in over.values()) else None
 
-    def _frees(self, key: str, account: Account) -> int:
-        model, after = self.model(key), self.without(key).model(key)
-        if account.disk:
-            return model.on_disk - after.on_disk
-        return model.of_limit - after.of_limit if account.group in model.groups else 0
-
 
 _UNKNOWN = Model()
 
 
-def gives_way(victim: Model, newcomer: Model) -> bool:
+def gives_way(victim: Rank, newcomer: Rank) -> bool:
     """Whether a copy may go for a download.
 
     One that something refers to goes only for one that something refers to and that has a higher
@@ -277,41 +386,45 @@ def gives_way(victim: Model, newcomer: Model) -> bool:
     return newcomer.referenced and victim.priority < newcomer.priority
 
 
-def room_for(ledger: Ledger, key: str, victims: list[str]) -> list[str] | None:
-    """Which victims go so that a download fits; None if it cannot be made to.
+def excess_of(
+    ledger: Ledger, key: str, beside: Collection[Taken], freed: Collection[Taken]
+) -> dict[Account, int] | None:
+    """What has to go of each account so that a download fits; None if not so much can go.
 
     Down to the low marks if that can be, else to the high ones, else to the limits.
     """
-    after = ledger.reserving(key)
-    accounts = ledger.accounts_of(key)
+    model = ledger.model(key)
+    accounts = ledger.accounts_of(model)
+    needed = {account: ledger.taken_with(model, account, beside) for account in accounts}
     for mark in ("low", "high", "limit"):
-        marks = {account.name: int(getattr(account, mark)) for account in accounts}
-        found = after.lowered(accounts, marks, victims)
-        if found is not None:
-            return found
+        over = {account: needed[account] - int(getattr(account, mark)) for account in accounts}
+        if all(excess <= sum(taken.of(a) for taken in freed) for a, excess in over.items()):
+            return over
     return None
 
 
-def fits_low(ledger: Ledger, key: str) -> bool:
+def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
     """Whether a download leaves all its accounts at their low marks."""
-    after = ledger.reserving(key)
-    return all(after.taken(account) <= account.low for account in ledger.accounts_of(key))
+    model = ledger.model(key)
+    return all(
+        ledger.taken_with(model, account, beside) <= account.low
+        for account in ledger.accounts_of(model)
+    )
 
 
-def relief(ledger: Ledger, account: Account) -> list[str]:
+def relief(ledger: Ledger, account: Account, beside: Collection[Taken]) -> list[str]:
     """Who goes while an account is past its mark: until it is at the low one, or nobody is left.
 
     Only what nothing refers to. On account of a limit, the most recently used model of the group
     stays if that keeps to the limit: otherwise a model between the high mark and the limit would
     come and go.
     """
-    victims = ledger.victims(lambda model: not model.referenced and account.group in model.groups)
+    victims = ledger.victims(lambda model: not model.referenced, account.group)
+    taken = ledger.taken(account, beside)
     if not account.disk:
-        resting = [k for k, m in ledger.models.items() if m.resting and account.group in m.groups]
-        last = max(resting, key=lambda key: (ledger.model(key).last_used, key), default="")
+        last = ledger.last_of(account.group)
         others = [key for key in victims if key != last]
-        if reduce(Ledger.without, others, ledger).taken(account) <= account.limit:
+        if taken - sum(ledger.model(key).frees(account) for key in others) <= account.limit:
             victims = others
-    marks = {account.name: account.low}
-    found = ledger.lowered([account], marks, victims)
+    found = ledger.lowered({account: taken - account.low}, victims)
     return victims if found is None else found

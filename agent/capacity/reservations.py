@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from agent.capacity.ledger import Ledger
+from agent.capacity.ledger import Ledger, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from agent.capacity.ledger import Model
     from agent.wanted import Request
 
 
@@ -37,6 +37,8 @@ class Reservations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ledger = Ledger()
+        # What is reserved more than the ledger says.
+        self._since = Taken()
         self._reserved: dict[str, int] = {}
         # What sources told, by key, declared size, and what comes: another declaration is another
         # guess, and a rest is not the whole.
@@ -63,15 +65,17 @@ class Reservations:
     def see(self, ledger: Ledger) -> None:
         """Decide by this from now on."""
         with self._lock:
-            self._ledger = ledger
+            self._ledger, self._since = ledger, Taken()
+            for key, model in ledger.models.items():
+                if model.reserved != self._reserved.get(key, 0):
+                    self._since.change(model, self._model(key))
 
     def start(self, key: str) -> bool:
         """Reserve room for a download; False if there is none any more."""
         with self._lock:
-            ledger = self._now()
-            if ledger.is_gated(key) and ledger.shortage(key) is not None:
+            if self._lacks(key):
                 return False
-            self._reserved[key] = ledger.model(key).size
+            self._reserve(key, self._ledger.model(key).size)
             return True
 
     def grow(self, request: Request, size: int, coming: Coming) -> None:
@@ -83,20 +87,26 @@ class Reservations:
         with self._lock:
             if coming is not Coming.REPAIR:
                 self._learned[key, request.size, coming] = size
-            ledger = self._now()
-            grows = size > self._reserved.get(key, 0)
-            if grows and ledger.is_gated(key) and ledger.shortage(key, size) is not None:
+            if size > self._reserved.get(key, 0) and self._lacks(key, size):
                 raise NoRoomError
-            self._reserved[key] = size
+            self._reserve(key, size)
 
     def end(self, key: str) -> None:
         """A download has ended."""
         with self._lock:
-            self._reserved.pop(key, None)
+            self._reserve(key, 0)
+            del self._reserved[key]
 
-    def _now(self) -> Ledger:
-        models = {
-            key: replace(model, reserved=self._reserved.get(key, 0))
-            for key, model in self._ledger.models.items()
-        }
-        return replace(self._ledger, models=models)
+    def _model(self, key: str) -> Model:
+        """What is known of a key, with what it has reserved by now."""
+        return self._ledger.model(key).reserving(self._reserved.get(key, 0))
+
+    def _lacks(self, key: str, size: int | None = None) -> bool:
+        if not self._ledger.is_gated(key):
+            return False
+        return self._ledger.shortage_of(self._model(key), size, [self._since]) is not None
+
+    def _reserve(self, key: str, size: int) -> None:
+        before = self._model(key)
+        self._reserved[key] = size
+        self._since.change(before, self._model(key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,7 +80,8 @@ class EventWriter:
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
         self._queue: queue.Queue[_Told] = queue.Queue(QUEUE_EVENTS)
-        self._written: dict[tuple[NodeEvent, str], _Series] = {}
+        # The one that was told longest ago is the first.
+        self._written: OrderedDict[tuple[NodeEvent, str], _Series] = OrderedDict()
         self._is_failing = False
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
@@ -137,13 +139,16 @@ class EventWriter:
 
     def _write_once(self, told: _Told) -> None:
         now = time.monotonic()
-        self._written = {
-            key: one for key, one in self._written.items() if now - one.seen < SERIES_SECONDS
-        }
+        while self._written and now - self._first().seen >= SERIES_SECONDS:
+            self._written.popitem(last=False)
         key = told.event, told.uid
         series = self._written.get(key)
         if series is None or not self._count(series, told.at, now):
             self._written[key] = _Series(self._create(told), 1, now)
+        self._written.move_to_end(key)
+
+    def _first(self) -> _Series:
+        return next(iter(self._written.values()))
 
     def _create(self, told: _Told) -> str:
         """Write a new Event. Returns its name."""

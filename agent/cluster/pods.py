@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -75,28 +76,48 @@ def users(
     A pod uses a key if it names it, or if it mounts the whole claim of one of its caches. A claim
     in another namespace that has this name by chance only keeps a model longer.
     """
-    pods = tuple(pods)
+    index = _Index(tuple(pods))
     named = {key: tuple(names) for key, names in caches.items()}
-    named |= {key: () for pod in pods for key in sorted(pod.keys) if key not in named}
-    found = {
-        key: tuple(
-            pod
-            for pod in pods
-            if key in pod.keys or any(_mounts_claim_of(pod, cache) for cache in names)
-        )
-        for key, names in named.items()
-    }
+    named |= dict.fromkeys(sorted(index.by_key.keys() - named.keys()), ())
+    found = {key: index.users(key, names) for key, names in named.items()}
     return {key: using for key, using in found.items() if using}
 
 
-def _mounts_claim_of(pod: PodMounts, cache: CacheName) -> bool:
-    if cache.namespace not in {"", pod.namespace}:
-        return False
-    name = claim_name(cache.name, cache.node_group)
-    if not cache.node_group:
+class _Index:
+    """The pods by what they mount, so that no cache has to look at each of them."""
+
+    def __init__(self, pods: tuple[PodMounts, ...]) -> None:
+        self._pods = pods
+        # Places in `pods`: by key, and by namespace and claim; an empty namespace is any.
+        self.by_key: dict[str, list[int]] = {}
+        self._by_claim: dict[tuple[str, str], list[int]] = {}
+        for place, pod in enumerate(pods):
+            for key in pod.keys:
+                self.by_key.setdefault(key, []).append(place)
+            for claim in pod.claims:
+                for namespace in ("", pod.namespace):
+                    self._by_claim.setdefault((namespace, claim), []).append(place)
+        self._claims = sorted(self._by_claim)
+
+    def users(self, key: str, names: Iterable[CacheName]) -> tuple[PodMounts, ...]:
+        """The pods that use a key of these caches, in their order."""
+        found = set(self.by_key.get(key, ()))
+        for cache in names:
+            for claim in self._claims_of(cache):
+                found.update(self._by_claim.get(claim, ()))
+        return tuple(self._pods[place] for place in sorted(found))
+
+    def _claims_of(self, cache: CacheName) -> Iterator[tuple[str, str]]:
+        name = claim_name(cache.name, cache.node_group)
+        if cache.node_group:
+            yield cache.namespace, name
+            return
         # Another writer of LocalModelNodes did not tell the group: the claim may be of any.
-        return any(claim.startswith(name) for claim in pod.claims)
-    return name in pod.claims
+        for place in range(bisect_left(self._claims, (cache.namespace, name)), len(self._claims)):
+            namespace, claim = self._claims[place]
+            if namespace != cache.namespace or not claim.startswith(name):
+                return
+            yield namespace, claim
 
 
 def _mounts(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:

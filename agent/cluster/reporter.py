@@ -52,9 +52,10 @@ class Reporter:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
         status = build_status(facts, self._last.conditions, time)
-        if without_progress(status) != without_progress(self._last):
+        differs = status != self._last
+        if differs and without_progress(status) != without_progress(self._last):
             due = now
-        elif status != self._last or node.status != self._last:
+        elif differs or node.status != self._last:
             # Ours is news that can wait; theirs may be a version older than what we wrote, and if
             # it is not, somebody else wrote there, and we put it right.
             due = self._last_at + self._progress_seconds

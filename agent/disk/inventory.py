@@ -67,7 +67,8 @@ class Inventory:
             staged = max(0, self._store.download_bytes(key) - copy.tree_bytes)
             self.copies[key] = replace(copy, staged_bytes=staged)
         # What an active download has just published may look so for a moment.
-        self.foreign = tuple(n for n in foreign if n not in active or n in self.foreign)
+        theirs = frozenset(self.foreign)
+        self.foreign = tuple(n for n in foreign if n not in active or n in theirs)
         ours = sum(copy.tree_bytes + copy.staged_bytes for copy in self.copies.values())
         self.space = Space(
             capacity=self.disk.capacity,

@@ -6,6 +6,7 @@ Everything here is about leaving alone what is not surely KServe's, or is in use
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crds.base import GROUP
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RECLAIM = "persistentVolumeReclaimPolicy"
 # So much of generateName the API server takes into a name.
 GENERATED_FROM = 58
+_DOWNLOAD = "-download"
 
 
 def is_download(job: KubeObject) -> bool:
@@ -73,7 +75,8 @@ class Downloads:
             for group in groups
             if (template := group["spec"].get("persistentVolumeSpec"))
         }
-        for pair in _pairs(caches, templates):
+        leads_to = {claim["spec"].get("volumeName", "") for claim in self.claims.values()}
+        for pair in _pairs(caches, templates, self.volumes.keys() | leads_to):
             volume, claim = self.volumes.get(pair.volume), self._claim(pair)
             reason = self._keeps_volume(pair, volume) or self._keeps_claim(pair, claim)
             if reason:
@@ -106,17 +109,23 @@ class Downloads:
         where = f"claim {self.namespace}/{pair.claim}"
         if not _is_of(claim, pair.cache):
             return f"{where} belongs to somebody else"
-        pods = [
-            pod["metadata"]["name"]
-            for pod in self.pods
-            if pair.claim in objects.mounted_claims(pod) and not objects.has_ended(pod)
-        ]
-        if pods:
-            return f"pod {self.namespace}/{pods[0]} mounts {where}"
+        pod = self._pod_of_claim.get(pair.claim)
+        if pod is not None:
+            return f"pod {self.namespace}/{pod} mounts {where}"
         services = [u for u in objects.users(pair.cache) if u.startswith(f"{self.namespace}/")]
         if services:
             return f"service {services[0]} uses {where}"
         return ""
+
+    @cached_property
+    def _pod_of_claim(self) -> dict[str, str]:
+        """The first pod that mounts each claim and has not ended."""
+        found: dict[str, str] = {}
+        for pod in self.pods:
+            if not objects.has_ended(pod):
+                for claim in objects.mounted_claims(pod):
+                    found.setdefault(claim, pod["metadata"]["name"])
+        return found
 
     def _claim(self, pair: _Pair) -> KubeObject | None:
         """The claim that leads to the download volume. One of that name can be a service's own."""
@@ -135,17 +144,44 @@ class _Pair:
     claim: str
 
 
-def _pairs(caches: Iterable[KubeObject], templates: dict[str, dict[str, Any]]) -> Iterator[_Pair]:
-    """All caches on all groups: a group that a cache has left may have left a volume behind."""
-    for cache in caches:
-        namespace = cache["metadata"].get("namespace", "")
-        for group, template in templates.items():
-            serving = claim_name(cache["metadata"]["name"], group)
-            if namespace:
-                name = f"{serving}-{namespace}-download"
-                yield _Pair(cache, template, name, name)
-            else:
-                yield _Pair(cache, template, f"{serving}-download", serving)
+def _pairs(
+    caches: Iterable[KubeObject],
+    templates: dict[str, dict[str, Any]],
+    names_there: Iterable[str],
+) -> list[_Pair]:
+    """The caches and groups whose download volume has one of these names, in their order.
+
+    All caches and all groups: a group that a cache has left may have left a volume behind. They are
+    found by the names, of which a cluster has fewer than it has pairs of a cache and a group.
+    """
+    order = {
+        (cache["metadata"].get("namespace", ""), cache["metadata"]["name"]): (place, cache)
+        for place, cache in enumerate(caches)
+    }
+    group_order = {group: place for place, group in enumerate(templates)}
+    namespaces = {namespace for namespace, _ in order if namespace}
+    found = []
+    for volume in names_there:
+        if not volume.endswith(_DOWNLOAD):
+            continue
+        serving = volume.removesuffix(_DOWNLOAD)
+        of_cluster = ((serving, ""),)
+        of_namespaces = ((n, s) for n, s in _splits(serving) if s in namespaces)
+        for name, namespace in (*of_cluster, *of_namespaces):
+            for cache_name, group in _splits(name):
+                place, cache = order.get((namespace, cache_name), (0, None))
+                if cache is not None and group in templates:
+                    claim = volume if namespace else claim_name(cache_name, group)
+                    pair = _Pair(cache, templates[group], volume, claim)
+                    found.append((place, group_order[group], pair))
+    return [pair for *_, pair in sorted(found, key=lambda one: one[:2])]
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """What is before and after each dash: names of caches and groups may have dashes too."""
+    for place, character in enumerate(name):
+        if character == "-":
+            yield name[:place], name[place + 1 :]
 
 
 def _is_of(obj: KubeObject, cache: KubeObject) -> bool:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agent.access.grants import (
+    Granted,
     check_same,
     first_access,
     grant_for,
-    is_granted,
     is_same_copy,
     with_grant,
 )
@@ -47,24 +47,24 @@ def copy_of(remote: Listing, requester: Requester = ONE) -> Manifest:
 
 def test_who_fetched_a_copy_may_have_it_and_nobody_else() -> None:
     access = copy_of(REMOTE).access
-    assert is_granted(access, ONE)
+    assert ONE in Granted(access)
     for other in (TWO, Requester("one"), Requester("one", KEY), ADMIN, Requester("", ACCOUNT)):
-        assert not is_granted(access, other)
+        assert other not in Granted(access)
 
 
 def test_what_one_cluster_cache_may_have_all_may_and_no_namespace() -> None:
     access = copy_of(REMOTE, ADMIN).access
-    assert is_granted(access, Requester("", KEY))
-    assert not is_granted(access, Requester("one"))
+    assert Requester("", KEY) in Granted(access)
+    assert Requester("one") not in Granted(access)
 
 
 def test_a_copy_of_which_nothing_is_known_is_the_administrators() -> None:
-    assert is_granted(None, Requester("", KEY))
-    assert not is_granted(None, ONE)
+    assert Requester("", KEY) in Granted(None)
+    assert ONE not in Granted(None)
     unknown = copy_of(REMOTE).model_copy(update={"access": None})
     granted = with_grant(unknown, "https://store", ONE, [ONE])
-    assert is_granted(granted.access, ONE)
-    assert is_granted(granted.access, ADMIN)
+    assert ONE in Granted(granted.access)
+    assert ADMIN in Granted(granted.access)
     check_same(unknown, REMOTE)
 
 
@@ -81,7 +81,7 @@ def test_a_grant_takes_the_place_of_what_its_namespace_no_longer_names() -> None
     manifest = with_grant(manifest, "https://store", kept, [former, kept])
     manifest = with_grant(manifest, "https://store", TWO, [former, kept, TWO])
     manifest = with_grant(manifest, "https://store", ONE, [ONE, kept])
-    assert [is_granted(manifest.access, who) for who in (ONE, kept, former, TWO)] == [
+    assert [who in Granted(manifest.access) for who in (ONE, kept, former, TWO)] == [
         True,
         True,
         False,

@@ -50,6 +50,19 @@ SET = frozenset
             id="refused-is-not-tried",
         ),
         pytest.param(
+            replace(
+                BASE,
+                wanted=("a", "b", "c", "d"),
+                suspended=SET("abc"),
+                ready=SET("b"),
+                published=SET("b"),
+                active=SET("c"),
+                retry_at={"a": 130.0},
+            ),
+            Plan(start=("d",), suspended=SET("a")),
+            id="suspended-is-not-begun-and-what-is-here-or-runs-stays",
+        ),
+        pytest.param(
             replace(BASE, wanted=("a", "b", "c"), retry_at={"a": 130.0, "b": 100.0}),
             Plan(start=("b", "c"), wake_at=130.0),
             id="failed-waits",

@@ -147,7 +147,7 @@ def test_a_copy_that_a_pod_mounts_is_mended_where_it_is(world: World, origin: Or
     before = inodes(world)
     flip(world, "q.bin")
     seen: list[Model] = []
-    origin.look = lambda: seen.append(world.loop._reservations._now().model(KEY))
+    origin.look = lambda: seen.append(world.loop._reservations._model(KEY))
     read_again(world)
     assert origin.sent == {"q.bin": len(FILES["q.bin"])}
     # Room for that file alone, beside the copy that stays; of a limit, both count once.

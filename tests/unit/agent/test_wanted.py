@@ -132,5 +132,24 @@ def test_whose_credentials_count_where_caches_share_a_folder(
     )
 
 
+@pytest.mark.parametrize(
+    ("entries", "waiting", "is_suspended"),
+    [
+        ([("", None), ("team", None)], [], False),
+        ([("", False), ("team", True)], ["team"], False),
+        ([("", True), ("team", True)], ["", "team"], True),
+        # Whoever begins with one entry begins with all.
+        ([("team", True), ("team", None)], [], False),
+    ],
+)
+def test_who_waits_where_caches_share_a_folder(
+    entries: list[tuple[str, bool | None]], waiting: list[str], is_suspended: bool
+) -> None:
+    asked = [local_model("m", URI, namespace=name, suspend=suspend) for name, suspend in entries]
+    (request,) = requests(asked).values()
+    assert sorted(one.namespace for one in request.suspended) == waiting
+    assert request.is_suspended is is_suspended
+
+
 def test_parameters_are_not_shown() -> None:
     assert "region" not in repr(KEY_REF)

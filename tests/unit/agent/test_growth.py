@@ -1,0 +1,287 @@
+"""Nothing that the agent does in a step grows faster than what there is."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.access.grants import grant_for
+from agent.capacity.admission import admit
+from agent.capacity.ledger import Group, Ledger, Model, Space
+from agent.cluster.pods import PodMounts, users
+from agent.disk.manifest import Access, CacheName
+from agent.disk.on_disk import Found
+from agent.failures import DownloadError, FailureKind
+from agent.plan import View, make_plan
+from agent.status import Copy, Facts, build_status
+from agent.wanted import requester_of
+from crds.eviction import EvictionPolicy, EvictionSettings, Retention
+from crds.node import LocalModelNodeGroupRef
+from tests.unit.agent.crowded import NoPods
+from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
+from tests.unit.agent.helpers import local_model, manifest_of
+from tests.unit.agent.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from crds.node import LocalModel
+
+TAKES = 4096
+GONE = DownloadError(FailureKind.NOT_FOUND, "it is not there")
+
+
+def entries(n: int) -> list[LocalModel]:
+    return [
+        local_model(f"m{i}", f"mem://origin/{i}", model_size=str(TAKES), priority=-i % 3)
+        for i in range(n)
+    ]
+
+
+def group(limit: int, name: str = "gpus") -> LocalModelNodeGroupRef:
+    settings = EvictionSettings(policy=EvictionPolicy.LRU)
+    return LocalModelNodeGroupRef(name=name, storage_limit=str(limit), eviction=settings)
+
+
+def lay(world: World, models: Sequence[LocalModel], access: Access | None = None) -> None:
+    """Published copies, without the many writes of a publication."""
+    for model in models:
+        manifest = manifest_of(model.source_model_uri, {"w": b"x"})
+        caches = (CacheName(name=model.model_name, node_group=model.node_group),)
+        manifest = manifest.model_copy(update={"caches": caches, "access": access})
+        folder, meta = world.store.path(manifest.key), world.root / ".localmodel" / manifest.key
+        folder.mkdir()
+        (folder / "w").write_bytes(b"x")
+        meta.mkdir()
+        (meta / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
+
+
+def downloaded(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    lay(world, models)
+    return models
+
+
+def pending(_: World, models: list[LocalModel]) -> list[LocalModel]:
+    return models
+
+
+def suspended(_: World, models: list[LocalModel]) -> list[LocalModel]:
+    return [model.model_copy(update={"suspend": True}) for model in models]
+
+
+def failed(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    world.want(*models)
+    world.loop.wait(world.seconds)
+    for request in world.loop._requests.values():
+        world.loop._retries.failed(request, request, GONE)
+    return models
+
+
+def without_room(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    """Half of them are pinned and fill the group."""
+    half = len(models) // 2
+    lay(world, models[:half])
+    world.groups = (group(half * TAKES),)
+    pinned = {"retention": Retention.PINNED}
+    return [
+        *(model.model_copy(update=pinned) for model in models[:half]),
+        *(model.model_copy(update={"referenced": True}) for model in models[half:]),
+    ]
+
+
+def behind_others(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    """Half of them are here and could go for each of the others, whose retries are not due."""
+    failed(world, models)
+    lay(world, models[: len(models) // 2])
+    world.groups = (group(len(models) // 2 * TAKES),)
+    return models
+
+
+def over_the_limit(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    lay(world, models)
+    world.groups = (group(len(models) // 2 * TAKES),)
+    return models
+
+
+def mounted(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    lay(world, models)
+    world.loop.observe_pods(
+        tuple(
+            PodMounts(
+                "team", model.model_name, frozenset({f"{model.model_name}-gpus"}), frozenset()
+            )
+            for model in models
+        )
+    )
+    return models
+
+
+def of_many_namespaces(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    """One model, of which many caches have or ask for the copy."""
+    shared = [
+        local_model("m", models[0].source_model_uri, namespace=f"team-{i}")
+        for i in range(len(models))
+    ]
+    grants = tuple(grant_for(requester_of(entry)) for entry in shared[::2])
+    lay(world, shared[:1], Access(origin="mem://origin", listing="0", grants=grants))
+    world.loop._checks._may_start = lambda requester: not requester  # type: ignore[method-assign]
+    return shared
+
+
+def in_many_groups(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    world.groups = tuple(group(1 << 30, model.model_name) for model in models)
+    return [model.model_copy(update={"node_group": model.model_name}) for model in models]
+
+
+def in_folders_of_others(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    for model in models:
+        world.store.path(model.key).mkdir()
+        (world.store.path(model.key) / "file").touch()
+    return models
+
+
+def no_longer_wanted(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    lay(world, models)
+    return []
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        downloaded,
+        pending,
+        suspended,
+        failed,
+        without_room,
+        behind_others,
+        over_the_limit,
+        mounted,
+        of_many_namespaces,
+        in_many_groups,
+        in_folders_of_others,
+        no_longer_wanted,
+    ],
+)
+def test_a_step_of_the_loop(
+    world: World, tmp_path: Path, situation: Callable[[World, list[LocalModel]], list[LocalModel]]
+) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        other = World(tmp_path / str(n), world.web, world.server, engine=world.engine)
+        other.pods = NoPods()
+        other.restart()
+        other.groups = (group(1 << 30),)
+        other.loop.observe_pods(())
+        # Nothing starts: a download has a thread, and its time.
+        other.loop._options = replace(other.loop._options, max_downloads=0)
+        other.want(*situation(other, entries(n)))
+        # The first look at the disk, and notes that are written then.
+        other.step()
+        other.loop.observe(copy.deepcopy(other.api.node))
+        return lambda: other.step(1)
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+def test_starts_of_many_downloads_at_once(world: World, tmp_path: Path) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        other = World(tmp_path / str(n), world.web, world.server, engine=world.engine)
+        other.groups = (group(1 << 30),)
+        other.loop._options = replace(other.loop._options, max_downloads=n)
+        start = other.loop._reservations.start
+        # Each is reserved, and none begins.
+        other.loop._reservations.start = lambda key: not start(key)  # type: ignore[method-assign]
+        other.want(*entries(n))
+        return other.step
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+@pytest.mark.parametrize("kind", ["ready", "new", "later"])
+def test_a_plan(kind: str) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        keys = tuple(f"{i:016x}" for i in range(n))
+        of_kind = frozenset(keys)
+        here = of_kind if kind == "ready" else frozenset()
+        view = View(
+            now=100.0,
+            grace=60.0,
+            max_downloads=2,
+            wanted=keys,
+            ready=here,
+            published=here,
+            retry_at=dict.fromkeys(keys, 200.0) if kind == "later" else {},
+            ledger=ledger(n, here=kind == "ready"),
+        )
+        return lambda: make_plan(view)
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+def ledger(n: int, *, here: bool) -> Ledger:
+    model = Model(groups=frozenset({"lru"}), size=10, tree=10 if here else 0, resting=here)
+    groups = {"lru": Group(n * 20, high_percent=90, low_percent=80, evicts=True)}
+    return Ledger({f"{i:016x}": model for i in range(n)}, groups, Space(n * 40, n * 40, 0))
+
+
+def test_an_admission_where_nothing_fits() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        here = {f"a{i}": Model(frozenset({"lru"}), 10, 10, resting=True) for i in range(n)}
+        waiting = {f"b{i}": Model(frozenset({"lru"}), 10 * n + 1) for i in range(n)}
+        back = {f"c{i}": replace(waiting["b0"], evicted=True) for i in range(n)}
+        groups = {"lru": Group(n * 10, high_percent=90, low_percent=80, evicts=True)}
+        full = Ledger({**here, **waiting, **back}, groups)
+        return lambda: admit(
+            full,
+            [*waiting, *back],
+            due=waiting.keys() | back.keys(),
+            places=2,
+            may_evict=True,
+            making_room=None,
+            relieving=(),
+        )
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+def test_the_sums_of_a_ledger() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        made = ledger(n, here=True)
+        return lambda: [made.shortage(key, 20) for key in made.models]
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+@pytest.mark.parametrize("found", [Found.PUBLISHED, Found.NOTHING])
+def test_a_status(world: World, found: Found) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        models = entries(n)
+        manifest = manifest_of(models[0].source_model_uri, {"w": b"x"})
+        model = Copy(manifest=manifest if found is Found.PUBLISHED else None)
+        facts = Facts(
+            generation=1,
+            wanted=models,
+            copies={one.key: model for one in models},
+            leftover={f"{i:016x}": (CacheName(name=f"gone{i}"),) for i in range(n)},
+            foreign=tuple(map(str, range(n))),
+            capacity=1,
+            used=0,
+            available=1,
+        )
+        return lambda: build_status(facts, (), world.now())
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+@pytest.mark.parametrize("node_group", ["gpus", ""])
+def test_the_pods_that_use_models(node_group: str) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        pods = [PodMounts("t", f"p{i}", frozenset({f"m{i}-gpus"}), frozenset()) for i in range(n)]
+        caches = {f"{i:016x}": [CacheName(name=f"m{i}", node_group=node_group)] for i in range(n)}
+        assert len(users(pods, caches)) == n
+        return lambda: users(pods, caches)
+
+    assert_grows_no_faster_than_its_input(prepare)
