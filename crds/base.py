@@ -87,6 +87,11 @@ def namespaces_by_key(identities: Iterable[Identity]) -> dict[str, set[str]]:
     return found
 
 
+def says_nothing(value: object) -> bool:
+    """Whether a field need not be written: its reader takes it so. For lists that are long."""
+    return not value
+
+
 class ModelIdentity(Model):
     """Which model: its cache, and its folder.
 
@@ -98,6 +103,7 @@ class ModelIdentity(Model):
         default="",
         description="Namespace of its cache; empty for a LocalModelCache.",
         max_length=63,
+        exclude_if=says_nothing,
     )
     key: str = Field(description="Its folder below models/.", max_length=16)
 

@@ -19,6 +19,7 @@ from crds.base import (
     Model,
     ObservedGeneration,
     Resource,
+    says_nothing,
     validations,
 )
 from crds.eviction import Retention
@@ -162,11 +163,13 @@ class ModelRequest(Model):
         description="Models of a higher priority are downloaded first, and stay where not all fit.",
         ge=-1_000_000,
         le=1_000_000,
+        exclude_if=says_nothing,
     )
     retention: Retention = Field(
         default=Retention.EVICTABLE,
         description="Evictable: the model may make room for another one while no pod mounts it, in "
         "a group whose eviction policy is LRU. Pinned: never.",
+        exclude_if=lambda value: value is Retention.EVICTABLE,
     )
     hash: ModelHash | None = Field(
         default=None,

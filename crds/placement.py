@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Identity, MicroTime, Model, Resource
+from crds.base import ATOMIC_LIST, Identity, MicroTime, Model, Resource, says_nothing
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
 from crds.quantity import Quantity
@@ -19,6 +19,7 @@ class PlacedModel(ModelRequest):
         default="",
         description="Namespace of its cache; empty for a LocalModelCache.",
         max_length=63,
+        exclude_if=says_nothing,
     )
     # Without the cache's rules: they have held there, and a list of this length is past what the
     # API server spends on rules.
@@ -27,6 +28,7 @@ class PlacedModel(ModelRequest):
     referenced: bool = Field(
         default=False,
         description="Whether a service refers to it. Pods of a node are its agent's to see.",
+        exclude_if=says_nothing,
     )
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crds.cache import CacheStatus, ModelCopies
 from crds.conditions import Finding, conditions
 from crds.quantity import format_quantity
-from crds.states import CopyState, kserve_node_status
+from crds.states import CopyState, KServeNodeStatus, kserve_node_status
 from hooks import reasons
 from hooks.messages import some
 from hooks.sharing import is_withheld
@@ -76,19 +76,19 @@ def cache_status(
     missing: groups that do not exist; claims: the condition ClaimsBound; users: its services.
     """
     states = _copy_states(views)
-    counts = Counter(states.values())
-    models = [v.model for v in views if v.model is not None]
     size = _size(cache, views)
-    hashes = {m.hash for m in models if m.hash}
-    progress = _progress(models, counts, size)
+    counted = _count(views, states, size)
     findings = [
         _no(reasons.DELETING, claims.message)
         if cache.deleting
-        else _ready(cache, views, missing, states, progress),
+        else _ready(cache, views, missing, states, counted.progress),
         _admitted(cache, views, missing),
         claims,
         _size_as_declared(cache, size),
     ]
+    if any(_group_finding(one, reasons.FINDING_NODES) for one in views):
+        # Each node that joins would be a write of each cache, and what counts are all of them.
+        counted = _as_told(cache)
     return CacheStatus(
         conditions=conditions(
             findings,
@@ -96,18 +96,54 @@ def cache_status(
             generation=cache.metadata.generation,
             now=now,
         ),
+        node_status=counted.node_status,
+        copies=counted.copies,
+        key=cache.spec.key,
+        size=size,
+        hash=counted.hash,
+        progress=counted.progress,
+        inference_services=users.inference_services,
+        llm_inference_services=users.llm_inference_services,
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The part of a status that is counted over the nodes."""
+
+    node_status: dict[str, KServeNodeStatus]
+    copies: ModelCopies
+    hash: str | None
+    progress: int
+
+
+def _count(
+    views: Sequence[GroupView], states: Mapping[str, CopyState], size: int | None
+) -> _Counted:
+    counts = Counter(states.values())
+    models = [v.model for v in views if v.model is not None]
+    hashes = {m.hash for m in models if m.hash}
+    return _Counted(
         node_status={node: kserve_node_status(state) for node, state in sorted(states.items())},
         copies=ModelCopies(
             available=counts[CopyState.AVAILABLE],
             total=len(states),
             failed=counts[CopyState.FAILED],
         ),
-        key=cache.spec.key,
-        size=size,
         hash=hashes.pop() if len(hashes) == 1 else None,
-        progress=progress,
-        inference_services=users.inference_services,
-        llm_inference_services=users.llm_inference_services,
+        progress=_progress(models, counts, size),
+    )
+
+
+def _as_told(cache: Cache) -> _Counted:
+    told = cache.status
+    return _Counted(
+        node_status={node: KServeNodeStatus(word) for node, word in told.states().items()},
+        copies=ModelCopies(
+            available=told.copies.available, total=told.copies.total, failed=told.copies.failed
+        ),
+        hash=told.hash,
+        progress=told.progress,
     )
 
 
@@ -200,7 +236,10 @@ def _group_finding(one: GroupView, *only: str) -> Finding | None:
         ready = condition.type == reasons.READY and condition.status == "False"
         if ready and (not only or condition.reason in only):
             name = one.group.metadata.name
-            return _no(condition.reason, f"LocalModelNodeGroup {name}: {condition.message}")
+            # The message of that reason changes with every node that joins.
+            finding = condition.reason == reasons.FINDING_NODES
+            message = "finding its nodes" if finding else condition.message
+            return _no(condition.reason, f"LocalModelNodeGroup {name}: {message}")
     return None
 
 

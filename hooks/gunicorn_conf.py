@@ -1,10 +1,16 @@
-"""How gunicorn serves the hooks, in the image and in the local cluster alike."""
+"""How gunicorn serves the hooks, in the image and in the local cluster alike.
+
+GUNICORN_CMD_ARGS and WEB_CONCURRENCY override it: docs/scale.md says what a large cluster sets.
+"""
+
+import gc
 
 bind = "0.0.0.0:8080"
-# Metrics and caches of one process; the work is short and in Python.
-workers = 1
+# Two, so that the hook of a large group, which takes a while, does not hold up those of nodes.
+workers = 2
 worker_class = "gthread"
 threads = 8
+preload_app = True
 # Metacontroller keeps idle connections for 90 s, and fails a sync on one that was closed.
 keepalive = 120
 # Metacontroller gives a hook 10 s unless told otherwise.
@@ -12,3 +18,14 @@ graceful_timeout = 10
 # Neither needs a writable home or disk.
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - memory, where gunicorn keeps a heartbeat
+
+# A large request makes 200,000 objects, none of them in a circle: they are not to be looked through
+# again and again while they are made.
+_OBJECTS_OF_A_REQUEST = 250_000
+
+
+def when_ready(_server: object) -> None:
+    """Leave what is loaded out of the garbage collector's work, and in pages that workers share."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Quantity = str | int
 
+_WORDS_BY_NODE = msgspec.json.Decoder(dict[str, str] | None)
 _KSERVE_WORDS = msgspec.json.Decoder(dict[str, KServeModelStatus] | None)
 
 
@@ -120,21 +121,38 @@ class CacheSpec(Observed, frozen=True):
         return {name: getattr(self, name) for name in ModelRequest.model_fields}
 
 
+class ModelCopies(Observed, frozen=True):
+    """Counts of copies."""
+
+    available: int = 0
+    total: int = 0
+    failed: int = 0
+
+
 class CacheStatus(Observed, frozen=True):
-    """What the hooks wrote, without the map of all nodes."""
+    """What the hooks wrote."""
 
     observed_generation: int | None = None
     conditions: tuple[Condition, ...] = ()
+    # An entry for each node: read only where it is to stay as it is.
+    node_status: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
+    copies: ModelCopies = ModelCopies()
     size: int | None = None
+    hash: str | None = None
+    progress: int = 0
     inference_services: tuple[ServiceName, ...] | None = None
     llm_inference_services: tuple[ServiceName, ...] | None = None
+
+    def states(self) -> dict[str, str]:
+        """KServe's words for the copies, by node."""
+        return _WORDS_BY_NODE.decode(self.node_status) or {}
 
 
 class Cache(Resource, frozen=True):
     """A LocalModelCache, or a LocalModelNamespaceCache, which has a namespace."""
 
     spec: CacheSpec
-    status: CacheStatus = CacheStatus()
+    status: CacheStatus = field(default_factory=CacheStatus)
 
     @property
     def identity(self) -> Identity:

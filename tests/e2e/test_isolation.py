@@ -102,7 +102,7 @@ def _wait(world: World, namespace: str, reason: str, kind: str = "Ready") -> Obj
 
 def _report(world: World, node: str, uri: str, namespace: str) -> Object:
     models = world.api.get(LOCAL_MODEL_NODES, node)["status"]["models"]
-    found = (m for m in models if (m["key"], m["namespace"]) == (model_key(uri), namespace))
+    found = (m for m in models if (m["key"], m.get("namespace", "")) == (model_key(uri), namespace))
     return next(found, {})
 
 

@@ -232,7 +232,7 @@ def test_a_model_that_a_service_uses_is_referenced_in_the_plan(kserve: KServeWor
 
     def referenced() -> list[bool]:
         plan = kserve.find(PLACEMENTS, "plan") or {"spec": {}}
-        return [model["referenced"] for model in plan["spec"].get("models", ())]
+        return [model.get("referenced", False) for model in plan["spec"].get("models", ())]
 
     kserve.until(lambda: referenced() == [True], "the plan to say so", SECONDS)
     kserve.delete(ISVCS, "chat", "plan-a")

@@ -98,4 +98,4 @@ def _listed(kserve: KServeWorld) -> list[str]:
 
 def _referenced(kserve: KServeWorld) -> bool:
     plan = kserve.find(PLACEMENTS, "back") or {"spec": {}}
-    return [model["referenced"] for model in plan["spec"].get("models", ())] == [True]
+    return [model.get("referenced", False) for model in plan["spec"].get("models", ())] == [True]

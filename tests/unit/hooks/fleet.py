@@ -267,7 +267,7 @@ def report(model: Object, state: str) -> Object:
     key = model_key(model["sourceModelUri"])
     told: Object = {
         "name": model["modelName"],
-        "namespace": model["namespace"],
+        "namespace": model.get("namespace", ""),
         "key": key,
         "state": state,
         "cached": state == "Downloaded",
