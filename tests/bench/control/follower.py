@@ -97,6 +97,9 @@ class Follower:
                 return
             except requests.RequestException:
                 time.sleep(_PAUSE_SECONDS)
+            except OSError:
+                # So it was, and its certificate is gone too.
+                return
             except ApiError as error:
                 if error.status != _GONE:
                     raise

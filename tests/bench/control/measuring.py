@@ -29,6 +29,8 @@ PROCESSES = (
 )
 REPORTER = "reporter"
 WATCHER = "watcher"
+MACHINE = "machine"
+OTHERS = "everybody else on the machine"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Meter:
         metrics = self._stage.cluster.api.request("GET", "/metrics")
         used = {name: usage.look(pid) for name, pid in pids.items()}
         used[WATCHER] = Usage(time.process_time())
+        used[MACHINE] = usage.look_at_machine()
         return Look(
             writes=counters.writes(metrics),
             usage=used,
@@ -80,7 +83,11 @@ class Meter:
             for name, now in after.usage.items()
         }
         used[REPORTER] = Usage(reporter_cpu, reporter_peak)
+        machine = used.pop(MACHINE)
         cpu = {names.CPU + name: Value(one.cpu, "s") for name, one in used.items()}
+        # Where this is much, the times are not to be trusted.
+        others = machine.cpu - sum(one.cpu for one in used.values())
+        cpu[names.CPU + OTHERS] = Value(max(0.0, others), "s")
         del used[WATCHER]
         peaks = {names.PEAK + name: Value(one.peak_bytes / 1e6, "MB") for name, one in used.items()}
         return cpu | peaks

@@ -50,7 +50,12 @@ class Stage:
         """Make the Nodes."""
         make = partial(nodes.register, self.cluster.api, labels=None)
         with ThreadPoolExecutor(_MAKERS) as pool:
-            list(pool.map(lambda name: make(name=name), nodes.node_names(count)))
+            try:
+                list(pool.map(lambda name: make(name=name), nodes.node_names(count)))
+            except BaseException:
+                # On Ctrl-C, nobody waits for the others.
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until no hook has been called for some seconds. Whether that was in time."""

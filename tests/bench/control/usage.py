@@ -31,6 +31,19 @@ def cpu_seconds(stat: str) -> float:
     return sum(int(field) for field in fields[11:15]) / _TICKS
 
 
+def busy_seconds(stat: str) -> float:
+    """CPU seconds of the whole machine, from /proc/stat, with those that its host took away."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (
+        int(field) for field in stat.split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS
+
+
+def look_at_machine() -> Usage:
+    """What everybody has used."""
+    return Usage(busy_seconds(Path("/proc/stat").read_text()))
+
+
 def look(pid: int) -> Usage:
     """What a process and its children have used; nothing when it is gone."""
     cpu, peak = 0.0, 0

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.bench.control.counters import accepted, calls, difference, errors, writes
-from tests.bench.control.usage import cpu_seconds
+from tests.bench.control.usage import busy_seconds, cpu_seconds
 
 
 def metric(verb: str, resource: str, count: str, subresource: str = "", code: str = "200") -> str:
@@ -80,3 +80,8 @@ def test_errors_of_both_metacontrollers() -> None:
 def test_cpu_seconds_have_those_of_ended_children() -> None:
     fields = ["S", *["0"] * 10, "100", "200", "30", "40", *["0"] * 30]
     assert cpu_seconds(f"1 (a name) {' '.join(fields)}") == pytest.approx(3.7)
+
+
+def test_busy_seconds_of_the_machine() -> None:
+    text = "cpu  100 10 50 9999 888 1 2 37 5 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
+    assert busy_seconds(text) == pytest.approx(2.0)
