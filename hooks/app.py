@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hooks.envelope import (
     DecoratorRequest,
     parse_request,
 )
+from hooks.pace import Unhurried
 from hooks.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
-    Hook = Callable[[bytes], Struct]
+    Hook = Callable[[bytes], Struct | Unhurried]
 
 
 def _utc_now() -> datetime:
@@ -55,7 +57,11 @@ def _routes(settings: Settings, clock: Callable[[], datetime]) -> dict[str, Hook
     return routes
 
 
-def create_app(settings: Settings | None = None, clock: Callable[[], datetime] = _utc_now) -> Flask:
+def create_app(
+    settings: Settings | None = None,
+    clock: Callable[[], datetime] = _utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Flask:
     """The app. Raises ValueError when the environment's settings cannot work.
 
     A hook answers 200 with the whole desired state, 4xx with what is wrong with the request, or
@@ -64,7 +70,7 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     app = Flask("localmodel-hooks")
     settings = settings or Settings.from_environment(os.environ)
     for path, hook in _routes(settings, clock).items():
-        app.add_url_rule(path, path, _view(hook), methods=["POST"])
+        app.add_url_rule(path, path, _view(hook, sleep), methods=["POST"])
     for path in ("/healthz", "/readyz"):
         app.add_url_rule(path, path, lambda: Response("ok\n", mimetype="text/plain"))
     app.register_error_handler(BadRequest, _refuse)
@@ -73,9 +79,12 @@ def create_app(settings: Settings | None = None, clock: Callable[[], datetime] =
     return app
 
 
-def _view(hook: Hook) -> Callable[[], Response]:
+def _view(hook: Hook, sleep: Callable[[float], None]) -> Callable[[], Response]:
     def view() -> Response:
         answer = hook(request.get_data(cache=False))
+        if isinstance(answer, Unhurried):
+            sleep(answer.seconds)
+            answer = answer.response
         return Response(msgspec.json.encode(answer), mimetype="application/json")
 
     return view

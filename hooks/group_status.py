@@ -30,17 +30,13 @@ if TYPE_CHECKING:
     from hooks.observed import Cache, Node, NodeReport
     from hooks.plan import Plan
 
-# How long changes of state are collected before the caches are told: at least, and more for each
-# copy while more changes are to come, since each cache writes a line for each of its copies.
+# How long changes of state are collected before the caches are told.
 STATUS_INTERVAL = timedelta(seconds=2)
-STATUS_INTERVAL_FOR_EACH_COPY = timedelta(microseconds=60)
-STATUS_INTERVAL_MAX = timedelta(seconds=20)
 # Nodes join a group one after the other; when none has come for so long, they are all there.
 # What is told meanwhile starts this anew, so it is not longer than STATUS_INTERVAL.
 SETTLE = STATUS_INTERVAL
 # Nodes that have come are told sooner, since the settling counts from there.
 FINDING_INTERVAL = timedelta(seconds=0.5)
-FINDING_INTERVAL_FOR_EACH_NODE = timedelta(milliseconds=2)
 # When nobody looked for longer, Metacontroller was away, and no node could come meanwhile. It looks
 # after SETTLE, and gives a hook ten seconds: a slow one is not away.
 WATCHED = SETTLE + timedelta(seconds=10)
@@ -90,14 +86,20 @@ def group_status(
 
 
 def debounce(
-    old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus, now: datetime
+    old: LocalModelNodeGroupStatus,
+    new: LocalModelNodeGroupStatus,
+    now: datetime,
+    *,
+    paced: bool = False,
 ) -> tuple[LocalModelNodeGroupStatus, float | None]:
     """The status to write, and after how many seconds to look again.
 
     Each write makes the hooks of all caches of the group run, so a status that changes fast is
-    written every STATUS_INTERVAL at most, and less often in a large group until nothing is under
-    way any more; but for a flip of Ready and a model that turned out to be too large. Nothing but
-    the status is ever held back.
+    written every STATUS_INTERVAL at most, but for a flip of Ready and a model that turned out to be
+    too large. Nothing but the status is ever held back.
+
+    paced: the answers are apart anyway, see hooks.pace. To answer the old status would then do
+    harm: under load, Metacontroller sends one that is not the last any more, and writes it back.
     """
     was, ready = _ready(old), _ready(new)
     searching = ready is not None and ready.reason == reasons.FINDING_NODES
@@ -112,9 +114,9 @@ def debounce(
     if _same(old, new) and not searching:
         return old, None
     sooner = searching and (was.reason != ready.reason or old.nodes != new.nodes)
-    interval = STATUS_INTERVAL if searching else _status_interval(new)
-    if sooner:
-        interval = _finding_interval(new)
+    if paced and (sooner or not searching):
+        return new, again
+    interval = FINDING_INTERVAL if sooner else STATUS_INTERVAL
     wait = since + interval - now
     # A clock that was set back must not hold the status back for long.
     if timedelta(0) < wait <= interval:
@@ -122,17 +124,18 @@ def debounce(
     return new, again
 
 
-def _finding_interval(status: LocalModelNodeGroupStatus) -> timedelta:
-    scaled = FINDING_INTERVAL_FOR_EACH_NODE * len(status.nodes)
-    return min(max(FINDING_INTERVAL, scaled), STATUS_INTERVAL)
+def is_urgent(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> bool:
+    """Whether somebody waits for a change: Ready says another thing, or nothing more is to come."""
+    was, ready = _ready(old), _ready(new)
+    if was is None or ready is None or was.reason != ready.reason:
+        return True
+    return new is not old and not _moves(new)
 
 
-def _status_interval(status: LocalModelNodeGroupStatus) -> timedelta:
+def _moves(status: LocalModelNodeGroupStatus) -> bool:
+    """Whether more changes are to come: copies are under way, or wait to be."""
     moving = (CopyState.PENDING, CopyState.DOWNLOADING)
-    if not any(state in model.states for model in status.models for state in moving):
-        return STATUS_INTERVAL
-    copies = len(status.nodes) * len(status.models)
-    return min(STATUS_INTERVAL + STATUS_INTERVAL_FOR_EACH_COPY * copies, STATUS_INTERVAL_MAX)
+    return any(state in model.states for model in status.models for state in moving)
 
 
 def _ready(status: LocalModelNodeGroupStatus) -> Condition | None:

@@ -27,8 +27,9 @@ from hooks.envelope import (
     parse_node,
     parse_placement,
 )
-from hooks.group_status import debounce, finding, group_status, holds_models_of
+from hooks.group_status import debounce, finding, group_status, holds_models_of, is_urgent
 from hooks.kserve_config import config_rules, read_config
+from hooks.pace import Unhurried, is_large, late
 from hooks.plan import EMPTY_PLAN, Plan, make_plan
 from hooks.sharing import is_withheld
 from hooks.turns import Decision, whose_turn
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from crds.base import Identity
     from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
-    from crds.placement import LocalModelPlacementSpec, Turn
+    from crds.placement import LocalModelPlacementSpec
     from hooks.copies import Copies
     from hooks.observed import Cache, Node
     from hooks.settings import Settings
@@ -71,8 +72,13 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
     )
 
 
-def sync(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
-    """The group's LocalModelPlacement, the volumes of its namespace caches, its status."""
+def sync(
+    request: CompositeRequest, settings: Settings, now: datetime
+) -> CompositeResponse | Unhurried:
+    """The group's LocalModelPlacement, the volumes of its namespace caches, its status.
+
+    The answer may be late where nobody waits for it: see hooks.pace.
+    """
     group = parse_group(request.parent)
     caches = [
         *objects_of(CACHE, parse_cache, request.related).values(),
@@ -98,12 +104,17 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
         host_path=settings.host_path,
         now=now,
     )
-    status, resync = debounce(group.status, new, now)
-    return _answer(
+    count = len(nodes) * len(plan.admitted)
+    paced = is_large(count)
+    status, resync = debounce(group.status, new, now, paced=paced)
+    placement = plan.placement(group, decision.turn)
+    answer = _answer(
         status,
-        (_placement(group, plan, decision.turn), *_volumes(group, plan, copies, request, settings)),
+        (_child(group, placement), *_volumes(group, plan, copies, request, settings)),
         _sooner(resync, decision),
     )
+    urgent = placement != stored or is_urgent(group.status, status)
+    return late(answer, count) if paced and not urgent else answer
 
 
 def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
@@ -131,7 +142,8 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
         now=now,
     )
     status, _ = debounce(group.status, new, now)
-    answer = _answer(status, (_placement(group, EMPTY_PLAN),), _FINALIZE_RESYNC_SECONDS)
+    empty = EMPTY_PLAN.placement(group)
+    answer = _answer(status, (_child(group, empty),), _FINALIZE_RESYNC_SECONDS)
     answer.finalized = done or given_up
     return answer
 
@@ -193,10 +205,10 @@ def _answer(
     )
 
 
-def _placement(group: LocalModelNodeGroup, plan: Plan, turn: Turn | None = None) -> Object:
+def _child(group: LocalModelNodeGroup, placement: LocalModelPlacementSpec) -> Object:
     return {
         "apiVersion": API_VERSION,
         "kind": PLACEMENT,
         "metadata": {"name": group.metadata.name},
-        "spec": plan.placement(group, turn).to_json(),
+        "spec": placement.to_json(),
     }
