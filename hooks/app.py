@@ -11,16 +11,17 @@ import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from hooks import caches, nodegroups, nodes
+from hooks import caches, metrics, nodegroups, nodes
 from hooks.envelope import (
     BadRequest,
     CompositeRequest,
     CustomizeRequest,
     DecoratorRequest,
+    parent_name,
     parse_request,
 )
 from hooks.pace import Unhurried
-from hooks.settings import Settings
+from hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,38 +71,65 @@ def create_app(
     app = Flask("localmodel-hooks")
     settings = settings or Settings.from_environment(os.environ)
     for path, hook in _routes(settings, clock).items():
-        app.add_url_rule(path, path, _view(hook, sleep), methods=["POST"])
+        app.add_url_rule(path, path, _view(hook, sleep, settings.timeout(path)), methods=["POST"])
     for path in ("/healthz", "/readyz"):
         app.add_url_rule(path, path, lambda: Response("ok\n", mimetype="text/plain"))
-    app.register_error_handler(BadRequest, _refuse)
+    app.add_url_rule("/metrics", "/metrics", _metrics)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _fail)
     return app
 
 
-def _view(hook: Hook, sleep: Callable[[float], None]) -> Callable[[], Response]:
+def _view(hook: Hook, sleep: Callable[[float], None], limit: float) -> Callable[[], Response]:
+    """Answer a call, and say so where it came near the time that Metacontroller gives it."""
+
     def view() -> Response:
-        answer = hook(request.get_data(cache=False))
-        if isinstance(answer, Unhurried):
-            sleep(answer.seconds)
-            answer = answer.response
-        return Response(msgspec.json.encode(answer), mimetype="application/json")
+        begun = time.monotonic()
+        body = request.get_data(cache=False)
+        response, wait = _call(hook, body)
+        worked = time.monotonic() - begun
+        sleep(wait)
+        late = worked + wait > limit / 2
+        if late:
+            current_app.logger.warning(_late(body, worked + wait, limit))
+        metrics.record(request.path, response.status_code, len(body), worked, late=late)
+        return response
 
     return view
+
+
+def _call(hook: Hook, body: bytes) -> tuple[Response, float]:
+    """The answer, and how many seconds it waits."""
+    try:
+        answer = hook(body)
+    except BadRequest as error:
+        return _error(422, str(error)), 0.0
+    except Exception as error:
+        current_app.logger.exception("Hook failed")
+        return _error(500, f"{type(error).__name__}: {error}"), 0.0
+    if isinstance(answer, Unhurried):
+        return _json(answer.response), answer.seconds
+    return _json(answer), 0.0
+
+
+def _json(answer: Struct) -> Response:
+    return Response(msgspec.json.encode(answer), mimetype="application/json")
+
+
+def _late(body: bytes, seconds: float, limit: float) -> str:
+    return (
+        f"{request.path} took {seconds:.1f} s for {parent_name(body)} with {len(body) >> 20} MiB: "
+        f"Metacontroller gives up after {limit:g} s (webhook.timeout in metacontroller/, which "
+        f"{GROUP_HOOK_TIMEOUT_VARIABLE} repeats); docs/scale.md says what large clusters set"
+    )
 
 
 def _error(status: int, message: str) -> Response:
     return Response(f"{request.path}: {message}\n", status=status, mimetype="text/plain")
 
 
-def _refuse(error: BadRequest) -> Response:
-    return _error(422, str(error))
-
-
 def _http_error(error: HTTPException) -> Response:
     return _error(error.code or 500, error.description or error.name)
 
 
-def _fail(error: Exception) -> Response:
-    current_app.logger.error("Hook failed", exc_info=error)
-    return _error(500, f"{type(error).__name__}: {error}")
+def _metrics() -> Response:
+    return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)

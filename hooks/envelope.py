@@ -115,6 +115,11 @@ class Head(Struct, rename="camel"):
     metadata: Any = None
 
 
+class _Whose(Struct):
+    parent: Head | None = None
+    object: Head | None = None
+
+
 def parse_request(model: type[_Request], body: bytes) -> _Request:
     """The request in a body. Raises BadRequest."""
     try:
@@ -122,6 +127,17 @@ def parse_request(model: type[_Request], body: bytes) -> _Request:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"not a request of this hook: {error}") from error
     return request
+
+
+def parent_name(body: bytes) -> str:
+    """Whom a request is about, for a message."""
+    try:
+        whose = _decoder(_Whose).decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "an object that cannot be read"
+    head = whose.parent or whose.object or Head()
+    name = head.metadata.get("name") if isinstance(head.metadata, dict) else None
+    return f"{head.kind} {name}"
 
 
 def parse_foreign(raw: Raw) -> Object:

@@ -4,6 +4,14 @@ GUNICORN_CMD_ARGS and WEB_CONCURRENCY override it: docs/scale.md says what a lar
 """
 
 import gc
+import os
+import shutil
+import tempfile
+
+# In memory, where gunicorn keeps a heartbeat too: neither needs a writable home or disk.
+_MEMORY = "/dev/shm"  # noqa: S108
+_COUNTS = tempfile.mkdtemp(prefix="localmodel-hooks-", dir=_MEMORY)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _COUNTS
 
 bind = "0.0.0.0:8080"
 # Two, so that the hook of a large group, which takes a while, does not hold up those of nodes.
@@ -15,9 +23,8 @@ preload_app = True
 keepalive = 120
 # Metacontroller gives a hook 10 s unless told otherwise.
 graceful_timeout = 10
-# Neither needs a writable home or disk.
 control_socket_disable = True
-worker_tmp_dir = "/dev/shm"  # noqa: S108 - memory, where gunicorn keeps a heartbeat
+worker_tmp_dir = _MEMORY
 
 # A large request makes 200,000 objects, none of them in a circle: they are not to be looked through
 # again and again while they are made.
@@ -29,3 +36,8 @@ def when_ready(_server: object) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)
+
+
+def on_exit(_server: object) -> None:
+    """Leave nothing in memory."""
+    shutil.rmtree(_COUNTS, ignore_errors=True)

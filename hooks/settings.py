@@ -14,6 +14,11 @@ HOST_PATH_VARIABLE = "LOCALMODEL_HOST_PATH"
 SERVICE_KINDS_VARIABLE = "LOCALMODEL_SERVICE_KINDS"
 KSERVE_CONFIG_VARIABLE = "LOCALMODEL_KSERVE_CONFIG"
 
+GROUP_HOOK_TIMEOUT_VARIABLE = "LOCALMODEL_GROUP_HOOK_TIMEOUT"
+
+# Seconds, as metacontroller/ has them: those of Metacontroller, and what it gives a group's hook.
+HOOK_TIMEOUT = 10.0
+DEFAULT_GROUP_HOOK_TIMEOUT = 30.0
 DEFAULT_HOST_PATH = "/var/lib/localmodel"
 
 INFERENCE_SERVICE = "InferenceService"
@@ -52,11 +57,17 @@ class Settings:
     service_kinds: the services that caches are related to. A kind that is not served makes every
     sync of a cache fail, so only an overlay for clusters that have them names any.
     kserve_config: KServe's ConfigMap, if it is to be heeded.
+    group_hook_timeout: seconds that Metacontroller gives a group's hook before it gives up.
     """
 
     host_path: str = DEFAULT_HOST_PATH
     service_kinds: tuple[ServiceKind, ...] = ()
     kserve_config: ConfigMapName | None = None
+    group_hook_timeout: float = DEFAULT_GROUP_HOOK_TIMEOUT
+
+    def timeout(self, path: str) -> float:
+        """Seconds that Metacontroller gives a hook. path: of its URL."""
+        return self.group_hook_timeout if path.startswith("/nodegroups/") else HOOK_TIMEOUT
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -68,7 +79,20 @@ class Settings:
             host_path=host_path.rstrip("/") or "/",
             service_kinds=_service_kinds(environment.get(SERVICE_KINDS_VARIABLE, "")),
             kserve_config=_config_map(environment.get(KSERVE_CONFIG_VARIABLE, "")),
+            group_hook_timeout=_seconds(environment.get(GROUP_HOOK_TIMEOUT_VARIABLE, "")),
         )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text) if text else DEFAULT_GROUP_HOOK_TIMEOUT
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(
+            f"{GROUP_HOOK_TIMEOUT_VARIABLE} must be seconds, more than 0, not {text!r}"
+        )
+    return seconds
 
 
 def _service_kinds(text: str) -> tuple[ServiceKind, ...]:

@@ -121,3 +121,49 @@ def test_settings_come_from_the_environment() -> None:
     assert Settings.from_environment({HOST_PATH_VARIABLE: "/models/"}).host_path == "/models"
     with pytest.raises(ValueError, match="absolute"):
         Settings.from_environment({HOST_PATH_VARIABLE: "models"})
+
+
+def _counted(client: FlaskClient, name: str, **labels: str) -> float:
+    pairs = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+    line = f"{name}{{{pairs}}} "
+    found = [one for one in client.get("/metrics").text.splitlines() if one.startswith(line)]
+    return float(found[0].removeprefix(line)) if found else 0.0
+
+
+def test_calls_are_counted_with_their_bytes_and_failures(client: FlaskClient) -> None:
+    body = json.dumps(_request("nodes/sync/warm-labels")).encode()
+    calls = {"hook": "/nodes/sync", "code": "200"}
+    refused = {"hook": "/nodes/sync", "code": "422"}
+    before = [
+        _counted(client, "localmodel_hook_calls_total", **calls),
+        _counted(client, "localmodel_hook_calls_total", **refused),
+        _counted(client, "localmodel_hook_request_bytes_total", hook="/nodes/sync"),
+    ]
+    client.post("/nodes/sync", data=body)
+    client.post("/nodes/sync", data=b"{}")
+    assert _counted(client, "localmodel_hook_calls_total", **calls) == before[0] + 1
+    assert _counted(client, "localmodel_hook_calls_total", **refused) == before[1] + 1
+    sent = _counted(client, "localmodel_hook_request_bytes_total", hook="/nodes/sync")
+    assert sent == before[2] + len(body) + 2
+
+
+def test_a_hook_that_comes_near_its_timeout_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    hasty = Settings(group_hook_timeout=1e-9)
+    client = create_app(hasty, clock=lambda: NOW).test_client()
+    before = _counted(client, "localmodel_hook_late_total", hook="/nodegroups/sync")
+    client.post("/nodegroups/sync", json=_request("nodegroups/sync/all-available"))
+    assert _counted(client, "localmodel_hook_late_total", hook="/nodegroups/sync") == before + 1
+    (said,) = caplog.messages
+    assert said.startswith("/nodegroups/sync took ")
+    assert "LocalModelNodeGroup gpu" in said
+    assert "webhook.timeout" in said
+    client.post("/nodes/sync", json=_request("nodes/sync/warm-labels"))
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
+def test_a_timeout_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="LOCALMODEL_GROUP_HOOK_TIMEOUT"):
+        Settings.from_environment({"LOCALMODEL_GROUP_HOOK_TIMEOUT": text})
+    made = Settings.from_environment({"LOCALMODEL_GROUP_HOOK_TIMEOUT": "60"})
+    assert (made.timeout("/nodegroups/sync"), made.timeout("/nodes/sync")) == (60.0, 10.0)

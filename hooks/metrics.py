@@ -1,0 +1,56 @@
+"""What `/metrics` says of the hooks' calls, in Prometheus' text format.
+
+With several gunicorn workers, PROMETHEUS_MULTIPROC_DIR names the folder that they share
+(hooks/gunicorn_conf.py): the answer counts for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_CALLS = Counter(
+    "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]
+)
+_BYTES = Counter("localmodel_hook_request_bytes", "Bytes that a hook was sent.", ["hook"])
+_WORK = Histogram(
+    "localmodel_hook_work_seconds",
+    "Time that a hook worked for an answer, without what the answer waited.",
+    ["hook"],
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30),
+)
+_LATE = Counter(
+    "localmodel_hook_late",
+    "Answers that took more than half of the time that Metacontroller gives the hook.",
+    ["hook"],
+)
+
+
+def record(hook: str, code: int, request_bytes: int, work_seconds: float, *, late: bool) -> None:
+    """Count a call. hook: its path."""
+    _CALLS.labels(hook, str(code)).inc()
+    _BYTES.labels(hook).inc(request_bytes)
+    _WORK.labels(hook).observe(work_seconds)
+    if late:
+        _LATE.labels(hook).inc()
+
+
+def exposition() -> bytes:
+    """All that was counted, by all workers."""
+    if SHARED_DIR not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
