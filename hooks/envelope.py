@@ -41,7 +41,7 @@ _Part = TypeVar("_Part", Cache, Node, CoreNode)
 _Whole = TypeVar("_Whole", LocalModelNodeGroup, LocalModelPlacement, LocalModelNode)
 
 # Groups are few, and each comes again for every cache.
-_GROUPS = 64
+_GROUPS = 128
 
 
 class BadRequest(Exception):  # noqa: N818 - named after the HTTP answer that it becomes

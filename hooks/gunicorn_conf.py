@@ -10,8 +10,11 @@ import tempfile
 
 # In memory, where gunicorn keeps a heartbeat too: neither needs a writable home or disk.
 _MEMORY = "/dev/shm"  # noqa: S108
-_COUNTS = tempfile.mkdtemp(prefix="localmodel-hooks-", dir=_MEMORY)
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = _COUNTS
+# What the workers count for /metrics. Somebody else's folder is left alone.
+_SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_MADE = None
+if _SHARED_DIR not in os.environ:
+    _MADE = os.environ[_SHARED_DIR] = tempfile.mkdtemp(prefix="localmodel-hooks-", dir=_MEMORY)
 
 bind = "0.0.0.0:8080"
 # Two, so that the hook of a large group, which takes a while, does not hold up those of nodes.
@@ -40,4 +43,5 @@ def when_ready(_server: object) -> None:
 
 def on_exit(_server: object) -> None:
     """Leave nothing in memory."""
-    shutil.rmtree(_COUNTS, ignore_errors=True)
+    if _MADE is not None:
+        shutil.rmtree(_MADE, ignore_errors=True)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from hooks.observed import ListedModel, Node
 
 # Plans are few, and each comes again for every node.
-_PLANS = 64
+_PLANS = 512
 
 
 def customize(_request: CustomizeRequest) -> CustomizeResponse:

@@ -109,6 +109,8 @@ class Boot:
         processes.set(controlplane.API_SERVER, controlplane.api_server(layout, ports))
         # They need nobody, and the API server leaves a core idle while it starts.
         environment = overlay.hooks_environment(CHECKOUT, self.state.overlay)
+        self.layout.metrics.mkdir(exist_ok=True)
+        environment |= {"PROMETHEUS_MULTIPROC_DIR": str(self.layout.metrics)}
         processes.set(product.HOOKS, product.hooks(ports, environment))
         processes.wait(
             "the API server",

@@ -47,6 +47,11 @@ class Layout:
         return self.root / "etcd"
 
     @property
+    def metrics(self) -> Path:
+        """What the hooks' workers count, which they do not clean up when they are killed."""
+        return self.run / "metrics"
+
+    @property
     def run(self) -> Path:
         """What is only of use while the cluster runs."""
         return self.root / "run"

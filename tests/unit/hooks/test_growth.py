@@ -1,0 +1,271 @@
+"""The work of each hook grows no faster than what it is sent.
+
+Work is counted in calls of functions, Python's and C's, and not by a clock: four times as many
+nodes, models, caches, groups or namespaces are at most four times the calls.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hooks import nodes
+from hooks.app import create_app
+from hooks.settings import Settings
+from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crds.placement import PlacedModel
+
+    Object = dict[str, Any]
+    Build = Callable[[int], tuple[str, Object]]
+
+SIZES = (20, 40, 80)
+# What does not grow, such as Flask's part, makes the ratio smaller; sorting makes it larger.
+SLACK = 1.1
+SERVICES = "InferenceService.serving.kserve.io/v1beta1"
+
+
+def _fleet(nodes: int, models: int, state: str = "Downloaded", **group: Any) -> Fleet:
+    fleet = Fleet(group)
+    fleet.add(*(f"model-{number:03d}" for number in range(models)))
+    fleet.join(*(f"node-{number:03d}" for number in range(nodes)))
+    fleet.run(4)
+    for name in fleet.nodes:
+        fleet.report(name, **dict.fromkeys(fleet.caches, state))
+    fleet.run(4)
+    return fleet
+
+
+def _group_request(fleet: Fleet) -> tuple[str, Object]:
+    return "/nodegroups/sync", {
+        "parent": fleet.group,
+        "children": {
+            kind("LocalModelPlacement"): {GROUP: fleet.plan},
+            "PersistentVolume.v1": {},
+        },
+        "related": {
+            kind("LocalModelCache"): fleet.caches,
+            kind("LocalModelNamespaceCache"): {},
+            kind("LocalModelNode"): fleet.local_nodes,
+        },
+        "finalizing": False,
+    }
+
+
+def _cache_request(fleet: Fleet, **related: Object) -> tuple[str, Object]:
+    cache = min(fleet.caches.items())[1]
+    return "/caches/sync", {
+        "parent": cache,
+        "children": {"PersistentVolume.v1": {}, "PersistentVolumeClaim.v1": {}},
+        "related": {kind("LocalModelNodeGroup"): {GROUP: fleet.group}, **related},
+        "finalizing": False,
+    }
+
+
+def _node_request(fleet: Fleet, plans: dict[str, Object] | None = None) -> tuple[str, Object]:
+    name = min(fleet.nodes)
+    return "/nodes/sync", {
+        "object": fleet.nodes[name],
+        "attachments": {kind("LocalModelNode"): {name: fleet.local_nodes[name]}},
+        "related": {kind("LocalModelPlacement"): plans or {GROUP: fleet.plan}},
+        "finalizing": False,
+    }
+
+
+def group_by_nodes(n: int) -> tuple[str, Object]:
+    return _group_request(_fleet(n, 5))
+
+
+def group_by_models(n: int) -> tuple[str, Object]:
+    return _group_request(_fleet(5, n))
+
+
+def group_by_failed_models(n: int) -> tuple[str, Object]:
+    return _group_request(_fleet(5, n, "Failed"))
+
+
+def group_by_waiting_nodes(n: int) -> tuple[str, Object]:
+    fleet = Fleet({"download": {"maxConcurrentNodes": 2}})
+    fleet.add("llama", "qwen")
+    fleet.join(*(f"node-{number:03d}" for number in range(n)))
+    fleet.run(4)
+    fleet.answer()
+    return _group_request(fleet)
+
+
+def new_group_by_models(n: int) -> tuple[str, Object]:
+    fleet = _fleet(5, n)
+    fleet.group["status"] = {"observedGeneration": -1}
+    return _group_request(fleet)
+
+
+def group_without_eviction_by_models(n: int) -> tuple[str, Object]:
+    return _group_request(_fleet(3, n, eviction={"policy": "None"}, storageLimit="10Gi"))
+
+
+def group_by_caches_of_others(n: int) -> tuple[str, Object]:
+    fleet = _fleet(3, 3)
+    others = [f"other-{number}" for number in range(n)]
+    fleet.add(*others, nodeGroup="cpu")
+    return _group_request(fleet)
+
+
+def group_by_namespace_caches_of_one_uri(n: int) -> tuple[str, Object]:
+    path, request = _group_request(_fleet(3, 1))
+    shared = {}
+    for number in range(n):
+        cache = cache_object("llama", sourceModelUri="s3://models/llama")
+        cache["kind"] = "LocalModelNamespaceCache"
+        cache["metadata"] |= {"namespace": f"team-{number}"}
+        shared[f"team-{number}/llama"] = cache
+    request["related"][kind("LocalModelNamespaceCache")] = shared
+    return path, request
+
+
+def finalized_group_by_nodes(n: int) -> tuple[str, Object]:
+    _, request = _group_request(_fleet(n, 3))
+    request["parent"]["metadata"]["deletionTimestamp"] = "2026-11-24T04:00:00Z"
+    return "/nodegroups/finalize", request | {"finalizing": True}
+
+
+def node_by_models(n: int) -> tuple[str, Object]:
+    return _node_request(_fleet(1, n))
+
+
+def node_by_plans(n: int) -> tuple[str, Object]:
+    fleet = _fleet(1, 3)
+    assert fleet.plan is not None
+    plans = {
+        f"gpu-{number}": fleet.plan | {"metadata": {"name": f"gpu-{number}"}} for number in range(n)
+    }
+    return _node_request(fleet, plans)
+
+
+def node_without_plans_by_models(n: int) -> tuple[str, Object]:
+    path, request = _node_request(_fleet(1, n))
+    request["related"][kind("LocalModelPlacement")] = {}
+    return path, request
+
+
+def cache_by_nodes(n: int) -> tuple[str, Object]:
+    return _cache_request(_fleet(n, 2))
+
+
+def cache_by_models_of_its_group(n: int) -> tuple[str, Object]:
+    return _cache_request(_fleet(2, n))
+
+
+def cache_by_groups(n: int) -> tuple[str, Object]:
+    fleet = _fleet(3, 1)
+    names = [f"gpu-{number}" for number in range(n)]
+    path, request = _cache_request(fleet)
+    del request["parent"]["spec"]["nodeGroup"]
+    request["parent"]["spec"]["nodeGroups"] = names
+    request["related"][kind("LocalModelNodeGroup")] = {
+        name: fleet.group | {"metadata": fleet.group["metadata"] | {"name": name}} for name in names
+    }
+    return path, request
+
+
+def cache_by_namespaces(n: int) -> tuple[str, Object]:
+    namespaces = {f"team-{number}": {"metadata": {"name": f"team-{number}"}} for number in range(n)}
+    path, request = _cache_request(_fleet(2, 1), **{"Namespace.v1": namespaces})
+    request["parent"]["spec"]["namespaceSelector"] = {}
+    return path, request
+
+
+def finalized_cache_by_claims(n: int) -> tuple[str, Object]:
+    _, request = _cache_request(_fleet(2, 1))
+    request["parent"]["metadata"]["deletionTimestamp"] = "2026-11-24T04:00:00Z"
+    claims = {f"team-{number}/llama-gpu": {"kind": "PersistentVolumeClaim"} for number in range(n)}
+    request["children"]["PersistentVolumeClaim.v1"] = claims
+    return "/caches/finalize", request | {"finalizing": True}
+
+
+def _calls(path: str, request: Object) -> int:
+    """Calls of functions while a hook answers. It has answered once before: no import counts."""
+    client = create_app(Settings(), clock=lambda: START, sleep=lambda _seconds: None).test_client()
+    warm, body = json.dumps(request | {"controller": {}}), json.dumps(request)
+    assert client.post(path, data=warm).status_code == 200
+    counted = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        response = client.post(path, data=body)
+    finally:
+        sys.setprofile(None)
+    assert response.status_code == 200, response.text
+    return counted
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        group_by_nodes,
+        group_by_models,
+        group_by_failed_models,
+        group_by_waiting_nodes,
+        new_group_by_models,
+        group_without_eviction_by_models,
+        group_by_caches_of_others,
+        group_by_namespace_caches_of_one_uri,
+        finalized_group_by_nodes,
+        node_by_models,
+        node_by_plans,
+        node_without_plans_by_models,
+        cache_by_nodes,
+        cache_by_models_of_its_group,
+        cache_by_groups,
+        cache_by_namespaces,
+        finalized_cache_by_claims,
+    ],
+    ids=lambda build: build.__name__,
+)
+def test_work_grows_no_faster_than_its_input(build: Build) -> None:
+    small, middle, large = (_calls(*build(size)) for size in SIZES)
+    assert middle <= 2 * SLACK * small
+    assert large <= 4 * SLACK * small
+    # Nor from step to step: a square hides behind what does not grow.
+    assert large - middle <= 2 * SLACK * (middle - small) + 20
+
+
+@pytest.mark.parametrize("hook", ["nodes", "caches", "nodegroups"])
+def test_customize_does_not_depend_on_the_size(hook: str) -> None:
+    def calls(size: int) -> int:
+        fleet = _fleet(size, 2)
+        fleet.sync_caches()
+        parent = {
+            "nodes": min(fleet.nodes.items())[1],
+            "caches": min(fleet.caches.items())[1],
+            "nodegroups": fleet.group,
+        }[hook]
+        return _calls(f"/{hook}/customize", {"parent": parent})
+
+    assert calls(80) <= SLACK * calls(20)
+
+
+def test_a_plan_is_made_json_once_for_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    entry = nodes._entry
+
+    def counted(model: PlacedModel, group: str) -> object:
+        made.append(model.model_name)
+        return entry(model, group)
+
+    monkeypatch.setattr(nodes, "_entry", counted)
+    fleet = Fleet()
+    fleet.add(*(f"once-{number}" for number in range(7)))
+    fleet.join(*(f"node-{number}" for number in range(30)))
+    fleet.sync()
+    assert fleet.calls["/nodes/sync"] == 30
+    assert len(made) == 7
