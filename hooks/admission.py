@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from hooks.observed import Cache, Node
     from hooks.plan import Plan
 
+# Copies of all models of a group, together: of 1.5 MiB, its nodes' names and more take the rest.
+COPIES_MAX = 1_000_000
+
 # Reasons of a group's Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
 
@@ -153,6 +156,39 @@ class _Folders:
             more = self.more(cache)
             self.bytes += more
             self._folders[cache.spec.key] = self._folders.get(cache.spec.key, 0) + more
+
+
+def within_status(
+    plan: Plan, group: LocalModelNodeGroup, nodes: int, held: AbstractSet[Identity]
+) -> Plan:
+    """The plan without the newcomers for which the group's status has no room.
+
+    It holds a letter for each copy. An object of more than 1.5 MiB cannot be stored, and then no
+    cache of the group would ever be told of anything again. What is in stays in.
+    """
+    room = COPIES_MAX // max(nodes, 1)
+    if len(plan.admitted) <= room:
+        return plan
+    free = max(room - sum(cache.identity in held for cache in plan.admitted), 0)
+    newcomers = [cache.identity for cache in plan.admitted if cache.identity not in held]
+    out = frozenset(newcomers[free:])
+    return replace(
+        plan,
+        admitted=tuple(cache for cache in plan.admitted if cache.identity not in out),
+        rejected=(
+            *plan.rejected,
+            *(
+                reject(
+                    cache,
+                    reasons.GROUP_TOO_LARGE,
+                    f"LocalModelNodeGroup {group.metadata.name} has {nodes} nodes, and room for "
+                    f"{room} models on so many: make two groups of it, by a label of their nodes",
+                )
+                for cache in plan.admitted
+                if cache.identity in out
+            ),
+        ),
+    )
 
 
 def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION, namespaces_by_key
 from hooks import naming
-from hooks.admission import admit, observe
+from hooks.admission import admit, observe, within_status
 from hooks.copies import copies_of
 from hooks.envelope import (
     CACHE,
@@ -87,7 +87,8 @@ def sync(
     nodes = _nodes(request)
     stored = _stored(request, group)
     asked = make_plan(group.metadata.name, caches)
-    plan = admit(asked, group, observe(group, asked, caches, nodes, stored))
+    observed = observe(group, asked, caches, nodes, stored)
+    plan = within_status(admit(asked, group, observed), group, len(nodes), observed.held)
     copies = copies_of(plan.admitted, nodes)
     names = tuple(node.metadata.name for node in nodes)
     settled = finding(group, stored, names, now) is None

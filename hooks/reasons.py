@@ -40,6 +40,7 @@ DUPLICATE_SOURCE_MODEL_URI = "DuplicateSourceModelUri"
 CLAIM_NAME_TAKEN = "ClaimNameTaken"
 STORAGE_LIMIT_EXCEEDED = "StorageLimitExceeded"
 MODEL_TOO_LARGE = "ModelTooLarge"
+GROUP_TOO_LARGE = "GroupTooLarge"
 
 # OverLimit.
 ADMITTED_EXCEED_LIMIT = "AdmittedExceedLimit"

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each cluster a worker of its own: tests that share one run one after the other."""
     for item in items:
         parameters = getattr(item, "callspec", None)
-        for name in ("world", "kserve", "kserve_nodes", "migration"):
+        for name in ("world", "kserve", "kserve_nodes", "migration", "fleet"):
             if parameters is not None and name in parameters.params:
                 item.add_marker(pytest.mark.xdist_group(f"{name}-{parameters.params[name]}"))
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from deploy.local.product import MetacontrollerChoice
+
 _READY_SECONDS = 30.0
 _MAKERS = 8
 _IDLE_SECONDS = 3.0
@@ -76,11 +78,13 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, hooks_checkout: Path) -> Iterator[Stage]:
+def stage(
+    folder: Path, hooks_checkout: Path, metacontroller: MetacontrollerChoice = "auto"
+) -> Iterator[Stage]:
     """A cluster that is stopped at the end, without a trace."""
     cluster = Cluster(folder)
     try:
-        cluster.up(nodes=0, run_agents=False, owner_pid=os.getpid())
+        cluster.up(nodes=0, metacontroller=metacontroller, run_agents=False, owner_pid=os.getpid())
         found = Stage(cluster, cluster.logs_dir / "access.log")
         _use_hooks(found, hooks_checkout)
         yield found

@@ -26,7 +26,7 @@ from crds.placement import LocalModelPlacementSpec
 from crds.quantity import parse_quantity
 from crds.states import ModelState
 from hooks import reasons
-from hooks.admission import Observed, admit, observe
+from hooks.admission import COPIES_MAX, Observed, admit, observe, within_status
 from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
 from hooks.plan import Plan, make_plan
@@ -149,6 +149,32 @@ def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
         "LocalModelNodeGroup gpu (40Gi are missing): raise storageLimit, delete a cache, or name "
         "another group"
     )
+
+
+def _many(number: int) -> list[Cache]:
+    return [_cache(f"c{index:02d}", "1Gi") for index in range(number)]
+
+
+def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
+    group, caches = _group(LRU, "100Gi"), _many(5)
+    nodes = COPIES_MAX // 3
+    plan = within_status(make_plan("gpu", caches), group, nodes, frozenset())
+    assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
+    assert {one.name: one.reason for one in plan.rejected} == {
+        "c03": reasons.GROUP_TOO_LARGE,
+        "c04": reasons.GROUP_TOO_LARGE,
+    }
+    assert "make two groups" in plan.rejected[0].message
+
+
+def test_what_is_in_stays_in_when_a_group_grows_too_large() -> None:
+    group, caches = _group(LRU, "100Gi"), _many(5)
+    held = frozenset(cache.identity for cache in caches[1:])
+    plan = within_status(make_plan("gpu", caches), group, COPIES_MAX // 2, held)
+    assert [cache.metadata.name for cache in plan.admitted] == ["c01", "c02", "c03", "c04"]
+    asked = make_plan("gpu", caches)
+    assert within_status(asked, group, COPIES_MAX // 5, held) == asked
+    assert within_status(asked, group, 0, held) == asked
 
 
 @dataclass
