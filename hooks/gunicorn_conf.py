@@ -1,6 +1,6 @@
 """How gunicorn serves the hooks, in the image and in the local cluster alike.
 
-GUNICORN_CMD_ARGS and WEB_CONCURRENCY override it: docs/scale.md says what a large cluster sets.
+GUNICORN_CMD_ARGS overrides it: docs/scale.md says what a large cluster sets.
 """
 
 import gc
