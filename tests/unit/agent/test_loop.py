@@ -43,7 +43,7 @@ def test_two_caches_with_one_uri_share_the_copy(world: World) -> None:
     world.restart()
     world.want()
     world.step()
-    assert [(m["namespace"], m["state"]) for m in world.status()["models"]] == [
+    assert [(m.get("namespace", ""), m["state"]) for m in world.status()["models"]] == [
         ("team", "Removing")
     ]
 

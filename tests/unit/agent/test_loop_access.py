@@ -58,7 +58,7 @@ def model(world: World, namespace: str, account: str | None, **fields: Any) -> L
 
 
 def told(world: World) -> dict[str, dict[str, Any]]:
-    return {entry["namespace"]: entry for entry in world.status()["models"]}
+    return {entry.get("namespace", ""): entry for entry in world.status()["models"]}
 
 
 def states(world: World) -> dict[str, str]:
