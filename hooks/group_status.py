@@ -59,7 +59,10 @@ def group_status(
     stored: the plan that the nodes can see by now. download: whose turn it is, if nodes wait.
     """
     names = tuple(node.metadata.name for node in nodes)
-    models = tuple(_group_model(cache, nodes, copies[cache.identity]) for cache in plan.admitted)
+    models = tuple(
+        _group_model(cache, nodes, copies[cache.identity], _told_size(group.status, cache.identity))
+        for cache in plan.admitted
+    )
     keys = {model.key for model in models}
     used = max((_used(node, keys) for node in nodes), default=0)
     left = max(parse_quantity(group.spec.storage_limit) - used, 0)
@@ -153,7 +156,15 @@ def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> boo
     return old.model_copy(update=apart) == new.model_copy(update=apart)
 
 
-def _group_model(cache: Cache, nodes: Sequence[Node], copies: Copies) -> GroupModel:
+def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
+    """What was told of a model, in the plan or not: it stays true, since the URI cannot change."""
+    told = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
+    return told.size if told else None
+
+
+def _group_model(
+    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None
+) -> GroupModel:
     reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
     hashes = {report.hash for report in reports if report.cached and report.hash}
@@ -162,7 +173,7 @@ def _group_model(cache: Cache, nodes: Sequence[Node], copies: Copies) -> GroupMo
         namespace=cache.metadata.namespace,
         key=cache.spec.key,
         states="".join(copies.states),
-        size=max(sizes, default=None),
+        size=max(sizes, default=told_size),
         # Nodes that hold different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
@@ -261,7 +272,11 @@ def finding(
         was = None
     if was is not None and was.status == "True":
         return None
-    if stored is None or stored.node_selector_terms != node_selector_terms(group.spec):
+    # The plan is written before a first status: to say so would be one more write of every cache.
+    first = stored is None and not group.status.conditions
+    if not first and (
+        stored is None or stored.node_selector_terms != node_selector_terms(group.spec)
+    ):
         return _no(reasons.PLAN_PENDING, "the group's LocalModelPlacement is being written")
     none_as_before = was is not None and was.reason == reasons.NO_NODES and not names
     same = was is not None and was.reason == reasons.FINDING_NODES and group.status.nodes == names

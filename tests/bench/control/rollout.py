@@ -126,9 +126,10 @@ class Rollout:
         self._time(names.COUNTED, total, settings.nodes * settings.models, act)
 
     def _join(self) -> None:
-        """One more node comes."""
+        """One more node comes, to a fleet at rest."""
 
         def act() -> float:
+            self._stage.wait_until_idle(self._settings.timeout)
             began = time.monotonic()
             nodes.register(self._api, NEWCOMER, None)
             return began
@@ -141,6 +142,7 @@ class Rollout:
         models = self._settings.models + 1
 
         def act() -> float:
+            self._stage.wait_until_idle(self._settings.timeout)
             began = time.monotonic()
             self._api.apply(objects.cache(models), manager=MANAGER)
             return began

@@ -343,6 +343,19 @@ def test_with_eviction_all_come_in_but_those_that_are_too_large(
         assert world.sync() == plan
 
 
+def test_a_size_stays_known_when_a_raised_limit_lets_its_model_in() -> None:
+    world = World(LRU, limit=1)
+    world.make("a", 0, declared=1, real=2, priority=0)
+    world.sync()
+    world.agent()
+    world.sync()
+    world.make("a", 0, declared=3, real=2, priority=0)
+    world.agent()
+    world.limit = 2
+    for _ in range(3):
+        assert [cache.metadata.name for cache in world.sync().admitted] == ["a"]
+
+
 @given(st.lists(st.sampled_from(["agent", "cache_hook", "sync"]), max_size=12))
 def test_what_turned_out_too_large_comes_in_no_more(order: list[str]) -> None:
     world = World(LRU)

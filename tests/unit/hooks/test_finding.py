@@ -86,7 +86,7 @@ class Group:
 def test_nodes_that_join_one_after_the_other(gap: float, skew: timedelta) -> None:
     group = Group(skew=skew)
     group.sync()
-    assert group.ready["reason"] == "PlanPending"
+    assert group.ready["reason"] == "FindingNodes"
     for number in range(5):
         group.run(timedelta(seconds=0.1 + number * gap))
         group.join(f"node-{number}")
