@@ -170,7 +170,16 @@ def _evicting(**eviction: object) -> dict[str, object]:
     return {"storageLimit": "1Gi", "nodeSelector": {"a": "b"}, "eviction": eviction}
 
 
+def _limited(nodes: object) -> dict[str, object]:
+    download = {"maxConcurrentNodes": nodes}
+    return {"storageLimit": "1Gi", "nodeSelector": {"a": "b"}, "download": download}
+
+
 GROUPS_REFUSED = [
+    *(
+        (_limited(nodes), "maxConcurrentNodes must be a number of nodes of 1 or more")
+        for nodes in (0, -1, 1_000_000, "0%", "101%", "5.5%", "many", "")
+    ),
     ({"storageLimit": "1Gi"}, "give exactly one of nodeSelector"),
     (
         {"storageLimit": "0", "nodeSelector": {"a": "b"}},
@@ -202,6 +211,21 @@ def test_groups_that_the_api_server_refuses(
     with pytest.raises(Exception, match="422") as refused:
         world.make(obj)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("nodes", [1, 999_999, "1%", "100%", "7"])
+def test_limits_that_the_api_server_takes(world: World, nodes: object) -> None:
+    made = world.make(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "LocalModelNodeGroup",
+            "metadata": {"name": "limited"},
+            "spec": _limited(nodes),
+        }
+    )
+    assert made["spec"]["download"] == {"maxConcurrentNodes": nodes}
+    world.wait_condition("limited", "NoNodes", resource=GROUPS)
+    world.delete(GROUPS, "limited")
 
 
 def test_a_claim_name_that_another_cache_has(world: World) -> None:
