@@ -1,0 +1,126 @@
+"""A large group answers late where nobody waits for it, and repeats no status that may be old."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hooks.app import create_app
+from hooks.envelope import CompositeResponse
+from hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, is_large, late
+from hooks.settings import Settings
+from tests.unit.hooks.fleet import GROUP, Fleet, kind
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+NODES, MODELS = 100, 50
+WAIT = NODES * MODELS * SECONDS_FOR_EACH_COPY
+
+
+@pytest.fixture(scope="module")
+def downloading() -> Fleet:
+    """A group of 5,000 copies that are under way."""
+    fleet = Fleet({"download": {"maxConcurrentNodes": "100%"}})
+    fleet.add(*(f"model-{number}" for number in range(MODELS)))
+    fleet.join(*(f"node-{number:03d}" for number in range(NODES)))
+    fleet.run(4, step=1)
+    for name in fleet.nodes:
+        fleet.report(name, **dict.fromkeys(fleet.caches, "Downloading"))
+    fleet.run(4, step=1)
+    return fleet
+
+
+def _ask(fleet: Fleet, now: datetime, **parent: Any) -> tuple[dict[str, Any], float]:
+    """The answer of the group's hook, and how long it waited."""
+    waited: list[float] = []
+    client = create_app(Settings(), clock=lambda: now, sleep=waited.append).test_client()
+    request = {
+        "parent": fleet.group | parent,
+        "children": {kind("LocalModelPlacement"): {GROUP: fleet.plan}, "PersistentVolume.v1": {}},
+        "related": {
+            kind("LocalModelCache"): fleet.caches,
+            kind("LocalModelNamespaceCache"): {},
+            kind("LocalModelNode"): fleet.local_nodes,
+        },
+        "finalizing": False,
+    }
+    response = client.post("/nodegroups/sync", data=json.dumps(request))
+    assert response.status_code == 200, response.text
+    return response.get_json(), sum(waited)
+
+
+def _with(fleet: Fleet, node: str, **states: str) -> Fleet:
+    other = copy.copy(fleet)
+    other.local_nodes = copy.deepcopy(fleet.local_nodes)
+    other.stale = set()
+    other.report(node, **states)
+    return other
+
+
+def test_waiting_grows_with_the_copies_up_to_a_bound() -> None:
+    assert not is_large(LARGE - 1)
+    assert is_large(LARGE)
+    assert late(CompositeResponse(status={}), 10_000).seconds == 10_000 * SECONDS_FOR_EACH_COPY
+    assert late(CompositeResponse(status={}), 1_000_000).seconds == SECONDS_MAX
+
+
+def test_it_waits_no_longer_than_it_would_ask_to_be_called() -> None:
+    answer = late(CompositeResponse(status={}, resync_after_seconds=0.5), 1_000_000)
+    assert answer.seconds == 0.5
+    assert answer.response.resync_after_seconds == 0.05
+    answer = late(CompositeResponse(status={}, resync_after_seconds=5.0), 50_000)
+    assert (answer.seconds, answer.response.resync_after_seconds) == (3.0, 2.0)
+
+
+def test_an_answer_that_changes_a_count_waits(downloading: Fleet) -> None:
+    _, nothing = _ask(downloading, downloading.now)
+    fleet = _with(downloading, "node-007", **{"model-3": "Downloaded"})
+    answer, waited = _ask(fleet, fleet.now + timedelta(seconds=0.1))
+    assert nothing == waited == pytest.approx(WAIT)
+    assert "1 of 5000 copies available" in answer["status"]["conditions"][0]["message"]
+
+
+def test_a_small_group_does_not_wait() -> None:
+    fleet = Fleet()
+    fleet.add("llama")
+    fleet.join("node-1")
+    fleet.run(4)
+    _, waited = _ask(fleet, fleet.now)
+    assert waited == 0
+
+
+def test_a_plan_that_changed_does_not_wait(downloading: Fleet) -> None:
+    fleet = copy.copy(downloading)
+    fleet.caches = dict(downloading.caches)
+    fleet.add("one-more")
+    answer, waited = _ask(fleet, fleet.now)
+    assert waited == 0
+    (plan,) = answer["children"]
+    assert len(plan["spec"]["models"]) == MODELS + 1
+
+
+def test_the_last_change_does_not_wait(downloading: Fleet) -> None:
+    fleet = copy.copy(downloading)
+    fleet.local_nodes = copy.deepcopy(downloading.local_nodes)
+    for name in fleet.nodes:
+        fleet.report(name, **dict.fromkeys(fleet.caches, "Downloaded"))
+    answer, waited = _ask(fleet, fleet.now)
+    assert waited == 0
+    assert "5000 of 5000 copies" in answer["status"]["conditions"][0]["message"]
+
+
+def test_a_status_that_is_old_by_now_is_not_written_back(downloading: Fleet) -> None:
+    """Metacontroller sends what its cache has, and writes over what is stored."""
+    old = downloading.group["status"]
+    fleet = _with(downloading, "node-007", **{"model-3": "Downloaded"})
+    first, _ = _ask(fleet, fleet.now + timedelta(seconds=0.1), status=old)
+    fleet = _with(fleet, "node-008", **{"model-3": "Downloaded"})
+    second, _ = _ask(fleet, fleet.now + timedelta(seconds=0.4), status=old)
+    counts = [one["status"]["conditions"][0]["message"] for one in (first, second)]
+    assert "1 of 5000 copies" in counts[0]
+    assert "2 of 5000 copies" in counts[1]
