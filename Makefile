@@ -49,7 +49,7 @@ node-down: venv ## Delete a node of the local cluster and stop its agent (NODE=n
 	@$(if $(NODE),,$(error name the node, as in: make node-down NODE=node-4))$(TOOL) node-down --local "$(LOCAL)" -- "$(NODE)"
 
 test: build ## Run all tests: unit, golden, and end to end on local clusters
-	@exec $(BIN)/python -m pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 test-unit: venv ## Run the tests that need no cluster
 	@exec $(BIN)/python -m pytest --ignore=tests/e2e $(PYTEST_ARGS)

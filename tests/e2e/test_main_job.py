@@ -45,6 +45,8 @@ def test_a_model_is_on_every_node_of_its_group(world: World) -> None:
     uri = world.http.put("model.bin", content)
     world.kubectl("apply", "-f", "-", stdin=SHORT_FORM.replace("URI", uri))
     world.kubectl("wait", "--for=condition=Ready", "localmodelcache/x", "--timeout=45s")
+    # A node that joins later than the others is a copy more: Metacontroller may have to list anew.
+    world.wait_ready("x", 3)
 
     for node in NODE_NAMES:
         assert (world.copy(node, uri) / "model.bin").read_bytes() == content

@@ -115,8 +115,8 @@ def test_connections_that_end_every_megabyte_bring_it_all(store: Store, orderly:
         if orderly:
             handler.hang_up()
         else:
-            # What a reset overtakes is lost on the way.
-            time.sleep(0.1)
+            # What a reset overtakes is lost on the way, the more the busier the machine is.
+            time.sleep(0.4)
             handler.reset()
         return True
 
