@@ -176,8 +176,10 @@ def test_the_first_run_prepares_what_localmodel_needs(migration: Migration) -> N
     assert world.find(WEBHOOKS, WEBHOOK) is None
     assert world.find(CACHES, "going") is None
     assert not world.api.list(JOBS, JOB_NAMESPACE)["items"]
-    assert not world.api.list(CLAIMS, JOB_NAMESPACE)["items"]
-    # A volume goes when its claim is gone.
+    # A claim goes when its finalizer is taken off, and a volume when its claim is gone.
+    world.until(
+        lambda: not world.api.list(CLAIMS, JOB_NAMESPACE)["items"], "the claims to go", SECONDS
+    )
     serving = {f"{claim}-{namespace}" for namespace, claim in SERVED}
     world.until(
         lambda: {one["metadata"]["name"] for one in world.api.list(VOLUMES)["items"]} == serving,
