@@ -114,6 +114,11 @@ class Head(Struct, rename="camel"):
     api_version: Any = None
     metadata: Any = None
 
+    @property
+    def name(self) -> Any:
+        """Its name, where it has one."""
+        return self.metadata.get("name") if isinstance(self.metadata, dict) else None
+
 
 class _Whose(Struct):
     parent: Head | None = None
@@ -136,8 +141,7 @@ def parent_name(body: bytes) -> str:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return "an object that cannot be read"
     head = whose.parent or whose.object or Head()
-    name = head.metadata.get("name") if isinstance(head.metadata, dict) else None
-    return f"{head.kind} {name}"
+    return f"{head.kind} {head.name}"
 
 
 def parse_foreign(raw: Raw) -> Object:
@@ -258,8 +262,7 @@ def _unreadable(
     head = _head(raw)
     if head.kind not in kinds or head.api_version != api_version:
         return _unexpected(head, kinds, api_version)
-    name = head.metadata.get("name") if isinstance(head.metadata, dict) else None
-    return BadRequest(f"cannot read {head.kind} {name!r}: {words}")
+    return BadRequest(f"cannot read {head.kind} {head.name!r}: {words}")
 
 
 def _head(raw: Raw | bytes) -> Head:
