@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from crds.base import (
     ATOMIC_LIST,
@@ -82,6 +82,10 @@ HASH_RULE = (
 )
 
 
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+_REQUIREMENT_RULE = "In and NotIn need values, Exists and DoesNotExist take none"
+
+
 class LabelSelectorRequirement(Model):
     """One expression over a label."""
 
@@ -89,7 +93,7 @@ class LabelSelectorRequirement(Model):
         json_schema_extra=validations(
             (
                 "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
-                "In and NotIn need values, Exists and DoesNotExist take none",
+                _REQUIREMENT_RULE,
             )
         )
     )
@@ -97,7 +101,7 @@ class LabelSelectorRequirement(Model):
     key: str = Field(description="Label key.", pattern=LABEL_KEY, max_length=317)
     operator: str = Field(
         description="In, NotIn, Exists or DoesNotExist.",
-        json_schema_extra={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+        json_schema_extra={"enum": [*_OPERATORS]},
     )
     values: tuple[LabelValue, ...] | None = Field(
         default=None,
@@ -105,6 +109,15 @@ class LabelSelectorRequirement(Model):
         max_length=64,
         json_schema_extra=ATOMIC_LIST,
     )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> LabelSelectorRequirement:
+        """Refuse what Kubernetes could not select by, wherever it was stored."""
+        if self.operator not in _OPERATORS or (self.operator in _OPERATORS[:2]) != bool(
+            self.values
+        ):
+            raise ValueError(_REQUIREMENT_RULE)
+        return self
 
 
 class LabelSelector(Model):
@@ -121,6 +134,11 @@ class LabelSelector(Model):
     )
 
 
+# They go to every node, in one object with those of all models.
+PARAMETERS_MAX = 32
+PARAMETERS_LENGTH_MAX = 16_384
+
+
 class ModelStorage(Model):
     """An entry of the secret storage-config, and what goes over it."""
 
@@ -134,6 +152,26 @@ class ModelStorage(Model):
         default=None,
         description="Settings that override those of the key, and count only with one. Where the "
         "key holds a token, they cannot change whom it is sent to.",
+    )
+
+
+class CacheStorage(ModelStorage):
+    """As a cache asks for it. What was stored before there were bounds is still read."""
+
+    parameters: dict[str, str] | None = Field(
+        default=None,
+        description=f"{ModelStorage.model_fields['parameters'].description} {PARAMETERS_MAX} at "
+        f"most, of {PARAMETERS_LENGTH_MAX} characters together.",
+        json_schema_extra={
+            "maxProperties": PARAMETERS_MAX,
+            "additionalProperties": {"type": "string", "maxLength": PARAMETERS_LENGTH_MAX},
+            **validations(
+                (
+                    f"self.map(key, size(key) + size(self[key])).sum() <= {PARAMETERS_LENGTH_MAX}",
+                    f"parameters must have at most {PARAMETERS_LENGTH_MAX} characters together",
+                )
+            ),
+        },
     )
 
 
@@ -203,6 +241,9 @@ class CacheSpec(ModelRequest):
     )
     node_group: NodeGroupName | None = Field(
         default=None, description="Short form of nodeGroups, for one group."
+    )
+    storage: CacheStorage | None = Field(
+        default=None, description=ModelRequest.model_fields["storage"].description
     )
     # Declared, or the API server would drop it and nobody would be told.
     pvc_ref: PvcReference | None = Field(

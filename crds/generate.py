@@ -44,9 +44,7 @@ def object_schema(kind: Kind) -> Schema:
         # not, another schema than this one is served: see hooks/served.py.
         status["properties"]["observedGeneration"] |= {"default": -1}
     if kind.rules:
-        schema["x-kubernetes-validations"] = [
-            {"rule": rule, "message": message} for rule, message in kind.rules
-        ]
+        schema["x-kubernetes-validations"] = [rule.to_json() for rule in kind.rules]
     return schema
 
 

@@ -26,6 +26,20 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A CEL rule with what a user is told; optional_old_self: it holds for new objects too."""
+
+    rule: str
+    message: str
+    optional_old_self: bool = False
+
+    def to_json(self) -> dict[str, str | bool]:
+        """As an entry of x-kubernetes-validations."""
+        optional = {"optionalOldSelf": True} if self.optional_old_self else {}
+        return {"rule": self.rule, "message": self.message, **optional}
+
+
+@dataclass(frozen=True)
 class Kind:
     """One kind of the API."""
 
@@ -34,8 +48,8 @@ class Kind:
     short_name: str
     columns: tuple[Column, ...]
     namespaced: bool = False
-    # (CEL rule, message) on the whole object.
-    rules: tuple[tuple[str, str], ...] = ()
+    # On the whole object.
+    rules: tuple[Rule, ...] = ()
 
     # Whether users make it and wait for its status.
     waited_for: bool = False
@@ -66,10 +80,12 @@ _CACHE_COLUMNS = (
     _AGE,
 )
 
-# A claim is named <cache>-<group> and labelled with both.
-_SHORT_NAME = (
-    "size(self.metadata.name) <= 63",
+# A claim is named <cache>-<group> and labelled with both. Of new objects only: a name cannot
+# change, and one that was stored before must stay writable, down to its finalizers.
+_SHORT_NAME = Rule(
+    "oldSelf.hasValue() || size(self.metadata.name) <= 63",
     "metadata.name must have at most 63 characters: it becomes a label",
+    optional_old_self=True,
 )
 
 KINDS = (

@@ -30,7 +30,7 @@ class LocalModel(PlacedModel):
         default="0", description="Declared size of the model; 0: not told."
     )
     node_group: str = Field(
-        default="", description="The group that asks for it; empty: not told.", max_length=63
+        default="", description="The group that asks for it; empty: not told.", max_length=253
     )
     suspend: bool | None = Field(
         default=None,
@@ -42,7 +42,7 @@ class LocalModel(PlacedModel):
 class LocalModelNodeGroupRef(Model):
     """A group that the node is in."""
 
-    name: str = Field(description="Name of the LocalModelNodeGroup.", max_length=63)
+    name: str = Field(description="Name of the LocalModelNodeGroup.", max_length=253)
     storage_limit: Quantity = Field(description="Bytes that the group's models may take here.")
     eviction: EvictionSettings = Field(
         default=EvictionSettings(), description="What goes when the group's models do not fit."
@@ -61,6 +61,11 @@ class LocalModelNodeSpec(Model):
         default=(), description="The groups that the node is in.", json_schema_extra=ATOMIC_LIST
     )
     node_ready: bool = Field(default=False, description="Whether the Node is Ready.")
+    left_out: Int32 | None = Field(
+        default=None,
+        description="How many models of its groups this object has no room for: none is "
+        "downloaded. Where it is not zero, take the node out of a group.",
+    )
 
 
 class NodeModelStatus(ModelIdentity):

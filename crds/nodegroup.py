@@ -18,7 +18,7 @@ from crds.base import (
     ModelIdentity,
     ObservedGeneration,
     Resource,
-    namespaces_by_key,
+    says_nothing,
     validations,
 )
 from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
@@ -28,7 +28,6 @@ from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
 
     from crds.base import Identity
 
@@ -133,6 +132,12 @@ class GroupModel(ModelIdentity):
     size: Int64 | None = Field(default=None, description="Bytes of the model's files.")
     hash: str | None = Field(default=None, description="What was downloaded.", max_length=71)
     downloaded_bytes: Int64 = Field(default=0, description="Bytes that the nodes have, together.")
+    shared: bool = Field(
+        default=False,
+        description="Whether caches of other namespaces, or a LocalModelCache, have the same URI, "
+        "and so the same folder.",
+        exclude_if=says_nothing,
+    )
     failure: ModelFailure | None = Field(
         default=None, description="The first failure, or else why the first pending copy waits."
     )
@@ -200,11 +205,6 @@ class LocalModelNodeGroupStatus(Model):
     def rejected_by_identity(self) -> Mapping[Identity, RejectedModel]:
         """The models that are not in it."""
         return {model.identity: model for model in self.rejected}
-
-    @cached_property
-    def sharers(self) -> Mapping[str, AbstractSet[str]]:
-        """The namespaces whose models share a folder, by its key."""
-        return namespaces_by_key(self.models_by_identity)
 
 
 class LocalModelNodeGroup(Resource):

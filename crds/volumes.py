@@ -6,9 +6,9 @@ core/v1 is kept as given.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from crds.base import ATOMIC_LIST, Model
 from crds.quantity import Quantity
@@ -16,13 +16,23 @@ from crds.quantity import Quantity
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
+
+
+def _checked(operator: str) -> str:
+    """Refuse another one, wherever it was stored: nobody knows which nodes it means."""
+    if operator not in _OPERATORS:
+        raise ValueError(f"{operator!r} is none of {', '.join(_OPERATORS)}")
+    return operator
+
+
 class NodeSelectorRequirement(Model):
     """One expression over a label or a field of a node."""
 
     key: str = Field(description="Label key, or field name (metadata.name).", max_length=317)
-    operator: str = Field(
+    operator: Annotated[str, AfterValidator(_checked)] = Field(
         description="In, NotIn, Exists, DoesNotExist, Gt or Lt.",
-        json_schema_extra={"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]},
+        json_schema_extra={"enum": [*_OPERATORS]},
     )
     values: tuple[str, ...] = Field(
         default=(),

@@ -15,6 +15,7 @@ from crds.quantity import format_quantity, parse_quantity
 from hooks import reasons
 from hooks.copies import on_disk
 from hooks.plan import reject
+from hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
 
     from crds.base import Identity
     from crds.nodegroup import LocalModelNodeGroup, RejectedModel
-    from crds.placement import LocalModelPlacementSpec
+    from crds.placement import LocalModelPlacementSpec, PlacedModel
     from hooks.observed import Cache, Node
     from hooks.plan import Plan
-
-# Copies of all models of a group, together: of 1.5 MiB, its nodes' names and more take the rest.
-COPIES_MAX = 1_000_000
 
 # Reasons of a group's Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
@@ -51,16 +49,22 @@ _OVER_LIMIT = {
 class Observed:
     """What counts for admission beside the specs.
 
-    sizes: bytes of the files that a node told, by key. held: the models that are in already.
+    sizes: bytes of the files that a node told of a model, to the cache that asked: others' sources
+    may tell others of the same folder. held: the models that are in already.
     """
 
-    sizes: Mapping[str, int]
+    sizes: Mapping[Identity, int]
     held: AbstractSet[Identity]
 
     def size(self, cache: Cache) -> int:
         """Bytes that a model counts with."""
-        real = self.sizes.get(cache.spec.key)
+        real = self.sizes.get(cache.identity)
         return cache.spec.declared_bytes if real is None else real
+
+    def kept_size(self, model: PlacedModel) -> int:
+        """Bytes that a model counts with which stays as the plan had it."""
+        real = self.sizes.get(model.identity)
+        return parse_quantity(model.model_size) if real is None else real
 
 
 def observe(
@@ -98,28 +102,28 @@ def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Ide
 
 def _sizes(
     group: LocalModelNodeGroup, caches: Iterable[Cache], nodes: Sequence[Node]
-) -> dict[str, int]:
-    """Bytes of the models' files, by key: of what nodes tell now, or told last.
+) -> dict[Identity, int]:
+    """Bytes of the models' files: of what nodes tell now, or told last.
 
     What was told must not be forgotten when the copies go: a model that is too large would come in
     again. The cache's status keeps it, and the group's own until the cache's is written.
     """
-    now = _largest((one.key, one.size) for node in nodes for one in node.status.models)
+    now = _largest((one.identity, one.size) for node in nodes for one in node.status.models)
     last = _largest(
         [
-            *((cache.spec.key, cache.status.size) for cache in caches),
-            *((one.key, one.size) for one in group.status.models),
-            *((one.key, one.size) for one in group.status.rejected),
+            *((cache.identity, cache.status.size) for cache in caches),
+            *((one.identity, one.size) for one in group.status.models),
+            *((one.identity, one.size) for one in group.status.rejected),
         ]
     )
     return last | now
 
 
-def _largest(told: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for key, size in told:
+def _largest(told: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]:
+    sizes: dict[Identity, int] = {}
+    for identity, size in told:
         if size is not None:
-            sizes[key] = max(sizes.get(key, 0), size)
+            sizes[identity] = max(sizes.get(identity, 0), size)
     return sizes
 
 
@@ -142,58 +146,97 @@ def admit(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
 class _Folders:
     """What models take together: a folder takes what the largest of its models says."""
 
-    def __init__(self, observed: Observed) -> None:
+    def __init__(self, observed: Observed, kept: Iterable[PlacedModel] = ()) -> None:
         self.bytes = 0
         self._observed = observed
         self._folders: dict[str, int] = {}
+        for model in kept:
+            self._take(model.key, observed.kept_size(model))
 
     def more(self, cache: Cache) -> int:
         """Bytes that a model would take beside them."""
-        return max(self._observed.size(cache) - self._folders.get(cache.spec.key, 0), 0)
+        return self._more(cache.spec.key, self._observed.size(cache))
 
     def add(self, *caches: Cache) -> None:
         for cache in caches:
-            more = self.more(cache)
-            self.bytes += more
-            self._folders[cache.spec.key] = self._folders.get(cache.spec.key, 0) + more
+            self._take(cache.spec.key, self._observed.size(cache))
+
+    def _more(self, key: str, size: int) -> int:
+        return max(size - self._folders.get(key, 0), 0)
+
+    def _take(self, key: str, size: int) -> None:
+        more = self._more(key, size)
+        self.bytes += more
+        self._folders[key] = self._folders.get(key, 0) + more
 
 
-def within_status(
-    plan: Plan, group: LocalModelNodeGroup, nodes: int, held: AbstractSet[Identity]
+def within_objects(
+    plan: Plan,
+    group: LocalModelNodeGroup,
+    nodes: int,
+    held: AbstractSet[Identity],
+    had: Mapping[Identity, PlacedModel],
 ) -> Plan:
-    """The plan without the newcomers for which the group's status has no room.
+    """The plan without what its object, or the group's status, has no room for.
 
-    It holds a letter for each copy. An object of more than 1.5 MiB cannot be stored, and then no
-    cache of the group would ever be told of anything again. What is in stays in.
+    An object of more than 1.5 MiB cannot be stored, and then no cache of the group would ever be
+    told of anything again, nor leave the nodes. What is in stays in: where it asks for more room
+    than there is, as the plan had it. held: the models that are in; had: those that are in a plan.
     """
-    room = COPIES_MAX // max(nodes, 1)
-    if len(plan.admitted) <= room:
+    told = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
+    room = MODELS_BYTES - told
+    placed = {cache.identity: json_bytes(cache.placed) for cache in plan.admitted}
+    if room >= 0 and sum(placed.values()) + sum(map(json_bytes, plan.kept)) <= PLAN_BYTES:
         return plan
-    free = max(room - sum(cache.identity in held for cache in plan.admitted), 0)
-    newcomers = [cache.identity for cache in plan.admitted if cache.identity not in held]
-    out = frozenset(newcomers[free:])
+    stored = {identity: json_bytes(model) for identity, model in had.items()}
+    staying = [one for one in plan.admitted if one.identity in held]
+    status_room = (
+        MODELS_BYTES
+        - sum(model_bytes(one.metadata.name, one.metadata.namespace, nodes) for one in staying)
+        - sum(model_bytes(one.model_name, one.namespace, nodes) for one in plan.kept)
+    )
+    plan_room = (
+        PLAN_BYTES
+        - sum(stored.get(one.identity, placed[one.identity]) for one in staying)
+        - sum(map(json_bytes, plan.kept))
+    )
+    admitted: list[Cache] = []
+    kept: list[PlacedModel] = []
+    refused: list[RejectedModel] = []
+    for cache in plan.admitted:
+        identity, (_, namespace, name) = cache.identity, cache.identity
+        stays = identity in held
+        more = placed[identity] - (stored.get(identity, placed[identity]) if stays else 0)
+        status_more = 0 if stays else model_bytes(name, namespace, nodes)
+        if (more <= 0 or more <= plan_room) and (stays or status_more <= status_room):
+            plan_room -= more
+            status_room -= status_more
+            admitted.append(cache)
+            continue
+        if stays:
+            kept.append(had[identity])
+        refused.append(reject(cache, reasons.GROUP_TOO_LARGE, _no_room(group, nodes, stays=stays)))
     return replace(
         plan,
-        admitted=tuple(cache for cache in plan.admitted if cache.identity not in out),
-        rejected=(
-            *plan.rejected,
-            *(
-                reject(
-                    cache,
-                    reasons.GROUP_TOO_LARGE,
-                    f"LocalModelNodeGroup {group.metadata.name} has {nodes} nodes, and room for "
-                    f"{room} models on so many: make two groups of it, by a label of their nodes",
-                )
-                for cache in plan.admitted
-                if cache.identity in out
-            ),
-        ),
+        admitted=tuple(admitted),
+        kept=(*plan.kept, *kept),
+        rejected=(*plan.rejected, *refused),
+    )
+
+
+def _no_room(group: LocalModelNodeGroup, nodes: int, *, stays: bool) -> str:
+    what = "what its spec asks for now" if stays else "it"
+    then = "; the nodes keep what they have of it as it was" if stays else ""
+    return (
+        f"LocalModelNodeGroup {group.metadata.name} with its {nodes} nodes is as large as an "
+        f"object can be, and has no room for {what}{then}: make two groups of it, by a label of "
+        "their nodes, or make storage.parameters shorter"
     )
 
 
 def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
     limit = parse_quantity(group.spec.storage_limit)
-    folders = _Folders(observed)
+    folders = _Folders(observed, plan.kept)
     folders.add(*(cache for cache in plan.admitted if cache.identity in observed.held))
     admitted: list[Cache] = []
     left_out: list[Cache] = []
@@ -223,7 +266,7 @@ def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -
         going = cache.deleting and cache.identity in observed.held
         fits = going or observed.size(cache) <= limit
         (admitted if fits else too_large).append(cache)
-    pinned = _Folders(observed)
+    pinned = _Folders(observed, (one for one in plan.kept if one.retention is Retention.PINNED))
     pinned.add(*(cache for cache in admitted if cache.spec.retention is Retention.PINNED))
     return replace(
         plan,
@@ -246,7 +289,7 @@ def _does_not_fit(
         f"needs {_needs(cache, more, observed)}, and {left} of storageLimit "
         f"{group.spec.storage_limit} are left in LocalModelNodeGroup {group.metadata.name} "
         f"({missing} are missing): raise storageLimit, delete a cache, or name another group",
-        observed.sizes.get(cache.spec.key),
+        observed.sizes.get(cache.identity),
     )
 
 
@@ -259,12 +302,12 @@ def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> 
         f"needs {_needs(cache, size, observed)}, and storageLimit of LocalModelNodeGroup "
         f"{group.metadata.name} is {group.spec.storage_limit} ({missing} are missing): raise "
         "storageLimit, or name another group",
-        observed.sizes.get(cache.spec.key),
+        observed.sizes.get(cache.identity),
     )
 
 
 def _needs(cache: Cache, size: int, observed: Observed) -> str:
-    known = cache.spec.key in observed.sizes
+    known = cache.identity in observed.sizes
     return format_quantity(size) + ("" if known else " by its modelSize")
 
 

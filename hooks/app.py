@@ -17,10 +17,10 @@ from hooks.envelope import (
     CompositeRequest,
     CustomizeRequest,
     DecoratorRequest,
-    parent_name,
     parse_request,
 )
 from hooks.pace import Unhurried
+from hooks.reading import parent_name
 from hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crds.cache import CacheStatus, ModelCopies
@@ -41,7 +41,8 @@ _COMES_BACK = "it comes back when a pod or a service refers to it"
 class GroupView:
     """What one group says of one cache.
 
-    model is None while the plan does not list the cache (yet). withheld: it gets no new claim yet.
+    model is None while the plan does not list the cache (yet). withheld: it gets no new claim yet,
+    since others have its folder.
     """
 
     group: LocalModelNodeGroup
@@ -58,31 +59,48 @@ def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
         group,
         model,
         status.rejected_by_identity.get(identity),
-        withheld=is_withheld(identity, status.sharers, model.states if model else ""),
+        withheld=model is not None and is_withheld(model.states, shared=model.shared),
     )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups that a cache names, and why some cannot be read, by name."""
+
+    views: tuple[GroupView, ...]
+    missing: tuple[str, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hindrance(self) -> tuple[str, str] | None:
+        """Reason and message where one of them is missing or cannot be read."""
+        for name, why in self.unreadable.items():
+            what = f"LocalModelNodeGroup {name} cannot be read: {why}: correct it"
+            return reasons.NODE_GROUP_UNREADABLE, what
+        if self.missing:
+            what = f"LocalModelNodeGroup {some(self.missing)} does not exist: create it"
+            return reasons.NODE_GROUP_NOT_FOUND, what
+        return None
 
 
 def cache_status(
     cache: Cache,
-    views: Sequence[GroupView],
-    missing: Sequence[str],
+    groups: Groups,
     *,
     claims: Finding,
     users: Users,
     now: datetime,
 ) -> CacheStatus:
-    """The whole status.
-
-    missing: groups that do not exist; claims: the condition ClaimsBound; users: its services.
-    """
+    """The whole status. claims: the condition ClaimsBound; users: its services."""
+    views = groups.views
     states = _copy_states(views)
     size = _size(cache, views)
     counted = _count(views, states, size)
     findings = [
         _no(reasons.DELETING, claims.message)
         if cache.deleting
-        else _ready(cache, views, missing, states, counted.progress),
-        _admitted(cache, views, missing),
+        else _ready(cache, groups, states, counted.progress),
+        _admitted(cache, groups),
         claims,
         _size_as_declared(cache, size),
     ]
@@ -181,14 +199,13 @@ def _progress(models: Sequence[GroupModel], counts: Counter[CopyState], size: in
 
 def _ready(
     cache: Cache,
-    views: Sequence[GroupView],
-    missing: Sequence[str],
+    groups: Groups,
     states: Mapping[str, CopyState],
     progress: int,
 ) -> Finding:
     if not cache.spec.group_names:
         return _no(reasons.NO_NODE_GROUP, _no_node_group(cache))
-    return _blocked(views, missing) or _copies_ready(views, states, progress)
+    return _blocked(groups) or _copies_ready(groups.views, states, progress)
 
 
 def _no_node_group(cache: Cache) -> str:
@@ -202,31 +219,33 @@ def _no(reason: str, message: str) -> Finding:
     return Finding(reasons.READY, "False", reason, message)
 
 
-def _blocked(views: Sequence[GroupView], missing: Sequence[str]) -> Finding | None:
+def _blocked(groups: Groups) -> Finding | None:
     """Why the cache cannot be ready, whatever the nodes have."""
-    if missing:
+    if groups.hindrance:
+        reason, what = groups.hindrance
+        return _no(reason, f"{what}, or name another group in the spec")
+    for one in groups.views:
+        finding = _blocked_by(one)
+        if finding is not None:
+            return finding
+    return None
+
+
+def _blocked_by(one: GroupView) -> Finding | None:
+    name = one.group.metadata.name
+    if one.group.deleting:
         return _no(
-            reasons.NODE_GROUP_NOT_FOUND,
-            f"LocalModelNodeGroup {some(missing)} does not exist: create it, or name another "
-            "group in the spec",
+            reasons.NODE_GROUP_DELETING,
+            f"LocalModelNodeGroup {name} is being deleted, and its nodes' copies with it",
         )
-    for one in views:
-        name = one.group.metadata.name
-        if one.group.deleting:
-            return _no(
-                reasons.NODE_GROUP_DELETING,
-                f"LocalModelNodeGroup {name} is being deleted, and its nodes' copies with it",
-            )
-        if one.rejected is not None:
-            return _no(one.rejected.reason, one.rejected.message)
-        # What a group has so far may be a part of its nodes.
-        whole = _group_finding(one, reasons.LOCAL_PATH_MISMATCH, reasons.FINDING_NODES)
-        if whole is not None:
-            return whole
-        if one.model is None or _group_finding(one, reasons.PLAN_PENDING):
-            return _no(
-                reasons.DOWNLOAD_PENDING, f"waiting for the plan of LocalModelNodeGroup {name}"
-            )
+    if one.rejected is not None:
+        return _no(one.rejected.reason, one.rejected.message)
+    # What a group has so far may be a part of its nodes.
+    whole = _group_finding(one, reasons.LOCAL_PATH_MISMATCH, reasons.FINDING_NODES)
+    if whole is not None:
+        return whole
+    if one.model is None or _group_finding(one, reasons.PLAN_PENDING):
+        return _no(reasons.DOWNLOAD_PENDING, f"waiting for the plan of LocalModelNodeGroup {name}")
     return None
 
 
@@ -306,29 +325,27 @@ def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
     return None
 
 
-def _admitted(cache: Cache, views: Sequence[GroupView], missing: Sequence[str]) -> Finding:
-    def admitted(status: str, reason: str, message: str) -> Finding:
-        return Finding(reasons.ADMITTED, status, reason, message)  # type: ignore[arg-type]
-
+def _admitted(cache: Cache, groups: Groups) -> Finding:
     if not cache.spec.group_names:
-        return admitted("False", reasons.NO_NODE_GROUP, _no_node_group(cache))
-    for one in views:
+        return _is_admitted("False", reasons.NO_NODE_GROUP, _no_node_group(cache))
+    for one in groups.views:
         if one.rejected is not None:
-            return admitted("False", one.rejected.reason, one.rejected.message)
-    if missing:
-        return admitted(
-            "False",
-            reasons.NODE_GROUP_NOT_FOUND,
-            f"LocalModelNodeGroup {some(missing)} does not exist",
-        )
-    going = [v.group.metadata.name for v in views if v.group.deleting]
+            return _is_admitted("False", one.rejected.reason, one.rejected.message)
+    if groups.hindrance:
+        return _is_admitted("False" if groups.missing else "Unknown", *groups.hindrance)
+    going = [v.group.metadata.name for v in groups.views if v.group.deleting]
     if going:
-        return admitted("False", reasons.NODE_GROUP_DELETING, f"{some(going)} is being deleted")
-    waiting = [v.group.metadata.name for v in views if v.model is None]
+        return _is_admitted("False", reasons.NODE_GROUP_DELETING, f"{some(going)} is being deleted")
+    waiting = [v.group.metadata.name for v in groups.views if v.model is None]
     if waiting:
-        return admitted("Unknown", reasons.PLAN_PENDING, f"waiting for the plan of {some(waiting)}")
-    groups = some([one.group.metadata.name for one in views])
-    return admitted("True", reasons.PLACED, f"in the plan of {groups}")
+        message = f"waiting for the plan of {some(waiting)}"
+        return _is_admitted("Unknown", reasons.PLAN_PENDING, message)
+    names = some([one.group.metadata.name for one in groups.views])
+    return _is_admitted("True", reasons.PLACED, f"in the plan of {names}")
+
+
+def _is_admitted(status: str, reason: str, message: str) -> Finding:
+    return Finding(reasons.ADMITTED, status, reason, message)  # type: ignore[arg-type]
 
 
 def _size_as_declared(cache: Cache, size: int | None) -> Finding:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION
-from hooks import naming
-from hooks.cache_status import GroupView, cache_status, view
+from crds.cache import CacheStatus
+from hooks import reasons
+from hooks.cache_status import Groups, cache_status, view
 from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
 from hooks.envelope import (
-    NODE_GROUP,
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -18,20 +18,34 @@ from hooks.envelope import (
     Object,
     RelatedRule,
     core_objects,
-    objects_of,
-    parse_cache,
     parse_foreign,
-    parse_group,
 )
 from hooks.kserve_config import config_rules, read_config
 from hooks.mounts import Mounts, claim_rule, plan_mounts
+from hooks.reading import (
+    NODE_GROUP,
+    Found,
+    UnreadableError,
+    objects_of,
+    parse_cache,
+    parse_group,
+)
 from hooks.services import Users, service_rules, services_of
-from hooks.volumes import as_it_is, is_bound, make_claim, make_volume, without_spent
+from hooks.unreadable import as_they_are, unreadable_status
+from hooks.volumes import (
+    as_it_is,
+    is_bound,
+    make_claim,
+    make_volume,
+    volume_name_of,
+    without_spent,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from crds.conditions import Finding
+    from crds.nodegroup import LocalModelNodeGroup
     from hooks.observed import Cache
     from hooks.services import Service
     from hooks.settings import Settings
@@ -39,7 +53,11 @@ if TYPE_CHECKING:
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
     """What a cache looks at: its groups and namespaces, its services, claims of its names."""
-    cache = parse_cache(request.parent)
+    try:
+        cache = parse_cache(request.parent)
+    except UnreadableError:
+        # What it asks for is not known. Its sync says so, and needs nothing for that.
+        return CustomizeResponse(related_resources=())
     rules = []
     # A rule without names would select every group.
     if cache.spec.group_names:
@@ -67,11 +85,18 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 def sync(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
     """Status, and for each group and namespace a claim with its volume."""
-    seen = _see(request)
+    try:
+        seen = _see(request)
+    except UnreadableError as error:
+        return _unreadable(request, error, as_they_are(request), now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
     children, bound = _volumes_and_claims(seen, services, request, settings)
     status = cache_status(
-        seen.cache, seen.views, seen.missing, claims=bound, users=Users.of(services), now=now
+        seen.cache,
+        seen.groups,
+        claims=bound,
+        users=Users.of(services),
+        now=now,
     )
     return CompositeResponse(status=status.to_json(), children=children)
 
@@ -84,7 +109,8 @@ def _volumes_and_claims(
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
     mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
-    volumes, claims, withheld = _made(seen, mounts, found, observed_volumes, settings.host_path)
+    made = _made(seen, mounts, found, observed_volumes, settings.host_path)
+    volumes, claims = made.volumes, made.claims
     if read_config(settings.kserve_config, request.related).volumes_disabled:
         # Nothing is made any more. What is there goes when nobody asks for it, and not before.
         claims = [c for c in claims if _key(c) in observed_claims]
@@ -99,10 +125,21 @@ def _volumes_and_claims(
                 volumes,
                 observed_volumes,
                 taken=mounts.taken,
-                withheld=withheld,
+                withheld=made.withheld,
+                waiting=made.waiting,
             ),
         )
     return (*without_spent(volumes, observed_volumes), *claims), bound
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Volumes and claims that shall be, and the keys of claims that wait: see ClaimView."""
+
+    volumes: list[Object] = field(default_factory=list)
+    claims: list[Object] = field(default_factory=list)
+    withheld: list[str] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
 
 
 def _made(
@@ -111,37 +148,57 @@ def _made(
     found: dict[str, Object],
     observed_volumes: dict[str, Object],
     host_path: str,
-) -> tuple[list[Object], list[Object], list[str]]:
-    """Volumes and claims, and the claims that wait for access to a copy.
-
-    A namespace cache's volumes are its groups' to make.
-    """
+) -> _Made:
+    """A namespace cache's volumes are its groups' to make."""
     cache = seen.cache
-    groups = {one.group.metadata.name: one for one in seen.views}
-    volumes: list[Object] = []
-    claims: list[Object] = []
-    withheld: list[str] = []
+    groups = {one.group.metadata.name: one for one in seen.groups.views}
+    made = _Made()
+    volumes, claims = made.volumes, made.claims
     for mount in mounts.wanted:
         claim = found.get(mount.claim_key(cache))
-        name = naming.volume_name(cache.metadata.name, mount.group, mount.namespace)
+        name = volume_name_of(
+            cache.metadata.name, mount.group, mount.namespace, claim, observed_volumes
+        )
         volume = observed_volumes.get(name)
         one = groups.get(mount.group)
         if one is None or one.rejected is not None:
             # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
             claims += [as_it_is(claim)] if claim else []
             volumes += [as_it_is(volume)] if volume else []
+        elif one.group.deleting:
+            continue
+        elif claim is None and one.model is None:
+            made.waiting[mount.claim_key(cache)] = "waiting for the plan of its group"
         elif claim is None and one.withheld:
-            withheld.append(mount.claim_key(cache))
-        elif not one.group.deleting:
-            claims.append(make_claim(cache, one.group, mount.namespace, claim))
+            made.withheld.append(mount.claim_key(cache))
+        elif claim is not None and _waits_for_another(claim, name, cache):
+            # Left out, our own goes, and is made anew; one that is not ours stays.
+            made.waiting[mount.claim_key(cache)] = (
+                "the one that is there asks for a volume that may be another claim's, and is made "
+                "anew once it is gone: delete it if it stays"
+            )
+        else:
+            claims.append(make_claim(cache, one.group, mount.namespace, claim, volume=name))
             if not cache.metadata.namespace:
                 adopted = is_bound(claim) and volume is None
                 volumes.append(
                     make_volume(
-                        cache, one.group, mount.namespace, host_path, claim, adopted=adopted
+                        cache,
+                        one.group,
+                        mount.namespace,
+                        host_path,
+                        claim,
+                        name=name,
+                        adopted=adopted,
                     )
                 )
-    return volumes, claims, withheld
+    return made
+
+
+def _waits_for_another(claim: Object, volume: str, cache: Cache) -> bool:
+    """Whether a claim is not bound, and asks for another volume than it would get."""
+    clusters = not cache.metadata.namespace
+    return clusters and not is_bound(claim) and claim["spec"].get("volumeName") != volume
 
 
 def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> CompositeResponse:
@@ -150,12 +207,16 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
     A claim that a pod uses stays until the pod ends; till then the cache stays too, and with it
     the model in the plans.
     """
-    seen = _see(request)
     left = _children(request)
+    try:
+        seen = _see(request)
+    except UnreadableError as error:
+        answer = _unreadable(request, error, (), now)
+        answer.finalized = not left
+        return answer
     status = cache_status(
         seen.cache,
-        seen.views,
-        seen.missing,
+        seen.groups,
         claims=claims_going(left),
         users=Users.told(seen.cache.status),
         now=now,
@@ -166,19 +227,35 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
 @dataclass(frozen=True)
 class _Seen:
     cache: Cache
-    views: tuple[GroupView, ...]
-    missing: tuple[str, ...]
+    groups: Groups
 
 
 def _see(request: CompositeRequest) -> _Seen:
     cache = parse_cache(request.parent)
     names = cache.spec.group_names
-    groups = objects_of(NODE_GROUP, parse_group, request.related) if names else {}
-    return _Seen(
-        cache=cache,
-        views=tuple(view(cache, groups[n]) for n in names if n in groups),
-        missing=tuple(n for n in names if n not in groups),
+    groups: Found[LocalModelNodeGroup] = (
+        objects_of(NODE_GROUP, parse_group, request.related) if names else Found({}, {})
     )
+    good, bad = groups.good, groups.bad
+    return _Seen(
+        cache,
+        Groups(
+            views=tuple(view(cache, good[n]) for n in names if n in good),
+            missing=tuple(n for n in names if n not in good and n not in bad),
+            unreadable={n: bad[n].why for n in names if n in bad},
+        ),
+    )
+
+
+def _unreadable(
+    request: CompositeRequest,
+    error: UnreadableError,
+    children: tuple[Object, ...],
+    now: datetime,
+) -> CompositeResponse:
+    said = (reasons.READY, reasons.ADMITTED)
+    status = unreadable_status(request.parent, error, CacheStatus, said, now=now)
+    return CompositeResponse(status=status, children=children)
 
 
 def _claims_of_these_names(

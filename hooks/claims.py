@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crds.conditions import Finding
@@ -23,7 +23,7 @@ class ClaimView:
     """What shall be and what is there, by Metacontroller's keys.
 
     taken: claims that another cache has, and which one. withheld: claims that wait for access to a
-    copy that others have too.
+    copy that others have too. waiting: those that wait for something else, and what for.
     """
 
     claims: Sequence[Object]
@@ -32,6 +32,7 @@ class ClaimView:
     observed_volumes: Mapping[str, Object]
     taken: Mapping[str, str]
     withheld: Sequence[str] = ()
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -53,9 +54,9 @@ class ClaimView:
 def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
     """The condition, from what shall be and what is there."""
     names = seen.names
-    if not (names or seen.taken or seen.withheld):
+    if not (names or seen.taken or seen.withheld or seen.waiting):
         return _without_claims(cache)
-    hindrance = _outdated(seen) or _taken(seen) or _withheld(seen)
+    hindrance = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
     if hindrance is not None:
         return hindrance
     missing = [name for name in names if name not in seen.observed_claims]
@@ -104,6 +105,13 @@ def _withheld(seen: ClaimView) -> Finding | None:
         "claim is made once a node has the model for this one, for which the source must accept "
         "its credentials: see Ready",
     )
+
+
+def _waiting(seen: ClaimView) -> Finding | None:
+    if not seen.waiting:
+        return None
+    why = next(iter(seen.waiting.values()))
+    return _not_bound(reasons.CLAIM_PENDING, f"not made yet: {some([*seen.waiting])}: {why}")
 
 
 def claims_not_managed(config: ConfigMapName | None) -> Finding:

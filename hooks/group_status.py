@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from crds.nodegroup import (
 from crds.quantity import format_quantity, parse_quantity
 from crds.states import CopyState, ModelState
 from hooks import reasons
-from hooks.messages import count, some
+from hooks.messages import count
+from hooks.room import fitting
+from hooks.sharing import NOBODY
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from hooks.copies import Copies
     from hooks.observed import Cache, Node, NodeReport
     from hooks.plan import Plan
+    from hooks.sharing import Owners
 
 # How long changes of state are collected before the caches are told.
 STATUS_INTERVAL = timedelta(seconds=2)
@@ -51,41 +55,56 @@ def group_status(
     stored: LocalModelPlacementSpec | None,
     download: GroupDownload | None,
     host_path: str,
+    owners: Owners = NOBODY,
     now: datetime,
+    removal: Finding | None = None,
 ) -> LocalModelNodeGroupStatus:
     """The whole status of a group.
 
     nodes: its LocalModelNodes, sorted by name; copies: on these, of each model of the plan.
     stored: the plan that the nodes can see by now. download: whose turn it is, if nodes wait.
+    owners: whose caches name the URIs. removal: of a group that is being deleted, how far that is.
     """
     names = tuple(node.metadata.name for node in nodes)
     models = tuple(
-        _group_model(cache, nodes, copies[cache.identity], _told_size(group.status, cache.identity))
+        _group_model(
+            cache,
+            nodes,
+            copies[cache.identity],
+            _told_size(group.status, cache.identity),
+            shared=owners.share(cache.identity),
+        )
         for cache in plan.admitted
     )
-    keys = {model.key for model in models}
+    keys = {key for key, _, _ in plan.identities}
     used = max((_used(node, keys) for node in nodes), default=0)
     left = max(parse_quantity(group.spec.storage_limit) - used, 0)
-    return LocalModelNodeGroupStatus(
-        conditions=conditions(
-            [
-                _blocked(group, nodes, host_path)
-                or finding(group, stored, names, now)
-                or _found(group, models, nodes, download),
-                *([plan.over_limit] if plan.over_limit else []),
-            ],
-            observed=group.status.conditions,
-            generation=group.metadata.generation,
-            now=now,
-        ),
-        used=format_quantity(used),
-        available=format_quantity(left),
-        nodes=names,
-        models=models,
-        rejected=plan.rejected,
-        download=download,
-        last_update_time=now,
+    status, left_out = fitting(
+        LocalModelNodeGroupStatus(
+            used=format_quantity(used),
+            available=format_quantity(left),
+            nodes=names,
+            models=models,
+            rejected=plan.rejected,
+            download=download,
+            last_update_time=now,
+        )
     )
+    ready = (
+        _blocked(group, host_path, removal)
+        or finding(group, stored, names, now)
+        or _found(group, models, nodes, download)
+    )
+    if left_out:
+        unlisted = f"; {left_out} refused models are not listed: the status has no room"
+        ready = replace(ready, message=ready.message + unlisted)
+    told = conditions(
+        [one for one in (ready, plan.over_limit, removal) if one is not None],
+        observed=group.status.conditions,
+        generation=group.metadata.generation,
+        now=now,
+    )
+    return status.model_copy(update={"conditions": told})
 
 
 def debounce(
@@ -163,7 +182,7 @@ def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | N
 
 
 def _group_model(
-    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None
+    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None, *, shared: bool
 ) -> GroupModel:
     reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
@@ -177,6 +196,7 @@ def _group_model(
         # Nodes that hold different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
+        shared=shared,
         failure=_first_failure(nodes, copies) or _first_wait(nodes, copies),
     )
 
@@ -230,14 +250,10 @@ def _no(reason: str, message: str) -> Finding:
     return Finding(reasons.READY, "False", reason, message)
 
 
-def _blocked(group: LocalModelNodeGroup, nodes: Sequence[Node], host_path: str) -> Finding | None:
+def _blocked(group: LocalModelNodeGroup, host_path: str, removal: Finding | None) -> Finding | None:
     """Why the group cannot be ready, whatever nodes it has."""
     if group.deleting:
-        left = [node.metadata.name for node in nodes if holds_models_of(group.metadata.name, node)]
-        return _no(
-            reasons.DELETING,
-            f"waiting for nodes to remove the models: {some(left)}" if left else "models removed",
-        )
+        return _no(reasons.DELETING, removal.message if removal else "it is being deleted")
     path = _volume_path(group)
     if path is not None and path.rstrip("/") != host_path.rstrip("/"):
         return _no(
@@ -320,19 +336,6 @@ def _turns(download: GroupDownload) -> str:
         f"; {count(download.downloading, 'node')} of at most {download.limit} download, "
         f"{download.waiting} wait for their turn (spec.download.maxConcurrentNodes)"
     )
-
-
-def holds_models_of(group: str, node: Node) -> bool:
-    """Whether a Ready node still has, or may still have, models of a group that goes."""
-    if any(model.node_group == group for model in node.spec.local_models):
-        return True
-    if not node.ready:
-        # It cleans up when it is back: its LocalModelNode no longer lists them.
-        return False
-    seen = node.status.observed_generation
-    if seen is not None and seen < node.metadata.generation:
-        return True
-    return any(report.state is ModelState.REMOVING for report in node.status.models)
 
 
 def _volume_path(group: LocalModelNodeGroup) -> str | None:

@@ -79,11 +79,12 @@ def plan_mounts(
 def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:
     """Who has a claim, if it is not the cache's and cannot become so.
 
-    KServe's own claims can: they name the cache as their owner, or nobody, and our volume's name.
+    KServe's own claims can: they name the cache as their owner, or nobody, and the volume's name.
     """
     metadata = claim["metadata"]
     for owner in metadata.get("ownerReferences") or ():
         if owner.get("controller") and owner["uid"] != cache.metadata.uid:
             return f"{owner['kind']} {owner['name']}"
-    volume = naming.volume_name(cache.metadata.name, mount.group, mount.namespace)
-    return None if claim["spec"].get("volumeName") == volume else "somebody else"
+    names = (cache.metadata.name, mount.group, mount.namespace)
+    volumes = {naming.volume_name(*names), naming.kserve_volume_name(*names)}
+    return None if claim["spec"].get("volumeName") in volumes else "somebody else"

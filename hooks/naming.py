@@ -8,6 +8,7 @@ from crds.base import GROUP
 from crds.naming import claim_name
 
 LABEL_LENGTH_MAX = 63
+NAME_LENGTH_MAX = 253
 
 # On a LocalModelNode, one for each group that the node is in: what a group's hook selects by.
 GROUP_LABEL_DOMAIN = f"nodegroup.{GROUP}"
@@ -31,27 +32,45 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "localmodel"
 
 
-def volume_name(cache: str, group: str, namespace: str) -> str:
-    """KServe's name of the volume behind the claim in one namespace."""
+def kserve_volume_name(cache: str, group: str, namespace: str) -> str:
+    """KServe's name of the volume behind the claim in one namespace.
+
+    It is not that of one claim alone: cache a on group g-b in namespace c, and a on g in b-c.
+    """
     return f"{claim_name(cache, group)}-{namespace}"
+
+
+def volume_name(cache: str, group: str, namespace: str) -> str:
+    """Name of the volume behind the claim in one namespace, and of no other.
+
+    KServe's, where no other cache, group and namespace can have it, or else with a digest of the
+    three.
+    """
+    name = kserve_volume_name(cache, group, namespace)
+    unique = name.count("-") == 2 and len(name) <= NAME_LENGTH_MAX
+    return name if unique else _told_apart(name, f"{cache}/{group}/{namespace}", NAME_LENGTH_MAX)
+
+
+def label_value(name: str) -> str:
+    """A name as the value of a label: one that is too long is cut, and told apart by a digest."""
+    return name if len(name) <= LABEL_LENGTH_MAX else _told_apart(name, name, LABEL_LENGTH_MAX)
+
+
+def _told_apart(name: str, whole: str, most: int) -> str:
+    """A name with a digest of what makes it another than its like, cut where it is too long."""
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{name[: most - 9]}-{digest}"
 
 
 def group_label(group: str) -> str:
     """Label key that a LocalModelNode carries for a group."""
-    return f"{GROUP_LABEL_DOMAIN}/{group}"
+    return f"{GROUP_LABEL_DOMAIN}/{label_value(group)}"
 
 
 def warm_label(cache: str, namespace: str) -> str:
-    """Label key that a Node carries while it has the model of a cache; its value is the key.
-
-    A cache's name that is too long for a label is cut, and told apart by a hash.
-    """
+    """Label key that a Node carries while it has the model of a cache; its value is the key."""
     domain = f"{namespace}.{WARM_LABEL_DOMAIN}" if namespace else WARM_LABEL_DOMAIN
-    name = cache
-    if len(name) > LABEL_LENGTH_MAX:
-        digest = hashlib.sha256(cache.encode()).hexdigest()[:8]
-        name = f"{cache[: LABEL_LENGTH_MAX - 9]}-{digest}"
-    return f"{domain}/{name}"
+    return f"{domain}/{label_value(cache)}"
 
 
 def is_warm_label(label: str) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crds.base import API_VERSION, namespaces_by_key
-from hooks import naming
-from hooks.admission import admit, observe, within_status
+from crds.base import API_VERSION
+from crds.naming import claim_name
+from crds.nodegroup import LocalModelNodeGroupStatus
+from hooks import naming, reasons
+from hooks.admission import admit, observe, within_objects
 from hooks.copies import copies_of
 from hooks.envelope import (
-    CACHE,
-    NAMESPACE_CACHE,
-    NODE,
-    PLACEMENT,
+    BadRequest,
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -21,43 +20,61 @@ from hooks.envelope import (
     Object,
     RelatedRule,
     core_objects,
+    parse_foreign,
+)
+from hooks.group_status import debounce, finding, group_status, is_urgent
+from hooks.kserve_config import config_rules, read_config
+from hooks.pace import Unhurried, is_large, late
+from hooks.plan import EMPTY_PLAN, NO_PLAN, Plan, keep, make_plan
+from hooks.reading import (
+    CACHE,
+    NAMESPACE_CACHE,
+    NODE,
+    PLACEMENT,
+    Unreadable,
+    UnreadableError,
     objects_of,
     parse_cache,
     parse_group,
     parse_node,
-    parse_placement,
+    parse_own_plan,
+    placed_of,
+    unknown_node,
 )
-from hooks.group_status import debounce, finding, group_status, holds_models_of, is_urgent
-from hooks.kserve_config import config_rules, read_config
-from hooks.pace import Unhurried, is_large, late
-from hooks.plan import EMPTY_PLAN, Plan, make_plan
-from hooks.sharing import is_withheld
+from hooks.removal import removal
+from hooks.sharing import Owners, is_withheld
 from hooks.turns import Decision, whose_turn
-from hooks.volumes import make_volume, without_spent
+from hooks.unreadable import as_they_are, conditions_of, unreadable_status
+from hooks.volumes import as_it_is, make_volume, volume_name_of, without_spent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from crds.base import Identity
-    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
-    from crds.placement import LocalModelPlacementSpec
-    from hooks.copies import Copies
+    from crds.conditions import Finding
+    from crds.nodegroup import LocalModelNodeGroup
+    from crds.placement import LocalModelPlacementSpec, PlacedModel
     from hooks.observed import Cache, Node
+    from hooks.plan import CacheName
     from hooks.settings import Settings
 
 # A deletion looks again by itself: an agent that is gone for good tells nothing.
 _FINALIZE_RESYNC_SECONDS = 2.0
-# A node's hook that was on its way with the full plan has written by then, and runs again.
-FINALIZE_SETTLE = timedelta(seconds=3)
-# After this long, a group goes without waiting for agents that do not answer.
-FINALIZE_PATIENCE = timedelta(minutes=10)
+_CLAIMS = "PersistentVolumeClaim.v1"
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """All caches, the LocalModelNodes that carry the group's label, KServe's configuration."""
-    group = parse_group(request.parent)
-    label = naming.group_label(group.metadata.name)
+    """All caches, the LocalModelNodes that carry the group's label, KServe's configuration.
+
+    And the claims of namespaces' caches: the volume behind one has the name that the claim gives.
+    """
+    try:
+        name = parse_group(request.parent).metadata.name
+    except UnreadableError as error:
+        name = error.name
+    label = naming.group_label(name)
     return CustomizeResponse(
         related_resources=(
             RelatedRule(api_version=API_VERSION, resource="localmodelcaches"),
@@ -66,6 +83,16 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
                 api_version=API_VERSION,
                 resource="localmodelnodes",
                 label_selector={"matchExpressions": [{"key": label, "operator": "Exists"}]},
+            ),
+            RelatedRule(
+                api_version="v1",
+                resource="persistentvolumeclaims",
+                label_selector={
+                    "matchLabels": {naming.NODE_GROUP_LABEL: naming.label_value(name)},
+                    "matchExpressions": [
+                        {"key": naming.CACHE_NAMESPACE_LABEL, "operator": "Exists"}
+                    ],
+                },
             ),
             *config_rules(settings.kserve_config),
         )
@@ -79,17 +106,27 @@ def sync(
 
     The answer may be late where nobody waits for it: see hooks.pace.
     """
-    group = parse_group(request.parent)
-    caches = [
-        *objects_of(CACHE, parse_cache, request.related).values(),
-        *objects_of(NAMESPACE_CACHE, parse_cache, request.related).values(),
-    ]
+    try:
+        group = parse_group(request.parent)
+    except UnreadableError as error:
+        return _unreadable(request, error, as_they_are(request), now)
+    name = group.metadata.name
+    caches = _see_caches(request)
     nodes = _nodes(request)
-    stored = _stored(request, group)
-    asked = make_plan(group.metadata.name, caches)
-    observed = observe(group, asked, caches, nodes, stored)
-    plan = within_status(admit(asked, group, observed), group, len(nodes), observed.held)
+    stored = _stored(request, name)
+    asked = make_plan(name, caches.good)
+    if caches.bad:
+        asked = keep(asked, name, caches.bad, _had(name, stored, request))
+    observed = observe(group, asked, caches.good, nodes, stored)
+    plan = within_objects(
+        admit(asked, group, observed),
+        group,
+        len(nodes),
+        observed.held,
+        {model.identity: model for model in stored.models} if stored else {},
+    )
     copies = copies_of(plan.admitted, nodes)
+    owners = Owners(caches.good, caches.bad)
     names = tuple(node.metadata.name for node in nodes)
     settled = finding(group, stored, names, now) is None
     decision = whose_turn(
@@ -103,15 +140,18 @@ def sync(
         stored=stored,
         download=decision.download,
         host_path=settings.host_path,
+        owners=owners,
         now=now,
     )
     count = len(nodes) * len(plan.admitted)
     paced = is_large(count)
     status, resync = debounce(group.status, new, now, paced=paced)
     placement = plan.placement(group, decision.turn)
+    withheld = {one.identity for one in new.models if is_withheld(one.states, shared=one.shared)}
+    volumes = _volumes(group, plan, caches, withheld, request=request, settings=settings)
     answer = _answer(
         status,
-        (_child(group, placement), *_volumes(group, plan, copies, request, settings)),
+        (_child(name, placement), *volumes),
         _sooner(resync, decision),
     )
     urgent = placement != stored or is_urgent(group.status, status)
@@ -119,74 +159,128 @@ def sync(
 
 
 def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
-    """An empty plan, until it is stored and the Ready nodes list nothing of the group.
+    """An empty plan, until it is stored, no node lists a model of the group, and agents are done.
 
     Metacontroller writes no children in the pass that ends a finalization, and the plan goes with
     the group: a plan that goes full would keep its models on the nodes for ever.
     """
-    group = parse_group(request.parent)
     nodes = _nodes(request)
-    stored = _stored(request, group)
-    waited = now - (group.metadata.deletion_timestamp or now)
-    emptied = stored is not None and not stored.models
-    holding = any(holds_models_of(group.metadata.name, node) for node in nodes)
-    done = emptied and not holding and waited >= FINALIZE_SETTLE
-    given_up = waited > FINALIZE_PATIENCE and (emptied or stored is None)
-    new = group_status(
-        group,
-        EMPTY_PLAN,
-        nodes,
-        {},
-        stored=stored,
-        download=None,
-        host_path=settings.host_path,
-        now=now,
-    )
-    status, _ = debounce(group.status, new, now)
-    empty = EMPTY_PLAN.placement(group)
-    answer = _answer(status, (_child(group, empty),), _FINALIZE_RESYNC_SECONDS)
-    answer.finalized = done or given_up
+    try:
+        group = parse_group(request.parent)
+    except UnreadableError as error:
+        stored = _stored(request, error.name)
+        told = removal(error.name, stored, nodes, conditions_of(request.parent), now)
+        empty = stored.model_copy(update={"models": (), "turn": None}) if stored else NO_PLAN
+        answer = _unreadable(request, error, (_child(error.name, empty),), now, told.finding)
+    else:
+        name = group.metadata.name
+        stored = _stored(request, name)
+        told = removal(name, stored, nodes, group.status.conditions, now)
+        new = group_status(
+            group,
+            EMPTY_PLAN,
+            nodes,
+            {},
+            stored=stored,
+            download=None,
+            host_path=settings.host_path,
+            now=now,
+            removal=told.finding,
+        )
+        status, _ = debounce(group.status, new, now)
+        answer = _answer(status, (_child(name, EMPTY_PLAN.placement(group)),), None)
+    answer.resync_after_seconds = _FINALIZE_RESYNC_SECONDS
+    answer.finalized = told.done
     return answer
 
 
+@dataclass(frozen=True)
+class _Caches:
+    """All caches of the cluster: those that can be read, and the others."""
+
+    good: tuple[Cache, ...]
+    bad: tuple[Unreadable, ...]
+
+    def namespaced(self, group: str) -> Iterator[CacheName]:
+        """Namespace and name of each LocalModelNamespaceCache that names a group, or may."""
+        for cache in self.good:
+            if cache.metadata.namespace and group in cache.spec.group_names:
+                yield cache.metadata.namespace, cache.metadata.name
+        for one in self.bad:
+            if one.namespace:
+                yield one.namespace, one.name
+
+
+def _see_caches(request: CompositeRequest) -> _Caches:
+    found = [objects_of(kind, parse_cache, request.related) for kind in (CACHE, NAMESPACE_CACHE)]
+    return _Caches(
+        good=tuple(cache for kind in found for cache in kind.good.values()),
+        bad=tuple(one for kind in found for one in kind.bad.values()),
+    )
+
+
 def _nodes(request: CompositeRequest) -> list[Node]:
-    nodes = objects_of(NODE, parse_node, request.related).values()
+    """The group's nodes, by name. One that cannot be read counts as not Ready."""
+    found = objects_of(NODE, parse_node, request.related)
+    if found.bad and not found.good and all(one.lost for one in found.bad.values()):
+        # Not these objects, but the CRD: every node would count as not Ready.
+        raise BadRequest(next(iter(found.bad.values())).why)
+    nodes = [*found.good.values(), *(unknown_node(one.name) for one in found.bad.values())]
     return sorted(nodes, key=lambda node: node.metadata.name)
 
 
-def _stored(
-    request: CompositeRequest, group: LocalModelNodeGroup
-) -> LocalModelPlacementSpec | None:
-    placement = objects_of(PLACEMENT, parse_placement, request.children).get(group.metadata.name)
-    return placement.spec if placement else None
+def _stored(request: CompositeRequest, group: str) -> LocalModelPlacementSpec | None:
+    return objects_of(PLACEMENT, parse_own_plan, request.children).good.get(group)
+
+
+def _had(
+    group: str, stored: LocalModelPlacementSpec | None, request: CompositeRequest
+) -> Mapping[CacheName, PlacedModel]:
+    """What the plan has of each cache; where it is missing, what nodes list for the group."""
+    if stored is not None:
+        models: Sequence[PlacedModel] = stored.models
+    else:
+        listed = objects_of(NODE, placed_of, request.related).good.values()
+        models = [model for entries in listed for named, model in entries if named == group]
+    return {(model.namespace, model.model_name): model for model in models}
 
 
 def _volumes(
     group: LocalModelNodeGroup,
     plan: Plan,
-    copies: Mapping[Identity, Copies],
+    caches: _Caches,
+    withheld: AbstractSet[Identity],
+    *,
     request: CompositeRequest,
     settings: Settings,
 ) -> list[Object]:
-    """The volumes of namespace caches. What is there stays; nothing new comes while it must not."""
+    """The volumes of namespace caches. What is there stays; nothing new comes while it must not.
+
+    withheld: models of which no claim may come yet.
+    """
     observed = core_objects("PersistentVolume", request.children)
+    claims = {key: parse_foreign(raw) for key, raw in request.related.get(_CLAIMS, {}).items()}
     disabled = read_config(settings.kserve_config, request.related).volumes_disabled
-    sharers = namespaces_by_key(cache.identity for cache in plan.admitted)
+    admitted = {
+        (cache.metadata.namespace, cache.metadata.name): cache
+        for cache in plan.admitted
+        if cache.metadata.namespace
+    }
 
     def may_come(cache: Cache) -> bool:
-        states = copies[cache.identity].states
-        return not (cache.deleting or disabled or is_withheld(cache.identity, sharers, states))
+        return not (cache.deleting or disabled or cache.identity in withheld)
 
-    volumes = [
-        make_volume(cache, group, cache.metadata.namespace, settings.host_path)
-        for cache in plan.admitted
-        if cache.metadata.namespace and (_volume_name(cache, group) in observed or may_come(cache))
-    ]
+    volumes: list[Object] = []
+    for namespace, name in caches.namespaced(group.metadata.name):
+        claim = claims.get(f"{namespace}/{claim_name(name, group.metadata.name)}")
+        volume = volume_name_of(name, group.metadata.name, namespace, claim, observed)
+        cache = admitted.get((namespace, name))
+        if cache is not None and (volume in observed or may_come(cache)):
+            volumes.append(make_volume(cache, group, namespace, settings.host_path, name=volume))
+        elif cache is None and volume in observed:
+            # A pod may read through it: it goes with its cache.
+            volumes.append(as_it_is(observed[volume]))
     return without_spent(volumes, observed)
-
-
-def _volume_name(cache: Cache, group: LocalModelNodeGroup) -> str:
-    return naming.volume_name(cache.metadata.name, group.metadata.name, cache.metadata.namespace)
 
 
 def _sooner(resync: float | None, decision: Decision) -> float | None:
@@ -206,10 +300,23 @@ def _answer(
     )
 
 
-def _child(group: LocalModelNodeGroup, placement: LocalModelPlacementSpec) -> Object:
+def _unreadable(
+    request: CompositeRequest,
+    error: UnreadableError,
+    children: tuple[Object, ...],
+    now: datetime,
+    *more: Finding,
+) -> CompositeResponse:
+    status = unreadable_status(
+        request.parent, error, LocalModelNodeGroupStatus, (reasons.READY,), now=now, more=more
+    )
+    return CompositeResponse(status=status, children=children)
+
+
+def _child(group: str, placement: LocalModelPlacementSpec) -> Object:
     return {
         "apiVersion": API_VERSION,
         "kind": PLACEMENT,
-        "metadata": {"name": group.metadata.name},
+        "metadata": {"name": group},
         "spec": placement.to_json(),
     }

@@ -21,25 +21,30 @@ from crds.node import LocalModel
 from crds.states import ModelState
 from hooks import naming
 from hooks.envelope import (
-    NODE,
-    PLACEMENT,
+    BadRequest,
     CustomizeRequest,
     CustomizeResponse,
     DecoratorRequest,
     DecoratorResponse,
     Object,
     RelatedRule,
+)
+from hooks.observed import EvictionSettings, GroupRef
+from hooks.reading import (
+    NODE,
+    PLACEMENT,
+    listed_by,
     objects_of,
     parse_core_node,
     parse_node,
     parse_placement,
-    parse_whole_node,
 )
-from hooks.observed import EvictionSettings, GroupRef
+from hooks.room import NODE_BYTES
 from hooks.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from crds.base import Identity
     from crds.placement import PlacedModel
@@ -65,17 +70,23 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     """The node's LocalModelNode, if it is or was in a group, and its labels."""
     node = parse_core_node(request.object)
     name, labels = node.metadata.name, node.metadata.labels or {}
-    plans = objects_of(PLACEMENT, _plan, request.related)
-    observed = objects_of(NODE, parse_node, request.attachments).get(name)
+    # A plan that cannot be read is one that is missing: what the node lists of it stays.
+    placements = objects_of(PLACEMENT, _plan, request.related)
+    plans = placements.good
+    nodes = objects_of(NODE, parse_node, request.attachments)
+    if name in nodes.bad:
+        raise BadRequest(nodes.bad[name].why)
+    observed = nodes.good.get(name)
 
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
-    kept = _kept(request, observed, plans, in_group=bool(mine))
-    groups = _groups(mine, observed, kept)
+    kept = _kept(request, name, observed, plans, in_group=bool(mine))
+    groups = _groups(mine, observed, {group for group, _ in kept} | placements.bad.keys())
     if not groups and observed is None:
         return DecoratorResponse(labels=dict.fromkeys(filter(naming.is_warm_label, labels)))
     models = [entry for plan in mine for entry in _entries(plan, name, observed)]
-    models += [_Shown(model.priority, _json(model)) for model in kept]
+    models += [shown for _, shown in kept]
     models.sort(key=lambda model: -model.priority)
+    models, left_out = _within_object(models)
     return DecoratorResponse(
         labels=_warm_labels(labels, observed),
         attachments=(
@@ -87,17 +98,19 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
                     "localModels": [model.json for model in models],
                     "groups": groups,
                     "nodeReady": node.ready,
-                },
+                }
+                | ({"leftOut": left_out} if left_out else {}),
             },
         ),
     )
 
 
 class _Shown(NamedTuple):
-    """An entry of a LocalModelNode, as JSON."""
+    """An entry of a LocalModelNode, as JSON. listed: whether it is there already."""
 
     priority: int
     json: Raw
+    listed: bool = False
 
 
 class _Entry(NamedTuple):
@@ -165,33 +178,57 @@ def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
             suspend = bool(known and known.suspend and report and report.cached)
         else:
             suspend = known is None or bool(known.suspend)
-        yield entry.suspended if suspend else entry.begin
+        shown = entry.suspended if suspend else entry.begin
+        yield shown if known is None else shown._replace(listed=True)
+
+
+def _within_object(models: list[_Shown]) -> tuple[list[_Shown], int]:
+    """The entries for which a LocalModelNode has room, and how many are left out.
+
+    Each plan has room for itself; a node of many groups may not. What it lists already comes first:
+    what is left out of a list leaves the disk.
+    """
+    if sum(len(bytes(model.json)) for model in models) <= NODE_BYTES:
+        return models, 0
+    room = NODE_BYTES
+    fitting: set[int] = set()
+    for index in sorted(range(len(models)), key=lambda index: not models[index].listed):
+        size = len(bytes(models[index].json))
+        if size <= room:
+            room -= size
+            fitting.add(index)
+    return [m for index, m in enumerate(models) if index in fitting], len(models) - len(fitting)
 
 
 def _kept(
     request: DecoratorRequest,
+    name: str,
     observed: Node | None,
     plans: Mapping[str, _Plan],
     *,
     in_group: bool,
-) -> list[LocalModel]:
-    """What stays listed because the plan that asked for it is missing."""
+) -> list[tuple[str, _Shown]]:
+    """What stays listed because the plan that asked for it is missing, with its group's name."""
 
-    def stays(model: ListedModel | LocalModel) -> bool:
+    def stays(model: ListedModel) -> bool:
         # What names no group is from an older KServe: it goes once a plan says what is wanted.
         return model.node_group not in plans and (bool(model.node_group) or not in_group)
 
     if observed is None or not any(map(stays, observed.spec.local_models)):
         return []
-    whole = parse_whole_node(request.attachments[f"{NODE}.{API_VERSION}"][observed.metadata.name])
-    return [model for model in whole.spec.local_models if stays(model)]
+    entries = listed_by(request.attachments[f"{NODE}.{API_VERSION}"][name])
+    return [
+        (model.node_group, _Shown(model.priority, json, listed=True))
+        for model, json in entries
+        if stays(model)
+    ]
 
 
 def _groups(
-    mine: Iterable[_Plan], observed: Node | None, kept: Iterable[LocalModel]
+    mine: Iterable[_Plan], observed: Node | None, holders: AbstractSet[str]
 ) -> list[GroupRef]:
+    """The node's groups. holders: those whose plans are missing, and of which something stays."""
     groups = {plan.group.name: plan.group for plan in mine}
-    holders = {model.node_group for model in kept}
     if observed is not None and holders:
         groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
     return [groups[name] for name in sorted(groups)]

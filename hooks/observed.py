@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from crds.cache import ModelRequest
 from crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
 from crds.keys import model_key
+from crds.placement import PlacedModel
 from crds.quantity import parse_quantity
 from crds.states import KServeModelStatus, ModelState
 
@@ -27,9 +28,28 @@ if TYPE_CHECKING:
     from crds.base import Identity
 
 Quantity = str | int
+# What a status may hold: whoever wrote one, nothing larger goes on into ours.
+Bytes = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Hash = Annotated[str, Meta(max_length=71)]
+Reason = Annotated[str, Meta(max_length=64)]
+Message = Annotated[str, Meta(max_length=1024)]
+
+_Word = TypeVar("_Word")
 
 _WORDS_BY_NODE = msgspec.json.Decoder(dict[str, str] | None)
 _KSERVE_WORDS = msgspec.json.Decoder(dict[str, KServeModelStatus] | None)
+
+
+def _words(
+    decoder: msgspec.json.Decoder[dict[str, _Word] | None], raw: msgspec.Raw
+) -> dict[str, _Word]:
+    try:
+        return decoder.decode(raw) or {}
+    except msgspec.MsgspecError:
+        # Not as the API has it, so not told by an agent.
+        return {}
 
 
 class Observed(Struct, rename="camel", frozen=True):
@@ -124,9 +144,9 @@ class CacheSpec(Observed, frozen=True):
 class ModelCopies(Observed, frozen=True):
     """Counts of copies."""
 
-    available: int = 0
-    total: int = 0
-    failed: int = 0
+    available: Count = 0
+    total: Count = 0
+    failed: Count = 0
 
 
 class CacheStatus(Observed, frozen=True):
@@ -137,18 +157,18 @@ class CacheStatus(Observed, frozen=True):
     # An entry for each node: read only where it is to stay as it is.
     node_status: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
     copies: ModelCopies = ModelCopies()
-    size: int | None = None
-    hash: str | None = None
-    progress: int = 0
+    size: Bytes | None = None
+    hash: Hash | None = None
+    progress: Percent = 0
     inference_services: tuple[ServiceName, ...] | None = None
     llm_inference_services: tuple[ServiceName, ...] | None = None
 
     def states(self) -> dict[str, str]:
         """KServe's words for the copies, by node."""
-        return _WORDS_BY_NODE.decode(self.node_status) or {}
+        return _words(_WORDS_BY_NODE, self.node_status)
 
 
-class Cache(Resource, frozen=True):
+class Cache(Resource, frozen=True, dict=True):
     """A LocalModelCache, or a LocalModelNamespaceCache, which has a namespace."""
 
     spec: CacheSpec
@@ -159,6 +179,21 @@ class Cache(Resource, frozen=True):
         """Which model it asks for."""
         return (self.spec.key, self.metadata.namespace, self.metadata.name)
 
+    @property
+    def referenced(self) -> bool:
+        """Whether services use it, as its own hook wrote: their events call no group's hook."""
+        return bool(self.status.inference_services or self.status.llm_inference_services)
+
+    @cached_property
+    def placed(self) -> PlacedModel:
+        """It as a plan lists it. Raises ValueError where it asks for what no plan may list."""
+        return PlacedModel(
+            model_name=self.metadata.name,
+            namespace=self.metadata.namespace,
+            referenced=self.referenced,
+            **self.spec.request(),
+        )
+
 
 class ListedModel(Observed, frozen=True):
     """A model that a node shall have: an entry of its LocalModelNode's spec."""
@@ -167,6 +202,7 @@ class ListedModel(Observed, frozen=True):
     model_name: str
     namespace: str = ""
     node_group: str = ""
+    priority: int = 0
     suspend: bool | None = None
 
     @property
@@ -208,12 +244,12 @@ class NodeReport(Observed, frozen=True):
     state: ModelState
     cached: bool
     namespace: str = ""
-    size: int | None = None
-    disk_bytes: int | None = None
-    downloaded_bytes: int | None = None
-    hash: str | None = None
-    reason: str | None = None
-    message: str | None = None
+    size: Bytes | None = None
+    disk_bytes: Bytes | None = None
+    downloaded_bytes: Bytes | None = None
+    hash: Hash | None = None
+    reason: Reason | None = None
+    message: Message | None = None
 
     @property
     def identity(self) -> Identity:
@@ -262,7 +298,7 @@ class Node(Resource, frozen=True, dict=True):
     @cached_property
     def kserve_words(self) -> Mapping[str, KServeModelStatus]:
         """What KServe's agent reports, by <name> or <namespace>/<name>; ours reports more."""
-        return _KSERVE_WORDS.decode(self.status.model_status) or {}
+        return _words(_KSERVE_WORDS, self.status.model_status)
 
 
 class NodeCondition(Observed, frozen=True):

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from crds.keys import model_key
 from crds.naming import claim_name
 from crds.nodegroup import RejectedModel
-from crds.placement import LocalModelPlacementSpec, PlacedModel
+from crds.placement import LocalModelPlacementSpec
 from hooks import reasons
-from hooks.services import Users
+from hooks.messages import cut
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from crds.base import Identity
     from crds.conditions import Finding
     from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import Turn
+    from crds.placement import PlacedModel, Turn
     from hooks.observed import Cache
+    from hooks.reading import Unreadable
+
+# Namespace and name of a cache.
+CacheName = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Plan:
     """The caches that a group keeps, most important first, and those that it refuses.
 
-    over_limit: what there is to say where those that it keeps are more than its storageLimit.
+    kept: what the nodes have of caches that are refused, as the plan had it: what such a cache asks
+    for now cannot be read, or has no room. over_limit: what there is to say where those that it
+    keeps are more than its storageLimit.
     """
 
     admitted: tuple[Cache, ...]
     rejected: tuple[RejectedModel, ...]
+    kept: tuple[PlacedModel, ...] = ()
     over_limit: Finding | None = None
+
+    @property
+    def identities(self) -> list[Identity]:
+        """Every model that the nodes shall have."""
+        admitted = [cache.identity for cache in self.admitted]
+        return [*admitted, *(model.identity for model in self.kept)]
 
     def placement(
         self, group: LocalModelNodeGroup, turn: Turn | None = None
@@ -41,11 +56,21 @@ class Plan:
             storage_limit=group.spec.storage_limit,
             eviction=group.spec.eviction_settings,
             turn=turn,
-            models=tuple(_placed(cache) for cache in self.admitted),
+            models=self._models(),
         )
 
+    def _models(self) -> tuple[PlacedModel, ...]:
+        models = tuple(cache.placed for cache in self.admitted)
+        if not self.kept:
+            return models
+        return tuple(sorted((*models, *self.kept), key=lambda model: -model.priority))
 
+
+# Of what is said of a refused cache.
+MESSAGE_MAX = 1024
 EMPTY_PLAN = Plan(admitted=(), rejected=())
+# Of a group that cannot be read and has none.
+NO_PLAN = LocalModelPlacementSpec(storage_limit="0")
 
 
 def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
@@ -75,6 +100,40 @@ def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
         else:
             admitted.append(cache)
     return Plan(admitted=tuple(admitted), rejected=tuple(rejected))
+
+
+def keep(
+    plan: Plan, group: str, unreadable: Iterable[Unreadable], had: Mapping[CacheName, PlacedModel]
+) -> Plan:
+    """The plan with what it had of caches that cannot be read.
+
+    Nobody knows what such a cache asks for, so nothing new is made of it, and nothing of it goes
+    until it is gone, or surely names the group no more.
+    """
+    kept: list[PlacedModel] = []
+    rejected: list[RejectedModel] = []
+    for one in unreadable:
+        groups, uri = one.asks_for()
+        model = had.get((one.namespace, one.name))
+        if model is not None and (groups and group not in groups):
+            continue
+        if model is not None and uri is not None and model.source_model_uri != uri:
+            # It was made again since.
+            model = None
+        if model is None and group not in groups:
+            continue
+        kept += [model] if model else []
+        stays = "; what the nodes have of it stays" if model else ""
+        rejected.append(
+            RejectedModel(
+                name=one.name,
+                namespace=one.namespace,
+                key=model.key if model else model_key(uri or ""),
+                reason=reasons.INVALID_SPEC,
+                message=cut(f"it cannot be read: {one.why}: correct it{stays}", MESSAGE_MAX),
+            )
+        )
+    return replace(plan, kept=tuple(kept), rejected=(*plan.rejected, *rejected))
 
 
 def _owners_of_uris(by_age: Iterable[Cache]) -> dict[str, Cache]:
@@ -147,16 +206,6 @@ def reject(cache: Cache, reason: str, message: str, size: int | None = None) -> 
         namespace=cache.metadata.namespace,
         key=cache.spec.key,
         reason=reason,
-        message=message,
+        message=cut(message, MESSAGE_MAX),
         size=size,
-    )
-
-
-def _placed(cache: Cache) -> PlacedModel:
-    return PlacedModel(
-        model_name=cache.metadata.name,
-        namespace=cache.metadata.namespace,
-        # Its own hook wrote them; to look at services here would call every group for each.
-        referenced=bool(Users.told(cache.status)),
-        **cache.spec.request(),
     )

@@ -8,6 +8,7 @@ ADMITTED = "Admitted"
 SIZE_AS_DECLARED = "SizeAsDeclared"
 CLAIMS_BOUND = "ClaimsBound"
 OVER_LIMIT = "OverLimit"
+REMOVED = "ModelsRemoved"
 
 # Ready, of a cache.
 MODEL_CACHED = "ModelCached"
@@ -20,10 +21,12 @@ NODES_NOT_READY = "NodesNotReady"
 NO_NODE_GROUP = "NoNodeGroup"
 NODE_GROUP_NOT_FOUND = "NodeGroupNotFound"
 NODE_GROUP_DELETING = "NodeGroupDeleting"
+NODE_GROUP_UNREADABLE = "NodeGroupUnreadable"
 DELETING = "Deleting"
 
-# Ready, of a group and of a cache.
+# Ready, of a group and of a cache; Admitted.
 NO_NODES = "NoNodes"
+INVALID_SPEC = "InvalidSpec"
 
 # Ready, of a group.
 FINDING_NODES = "FindingNodes"
@@ -45,6 +48,11 @@ GROUP_TOO_LARGE = "GroupTooLarge"
 # OverLimit.
 ADMITTED_EXCEED_LIMIT = "AdmittedExceedLimit"
 PINNED_EXCEED_LIMIT = "PinnedExceedLimit"
+
+# ModelsRemoved, of a group that is being deleted.
+NODES_LIST_MODELS = "NodesListModels"
+AGENTS_REMOVE_MODELS = "AgentsRemoveModels"
+MODELS_REMOVED = "Removed"
 
 # SizeAsDeclared.
 WITHIN_MODEL_SIZE = "WithinModelSize"

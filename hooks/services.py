@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crds.cache import NamespacedName
 from hooks import naming
 from hooks.envelope import Object, RelatedRule, foreign_objects
+from hooks.room import SERVICES_MAX
 from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 
 if TYPE_CHECKING:
@@ -148,4 +149,5 @@ def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...
         for one in services
         if one.kind == kind
     )
-    return names or None
+    # Whoever may label services decides how many there are, and the status must be storable.
+    return names[:SERVICES_MAX] or None

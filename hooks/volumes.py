@@ -13,7 +13,7 @@ from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 from hooks import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
     from crds.volumes import PersistentVolumeClaimSpec
@@ -41,13 +41,44 @@ def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm
     return ()
 
 
+def volume_name_of(
+    cache: str,
+    group: str,
+    namespace: str,
+    claim: Object | None,
+    volumes: Mapping[str, Object],
+) -> str:
+    """The name of the volume behind the claim of a cache on a group in a namespace.
+
+    claim: what is there of that name; volumes: those that are ours, by name. A volume that KServe
+    has named, or we have earlier, keeps its name. Only if it surely is this claim's: a tenant can
+    make a claim that names another's volume, but cannot make it bound.
+    """
+    name = naming.volume_name(cache, group, namespace)
+    plain = naming.kserve_volume_name(cache, group, namespace)
+    asked = claim["spec"].get("volumeName") if claim else None
+    if asked == plain and is_bound(claim):
+        return plain
+    there = volumes.get(plain)
+    if there is not None and asked in {None, plain} and not _spent(there):
+        ref = there["spec"].get("claimRef") or {}
+        if (ref.get("namespace"), ref.get("name")) == (namespace, claim_name(cache, group)):
+            return plain
+    return name
+
+
 def make_claim(
-    cache: Cache, group: LocalModelNodeGroup, namespace: str, found: Object | None = None
+    cache: Cache,
+    group: LocalModelNodeGroup,
+    namespace: str,
+    found: Object | None = None,
+    *,
+    volume: str,
 ) -> Object:
     """The claim for a cache on a group in a namespace.
 
     found: the claim of that name that is there, perhaps KServe's. Its spec is immutable, so it
-    stays as it is.
+    stays as it is. volume: the name of the volume behind it.
     """
     return {
         "apiVersion": "v1",
@@ -57,10 +88,7 @@ def make_claim(
             "namespace": namespace,
             "labels": _labels(cache, group),
         },
-        "spec": found["spec"]
-        if found
-        else _claim_spec(group.spec)
-        | {"volumeName": naming.volume_name(cache.metadata.name, group.metadata.name, namespace)},
+        "spec": found["spec"] if found else _claim_spec(group.spec) | {"volumeName": volume},
     }
 
 
@@ -71,9 +99,10 @@ def make_volume(
     host_path: str,
     found: Object | None = None,
     *,
+    name: str,
     adopted: bool = False,
 ) -> Object:
-    """The volume behind that claim.
+    """The volume of that name behind that claim.
 
     host_path: the nodes' directory, for the short form. found: the claim that is there already.
     adopted: whether the volume is there too, and becomes the cache's: it stays as it is.
@@ -105,7 +134,7 @@ def make_volume(
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {
-            "name": naming.volume_name(cache.metadata.name, group.metadata.name, namespace),
+            "name": name,
             "labels": _labels(cache, group),
         },
         "spec": spec
@@ -144,10 +173,10 @@ def _place(spec: Object) -> tuple[Any, ...]:
 
 
 def as_it_is(child: Object) -> Object:
-    """A claim or a volume that is there, asked for as it is."""
+    """A child that is there, asked for as it is."""
     known = ("name", "namespace", "labels")
     return {
-        "apiVersion": "v1",
+        "apiVersion": child["apiVersion"],
         "kind": child["kind"],
         "metadata": {key: child["metadata"][key] for key in known if key in child["metadata"]},
         "spec": child["spec"],
@@ -185,8 +214,8 @@ def _term(term: NodeSelectorTerm) -> Object:
 def _labels(cache: Cache, group: LocalModelNodeGroup) -> dict[str, str]:
     labels = {
         naming.MANAGED_BY_LABEL: naming.MANAGED_BY,
-        naming.CACHE_LABEL: cache.metadata.name,
-        naming.NODE_GROUP_LABEL: group.metadata.name,
+        naming.CACHE_LABEL: naming.label_value(cache.metadata.name),
+        naming.NODE_GROUP_LABEL: naming.label_value(group.metadata.name),
     }
     if cache.metadata.namespace:
         labels[naming.CACHE_NAMESPACE_LABEL] = cache.metadata.namespace

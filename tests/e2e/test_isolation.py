@@ -14,6 +14,7 @@ from agent.credentials.permission import ANNOTATION
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 from crds.base import API_VERSION
 from crds.keys import model_key
+from hooks.naming import volume_name
 from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.unit.agent.servers import WebFiles, serving
 
@@ -118,7 +119,7 @@ def _check_nothing_given(world: World, group: str, *namespaces: str) -> None:
         for namespace in namespaces:
             assert _condition(world, namespace)["status"] == "False"
             assert world.find(CLAIMS, f"model-{group}", namespace) is None
-            assert world.find(VOLUMES, f"model-{group}-{namespace}") is None
+            assert world.find(VOLUMES, volume_name("model", group, namespace)) is None
         time.sleep(0.5)
     for namespace in namespaces:
         assert _condition(world, namespace, "ClaimsBound")["reason"] == "AwaitingAccess"

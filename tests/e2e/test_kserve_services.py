@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from hooks.naming import volume_name
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.world import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
 
@@ -21,10 +22,11 @@ def test_a_service_gets_a_claim_of_its_groups_template(kserve: KServeWorld) -> N
     kserve.kserve_cache("tmpl", "first")
     kserve.service("tmpl-a", "chat", "tmpl")
     claim = kserve.wait_bound("tmpl-a", "tmpl-first")
-    assert claim["spec"]["volumeName"] == "tmpl-first-tmpl-a"
+    name = volume_name("tmpl", "first", "tmpl-a")
+    assert claim["spec"]["volumeName"] == name
     assert claim["spec"]["storageClassName"] == "local-storage"
     assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
-    volume = kserve.api.get(VOLUMES, "tmpl-first-tmpl-a")
+    volume = kserve.api.get(VOLUMES, name)
     assert volume["spec"]["local"]["path"] == "/models"
     assert volume["spec"]["capacity"]["storage"] == "2Gi"
     assert _owners(claim) == _owners(volume) == ["LocalModelCache"]
@@ -123,7 +125,7 @@ def test_services_of_a_namespace_cache_are_its_own(kserve: KServeWorld) -> None:
     claim = kserve.wait_bound("same-a", "same-first")
     assert _owners(claim) == ["LocalModelNamespaceCache"]
     # A namespaced object cannot own a volume.
-    volume = kserve.api.get(VOLUMES, "same-first-same-a")
+    volume = kserve.api.get(VOLUMES, volume_name("same", "first", "same-a"))
     assert _owners(volume) == ["LocalModelNodeGroup"]
     assert _owners(kserve.wait_bound("same-b", "same-first")) == ["LocalModelCache"]
     assert not kserve.api.list(CLAIMS, "same-c")["items"]
@@ -256,7 +258,7 @@ def test_disable_volume_management(kserve: KServeWorld) -> None:
         )
         for namespace in ("hands-b", "hands-c"):
             assert not kserve.api.list(CLAIMS, namespace)["items"]
-            assert kserve.find(VOLUMES, f"hands-first-{namespace}") is None
+            assert kserve.find(VOLUMES, volume_name("hands", "first", namespace)) is None
         # What was made before stays while it is used.
         assert kserve.wait_bound("hands-a", "hands-first")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crds.base import API_VERSION
+from hooks.naming import volume_name
 from tests.e2e.world import (
     CLAIMS,
     GROUPS,
@@ -41,7 +42,8 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
         _wait_bound(world, namespace, "vols-vols")
     assert world.find(CLAIMS, "vols-vols", "vols-c") is None
 
-    volume = world.api.get(VOLUMES, "vols-vols-vols-a")
+    name = volume_name("vols", "vols", "vols-a")
+    volume = world.api.get(VOLUMES, name)
     assert volume["spec"]["local"]["path"] == "/var/lib/localmodel"
     assert volume["spec"]["mountOptions"] == ["ro"]
     # The API server leaves an empty class of a volume out, and keeps that of a claim.
@@ -49,11 +51,11 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
     assert volume["metadata"]["ownerReferences"][0]["kind"] == "LocalModelCache"
     claim = world.api.get(CLAIMS, "vols-vols", "vols-a")
     assert claim["spec"]["storageClassName"] == ""
-    assert claim["spec"]["volumeName"] == "vols-vols-vols-a"
+    assert claim["spec"]["volumeName"] == name
 
     # A namespace that is no longer selected loses its claim, and gets one again.
     world.namespace("vols-a", vols="no")
-    world.until(lambda: not world.find(VOLUMES, "vols-vols-vols-a"), "the volume to go")
+    world.until(lambda: not world.find(VOLUMES, name), "the volume to go")
     assert world.find(CLAIMS, "vols-vols", "vols-a") is None
     world.namespace("vols-a", vols="yes")
     _wait_bound(world, "vols-a", "vols-vols")

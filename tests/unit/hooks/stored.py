@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from crds.base import API_VERSION
-from hooks.envelope import parse_cache, parse_node
+from hooks.reading import parse_cache, parse_node
 
 if TYPE_CHECKING:
     from crds.base import Resource

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,10 +27,11 @@ from crds.placement import LocalModelPlacementSpec
 from crds.quantity import parse_quantity
 from crds.states import ModelState
 from hooks import reasons
-from hooks.admission import COPIES_MAX, Observed, admit, observe, within_status
+from hooks.admission import Observed, admit, observe, within_objects
 from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
 from hooks.plan import Plan, make_plan
+from hooks.room import MODELS_BYTES, PLAN_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
@@ -111,7 +113,9 @@ class Case:
         Case(NONE, [A, B], "b", {"a": FITS_NOT}, sizes={"a": "101Gi"}),
         Case(NONE, [A, SHARED, C], "acs"),
         Case(NONE, [A, SHARED_LARGER, C], "ac", {"s": FITS_NOT}),
-        Case(NONE, [A, SHARED_LARGER, C], "acs", sizes={"a": "60Gi"}),
+        Case(NONE, [A, SHARED_LARGER, C], "ac", {"s": FITS_NOT}, sizes={"a": "60Gi"}),
+        Case(NONE, [A, SHARED_LARGER, C], "acs", sizes={"a": "60Gi", "s": "60Gi"}),
+        Case(LRU, [A, SHARED], "a", {"s": TOO_LARGE}, held="as", sizes={"s": "101Gi"}),
         Case(NONE, [A, B, SHARED], "abs", held="ab", over=ADMITTED_OVER),
         Case(NONE, [GOING, B], "a", {"b": FITS_NOT}, held="a"),
         Case(NONE, PINNED, "p", {"q": FITS_NOT}),
@@ -129,9 +133,9 @@ class Case:
     ],
 )
 def test_a_group_of_100gi(case: Case) -> None:
-    keys = {cache.metadata.name: cache.spec.key for cache in case.caches}
+    models = {cache.metadata.name: cache.identity for cache in case.caches}
     observed = Observed(
-        sizes={keys[name]: parse_quantity(size) for name, size in case.sizes.items()},
+        sizes={models[name]: parse_quantity(size) for name, size in case.sizes.items()},
         held={c.identity for c in case.caches if c.metadata.name in case.held},
     )
     plan = admit(make_plan("gpu", case.caches), _group(case.policy, "100Gi"), observed)
@@ -141,7 +145,7 @@ def test_a_group_of_100gi(case: Case) -> None:
 
 
 def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
-    observed = Observed(sizes={C.spec.key: 30 << 30}, held={A.identity})
+    observed = Observed(sizes={C.identity: 30 << 30}, held={A.identity})
     plan = admit(make_plan("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
     (refused,) = plan.rejected
     assert refused.message == (
@@ -151,14 +155,18 @@ def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
     )
 
 
+def _nodes_for(models: int) -> int:
+    """Nodes of a group with room for so many models in its status, and for no more."""
+    return (MODELS_BYTES - models * model_bytes("c00", "team", 0)) // models
+
+
 def _many(number: int) -> list[Cache]:
     return [_cache(f"c{index:02d}", "1Gi") for index in range(number)]
 
 
 def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
-    nodes = COPIES_MAX // 3
-    plan = within_status(make_plan("gpu", caches), group, nodes, frozenset())
+    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(3), frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {
         "c03": reasons.GROUP_TOO_LARGE,
@@ -170,11 +178,39 @@ def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
 def test_what_is_in_stays_in_when_a_group_grows_too_large() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
     held = frozenset(cache.identity for cache in caches[1:])
-    plan = within_status(make_plan("gpu", caches), group, COPIES_MAX // 2, held)
+    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(2), held, {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c01", "c02", "c03", "c04"]
     asked = make_plan("gpu", caches)
-    assert within_status(asked, group, COPIES_MAX // 5, held) == asked
-    assert within_status(asked, group, 0, held) == asked
+    assert within_objects(asked, group, _nodes_for(5), held, {}) == asked
+    assert within_objects(asked, group, 0, held, {}) == asked
+
+
+def _with_parameters(cache: Cache, length: int) -> Cache:
+    storage = {"key": "k", "parameters": {"prefix": "x" * length}}
+    return msgspec.structs.replace(cache, spec=msgspec.structs.replace(cache.spec, storage=storage))
+
+
+def test_a_plan_takes_no_more_than_an_object_can_hold() -> None:
+    group, (small, *others) = _group(LRU, "100Gi"), _many(4)
+    large = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in others]
+    plan = within_objects(make_plan("gpu", [*large, small]), group, 1, frozenset(), {})
+    assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
+    assert {one.name: one.reason for one in plan.rejected} == {"c03": reasons.GROUP_TOO_LARGE}
+
+
+def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
+    group, caches = _group(LRU, "100Gi"), _many(3)
+    had = {cache.identity: cache.placed for cache in caches}
+    grown = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in caches]
+    plan = within_objects(make_plan("gpu", grown), group, 1, had.keys(), had)
+    assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01"]
+    assert plan.kept == (caches[2].placed,)
+    (refused,) = plan.rejected
+    assert (refused.name, refused.reason) == ("c02", reasons.GROUP_TOO_LARGE)
+    assert "the nodes keep what they have of it as it was" in refused.message
+    spec = plan.placement(group)
+    assert len(spec.model_dump_json()) < 1 << 20
+    assert {model.identity for model in spec.models} == set(had)
 
 
 @dataclass

@@ -59,15 +59,6 @@ def test_a_parent_of_another_kind_is_refused(client: FlaskClient) -> None:
     assert "expected a LocalModelCache" in response.text
 
 
-def test_an_object_that_cannot_be_read_is_named(client: FlaskClient) -> None:
-    request = _request("caches/sync/pending")
-    request["parent"]["spec"]["modelSize"] = "huge"
-    response = client.post("/caches/sync", json=request)
-    assert response.status_code == 422
-    assert "'llama'" in response.text
-    assert "modelSize" in response.text
-
-
 @pytest.mark.parametrize(
     ("case", "part", "missing"),
     [
@@ -93,15 +84,6 @@ def test_a_kind_that_is_not_in_the_request_is_not_taken_for_no_objects(
     response = client.post("/" + case.rsplit("/", 1)[0], json=request)
     assert response.status_code == 422
     assert missing in response.text
-
-
-def test_one_unreadable_object_among_many_fails_the_whole_call(client: FlaskClient) -> None:
-    request = _request("nodegroups/sync/all-available")
-    caches = request["related"]["LocalModelCache.serving.kserve.io/v1alpha1"]
-    caches["broken"] = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelCache"}
-    response = client.post("/nodegroups/sync", json=request)
-    assert response.status_code == 422
-    assert "broken" in response.text
 
 
 def test_an_error_of_ours_is_a_500_and_changes_nothing(

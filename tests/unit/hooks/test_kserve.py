@@ -79,10 +79,21 @@ def test_a_parent_that_lost_our_fields_fails_the_call(case: str) -> None:
     assert "crds/manifests" in told
 
 
+def test_a_related_group_that_lost_our_fields_is_told_and_claims_stay() -> None:
+    case = "caches/sync/claims-are-bound"
+    request = _request(case)
+    _prune(request["related"][f"LocalModelNodeGroup.{API}"]["gpu"])
+    answer = json.loads(_call(case, request).text)
+    ready, admitted, *_ = answer["status"]["conditions"]
+    assert ready["reason"] == admitted["reason"] == "NodeGroupUnreadable"
+    assert "the CRD that is served for LocalModelNodeGroup" in ready["message"]
+    claims = [c for c in answer["children"] if c["kind"] == "PersistentVolumeClaim"]
+    assert len(claims) == len(request["children"]["PersistentVolumeClaim.v1"])
+
+
 @pytest.mark.parametrize(
     ("case", "kind", "name"),
     [
-        ("caches/sync/downloaded", "LocalModelNodeGroup", "gpu"),
         ("nodegroups/sync/all-available", "LocalModelCache", "llama"),
         (
             "nodegroups/sync/namespace-cache-gets-a-volume",
@@ -91,20 +102,26 @@ def test_a_parent_that_lost_our_fields_fails_the_call(case: str) -> None:
         ),
     ],
 )
-def test_a_related_object_that_lost_our_fields_fails_the_call(
+def test_a_cache_that_lost_our_fields_keeps_what_the_plan_has_of_it(
     case: str, kind: str, name: str
 ) -> None:
     request = _request(case)
+    before = json.loads(_call(case, request).text)["children"][0]
+    request["children"][f"LocalModelPlacement.{API}"] = {"gpu": before | {"apiVersion": API}}
     _prune(request["related"][f"{kind}.{API}"][name])
-    assert f"the CRD that is served for {kind}" in _refusal(case, request)
+    answer = json.loads(_call(case, request).text)
+    assert answer["children"][0]["spec"]["models"] == before["spec"]["models"]
+    told = {one["name"]: one["message"] for one in answer["status"]["rejected"]}
+    assert f"the CRD that is served for {kind}" in told["llama"]
 
 
-def test_a_local_model_node_that_lost_our_fields_fails_the_call() -> None:
+def test_local_model_nodes_that_all_lost_our_fields_fail_the_call() -> None:
     """Otherwise every node would count as not Ready."""
     case = "nodegroups/sync/all-available"
     request = _request(case)
-    node = next(iter(request["related"][f"LocalModelNode.{API}"].values()))
-    del node["spec"]["nodeReady"]
+    nodes = request["related"][f"LocalModelNode.{API}"]
+    for node in nodes.values():
+        del node["spec"]["nodeReady"]
     assert "came without spec.nodeReady" in _refusal(case, request)
     case = "nodes/sync/warm-labels"
     request = _request(case)

@@ -31,7 +31,8 @@ from crds.node import (
 )
 from crds.states import ModelState
 from hooks import observed
-from hooks.envelope import BadRequest, parse_cache, parse_node
+from hooks.envelope import BadRequest
+from hooks.reading import parse_cache, parse_node
 from tests.unit.hooks.stored import read_node
 
 if TYPE_CHECKING:

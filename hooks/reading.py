@@ -1,0 +1,405 @@
+"""Stored objects, read one by one: what cannot be read of one never stops the others.
+
+Objects outlive the limits of their CRDs, and others write statuses too. So what was stored may lack
+a field, or have one that no type of ours takes. Of what the hooks themselves wrote, as much counts
+as can be read. What somebody asks for counts as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Raw, Struct
+from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+
+from crds.base import API_VERSION
+from crds.cache import LabelSelector, LocalModelCache, LocalModelNamespaceCache
+from crds.node import LocalModelNode
+from crds.nodegroup import LocalModelNodeGroup
+from crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
+from hooks.envelope import BadRequest, decoder
+from hooks.observed import (
+    Cache,
+    CacheSpec,
+    CacheStatus,
+    CoreNode,
+    ListedModel,
+    Metadata,
+    Node,
+    NodeSpec,
+)
+from hooks.served import explain_loss, lost_field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hooks.envelope import Object, RawObjects
+    from hooks.observed import Resource
+
+CACHE = LocalModelCache.__name__
+NAMESPACE_CACHE = LocalModelNamespaceCache.__name__
+NODE = LocalModelNode.__name__
+NODE_GROUP = LocalModelNodeGroup.__name__
+PLACEMENT = LocalModelPlacement.__name__
+
+_Read = TypeVar("_Read")
+_Struct = TypeVar("_Struct", bound=Struct)
+_Whole = TypeVar("_Whole", LocalModelNodeGroup, LocalModelPlacement)
+
+# Groups are few, and each comes again for every cache.
+_GROUPS = 128
+# What msgspec and the types' own checks raise for JSON that is not what they take.
+_NOT_SO = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class UnreadableError(BadRequest):
+    """One stored object that cannot be read. The message names it; `why` says what is wrong."""
+
+    def __init__(self, kind: str, name: object, why: str) -> None:
+        super().__init__(f"cannot read {kind} {name!r}: {why}")
+        self.name = str(name)
+        self.why = why
+
+
+class LostFieldsError(BadRequest):
+    """An object without fields that our CRD gives each: another CRD is served."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An object that cannot be read: its names, what is wrong, and what there is of it.
+
+    lost: whether it came without fields that our CRD gives each.
+    """
+
+    namespace: str
+    name: str
+    why: str
+    raw: Raw
+    lost: bool
+
+    def asks_for(self) -> tuple[frozenset[str], str | None]:
+        """Of a cache: the groups that it names and its URI, as far as they can be read."""
+        head = _lenient(_Asked, self.raw)
+        spec = head.spec if head and isinstance(head.spec, dict) else {}
+        names = spec.get("nodeGroups")
+        listed = [*names] if isinstance(names, list) else []
+        uri = spec.get("sourceModelUri")
+        return (
+            frozenset(n for n in (*listed, spec.get("nodeGroup")) if isinstance(n, str)),
+            uri if isinstance(uri, str) else None,
+        )
+
+
+class _Asked(Struct):
+    spec: Any = None
+
+
+@dataclass(frozen=True)
+class Found(Generic[_Read]):
+    """The objects of a kind by Metacontroller's key: those that can be read, and the others."""
+
+    good: dict[str, _Read]
+    bad: dict[str, Unreadable]
+
+
+class Head(Struct, rename="camel"):
+    """What tells one object from another, however little else of it can be read."""
+
+    kind: Any = None
+    api_version: Any = None
+    metadata: Any = None
+
+    @property
+    def name(self) -> Any:
+        """Its name, where it has one."""
+        return self.metadata.get("name") if isinstance(self.metadata, dict) else None
+
+
+class _Whose(Struct):
+    parent: Head | None = None
+    object: Head | None = None
+
+
+def parent_name(body: bytes) -> str:
+    """Whom a request is about, for a message."""
+    try:
+        whose = decoder(_Whose).decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "an object that cannot be read"
+    head = whose.parent or whose.object or Head()
+    return f"{head.kind} {head.name}"
+
+
+def objects_of(kind: str, parse: Callable[[Raw], _Read], objects: RawObjects) -> Found[_Read]:
+    """All objects of one of our kinds. Raises BadRequest where the kind was not sent.
+
+    Metacontroller sends every kind that was declared, empty if there is none: a kind that is
+    missing is not the same as no objects.
+    """
+    found = objects.get(f"{kind}.{API_VERSION}")
+    if found is None:
+        raise BadRequest(
+            f"no {kind}.{API_VERSION} in the request: is the controller's rule for it gone?"
+        )
+    read: Found[_Read] = Found(good={}, bad={})
+    for key, raw in found.items():
+        try:
+            read.good[key] = parse(raw)
+        except (BadRequest, ValidationError) as error:
+            namespace, _, name = key.rpartition("/")
+            why = _why(error)
+            lost = isinstance(error, LostFieldsError)
+            read.bad[key] = Unreadable(namespace, name, why, raw, lost)
+    return read
+
+
+def parse_cache(raw: Raw) -> Cache:
+    """A LocalModelCache or LocalModelNamespaceCache. Raises BadRequest.
+
+    Its status is the hooks' own: what cannot be read of it is told anew.
+    """
+    try:
+        cache: Cache = decoder(Cache).decode(raw)
+    except _NOT_SO as error:
+        rest = _lenient(_WithoutStatus, raw)
+        if rest is None:
+            raise _unreadable(raw, str(error), CACHE, NAMESPACE_CACHE) from error
+        status = salvage(CacheStatus, rest.status) or CacheStatus()
+        cache = Cache(rest.kind, rest.api_version, rest.metadata, rest.spec, status)
+    _check_kind(cache, CACHE, NAMESPACE_CACHE)
+    _check_whole(cache.kind, cache.metadata.name, lost_field(cache))
+    try:
+        # What no plan could list, and what no selector of Kubernetes is, cannot be asked for.
+        _ = cache.placed
+        if cache.spec.namespace_selector is not None:
+            LabelSelector.model_validate(cache.spec.namespace_selector)
+    except ValidationError as error:
+        raise UnreadableError(cache.kind, cache.metadata.name, _words(error)) from error
+    return cache
+
+
+class _WithoutStatus(Struct, rename="camel"):
+    kind: str
+    api_version: str
+    metadata: Metadata
+    spec: CacheSpec
+    status: Raw = Raw(b"{}")
+
+
+def parse_node(raw: Raw) -> Node:
+    """A LocalModelNode: as much of it as can be read. Raises BadRequest."""
+    node = _read_what_can_be(Node, raw, NODE, API_VERSION)
+    _check_whole(node.kind, node.metadata.name, lost_field(node))
+    return node
+
+
+def unknown_node(name: str) -> Node:
+    """A LocalModelNode of which nothing but its name can be read: it counts as not Ready."""
+    return Node(NODE, API_VERSION, Metadata(name), NodeSpec(node_ready=False))
+
+
+def parse_core_node(raw: Raw) -> CoreNode:
+    """A Node of core/v1: as much of it as can be read. Raises BadRequest."""
+    return _read_what_can_be(CoreNode, raw, "Node", "v1")
+
+
+def parse_group(raw: Raw) -> LocalModelNodeGroup:
+    """A LocalModelNodeGroup. Raises BadRequest.
+
+    Its status is the hooks' own: one that cannot be read is told anew.
+    """
+    return _group(bytes(raw))
+
+
+def parse_placement(raw: Raw) -> LocalModelPlacement:
+    """A LocalModelPlacement. Raises BadRequest."""
+    return _read_whole(LocalModelPlacement, raw)
+
+
+def parse_own_plan(raw: Raw) -> LocalModelPlacementSpec:
+    """The plan that a group's hook has written: the entries that can be read, at least."""
+    try:
+        return parse_placement(raw).spec
+    except BadRequest:
+        found = _lenient(_Asked, raw)
+        spec = found.spec if found and isinstance(found.spec, dict) else {}
+        entries = spec.get("models")
+        models = tuple(_placed(entries if isinstance(entries, list) else []))
+        return LocalModelPlacementSpec(storage_limit="0", models=models)
+
+
+def placed_of(raw: Raw) -> tuple[tuple[str, PlacedModel], ...]:
+    """What a LocalModelNode lists, each with the name of its group, as far as it can be read."""
+    found = _lenient(_Asked, raw)
+    spec = found.spec if found and isinstance(found.spec, dict) else {}
+    entries = spec.get("localModels")
+    if not isinstance(entries, list):
+        return ()
+    return tuple(
+        (str(entry.get("nodeGroup", "")), model)
+        for entry in entries
+        if isinstance(entry, dict)
+        for model in _placed([entry])
+    )
+
+
+def listed_by(raw: Raw) -> list[tuple[ListedModel, Raw]]:
+    """What a LocalModelNode lists, read and as it is written."""
+    node = _lenient(_ListingNode, raw)
+    entries = node.spec.local_models if node else ()
+    read = ((_lenient(ListedModel, entry), entry) for entry in entries)
+    return [(model, entry) for model, entry in read if model is not None]
+
+
+class _Listing(Struct, rename="camel", frozen=True):
+    local_models: tuple[Raw, ...] = ()
+
+
+class _ListingNode(Struct):
+    spec: _Listing = _Listing()
+
+
+def salvage(model: type[_Struct], raw: Raw) -> _Struct | None:
+    """As much as can be read: fields that cannot have their default, items of lists are left out.
+
+    None where a field cannot be read that the object must have.
+    """
+    fields = _lenient(dict[str, Raw], raw)
+    if fields is None:
+        return None
+    values = {}
+    for field in msgspec.structs.fields(model):
+        part = fields.get(field.encode_name)
+        value = None if part is None else _salvage_part(field.type, part)
+        if value is not None:
+            values[field.name] = value
+        elif field.required:
+            return None
+    try:
+        return model(**values)
+    except _NOT_SO:
+        return None
+
+
+def _salvage_part(kind: Any, raw: Raw) -> Any:
+    value = _lenient(kind, raw)
+    if value is not None:
+        return value
+    for one in get_args(kind) if get_origin(kind) not in {tuple, dict} else (kind,):
+        if isinstance(one, type) and issubclass(one, Struct):
+            return salvage(one, raw)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return salvage(kind, raw)
+    if get_origin(kind) is tuple:
+        items = _lenient(list[Raw], raw) or []
+        read = (_salvage_part(get_args(kind)[0], item) for item in items)
+        return tuple(item for item in read if item is not None)
+    return None
+
+
+def _lenient(kind: Any, raw: Raw) -> Any:
+    try:
+        return decoder(kind).decode(raw)
+    except _NOT_SO:
+        return None
+
+
+def _placed(entries: list[Any]) -> Iterator[PlacedModel]:
+    for entry in entries:
+        try:
+            yield PlacedModel.model_validate(entry)
+        except ValidationError:
+            continue
+
+
+def _read_what_can_be(model: type[_Struct], raw: Raw, kind: str, api_version: str) -> _Struct:
+    try:
+        obj: Any = decoder(model).decode(raw)
+    except _NOT_SO as error:
+        obj = salvage(model, raw)
+        if obj is None:
+            raise _unreadable(raw, str(error), kind, api_version=api_version) from error
+    _check_kind(obj, kind, api_version=api_version)
+    return obj  # type: ignore[no-any-return]
+
+
+def _read_whole(model: type[_Whole], raw: Raw | bytes) -> _Whole:
+    """An object of which all fields count."""
+    kind = model.__name__
+    head = _head(raw)
+    if head.kind != kind or head.api_version != API_VERSION:
+        raise _unexpected(head, (kind,), API_VERSION)
+    try:
+        obj = model.model_validate_json(bytes(raw))
+    except ValidationError as error:
+        raise UnreadableError(kind, head.name, _words(error)) from error
+    return obj
+
+
+@lru_cache(maxsize=_GROUPS)
+def _group(raw: bytes) -> LocalModelNodeGroup:
+    try:
+        group = _read_whole(LocalModelNodeGroup, raw)
+    except UnreadableError:
+        group = _read_whole(LocalModelNodeGroup, _without_status(raw))
+    _check_whole(NODE_GROUP, group.metadata.name, lost_field(group))
+    return group
+
+
+def _without_status(raw: bytes) -> bytes:
+    obj: Object = msgspec.json.decode(raw)
+    status = obj.get("status")
+    seen = status.get("observedGeneration") if isinstance(status, dict) else None
+    return msgspec.json.encode(
+        obj | {"status": {"observedGeneration": seen} if isinstance(seen, int) else {}}
+    )
+
+
+def _why(error: BadRequest | ValidationError) -> str:
+    if isinstance(error, ValidationError):
+        return _words(error)
+    return error.why if isinstance(error, UnreadableError) else str(error)
+
+
+def _words(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(
+        to_camel(part) if isinstance(part, str) else str(part) for part in first["loc"]
+    )
+    return f"{where}: {first['msg']}"
+
+
+def _unreadable(raw: Raw, words: str, *kinds: str, api_version: str = API_VERSION) -> BadRequest:
+    head = _head(raw)
+    if head.kind not in kinds or head.api_version != api_version:
+        return _unexpected(head, kinds, api_version)
+    return UnreadableError(head.kind, head.name, words)
+
+
+def _head(raw: Raw | bytes) -> Head:
+    try:
+        head: Head = decoder(Head).decode(raw)
+    except _NOT_SO:
+        return Head()
+    return head
+
+
+def _check_kind(obj: Resource, *kinds: str, api_version: str = API_VERSION) -> None:
+    if obj.kind not in kinds or obj.api_version != api_version:
+        raise _unexpected(obj, kinds, api_version)
+
+
+def _unexpected(head: Head | Resource, kinds: tuple[str, ...], api_version: str) -> BadRequest:
+    return BadRequest(
+        f"expected a {' or '.join(kinds)} of {api_version}, got {head.kind} of {head.api_version}"
+    )
+
+
+def _check_whole(kind: str, name: str, lost: str | None) -> None:
+    if lost is not None:
+        raise LostFieldsError(explain_loss(kind, name, lost))

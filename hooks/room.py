@@ -1,0 +1,102 @@
+"""How large an object may become: the API server stores none of more than 1.5 MiB.
+
+What cannot be stored is never told: a plan that is too large would keep what it was for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from hooks.messages import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, RejectedModel
+    from crds.placement import PlacedModel
+
+_Item = TypeVar("_Item")
+
+# Of a plan, for its models. The names of the nodes whose turn it is come beside them, and a node's
+# own object has its status beside what it lists.
+PLAN_BYTES = 600_000
+# Of a LocalModelNode, for what it lists: the plans of all its groups.
+NODE_BYTES = 700_000
+# Of a group's status, for its models: a letter for each node, and what is said beside them.
+MODELS_BYTES = 1_100_000
+# Of a group's status, for its models and the refused ones, with their messages.
+STATUS_BYTES = 1_300_000
+# A message that is cut still says what is the matter.
+_SHORT_MESSAGE = 120
+# An entry of a status without its message and its letters: names, numbers and the words of JSON.
+_MODEL_BYTES = 300
+# Services of a cache that its status lists.
+SERVICES_MAX = 1000
+
+
+def json_bytes(model: PlacedModel) -> int:
+    """Bytes of an entry of a plan."""
+    return len(model.model_dump_json(by_alias=True, exclude_none=True).encode())
+
+
+def fitting(status: LocalModelNodeGroupStatus) -> tuple[LocalModelNodeGroupStatus, int]:
+    """The status as it can be stored, and how many refused models it cannot list."""
+    room = STATUS_BYTES - sum(len(name) + 3 for name in status.nodes)
+    if _status_bytes(status) <= room:
+        return status, 0
+    status = status.model_copy(
+        update={
+            "models": tuple(_short(one) for one in status.models),
+            "rejected": tuple(_short_rejected(one) for one in status.rejected),
+        }
+    )
+    if _status_bytes(status) > room:
+        models = tuple(one.model_copy(update={"failure": None}) for one in status.models)
+        status = status.model_copy(update={"models": models})
+    free = room - sum(map(_told_bytes, status.models))
+    listed = first_within(status.rejected, _rejected_bytes, free)
+    left_out = len(status.rejected) - len(listed)
+    return status.model_copy(update={"rejected": tuple(listed)}), left_out
+
+
+def first_within(
+    items: Sequence[_Item], size: Callable[[_Item], int], room: int
+) -> Sequence[_Item]:
+    """As many of the first items as there is room for."""
+    for index, item in enumerate(items):
+        room -= size(item)
+        if room < 0:
+            return items[:index]
+    return items
+
+
+def _status_bytes(status: LocalModelNodeGroupStatus) -> int:
+    told: Iterable[int] = map(_told_bytes, status.models)
+    return sum(told) + sum(map(_rejected_bytes, status.rejected))
+
+
+def model_bytes(name: str, namespace: str, nodes: int) -> int:
+    """Bytes of a model in its group's status, without what is said of it."""
+    return _MODEL_BYTES + len(name) + len(namespace) + nodes
+
+
+def _told_bytes(model: GroupModel) -> int:
+    said = len(model.failure.message.encode()) if model.failure else 0
+    return model_bytes(model.name, model.namespace, len(model.states)) + said
+
+
+def _rejected_bytes(model: RejectedModel) -> int:
+    return model_bytes(model.name, model.namespace, 0) + len(model.message.encode())
+
+
+def _short(model: GroupModel) -> GroupModel:
+    if model.failure is None:
+        return model
+    message = cut(model.failure.message, _SHORT_MESSAGE)
+    return model.model_copy(
+        update={"failure": model.failure.model_copy(update={"message": message})}
+    )
+
+
+def _short_rejected(model: RejectedModel) -> RejectedModel:
+    return model.model_copy(update={"message": cut(model.message, _SHORT_MESSAGE)})

@@ -1,0 +1,96 @@
+"""What is answered for a parent that cannot be read: it is told so, and what it has stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from crds.conditions import Finding, conditions
+from hooks import reasons
+from hooks.envelope import decoder, parse_foreign
+from hooks.messages import cut
+from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
+from hooks.reading import salvage
+from hooks.volumes import as_it_is
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from msgspec import Raw
+    from pydantic import BaseModel
+
+    from hooks.envelope import CompositeRequest, Object
+    from hooks.reading import UnreadableError
+
+MESSAGE_MAX = 1024
+
+
+def as_they_are(request: CompositeRequest) -> tuple[Object, ...]:
+    """The children that are there, asked for as they are."""
+    return tuple(
+        as_it_is(parse_foreign(raw))
+        for objects in request.children.values()
+        for raw in objects.values()
+    )
+
+
+def unreadable_status(
+    parent: Raw,
+    error: UnreadableError,
+    status: type[BaseModel],
+    condition_types: tuple[str, ...],
+    *,
+    now: datetime,
+    more: Iterable[Finding] = (),
+) -> Object:
+    """The parent's status, saying in each of the conditions what is wrong; the rest stays."""
+    message = cut(
+        f"the object cannot be read: {error.why}: correct it (kubectl edit) or delete it; until "
+        "then, what there is of it stays as it is",
+        MESSAGE_MAX,
+    )
+    found = conditions(
+        [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in condition_types), *more],
+        observed=conditions_of(parent),
+        generation=(salvage(_Parent, parent) or _Parent()).metadata.generation,
+        now=now,
+    )
+    told = _whole(parent, status)
+    # Metacontroller's to set.
+    told.pop("observedGeneration", None)
+    return told | {"conditions": [one.to_json() for one in found]}
+
+
+def conditions_of(parent: Raw) -> tuple[Condition, ...]:
+    """Its conditions, as far as they can be read."""
+    return (salvage(_Parent, parent) or _Parent()).status.conditions
+
+
+class _Metadata(Struct, frozen=True):
+    generation: int = 0
+
+
+class _Status(Struct, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+
+
+class _Parent(Struct):
+    metadata: _Metadata = _Metadata()
+    status: _Status = _Status()
+
+
+class _Any(Struct):
+    status: Any = None
+
+
+def _whole(parent: Raw, status: type[BaseModel]) -> Object:
+    """The status as it is stored, if our CRD would take it back."""
+    try:
+        stored = decoder(_Any).decode(parent).status
+        status.model_validate(stored)
+    except (msgspec.MsgspecError, ValueError):
+        return {}
+    return dict(stored)
