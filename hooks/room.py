@@ -19,9 +19,9 @@ _Item = TypeVar("_Item")
 
 # Of a plan, for its models. The names of the nodes whose turn it is come beside them, and a node's
 # own object has its status beside what it lists.
-PLAN_BYTES = 600_000
+PLAN_BYTES = 500_000
 # Of a LocalModelNode, for what it lists: the plans of all its groups.
-NODE_BYTES = 700_000
+NODE_BYTES = 600_000
 # Of a group's status, for its models: a letter for each node, and what is said beside them.
 MODELS_BYTES = 1_100_000
 # Of a group's status, for its models and the refused ones, with their messages.

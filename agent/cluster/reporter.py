@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.brevity import storable
 from agent.cluster.node_api import ApiUnavailableError
 from agent.status import build_status, without_progress
 
@@ -51,7 +52,7 @@ class Reporter:
         if self._last is None or node.metadata.uid != self._uid:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
-        status = build_status(facts, self._last.conditions, time)
+        status = storable(build_status(facts, self._last.conditions, time))
         differs = status != self._last
         if differs and without_progress(status) != without_progress(self._last):
             due = now
