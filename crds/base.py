@@ -79,14 +79,6 @@ class Model(BaseModel):
 Identity = tuple[str, str, str]
 
 
-def namespaces_by_key(identities: Iterable[Identity]) -> dict[str, set[str]]:
-    """The namespaces whose models share a folder, by its key."""
-    found: dict[str, set[str]] = {}
-    for key, namespace, _ in identities:
-        found.setdefault(key, set()).add(namespace)
-    return found
-
-
 def says_nothing(value: object) -> bool:
     """Whether a field need not be written: its reader takes it so. For lists that are long."""
     return not value

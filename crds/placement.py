@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Identity, MicroTime, Model, Resource, says_nothing
+from crds.base import ATOMIC_LIST, Identity, Int32, MicroTime, Model, Resource, says_nothing
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
 from crds.quantity import Quantity
@@ -28,6 +28,15 @@ class PlacedModel(ModelRequest):
     referenced: bool = Field(
         default=False,
         description="Whether a service refers to it. Pods of a node are its agent's to see.",
+        exclude_if=says_nothing,
+    )
+
+    precedence: Int32 = Field(
+        default=0,
+        description="Where caches of several owners have this URI: whose source fills the folder. "
+        "Of those that a node lists, that of the lowest: LocalModelCaches come first, then the "
+        "namespace whose cache is oldest.",
+        ge=0,
         exclude_if=says_nothing,
     )
 

@@ -146,7 +146,7 @@ def sync(
     count = len(nodes) * len(plan.admitted)
     paced = is_large(count)
     status, resync = debounce(group.status, new, now, paced=paced)
-    placement = plan.placement(group, decision.turn)
+    placement = plan.placement(group, decision.turn, owners)
     withheld = {one.identity for one in new.models if is_withheld(one.states, shared=one.shared)}
     volumes = _volumes(group, plan, caches, withheld, request=request, settings=settings)
     answer = _answer(

@@ -68,6 +68,11 @@ class Metadata(Observed, frozen=True):
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] | None = None
 
+    @property
+    def created(self) -> str:
+        """When it was made, to sort by; empty: not known."""
+        return self.creation_timestamp.isoformat() if self.creation_timestamp else ""
+
 
 class Resource(Observed, frozen=True):
     """Base of the kinds."""

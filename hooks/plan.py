@@ -11,6 +11,7 @@ from crds.nodegroup import RejectedModel
 from crds.placement import LocalModelPlacementSpec
 from hooks import reasons
 from hooks.messages import cut
+from hooks.sharing import NOBODY
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from crds.placement import PlacedModel, Turn
     from hooks.observed import Cache
     from hooks.reading import Unreadable
+    from hooks.sharing import Owners
 
 # Namespace and name of a cache.
 CacheName = tuple[str, str]
@@ -48,19 +50,22 @@ class Plan:
         return [*admitted, *(model.identity for model in self.kept)]
 
     def placement(
-        self, group: LocalModelNodeGroup, turn: Turn | None = None
+        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NOBODY
     ) -> LocalModelPlacementSpec:
-        """The plan as nodes read it. turn: whose it is to download, if not everybody's."""
+        """The plan as nodes read it.
+
+        turn: whose it is to download, if not everybody's. owners: whose caches name the URIs.
+        """
         return LocalModelPlacementSpec(
             node_selector_terms=node_selector_terms(group.spec),
             storage_limit=group.spec.storage_limit,
             eviction=group.spec.eviction_settings,
             turn=turn,
-            models=self._models(),
+            models=self._models(owners),
         )
 
-    def _models(self) -> tuple[PlacedModel, ...]:
-        models = tuple(cache.placed for cache in self.admitted)
+    def _models(self, owners: Owners) -> tuple[PlacedModel, ...]:
+        models = tuple(_placed(cache, owners) for cache in self.admitted)
         if not self.kept:
             return models
         return tuple(sorted((*models, *self.kept), key=lambda model: -model.priority))
@@ -173,8 +178,7 @@ def _owners_of_claims(by_age: Iterable[Cache]) -> _Claims:
 
 
 def _age(cache: Cache) -> tuple[str, str, str]:
-    created = cache.metadata.creation_timestamp
-    return (created.isoformat() if created else "", cache.metadata.namespace, cache.metadata.name)
+    return (cache.metadata.created, cache.metadata.namespace, cache.metadata.name)
 
 
 def _importance(cache: Cache) -> tuple[int, tuple[str, str, str]]:
@@ -209,3 +213,10 @@ def reject(cache: Cache, reason: str, message: str, size: int | None = None) -> 
         message=cut(message, MESSAGE_MAX),
         size=size,
     )
+
+
+def _placed(cache: Cache, owners: Owners) -> PlacedModel:
+    precedence = owners.precedence(cache.identity)
+    if not precedence:
+        return cache.placed
+    return cache.placed.model_copy(update={"precedence": precedence})

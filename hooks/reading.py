@@ -94,6 +94,16 @@ class Unreadable:
             uri if isinstance(uri, str) else None,
         )
 
+    @property
+    def created(self) -> str:
+        """When it was made, to sort by; empty: not known."""
+        head = _lenient(_Created, self.raw)
+        return head.metadata.created if head else ""
+
+
+class _Created(Struct):
+    metadata: Metadata
+
 
 class _Asked(Struct):
     spec: Any = None
