@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from agent.sources.addresses import Rules
 
+# So many addresses of a name are tried: whoever owns it could give it thousands that do not answer.
+MAX_ADDRESSES = 4
+
 
 class _Guarded:
     """Mixed into a connection: checks where it leads before anything is sent."""
@@ -46,13 +49,14 @@ class _Guarded:
         # business.
         for address in addresses:
             self._rules.check(address, self.port, own=_is_own(address))
+        tried = addresses[:MAX_ADDRESSES]
         try:
-            for number, address in enumerate(addresses, 1):
+            for number, address in enumerate(tried, 1):
                 self._dns_host = address
                 try:
                     return self._checked()
                 except (ConnectTimeoutError, NewConnectionError):
-                    if number == len(addresses):
+                    if number == len(tried):
                         raise
             # It tells that the name stands for nothing.
             return self._checked()

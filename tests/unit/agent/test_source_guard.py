@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.commands.assemble import make_means
+from agent.commands.flags import parse
 from agent.commands.own_addresses import own_addresses
 from agent.credentials import GCS_KEY_FILE, Credentials
 from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
 from agent.sources.addresses import Rules, rules_for_namespaces
+from agent.sources.guard import MAX_ADDRESSES
 from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transport, Transports
@@ -19,6 +22,7 @@ from tests.unit.agent.servers import Handler, WebFiles, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from agent.sources import Sources
     from tests.unit.agent.servers import Server
@@ -78,6 +82,13 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next(
     uri = f"http://several.example:{files.server_port}/model.bin"
     assert http(Rules()).resolve(uri, None, None).files[0].size == 6
     assert files.seen[0][2]["Host"] == f"several.example:{files.server_port}"
+
+
+def test_few_addresses_of_a_name_are_tried(files: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = [f"127.9.9.{number}" for number in range(1, MAX_ADDRESSES + 1)]
+    monkeypatch.setattr("agent.sources.guard._addresses", lambda *_: [*dead, "127.0.0.1"])
+    error = failure(http(Rules()), f"http://several.example:{files.server_port}/model.bin")
+    assert error.kind is FailureKind.UNREACHABLE
 
 
 def test_a_redirect_to_a_refused_address_is_refused() -> None:
@@ -219,6 +230,29 @@ def test_the_api_server_and_the_named_addresses_are_the_nodes_own(
     assert {"10.0.0.7", "10.96.0.1", "127.0.0.1"} <= own
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     assert "fd00::1" in own_addresses([], "https://no-such-name.invalid:6443")
+
+
+def test_the_flags_say_what_is_refused_to_whom(
+    files: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALMODEL_NODE_ADDRESS", "10.0.0.7,fd00::7")
+    flags = ["run", "--node-name", "n", "--root", str(tmp_path)]
+    uri = f"{files.url}/model.bin"
+
+    def sources(*more: str) -> Sources:
+        options = parse([*flags, *more])
+        assert options.node_address == ["10.0.0.7", "fd00::7"]
+        return make_means(options, file_directories=[], own=options.node_address).sources
+
+    assert "--allow-network" in failure(sources(), uri, "team").message
+    assert sources().of(uri, "").resolve(uri, None, None)
+    assert sources("--allow-network", "127.0.0.0/8").of(uri, "team").resolve(uri, None, None)
+    closed = sources("--allow-network", "127.0.0.0/8", "--refuse-network", "127.0.0.0/8")
+    for namespace in ("", "team"):
+        assert "does not fetch from" in failure(closed, uri, namespace).message
+    for address in ("10.0.0.7", "[::ffff:10.0.0.7]", "[fd00::7]"):
+        error = failure(sources(), f"http://{address}/model.bin", "team")
+        assert error.kind is FailureKind.DENIED
 
 
 def test_an_address_of_this_very_host_is_refused_to_namespaces() -> None:
