@@ -129,7 +129,7 @@ class Download:
         adopts = self._store.is_foreign(key)
         if adopts and refusals is None:
             raise foreign(self._store.path(key))
-        source = self._sources.of(uri)
+        source = self._sources.of(uri, self._request.requester.namespace)
         credentials = self._credentials()
 
         def resolve(version: str | None) -> RemoteModel:

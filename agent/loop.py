@@ -260,6 +260,8 @@ class Loop:
         if before is not None and self._disk.failure is None:
             self._retries.disk_is_back()
         self._reading.keep(self._inventory.copies)
+        self._removals.keep(self._inventory.copies)
+        self._workers.keep(self._requests)
 
     def _plan(self, now: float) -> Plan:
         self._users = self._uses.by_key(self._names.all())

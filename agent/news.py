@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.disk.notes import Evicted
     from agent.failures import DownloadError, FailureKind
     from agent.status import Waiting
+    from agent.wanted import Request
 
 log = structlog.get_logger(__name__)
 
@@ -92,9 +93,15 @@ class News:
             self._tell("CapacityFull", names.get(key, ()), waiting[key].message, warning=True)
         self._waiting = frozenset(waiting)
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Forget the failures of other models."""
-        self._failures = {known: kind for known, kind in self._failures.items() if known[0] in keys}
+    def keep(self, requests: Mapping[str, Request]) -> None:
+        """Forget the failures of other models, and those of caches that are others by now."""
+        asked = set()
+        for key, request in requests.items():
+            by_namespace: dict[str, set[CacheName]] = {}
+            for name in request.caches:
+                by_namespace.setdefault(name.namespace, set()).add(name)
+            asked |= {(key, frozenset(names)) for names in by_namespace.values()}
+        self._failures = {known: kind for known, kind in self._failures.items() if known in asked}
 
     def _tell(
         self, reason: str, names: Iterable[CacheName], detail: str, *, warning: bool = False

@@ -11,6 +11,8 @@ from agent.disk.notes import Evicted
 from agent.news import spoken
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from agent.capacity.admission import Eviction
     from agent.capacity.ledger import Ledger
     from agent.disk.inventory import Inventory
@@ -47,6 +49,10 @@ class Removals:
         self._options = options
         # Until when a copy stays that could not be taken away.
         self.retry_at: dict[str, float] = {}
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget what is not there any more, whoever took it."""
+        self.retry_at = {key: at for key, at in self.retry_at.items() if key in keys}
 
     def remove(self, key: str, now: float) -> None:
         """Remove what is no longer wanted, with all that is noted of it."""

@@ -21,7 +21,7 @@ from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
 from agent.status import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from agent.adoption.compare import Adopted
     from agent.capacity.reservations import Reservations
@@ -174,6 +174,12 @@ class Workers:
         threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
         return task
 
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget what is known of other models, and what sources keep and nobody uses."""
+        if self._refusals is not None:
+            self._refusals.keep(keys)
+        self._means.sources.tidy()
+
     def digest(self, manifest: Manifest, stopped: threading.Event) -> None:
         """Compute the digests that were left for later; their end is told from another thread."""
         name = f"digest-{manifest.key}"
@@ -221,7 +227,7 @@ class Workers:
 
     def _check(self, attempt: Request, manifest: Manifest) -> None:
         try:
-            source = self._means.sources.of(attempt.uri)
+            source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
             remote = source.resolve(attempt.uri, self._means.credentials(attempt.requester), None)
             check_same(manifest, remote)
         except DownloadError as error:

@@ -6,6 +6,7 @@ then its manifest is written. A crash before that leaves it somebody else's.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from agent.failures import DownloadError, FailureKind
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from agent.adoption.compare import Seen
     from agent.disk.manifest import Manifest
@@ -40,18 +41,23 @@ class Refusals:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[object, DownloadError]] = {}
+        self._known: dict[str, tuple[bytes, DownloadError]] = {}
 
-    def of(self, key: str, state: object) -> DownloadError | None:
+    def of(self, key: str, state: bytes) -> DownloadError | None:
         """Why this key's folder is not adopted in this state; None: not known."""
         with self._lock:
-            before, failure = self._known.get(key, (None, None))
-        return failure if before == state else None
+            known = self._known.get(key)
+        return known[1] if known is not None and known[0] == state else None
 
-    def note(self, key: str, state: object, failure: DownloadError) -> None:
+    def note(self, key: str, state: bytes, failure: DownloadError) -> None:
         """Remember it."""
         with self._lock:
             self._known[key] = (state, failure)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget why the folders of other models were not."""
+        with self._lock:
+            self._known = {key: known for key, known in self._known.items() if key in keys}
 
     def forget(self, key: str) -> None:
         """It is adopted."""
@@ -97,7 +103,7 @@ class Adopting:
         if instead:
             raise foreign(self._tree, instead)
         key = self._request.key
-        state = (signature(self._tree), self._remote.files, self._request.expected)
+        state = self._state()
         known = self._refusals.of(key, state)
         if known is not None:
             raise known
@@ -112,6 +118,12 @@ class Adopting:
             raise
         self._refusals.forget(key)
         return found
+
+    def _state(self) -> bytes:
+        """A digest of what the folder, its source and the caches say: of many files it is small."""
+        folder, expected = sorted(signature(self._tree)), sorted(self._request.expected)
+        described = repr((folder, self._remote.files, expected))
+        return hashlib.sha256(described.encode(errors="surrogateescape")).digest()
 
     def _run(self) -> tuple[Manifest, Adopted]:
         listed = self._remote.files

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.capacity.ledger import Ledger, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from agent.capacity.ledger import Model
     from agent.wanted import Request
@@ -55,11 +55,12 @@ class Reservations:
         with self._lock:
             return self._learned.get((key, declared, Coming.REST if beside else Coming.MODEL))
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Forget the sizes of other models."""
+    def keep(self, requests: Mapping[str, Request]) -> None:
+        """Forget the sizes of other models, and of other declarations."""
+        asked = {(key, request.size) for key, request in requests.items()}
         with self._lock:
             self._learned = {
-                known: size for known, size in self._learned.items() if known[0] in keys
+                known: size for known, size in self._learned.items() if known[:2] in asked
             }
 
     def see(self, ledger: Ledger) -> None:

@@ -30,6 +30,8 @@ ACTION = "KeepModels"
 QUEUE_EVENTS = 100
 # The same event again within this time is counted in the first one.
 SERIES_SECONDS = 600.0
+# Of so many it is known that they were told.
+MAX_SERIES = 1000
 TRIES = 3
 RETRY_SECONDS = 5.0
 
@@ -139,7 +141,9 @@ class EventWriter:
 
     def _write_once(self, told: _Told) -> None:
         now = time.monotonic()
-        while self._written and now - self._first().seen >= SERIES_SECONDS:
+        while self._written and (
+            len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
+        ):
             self._written.popitem(last=False)
         key = told.event, told.uid
         series = self._written.get(key)

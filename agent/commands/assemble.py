@@ -10,11 +10,12 @@ from agent.commands.process import STOP_SECONDS
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
 from agent.sources import all_sources
+from agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
 from agent.work import Means
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from agent.commands.process import Stop
@@ -43,12 +44,18 @@ def make_means(
     *,
     file_directories: Sequence[Path],
     credentials: Callable[[Requester], Credentials | None] = own_credentials,
+    own: Collection[str] = (),
 ) -> Means:
-    """What the loop's downloads are made with. Raises LimitsError."""
+    """What the loop's downloads are made with. Raises LimitsError.
+
+    `own` are the addresses of the node and the API server.
+    """
+    refused = tuple(options.refuse_network)
     sources = all_sources(
         file_directories=file_directories,
         pvc_directories=dict(options.allow_pvc),
-        refused_networks=options.refuse_network,
+        rules=Rules(refused=(*DEFAULT_RULES.refused, *refused)),
+        namespace_rules=rules_for_namespaces(refused, own, options.allow_network),
     )
     return Means(sources, make_engine(options, options.limits_file), credentials)
 

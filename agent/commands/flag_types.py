@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.credentials import Unlisted
 
 if TYPE_CHECKING:
-    from agent.sources.guard import Network
+    from agent.sources.addresses import Network
 
 # The engine's own bound, which an import of the engine would be too slow for.
 MAX_CONNECTIONS = 64
@@ -49,6 +49,14 @@ def network(value: str) -> Network:
         return ipaddress.ip_network(value)
     except ValueError as error:
         raise ArgumentTypeError(f"{value!r} is not a network: {error}") from error
+
+
+def address(value: str) -> str:
+    """An IPv4 or IPv6 address."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ArgumentTypeError(f"{value!r} is not an address such as 10.0.0.7") from None
 
 
 def claim(value: str) -> tuple[str, Path]:

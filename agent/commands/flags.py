@@ -154,7 +154,23 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--refuse-network",
         flag_types.network,
         "CIDR",
-        "addresses that http(s):// may not reach, beside link-local ones, which it never may",
+        "addresses that no source may lie at, beside the metadata services of clouds, which none "
+        "ever may",
+        ",",
+    )
+    add.values(
+        "--allow-network",
+        flag_types.network,
+        "CIDR",
+        "addresses that caches of namespaces may be fetched from although they are the loopback, "
+        "the node's or the API server's",
+        ",",
+    )
+    add.values(
+        "--node-address",
+        flag_types.address,
+        "ADDRESS",
+        "address of the node, which caches of namespaces are not fetched from",
         ",",
     )
     run.add_argument(

@@ -298,7 +298,7 @@ def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Compari
 
 def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
     manifest = PullStore(directory).manifest(model_key(uri))
-    source = all_sources(file_directories=[ANYWHERE]).of(uri)
+    source = all_sources(file_directories=[ANYWHERE]).of(uri, "")
     listing = source.resolve(uri, None, None).files
     if archive_of(listing) is None:
         return comparer.compare(directory, expected_of_source(listing, manifest))

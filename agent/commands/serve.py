@@ -14,6 +14,7 @@ from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.commands.assemble import attend, make_means
 from agent.commands.exit_codes import OK, USAGE
 from agent.commands.limits_file import LimitsError
+from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
 from agent.credentials.anonymous import anonymous
 from agent.credentials.resolver import CredentialResolver
@@ -55,7 +56,10 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         anonymous(os.environ),
     )
     means = make_means(
-        options, file_directories=options.allow_file_dir, credentials=resolver.resolve
+        options,
+        file_directories=options.allow_file_dir,
+        credentials=resolver.resolve,
+        own=own_addresses(options.node_address, client.configuration.host),
     )
     store = Store(options.root, options.disk_size)
     open_store(store)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GCS_KEY_FILE = "gcloud-application-credentials.json"
 # Certificates of authorities to trust for S3, as PEM. KServe mounts them as a file.
 S3_AUTHORITIES = "AWS_CA_BUNDLE_PEM"
-# After the host in lower case: the headers for a web server, as a JSON object.
+# After a server as agent.urls has it: the headers for a web server, as a JSON object.
 HEADERS_SUFFIX = "-headers"
 
 

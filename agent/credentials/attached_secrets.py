@@ -6,7 +6,7 @@ import base64
 from typing import TYPE_CHECKING
 
 from agent.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
-from agent.credentials.settings import KEYTAB, Setting, as_text, denied, settle
+from agent.credentials.settings import KEYTAB, Setting, as_text, denied, settle, web_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,8 +127,8 @@ def _of_data(secret: Secret) -> Iterator[tuple[str, Setting]]:
             elif key in secret.data:
                 yield key, _text(secret, key)
     if "https-host" in secret.data and "headers" in secret.data:
-        host = _text(secret, "https-host").value.strip().lower()
-        yield f"{host}{HEADERS_SUFFIX}", _text(secret, "headers")
+        server = web_server(_text(secret, "https-host"))
+        yield f"{server}{HEADERS_SUFFIX}", _text(secret, "headers")
 
 
 def _text(secret: Secret, key: str) -> Setting:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from agent.credentials import GCS_KEY_FILE, HEADERS_SUFFIX, S3_AUTHORITIES
 from agent.failures import DownloadError, FailureKind
+from agent.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,6 +144,28 @@ def _check_key_file(setting: Setting) -> None:
             f"{setting.where} is no key file of a Google service account",
             "put the JSON file there that Google gives for its key",
         )
+
+
+def web_server(setting: Setting) -> str:
+    """The one server that headers are for, of what `https-host` says.
+
+    A host as KServe has it, maybe with a port, is one of https; http is only what is written with
+    `http://`. Raises DownloadError (Denied).
+    """
+    written = setting.value.strip()
+    url = written if "://" in written else f"https://{written}"
+    try:
+        parts = urlsplit(url)
+        whole = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and whole
+        if usable and not _CONTROL.search(written) and "\\" not in written:
+            return server_of(url)
+    except ValueError:
+        pass
+    raise denied(
+        f"{setting.where} is no web server",
+        "write its host, or the host and the port, and http:// before it where it has no TLS",
+    )
 
 
 def _check_headers(setting: Setting) -> None:

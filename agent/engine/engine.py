@@ -147,6 +147,7 @@ class Engine:
         with self.lock:
             self._jobs.append(job)
             self._jobs.sort(key=lambda one: (-one.priority, one.number))
+            self._forget_origins()
             origin = self.origin(job)
             origin.limit.cap(self._limits.connections_per_origin)
             for file in job.files:
@@ -166,6 +167,16 @@ class Engine:
             job.stop()
             while job.touched:
                 self.drained.wait()
+            self._forget_origins()
+
+    def _forget_origins(self) -> None:
+        """Drop what nothing is fetched from, unless it has just said no. Under the lock."""
+        now, used = self.clock(), {job.remote.origin for job in self._jobs}
+        self._origins = {
+            name: origin
+            for name, origin in self._origins.items()
+            if name in used or origin.limit.is_fresh(now) or now < origin.paused_until
+        }
 
     def origin(self, job: Job) -> Origin:
         """The origin of a job. Under the lock."""

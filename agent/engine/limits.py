@@ -65,6 +65,10 @@ class ConnectionLimit:
         self.most = most
         self.now = min(self.now, most)
 
+    def is_fresh(self, now: float) -> bool:
+        """Whether it has just been learned that more connections are no good."""
+        return now < self._hold_until
+
     def sample(self, received: int, now: float, *, busy: bool, crowded: bool = False) -> None:
         """Tell the bytes received in all, and how the connections are.
 

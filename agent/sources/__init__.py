@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from agent.engine.limits import MAX_CONNECTIONS
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.azure import AzureSource, is_blob_uri
 from agent.sources.file import FileSource
 from agent.sources.gs import GoogleStorageSource
-from agent.sources.guard import LINK_LOCAL
 from agent.sources.hdfs import HdfsSource
 from agent.sources.hf import HuggingFaceSource
 from agent.sources.http import HttpSource
@@ -17,28 +17,42 @@ from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from agent.sources.addresses import Rules
     from agent.sources.base import Source
-    from agent.sources.guard import Network
 
 # What the names of hosts say more of than the scheme https.
 BLOBS = "azure"
 
 
 class Sources:
-    """The source of each scheme."""
+    """The source of each scheme: one for LocalModelCaches, one for caches of namespaces.
 
-    def __init__(self, by_scheme: Mapping[str, Source]) -> None:
-        self._by_scheme = dict(by_scheme)
+    Without `of_namespaces` they are the same. `tidy` lets go what the sources keep and nobody uses.
+    """
 
-    def of(self, uri: str) -> Source:
-        """The source of a URI. Raises DownloadError (Unsupported)."""
-        name = BLOBS if BLOBS in self._by_scheme and is_blob_uri(uri) else scheme(uri)
-        source = self._by_scheme.get(name)
+    def __init__(
+        self,
+        by_scheme: Mapping[str, Source],
+        of_namespaces: Mapping[str, Source] | None = None,
+        tidy: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._of_all = dict(by_scheme)
+        self._of_namespaces = self._of_all if of_namespaces is None else dict(of_namespaces)
+        self.tidy = tidy
+
+    def of(self, uri: str, namespace: str) -> Source:
+        """The source of a URI, for caches of a namespace; empty: for LocalModelCaches.
+
+        Raises DownloadError (Unsupported).
+        """
+        by_scheme = self._of_namespaces if namespace else self._of_all
+        name = BLOBS if BLOBS in by_scheme and is_blob_uri(uri) else scheme(uri)
+        source = by_scheme.get(name)
         if source is None:
-            works = ", ".join(f"{name}://" for name in sorted(self._by_scheme))
+            works = ", ".join(f"{name}://" for name in sorted(by_scheme))
             raise DownloadError(
                 FailureKind.UNSUPPORTED,
                 f"this agent cannot fetch {public_uri(uri)}: it fetches {works}; copy the model to "
@@ -51,30 +65,40 @@ def all_sources(
     *,
     file_directories: Sequence[Path] = (),
     pvc_directories: Mapping[str, Path] | None = None,
-    refused_networks: Sequence[Network] = (),
+    rules: Rules = DEFAULT_RULES,
+    namespace_rules: Rules = DEFAULT_RULES,
 ) -> Sources:
-    """The sources that this agent has. Link-local addresses are always refused.
+    """The sources that this agent has.
 
     `file_directories` are what file:// may read, `pvc_directories` where claims are mounted.
+    `namespace_rules` count for what caches of namespaces name, `rules` for LocalModelCaches. They
+    share no connection: one that stands is not checked again.
     """
-    transports = Transports(
-        max_connections=MAX_CONNECTIONS, refused=(*LINK_LOCAL, *refused_networks)
-    )
+    transports = Transports(max_connections=MAX_CONNECTIONS, rules=rules)
+    theirs = Transports(max_connections=MAX_CONNECTIONS, rules=namespace_rules)
     files = FileSource(file_directories, pvc_directories)
+
+    def tidy() -> None:
+        transports.tidy()
+        theirs.tidy()
+
     hdfs = HdfsSource(transports)
-    web = HttpSource(transports)
     return Sources(
-        {
-            BLOBS: AzureSource(transports),
-            "file": files,
-            "gs": GoogleStorageSource(transports),
-            "hdfs": hdfs,
-            "hf": HuggingFaceSource(transports),
-            "http": web,
-            "https": web,
-            "pvc": files,
-            "s3": S3Source(transports),
-            "swebhdfs": hdfs,
-            "webhdfs": hdfs,
-        }
+        _of_network(transports, hdfs) | {"file": files, "hdfs": hdfs, "pvc": files},
+        _of_network(theirs, HdfsSource(theirs, sends_own_token=False)),
+        tidy,
     )
+
+
+def _of_network(transports: Transports, hdfs: HdfsSource) -> dict[str, Source]:
+    web = HttpSource(transports)
+    return {
+        BLOBS: AzureSource(transports),
+        "gs": GoogleStorageSource(transports),
+        "hf": HuggingFaceSource(transports),
+        "http": web,
+        "https": web,
+        "s3": S3Source(transports),
+        "swebhdfs": hdfs,
+        "webhdfs": hdfs,
+    }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from agent.kept import Kept
     from agent.sources.azure_access import Access
     from agent.sources.base import Body
     from agent.sources.transport import Transport, Transports
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 # Of the REST API; what is used here has long been there, and other clouds and emulators have it.
 API_VERSION = "2021-12-02"
 PAGE = 5000
-MAX_CLIENTS = 64
 
 _HOST = re.compile(
     r"[a-z0-9-]+\."
@@ -103,8 +102,7 @@ class AzureSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._lock = threading.Lock()
-        self._by_credentials: dict[tuple[Credentials | None, str], Access] = {}
+        self._accesses: Kept[tuple[Credentials | None, str], Access] = transports.keep()
 
     def resolve(
         self,
@@ -150,13 +148,10 @@ class AzureSource:
         """What the requests carry; kept, because it may hold an access token."""
         if place.signature:
             return Shared(place.signature)
-        key = (credentials, place.host)
-        with self._lock:
-            if key not in self._by_credentials:
-                if len(self._by_credentials) >= MAX_CLIENTS:
-                    self._by_credentials.clear()
-                self._by_credentials[key] = access_of(credentials, self._transport, place.host)
-            return self._by_credentials[key]
+        return self._accesses.get(
+            (credentials, place.host),
+            lambda: access_of(credentials, self._transport, place.host),
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from google.oauth2.service_account import Credentials as ServiceAccountCredentia
 
 from agent.credentials import GCS_KEY_FILE
 from agent.failures import DownloadError, FailureKind, public_uri
+from agent.sources.addresses import ANYWHERE
 from agent.sources.transport import Transport
 
 if TYPE_CHECKING:
@@ -75,7 +76,14 @@ class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
     ) -> _Answer:
         """The answer. Raises DownloadError."""
         answer = self._transport.call(
-            method, url, public_uri(url), check=False, data=body, headers=headers
+            method,
+            url,
+            public_uri(url),
+            check=False,
+            # What proves the account must not go where the server says.
+            allow_redirects=False,
+            data=body,
+            headers=headers,
         )
         return _Answer(answer.status_code, answer.headers, answer.content)
 
@@ -95,7 +103,7 @@ def own_token() -> Token | None:
     google-auth looks for a metadata server for seconds, so it is only asked for what is there.
     """
     # The agent's own token may come from the metadata server, which no tenant's download may reach.
-    transport = Transport(max_connections=1, refused=())
+    transport = Transport(max_connections=1, rules=ANYWHERE)
     if _key_files():
         load: Callable[..., Any] = google.auth.default
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
 
     import requests
 
+    from agent.kept import Kept
     from agent.sources.base import Body
     from agent.sources.google_token import Token
     from agent.sources.transport import Transport, Transports
 
 ENDPOINT = "https://storage.googleapis.com"
 PAGE = 1000
-MAX_CLIENTS = 64
 
 _FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding"
 # Reasons that say more than the HTTP status 403 does.
@@ -62,8 +61,7 @@ class GoogleStorageSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._lock = threading.Lock()
-        self._clients: dict[Credentials | None, _Client] = {}
+        self._clients: Kept[Credentials | None, _Client] = transports.keep()
 
     def resolve(
         self,
@@ -97,18 +95,14 @@ class GoogleStorageSource:
 
     def _client(self, credentials: Credentials | None, where: str) -> _Client:
         """The client, which keeps its access token."""
-        with self._lock:
-            if credentials not in self._clients:
-                if len(self._clients) >= MAX_CLIENTS:
-                    self._clients.clear()
-                settings = Credentials.of(os.environ) if credentials is None else credentials
-                token = (
-                    own_token()
-                    if credentials is None
-                    else named_token(credentials, self._transport, where)
-                )
-                self._clients[credentials] = _Client(endpoint(settings), self._transport, token)
-            return self._clients[credentials]
+
+        def make() -> _Client:
+            if credentials is None:
+                return _Client(endpoint(Credentials.of(os.environ)), self._transport, own_token())
+            token = named_token(credentials, self._transport, where)
+            return _Client(endpoint(credentials), self._transport, token)
+
+        return self._clients.get(credentials, make)
 
 
 class _Client:

@@ -1,70 +1,98 @@
-"""Connections that refuse addresses which tenants must not reach through the agent.
+"""Connections that refuse addresses which must not be reached through the agent.
 
-A URI is a tenant's input. Link-local addresses are a cloud's metadata service, which hands out the
-node's own credentials. The address is checked once the connection stands and before a byte is
-sent: so it holds for every redirect too, and no name server can say one thing to a check and
-another to the connection.
+A URI is a tenant's input. Each address that a name stands for is checked before it is tried, and
+the one that a connection has once more before a byte is sent: so it holds for every redirect too,
+and no name server can say one thing to a check and another to the connection.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from agent.failures import DownloadError, FailureKind
+from agent.failures import DownloadError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
+    import ssl
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+    import requests
 
-LINK_LOCAL: tuple[Network, ...] = (
-    ipaddress.ip_network("169.254.0.0/16"),
-    ipaddress.ip_network("fe80::/10"),
-    # The metadata service of AWS over IPv6.
-    ipaddress.ip_network("fd00:ec2::254/128"),
-)
+    from agent.sources.addresses import Rules
 
-
-def check_address(address: str, refused: Sequence[Network]) -> None:
-    """Raises DownloadError (Denied) for an address in a refused network."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    for network in refused:
-        if found in network or (mapped is not None and mapped in network):
-            raise DownloadError(
-                FailureKind.DENIED,
-                f"the source is at {address}, in {network}, which the agent does not fetch from: "
-                "give another sourceModelUri",
-            )
+# So many addresses of a name are tried: whoever owns it could give it thousands that do not answer.
+MAX_ADDRESSES = 4
 
 
 class _Guarded:
-    """Mixed into a connection: checks the peer before anything is sent to it."""
+    """Mixed into a connection: checks where it leads before anything is sent."""
 
-    def __init__(self, *args: Any, refused: Sequence[Network], **kwargs: Any) -> None:
+    _dns_host: str
+    port: int
+
+    def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._refused = refused
+        self._rules = rules
 
     def _new_conn(self) -> socket.socket:
-        with suppress(ValueError):
-            # An address that is written out is not even tried: whether something answers there is
-            # nobody's business.
-            check_address(self.host.strip("[]"), self._refused)  # type: ignore[attr-defined]
-        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        name = self._dns_host
+        addresses = _addresses(name.strip("[]"), self.port)
+        # All of them before any is tried: whether something answers at a refused one is nobody's
+        # business.
+        for address in addresses:
+            self._rules.check(address, self.port, own=_is_own(address))
+        tried = addresses[:MAX_ADDRESSES]
         try:
-            check_address(connected.getpeername()[0], self._refused)
+            for number, address in enumerate(tried, 1):
+                self._dns_host = address
+                try:
+                    return self._checked()
+                except (ConnectTimeoutError, NewConnectionError):
+                    if number == len(tried):
+                        raise
+            # It tells that the name stands for nothing.
+            return self._checked()
+        finally:
+            # Certificates are for the name.
+            self._dns_host = name
+
+    def _checked(self) -> socket.socket:
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        peer, here = connected.getpeername()[0], connected.getsockname()[0]
+        try:
+            self._rules.check(peer, self.port, own=peer == here)
         except DownloadError:
             connected.close()
             raise
         return connected
+
+
+def _addresses(name: str, port: int) -> list[str]:
+    """The addresses of a name, each once, in the order in which to try them."""
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+def _is_own(address: str) -> bool:
+    """Whether an address is one of this host: packets to it would come from it. Sends none."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return bool(probe.getsockname()[0] == address)
+    except OSError:
+        return False
 
 
 class _HTTPConnection(_Guarded, HTTPConnection):
@@ -76,28 +104,65 @@ class _HTTPSConnection(_Guarded, HTTPSConnection):
 
 
 class _HTTPPool(HTTPConnectionPool):
-    def __init__(self, *args: Any, refused: Sequence[Network], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ConnectionCls = partial(_HTTPConnection, refused=refused)  # type: ignore[assignment]
+        self.ConnectionCls = partial(_HTTPConnection, rules=rules)  # type: ignore[assignment]
 
 
 class _HTTPSPool(HTTPSConnectionPool):
-    def __init__(self, *args: Any, refused: Sequence[Network], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rules: Rules, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ConnectionCls = partial(_HTTPSConnection, refused=refused)  # type: ignore[assignment]
+        self.ConnectionCls = partial(_HTTPSConnection, rules=rules)  # type: ignore[assignment]
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Transport of requests whose direct connections are checked; a proxy's are the proxy's."""
+    """Transport of requests whose connections are checked by the rules.
 
-    def __init__(self, *, pool_maxsize: int, refused: Sequence[Network]) -> None:
-        self._refused = tuple(refused)
+    Through a proxy only an address that is written out in the URL is: what names stand for is then
+    the proxy's to know. `trust` is what certificates are verified with in place of `verify`.
+    """
+
+    def __init__(
+        self, *, pool_maxsize: int, rules: Rules, trust: ssl.SSLContext | None = None
+    ) -> None:
+        self._rules = rules
+        self._trust = trust
         super().__init__(pool_maxsize=pool_maxsize)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make connection pools of the checked kind."""
+        kwargs |= self._trusting()
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": partial(_HTTPPool, refused=self._refused),
-            "https": partial(_HTTPSPool, refused=self._refused),
+            "http": partial(_HTTPPool, rules=self._rules),
+            "https": partial(_HTTPSPool, rules=self._rules),
         }
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """The connections through a proxy, which is the administrator's."""
+        return super().proxy_manager_for(proxy, **proxy_kwargs, **self._trusting())
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Set what a connection's certificate is verified with."""
+        if self._trust is None:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        """Send it. Raises DownloadError for an address that is refused."""
+        parts = urlsplit(str(request.url))
+        proxies = kwargs.get("proxies")
+        if proxies and select_proxy(str(request.url), proxies):
+            for address in _written(parts.hostname or ""):
+                self._rules.check(address, parts.port)
+        return super().send(request, *args, **kwargs)
+
+    def _trusting(self) -> dict[str, Any]:
+        return {} if self._trust is None else {"ssl_context": self._trust}
+
+
+def _written(host: str) -> list[str]:
+    """The address that a host is, in any of the ways to write one; nothing for a name."""
+    with suppress(OSError, UnicodeError):
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+        return [str(one[4][0]) for one in found[:1]]
+    return []

@@ -214,10 +214,15 @@ class _CheckedBody:
 
 
 class HdfsSource:
-    """Files of Hadoop file systems."""
+    """Files of Hadoop file systems.
 
-    def __init__(self, transports: Transports) -> None:
+    `sends_own_token` is whether the agent's own delegation token goes to a namenode that a URI
+    names, and not only to those of HDFS_NAMENODE.
+    """
+
+    def __init__(self, transports: Transports, *, sends_own_token: bool = True) -> None:
         self._transports = transports
+        self._sends_own_token = sends_own_token
 
     def resolve(
         self, uri: str, credentials: Credentials | None, _version: str | None
@@ -231,7 +236,8 @@ class HdfsSource:
                 f"{public_uri(uri)}: this agent cannot use {', '.join(asked)}: give "
                 "HADOOP_USER_NAME or HDFS_DELEGATION_TOKEN instead (hdfs fetchdt makes a token)",
             )
-        cluster, path = _cluster(uri, settings, self._transports)
+        sends_token = credentials is not None or self._sends_own_token
+        cluster, path = _cluster(uri, settings, self._transports, sends_token=sends_token)
         if cluster is None:
             return program_model(uri, credentials)
         files = tuple(_walk(cluster, path))
@@ -241,7 +247,7 @@ class HdfsSource:
 
 
 def _cluster(
-    uri: str, settings: Credentials, transports: Transports
+    uri: str, settings: Credentials, transports: Transports, *, sends_token: bool
 ) -> tuple[_Cluster | None, str]:
     """Where and what a URI is; no cluster means that only the `hdfs` program can tell.
 
@@ -255,6 +261,7 @@ def _cluster(
         raise _no_path(uri) from None
     named = settings.get("HDFS_NAMENODE").replace(",", ";").split(";")
     namenodes = tuple(one.strip().rstrip("/") for one in named if one.strip())
+    token = settings.get("HDFS_DELEGATION_TOKEN").strip()
     if namenodes and port is None:
         root = settings.get("HDFS_ROOTPATH").strip().rstrip("/")
         path = f"{root}/{unquote(uri.partition('://')[2]).strip('/')}"
@@ -266,6 +273,7 @@ def _cluster(
         netloc = f"[{host}]" if ":" in host else host
         namenodes = (f"http{secure}://{netloc}:{port or _PORTS[kind]}",)
         path = unquote(parts.path)
+        token = token if sends_token else ""
     path = "/" + path.strip("/")
     if path == "/" or not urlsplit(namenodes[0]).netloc or ".." in path.split("/"):
         raise _no_path(uri)
@@ -273,9 +281,9 @@ def _cluster(
     query = {
         "user.name": user,
         "doas": settings.get("USER_PROXY"),
-        "delegation": settings.get("HDFS_DELEGATION_TOKEN").strip(),
+        "delegation": token,
     }
-    if query["delegation"]:
+    if token:
         # The token says who it is; both together are refused.
         query |= {"user.name": "", "doas": ""}
     trusted = settings.get("TLS_SKIP_VERIFY").lower() != "true"

@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.sources.answers import Get, answered, compressed, version_of
+from agent.sources.answers import Get, answered, compressed, failure, version_of
 from agent.sources.base import RemoteFile
 from agent.sources.transport import IDENTITY, Transport, origin_of
+from agent.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,11 +83,29 @@ class HttpSource:
 
 
 def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
-    """The headers that the credentials have for this very host, as KServe's do."""
-    host = urlsplit(uri).hostname or ""
-    written = credentials.get(host + HEADERS_SUFFIX) if credentials is not None else ""
-    found: dict[str, str] = json.loads(written) if written else {}
-    return found
+    """The headers that the credentials have for this very server.
+
+    KServe's are for a host, at any port and by any scheme. Raises DownloadError (Denied) where
+    another server of that host has some.
+    """
+    try:
+        server, host = server_of(uri), urlsplit(uri).hostname or ""
+    except ValueError as error:
+        raise failure(error, public_uri(uri)) from None
+    settings = {} if credentials is None else dict(credentials.items)
+    written = settings.get(server + HEADERS_SUFFIX)
+    if written:
+        found: dict[str, str] = json.loads(written)
+        return found
+    for name in settings:
+        other = name.removesuffix(HEADERS_SUFFIX)
+        if other != name and urlsplit(other).hostname == host:
+            raise DownloadError(
+                FailureKind.DENIED,
+                f"{public_uri(uri)} is at {server}, and the cache's secret has headers for {other} "
+                "alone: correct https-host there, or sourceModelUri",
+            )
+    return {}
 
 
 def file_name(uri: str) -> str:

@@ -7,10 +7,7 @@ Objects are read by presigned URLs, so that every byte comes by the one transpor
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,21 +24,20 @@ from botocore.exceptions import (
 )
 
 from agent.causes import status_failure
-from agent.credentials import Credentials
+from agent.credentials import S3_AUTHORITIES, Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
-from agent.sources.transport import Transport, origin_of
+from agent.sources.transport import Authorities, Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.kept import Kept
     from agent.sources.base import Body
-    from agent.sources.transport import Transports
-
-MAX_CLIENTS = 64
+    from agent.sources.transport import Transports, Trust
 
 # Error codes whose HTTP status says less than the code does.
 _STATUS_OF_CODE = {
@@ -111,8 +107,7 @@ class S3Source:
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._lock = threading.Lock()
-        self._clients: dict[Credentials | None, _Client] = {}
+        self._clients: Kept[Credentials | None, _Client] = transports.keep()
 
     def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key.
@@ -145,12 +140,7 @@ class S3Source:
 
     def _client(self, credentials: Credentials | None) -> _Client:
         """The client. Made once: boto3 makes clients slowly, and not safely in several threads."""
-        with self._lock:
-            if credentials not in self._clients:
-                if len(self._clients) >= MAX_CLIENTS:
-                    self._clients.clear()
-                self._clients[credentials] = _make_client(credentials, self._transports)
-            return self._clients[credentials]
+        return self._clients.get(credentials, lambda: _make_client(credentials, self._transports))
 
 
 def _make_client(credentials: Credentials | None, transports: Transports) -> _Client:
@@ -245,17 +235,13 @@ def _is_anonymous(
     return not settings.get("AWS_ACCESS_KEY_ID")
 
 
-def _trust(settings: Credentials) -> bool | str:
-    """What to verify certificates with, as requests has it."""
+def _trust(settings: Credentials) -> Trust:
+    """What to verify certificates with."""
     if settings.get("S3_VERIFY_SSL", "1").lower() not in _TRUE:
         return False
-    certificates = settings.get("AWS_CA_BUNDLE_PEM")
+    certificates = settings.get(S3_AUTHORITIES)
     if certificates:
-        name = f"localmodel-ca-{hashlib.sha256(certificates.encode()).hexdigest()[:16]}.pem"
-        path = Path(_private_directory(), name)
-        if not path.exists():
-            path.write_text(certificates)
-        return str(path)
+        return Authorities(certificates)
     bundle = settings.get("AWS_CA_BUNDLE")
     if bundle and not Path(bundle).exists():
         raise DownloadError(
@@ -264,15 +250,6 @@ def _trust(settings: Credentials) -> bool | str:
             "change it",
         )
     return bundle or True
-
-
-_directory: list[str] = []
-
-
-def _private_directory() -> str:
-    if not _directory:
-        _directory.append(tempfile.mkdtemp(prefix="localmodel-"))
-    return _directory[0]
 
 
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-import threading
+import ssl
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from smart_open import http as smart_open_http
+from urllib3.util import parse_url
+from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.causes import unreachable
 from agent.failures import DownloadError, FailureKind
+from agent.kept import Kept
+from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.answers import (
     ERRORS,
     Get,
@@ -32,15 +37,16 @@ from agent.sources.answers import (
     failure,
     status_of,
 )
-from agent.sources.guard import LINK_LOCAL, GuardedAdapter
+from agent.sources.guard import GuardedAdapter
+from agent.urls import server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from requests.structures import CaseInsensitiveDict
 
+    from agent.sources.addresses import Rules
     from agent.sources.base import Body
-    from agent.sources.guard import Network
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
@@ -48,10 +54,16 @@ READ_SECONDS = 30.0
 IDENTITY = {"Accept-Encoding": "identity"}
 # How many hosts are known at a time.
 MAX_WAYS = 256
+# How much is kept at a time for different settings: clients, tokens, trusts.
+MAX_KEPT = 64
 
 # Headers that may follow a redirect to another host.
 _TRAVELS = {"accept", "accept-encoding", "connection", "if-match", "range", "user-agent"}
+_V = TypeVar("_V")
 _TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
+_CERTIFICATE = re.compile(
+    r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII
+)
 # A URL that is sent as it is written.
 _ON_THE_WIRE = re.compile(r"[!\"$-~]+")
 
@@ -117,40 +129,74 @@ class _Session(requests.Session):
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
         super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
-        former, now = response.request.url, prepared_request.url
-        if self.should_strip_auth(former, now):  # type: ignore[no-untyped-call]
+        former, now = str(response.request.url), str(prepared_request.url)
+        # Stricter than requests, which takes them from http to https of the same host.
+        if server_of(former) != server_of(now):
             for name in list(prepared_request.headers):
                 if name.lower() not in _TRAVELS:
                     del prepared_request.headers[name]
 
 
-def _authorities() -> bool | str:
-    """Those that the administrator names, else the usual ones."""
+def _verify(trust: Trust) -> bool | str:
+    """As requests has it. The usual authorities are those that the administrator names."""
+    if isinstance(trust, Authorities):
+        return True
+    if trust is not True:
+        return trust
     named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
     return next((path for path in named if path), True)
 
 
-class Transport:
-    """Connections with one idea of which certificates are trusted.
+@dataclass(frozen=True)
+class Authorities:
+    """Certificates of authorities, as PEM: the only ones that are trusted."""
 
-    `verify` is as in requests: True, False, or the path of a bundle of certificates.
-    """
+    pem: str = field(repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """What verifies with them. They are never in a file, of which each tenant would have one.
+
+        Raises DownloadError (TLS) if they are none.
+        """
+        context = create_urllib3_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = True
+        try:
+            # Texts between them may be in any language.
+            context.load_verify_locations(cadata="\n".join(_CERTIFICATE.findall(self.pem)))
+        except (ssl.SSLError, ValueError):
+            raise DownloadError(
+                FailureKind.TLS,
+                "the certificates of authorities that the credentials name are no certificates: "
+                "copy them again, as PEM",
+            ) from None
+        return context
+
+
+# What certificates are verified with: the usual authorities, nothing at all, the path of a bundle
+# of the agent's, or certificates.
+Trust = bool | str | Authorities
+
+
+class Transport:
+    """Connections with one idea of which certificates are trusted."""
 
     def __init__(
         self,
         *,
         max_connections: int,
-        refused: Sequence[Network] = LINK_LOCAL,
-        verify: bool | str = True,
+        rules: Rules = DEFAULT_RULES,
+        trust: Trust = True,
     ) -> None:
         self.session = _Session()
-        self.session.verify = _authorities() if verify is True else verify
-        if not verify:
+        context = trust.context() if isinstance(trust, Authorities) else None
+        self.session.verify = _verify(trust)
+        if trust is False:
             # Who has switched it off knows, and each connection would say so again.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # Many tenants share it: nothing that one origin sets may reach another download.
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = GuardedAdapter(pool_maxsize=max(10, max_connections), refused=refused)
+        adapter = GuardedAdapter(pool_maxsize=max(10, max_connections), rules=rules, trust=context)
         for prefix in ("http://", "https://"):
             self.session.mount(prefix, adapter)
 
@@ -164,6 +210,7 @@ class Transport:
         """
         kwargs.setdefault("timeout", _TIMEOUT)
         try:
+            _check_url(url)
             answer = self.session.request(method, url, **kwargs)
         except ERRORS as error:
             raise failure(error, where) from None
@@ -171,6 +218,10 @@ class Transport:
             answer.close()
             raise answered(answer, where)
         return answer
+
+    def close(self) -> None:
+        """Close what nobody uses now; what is under way goes on."""
+        self.session.close()
 
     def read(self, get: Get) -> Body:
         """The body of a range. Raises DownloadError, RangeIgnoredError among them."""
@@ -180,6 +231,7 @@ class Transport:
         if get.version:
             headers |= condition(get.version)
         try:
+            _check_url(get.url)
             # Past smart_open.open, which looks at its arguments longer than a small file takes.
             read: Any = smart_open_http.open
             opened: Any = read(
@@ -258,20 +310,58 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
+def _check_url(url: str) -> None:
+    r"""Raises ValueError for a URL that two readers would take for two servers.
+
+    Such as `https://a\@b/`: by one of them it is decided whom a request's headers are for, and by
+    the other it is sent.
+    """
+    parts = urlsplit(url)
+    _check_server(f"{parts.scheme}://{parts.netloc}/")
+
+
+@lru_cache(maxsize=MAX_WAYS)
+def _check_server(root: str) -> None:
+    parts = urlsplit(root)
+    host = parts.hostname or ""
+    try:
+        other = parse_url(root)
+    except urllib3.exceptions.HTTPError:
+        raise ValueError(root) from None
+    same = (other.host or "").strip("[]") == host or not host.isascii()
+    if not same or other.port != parts.port or "\\" in root:
+        raise ValueError(root)
+
+
 class Transports:
-    """The transports of an agent: one for each idea of which certificates are trusted."""
+    """The transports of an agent: one for each idea of which certificates are trusted.
 
-    def __init__(self, *, max_connections: int, refused: Sequence[Network] = LINK_LOCAL) -> None:
+    What is kept for one tenant's settings goes when nobody has asked for it for a while.
+    """
+
+    def __init__(self, *, max_connections: int, rules: Rules = DEFAULT_RULES) -> None:
         self._max_connections = max_connections
-        self._refused = refused
-        self._lock = threading.Lock()
-        self._by_trust: dict[bool | str, Transport] = {}
+        self._rules = rules
+        self._kept: list[Kept[Any, Any]] = []
+        self._usual = self._make(True)
+        self._by_trust = self.keep(Transport.close)
 
-    def trusting(self, verify: bool | str = True) -> Transport:
-        """The transport for True (the usual authorities), False (anybody), or a bundle's path."""
-        with self._lock:
-            if verify not in self._by_trust:
-                self._by_trust[verify] = Transport(
-                    max_connections=self._max_connections, refused=self._refused, verify=verify
-                )
-            return self._by_trust[verify]
+    def trusting(self, trust: Trust = True) -> Transport:
+        """The transport with this trust. Raises DownloadError (TLS)."""
+        if trust is True:
+            return self._usual
+        return self._by_trust.get(trust, lambda: self._make(trust))
+
+    def keep(self, close: Callable[[_V], None] = lambda _: None) -> Kept[Any, _V]:
+        """A place for what a source keeps for some settings, such as a client."""
+        kept: Kept[Any, _V] = Kept(MAX_KEPT, close)
+        self._kept.append(kept)
+        return kept
+
+    def tidy(self) -> None:
+        """Let go what nobody uses any more."""
+        for kept in self._kept:
+            kept.tidy()
+
+    def _make(self, trust: Trust) -> Transport:
+        return Transport(max_connections=self._max_connections, rules=self._rules, trust=trust)

@@ -24,6 +24,8 @@ PYTHON = str(VENV / "bin" / "python")
 
 # How large the disk of a node is: a laptop that is nearly full shall be no full node.
 DISK = "20Gi"
+# The origins of its models, those of namespaces too, and its API server are all there.
+LOOPBACKS = ("127.0.0.0/8", "::1/128")
 
 MetacontrollerChoice = Literal["auto", "standin", "real"]
 
@@ -127,6 +129,7 @@ def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
         f"{options.grace_seconds:g}",
         "--progress-seconds",
         f"{options.progress_seconds:g}",
+        *(part for network in LOOPBACKS for part in ("--allow-network", network)),
         *options.args,
     )
     return Process(argv, cwd=str(CHECKOUT), env=options.env, order=4)

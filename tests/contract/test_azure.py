@@ -9,6 +9,7 @@ import pytest
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind
 from agent.sources import azure
+from agent.sources.addresses import Rules
 from agent.sources.azure import AzureSource, is_blob_uri
 from agent.sources.transport import Transports
 from tests.contract.servers_azure import (
@@ -191,7 +192,7 @@ def test_a_workload_identity_of_the_agents(
 
 def test_a_sign_in_in_a_refused_network_is_not_asked(signed_in: SignedInContainer) -> None:
     loopback = ipaddress.ip_network("127.0.0.0/8")
-    source = AzureSource(Transports(max_connections=4, refused=(loopback,)))
+    source = AzureSource(Transports(max_connections=4, rules=Rules(refused=(loopback,))))
     with pytest.raises(DownloadError) as caught:
         source.resolve(f"https://{HOST}/{CONTAINER}/x", signed_in.good, None)
 

@@ -14,6 +14,7 @@ import requests
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind
 from agent.sources import google_token, gs
+from agent.sources.addresses import Rules
 from agent.sources.gs import GoogleStorageSource
 from agent.sources.transport import Transports
 from tests.contract.servers_gs import (
@@ -164,7 +165,7 @@ def test_a_key_cannot_make_the_agent_ask_the_metadata_server(
     bucket: GatedBucket, gate: TokenGate
 ) -> None:
     loopback = ipaddress.ip_network("127.0.0.0/8")
-    source = GoogleStorageSource(Transports(max_connections=4, refused=(loopback,)))
+    source = GoogleStorageSource(Transports(max_connections=4, rules=Rules(refused=(loopback,))))
     with pytest.raises(DownloadError) as caught:
         source.resolve("gs://models/x", bucket.good, None)
 
@@ -219,6 +220,7 @@ def test_off_google_nobody_waits_for_a_metadata_server(
 READ = """
 import sys
 from agent.sources.gs import GoogleStorageSource
+from agent.sources.addresses import Rules
 from agent.sources.transport import Transports
 
 source = GoogleStorageSource(Transports(max_connections=1))

@@ -8,6 +8,7 @@ import pytest
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind
+from agent.sources.addresses import Rules
 from agent.sources.base import ChecksumAlgorithm
 from agent.sources.hf import HuggingFaceSource, split
 from agent.sources.transport import Transports
@@ -306,7 +307,7 @@ def test_a_redirect_to_a_refused_network_is_denied() -> None:
     repo = Repo()
     repo.commit({"big.bin": CONTENT})
     refused = (ip_network("127.0.0.2/32"),)
-    source = HuggingFaceSource(Transports(max_connections=1, refused=refused))
+    source = HuggingFaceSource(Transports(max_connections=1, rules=Rules(refused=refused)))
     with serving_hub(Hub({"org/m": repo}), cdn_address="127.0.0.2") as running:
         error = failure(source, "hf://org/m", settings(running))
 

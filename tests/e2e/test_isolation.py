@@ -50,10 +50,10 @@ def _contents(origin: Server) -> int:
     return sum(headers.get("Range") != "bytes=0-0" for _, _, headers in origin.seen)
 
 
-def _account(world: World, name: str, token: str, namespaces: str | None) -> None:
+def _account(world: World, origin: Server, name: str, token: str, namespaces: str | None) -> None:
     """A ServiceAccount with a secret for the origin, which lists namespaces."""
     headers = json.dumps({"Authorization": f"Bearer {token}"})
-    data = {"https-host": "127.0.0.1", "headers": headers}
+    data = {"https-host": origin.url, "headers": headers}
     metadata = {"name": name, "namespace": DEFAULT_NAMESPACE}
     world.make(
         {
@@ -140,9 +140,9 @@ def test_a_copy_and_a_claim_on_it_are_only_for_who_is_accepted(
     uri = f"{origin.url}/shared.bin"
     world.node("node-1", "iso")
     world.group("iso")
-    _account(world, "iso-one", "good", "iso-one")
-    _account(world, "iso-wrong", "stale", "iso-wrong")
-    _account(world, "iso-unlisted", "good", None)
+    _account(world, origin, "iso-one", "good", "iso-one")
+    _account(world, origin, "iso-wrong", "stale", "iso-wrong")
+    _account(world, origin, "iso-unlisted", "good", None)
     _cache(world, "iso-one", uri, "iso", "iso-one")
     _wait_mounted(world, "iso-one", "iso")
     fetched, files = _contents(origin), world.identity("node-1", uri)
@@ -166,7 +166,7 @@ def test_a_copy_and_a_claim_on_it_are_only_for_who_is_accepted(
     _check_nothing_given(world, "iso", *texts)
 
     # Whoever keeps the credentials lists the namespace.
-    _account(world, "iso-one", "good", "iso-one, iso-two")
+    _account(world, origin, "iso-one", "good", "iso-one, iso-two")
     _wait_mounted(world, "iso-two", "iso")
     assert _contents(origin) == fetched
     assert world.identity("node-1", uri) == files
@@ -189,8 +189,8 @@ def test_a_first_cache_that_is_refused_keeps_the_model_from_nobody(
     uri = f"{origin.url}/first.bin"
     world.node("node-2", "iso-first")
     world.group("iso-first")
-    _account(world, "iso-bad", "stale", "*")
-    _account(world, "iso-good", "good", "*")
+    _account(world, origin, "iso-bad", "stale", "*")
+    _account(world, origin, "iso-good", "good", "*")
     _cache(world, "iso-bad", uri, "iso-first", "iso-bad")
     _wait(world, "iso-bad", "DownloadFailed")
     _cache(world, "iso-good", uri, "iso-first", "iso-good")

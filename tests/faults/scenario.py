@@ -156,7 +156,7 @@ def make(url: str, template: Path) -> Scenario:
     changed = replace(web["changed.bin"], hash=hash_of(web["changed.bin"].files))
     sources = all_sources()
     # Made before the forks, and used once without a connection: boto3 takes its time.
-    client = sources.of(spoiled.uri)._client(origin.settings(url))  # type: ignore[attr-defined]
+    client = sources.of(spoiled.uri, "")._client(origin.settings(url))  # type: ignore[attr-defined]
     client.s3.generate_presigned_url("get_object", {"Bucket": origin.BUCKET, "Key": "any"})
 
     store = Store(template)

@@ -86,7 +86,19 @@ def refused(data: Mapping[str, bytes], **annotations: str) -> str:
         ({"HF_TOKEN": b"hf_1\n"}, {"HF_TOKEN": "hf_1"}),
         (
             {"https-host": b"Files.Example.com\n", "headers": b'{"Authorization": "Bearer x"}'},
-            {"files.example.com-headers": '{"Authorization": "Bearer x"}'},
+            {"https://files.example.com:443-headers": '{"Authorization": "Bearer x"}'},
+        ),
+        (
+            {"https-host": b"files.example.com:8443", "headers": b"{}"},
+            {"https://files.example.com:8443-headers": "{}"},
+        ),
+        (
+            {"https-host": b"http://Files.example.com", "headers": b"{}"},
+            {"http://files.example.com:80-headers": "{}"},
+        ),
+        (
+            {"https-host": b"https://[2001:DB8::1]:8443/", "headers": b"{}"},
+            {"https://[2001:db8::1]:8443-headers": "{}"},
         ),
         ({"https-host": b"files.example.com"}, {}),
         (
@@ -180,6 +192,19 @@ def test_a_role_alone_is_refused(role: str) -> None:
         ),
         ({"https-host": b"h", "headers": b"s3cret"}, "headers of the secret jobs/s is no JSON"),
         ({"https-host": b"h", "headers": b'{"a": 1}'}, "headers of the secret jobs/s is no JSON"),
+        *(
+            ({"https-host": written, "headers": b"{}"}, "https-host of the secret jobs/s is no web")
+            for written in (
+                b"h/s3cret",
+                b"s3cret@h",
+                b"ftp://h",
+                b"h:s3cret",
+                b"h:0",
+                b"h\\@other",
+                b"a\nb",
+                b"",
+            )
+        ),
         (
             {"https-host": b"h", "headers": json.dumps({"a": "b\r\nc"}).encode()},
             "headers of the secret jobs/s is no JSON",

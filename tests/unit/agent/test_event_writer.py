@@ -187,3 +187,16 @@ def test_the_names_of_a_long_node_are_what_the_server_takes(
     assert len(body["metadata"]["name"]) <= 253
     assert ".." not in body["metadata"]["name"]
     assert len(body["reportingInstance"]) <= 128
+
+
+def test_it_is_known_of_few_events_that_they_were_told(
+    fake: EventServer, writer: EventWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_writer, "MAX_SERIES", 3)
+    for number in range(10):
+        writer.tell(NodeEvent("DownloadFailed", f"team-{number}: denied"))
+        fake.next()
+    assert len(writer._written) <= 3
+    writer.tell(NodeEvent("DownloadFailed", "team-9: denied"))
+    # The last ones are still counted.
+    assert fake.next()[0] == "PATCH"

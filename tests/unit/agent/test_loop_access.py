@@ -42,15 +42,15 @@ def closed(world: World) -> World:
 
     world_tokens = {f"Bearer {name}" for name, good in GOOD.items() if good}
     world.server.answer = answer
-    world.credentials = token
+    world.credentials = lambda requester: token(world, requester)
     return world
 
 
-def token(requester: Requester) -> Credentials | None:
+def token(world: World, requester: Requester) -> Credentials | None:
     if requester.credentials is None:
         return None
     headers = {"Authorization": f"Bearer {requester.credentials.service_account}"}
-    return Credentials.of({"127.0.0.1-headers": json.dumps(headers)})
+    return Credentials.of({f"{world.server.url}-headers": json.dumps(headers)})
 
 
 def model(world: World, namespace: str, account: str | None, **fields: Any) -> LocalModel:
@@ -144,7 +144,7 @@ def test_each_namespace_is_told_its_own_failure_while_nobody_has_the_model(close
     def by_account(requester: Requester) -> Credentials | None:
         if requester.namespace == "none":
             raise DownloadError(FailureKind.NOT_FOUND, "there is no such secret")
-        return token(requester)
+        return token(closed, requester)
 
     closed.credentials = by_account
     closed.want(model(closed, "bad", "bad"), model(closed, "none", "a"))
@@ -284,7 +284,7 @@ def test_a_copy_whose_manifest_knows_of_no_access_is_asked_about(closed: World) 
 def test_no_secret_is_noted(closed: World, tmp_path: Path) -> None:
     storage = {"key": "k", "parameters": {"secret_access_key": "s3cret"}}
 
-    closed.credentials = lambda _: token(Requester("", CredentialRef(service_account="a")))
+    closed.credentials = lambda _: token(closed, Requester("", CredentialRef(service_account="a")))
     closed.want(closed.model("a", namespace="one", storage=storage))
     closed.settle()
     access = manifest(closed).access
@@ -302,7 +302,7 @@ def test_checks_of_one_namespace_do_not_hold_up_anothers(closed: World) -> None:
     def slow(requester: Requester) -> Credentials | None:
         if requester.namespace == "slow":
             gate.wait(10)
-        return token(requester)
+        return token(closed, requester)
 
     closed.want(model(closed, "one", "a"))
     closed.settle()
@@ -349,7 +349,7 @@ def test_an_answer_about_a_copy_that_is_gone_grants_nothing(closed: World) -> No
     def slow(requester: Requester) -> Credentials | None:
         if requester.namespace == "two":
             gate.wait(10)
-        return token(requester)
+        return token(closed, requester)
 
     closed.want(model(closed, "one", "a"))
     closed.settle()

@@ -79,7 +79,7 @@ def test_outside_is_denied(allowed: Path, tmp_path: Path, path: str) -> None:
 
 
 def test_nothing_is_allowed_by_default(allowed: Path) -> None:
-    source = all_sources(file_directories=()).of("file:///x")
+    source = all_sources(file_directories=()).of("file:///x", "")
     with pytest.raises(DownloadError, match=r"may read \(none\)") as caught:
         source.resolve(f"file://{allowed}/model", None, None)
     assert caught.value.kind is FailureKind.DENIED
@@ -206,5 +206,5 @@ def test_what_is_no_path(allowed: Path, uri: str) -> None:
 @pytest.mark.parametrize("uri", ["ftp://host/m", "unknown://r/m", "nonsense"])
 def test_scheme_that_has_no_source_says_what_works(uri: str) -> None:
     with pytest.raises(DownloadError, match=r"file://.*http://, https://.*s3://") as caught:
-        all_sources(file_directories=()).of(uri)
+        all_sources(file_directories=()).of(uri, "")
     assert caught.value.kind is FailureKind.UNSUPPORTED

@@ -5,12 +5,17 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
+from agent.credentials import Credentials
+from agent.credentials.attached_secrets import secret_settings
+from agent.credentials.secret_api import Secret
 from agent.failures import DownloadError, FailureKind
 from agent.sources import transport
 from agent.sources.base import RangeIgnoredError, RemoteFile
 from agent.sources.http import HttpSource
-from agent.sources.transport import Transports
+from agent.sources.transport import Authorities, Transport, Transports
+from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.servers import Handler, WebFiles, etag, serving
 
 if TYPE_CHECKING:
@@ -425,3 +430,84 @@ def test_an_aborted_body_gives_no_more_bytes() -> None:
         body.abort()
         body.close()
     assert caught.value.kind is FailureKind.UNREACHABLE
+
+
+# What https-host of a secret says, for a server at a port, and whether it is the headers' own.
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("http://{host}:{port}", True),
+        ("http://{host}:{port}/", True),
+        # A host as KServe has it: by https, at its port.
+        ("{host}", False),
+        ("{host}:{port}", False),
+        ("https://{host}:{port}", False),
+        ("http://{host}", False),
+    ],
+)
+def test_headers_of_a_secret_are_for_its_scheme_host_and_port(written: str, given: bool) -> None:
+    files = WebFiles({"/m.bin": b"bytes"})
+    with serving(files) as server:
+        secret = Secret(
+            "jobs",
+            "s",
+            {
+                "https-host": written.format(host="127.0.0.1", port=server.server_port).encode(),
+                "headers": b'{"Authorization": "s3cret"}',
+            },
+        )
+        credentials = Credentials.of(secret_settings(secret))
+        source = HttpSource(Transports(max_connections=1))
+        if given:
+            model = source.resolve(f"{server.url}/m.bin", credentials, None)
+            model.read(model.files[0], 0, 5).close()
+            assert [headers["Authorization"] for _, _, headers in server.seen] == ["s3cret"] * 2
+            return
+        with pytest.raises(DownloadError) as refused:
+            source.resolve(f"{server.url}/m.bin", credentials, None)
+        assert refused.value.kind is FailureKind.DENIED
+        assert "correct https-host" in refused.value.message
+        assert "s3cret" not in refused.value.message
+        assert server.seen == []
+
+
+def test_a_host_as_kserve_writes_it_is_served_by_https(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    with serving(WebFiles({"/m.bin": b"bytes"}), tls=authority.context) as server:
+        named = {"https-host": f"127.0.0.1:{server.server_port}".encode(), "headers": b'{"X": "y"}'}
+        credentials = Credentials.of(secret_settings(Secret("jobs", "s", named)))
+        transports = Transports(max_connections=1)
+        source = HttpSource(transports)
+        source._transport = transports.trusting(Authorities(authority.pem))
+        assert source.resolve(f"{server.url}/m.bin", credentials, None).files[0].size == 5
+        assert server.seen[0][2]["X"] == "y"
+
+
+def test_headers_for_another_host_are_no_hindrance() -> None:
+    with serving(WebFiles({"/m.bin": b"bytes"})) as server:
+        credentials = Credentials.of({"https://files.example.com:443-headers": '{"X": "y"}'})
+        source = HttpSource(Transports(max_connections=1))
+        assert source.resolve(f"{server.url}/m.bin", credentials, None).files[0].size == 5
+        assert "X" not in server.seen[0][2]
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("https://files.example.com/a", "http://files.example.com/a"),
+        ("http://files.example.com/a", "https://files.example.com/a"),
+        ("https://files.example.com/a", "https://files.example.com:8443/a"),
+        ("https://files.example.com/a", "https://cdn.files.example.com/a"),
+        ("https://files.example.com/a", "https://files.example.com.evil/a"),
+    ],
+)
+def test_a_redirect_takes_no_header_to_another_server(former: str, now: str) -> None:
+    session = Transport(max_connections=1).session
+    answer = requests.Response()
+    answer.request = requests.Request("GET", former).prepare()
+    following = requests.Request(
+        "GET", now, headers={"Authorization": "s3cret", "X-Token": "s3cret", "Range": "bytes=0-0"}
+    ).prepare()
+    session.rebuild_auth(following, answer)
+    assert "s3cret" not in str(following.headers)
+    assert following.headers["Range"] == "bytes=0-0"

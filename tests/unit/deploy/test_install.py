@@ -325,6 +325,14 @@ def test_hooks_and_agent_agree_on_the_directory_of_the_node() -> None:
     assert agent_env["LOCALMODEL_ROOT"] == mounts["models"]
 
 
+def test_the_agents_know_the_address_of_their_node() -> None:
+    pod = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
+    (address,) = (
+        one for one in pod["containers"][0]["env"] if one["name"] == "LOCALMODEL_NODE_ADDRESS"
+    )
+    assert address["valueFrom"]["fieldRef"]["fieldPath"] == "status.hostIP"
+
+
 def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: Path) -> None:
     pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
     (container,) = pod["spec"]["template"]["spec"]["containers"]

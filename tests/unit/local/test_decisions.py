@@ -122,6 +122,10 @@ def test_agent_arguments() -> None:
         "5",
         "--progress-seconds",
         "0.5",
+        "--allow-network",
+        "127.0.0.0/8",
+        "--allow-network",
+        "::1/128",
         "--extra",
     )
 

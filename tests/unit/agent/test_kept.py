@@ -1,0 +1,255 @@
+"""What tenants' settings and caches make grow, and what is left of it when they are gone."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent import kept
+from agent.adoption import adopting
+from agent.capacity.reservations import Coming, Reservations
+from agent.credentials import Credentials
+from agent.failures import DownloadError
+from agent.kept import IDLE_SECONDS, Kept
+from agent.sources.azure import AzureSource
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.wanted import Request
+from tests.unit.agent.certificates import make_authority
+from tests.unit.agent.helpers import local_model, set_aws
+from tests.unit.agent.servers import Buckets, WebFiles, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crds.node import LocalModel
+    from tests.unit.agent.servers import Server
+    from tests.unit.agent.world import World
+
+TENANTS = 12
+
+
+def test_only_the_last_ones_are_kept() -> None:
+    closed: list[int] = []
+    things: Kept[int, int] = Kept(3, closed.append, clock=lambda: 0.0)
+    for number in (0, 1, 2, 0, 3, 0, 4):
+        things.get(number, lambda number=number: number)  # type: ignore[misc]
+    assert len(things) == 3
+    assert closed == [1, 2]
+
+
+def test_what_nobody_asks_for_goes() -> None:
+    closed: list[str] = []
+    now = 0.0
+    things: Kept[str, str] = Kept(3, closed.append, clock=lambda: now)
+    things.get("a", lambda: "a")
+    now = 100.0
+    things.get("b", lambda: "b")
+    now = IDLE_SECONDS
+    things.tidy()
+    assert closed == ["a"]
+    things.get("b", lambda: pytest.fail("it is here"))
+    now = 2 * IDLE_SECONDS - 1
+    things.tidy()
+    assert len(things) == 1
+    now = 2 * IDLE_SECONDS
+    things.tidy()
+    assert closed == ["a", "b"]
+
+
+def test_what_cannot_be_made_is_not_kept() -> None:
+    things: Kept[str, float] = Kept(3)
+    with pytest.raises(ZeroDivisionError):
+        things.get("a", lambda: 1 / 0)
+    assert len(things) == 0
+    assert things.get("a", lambda: 1.0) == 1.0
+
+
+def ask(source: S3Source | AzureSource | GoogleStorageSource, uri: str, *all_: Credentials) -> None:
+    for credentials in all_:
+        with suppress(DownloadError):
+            source.resolve(uri, credentials, None)
+
+
+def test_certificates_of_tenants_are_in_no_file_and_go_with_their_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_aws(monkeypatch, "AWS_CA_BUNDLE")
+    authority = make_authority(tmp_path / "authority")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    transports = Transports(max_connections=2)
+    source = S3Source(transports)
+    with serving(Buckets({"b": {"m/w.bin": b"x"}}), tls=authority.context) as server:
+        for number in range(TENANTS):
+            credentials = Credentials.of(
+                {
+                    "AWS_ACCESS_KEY_ID": "a",
+                    "AWS_SECRET_ACCESS_KEY": "b",
+                    "AWS_ENDPOINT_URL": server.url,
+                    # The same certificate, with what nobody reads.
+                    "AWS_CA_BUNDLE_PEM": f"Größe {number}\n{authority.pem}",
+                }
+            )
+            assert source.resolve("s3://b/m", credentials, None).files[0].size == 1
+    assert list(temporary.iterdir()) == []
+    assert len(transports._by_trust) == len(source._clients) == TENANTS
+    monkeypatch.setattr(kept, "IDLE_SECONDS", 0.0)
+    transports.tidy()
+    assert len(transports._by_trust) == len(source._clients) == 0
+
+
+def test_certificates_that_are_none_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_aws(monkeypatch, "AWS_CA_BUNDLE")
+    for pem in ("s3cret", "-----BEGIN CERTIFICATE-----\nczNjcmV0\n-----END CERTIFICATE-----"):
+        credentials = Credentials.of({"AWS_CA_BUNDLE_PEM": pem})
+        with pytest.raises(DownloadError) as wrong:
+            S3Source(Transports(max_connections=1)).resolve("s3://b/m", credentials, None)
+        assert "are no certificates" in wrong.value.message
+        assert "s3cret" not in wrong.value.message
+
+
+def test_what_sources_keep_for_tenants_is_bounded_and_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.sources.transport.MAX_KEPT", TENANTS // 2)
+    transports = Transports(max_connections=2)
+    azure, google = AzureSource(transports), GoogleStorageSource(transports)
+    with serving(lambda handler, _: handler.reply(404)) as server:
+        ask(
+            azure,
+            "https://acc.blob.core.windows.net/container/model",
+            *(
+                Credentials.of({"AZURE_STORAGE_BLOB_ENDPOINT": server.url, "n": str(n)})
+                for n in range(TENANTS)
+            ),
+        )
+        ask(
+            google,
+            "gs://bucket/model",
+            *(
+                Credentials.of({"STORAGE_EMULATOR_HOST": server.url, "n": str(n)})
+                for n in range(TENANTS)
+            ),
+        )
+        assert server.seen
+    assert len(azure._accesses) == len(google._clients) == TENANTS // 2
+    monkeypatch.setattr(kept, "IDLE_SECONDS", 0.0)
+    transports.tidy()
+    assert len(azure._accesses) == len(google._clients) == 0
+
+
+def left(world: World) -> dict[str, int]:
+    """What a loop still knows of models, by where."""
+    loop = world.loop
+    refusals = loop._workers._refusals
+    assert refusals is not None
+    return {
+        "requests": len(loop._requests),
+        "tasks": len(loop._tasks),
+        "retries": len(loop._retries._retries),
+        "failures that were told": len(loop._news._failures),
+        "waiting": len(loop._news._waiting),
+        "reserved": len(loop._reservations._reserved),
+        "learned sizes": len(loop._reservations._learned),
+        "checks": len(loop._checks._running),
+        "names": len(loop._names.by_key),
+        "removals": len(loop._removals.retry_at),
+        "refused folders": len(refusals._known),
+        "digests": len(loop._reading._digesting._running),
+        "reads": len(loop._reading._scrubbing._read),
+        "origins": len(world.engine._origins),
+        "jobs": len(world.engine._jobs),
+    }
+
+
+def of_tenants(servers: list[Server], kind: str) -> list[LocalModel]:
+    return [
+        local_model(
+            f"{kind}-{number}", f"{server.url}/{kind}-{number}.bin", namespace=f"team-{number}"
+        )
+        for number, server in enumerate(servers)
+    ]
+
+
+def test_nothing_is_left_of_tenants_whose_caches_are_gone(world: World) -> None:
+    files = {
+        f"/{kind}-{number}.bin": kind.encode() * 100
+        for kind in ("good", "other")
+        for number in range(TENANTS)
+    }
+    servers: list[Server] = []
+
+    def serve(count: int) -> None:
+        if count:
+            with serving(WebFiles(files)) as server:
+                servers.append(server)
+                serve(count - 1)
+            return
+        # Copies that come, downloads that fail, and folders that are others'.
+        wanted = [
+            entry for kind in ("good", "other", "missing") for entry in of_tenants(servers, kind)
+        ]
+        for entry in of_tenants(servers, "other"):
+            folder = world.store.path(entry.key)
+            folder.mkdir()
+            (folder / f"{entry.model_name}.bin").write_bytes(b"something else")
+        world.want(*wanted)
+        world.settle()
+        there = left(world)
+        assert there["refused folders"] == TENANTS
+        assert there["retries"] == there["failures that were told"] == 2 * TENANTS
+        world.want()
+        for _ in range(3 * TENANTS):
+            world.step(60.0)
+            world.settle()
+        for entry in of_tenants(servers, "other"):
+            folder = world.store.path(entry.key)
+            (folder / f"{entry.model_name}.bin").unlink()
+            folder.rmdir()
+        world.step(60.0)
+        world.settle()
+
+    serve(TENANTS)
+    assert set(left(world).items()) == {(name, 0) for name in left(world)}
+
+
+def test_a_tenant_that_makes_one_cache_after_the_other_of_a_model_that_stays(world: World) -> None:
+    missing = f"{world.url}/missing.bin"
+    administrators = local_model("a", missing)
+    world.want(administrators)
+    world.settle()
+    before = left(world)
+    for number in range(TENANTS):
+        cache = local_model(f"of-team-{number}", missing, namespace="team")
+        world.want(administrators, cache)
+        world.settle()
+    world.want(administrators)
+    world.settle()
+    assert left(world) == before
+
+
+def test_a_tenant_that_declares_one_size_after_the_other() -> None:
+    reservations = Reservations()
+    for size in range(TENANTS):
+        request = Request("a", "http://x/a", (), size=size)
+        reservations.keep({"a": request})
+        reservations.grow(request, 100, Coming.MODEL)
+        assert reservations.learned("a", size, beside=False) == 100
+    reservations.keep({"a": request})
+    assert len(reservations._learned) == 1
+
+
+def test_the_state_of_a_refused_folder_is_small() -> None:
+    refusals = adopting.Refusals()
+    refusals.note("a", b"1", DownloadError(kind=None, message=""))  # type: ignore[arg-type]
+    refusals.note("b", b"2", DownloadError(kind=None, message=""))  # type: ignore[arg-type]
+    refusals.keep({"b"})
+    assert refusals.of("a", b"1") is None
+    assert refusals.of("b", b"1") is None
+    assert refusals.of("b", b"2") is not None
