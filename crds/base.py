@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 GROUP = "serving.kserve.io"
 VERSION = "v1alpha1"
