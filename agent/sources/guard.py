@@ -18,10 +18,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from agent.failures import DownloadError, FailureKind
+from agent.sources.watched import Watched, watched_pools
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+
+    from urllib3 import ProxyManager
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -67,11 +70,11 @@ class _Guarded:
         return connected
 
 
-class _HTTPConnection(_Guarded, HTTPConnection):
+class _HTTPConnection(_Guarded, Watched, HTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _HTTPSConnection(_Guarded, HTTPSConnection):
+class _HTTPSConnection(_Guarded, Watched, HTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -101,3 +104,9 @@ class GuardedAdapter(HTTPAdapter):
             "http": partial(_HTTPPool, refused=self._refused),
             "https": partial(_HTTPSPool, refused=self._refused),
         }
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
+        """The connections to a proxy, which origins behind it must not hold for ever either."""
+        manager: ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = watched_pools()
+        return manager

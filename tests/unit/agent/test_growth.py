@@ -128,7 +128,7 @@ def of_many_namespaces(world: World, models: list[LocalModel]) -> list[LocalMode
     ]
     grants = tuple(grant_for(requester_of(entry)) for entry in shared[::2])
     lay(world, shared[:1], Access(origin="mem://origin", listing="0", grants=grants))
-    world.loop._checks._may_start = lambda requester: not requester  # type: ignore[method-assign]
+    world.loop._checks._may_start = lambda namespace: not namespace  # type: ignore[method-assign]
     return shared
 
 
