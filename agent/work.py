@@ -18,6 +18,7 @@ from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.integrity.digest_read import with_digests
 from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
+from agent.places import Hold, had_its_time
 from agent.sources.waits import waiting
 from agent.status import Transfer
 
@@ -58,6 +59,19 @@ class Task:
     here: int = 0
     sampled_bytes: int = 0
     bytes_per_second: int | None = None
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.sampled_at
+
+    def hold(self, now: float, request: Request | None) -> Hold:
+        """Its place. `request` is what is asked for now, None for nothing."""
+        came = self.progress.done - self.here if self.progress else 0
+        return Hold(
+            self.request.requester.namespace,
+            had_its_time(now - self.started, came),
+            wanted=request is not None and not self.cancelled.is_set(),
+        )
 
     def transfer(self, now: float) -> Transfer:
         """How far it is. The speed is that since the sample before, a second ago or more."""

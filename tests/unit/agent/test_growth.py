@@ -15,6 +15,7 @@ from agent.cluster.pods import PodMounts, users
 from agent.disk.manifest import Access, CacheName
 from agent.disk.on_disk import Found
 from agent.failures import DownloadError, FailureKind
+from agent.places import Places
 from agent.plan import View, make_plan
 from agent.status import Copy, Facts, build_status
 from agent.wanted import requester_of
@@ -238,7 +239,7 @@ def test_an_admission_where_nothing_fits() -> None:
             full,
             [*waiting, *back],
             due=waiting.keys() | back.keys(),
-            places=2,
+            places=Places(2),
             may_evict=True,
             making_room=None,
             relieving=(),
