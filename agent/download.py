@@ -254,6 +254,7 @@ class Download:
             remote,
             staging,
             priority=self._request.priority,
+            owner=self._request.requester.namespace,
             cancelled=self._cancelled,
             # An expected hash is compared before the publication.
             later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
