@@ -100,7 +100,7 @@ class Loop:
         # What services refer to.
         self._of_services: frozenset[str] = frozenset()
         self._tasks: dict[str, Task] = {}
-        self._retries = Retries(options)
+        self._retries = Retries(options, store)
         self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
         self._checks = Checks(self._workers, self._inventory, self._retries, self._news, options)
         self._ledger = Ledger()

@@ -57,7 +57,7 @@ def lay(world: World, models: Sequence[LocalModel], access: Access | None = None
         folder, meta = world.store.path(manifest.key), world.root / ".localmodel" / manifest.key
         folder.mkdir()
         (folder / "w").write_bytes(b"x")
-        meta.mkdir()
+        meta.mkdir(exist_ok=True)
         (meta / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
 
 
