@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.failures import DownloadError
 from agent.sources.waits import too_large
 
 if TYPE_CHECKING:
@@ -49,7 +48,9 @@ def keep(answer: requests.Response, where: str, wait: Wait) -> None:
             pieces.append(piece)
             if size > most:
                 break
-    except DownloadError:
+        # What is broken off looks like the end of a body without a length.
+        wait.check(where)
+    except Exception:
         answer.close()
         raise
     if size > most:

@@ -182,8 +182,6 @@ class Transport:
             except ERRORS as error:
                 wait.check(where)
                 raise failure(error, where) from None
-            # What is broken off looks like the end of a body without a length.
-            wait.check(where)
         if check and answer.status_code >= 400:
             answer.close()
             raise answered(answer, where)

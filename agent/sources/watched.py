@@ -61,8 +61,12 @@ class Watched:
         wait.connected = conn.sock
         try:
             answer: HTTPResponse = super().getresponse()  # type: ignore[misc]
-        finally:
-            # What is broken off looks like the end of the head, or like any broken connection.
+        except Exception:
+            # What is broken off looks like any broken connection, or like the end of the head.
+            wait.check(conn.host)
+            raise
+        if wait.has_ended:
+            answer.close()
             wait.check(conn.host)
         return answer
 
