@@ -23,6 +23,7 @@ from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.listing import Part, check_tree, is_archive, is_listed, total_size
+from agent.sources.waits import LISTING_SECONDS, waiting
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ class Download:
         except FileChangedError as change:
             raise change.failure from None
         except DownloadError as failure:
+            if self._cancelled.is_set():
+                # What was broken off for it looks like the origin's fault.
+                raise CancelledError from None
             self._after(failure)
             raise
         finally:
@@ -133,7 +137,8 @@ class Download:
         credentials = self._credentials()
 
         def resolve(version: str | None) -> RemoteModel:
-            return source.resolve(uri, credentials, version)
+            with waiting(LISTING_SECONDS, self._cancelled.is_set):
+                return source.resolve(uri, credentials, version)
 
         if adopts and refusals is not None:
             return self._adopt(staging, resolve(None), refusals)
@@ -249,6 +254,7 @@ class Download:
             remote,
             staging,
             priority=self._request.priority,
+            owner=self._request.requester.namespace,
             cancelled=self._cancelled,
             # An expected hash is compared before the publication.
             later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.capacity.accounts import referrer, waiting_message
 from agent.disk.on_disk import Found
-from agent.status import CAPACITY_FULL, PODS_UNKNOWN, Copy, Facts, Waiting
+from agent.status import AWAITING_PLACE, CAPACITY_FULL, PODS_UNKNOWN, Copy, Facts, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,6 +25,10 @@ _NOT_KNOWN = (
     "it does not fit beside what is here, and nothing goes for it while it is not known what the "
     "node's pods mount: see the agent's log"
 )
+_NO_PLACE = (
+    "other models are downloaded to this node first, of which it takes {places} at a time "
+    "(--max-downloads): it begins by itself when one of them ends, or takes long"
+)
 
 
 def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[str, Waiting]:
@@ -35,6 +39,11 @@ def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[s
         key: Waiting(CAPACITY_FULL, waiting_message(shortage))
         for key, shortage in shortages.items()
     }
+
+
+def in_queue(queued: Iterable[str], places: int) -> dict[str, Waiting]:
+    """Why each download waits that has no place yet."""
+    return dict.fromkeys(queued, Waiting(AWAITING_PLACE, _NO_PLACE.format(places=places)))
 
 
 def of_services(entries: Iterable[LocalModel]) -> frozenset[str]:

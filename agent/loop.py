@@ -19,7 +19,7 @@ from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.reporter import Reporter
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
-from agent.facts import make_facts, of_services, referrer_of, waiting_of
+from agent.facts import in_queue, make_facts, of_services, referrer_of, waiting_of
 from agent.failures import DISK_KINDS, public_uri
 from agent.integrity.reading import Reading
 from agent.names import Names
@@ -100,7 +100,7 @@ class Loop:
         # What services refer to.
         self._of_services: frozenset[str] = frozenset()
         self._tasks: dict[str, Task] = {}
-        self._retries = Retries(options)
+        self._retries = Retries(options, store)
         self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
         self._checks = Checks(self._workers, self._inventory, self._retries, self._news, options)
         self._ledger = Ledger()
@@ -179,8 +179,7 @@ class Loop:
         if not self._reservations.start(key):
             # A download has grown since the plan was made: the next plan knows.
             return
-        copy = self._inventory.copy(key)
-        request = self._retries.next_attempt(attempts(self._requests[key], copy))
+        copy, request = self._inventory.copy(key), self._attempt(key)
         log.info("Started a download", key=key, uri=public_uri(request.uri))
         self._reading.stop(key)
         self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
@@ -286,6 +285,12 @@ class Loop:
                 cancelling=frozenset(
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
                 ),
+                holds={
+                    key: task.hold(now, self._requests.get(key))
+                    for key, task in self._tasks.items()
+                },
+                owners={key: self._attempt(key).requester.namespace for key in self._requests},
+                outdated=frozenset(key for key in self._tasks if self._is_outdated(key)),
                 refused=frozenset(wanted or ()) - self._requests.keys(),
                 suspended=frozenset(
                     key
@@ -305,6 +310,24 @@ class Loop:
                 relieving=self._last.relieving,
                 disk_ready=self._disk.failure is None,
             )
+        )
+
+    def _attempt(self, key: str) -> Request:
+        """The attempt that is made next for what is asked for."""
+        return self._retries.next_attempt(attempts(self._requests[key], self._inventory.copy(key)))
+
+    def _is_outdated(self, key: str) -> bool:
+        request, running = self._requests.get(key), self._tasks[key].request.requester
+        if request is None:
+            return False
+        if running not in request.requesters:
+            return True
+        # LocalModelCaches come first, and do not wait for what others' servers send.
+        first = self._attempt(key).requester
+        return (
+            bool(running.namespace)
+            and not first.namespace
+            and first not in self._retries.failures(key)
         )
 
     def _make_ledger(self, now: float, keep_until: Mapping[str, float]) -> Ledger:
@@ -378,6 +401,8 @@ class Loop:
         waiting = waiting_of(self._last.waiting, pods_known=self._users is not None)
         if self._users is not None:
             self._news.waiting(waiting, self._names.by_key)
+        failed = {key for key in self._last.queued if self._retries.failures(key)}
+        waiting |= in_queue(self._last.queued - failed, self._options.max_downloads)
         facts = make_facts(
             node,
             self._inventory,

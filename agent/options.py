@@ -28,6 +28,8 @@ class Options:
     # None: nothing is read again after its publication.
     scrub_bytes_per_second: int | None = None
     scrub_interval: float = 86400.0
+    # Whether a restart waits for what failed before it. Where a person starts it, it tries at once.
+    remembers_failures: bool = True
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = wall_clock
     jitter: Callable[[], float] = random.random

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.capacity.admission import admit
 from agent.capacity.ledger import Ledger
+from agent.places import Hold, Places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
 _NOTHING: Mapping[str, float] = MappingProxyType({})
+_NOBODY: Mapping[str, str] = MappingProxyType({})
+_NO_HOLDS: Mapping[str, Hold] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class View:
     active: frozenset[str] = frozenset()
     # The active ones that were cancelled and wind down.
     cancelling: frozenset[str] = frozenset()
+    # The places of the active ones, and for whom the others would be.
+    holds: Mapping[str, Hold] = field(default_factory=lambda: _NO_HOLDS)
+    owners: Mapping[str, str] = field(default_factory=lambda: _NOBODY)
+    # The active ones that run for nobody any more who asks, or before who comes first.
+    outdated: frozenset[str] = frozenset()
     # Wanted, but refused without a try: not supported, or not allowed.
     refused: frozenset[str] = frozenset()
     # Wanted, but not to be begun before the node's turn.
@@ -69,13 +77,15 @@ class Plan:
     """Actions in order, and when to plan again if nothing happens before (None: never).
 
     `evict` names all that is to go for one cause; the first of them goes, and then a new plan is
-    made. `waiting` is what does not fit, `suspended` what would be begun if it was its turn.
+    made. `waiting` is what does not fit, `suspended` what would be begun if it was its turn,
+    `queued` what would be if it had a place.
     """
 
     start: tuple[str, ...] = ()
     evict: tuple[Eviction, ...] = ()
     waiting: Mapping[str, Shortage] = field(default_factory=lambda: _NO_SHORTAGES)
     suspended: frozenset[str] = frozenset()
+    queued: frozenset[str] = frozenset()
     cancel: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
@@ -131,7 +141,11 @@ def make_plan(view: View) -> Plan:
         view.ledger,
         candidates,
         due=frozenset(candidates) - later.keys(),
-        places=max(0, view.max_downloads - len(view.active)),
+        places=Places(
+            view.max_downloads,
+            [view.holds.get(key, Hold()) for key in view.active],
+            view.owners,
+        ),
         may_evict=view.mounted is not None,
         making_room=view.making_room,
         relieving=view.relieving,
@@ -143,7 +157,8 @@ def make_plan(view: View) -> Plan:
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
         suspended=view.suspended.intersection(missing),
-        cancel=tuple(key for key in due if key in running),
+        queued=frozenset(admission.queued),
+        cancel=tuple(key for key in (*due, *sorted(view.outdated)) if key in running),
         remove=tuple(key for key in due if _may_go(view, key)),
         discard=tuple(key for key in due if key in left and key not in view.active),
         wake_at=min([*waiting, *later.values()], default=None),

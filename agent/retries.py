@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.failures import DISK_KINDS, NODE_KINDS, FailureKind, backoff
+from agent.access.grants import grant_for
+from agent.disk.notes import FailedAttempt, FailedAttempts
+from agent.failures import (
+    DISK_KINDS,
+    MAX_BACKOFF_SECONDS,
+    NODE_KINDS,
+    DownloadError,
+    FailureKind,
+    backoff,
+)
 from agent.status import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from agent.failures import DownloadError
+    from agent.disk.store import Store
     from agent.options import Options
     from agent.wanted import Request, Requester
 
@@ -39,9 +48,11 @@ class Retries:
     wrong with the node is so for all.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, store: Store) -> None:
         self._options = options
+        self._store = store
         self._retries: dict[str, dict[Requester, _Retry]] = {}
+        self._is_restored = not options.remembers_failures
 
     def due(self, requests: Iterable[Request]) -> dict[str, float]:
         """When the next attempt for each key is due (monotonic), where all have failed."""
@@ -68,7 +79,12 @@ class Retries:
         return {one: retry.failure for one, retry in self._retries.get(key, {}).items()}
 
     def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget failures of what is not asked for, or asked for otherwise: that is another try."""
+        """Forget failures of what is not asked for, or asked for otherwise: that is another try.
+
+        The first time, those come back that were noted before the agent started.
+        """
+        if not self._is_restored:
+            self._restore(requests)
         self._forget(
             lambda key, retry: key not in requests or not requests[key].asks_as(retry.attempt)
         )
@@ -87,6 +103,8 @@ class Retries:
         }
         if left:
             self._retries[attempt.key] = left
+        if failed:
+            self._note(attempt.key)
 
     def failed(
         self,
@@ -101,6 +119,8 @@ class Retries:
                 self._failed(request.by(requester), error, event)
         else:
             self._failed(attempt, error, event)
+        if error.kind not in DISK_KINDS:
+            self._note(request.key)
 
     def _failed(self, attempt: Request, error: DownloadError, event: str) -> None:
         failed = self._retries.setdefault(attempt.key, {})
@@ -127,4 +147,54 @@ class Retries:
             key: {one: retry for one, retry in failed.items() if not is_over(key, retry)}
             for key, failed in self._retries.items()
         }
+        changed = [key for key, failed in left.items() if len(failed) < len(self._retries[key])]
         self._retries = {key: failed for key, failed in left.items() if failed}
+        for key in changed:
+            self._note(key)
+
+    def _note(self, key: str) -> None:
+        """Note what has failed for after a restart, but for what was wrong with the disk."""
+        if not self._options.remembers_failures:
+            return
+        failed = tuple(
+            FailedAttempt(
+                requester=grant_for(one),
+                expected=tuple(sorted(retry.attempt.expected)),
+                kind=retry.failure.error.kind,
+                detail=retry.failure.error.message,
+                attempts=retry.failure.attempts,
+                retry_time=retry.failure.retry_time,
+            )
+            for one, retry in self._retries.get(key, {}).items()
+            if retry.failure.error.kind not in DISK_KINDS
+        )
+        try:
+            self._store.note_failed(key, FailedAttempts(attempts=failed) if failed else None)
+        except OSError as error:
+            log.warning("Could not note a failure", key=key, reason=str(error))
+
+    def _restore(self, requests: Mapping[str, Request]) -> None:
+        try:
+            noted = self._store.failed()
+        except OSError as error:
+            log.warning("Could not read what has failed before", reason=str(error))
+            return
+        self._is_restored = True
+        for key, note in noted.items():
+            request = requests.get(key)
+            before = {one.requester: one for one in note.attempts}
+            for requester in request.requesters if request else ():
+                found = before.get(grant_for(requester))
+                if request and found and frozenset(found.expected) == request.expected:
+                    retry = self._restored(request.by(requester), found)
+                    self._retries.setdefault(key, {})[requester] = retry
+            if key not in self._retries:
+                self._note(key)
+
+    def _restored(self, attempt: Request, noted: FailedAttempt) -> _Retry:
+        """What was noted. A clock that was set makes nobody wait for longer than ever."""
+        left = (noted.retry_time - self._options.now()).total_seconds()
+        delay = min(max(left, 0.0), MAX_BACKOFF_SECONDS)
+        error = DownloadError(noted.kind, noted.detail)
+        failure = Failure(error, noted.attempts, self._options.later(delay))
+        return _Retry(attempt, failure, self._options.monotonic() + delay)

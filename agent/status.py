@@ -43,6 +43,7 @@ REFERENCED = "Referenced"
 ADOPTING = "Adopting"
 CHECKING_ACCESS = "CheckingAccess"
 AWAITING_TURN = "AwaitingTurn"
+AWAITING_PLACE = "AwaitingPlace"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
@@ -82,7 +83,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A download that does not fit: the reason in one word, and in a message."""
+    """Why a download waits for room or for a place: in one word, and in a message."""
 
     reason: str
     message: str

@@ -18,6 +18,8 @@ from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.integrity.digest_read import with_digests
 from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
+from agent.places import Hold, had_its_time
+from agent.sources.waits import waiting
 from agent.status import Transfer
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from agent.sources import Sources
     from agent.wanted import Request, Requester
 
+# A check of access has less time than a listing for a download: others may wait for theirs.
+CHECK_SECONDS = 120.0
 # Speeds over less than this are noise.
 MIN_SAMPLE_SECONDS = 1.0
 
@@ -55,6 +59,19 @@ class Task:
     here: int = 0
     sampled_bytes: int = 0
     bytes_per_second: int | None = None
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.sampled_at
+
+    def hold(self, now: float, request: Request | None) -> Hold:
+        """Its place. `request` is what is asked for now, None for nothing."""
+        came = self.progress.done - self.here if self.progress else 0
+        return Hold(
+            self.request.requester.namespace,
+            had_its_time(now - self.started, came),
+            wanted=request is not None and not self.cancelled.is_set(),
+        )
 
     def transfer(self, now: float) -> Transfer:
         """How far it is. The speed is that since the sample before, a second ago or more."""
@@ -218,17 +235,22 @@ class Workers:
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
-    def check(self, attempt: Request, manifest: Manifest) -> None:
-        """Ask a copy's source on a requester's behalf; the end is told from another thread."""
+    def check(self, attempt: Request, manifest: Manifest, ended: threading.Event) -> None:
+        """Ask a copy's source on a requester's behalf; the end is told from another thread.
+
+        It comes soon once `ended` is set.
+        """
         name = f"check-{attempt.key}"
         threading.Thread(
-            target=self._check, args=(attempt, manifest), name=name, daemon=True
+            target=self._check, args=(attempt, manifest, ended), name=name, daemon=True
         ).start()
 
-    def _check(self, attempt: Request, manifest: Manifest) -> None:
+    def _check(self, attempt: Request, manifest: Manifest, ended: threading.Event) -> None:
         try:
             source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
-            remote = source.resolve(attempt.uri, self._means.credentials(attempt.requester), None)
+            credentials = self._means.credentials(attempt.requester)
+            with waiting(CHECK_SECONDS, ended.is_set):
+                remote = source.resolve(attempt.uri, credentials, None)
             check_same(manifest, remote)
         except DownloadError as error:
             self._tell(Checked(attempt, manifest, error=error))

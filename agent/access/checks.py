@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from agent.wanted import Request, Requester
     from agent.work import Checked, Workers
 
-# So many at once, and one for each namespace: a slow server of one holds up no other.
-MAX_CHECKS = 4
+# So many at once of namespaces, each of which has one, and one of LocalModelCaches beside them: a
+# slow server of one holds up no other. Where more ask, who had its last one longest ago is first.
+MAX_CHECKS = 8
 
 log = structlog.get_logger(__name__)
 
@@ -44,22 +46,40 @@ class Checks:
         self._retries = retries
         self._news = news
         self._options = options
-        self._running: set[tuple[str, Requester]] = set()
+        # Those under way, and what ends each.
+        self._running: dict[tuple[str, Requester], threading.Event] = {}
+        # When each namespace had its last one: a number that grows.
+        self._served: dict[str, int] = {}
+        self._number = 0
         # When the next one is due (monotonic), if any is.
         self.next_at: float | None = None
 
     def begin(self, requests: Mapping[str, Request], busy: Collection[str]) -> None:
         """Start what is due. Downloads work on the `busy` keys."""
         now = self._options.monotonic()
+        for (key, requester), ended in self._running.items():
+            if key not in requests or requester not in requests[key].requesters:
+                ended.set()
         later: list[float] = []
+        due: dict[str, tuple[Request, Requester, Manifest]] = {}
         for request, requester, manifest in self._open(requests, busy):
             at = self._retries.at(request.key, requester)
             if at > now:
                 later.append(at)
-            elif self._may_start(requester):
-                self._running.add((request.key, requester))
-                self._workers.check(request.by(requester), manifest)
+            else:
+                due.setdefault(requester.namespace, (request, requester, manifest))
+        self._served = {name: at for name, at in self._served.items() if name in due}
+        for name in sorted(due, key=lambda name: self._served.get(name, 0)):
+            if self._may_start(name):
+                self._start(*due[name])
         self.next_at = min(later, default=None)
+
+    def _start(self, request: Request, requester: Requester, manifest: Manifest) -> None:
+        ended = threading.Event()
+        self._number += 1
+        self._served[requester.namespace] = self._number
+        self._running[request.key, requester] = ended
+        self._workers.check(request.by(requester), manifest, ended)
 
     def _open(
         self, requests: Mapping[str, Request], busy: Collection[str]
@@ -76,14 +96,15 @@ class Checks:
                 if is_open and requester not in granted:
                     yield requests[key], requester, manifest
 
-    def _may_start(self, requester: Requester) -> bool:
-        namespaces = {one.namespace for _, one in self._running}
-        return len(self._running) < MAX_CHECKS and requester.namespace not in namespaces
+    def _may_start(self, namespace: str) -> bool:
+        running = {one.namespace for _, one in self._running}
+        return namespace not in running and (not namespace or len(running - {""}) < MAX_CHECKS)
 
     def take(self, end: Checked, requests: Mapping[str, Request], busy: Collection[str]) -> None:
         """Take in the answer, if it is still about what is asked and what is here."""
         key, requester = end.attempt.key, end.attempt.requester
-        self._running.discard((key, requester))
+        if self._running.pop((key, requester)).is_set():
+            return
         request, now = requests.get(key), self._inventory.copy(key).manifest
         if request is None or not request.asks_as(end.attempt):
             return

@@ -25,6 +25,7 @@ from agent.disk.manifest import ManifestFile, make_manifest
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
+from agent.sources.waits import CALL_SECONDS, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -157,7 +158,8 @@ class Adopting:
         if self._cancelled.is_set():
             raise CancelledError
         size, sha256 = file.size or 0, None
-        proof = proof_of(self._remote, file)
+        with waiting(CALL_SECONDS, self._cancelled.is_set):
+            proof = proof_of(self._remote, file)
         ours = bool(self._request.expected)
         if proof is None and not ours:
             # Its size is all that can be compared. The digest is computed later.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from agent.capacity.ledger import Account
+    from agent.places import Places
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Admission:
 
     `making_room` is the download that evictions are for, until there is the room that was aimed at;
     `relieving` names the accounts that were past their high marks and are not at the low ones yet.
+    `queued` is what would start if it had a place.
     """
 
     start: list[str] = field(default_factory=list)
     evict: list[Eviction] = field(default_factory=list)
     waiting: dict[str, Shortage] = field(default_factory=dict)
+    queued: list[str] = field(default_factory=list)
     making_room: str | None = None
     relieving: frozenset[str] = frozenset()
 
@@ -55,12 +58,12 @@ def admit(
     candidates: Sequence[str],
     *,
     due: Collection[str],
-    places: int,
+    places: Places,
     may_evict: bool,
     making_room: str | None,
     relieving: Collection[str],
 ) -> Admission:
-    """Decide on the candidates, most important first; so many of the `due` ones may start now.
+    """Decide on the candidates, most important first; those `due` may start that have a place.
 
     A model that was never evicted here, or that something refers to, may evict others to fit. One
     that was evicted and that nothing refers to comes back only where that leaves all its accounts
@@ -87,7 +90,7 @@ def _turn(model: Model) -> tuple[bool, bool]:
 
 class _Work:
     def __init__(
-        self, ledger: Ledger, places: int, may_evict: bool, making_room: str | None
+        self, ledger: Ledger, places: Places, may_evict: bool, making_room: str | None
     ) -> None:
         # As it is to be when what was decided is done, and as it is until then; but for what is
         # reserved for what starts, which counts in both.
@@ -110,7 +113,7 @@ class _Work:
     def look_at(self, key: str, *, due: bool) -> None:
         model = self._ledger.model(key)
         beside = [self._reserved, *(self._claimed(model.rank) if model.evicted else ())]
-        starts = due and self._places > 0
+        starts = due and self._places.has(key)
         if model.returns_idly:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
                 self._start(key)
@@ -125,6 +128,8 @@ class _Work:
             self._wait(key, shortage)
         elif not starts or (evicts and self.found.evict):
             self._claim(model)
+            if due and not starts:
+                self.found.queued.append(key)
         elif excess is not None and evicts:
             self._evict_for(key, excess)
         elif self._ledger.is_gated(key) and not self._fits_now(key):
@@ -178,7 +183,7 @@ class _Work:
     def _reserve(self, key: str) -> None:
         model = self._ledger.model(key)
         self._reserved.change(model, model.reserving())
-        self._places -= 1
+        self._places.take(key)
 
     def relieve(self, before: Collection[str]) -> None:
         """Let models go where their accounts are past the high marks."""

@@ -91,6 +91,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
             max_downloads=options.max_downloads,
             scrub_bytes_per_second=options.scrub_bytes_per_second or None,
             scrub_interval=options.scrub_interval_seconds,
+            remembers_failures=False,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What is noted of a model beside its manifest: when it was used, and why it was evicted."""
+"""What is noted of a model beside its manifest: its use, its eviction, and what failed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Literal
 
 from agent.capacity.ledger import EvictionReason
+from agent.disk.manifest import Grant
+from agent.failures import FailureKind
 from crds.base import Model
 
 
@@ -44,3 +46,24 @@ class Evicted(Model):
     size: int
     reason: EvictionReason
     message: str
+
+
+class FailedAttempt(Model):
+    """The last attempt of one requester, if it failed: the how many-th, and when the next is due.
+
+    `expected` are the hashes that were asked for then.
+    """
+
+    requester: Grant
+    expected: tuple[str, ...] = ()
+    kind: FailureKind
+    detail: str
+    attempts: int
+    retry_time: datetime
+
+
+class FailedAttempts(Model):
+    """Why a model is not here: so that a restart begins no new series of attempts."""
+
+    schema_version: Literal[1] = 1
+    attempts: tuple[FailedAttempt, ...]

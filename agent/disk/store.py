@@ -9,6 +9,7 @@
     <root>/.localmodel/<key>/usage.json     when it was published, and used last
     <root>/.localmodel/<key>/evicted.json   it was evicted, and is not back yet
     <root>/.localmodel/<key>/scrub.json     when models/<key> was read last, and its bad files
+    <root>/.localmodel/<key>/failed.json    why the last attempts failed, and when the next are due
     <root>/.localmodel/lock                 locked by the one agent that works here
 
 All of it is on one file system, so that each step from one of these to another is one rename. A
@@ -41,6 +42,7 @@ from agent.disk.files import (
     write_atomically,
 )
 from agent.disk.manifest import Manifest, folders
+from agent.disk.notes import FailedAttempts
 from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
 from agent.disk.recovery import clear_leftovers
 from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
@@ -241,6 +243,22 @@ class Store:
         self._scrubs[key] = scrub
         write_atomically(self._meta(key) / "scrub.json", _to_bytes(scrub))
         del self._scrubs[key]
+
+    def note_failed(self, key: str, failed: FailedAttempts | None) -> None:
+        """Note which attempts for a key failed; None: none. Raises OSError."""
+        meta = self._meta(key)
+        if failed is None:
+            delete_file(meta / "failed.json")
+            self._tidy(key)
+        else:
+            make_directory(meta)
+            write_atomically(meta / "failed.json", _to_bytes(failed))
+
+    def failed(self) -> dict[str, FailedAttempts]:
+        """Which attempts are noted to have failed, by key. Raises OSError."""
+        names = [entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)]
+        found = {key: read_note(self._meta(key) / "failed.json", FailedAttempts) for key in names}
+        return {key: note for key, note in found.items() if note is not None}
 
     def probe(self) -> None:
         """Write and delete a small file. Raises OSError."""

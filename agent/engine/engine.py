@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
 from agent.engine.pace import STALL_SECONDS, Pace
 from agent.engine.ranges import Gap
 from agent.engine.retries import retry_delay
+from agent.engine.shares import Shares, share
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.failures import DownloadError, FailureKind
 
@@ -92,6 +93,7 @@ class Engine:
         self._limits = limits or Limits()
         self._jobs: list[Job] = []
         self._hedges: deque[Segment] = deque()
+        self._shares = Shares()
         self._origins: dict[str, Origin] = {}
         self._threads = 0
         self._watching = False
@@ -114,6 +116,7 @@ class Engine:
         staging: Staging,
         *,
         priority: int,
+        owner: str = "",
         cancelled: threading.Event,
         later: bool,
         report: Callable[[int], None],
@@ -121,10 +124,11 @@ class Engine:
         """Bring the files of a model into staging, which has them laid out.
 
         `report` gets the bytes that are here, a few times a second. With `later`, our digests of
-        files are left out where the store's own checksum is cheaper. Raises DownloadError,
+        files are left out where the store's own checksum is cheaper. Connections are shared among
+        the owners. Raises DownloadError,
         FileChangedError, CancelledError and, for the disk, OSError.
         """
-        job = Job(remote, priority, next(self._numbers), cancelled)
+        job = Job(remote, priority, next(self._numbers), cancelled, owner)
         files = [
             FileJob(job, file, staging.staged[file.path], later=later) for file in remote.files
         ]
@@ -207,14 +211,50 @@ class Engine:
                 hedge.started = now
                 hedge.file.active.add(hedge)
                 return hedge
-        for job in self._jobs:
-            origin = self.origin(job)
-            if job.over or len(origin.active) >= origin.limit.now or now < origin.paused_until:
-                continue
-            segment = job.take(now, origin.limit.now)
-            if segment is not None:
-                return segment
-        return None
+        owners = len({job.owner for job in self._jobs})
+        if owners > 1:
+            # First those with less than their share.
+            active, most = self._active_of_owners(), share(MAX_THREADS, owners)
+            for job in self._jobs:
+                limit = self.origin(job).limit.now
+                here = sum(s.file.job.owner == job.owner for s in self.origin(job).active)
+                if active[job.owner] < most and here < share(limit, owners):
+                    segment = self._take_of(job, now)
+                    if segment is not None:
+                        return segment
+        return next(filter(None, (self._take_of(job, now) for job in self._jobs)), None)
+
+    def _take_of(self, job: Job, now: float) -> Segment | None:
+        if not self._may_take(job, now):
+            return None
+        return job.take(now, self.origin(job).limit.now)
+
+    def _may_take(self, job: Job, now: float) -> bool:
+        """Whether one more connection to a job's origin is allowed."""
+        origin = self.origin(job)
+        return not (job.over or len(origin.active) >= origin.limit.now or now < origin.paused_until)
+
+    def _active_of_owners(self) -> Counter[str]:
+        return Counter(
+            segment.file.job.owner for origin in self._origins.values() for segment in origin.active
+        )
+
+    def _give_way(self, now: float) -> None:
+        """End what has more than its share while others wait."""
+        wanting = {job.owner for job in self._jobs if job.has_more and self._may_take(job, now)}
+        active = self._active_of_owners()
+        for owner, count in self._shares.excess(active, wanting, MAX_THREADS, now).items():
+            theirs = [
+                segment
+                for origin in self._origins.values()
+                for segment in origin.active
+                if segment.file.job.owner == owner and not segment.aborted
+            ]
+            # One stream starts over: those go last.
+            theirs.sort(key=lambda one: (not one.file.remote.ranges, -one.started))
+            for segment in theirs[:count]:
+                segment.gave_way = True
+                segment.abort()
 
     def digest(self, file: FileJob) -> None:
         """Have a file's bytes digested by a thread of its own. Under the lock."""
@@ -246,6 +286,9 @@ class Engine:
 
     def _take_failure(self, segment: Segment, error: BaseException) -> None:
         file, job, now = segment.file, segment.file.job, self.clock()
+        if segment.gave_way and segment.twin not in file.active:
+            self._put_back(segment, segment.attempts, now)
+            return
         if segment.twin in file.active or (segment.aborted and not segment.stalled):
             # The other request goes on, or has brought the rest already.
             return
@@ -265,13 +308,18 @@ class Engine:
         if error.kind is FailureKind.THROTTLED:
             origin.limit.refused(now)
             origin.paused_until = max(origin.paused_until, now + delay)
-        if file.streamed(error):
-            file.restart(attempts, now + delay)
+        file.heed(error)
+        self._put_back(segment, attempts, now + delay)
+
+    def _put_back(self, segment: Segment, attempts: int, not_before: float) -> None:
+        """Have what is left of a segment fetched later."""
+        file, job = segment.file, segment.file.job
+        if not file.remote.ranges:
+            file.restart(attempts, not_before)
             job.enqueue(file)
         else:
             assert segment.end is not None  # noqa: S101
-            gap = Gap(segment.position, segment.end, attempts, now + delay)
-            job.give_back(file, gap)
+            job.give_back(file, Gap(segment.position, segment.end, attempts, not_before))
 
     def finish(self, file: FileJob) -> None:
         """Seal a file that is written and digested, once. Without the lock."""
@@ -323,6 +371,7 @@ class Engine:
                     crowded = self.crowd.look(now)
                     for origin in self._origins.values():
                         self._look(origin, now, crowded=crowded)
+                    self._give_way(now)
                     self._grow()
                 except Exception:
                     # Without the watch, nothing that waits would ever go on.

@@ -47,6 +47,8 @@ class Segment:
     epoch: int = 0
     aborted: bool = False
     stalled: bool = False
+    # It was ended for others' sake: what is left of it is fetched later.
+    gave_way: bool = False
     # What `pace` remembers: what was here at its last look, since when it has been slow, and when
     # it had last come on.
     seen: int = 0
@@ -160,11 +162,10 @@ class FileJob:
         self.active.add(segment)
         return segment
 
-    def streamed(self, error: DownloadError) -> bool:
-        """Whether the file is read in one stream, and so starts over after this error."""
+    def heed(self, error: DownloadError) -> None:
+        """Take in that its source sends no ranges: then it is read in one stream."""
         if isinstance(error, RangeIgnoredError):
             self.remote = replace(self.remote, ranges=False)
-        return not self.remote.ranges
 
     def restart(self, attempts: int, not_before: float) -> None:
         """Fetch it all again."""
@@ -200,6 +201,8 @@ class Job:
     priority: int
     number: int
     cancelled: threading.Event
+    # The namespace for which it is, empty for LocalModelCaches.
+    owner: str = ""
     files: list[FileJob] = field(default_factory=list)
     # Those with gaps that are in work, in turn, and those that wait, the largest first.
     turn: deque[FileJob] = field(default_factory=deque)
@@ -226,6 +229,11 @@ class Job:
     def over(self) -> bool:
         """Whether nothing is to be fetched any more."""
         return self.failure is not None or self.cancelled.is_set() or self.unfinished == 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something left to ask for."""
+        return bool(self.turn or self.waiting)
 
     def take(self, now: float, connections: int) -> Segment | None:
         """The next range: of each file in work in turn, so that most are digested as they come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ import structlog
 
 from agent.engine.job import DIGEST_BYTES
 from agent.failures import DownloadError, FailureKind
+from agent.sources.waits import waiting
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
@@ -77,12 +79,13 @@ class FetchWorker(threading.Thread):
 
     def _fetch(self, segment: Segment) -> None:
         file = segment.file
-        body = file.job.remote.read(file.remote, segment.position, segment.end)
-        with closing(body):
-            if not self._attach(segment, body):
-                raise AbandonedError
-            file.staged.open()
-            self._receive(segment, body)
+        with waiting(math.inf, lambda: segment.aborted or file.job.over):
+            body = file.job.remote.read(file.remote, segment.position, segment.end)
+            with closing(body):
+                if not self._attach(segment, body):
+                    raise AbandonedError
+                file.staged.open()
+                self._receive(segment, body)
 
     def _attach(self, segment: Segment, body: Body) -> bool:
         """From here on the segment touches the disk, unless it is not needed any more."""

@@ -23,6 +23,7 @@ from agent.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.sources.answers import Get, retry_after
 from agent.sources.azure_access import Shared, access_of
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.bodies import bounded
 from agent.sources.transport import IDENTITY, origin_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 # Of the REST API; what is used here has long been there, and other clouds and emulators have it.
 API_VERSION = "2021-12-02"
-PAGE = 5000
+# With all metadata of each: far below what an answer may have.
+PAGE = 1000
 
 _HOST = re.compile(
     r"[a-z0-9-]+\."
@@ -286,7 +288,8 @@ def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], st
     name = path if folder == path else ""
     parent = path[: path.rfind("/") + 1]
     try:
-        blobs = [blob for blob in container.blobs(prefix, where) if not blob.is_folder]
+        found = bounded(container.blobs(prefix, where), where)
+        blobs = [blob for blob in found if not blob.is_folder]
     except DownloadError as error:
         if name and error.kind is FailureKind.DENIED:
             # A public blob, or one with a signature of its own, is read without being listed.

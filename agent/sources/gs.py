@@ -19,6 +19,7 @@ from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.bodies import bounded
 from agent.sources.google_token import named_token, own_token
 from agent.sources.transport import origin_of
 
@@ -191,7 +192,8 @@ def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dic
     name = path if folder == path else ""
     parent = path[: path.rfind("/") + 1]
     try:
-        items = [i for i in client.items(bucket, prefix, where) if not i["name"].endswith("/")]
+        listed = bounded(client.items(bucket, prefix, where), where)
+        items = [item for item in listed if not item["name"].endswith("/")]
     except DownloadError as error:
         if name and error.kind is FailureKind.DENIED:
             # Who may read an object need not be allowed to list.

@@ -20,11 +20,13 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from agent.failures import DownloadError
+from agent.sources.watched import Watched, watched_pools
 
 if TYPE_CHECKING:
     import ssl
 
     import requests
+    from urllib3 import ProxyManager
 
     from agent.sources.addresses import Rules
 
@@ -95,11 +97,11 @@ def _is_own(address: str) -> bool:
         return False
 
 
-class _HTTPConnection(_Guarded, HTTPConnection):
+class _HTTPConnection(_Guarded, Watched, HTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _HTTPSConnection(_Guarded, HTTPSConnection):
+class _HTTPSConnection(_Guarded, Watched, HTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -138,9 +140,14 @@ class GuardedAdapter(HTTPAdapter):
             "https": partial(_HTTPSPool, rules=self._rules),
         }
 
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """The connections through a proxy, which is the administrator's."""
-        return super().proxy_manager_for(proxy, **proxy_kwargs, **self._trusting())
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
+        """The connections to a proxy, which is the administrator's, and what is behind it is not.
+
+        So origins there must not hold them for ever either.
+        """
+        manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs, **self._trusting())
+        manager.pool_classes_by_scheme = watched_pools()
+        return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Set what a connection's certificate is verified with."""

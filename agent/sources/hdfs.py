@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.sources.answers import Get, answered, changed
 from agent.sources.base import RemoteFile
+from agent.sources.bodies import bounded
 from agent.sources.hdfs_program import program_model
 from agent.sources.transport import Transport, origin_of
 
@@ -64,7 +65,8 @@ class _OneStatus(BaseModel):
 
 
 class _Statuses(BaseModel):
-    entries: list[_Status] = Field(alias="FileStatus")
+    # The first wrong one is enough: each has a report that is larger than itself.
+    entries: Annotated[list[_Status], FailFast()] = Field(alias="FileStatus")
 
 
 class _Listing(BaseModel):
@@ -240,7 +242,7 @@ class HdfsSource:
         cluster, path = _cluster(uri, settings, self._transports, sends_token=sends_token)
         if cluster is None:
             return program_model(uri, credentials)
-        files = tuple(_walk(cluster, path))
+        files = tuple(bounded(_walk(cluster, path), cluster.where(path)))
         if not files:
             raise _empty(uri)
         return _WebModel(cluster, files, origin_of(cluster.namenodes[0]))

@@ -11,15 +11,16 @@ import os
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urljoin, urlsplit
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import MAX_RETRY_AFTER_SECONDS, Get, answered, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.bodies import bounded
 from agent.sources.transport import IDENTITY, Transport, origin_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class _Entry(BaseModel):
     lfs: _Lfs | None = None
 
 
-_ENTRIES = TypeAdapter(list[_Entry])
+# The first wrong one is enough: each has a report that is larger than itself.
+_ENTRIES = TypeAdapter(Annotated[list[_Entry], FailFast()])
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ class HuggingFaceSource:
         name, revision = split(uri)
         repository = _repository(uri, name, credentials, self._transport)
         commit = _former(repository, version) or repository.commit(revision)
-        files = tuple(repository.files(commit))
+        files = tuple(bounded(repository.files(commit), repository.where))
         if not files:
             raise DownloadError(
                 FailureKind.NOT_FOUND,

@@ -28,6 +28,7 @@ from agent.credentials import S3_AUTHORITIES, Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
+from agent.sources.bodies import bounded
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
@@ -120,7 +121,7 @@ class S3Source:
         prefix = f"{folder}/" if folder else ""
         try:
             client = self._client(credentials)
-            found = list(_objects(client.s3, bucket, prefix))
+            found = list(bounded(_objects(client.s3, bucket, prefix), public_uri(uri)))
             if not found and path and not path.endswith("/"):
                 found = [e for e in _first(client.s3, bucket, path) if e["Key"] == path]
                 prefix = path[: path.rfind("/") + 1]

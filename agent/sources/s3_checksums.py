@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from agent.sources.base import Checksum, ChecksumAlgorithm
+from agent.sources.waits import current, resume
 
 if TYPE_CHECKING:
     from agent.sources.base import RemoteFile
@@ -46,7 +47,9 @@ def with_checksums(
             return file
         return replace(file, checksum=_checksum(head))
 
-    with ThreadPoolExecutor(CHECKSUM_THREADS, thread_name_prefix="checksums") as threads:
+    with ThreadPoolExecutor(
+        CHECKSUM_THREADS, "checksums", initializer=resume, initargs=(current(),)
+    ) as threads:
         return list(threads.map(ask, entries, files))
 
 

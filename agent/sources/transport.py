@@ -37,7 +37,9 @@ from agent.sources.answers import (
     failure,
     status_of,
 )
+from agent.sources.bodies import drop, keep
 from agent.sources.guard import GuardedAdapter
+from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.urls import server_of
 
 if TYPE_CHECKING:
@@ -107,6 +109,13 @@ class _Session(requests.Session):
         response = self.get_adapter(str(request.url)).send(request, **settings)
         redirects = self.resolve_redirects(response, request, **settings)
         return deque(redirects, maxlen=1).pop() if response.is_redirect else response
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Where an answer sends to. Its body, which requests would read and unpack, is dropped."""
+        target: str | None = super().get_redirect_target(resp)
+        if target is not None:
+            drop(resp)
+        return target
 
     def _way(self, url: str) -> _Way:
         parts = urlsplit(url)
@@ -205,15 +214,21 @@ class Transport:
     ) -> requests.Response:
         """One request of a listing, with requests' arguments.
 
-        Raises DownloadError, also for an answer of 400 and above unless `check` is off. `where`
-        names it in messages.
+        The body is here when it returns; with `stream`, it is left to the caller. Raises
+        DownloadError, also for an answer of 400 and above unless `check` is off, and for one that
+        is too large or takes too long. `where` names it in messages.
         """
         kwargs.setdefault("timeout", _TIMEOUT)
-        try:
-            _check_url(url)
-            answer = self.session.request(method, url, **kwargs)
-        except ERRORS as error:
-            raise failure(error, where) from None
+        streamed = kwargs.pop("stream", False)
+        with waiting(CALL_SECONDS) as wait:
+            try:
+                _check_url(url)
+                answer = self.session.request(method, url, stream=True, **kwargs)
+                if not streamed:
+                    keep(answer, where, wait)
+            except ERRORS as error:
+                wait.check(where)
+                raise failure(error, where) from None
         if check and answer.status_code >= 400:
             answer.close()
             raise answered(answer, where)
@@ -234,9 +249,10 @@ class Transport:
             _check_url(get.url)
             # Past smart_open.open, which looks at its arguments longer than a small file takes.
             read: Any = smart_open_http.open
-            opened: Any = read(
-                get.url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers
-            )
+            with waiting(HEAD_SECONDS):
+                opened: Any = read(
+                    get.url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers
+                )
         except ERRORS as error:
             if get.ranges and status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 # It has become shorter.

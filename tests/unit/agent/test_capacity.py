@@ -9,6 +9,7 @@ import pytest
 
 from agent.capacity.admission import Admission, Eviction, admit
 from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space, gives_way, in_blocks
+from agent.places import Places
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
 GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}
@@ -47,7 +48,7 @@ def decide(
         Ledger(models, GROUPS if groups is None else groups, space),
         list(candidates),
         due=candidates if due is None else due,
-        places=places,
+        places=Places(places),
         may_evict=may_evict,
         making_room=making_room,
         relieving=relieving,

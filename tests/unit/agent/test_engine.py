@@ -15,6 +15,7 @@ from agent.engine import job, ranges, retries
 from agent.engine.engine import CancelledError, Engine, Fetched
 from agent.engine.job import FileChangedError
 from agent.engine.limits import Limits
+from agent.engine.shares import PATIENCE_SECONDS, Shares
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import Checksum, ChecksumAlgorithm
 from tests.unit.agent.memory import Memory
@@ -46,7 +47,7 @@ class Fetch:
         self.cancelled = threading.Event()
         self.progress: list[int] = []
 
-    def run(self, *, later: bool = False, priority: int = 0) -> dict[str, Fetched]:
+    def run(self, *, later: bool = False, priority: int = 0, owner: str = "") -> dict[str, Fetched]:
         remote = self.source.resolve(URI, None, None)
         try:
             self.staging.begin(URI, None, remote.files)
@@ -54,6 +55,7 @@ class Fetch:
                 remote,
                 self.staging,
                 priority=priority,
+                owner=owner,
                 cancelled=self.cancelled,
                 later=later,
                 report=self.progress.append,
@@ -375,3 +377,52 @@ def test_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         Fetch(tmp_path / "s", Memory({"one": BIG})).run()
+
+
+@pytest.mark.parametrize("ranges_of_slow", [True, False])
+def test_slow_origins_of_one_owner_leave_connections_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges_of_slow: bool
+) -> None:
+    monkeypatch.setattr("agent.engine.engine.MAX_THREADS", 8)
+    monkeypatch.setattr("agent.engine.shares.PATIENCE_SECONDS", 0.2)
+    released = threading.Event()
+    contents = {f"{number}.bin": os.urandom(MIB) for number in range(12)}
+
+    def drip(_path: str, _position: int) -> None:
+        if not released.is_set():
+            time.sleep(0.01)
+
+    slow = Memory(contents, on_read=drip, piece=1, ranges=ranges_of_slow, origin="mem://slow")
+    engine = Engine(jitter=lambda: 0.0)
+    one, other = Fetch(tmp_path / "a", slow, engine), Fetch(tmp_path / "b", Memory({"b": BIG}))
+    other.engine = engine
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(one.run, priority=9, owner="slow")
+        try:
+            while slow.open_now < 8:
+                time.sleep(0.01)
+            # It comes later, and is less important.
+            other.run()
+            assert not running.done()
+        finally:
+            slow.piece = MIB
+            released.set()
+        found = running.result(60)
+    assert {path: file.sha256 for path, file in found.items()} == {
+        path: hashlib.sha256(data).hexdigest() for path, data in contents.items()
+    }
+
+
+def test_an_owner_that_is_alone_has_all_connections() -> None:
+    shares = Shares()
+    assert shares.excess({"a": 8}, {"a"}, 8, 0.0) == {}
+    assert shares.excess({"a": 8}, {"a"}, 8, 100.0) == {}
+
+
+def test_what_is_over_a_share_has_some_time_to_end() -> None:
+    shares = Shares()
+    assert shares.excess({"a": 7, "b": 1}, {"a", "b"}, 8, 0.0) == {}
+    assert shares.excess({"a": 7, "b": 1}, {"a", "b"}, 8, PATIENCE_SECONDS) == {"a": 3}
+    # Nobody else could use one more.
+    assert shares.excess({"a": 7, "b": 1}, {"a"}, 8, PATIENCE_SECONDS) == {}
+    assert shares.excess({"a": 7, "b": 1}, {"b"}, 8, PATIENCE_SECONDS) == {}

@@ -15,6 +15,7 @@ from agent.cluster.pods import PodMounts, users
 from agent.disk.manifest import Access, CacheName
 from agent.disk.on_disk import Found
 from agent.failures import DownloadError, FailureKind
+from agent.places import Places
 from agent.plan import View, make_plan
 from agent.status import Copy, Facts, build_status
 from agent.wanted import requester_of
@@ -56,7 +57,7 @@ def lay(world: World, models: Sequence[LocalModel], access: Access | None = None
         folder, meta = world.store.path(manifest.key), world.root / ".localmodel" / manifest.key
         folder.mkdir()
         (folder / "w").write_bytes(b"x")
-        meta.mkdir()
+        meta.mkdir(exist_ok=True)
         (meta / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
 
 
@@ -128,7 +129,7 @@ def of_many_namespaces(world: World, models: list[LocalModel]) -> list[LocalMode
     ]
     grants = tuple(grant_for(requester_of(entry)) for entry in shared[::2])
     lay(world, shared[:1], Access(origin="mem://origin", listing="0", grants=grants))
-    world.loop._checks._may_start = lambda requester: not requester  # type: ignore[method-assign]
+    world.loop._checks._may_start = lambda namespace: not namespace  # type: ignore[method-assign]
     return shared
 
 
@@ -238,7 +239,7 @@ def test_an_admission_where_nothing_fits() -> None:
             full,
             [*waiting, *back],
             due=waiting.keys() | back.keys(),
-            places=2,
+            places=Places(2),
             may_evict=True,
             making_room=None,
             relieving=(),

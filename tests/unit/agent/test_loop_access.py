@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.access.checks import MAX_CHECKS
 from agent.credentials import CredentialRef, Credentials
 from agent.disk.manifest import Grant, Manifest
 from agent.failures import DownloadError, FailureKind
@@ -363,3 +364,32 @@ def test_an_answer_about_a_copy_that_is_gone_grants_nothing(closed: World) -> No
     gate.set()
     closed.settle()
     assert closed.tree("a") is None
+
+
+def test_a_check_at_a_slow_origin_ends_with_its_cache_and_holds_up_no_other(closed: World) -> None:
+    answer, gate = closed.server.answer, threading.Event()
+
+    def slow(handler: Handler, path: str) -> None:
+        if handler.headers.get("Authorization") != "Bearer bad":
+            answer(handler, path)
+            return
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not gate.wait(0.05):
+            handler.wfile.write(b"x")
+
+    closed.want(model(closed, "one", "a"))
+    closed.settle()
+    closed.server.answer = slow
+    hostile = [model(closed, f"slow-{number}", "bad") for number in range(12)]
+    closed.want(model(closed, "one", "a"), *hostile)
+    closed.step()
+    assert len(closed.loop._checks._running) == MAX_CHECKS
+    try:
+        # LocalModelCaches do not wait for them.
+        closed.want(model(closed, "one", "a"), *hostile, model(closed, "", "b"))
+        closed.settle_until(lambda: states(closed).get("") == "Downloaded")
+        closed.want(model(closed, "one", "a"), model(closed, "two", "b"))
+        closed.settle_until(lambda: states(closed).get("two") == "Downloaded")
+        closed.settle_until(lambda: not closed.loop._checks._running)
+    finally:
+        gate.set()

@@ -16,7 +16,7 @@ SET = frozenset
         pytest.param(BASE, Plan(), id="nothing"),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c")),
-            Plan(start=("a", "b")),
+            Plan(start=("a", "b"), queued=SET("c")),
             id="starts-in-order-and-two-at-once",
         ),
         pytest.param(
@@ -36,12 +36,12 @@ SET = frozenset
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c"), active=SET("b")),
-            Plan(start=("a",)),
+            Plan(start=("a",), queued=SET("c")),
             id="active-takes-a-place",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c"), active=SET("bc")),
-            Plan(),
+            Plan(queued=SET("a")),
             id="no-place-left",
         ),
         pytest.param(
