@@ -93,6 +93,8 @@ class Download:
         self._refusals = refusals
         self._done = 0
         self._total: int | None = None
+        # What is reserved, and for what.
+        self._room, self._coming = 0, Coming.MODEL
         # Bytes of the model that are in a folder to be adopted, and not staging's.
         self._beside = 0
         # Set by `run`, if it has adopted a folder.
@@ -240,9 +242,10 @@ class Download:
         for path in staging.begin(uri, remote.version, remote.files, remote.origin):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._total = total_size(remote.files)
+        # First: what does not fit beside others waits, and did not fail.
+        self._room, self._coming = self._disk_bytes(remote), coming
+        self._reserve(self._room, coming)
         if self._total is not None:
-            # First: what does not fit beside others waits, and did not fail.
-            self._reserve(self._disk_bytes(remote), coming)
             self._total += self._beside
         self._check_space(staging, remote.files)
         return self._engine.fetch(
@@ -320,10 +323,16 @@ class Download:
     def _disk_bytes(self, remote: RemoteModel) -> int:
         """What the files take of the disk."""
         needed = sum(in_blocks(file.size or 0) for file in remote.files)
-        # Only what is declared says how much comes out of an archive.
-        return max(needed, self._request.size) if is_archive(remote) else needed
+        # Of an archive's contents, and of a file whose size the source does not tell, only what is
+        # declared says how much it is.
+        told = total_size(remote.files) is not None and not is_archive(remote)
+        return needed if told else max(needed, in_blocks(self._request.size))
 
     def _tell(self, done: int) -> None:
+        if self._total is None and done > self._room:
+            # Its source has not told how large it is: it must not take what was not reserved.
+            self._room = 2 * done
+            self._reserve(self._room, self._coming)
         self._done = done + self._beside
         self._report(Progress(self._done, self._total))
 
