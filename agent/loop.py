@@ -21,7 +21,7 @@ from agent.cluster.reporter import Reporter
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
 from agent.facts import make_facts, of_services, referrer_of, waiting_of
-from agent.failures import DISK_KINDS, public_uri
+from agent.failures import DISK_KINDS, FailureKind, public_uri
 from agent.integrity.reading import Reading
 from agent.names import Names
 from agent.news import LogSink, News
@@ -129,7 +129,7 @@ class Loop:
                 daemon=True,
             ).start()
         wake_at = self._options.monotonic()
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not self.begins_anew:
             try:
                 self.wait(wake_at)
                 wake_at = self.step()
@@ -137,6 +137,11 @@ class Loop:
                 # The loop outlives its own faults: they are seen in the log, and tried again.
                 log.exception("Step failed unexpectedly")
                 wake_at = self._options.monotonic() + FAULT_SECONDS
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether `run` has ended since the process must begin anew, on another disk."""
+        return self._disk.begins_anew
 
     def stop(self) -> None:
         """End `run`; downloads are cancelled. May be called from any thread."""
@@ -166,7 +171,7 @@ class Loop:
             for task in self._tasks.values():
                 task.cancelled.set()
             return now
-        if now >= self._rescan_at:
+        if now >= self._rescan_at or self._disk.has_moved():
             self._rescan(now)
         plan = self._plan(now)
         allowed = plan.destroys and self._confirm(now)
@@ -272,8 +277,14 @@ class Loop:
         """Look at the disk. What a download works on is its own until it ends."""
         before = self._disk.failure
         self._rescan_at = now + self._disk.look(self._tasks)
-        if before is not None and self._disk.failure is None:
+        failure = self._disk.failure
+        if before is not None and failure is None:
             self._retries.disk_is_back()
+        if failure is not None and failure.kind is FailureKind.OTHER_DISK:
+            for task in self._tasks.values():
+                task.cancelled.set()
+            if before is None or before.kind is not FailureKind.OTHER_DISK:
+                self._news.other_disk(failure.message)
         self._reading.keep(self._inventory.copies)
 
     def _plan(self, now: float) -> Plan:

@@ -325,6 +325,17 @@ def test_hooks_and_agent_agree_on_the_directory_of_the_node() -> None:
     assert agent_env["LOCALMODEL_ROOT"] == mounts["models"]
 
 
+def test_the_agents_see_what_is_mounted_later() -> None:
+    """A disk that is mounted at the agents' directory after their start is what new pods see."""
+    agent = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
+    mounts = agent["containers"][0]["volumeMounts"]
+    (models,) = (mount for mount in mounts if mount["name"] == "models")
+    assert models["mountPropagation"] == "HostToContainer"
+    # The overlays change the directory, and not how it is mounted.
+    patch = _find("DaemonSet", TREE / "deploy/overlays/kserve/agent.yaml")["spec"]["template"]
+    assert all("volumeMounts" not in one for one in patch["spec"]["containers"])
+
+
 def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: Path) -> None:
     pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
     (container,) = pod["spec"]["template"]["spec"]["containers"]
