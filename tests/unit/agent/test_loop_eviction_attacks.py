@@ -10,7 +10,7 @@ from agent.capacity.patience import PATIENCE_SECONDS
 from agent.loop import LISTED_SECONDS
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told, use
 from tests.unit.agent.helpers import local_model
-from tests.unit.agent.world import DATA
+from tests.unit.agent.world import DATA, GRACE
 
 if TYPE_CHECKING:
     from crds.node import LocalModel
@@ -28,7 +28,7 @@ def world(world: World) -> World:
 
 
 def theirs(world: World, name: str, **fields: Any) -> LocalModel:
-    return world.model(name, namespace="tenant", model_size=str(TAKES), **fields)
+    return world.model(name, namespace="team", model_size=str(TAKES), **fields)
 
 
 def evictions(world: World) -> int:
@@ -58,7 +58,7 @@ def test_a_source_that_refuses_makes_nothing_go(world: World, priority: int) -> 
     size = str(int(2.5 * TAKES))
     world.want(
         *models(world, "ab"),
-        local_model("x", REFUSED, namespace="tenant", model_size=size, priority=priority),
+        local_model("x", REFUSED, namespace="team", model_size=size, priority=priority),
     )
     for _ in range(5):
         world.settle()
@@ -193,3 +193,18 @@ def test_one_whose_source_tells_no_size_takes_no_more_than_its_room(world: World
     world.settle()
     assert entry(world, "x")["reason"] == "CapacityFull"
     assert evictions(world) == 0
+
+
+def test_a_pod_of_another_namespace_neither_keeps_nor_uses_a_model(world: World) -> None:
+    """Whoever has any claim can name each model by a sub-path."""
+    a = world.model("a", namespace="victim", model_size=str(TAKES))
+    world.want(a)
+    world.settle()
+    use(world, "a")
+    world.step(60)
+    assert "lastUsedTime" not in entry(world, "a")
+    world.want()
+    world.step()
+    world.step(GRACE)
+    world.settle()
+    assert world.tree("a") is None

@@ -187,6 +187,7 @@ def test_the_kserve_overlay_patches_what_the_base_has() -> None:
     assert [file.name for file in overlay.manifest_files(TREE, "kserve")] == [
         "rbac.yaml",
         "policies.yaml",
+        "namespace-importance.yaml",
         "node-status.yaml",
         "unique-uri.yaml",
     ]
