@@ -14,7 +14,7 @@ from agent.adoption.adopting import Adopting
 from agent.adoption.compare import foreign
 from agent.archive.model import unpack_model
 from agent.capacity.ledger import in_blocks
-from agent.capacity.reservations import Coming
+from agent.capacity.reservations import Coming, NoRoomError
 from agent.disk.manifest import Manifest, ManifestFile, make_manifest
 from agent.disk.on_disk import Found, bad_files
 from agent.disk.repair import has_others
@@ -266,13 +266,21 @@ class Download:
             file.path: str(file.checksum) for file in remote.files if file.checksum is not None
         }
         if is_archive(remote):
-            return unpack_model(
-                staging,
-                fetched[0].path,
-                self._request.uri,
-                free=self._store.disk().available,
-                cancelled=self._cancelled,
-            )
+            archive = in_blocks(fetched[0].size)
+            try:
+                return unpack_model(
+                    staging,
+                    fetched[0].path,
+                    self._request.uri,
+                    free=self._store.disk().available,
+                    reserve=lambda taken: self._need(archive + taken),
+                    cancelled=self._cancelled,
+                )
+            except NoRoomError:
+                # It waits, and what was unpacked is of no use.
+                staging.close()
+                self._store.discard(self._request.key)
+                raise
         return [
             ManifestFile(
                 path=file.path,
@@ -328,11 +336,16 @@ class Download:
         told = total_size(remote.files) is not None and not is_archive(remote)
         return needed if told else max(needed, in_blocks(self._request.size))
 
+    def _need(self, size: int) -> None:
+        """Have so much reserved: nothing may take more than that."""
+        if size > self._room:
+            self._room = size
+            self._reserve(size, self._coming)
+
     def _tell(self, done: int) -> None:
         if self._total is None and done > self._room:
-            # Its source has not told how large it is: it must not take what was not reserved.
-            self._room = 2 * done
-            self._reserve(self._room, self._coming)
+            # Its source has not told how large it is.
+            self._need(2 * done)
         self._done = done + self._beside
         self._report(Progress(self._done, self._total))
 

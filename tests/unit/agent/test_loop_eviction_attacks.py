@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,3 +210,31 @@ def test_a_pod_of_another_namespace_neither_keeps_nor_uses_a_model(world: World)
     world.step(GRACE)
     world.settle()
     assert world.tree("a") is None
+
+
+def test_an_archive_takes_no_more_than_its_room(world: World) -> None:
+    """It is small, declares little, and holds more than there is."""
+    fill(world, "ab")
+    use(world, "a", "b")
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name in ("small.bin", "large.bin"):
+            member = tarfile.TarInfo(name)
+            member.size = TAKES if name == "large.bin" else 10
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    world.web.files["/x.tar.gz"] = content.getvalue()
+    x = local_model("x", f"{world.url}/x.tar.gz", namespace="team", model_size="1Ki")
+    world.want(*models(world, "ab"), x)
+    for _ in range(3):
+        world.settle()
+        world.step(60)
+    assert entry(world, "x")["reason"] == "CapacityFull"
+    assert "attempts" not in entry(world, "x")
+    assert len([seen for seen in world.server.seen if seen[1] == "/x.tar.gz"]) <= 3
+    assert not (world.root / ".localmodel" / x.key / "files").exists()
+    assert evictions(world) == 0
+    # With room it comes.
+    limit(world, 9)
+    world.want(*models(world, "ab"), x)
+    world.settle()
+    assert world.states()["x"] == "Downloaded"
