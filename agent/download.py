@@ -14,7 +14,7 @@ from agent.adoption.adopting import Adopting
 from agent.adoption.compare import foreign
 from agent.archive.model import unpack_model
 from agent.capacity.ledger import in_blocks
-from agent.capacity.reservations import Coming
+from agent.capacity.reservations import Coming, NoRoomError
 from agent.disk.manifest import Manifest, ManifestFile, make_manifest
 from agent.disk.on_disk import Found, bad_files
 from agent.disk.repair import has_others
@@ -94,6 +94,8 @@ class Download:
         self._refusals = refusals
         self._done = 0
         self._total: int | None = None
+        # What is reserved, and for what.
+        self._room, self._coming = 0, Coming.MODEL
         # Bytes of the model that are in a folder to be adopted, and not staging's.
         self._beside = 0
         # Set by `run`, if it has adopted a folder.
@@ -245,9 +247,10 @@ class Download:
         for path in staging.begin(uri, remote.version, remote.files, remote.origin):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._total = total_size(remote.files)
+        # First: what does not fit beside others waits, and did not fail.
+        self._room, self._coming = self._disk_bytes(remote), coming
+        self._reserve(self._room, coming)
         if self._total is not None:
-            # First: what does not fit beside others waits, and did not fail.
-            self._reserve(self._disk_bytes(remote), coming)
             self._total += self._beside
         self._check_space(staging, remote.files)
         return self._engine.fetch(
@@ -269,13 +272,21 @@ class Download:
             file.path: str(file.checksum) for file in remote.files if file.checksum is not None
         }
         if is_archive(remote):
-            return unpack_model(
-                staging,
-                fetched[0].path,
-                self._request.uri,
-                free=self._store.disk().available,
-                cancelled=self._cancelled,
-            )
+            archive = in_blocks(fetched[0].size)
+            try:
+                return unpack_model(
+                    staging,
+                    fetched[0].path,
+                    self._request.uri,
+                    free=self._store.disk().available,
+                    reserve=lambda taken: self._need(archive + taken),
+                    cancelled=self._cancelled,
+                )
+            except NoRoomError:
+                # It waits, and what was unpacked is of no use.
+                staging.close()
+                self._store.discard(self._request.key)
+                raise
         return [
             ManifestFile(
                 path=file.path,
@@ -326,10 +337,21 @@ class Download:
     def _disk_bytes(self, remote: RemoteModel) -> int:
         """What the files take of the disk."""
         needed = sum(in_blocks(file.size or 0) for file in remote.files)
-        # Only what is declared says how much comes out of an archive.
-        return max(needed, self._request.size) if is_archive(remote) else needed
+        # Of an archive's contents, and of a file whose size the source does not tell, only what is
+        # declared says how much it is.
+        told = total_size(remote.files) is not None and not is_archive(remote)
+        return needed if told else max(needed, in_blocks(self._request.size))
+
+    def _need(self, size: int) -> None:
+        """Have so much reserved: nothing may take more than that."""
+        if size > self._room:
+            self._room = size
+            self._reserve(size, self._coming)
 
     def _tell(self, done: int) -> None:
+        if self._total is None and done > self._room:
+            # Its source has not told how large it is.
+            self._need(2 * done)
         self._done = done + self._beside
         self._report(Progress(self._done, self._total))
 

@@ -25,13 +25,14 @@ class FailureKind(StrEnum):
     NO_SPACE = "NoSpace"
     READ_ONLY = "ReadOnly"
     UNAVAILABLE = "Unavailable"
+    OTHER_DISK = "OtherDisk"
     UNSUPPORTED = "Unsupported"
     FOREIGN_DIRECTORY = "ForeignDirectory"
     INTERNAL = "Internal"
 
 
 # Failures of the node's disk as a whole, not of one model.
-DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE})
+DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureKind.OTHER_DISK})
 # Failures that no source has a part in. (One may lie about sizes: NoSpace is no such failure.)
 NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
@@ -74,6 +75,7 @@ _BACKOFFS = {
     FailureKind.NO_SPACE: _Backoff(30),
     FailureKind.READ_ONLY: _Backoff(10),
     FailureKind.UNAVAILABLE: _Backoff(10),
+    FailureKind.OTHER_DISK: _Backoff(10),
     FailureKind.UNSUPPORTED: _Backoff(60),
     FailureKind.FOREIGN_DIRECTORY: _Backoff(10),
     FailureKind.INTERNAL: _Backoff(5),

@@ -13,6 +13,7 @@ from agent.access.checks import Checks
 from agent.access.serving import attempts, awaits_turn, serves
 from agent.capacity.accounts import make_ledger
 from agent.capacity.ledger import Ledger
+from agent.capacity.patience import Patience
 from agent.capacity.reservations import Reservations
 from agent.cluster.node_api import ApiUnavailableError, parse_node
 from agent.cluster.observed import Observed, PodsSeen
@@ -20,7 +21,7 @@ from agent.cluster.reporter import Reporter
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
 from agent.facts import in_queue, make_facts, of_services, referrer_of, waiting_of
-from agent.failures import DISK_KINDS, public_uri
+from agent.failures import DISK_KINDS, FailureKind, public_uri
 from agent.integrity.reading import Reading
 from agent.names import Names
 from agent.news import LogSink, News
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 # Waits after a removal that could not be confirmed, and a step that failed.
 CONFIRM_SECONDS = 5.0
 FAULT_SECONDS = 1.0
+# How long what a source told is believed, where others would go for it.
+LISTED_SECONDS = 300.0
 # How long a file system may take to give back what was deleted.
 SETTLE_SECONDS = 5.0
 
@@ -104,6 +107,9 @@ class Loop:
         self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
         self._checks = Checks(self._workers, self._inventory, self._retries, self._news, options)
         self._ledger = Ledger()
+        self._patience = Patience()
+        # When a source told the size of what does not fit (monotonic).
+        self._listed: dict[str, float] = {}
         self._last = Plan()
         self._confirm_at = 0.0
         self._rescan_at = 0.0
@@ -123,7 +129,7 @@ class Loop:
                 daemon=True,
             ).start()
         wake_at = self._options.monotonic()
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not self.begins_anew:
             try:
                 self.wait(wake_at)
                 wake_at = self.step()
@@ -131,6 +137,11 @@ class Loop:
                 # The loop outlives its own faults: they are seen in the log, and tried again.
                 log.exception("Step failed unexpectedly")
                 wake_at = self._options.monotonic() + FAULT_SECONDS
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether `run` has ended since the process must begin anew, on another disk."""
+        return self._disk.begins_anew
 
     def stop(self) -> None:
         """End `run`; downloads are cancelled. May be called from any thread."""
@@ -160,30 +171,33 @@ class Loop:
             for task in self._tasks.values():
                 task.cancelled.set()
             return now
-        if now >= self._rescan_at:
+        if now >= self._rescan_at or self._disk.has_moved():
             self._rescan(now)
         plan = self._plan(now)
         allowed = plan.destroys and self._confirm(now)
         if allowed:
             plan = self._plan(now)
             self._destroy(plan, now)
-        for key in plan.start:
-            self._start(key, now)
+        self._reservations.hold(plan.making_room)
+        for key in (*plan.start, *plan.ask):
+            self._start(key, now, has_room=key not in plan.ask)
         self._last = plan
         if self._disk.failure is None:
             self._reading.begin(self._tasks)
             self._checks.begin(self._requests, self._tasks)
         return min(self._wake_times(plan, allowed=allowed, now=now))
 
-    def _start(self, key: str, now: float) -> None:
-        if not self._reservations.start(key):
+    def _start(self, key: str, now: float, *, has_room: bool) -> None:
+        if not has_room:
+            self._reservations.ask(key)
+        elif not self._reservations.start(key):
             # A download has grown since the plan was made: the next plan knows.
             return
         copy, request = self._inventory.copy(key), self._attempt(key)
         log.info("Started a download", key=key, uri=public_uri(request.uri))
         self._reading.stop(key)
         self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
-        if copy.evicted is None or self._retries.failures(key):
+        if copy.evicted is None or not has_room or self._retries.failures(key):
             return
         who = referrer_of(key, self._of_services, self._users or {})
         if who:
@@ -236,13 +250,19 @@ class Loop:
         self._requests = requests(node.spec.local_models)
         self._of_services = of_services(node.spec.local_models)
         self._retries.keep(self._requests)
+        self._patience.keep(self._requests, self._options.monotonic())
+        self._listed = {key: at for key, at in self._listed.items() if key in self._requests}
         self._reservations.keep(self._requests)
         self._news.keep(self._requests)
 
     def _take_end(self, end: Finished) -> None:
-        key = end.request.key
+        key, now = end.request.key, self._options.monotonic()
         del self._tasks[key]
         self._reservations.end(key)
+        self._patience.ended(key, now, is_success=end.is_success)
+        self._listed.pop(key, None)
+        if end.no_room:
+            self._listed[key] = now
         self._outcomes.take(end, self._requests)
         if end.error is not None and end.error.kind in DISK_KINDS:
             # What is known of the copies stays, and the disk is looked at first.
@@ -256,8 +276,14 @@ class Loop:
         """Look at the disk. What a download works on is its own until it ends."""
         before = self._disk.failure
         self._rescan_at = now + self._disk.look(self._tasks)
-        if before is not None and self._disk.failure is None:
+        failure = self._disk.failure
+        if before is not None and failure is None:
             self._retries.disk_is_back()
+        if failure is not None and failure.kind is FailureKind.OTHER_DISK:
+            for task in self._tasks.values():
+                task.cancelled.set()
+            if before is None or before.kind is not FailureKind.OTHER_DISK:
+                self._news.other_disk(failure.message)
         self._reading.keep(self._inventory.copies)
         self._removals.keep(self._inventory.copies)
         self._workers.keep(self._requests)
@@ -308,6 +334,11 @@ class Loop:
                 mounted=mounted,
                 making_room=self._last.making_room,
                 relieving=self._last.relieving,
+                patient=frozenset(
+                    key
+                    for key in self._requests
+                    if self._patience.hinders(key, self._ledger.model(key).owners, now)
+                ),
                 disk_ready=self._disk.failure is None,
             )
         )
@@ -349,6 +380,7 @@ class Loop:
                 and self._serves(key, copy)
             ),
             learned=self._reservations.learned,
+            listed={key for key, at in self._listed.items() if now < at + LISTED_SECONDS},
             in_use=self._in_use,
         )
 
@@ -381,7 +413,11 @@ class Loop:
         if doomed:
             self._removals.remove(doomed[0], now)
         elif plan.evict:
-            self._removals.evict(plan.evict[0], self._ledger, now)
+            eviction = plan.evict[0]
+            if eviction.newcomer:
+                owners = self._ledger.model(eviction.newcomer).owners
+                self._patience.made(eviction.newcomer, owners)
+            self._removals.evict(eviction, self._ledger, now)
         else:
             return
         self._rescan_at = max(self._rescan_at, now + SETTLE_SECONDS)

@@ -85,6 +85,10 @@ class News:
             detail = f"{error.kind}: {error.message}"
             self._tell("DownloadFailed", names, detail, warning=True)
 
+    def other_disk(self, problem: str) -> None:
+        """Another disk is where the models were."""
+        self._sink.tell(NodeEvent("OtherDisk", problem, warning=True))
+
     def waiting(
         self, waiting: Mapping[str, Waiting], names: Mapping[str, Iterable[CacheName]]
     ) -> None:

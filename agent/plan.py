@@ -68,6 +68,8 @@ class View:
     # As the plan before returned them.
     making_room: str | None = None
     relieving: frozenset[str] = frozenset()
+    # For what nothing goes now: it did before, in vain.
+    patient: frozenset[str] = frozenset()
     # Whether the disk is there and can be written.
     disk_ready: bool = True
 
@@ -76,12 +78,14 @@ class View:
 class Plan:
     """Actions in order, and when to plan again if nothing happens before (None: never).
 
+    `ask` is what starts without room, to hear its size from its source before anything goes for it.
     `evict` names all that is to go for one cause; the first of them goes, and then a new plan is
     made. `waiting` is what does not fit, `suspended` what would be begun if it was its turn,
     `queued` what would be if it had a place.
     """
 
     start: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
     evict: tuple[Eviction, ...] = ()
     waiting: Mapping[str, Shortage] = field(default_factory=lambda: _NO_SHORTAGES)
     suspended: frozenset[str] = frozenset()
@@ -147,6 +151,7 @@ def make_plan(view: View) -> Plan:
             view.owners,
         ),
         may_evict=view.mounted is not None,
+        patient=view.patient,
         making_room=view.making_room,
         relieving=view.relieving,
     )
@@ -154,6 +159,7 @@ def make_plan(view: View) -> Plan:
     left = (view.staged | view.evicted) - view.published
     return Plan(
         start=tuple(admission.start),
+        ask=tuple(admission.ask),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
         suspended=view.suspended.intersection(missing),

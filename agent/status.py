@@ -269,25 +269,39 @@ def _awaiting_turn(wanted: LocalModel, failure: Failure | None) -> NodeModelStat
         f"other nodes of {group} download first: its download.maxConcurrentNodes is reached; this "
         "node begins by itself when its turn comes"
     )
-    if failure is not None:
-        message += f". The last try failed: {failure.error.kind.value}: {failure.error.message}"
     return _model(
         wanted,
         ModelState.PENDING,
         reason=AWAITING_TURN,
-        message=message[:_MAX_MESSAGE],
+        message=f"{message}{_last_try(failure)}"[:_MAX_MESSAGE],
         attempts=failure.attempts if failure else None,
     )
 
 
 def _for_capacity(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
     """What waits for room, or has made room."""
-    if copy.waiting is not None:
-        state, reason, message = ModelState.PENDING, copy.waiting.reason, copy.waiting.message
-    else:
+    if copy.waiting is None:
         assert copy.evicted is not None  # noqa: S101
-        state, reason, message = ModelState.EVICTED, copy.evicted.reason.value, copy.evicted.message
-    return _model(wanted, state, reason=reason, message=message[:_MAX_MESSAGE])
+        return _model(
+            wanted,
+            ModelState.EVICTED,
+            reason=copy.evicted.reason.value,
+            message=copy.evicted.message[:_MAX_MESSAGE],
+        )
+    failure = copy.failures.get(requester_of(wanted))
+    return _model(
+        wanted,
+        ModelState.PENDING,
+        reason=copy.waiting.reason,
+        message=f"{copy.waiting.message}{_last_try(failure)}"[:_MAX_MESSAGE],
+        attempts=failure.attempts if failure else None,
+    )
+
+
+def _last_try(failure: Failure | None) -> str:
+    if failure is None:
+        return ""
+    return f". The last try failed: {failure.error.kind.value}: {failure.error.message}"
 
 
 def _adopting(transfer: Transfer) -> dict[str, str]:

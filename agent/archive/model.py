@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.archive.unpack import ArchiveKind, archive_kind, unpack
+from agent.capacity.ledger import in_blocks
 from agent.disk.files import write_all
 from agent.disk.manifest import ManifestFile
 from agent.engine.engine import CancelledError
@@ -14,7 +15,7 @@ from agent.failures import DownloadError, FailureKind, public_uri
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agent.archive.plan import Stream
     from agent.disk.staging import Staging
@@ -29,17 +30,28 @@ def archive_of(files: Sequence[RemoteFile]) -> ArchiveKind | None:
 
 
 def unpack_model(
-    staging: Staging, name: str, uri: str, *, free: int, cancelled: threading.Event
+    staging: Staging,
+    name: str,
+    uri: str,
+    *,
+    free: int,
+    reserve: Callable[[int], None],
+    cancelled: threading.Event,
 ) -> list[ManifestFile]:
     """The members of a staged archive, with their digests; the archive itself goes.
 
-    `free` is how many bytes may be written. Raises DownloadError, CancelledError and OSError.
+    `free` is how many bytes may be written; `reserve` gets what all members take with the next one,
+    before it is written. Raises DownloadError, CancelledError, OSError, and what `reserve` does.
     """
+    taken = 0
     kind = archive_kind(name)
     assert kind is not None  # noqa: S101
     found: list[ManifestFile] = []
 
-    def write(path: str, _size: int, stream: Stream) -> None:
+    def write(path: str, size: int, stream: Stream) -> None:
+        nonlocal taken
+        taken += in_blocks(size)
+        reserve(taken)
         if path == name:
             raise DownloadError(
                 FailureKind.UNSUPPORTED,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, in_blocks
+from agent.capacity.ledger import EvictionReason, Group, Ledger, Model
 from agent.disk.on_disk import Found, OnDisk
 from crds.eviction import EvictionPolicy, Retention
 from crds.quantity import format_quantity, parse_quantity
@@ -54,6 +54,7 @@ def make_ledger(
     foreign: Collection[str],
     resting: Callable[[str, OnDisk], bool],
     learned: Learned,
+    listed: Collection[str],
     in_use: Callable[[str], bool],
 ) -> Ledger:
     """Who takes what.
@@ -61,7 +62,9 @@ def make_ledger(
     `mounted` are the keys that pods use, `held` those that are not wanted and stay nonetheless,
     `foreign` those in whose place somebody else's folder is; `resting` says whether a copy serves
     and nothing works on it, `learned` what a source told of a key with this declared size, `in_use`
-    whether a pod may mount a copy.
+    whether a pod may mount a copy. What is in `listed`, its source told just now.
+
+    What a cache declares says nothing here: before its source has told, a model takes nothing.
     """
     others = frozenset(foreign)
     entries: dict[str, list[LocalModel]] = {}
@@ -74,7 +77,7 @@ def make_ledger(
         whole, theirs = copy.found is Found.PUBLISHED, key in others
         told = learned(key, declared, beside=theirs)
         mended = copy.found is Found.DAMAGED and in_use(key)
-        size = copy.bad_bytes if mended else _size(copy, declared, told)
+        size = copy.bad_bytes if mended else _size(copy, told)
         # A damaged copy gives its room to the download that replaces it, and not to one that brings
         # its bad files.
         stays = whole or mended
@@ -86,6 +89,8 @@ def make_ledger(
             staged=copy.staged_bytes + (0 if stays else copy.tree_bytes),
             reserved=reserved.get(key, 0),
             resting=whole and resting(key, copy),
+            listed=key in listed,
+            owners=owners_of(wanted),
             priority=max((entry.priority for entry in wanted), default=0),
             pinned=any(entry.retention is Retention.PINNED for entry in wanted),
             referenced=key in mounted or any(entry.referenced for entry in wanted),
@@ -98,12 +103,18 @@ def make_ledger(
     return Ledger(models, make_groups(node), space)
 
 
-def _size(copy: OnDisk, declared: int, learned: int | None) -> int:
+def owners_of(entries: Iterable[LocalModel]) -> frozenset[str]:
+    """The namespaces that a model is of; empty if it is the administrator's."""
+    namespaces = frozenset(entry.namespace for entry in entries)
+    return frozenset() if "" in namespaces else namespaces
+
+
+def _size(copy: OnDisk, learned: int | None) -> int:
     if learned is not None:
         return learned
     if copy.evicted is not None:
         return copy.evicted.size
-    return max(in_blocks(declared), copy.announced or 0)
+    return copy.announced or 0
 
 
 def waiting_message(shortage: Shortage) -> str:

@@ -9,15 +9,14 @@ from agent.capacity.ledger import (
     EvictionReason,
     Ledger,
     Model,
-    Rank,
     Shortage,
     Taken,
     TakenByRank,
     excess_of,
     fits_low,
-    gives_way,
     relief,
 )
+from agent.capacity.ranks import gives_way
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -40,12 +39,15 @@ class Eviction:
 class Admission:
     """What was decided.
 
-    `making_room` is the download that evictions are for, until there is the room that was aimed at;
-    `relieving` names the accounts that were past their high marks and are not at the low ones yet.
-    `queued` is what would start if it had a place.
+    Of what is in `ask`, the source is to be asked: there can be room for it as far as is known, and
+    nothing goes before its source has told that it is there, and its size. `making_room` is the
+    download that evictions are for, until there is the room that was aimed at; `relieving` names
+    the accounts that were past their high marks and are not at the low ones yet. `queued` is what
+    would start if it had a place.
     """
 
     start: list[str] = field(default_factory=list)
+    ask: list[str] = field(default_factory=list)
     evict: list[Eviction] = field(default_factory=list)
     waiting: dict[str, Shortage] = field(default_factory=dict)
     queued: list[str] = field(default_factory=list)
@@ -60,6 +62,7 @@ def admit(
     due: Collection[str],
     places: Places,
     may_evict: bool,
+    patient: Collection[str] = (),
     making_room: str | None,
     relieving: Collection[str],
 ) -> Admission:
@@ -74,10 +77,10 @@ def admit(
     something refers to waits, nothing of a lower priority evicts if the waiting one could have its
     room once pods have gone: otherwise it would wait for ever.
 
-    With `may_evict` False, nothing goes: it is not known what pods mount. The last two are those of
-    the decision before.
+    With `may_evict` False, nothing goes: it is not known what pods mount. Nothing goes for what is
+    `patient`. The last two are those of the decision before.
     """
-    work = _Work(ledger, places, may_evict, making_room)
+    work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
     for key in sorted(candidates, key=lambda key: _turn(ledger.model(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
@@ -90,14 +93,19 @@ def _turn(model: Model) -> tuple[bool, bool]:
 
 class _Work:
     def __init__(
-        self, ledger: Ledger, places: Places, may_evict: bool, making_room: str | None
+        self,
+        ledger: Ledger,
+        places: Places,
+        patient: frozenset[str] | None,
+        making_room: str | None,
     ) -> None:
         # As it is to be when what was decided is done, and as it is until then; but for what is
         # reserved for what starts, which counts in both.
         self._ledger = self._present = ledger
         self._reserved = Taken()
         self._places = places
-        self._may_evict = may_evict
+        # For what nothing goes; None: for nothing.
+        self._patient = patient
         self._making_room = making_room
         # What fits, or can be made to, and does not start now: a retry is not due, for example.
         self._claims = TakenByRank()
@@ -112,7 +120,7 @@ class _Work:
 
     def look_at(self, key: str, *, due: bool) -> None:
         model = self._ledger.model(key)
-        beside = [self._reserved, *(self._claimed(model.rank) if model.evicted else ())]
+        beside = [self._reserved, *(self._claimed(key) if model.evicted else ())]
         starts = due and self._places.has(key)
         if model.returns_idly:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
@@ -126,25 +134,28 @@ class _Work:
         if shortage is not None and self._ledger.is_gated(key) and not evicts:
             # Without room, or with room as soon as what is leaving has gone.
             self._wait(key, shortage)
+        elif starts and evicts and not model.listed:
+            self._ask(key)
         elif not starts or (evicts and self.found.evict):
-            self._claim(model)
+            self._claim(key)
             if due and not starts:
                 self.found.queued.append(key)
         elif excess is not None and evicts:
             self._evict_for(key, excess)
         elif self._ledger.is_gated(key) and not self._fits_now(key):
             # What goes for another one has not gone yet.
-            self._claim(model)
+            self._claim(key)
         else:
             # It fits; or it is of groups whose models the hook admits, and fails by itself if not.
             self._start(key)
 
-    def _claim(self, model: Model) -> None:
-        self._claims.change(model.rank, model, model.reserving())
+    def _claim(self, key: str) -> None:
+        model = self._ledger.model(key)
+        self._claims.change(self._ledger.rank_coming(key), model, model.reserving())
 
-    def _claimed(self, rank: Rank) -> list[Taken]:
-        """The room of all that would evict a model of this rank as soon as it was back."""
-        return self._claims.where(lambda other: gives_way(rank, other))
+    def _claimed(self, key: str) -> list[Taken]:
+        """The room of all that would evict a model as soon as it was back."""
+        return self._claims.before(self._ledger.rank(key))
 
     def _fits_now(self, key: str) -> bool:
         return self._present.shortage(key, beside=[self._reserved]) is None
@@ -152,29 +163,37 @@ class _Work:
     def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
         """What others have to give for a download; None: it is not to be had."""
         newcomer = self._ledger.model(key)
-        if not self._may_evict or (self._ahead is not None and newcomer.priority < self._ahead):
+        if self._patient is None or key in self._patient:
             return None
-        freed = self._ledger.freed.where(lambda victim: gives_way(victim, newcomer.rank))
+        if self._ahead is not None and newcomer.priority < self._ahead:
+            return None
+        freed = self._ledger.freed.giving_way_to(self._ledger.rank_coming(key))
         return excess_of(self._ledger, key, [*beside, self._leaving], freed)
 
     def _wait(self, key: str, shortage: Shortage) -> None:
         self.found.waiting[key] = shortage
         newcomer = self._ledger.model(key)
-        if not newcomer.referenced:
+        if not newcomer.referenced or key in (self._patient or ()):
             return
-        freed = self._ledger.freed_without_pods.where(lambda other: gives_way(other, newcomer.rank))
+        rank = self._ledger.rank_coming(key)
+        freed = self._ledger.freed_without_pods.giving_way_to(rank)
         if excess_of(self._ledger, key, [self._reserved], freed) is not None:
             ahead = newcomer.priority if self._ahead is None else self._ahead
             self._ahead = max(ahead, newcomer.priority)
 
     def _evict_for(self, key: str, excess: Mapping[Account, int]) -> None:
-        rank = self._ledger.model(key).rank
-        victims = self._ledger.victims(lambda model: gives_way(model.rank, rank))
+        rank = self._ledger.rank_coming(key)
+        victims = self._ledger.victims(lambda victim: gives_way(victim, rank))
         gone = self._ledger.lowered(excess, victims) or []
         self.found.making_room = key
         self.found.evict += [Eviction(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
         self._ledger = self._ledger.without(gone)
         self._reserve(key)
+
+    def _ask(self, key: str) -> None:
+        self.found.ask.append(key)
+        self._claim(key)
+        self._places.take(key)
 
     def _start(self, key: str) -> None:
         self.found.start.append(key)
@@ -188,11 +207,12 @@ class _Work:
     def relieve(self, before: Collection[str]) -> None:
         """Let models go where their accounts are past the high marks."""
         relieving = set()
-        for account in self._ledger.accounts():
-            taken = self._ledger.taken(account, [self._reserved])
-            if taken <= (account.low if account.name in before else account.high):
+        # Nothing goes for what may come and is not here yet.
+        ledger = self._ledger.on_disk_alone()
+        for account in ledger.accounts():
+            if ledger.taken(account) <= (account.low if account.name in before else account.high):
                 continue
-            gone = relief(self._ledger, account, [self._reserved]) if self._may_evict else []
+            gone = relief(ledger, account) if self._patient is not None else []
             if not gone:
                 continue
             relieving.add(account.name)

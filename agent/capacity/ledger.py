@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from agent.capacity.ranks import Rank, Standing, gives_way
+from agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -44,16 +47,6 @@ class Space:
     others: int
 
 
-class Rank(NamedTuple):
-    """What of a model says which copies give way: priorities count where something refers to it."""
-
-    referenced: bool
-    priority: int
-
-
-IDLE = Rank(referenced=False, priority=0)
-
-
 @dataclass(frozen=True)
 class Model:
     """What capacity is decided by, of one model.
@@ -70,6 +63,10 @@ class Model:
     reserved: int = 0
     # A whole copy that nothing works on.
     resting: bool = False
+    # Whether its source has told the size just now: nothing goes for a download before that.
+    listed: bool = False
+    # The namespaces whose caches want it; empty if one of the administrator's does, or nobody.
+    owners: frozenset[str] = frozenset()
     priority: int = 0
     pinned: bool = False
     # A service refers to it, or a pod of the node.
@@ -97,11 +94,6 @@ class Model:
     def returns_idly(self) -> bool:
         """Whether it was evicted, and nothing refers to it."""
         return self.evicted and not self.referenced
-
-    @property
-    def rank(self) -> Rank:
-        """What it gives way for, and what gives way for it."""
-        return Rank(referenced=True, priority=self.priority) if self.referenced else IDLE
 
     def reserving(self, size: int | None = None) -> Model:
         """The same, with room reserved for a download; `size` if it is another than is known."""
@@ -175,18 +167,35 @@ class Taken:
 
 
 class TakenByRank:
-    """The same of models of each rank, of which there are few."""
+    """The same of models of each rank: of any owners, of which ranks there are few, and of each."""
 
     def __init__(self) -> None:
         self._taken: dict[Rank, Taken] = {}
+        self._own: dict[Rank, Taken] = {}
 
     def change(self, rank: Rank, before: Model, after: Model) -> None:
         """Count what a model takes more than before."""
-        self._taken.setdefault(rank, Taken()).change(before, after)
+        self._taken.setdefault(rank.of_anybody, Taken()).change(before, after)
+        if rank.owners:
+            self._own.setdefault(rank, Taken()).change(before, after)
 
-    def where(self, counts: Callable[[Rank], bool]) -> list[Taken]:
-        """Those of the ranks that count."""
-        return [taken for rank, taken in self._taken.items() if counts(rank)]
+    def giving_way_to(self, newcomer: Rank) -> list[Taken]:
+        """What all take that give way to a newcomer."""
+        return self._where(newcomer, lambda rank: gives_way(rank, newcomer))
+
+    def before(self, victim: Rank) -> list[Taken]:
+        """What all take that a copy gives way to."""
+        return self._where(victim, lambda rank: gives_way(victim, rank))
+
+    def _where(self, one: Rank, counts: Callable[[Rank], bool]) -> list[Taken]:
+        found = [taken for rank, taken in self._taken.items() if counts(rank)]
+        # Those of the same owners, where only theirs count.
+        own = (one._replace(referenced=False, standing=standing) for standing in Standing)
+        return found + [
+            self._own[rank]
+            for rank in own
+            if rank in self._own and counts(rank) and not counts(rank.of_anybody)
+        ]
 
 
 @dataclass(frozen=True)
@@ -288,6 +297,12 @@ class Ledger:
         gone = {key: self.model(key).without() for key in keys}
         return replace(self, models={**self.models, **gone})
 
+    def on_disk_alone(self) -> Ledger:
+        """The same, with what is here alone, and nothing that is reserved for what may come."""
+        return replace(
+            self, models={key: replace(one, reserved=0) for key, one in self.models.items()}
+        )
+
     def is_gated(self, key: str) -> bool:
         """Whether a download waits here until it fits: a group of the model evicts."""
         return any(name in self._accounts for name in self.model(key).groups)
@@ -323,14 +338,58 @@ class Ledger:
             and (ignoring_pods or not model.mounted)
         )
 
-    def victims(self, allowed: Callable[[Model], bool], group: str | None = None) -> list[str]:
-        """The copies that may go and are allowed to, least recently used first; of one group."""
+    def victims(self, allowed: Callable[[Rank], bool], group: str | None = None) -> list[str]:
+        """The copies that may go and are allowed to, the first to go first; of one group."""
         found = [
             key
             for key in (self.models if group is None else self._keys.get(group, ()))
-            if self.is_evictable(key) and allowed(self.model(key))
+            if self.is_evictable(key) and allowed(self.rank(key))
         ]
-        return sorted(found, key=lambda key: (self.model(key).last_used, key))
+        return sorted(found, key=self._worth)
+
+    def _worth(self, key: str) -> tuple[int, Standing, float, str]:
+        """What is kept the longest comes last.
+
+        When it was used last decides only between models of one priority and standing: whoever
+        may make pods can have one used.
+        """
+        model = self.model(key)
+        return (model.priority, self._standing(key), model.last_used, key)
+
+    def rank(self, key: str) -> Rank:
+        """What a copy gives way for."""
+        model = self.model(key)
+        return Rank(model.referenced, model.priority, self._standing(key), model.owners)
+
+    def rank_coming(self, key: str) -> Rank:
+        """What gives way for a download."""
+        model = self.model(key)
+        standing = Standing.ADMINISTRATOR
+        if model.owners:
+            within = self._shares.fits(model)
+            standing = Standing.WITHIN_SHARE if within else Standing.OVER_SHARE
+        return Rank(model.referenced, model.priority, standing, model.owners)
+
+    def _standing(self, key: str) -> Standing:
+        if not self.model(key).owners:
+            return Standing.ADMINISTRATOR
+        return Standing.OVER_SHARE if key in self._shares.above else Standing.WITHIN_SHARE
+
+    @cached_property
+    def _shares(self) -> Shares:
+        whole = self.space.writable if self.space else None
+        return Shares(
+            self.models,
+            {
+                key
+                for key, model in self.models.items()
+                if not model.referenced and self.is_evictable(key)
+            },
+            {
+                name: group.limit if whole is None else min(group.limit, whole)
+                for name, group in self.groups.items()
+            },
+        )
 
     @cached_property
     def freed(self) -> TakenByRank:
@@ -346,14 +405,17 @@ class Ledger:
         found = TakenByRank()
         for key, model in self.models.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
-                # What only pods hold goes for anything once they have gone.
-                found.change(IDLE if model.mounted else model.rank, model.without(), model)
+                rank = self.rank(key)
+                if model.mounted:
+                    # What only pods hold is idle once they have gone.
+                    rank = rank._replace(referenced=False)
+                found.change(rank, model.without(), model)
         return found
 
     def last_of(self, group: str) -> str:
-        """The group's copy that was used last; empty: none."""
+        """The group's copy that would go last; empty: none."""
         resting = [key for key in self._keys.get(group, ()) if self.model(key).resting]
-        return max(resting, key=lambda key: (self.model(key).last_used, key), default="")
+        return max(resting, key=self._worth, default="")
 
     def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
         """The first of the victims whose going frees so much of each account.
@@ -373,17 +435,6 @@ class Ledger:
 
 
 _UNKNOWN = Model()
-
-
-def gives_way(victim: Rank, newcomer: Rank) -> bool:
-    """Whether a copy may go for a download.
-
-    One that something refers to goes only for one that something refers to and that has a higher
-    priority. So two models never take turns: of each pair, one at most gives way.
-    """
-    if not victim.referenced:
-        return True
-    return newcomer.referenced and victim.priority < newcomer.priority
 
 
 def excess_of(
@@ -412,15 +463,15 @@ def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
     )
 
 
-def relief(ledger: Ledger, account: Account, beside: Collection[Taken]) -> list[str]:
+def relief(ledger: Ledger, account: Account) -> list[str]:
     """Who goes while an account is past its mark: until it is at the low one, or nobody is left.
 
-    Only what nothing refers to. On account of a limit, the most recently used model of the group
+    Only what nothing refers to. On account of a limit, the model of the group that would go last
     stays if that keeps to the limit: otherwise a model between the high mark and the limit would
     come and go.
     """
-    victims = ledger.victims(lambda model: not model.referenced, account.group)
-    taken = ledger.taken(account, beside)
+    victims = ledger.victims(lambda rank: not rank.referenced, account.group)
+    taken = ledger.taken(account)
     if not account.disk:
         last = ledger.last_of(account.group)
         others = [key for key in victims if key != last]

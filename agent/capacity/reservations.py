@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.capacity.ledger import Ledger, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from agent.capacity.ledger import Model
     from agent.wanted import Request
@@ -40,6 +40,8 @@ class Reservations:
         # What is reserved more than the ledger says.
         self._since = Taken()
         self._reserved: dict[str, int] = {}
+        # For what room is being made, which nothing less important may take.
+        self._held = ""
         # What sources told, by key, declared size, and what comes: another declaration is another
         # guess, and a rest is not the whole.
         self._learned: dict[tuple[str, int, Coming], int] = {}
@@ -71,6 +73,16 @@ class Reservations:
                 if model.reserved != self._reserved.get(key, 0):
                     self._since.change(model, self._model(key))
 
+    def hold(self, key: str | None) -> None:
+        """Room is being made for a download: what it takes is not for others that grow."""
+        with self._lock:
+            self._held = key or ""
+
+    def ask(self, key: str) -> None:
+        """A download starts for which there is no room, to hear what its source tells."""
+        with self._lock:
+            self._reserve(key, 0)
+
     def start(self, key: str) -> bool:
         """Reserve room for a download; False if there is none any more."""
         with self._lock:
@@ -88,7 +100,8 @@ class Reservations:
         with self._lock:
             if coming is not Coming.REPAIR:
                 self._learned[key, request.size, coming] = size
-            if size > self._reserved.get(key, 0) and self._lacks(key, size):
+            grows = size > self._reserved.get(key, 0)
+            if grows and self._lacks(key, size, [self._since, self._held_from(key)]):
                 raise NoRoomError
             self._reserve(key, size)
 
@@ -102,10 +115,21 @@ class Reservations:
         """What is known of a key, with what it has reserved by now."""
         return self._ledger.model(key).reserving(self._reserved.get(key, 0))
 
-    def _lacks(self, key: str, size: int | None = None) -> bool:
+    def _held_from(self, key: str) -> Taken:
+        """The room that is being made for what is at least as important as this."""
+        found, held = Taken(), self._ledger.model(self._held)
+        waits = self._held not in self._reserved and self._held != key
+        if waits and held.priority >= self._ledger.model(key).priority:
+            found.change(held, held.reserving())
+        return found
+
+    def _lacks(
+        self, key: str, size: int | None = None, beside: Collection[Taken] | None = None
+    ) -> bool:
         if not self._ledger.is_gated(key):
             return False
-        return self._ledger.shortage_of(self._model(key), size, [self._since]) is not None
+        beside = [self._since] if beside is None else beside
+        return self._ledger.shortage_of(self._model(key), size, beside) is not None
 
     def _reserve(self, key: str, size: int) -> None:
         before = self._model(key)

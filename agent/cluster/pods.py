@@ -28,13 +28,14 @@ class PodMounts:
 
     `claims` are the PersistentVolumeClaims of its volumes, but for those that it mounts only by
     sub-paths that name models: a claim's volume is the root of all models. `keys` are the models
-    that its sub-paths, or the paths of its hostPath volumes, name.
+    that its sub-paths name, `host_keys` those that the paths of its hostPath volumes name.
     """
 
     namespace: str
     name: str
     claims: frozenset[str]
     keys: frozenset[str]
+    host_keys: frozenset[str] = frozenset()
 
 
 def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
@@ -51,6 +52,7 @@ def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
         mounts.setdefault(volume, []).append(path)
     claims: set[str] = set()
     keys: set[str] = set()
+    host_keys: set[str] = set()
     for volume in spec.get("volumes") or ():
         paths = mounts.get(volume["name"], [])
         if volume.get("persistentVolumeClaim"):
@@ -60,12 +62,14 @@ def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
                 claims.add(volume["persistentVolumeClaim"]["claimName"])
         elif volume.get("hostPath"):
             root = volume["hostPath"]["path"]
-            keys.update(_key_of_host_path(f"{root}/{path}") for path in paths or [""])
-    keys.discard("")
-    if not claims and not keys:
+            host_keys.update(_key_of_host_path(f"{root}/{path}") for path in paths or [""])
+    host_keys.discard("")
+    if not claims and not keys and not host_keys:
         return None
     meta = obj["metadata"]
-    return PodMounts(meta["namespace"], meta["name"], frozenset(claims), frozenset(keys))
+    return PodMounts(
+        meta["namespace"], meta["name"], frozenset(claims), frozenset(keys), frozenset(host_keys)
+    )
 
 
 def users(
@@ -74,7 +78,9 @@ def users(
     """The pods that use each key, for the keys that any pod uses. caches: whose each key is.
 
     A pod uses a key if it names it, or if it mounts the whole claim of one of its caches. A claim
-    in another namespace that has this name by chance only keeps a model longer.
+    in another namespace that has this name by chance only keeps a model longer. By a sub-path each
+    pod with any claim can name each key: where only other namespaces have caches of one, that is no
+    use, or any tenant could keep what it likes here, and have it used.
     """
     index = _Index(tuple(pods))
     named = {key: tuple(names) for key, names in caches.items()}
@@ -92,7 +98,7 @@ class _Index:
         self.by_key: dict[str, list[int]] = {}
         self._by_claim: dict[tuple[str, str], list[int]] = {}
         for place, pod in enumerate(pods):
-            for key in pod.keys:
+            for key in pod.keys | pod.host_keys:
                 self.by_key.setdefault(key, []).append(place)
             for claim in pod.claims:
                 for namespace in ("", pod.namespace):
@@ -101,7 +107,15 @@ class _Index:
 
     def users(self, key: str, names: Iterable[CacheName]) -> tuple[PodMounts, ...]:
         """The pods that use a key of these caches, in their order."""
-        found = set(self.by_key.get(key, ()))
+        names = tuple(names)
+        namespaces = {cache.namespace for cache in names}
+        found = {
+            place
+            for place in self.by_key.get(key, ())
+            if not namespaces
+            or not namespaces.isdisjoint({"", self._pods[place].namespace})
+            or key in self._pods[place].host_keys
+        }
         for cache in names:
             for claim in self._claims_of(cache):
                 found.update(self._by_claim.get(claim, ()))

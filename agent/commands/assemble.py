@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from agent.commands.limits_file import follow, read_limits
-from agent.commands.process import STOP_SECONDS
+from agent.commands.process import STOP_SECONDS, begin_anew
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
 from agent.sources import all_sources
@@ -61,12 +61,22 @@ def make_means(
 
 
 def attend(loop: Loop, stop: Stop) -> None:
-    """Run the loop until it is to end.
+    """Run the loop until it is to end. Where it must begin anew, the process does.
 
     It has a thread of its own, so that a signal need not wait for a call to return.
     """
-    thread = threading.Thread(target=loop.run, name="loop", daemon=True)
+    is_over = False
+
+    def run() -> None:
+        nonlocal is_over
+        loop.run()
+        is_over = not stop.is_set
+        stop.event.set()
+
+    thread = threading.Thread(target=run, name="loop", daemon=True)
     thread.start()
     stop.event.wait()
     loop.stop()
     thread.join(STOP_SECONDS)
+    if is_over and loop.begins_anew:
+        begin_anew()

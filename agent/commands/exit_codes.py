@@ -34,6 +34,7 @@ _BY_KIND = {
     FailureKind.NO_SPACE: NO_SPACE,
     FailureKind.READ_ONLY: UNEXPECTED,
     FailureKind.UNAVAILABLE: UNEXPECTED,
+    FailureKind.OTHER_DISK: UNEXPECTED,
     FailureKind.UNSUPPORTED: UNSUPPORTED,
     # The directory that was named cannot be used.
     FailureKind.FOREIGN_DIRECTORY: USAGE,

@@ -51,6 +51,18 @@ class Stop:
         self.finish(_CODES[signal.Signals(number)])
 
 
+def begin_anew() -> NoReturn:
+    """Start the program anew in this process: nothing that it knows is of use any more.
+
+    It needs nobody who starts it again.
+    """
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - it is ourselves
+    except OSError as error:
+        fail(f"cannot begin anew: {error.strerror}")
+        leave(UNEXPECTED)
+
+
 def leave(code: int) -> NoReturn:
     """End the process now.
 

@@ -44,6 +44,7 @@ from agent.disk.files import (
 from agent.disk.manifest import Manifest, folders
 from agent.disk.notes import FailedAttempts
 from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
+from agent.disk.place import Place, place_of
 from agent.disk.recovery import clear_leftovers
 from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
 from agent.disk.root import Root, StoreError
@@ -79,6 +80,8 @@ class Store:
         self._private = root / ".localmodel"
         self._lock: int | None = None
         self._was_laid_out = False
+        # Where its folders were when it was opened.
+        self._place: Place | None = None
         # Whether it is ours, and recovered.
         self.is_open = False
         # What was read and could not be noted, by key.
@@ -97,6 +100,7 @@ class Store:
                 root.lay_out()
             if self._lock is None:
                 self._lock = root.lock()
+                self._place = place_of((self.root, self._models, self._private))
         except OSError as error:
             raise StoreError(
                 f"cannot use {error.filename or self.root} as the root: {error.strerror}"
@@ -106,8 +110,16 @@ class Store:
         """Let another agent work here."""
         if self._lock is not None:
             os.close(self._lock)
-            self._lock = None
+            self._lock = self._place = None
             self.is_open = False
+
+    def check_place(self) -> None:
+        """Raises MovedError if the paths lead elsewhere than when it was opened, or OSError.
+
+        What would change anything asks first: what is whole on one disk says nothing of another.
+        """
+        if self._place is not None:
+            self._place.check()
 
     def path(self, key: str) -> Path:
         """Where a published model is."""
@@ -121,6 +133,7 @@ class Store:
 
     def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
         """Each key that has something on the disk, and the names in models/ that are not ours."""
+        self.check_place()
         names = {entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)}
         copies = {key: self.inspect(key) for key in sorted(names)}
         ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
@@ -155,7 +168,8 @@ class Store:
     # A download
 
     def staging(self, key: str) -> Staging:
-        """The download of a key, which goes on where an earlier one stopped."""
+        """The download of a key, which goes on where an earlier one stopped. Raises OSError."""
+        self.check_place()
         return Staging(self._meta(key))
 
     def publish(self, manifest: Manifest) -> None:
@@ -164,6 +178,7 @@ class Store:
         A copy of ours that is there is replaced; so is an empty directory, which kubelet makes for
         a sub-path that is missing. Raises DownloadError (ForeignDirectory) for anything else.
         """
+        self.check_place()
         key = manifest.key
         for directory in sorted({".", *folders(f.path for f in manifest.files)}, reverse=True):
             sync_directory(self._meta(key) / "files" / directory)
@@ -215,6 +230,7 @@ class Store:
         The `lacking` files are staged, and put beside what is there, which stays as it is. Raises
         DownloadError (ForeignDirectory) if the folder is no longer what was found.
         """
+        self.check_place()
         tree, meta = self.path(manifest.key), self._meta(manifest.key)
         fill(tree, meta / "files", lacking)
         if compare(tree, manifest)[0]:
@@ -229,10 +245,12 @@ class Store:
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published model; only caches and digests may differ."""
+        self.check_place()
         write_atomically(self._meta(manifest.key) / "manifest.json", _to_bytes(manifest))
 
     def note_usage(self, key: str, usage: Usage) -> None:
         """Note when a published model was used."""
+        self.check_place()
         write_atomically(self._meta(key) / "usage.json", _to_bytes(usage))
 
     def note_scrub(self, key: str, scrub: Scrub) -> None:
@@ -241,6 +259,7 @@ class Store:
         Where that raises OSError, it is known until the agent ends.
         """
         self._scrubs[key] = scrub
+        self.check_place()
         write_atomically(self._meta(key) / "scrub.json", _to_bytes(scrub))
         del self._scrubs[key]
 
@@ -262,6 +281,7 @@ class Store:
 
     def probe(self) -> None:
         """Write and delete a small file. Raises OSError."""
+        self.check_place()
         path = self._private / ("probe" + TEMPORARY_SUFFIX)
         path.write_bytes(b"probe")
         delete_file(path)
@@ -274,6 +294,7 @@ class Store:
         So its next download asks for the bad ones only. Without a readable manifest, or behind a
         link, none is known to be good and ours. When it was used stays noted.
         """
+        self.check_place()
         meta = self._meta(key)
         if copy.manifest is None or self.path(key).is_symlink():
             self._take_out(key)
@@ -293,6 +314,7 @@ class Store:
 
         Each by one rename: a pod that reads it sees the old one or the new one.
         """
+        self.check_place()
         meta = self._meta(manifest.key)
         replace_files(self.path(manifest.key), meta / "files", paths)
         self._forget_scrub(meta)
@@ -304,6 +326,7 @@ class Store:
 
     def discard(self, key: str) -> None:
         """Delete the staging of a key, and keep what is noted of it."""
+        self.check_place()
         meta = self._meta(key)
         self.finish_interrupted(key)
         # The promise goes before what it promises.
@@ -321,6 +344,7 @@ class Store:
 
         Others' models are left alone.
         """
+        self.check_place()
         if (self._meta(key) / "manifest.json").exists():
             self._take_out(key)
         delete_file(self._meta(key) / "evicted.json")
@@ -333,6 +357,7 @@ class Store:
         Raises OSError. It may be gone then without a note, or with a part of it still to be deleted
         by `remove` or `recover`.
         """
+        self.check_place()
         meta = self._meta(key)
         self._take_out(key)
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.disk.on_disk import MISSING
+from agent.disk.place import MovedError
 from agent.disk.root import StoreError
 from agent.failures import DownloadError, FailureKind
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # How often the disk is looked at without a reason, and while it is not as it should be.
 RESCAN_SECONDS = 60.0
 PROBE_SECONDS = 10.0
+# After how many looks the agent begins anew on a disk that covers the former one.
+COVERED_LOOKS = 2
 
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -31,6 +34,8 @@ log = structlog.get_logger(__name__)
 def disk_failure(error: OSError, root: Path) -> DownloadError | None:
     """The failure that an error means which is the whole disk's; None for any other."""
     place = error.filename or root
+    if isinstance(error, MovedError):
+        return DownloadError(FailureKind.OTHER_DISK, _moved(error, root))
     if error.errno == errno.EROFS:
         return DownloadError(
             FailureKind.READ_ONLY,
@@ -45,6 +50,20 @@ def disk_failure(error: OSError, root: Path) -> DownloadError | None:
             "disk takes its place, restart the agent",
         )
     return None
+
+
+def _moved(error: MovedError, root: Path) -> str:
+    if error.is_covered:
+        return (
+            f"another disk was mounted over {root}: the agent begins anew on it, as new pods see "
+            f"it. The models of the former disk are hidden below it: to have them back, unmount "
+            f"{root} and restart the agent; to free their space, delete them there"
+        )
+    return (
+        f"{error.filename} is another folder than the one that the agent began on: another disk is "
+        "in its place, or its own was taken away. Nothing is touched in either. Put the former "
+        "back, and the agent goes on; or restart the agent, and it begins on this one"
+    )
 
 
 def open_store(store: Store) -> None:
@@ -84,10 +103,33 @@ class DiskWatch:
         self._inventory = inventory
         # What is wrong with the disk; None: nothing.
         self.failure: DownloadError | None = None
+        # How many looks in a row have found another disk over the former one.
+        self._covered = 0
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether to begin anew on a disk that was mounted over the former one.
+
+        Pods that start see that one. It has been told by then, and it is no mount of a moment.
+        """
+        return self._covered >= COVERED_LOOKS
+
+    def has_moved(self) -> bool:
+        """Whether the disk became another one since the last look."""
+        if self.failure is not None or not self._store.is_open:
+            return False
+        try:
+            self._store.check_place()
+        except MovedError:
+            return True
+        except OSError:
+            # The next look will tell.
+            return False
+        return False
 
     def look(self, active: Collection[str]) -> float:
         """Look now. Returns in how many seconds to look again. Raises OSError of other causes."""
-        failure = None
+        failure, covered = None, 0
         try:
             self._probe()
             self._inventory.rescan(active)
@@ -95,12 +137,14 @@ class DiskWatch:
             # Another agent, for example.
             failure = DownloadError(FailureKind.UNAVAILABLE, str(error))
         except OSError as error:
+            if isinstance(error, MovedError) and error.is_covered:
+                covered = self._covered + 1
             failure = self._failure(error)
             if failure.kind is FailureKind.READ_ONLY:
                 # It can still be read.
                 failure = self._read_only(failure, active)
         self._tell(failure)
-        self.failure = failure
+        self.failure, self._covered = failure, covered
         return RESCAN_SECONDS if failure is None else PROBE_SECONDS
 
     def _probe(self) -> None:

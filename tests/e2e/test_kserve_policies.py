@@ -1,4 +1,4 @@
-"""Policies that every overlay has: what an agent may write."""
+"""Policies that every overlay has: what an agent may write, and how important a namespace is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deploy.local.kubeapi import ApiError, KubeApi
 from deploy.local.users import AGENT
-from tests.e2e.world import LOCAL_MODEL_NODES
+from tests.e2e.world import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
 
 if TYPE_CHECKING:
     from tests.e2e.kserve import KServeWorld
@@ -50,3 +50,81 @@ def test_an_agent_writes_the_status_of_its_own_node_only(kserve: KServeWorld) ->
         "auth", "can-i", "create", "serviceaccounts/token", "-A", f"--as={AGENT.name}"
     )
     assert may.stdout.strip() == "no"
+
+
+def _make_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) -> str:
+    """What the API server answers to a cache of a namespace."""
+    cache = {
+        "apiVersion": NAMESPACE_CACHES.api_version,
+        "kind": NAMESPACE_CACHES.kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "sourceModelUri": f"s3://importance/{name}",
+            "modelSize": "1Gi",
+            # None: nothing is downloaded.
+            "nodeGroups": ["importance-of-nobody"],
+            **spec,
+        },
+    }
+    try:
+        kserve.cluster.api.request("POST", NAMESPACE_CACHES.path(namespace), body=cache)
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+def _patch_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) -> str:
+    try:
+        kserve.cluster.api.request(
+            "PATCH",
+            NAMESPACE_CACHES.path(namespace, name),
+            body={"spec": spec},
+            content_type="application/merge-patch+json",
+        )
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+def _annotate(kserve: KServeWorld, namespace: str, **annotations: str | None) -> None:
+    named = {f"serving.kserve.io/{n.replace('_', '-')}": v for n, v in annotations.items()}
+    kserve.cluster.api.request(
+        "PATCH",
+        NAMESPACES.path("", namespace),
+        body={"metadata": {"annotations": named}},
+        content_type="application/merge-patch+json",
+    )
+
+
+def test_a_namespace_says_no_more_of_importance_than_it_may(kserve: KServeWorld) -> None:
+    ours = "importance"
+    kserve.namespace(ours)
+    assert _make_cache(kserve, ours, "usual", retention="Evictable", priority=0) == ""
+    assert _make_cache(kserve, ours, "low", priority=-5) == ""
+    refused = _make_cache(kserve, ours, "high", priority=1)
+    assert "spec.priority may be 0 at most in this namespace" in refused
+    assert "may not be pinned" in _make_cache(kserve, ours, "pinned", retention="Pinned")
+    # By a change neither.
+    assert "may be 0 at most" in _patch_cache(kserve, ours, "usual", priority=1_000_000)
+    assert "may not be pinned" in _patch_cache(kserve, ours, "usual", retention="Pinned")
+
+    _annotate(kserve, ours, localmodel_max_priority="10", localmodel_may_pin="true")
+    # The API server follows namespaces a moment late.
+    kserve.until(
+        lambda: _make_cache(kserve, ours, "high", priority=10, retention="Pinned") == "",
+        "the annotations to count",
+    )
+    assert "may be 10 at most" in _make_cache(kserve, ours, "higher", priority=11)
+
+    # What is stored stays writable when less is allowed, and does not come back once lowered.
+    _annotate(kserve, ours, localmodel_max_priority="-1", localmodel_may_pin=None)
+    kserve.until(
+        lambda: "may be -1 at most" in _make_cache(kserve, ours, "zero", priority=0),
+        "the annotations to be gone",
+    )
+    assert _patch_cache(kserve, ours, "high", modelSize="2Gi") == ""
+    assert _patch_cache(kserve, ours, "high", priority=5, retention="Evictable") == ""
+    assert "may be -1 at most" in _patch_cache(kserve, ours, "high", priority=10)
+    assert "may not be pinned" in _patch_cache(kserve, ours, "high", retention="Pinned")
+    for name in ("usual", "low", "high"):
+        kserve.delete(NAMESPACE_CACHES, name, ours)

@@ -39,6 +39,11 @@ def memory_disk(place: Path, size: int) -> None:
         raise MountsError(f"no tmpfs: {_words(error)}") from None
 
 
+def share(place: Path) -> None:
+    """Let mounts below a place come into other namespaces, as those of a node do."""
+    _run("mount", "--make-shared", str(place))
+
+
 def bind(disk: Path, place: Path) -> None:
     """Have a disk at another place too, above what is there."""
     _run("mount", "--bind", str(disk), str(place))

@@ -26,7 +26,7 @@ def peak() -> int:
 def main(uri: str, settings: dict[str, str]) -> None:
     """Writes the kind of the failure, its message, and the memory that it took."""
     resource.setrlimit(resource.RLIMIT_DATA, (MOST, MOST))
-    source = all_sources().of(uri)
+    source = all_sources().of(uri, "")
     before = peak()
     try:
         said = f"Listed {len(source.resolve(uri, Credentials.of(settings), None).files)}"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent.capacity.admission import Admission, Eviction, admit
-from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space, gives_way, in_blocks
+from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space, in_blocks
+from agent.capacity.ranks import Rank, Standing, gives_way
 from agent.places import Places
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
@@ -24,8 +25,8 @@ def here(tree: int, **fields: Any) -> Model:
 
 
 def new(size: int, **fields: Any) -> Model:
-    """A model of the group that is not here."""
-    return replace(Model(groups=frozenset({"lru"}), size=size), **fields)
+    """A model of the group that is not here, and whose source has just told its size."""
+    return replace(Model(groups=frozenset({"lru"}), size=size, listed=True), **fields)
 
 
 def gone(size: int, **fields: Any) -> Model:
@@ -91,7 +92,8 @@ def test_a_copy_and_what_replaces_it_count_once_for_the_limit_and_both_on_the_di
         pytest.param(here(60, mounted=True, referenced=True), False, id="mounted"),
         pytest.param(here(60, pinned=True), False, id="pinned"),
         pytest.param(here(60, referenced=True), False, id="referenced"),
-        pytest.param(here(60, priority=9), True, id="only-important"),
+        pytest.param(here(60, priority=1), False, id="more-important"),
+        pytest.param(here(60, priority=-1), True, id="less-important"),
         pytest.param(here(60, resting=False), False, id="being-worked-on"),
         pytest.param(here(60, groups=frozenset({"lru", "kept"})), False, id="also-of-a-kept-group"),
         pytest.param(here(60, groups=frozenset({"lru", "?"})), False, id="also-of-an-unknown-one"),
@@ -125,11 +127,23 @@ def test_what_is_referred_to_goes_only_for_what_is_more_important_and_referred_t
 
 
 def test_two_models_never_give_way_to_each_other() -> None:
-    models = [Model(referenced=r, priority=p) for r in (False, True) for p in range(3)]
-    for one in models:
-        for other in models:
-            if one.referenced or other.referenced:
-                assert not (gives_way(one.rank, other.rank) and gives_way(other.rank, one.rank))
+    ranks = [
+        Rank(referenced, priority, standing, frozenset(owners))
+        for referenced in (False, True)
+        for priority in range(3)
+        for standing, owners in (
+            (Standing.ADMINISTRATOR, ()),
+            (Standing.WITHIN_SHARE, ("a",)),
+            (Standing.OVER_SHARE, ("a",)),
+            (Standing.OVER_SHARE, ("b",)),
+        )
+    ]
+    for one in ranks:
+        for other in ranks:
+            if one.referenced or other.referenced or one.priority != other.priority:
+                assert not (gives_way(one, other) and gives_way(other, one))
+            if one.priority > other.priority:
+                assert not gives_way(one, other)
 
 
 def test_least_recently_used_goes_first_and_down_to_the_low_mark() -> None:
@@ -299,3 +313,98 @@ def test_what_is_leaving_by_itself_is_waited_for() -> None:
 
 def test_in_blocks() -> None:
     assert [in_blocks(n) for n in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+
+
+# What a tenant can do.
+
+A, B = frozenset({"team-a"}), frozenset({"team-b"})
+
+
+def test_nothing_goes_before_the_source_has_told_its_size() -> None:
+    unheard = replace(new(50), listed=False)
+    found = decide("x", a=here(60), x=unheard)
+    assert (found.ask, found.start, found.evict, found.waiting) == (["x"], [], [], {})
+    assert decide("x", places=0, a=here(60), x=unheard).ask == []
+    assert decide("x", due="", a=here(60), x=unheard).ask == []
+    # Where nothing may go for it, there is nothing to be asked.
+    found = decide("x", a=here(60, pinned=True), x=unheard)
+    assert (found.ask, list(found.waiting)) == ([], ["x"])
+
+
+def test_one_that_had_room_made_in_vain_waits_and_holds_up_nobody() -> None:
+    models: Models = {"a": here(60), "x": new(50, referenced=True, priority=9), "y": new(45)}
+    found = admit(
+        Ledger(models, GROUPS),
+        ["x", "y"],
+        due="xy",
+        places=Places(9),
+        may_evict=True,
+        patient={"x"},
+        making_room=None,
+        relieving=(),
+    )
+    assert (evicted(found), list(found.waiting), found.making_room) == ("a", ["x"], "y")
+
+
+def test_a_lower_priority_evicts_nothing_of_a_higher_one_whoever_needs_it() -> None:
+    models: Models = {name: here(22, priority=100) for name in "abcd"}
+    for newcomer in (new(90, priority=-5), new(90, priority=-5, referenced=True, owners=A)):
+        found = decide("x", **models, x=newcomer)
+        assert (found.evict, list(found.waiting)) == ([], ["x"])
+
+
+def test_the_less_important_goes_first_whenever_it_was_used() -> None:
+    models: Models = {"a": here(46, priority=1), "b": here(46, last_used=9)}
+    assert evicted(decide("x", **models, x=new(20, priority=1))) == "b"
+    assert evicted(decide(**models)) == "b"
+    # The last to go stays between the marks: it is the most important one.
+    assert decide(a=here(95, priority=1)).evict == []
+
+
+def test_a_namespaces_many_models_drive_out_its_own_alone() -> None:
+    theirs: Models = {name: here(20, owners=A, last_used=9) for name in "abc"}
+    mine: Models = {name: here(10, owners=B) for name in "pq"}
+    own = here(10)
+    found = decide("x", **theirs, **mine, o=own, x=new(20, owners=A))
+    assert set(evicted(found)) <= set("abc")
+    # One that is larger than its share gets what is its own, and what is free, and no more.
+    assert decide("x", **theirs, **mine, o=own, x=new(75, owners=A)).evict == []
+    # It has the priority to say more.
+    assert "p" in evicted(decide("x", **theirs, **mine, o=own, x=new(75, owners=A, priority=1)))
+
+
+def test_what_is_above_its_share_goes_for_one_that_is_within() -> None:
+    # The share of each is 50; what is kept the longest counts first.
+    theirs: Models = {n: here(20, owners=A, last_used=i) for i, n in enumerate("abcd")}
+    assert evicted(decide("x", **theirs, x=new(40, owners=B))) == "ab"
+    assert decide("x", **theirs, x=new(61, owners=B)).evict == []
+    del theirs["d"]
+    assert decide("x", **theirs, e=here(20, owners=B), x=new(51, owners=B)).evict == []
+    assert evicted(decide("x", **theirs, x=new(61))) == "abc"
+
+
+def test_marks_are_kept_at_the_cost_of_who_is_above_its_share() -> None:
+    models: Models = {
+        "p": here(20, owners=B, last_used=-9),
+        "o": here(10, last_used=-8),
+        "a": here(31, owners=A, last_used=1),
+        "b": here(30, owners=A, last_used=2),
+    }
+    assert evicted(decide(**models)) == "a"
+
+
+def test_a_copy_of_two_namespaces_is_above_the_shares_of_both_or_stays() -> None:
+    both = here(30, owners=A | B)
+    mine = here(40, owners=A, last_used=1)
+    x = new(30, owners=frozenset({"team-c"}))
+    # The share of each is 33: what it would rather keep is already more than that of one of them.
+    assert decide("x", a=both, b=mine, p=here(20), x=x).evict == [
+        Eviction("b", MADE_ROOM, newcomer="x")
+    ]
+
+
+def test_nothing_goes_for_what_is_only_reserved() -> None:
+    assert decide(a=here(40), b=here(0, reserved=60, resting=False)).evict == []
+    space = Space(100, 100, 0)
+    kept = new(0, groups=frozenset({"kept"}), reserved=95)
+    assert decide(space=space, a=here(40), x=kept).evict == []

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space
+from agent.capacity.patience import Patience
+from agent.capacity.ranks import gives_way
 from agent.plan import Plan, View, make_plan
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Wish:
     # None: as declared.
     real: int | None
     priority: int
+    owners: frozenset[str]
 
     @property
     def size(self) -> int:
@@ -52,6 +55,8 @@ wishes = st.builds(
     declared=sizes,
     real=st.none() | sizes,
     priority=st.integers(0, 2),
+    # Mostly the administrator's.
+    owners=st.just(frozenset()) | st.frozensets(st.sampled_from(("team-a", "team-b")), max_size=2),
 )
 
 
@@ -72,12 +77,15 @@ class CapacityMachine(RuleBasedStateMachine):
         self.referenced: frozenset[str] = frozenset()
         self.pinned: frozenset[str] = frozenset()
         self.broken: frozenset[str] = frozenset()
+        self.lists: frozenset[str] = frozenset()
         self.others = 0
         # What is here, and when it was used last; what was evicted; what downloads have reserved.
         self.here: dict[str, float] = {}
         self.evicted: set[str] = set()
         self.reserved: dict[str, int] = {}
         self.learned: dict[str, int] = {}
+        self.listed: set[str] = set()
+        self.patience = Patience()
         self.retry_at: dict[str, float] = {}
         self.plan = Plan()
         self.evictions = 0
@@ -110,9 +118,10 @@ class CapacityMachine(RuleBasedStateMachine):
         self.others = others
         self.act()
 
-    @rule(broken=subsets)
-    def break_sources(self, broken: frozenset[str]) -> None:
-        self.broken = broken
+    @rule(broken=subsets, lists=subsets)
+    def break_sources(self, broken: frozenset[str], lists: frozenset[str]) -> None:
+        """Some tell what they have, and give nothing."""
+        self.broken, self.lists = broken, lists
         self.act()
 
     @rule(seconds=st.sampled_from([0.0, 1.0, RETRY_SECONDS]))
@@ -131,6 +140,8 @@ class CapacityMachine(RuleBasedStateMachine):
         """All is forgotten but what is on the disk."""
         self.reserved.clear()
         self.learned.clear()
+        self.listed.clear()
+        self.patience = Patience()
         self.retry_at.clear()
         self.plan = Plan()
         self.act()
@@ -138,30 +149,42 @@ class CapacityMachine(RuleBasedStateMachine):
     # How it goes on
 
     def end(self, key: str) -> None:
+        self.patience.ended(key, self.now, is_success=self.has_come(key))
+
+    def has_come(self, key: str) -> bool:
+        """How a download ends."""
         real, ledger = self.wishes[key].size, self.ledger()
+        reserved = self.reserved.pop(key)
+        if key in self.broken and key not in self.lists:
+            # Its source cannot be reached at all.
+            self.retry_at[key] = self.now + RETRY_SECONDS
+            return False
         self.learned[key] = real
-        grows = real > self.reserved[key]
-        del self.reserved[key]
+        grows = real > reserved
         if grows and ledger.is_gated(key) and ledger.shortage(key, real) is not None:
-            # It is larger than was said, and does not fit.
-            return
+            # It does not fit.
+            self.listed.add(key)
+            return False
         if key in self.broken:
             self.retry_at[key] = self.now + RETRY_SECONDS
-            return
+            return False
         self.retry_at.pop(key, None)
         self.here[key] = self.now
         self.evicted.discard(key)
+        return True
 
     def model(self, key: str) -> Model:
         wish, wanted = self.wishes[key], key in self.wanted
         mounted = key in (self.mounted or ())
-        known = wish.size if key in self.evicted else wish.declared
+        known = wish.size if key in self.evicted else 0
         return Model(
             groups=wish.groups if wanted else frozenset(),
             size=self.learned.get(key, known),
             tree=wish.size if key in self.here else 0,
             reserved=self.reserved.get(key, 0),
             resting=key in self.here and key not in self.reserved,
+            listed=key in self.listed,
+            owners=wish.owners if wanted else frozenset(),
             priority=wish.priority if wanted else 0,
             pinned=wanted and key in self.pinned,
             referenced=mounted or (wanted and key in self.referenced),
@@ -196,13 +219,18 @@ class CapacityMachine(RuleBasedStateMachine):
             mounted=self.mounted,
             making_room=self.plan.making_room,
             relieving=self.plan.relieving,
+            patient=frozenset(
+                key
+                for key in self.wanted
+                if self.patience.hinders(key, self.wishes[key].owners, self.now)
+            ),
         )
 
     def act(self) -> None:
         """Carry out plans until there is nothing to be done at this moment."""
         for _ in range(MANY):
             plan = self.plan = make_plan(self.view())
-            if not plan.start and not plan.destroys:
+            if not plan.start and not plan.ask and not plan.destroys:
                 return
             self.carry_out(plan)
         raise AssertionError("it does not come to rest")
@@ -213,6 +241,10 @@ class CapacityMachine(RuleBasedStateMachine):
             if ledger.is_gated(key):
                 assert ledger.shortage(key) is None
             self.reserved[key] = ledger.model(key).size
+            self.listed.discard(key)
+        for key in plan.ask:
+            self.reserved[key] = 0
+            self.listed.discard(key)
         for key in (*plan.remove, *plan.discard):
             assert key not in self.wanted
             assert self.mounted is not None or key not in self.here
@@ -235,11 +267,16 @@ class CapacityMachine(RuleBasedStateMachine):
         assert key not in self.reserved
         assert model.groups <= {"lru", "other"}
         if eviction.reason is EvictionReason.MADE_ROOM:
-            newcomer = self.model(eviction.newcomer)
+            newcomer, ledger = self.model(eviction.newcomer), self.ledger()
+            assert newcomer.listed
+            assert model.priority <= newcomer.priority
             assert not model.referenced or (
                 newcomer.referenced and newcomer.priority > model.priority
             )
             assert newcomer.referenced or not newcomer.evicted
+            assert gives_way(ledger.rank(key), ledger.rank_coming(eviction.newcomer))
+            assert eviction.newcomer not in self.view().patient
+            self.patience.made(eviction.newcomer, newcomer.owners)
         else:
             assert not model.referenced
         del self.here[key]
@@ -274,19 +311,19 @@ class CapacityMachine(RuleBasedStateMachine):
             assert model.returns_idly or served or not ledger.is_gated(key)
         if self.mounted is None:
             return
+        # Nothing goes for what is only reserved.
+        ledger = ledger.on_disk_alone()
         for account in ledger.accounts():
             if ledger.taken(account) <= account.high:
                 continue
-            left = ledger.victims(lambda m: not m.referenced and account.group in m.groups)  # noqa: B023
-            if not account.disk:
-                last = max(
-                    (k for k in self.here if account.group in ledger.model(k).groups),
-                    key=lambda k: (self.here[k], k),
-                    default="",
-                )
-                if ledger.taken(account) <= account.limit:
-                    left = [key for key in left if key != last]
-            assert left == []
+            left = [
+                key
+                for key in ledger.victims(lambda rank: not rank.referenced)
+                if account.disk or account.group in ledger.model(key).groups
+            ]
+            if not account.disk and ledger.taken(account) <= account.limit:
+                left = [key for key in left if key != ledger.last_of(account.group)]
+            assert [key for key in left if account.group in ledger.model(key).groups] == []
 
     @invariant()
     def downloads_are_few_and_needed(self) -> None:

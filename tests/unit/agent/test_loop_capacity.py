@@ -65,6 +65,8 @@ def test_each_eviction_comes_after_a_fresh_look(world: World) -> None:
     reads = world.api.reads
     world.want(*models(world, "abc"))
     world.api.down = True
+    # Its source is asked first.
+    world.settle_until(lambda: world.loop._last.making_room == world.key("c"))
     for _ in range(3):
         world.step(10)
     assert world.tree("a")

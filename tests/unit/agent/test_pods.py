@@ -76,7 +76,9 @@ def test_what_a_host_path_leads_to(
     path: str, mounts: tuple[dict[str, Any], ...], keys: set[str]
 ) -> None:
     found = parse_pod(pod(*mounts, volumes=({"name": "m", "hostPath": {"path": path}},)))
-    assert found == PodMounts("team-a", "server", frozenset(), frozenset(keys))
+    assert found == PodMounts(
+        "team-a", "server", claims=frozenset(), keys=frozenset(), host_keys=frozenset(keys)
+    )
 
 
 EPHEMERAL = {"name": "m", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
@@ -124,6 +126,17 @@ def cache(namespace: str = "", group: str = "gpus") -> CacheName:
         # A model whose claim it has, and another one by its sub-path.
         (mounts(claim="llama-gpus", key=OTHER), [cache()], {KEY, OTHER}),
         (mounts(key=OTHER), [cache()], {OTHER}),
+        # By a sub-path of any claim a pod can name every model.
+        (mounts(key=KEY), [cache("team-a")], {KEY}),
+        (mounts("team-b", key=KEY), [cache("team-a")], set()),
+        (mounts("team-b", key=KEY), [cache("team-a"), cache("team-b")], {KEY}),
+        (mounts("team-b", key=KEY), [cache("team-a"), cache()], {KEY}),
+        # Who may mount the node's directories may read them in any case.
+        (
+            PodMounts("team-b", "server", frozenset(), frozenset(), frozenset({KEY})),
+            [cache("team-a")],
+            {KEY},
+        ),
     ],
 )
 def test_which_keys_a_pod_uses(found: PodMounts, caches: list[CacheName], used: set[str]) -> None:

@@ -189,7 +189,13 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
         ),
         pytest.param(
             Copy(evicted=EVICTED, referrer="a service", waiting=WAITING, failures=FAILURES),
-            {"state": "Pending", "cached": False, "reason": "CapacityFull", "message": "too full"},
+            {
+                "state": "Pending",
+                "cached": False,
+                "attempts": 3,
+                "reason": "CapacityFull",
+                "message": "too full. The last try failed: NotFound: it is not there",
+            },
             "ModelDownloadPending",
             "CapacityFull",
             "0 of 1 model cached, 1 pending",

@@ -90,7 +90,7 @@ def list_from(answer: Answer, source: str) -> DownloadError:
         settings = dict([setting.format(host=host).split("=", 1)]) if setting else {}
         uri = uri.format(host=host)
         with pytest.raises(DownloadError) as caught:
-            all_sources().of(uri).resolve(uri, Credentials.of(settings), None)
+            all_sources().of(uri, "").resolve(uri, Credentials.of(settings), None)
     return caught.value
 
 
@@ -136,7 +136,7 @@ def test_all_requests_of_a_listing_have_one_time_together() -> None:
         uri = f"webhdfs://{server.url.removeprefix('http://')}/model"
         begun = time.monotonic()
         with waiting(1.0), pytest.raises(DownloadError, match="takes too long"):
-            all_sources().of(uri).resolve(uri, Credentials.of({}), None)
+            all_sources().of(uri, "").resolve(uri, Credentials.of({}), None)
         assert time.monotonic() - begun < SOON
 
 

@@ -187,6 +187,7 @@ def test_the_kserve_overlay_patches_what_the_base_has() -> None:
     assert [file.name for file in overlay.manifest_files(TREE, "kserve")] == [
         "rbac.yaml",
         "policies.yaml",
+        "namespace-importance.yaml",
         "node-status.yaml",
         "unique-uri.yaml",
     ]
@@ -331,6 +332,17 @@ def test_the_agents_know_the_address_of_their_node() -> None:
         one for one in pod["containers"][0]["env"] if one["name"] == "LOCALMODEL_NODE_ADDRESS"
     )
     assert address["valueFrom"]["fieldRef"]["fieldPath"] == "status.hostIP"
+
+
+def test_the_agents_see_what_is_mounted_later() -> None:
+    """A disk that is mounted at the agents' directory after their start is what new pods see."""
+    agent = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
+    mounts = agent["containers"][0]["volumeMounts"]
+    (models,) = (mount for mount in mounts if mount["name"] == "models")
+    assert models["mountPropagation"] == "HostToContainer"
+    # The overlays change the directory, and not how it is mounted.
+    patch = _find("DaemonSet", TREE / "deploy/overlays/kserve/agent.yaml")["spec"]["template"]
+    assert all("volumeMounts" not in one for one in patch["spec"]["containers"])
 
 
 def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What each namespace takes of a group, and what of it is above its share. Pure.
+
+A namespace's share of a group is the group's limit, or the disk if that is smaller, divided by the
+namespaces that have models in the group. Room that nobody else takes is anybody's: what is above a
+share only goes first. What a namespace would rather keep counts first.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from agent.capacity.ledger import Model
+
+
+class Shares:
+    """The shares of the owners of these models.
+
+    `idle` are the copies that may go and that nothing refers to; `rooms` what all models of each
+    group may take together, in bytes.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Model], idle: Collection[str], rooms: Mapping[str, int]
+    ) -> None:
+        self._models = models
+        self._idle = idle
+        self._rooms = rooms
+
+    def fits(self, model: Model) -> bool:
+        """Whether a download keeps to its owners' shares, if their idle copies go. It has none."""
+        return all(
+            self._kept.get((owner, group), 0) - model.of_limit + model.size <= self._share(group)
+            for owner in model.owners
+            for group in model.groups
+        )
+
+    @cached_property
+    def above(self) -> frozenset[str]:
+        """The copies that are above the shares of all of their owners."""
+        taken = dict(self._kept)
+        found = set()
+        by_worth = sorted(
+            (self._models[key].priority, self._models[key].last_used, key) for key in self._idle
+        )
+        for _, _, key in reversed(by_worth):
+            model = self._models[key]
+            _count(taken, model)
+            if model.owners and all(self._is_above(owner, model, taken) for owner in model.owners):
+                found.add(key)
+        return frozenset(found)
+
+    def _is_above(self, owner: str, model: Model, taken: Mapping[tuple[str, str], int]) -> bool:
+        return any(taken[owner, group] > self._share(group) for group in model.groups)
+
+    @cached_property
+    def _kept(self) -> dict[tuple[str, str], int]:
+        """What each namespace takes of each group without its idle copies."""
+        found: dict[tuple[str, str], int] = {}
+        for key, model in self._models.items():
+            if key not in self._idle:
+                _count(found, model)
+        return found
+
+    def _share(self, group: str) -> int:
+        return self._rooms.get(group, 0) // max(1, len(self._namespaces.get(group, ())))
+
+    @cached_property
+    def _namespaces(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for model in self._models.values():
+            for group in model.groups:
+                found.setdefault(group, set()).update(model.owners)
+        return found
+
+
+def _count(taken: dict[tuple[str, str], int], model: Model) -> None:
+    for owner in model.owners:
+        for group in model.groups:
+            taken[owner, group] = taken.get((owner, group), 0) + model.of_limit

@@ -1,0 +1,94 @@
+"""Whether a path still leads to the folders that the agent began on, and not to another disk's.
+
+A disk that is mounted over them hides them: what is open stays there, and every path leads to the
+new disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PROC = Path("/proc/thread-self")
+
+
+class MovedError(OSError):
+    """Something else is where the agent's folders were.
+
+    `is_covered`: a disk was mounted over them, and they are hidden below it. Otherwise they may be
+    back at any time.
+    """
+
+    def __init__(self, path: Path, *, is_covered: bool) -> None:
+        super().__init__(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        self.is_covered = is_covered
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders by their file systems and inodes, and the mount that the first one is in."""
+
+    folders: tuple[Path, ...]
+    identities: tuple[tuple[int, int], ...]
+    mount: int | None
+
+    def check(self) -> None:
+        """Raises MovedError if they are not there any more, and OSError if there is nothing."""
+        missing = None
+        for path, identity in zip(self.folders, self.identities, strict=True):
+            try:
+                if _identity(path) == identity:
+                    continue
+            except FileNotFoundError as error:
+                missing = missing or error
+                continue
+            raise MovedError(path, is_covered=self._is_covered())
+        if missing is not None:
+            if self._is_covered():
+                raise MovedError(self.folders[0], is_covered=True)
+            raise missing
+
+    def _is_covered(self) -> bool:
+        """Whether the first folder's path leads to another mount, with the former still there."""
+        now = _mount(self.folders[0])
+        return None not in {now, self.mount} and now != self.mount and self.mount in _mounts()
+
+
+def place_of(folders: Sequence[Path]) -> Place:
+    """Where these are now. Raises OSError."""
+    return Place(tuple(folders), tuple(map(_identity, folders)), _mount(folders[0]))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _mount(path: Path) -> int | None:
+    """The number of the mount that a folder is in; None where the kernel does not tell."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        text = (_PROC / "fdinfo" / str(descriptor)).read_text()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    numbers = [line.split()[1] for line in text.splitlines() if line.startswith("mnt_id:")]
+    return int(numbers[0]) if numbers else None
+
+
+def _mounts() -> set[int]:
+    try:
+        lines = (_PROC / "mountinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return {int(line.split()[0]) for line in lines}
