@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.access.checks import Checks
-from agent.access.serving import attempts, awaits_turn, serves
+from agent.access.grants import bound_origin
+from agent.access.serving import attempts, awaits_turn, is_withdrawn, serves
 from agent.capacity.accounts import make_ledger
 from agent.capacity.ledger import Ledger
 from agent.capacity.reservations import Reservations
@@ -167,6 +168,8 @@ class Loop:
         if allowed:
             plan = self._plan(now)
             self._destroy(plan, now)
+        if self._withdraw(now):
+            plan = self._plan(now)
         for key in plan.start:
             self._start(key, now)
         self._last = plan
@@ -183,7 +186,12 @@ class Loop:
         request = self._retries.next_attempt(attempts(self._requests[key], copy))
         log.info("Started a download", key=key, uri=public_uri(request.uri))
         self._reading.stop(key)
-        self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
+        self._tasks[key] = self._workers.start(
+            request,
+            now,
+            in_use=self._in_use(key),
+            origin=bound_origin(copy.access, request.requester, self._requests[key].requesters),
+        )
         if copy.evicted is None or self._retries.failures(key):
             return
         who = referrer_of(key, self._of_services, self._users or {})
@@ -284,6 +292,13 @@ class Loop:
                 cancelling=frozenset(
                     key for key, task in self._tasks.items() if task.cancelled.is_set()
                 ),
+                superseded=frozenset(
+                    key
+                    for key, task in self._tasks.items()
+                    if key in self._requests
+                    and task.request.requester.namespace
+                    and self._requests[key].administrators
+                ),
                 refused=frozenset(wanted or ()) - self._requests.keys(),
                 suspended=frozenset(
                     key
@@ -348,6 +363,23 @@ class Loop:
             log.warning("Removal waits for the API server", reason=str(error))
             return False
         return True
+
+    def _withdraw(self, now: float) -> bool:
+        """Set copies aside that are not for those whom they would serve. Whether it did."""
+        if self._disk.failure is not None:
+            return False
+        withdrawn = [
+            manifest
+            for key, _, manifest in self._inventory.published()
+            if key in self._requests
+            and key not in self._tasks
+            and not self._in_use(key)
+            and self._removals.retry_at.get(key, now) <= now
+            and is_withdrawn(manifest, self._requests[key], self._retries.failures(key))
+        ]
+        for manifest in withdrawn:
+            self._removals.set_aside(manifest, now)
+        return bool(withdrawn)
 
     def _destroy(self, plan: Plan, now: float) -> None:
         for key in plan.cancel:

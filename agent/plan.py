@@ -40,6 +40,8 @@ class View:
     active: frozenset[str] = frozenset()
     # The active ones that were cancelled and wind down.
     cancelling: frozenset[str] = frozenset()
+    # The active ones that go on for others: their credentials are no longer those that count.
+    superseded: frozenset[str] = frozenset()
     # Wanted, but refused without a try: not supported, or not allowed.
     refused: frozenset[str] = frozenset()
     # Wanted, but not to be begun before the node's turn.
@@ -143,7 +145,7 @@ def make_plan(view: View) -> Plan:
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
         suspended=view.suspended.intersection(missing),
-        cancel=tuple(key for key in due if key in running),
+        cancel=tuple(sorted(running.intersection((*due, *view.superseded)))),
         remove=tuple(key for key in due if _may_go(view, key)),
         discard=tuple(key for key in due if key in left and key not in view.active),
         wake_at=min([*waiting, *later.values()], default=None),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.capacity.admission import Eviction
     from agent.capacity.ledger import Ledger
     from agent.disk.inventory import Inventory
+    from agent.disk.manifest import Manifest
     from agent.disk.store import Store
     from agent.integrity.reading import Reading
     from agent.names import Names
@@ -59,6 +60,19 @@ class Removals:
         else:
             self.retry_at.pop(key, None)
             log.info("Removed a model", key=key)
+        self._inventory.look_at(key)
+
+    def set_aside(self, manifest: Manifest, now: float) -> None:
+        """Take a copy out of models/ that nobody may have now; its files wait for who may."""
+        key = manifest.key
+        self._reading.stop(key)
+        try:
+            self._store.set_aside(manifest)
+        except OSError as error:
+            self.retry_at[key] = now + REMOVE_SECONDS
+            log.warning("Could not set a model aside", key=key, reason=str(error))
+        else:
+            log.info("Set a copy aside that is not for those who ask for it", key=key)
         self._inventory.look_at(key)
 
     def evict(self, eviction: Eviction, ledger: Ledger, now: float) -> None:

@@ -18,6 +18,7 @@ from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.integrity.digest_read import with_digests
 from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
+from agent.sources.readable import check_readable
 from agent.status import Transfer
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Task:
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: Progress | None = None
     in_use: bool = False
+    origin: str | None = None
     # What was here when it began; its thread writes it too.
     here: int = 0
     sampled_bytes: int = 0
@@ -164,12 +166,15 @@ class Workers:
         # One after the other: they are in no hurry, and share the disk with downloads.
         self._digesting = threading.Lock()
 
-    def start(self, request: Request, now: float, *, in_use: bool = False) -> Task:
+    def start(
+        self, request: Request, now: float, *, in_use: bool = False, origin: str | None = None
+    ) -> Task:
         """Start a download; its end is told from its own thread.
 
-        `in_use` is whether a pod may mount the copy that is here.
+        `in_use` is whether a pod may mount the copy that is here, `origin` the server that it must
+        come from, None: any.
         """
-        task = Task(request, now, in_use=in_use)
+        task = Task(request, now, in_use=in_use, origin=origin)
         name = f"download-{request.key}"
         threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
         return task
@@ -223,7 +228,9 @@ class Workers:
         try:
             source = self._means.sources.of(attempt.uri)
             remote = source.resolve(attempt.uri, self._means.credentials(attempt.requester), None)
-            check_same(manifest, remote)
+            check_same(manifest, remote, attempt.requester)
+            # Who may list need not be allowed to read.
+            check_readable(remote)
         except DownloadError as error:
             self._tell(Checked(attempt, manifest, error=error))
         except Exception as error:
@@ -252,6 +259,7 @@ class Workers:
             credentials=lambda: self._means.credentials(request.requester),
             cancelled=task.cancelled,
             in_use=task.in_use,
+            origin=task.origin,
             report=report,
             reserve=lambda size, coming: self._reservations.grow(request, size, coming),
             refusals=self._refusals,

@@ -70,7 +70,8 @@ class Checks:
             granted = Granted(manifest.access)
             for requester in requests[key].requesters:
                 is_open = (
-                    requester not in requests[key].suspended
+                    # No LocalModelCache is served from what a namespace fetched while it waits.
+                    not (requester.namespace and requester in requests[key].suspended)
                     and (key, requester) not in self._running
                 )
                 if is_open and requester not in granted:
