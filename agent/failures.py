@@ -42,16 +42,28 @@ class DownloadError(Exception):
     The message is for a person: what is wrong, where, and what to do. It must hold no secret: URIs
     go through `public_uri`, and texts of other libraries' errors, which quote URLs, stay out.
 
-    `retry_after` is what the origin asked for, in seconds.
+    `retry_after` is what the origin asked for, in seconds. `hides` is whether the origin says that
+    something is not there where it must not be read.
     """
 
     def __init__(
-        self, kind: FailureKind, message: str, *, retry_after: float | None = None
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hides: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.hides = hides
+
+    @property
+    def refuses(self) -> bool:
+        """Whether these credentials may not read it: that it is away is no such answer."""
+        return self.kind is FailureKind.DENIED or self.hides
 
 
 @dataclass(frozen=True)

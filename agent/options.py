@@ -28,6 +28,8 @@ class Options:
     # None: nothing is read again after its publication.
     scrub_bytes_per_second: int | None = None
     scrub_interval: float = 86400.0
+    # How often sources are asked again whether namespaces may have their copies.
+    recheck: float = 3600.0
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = wall_clock
     jitter: Callable[[], float] = random.random

@@ -10,6 +10,7 @@ import structlog
 
 from agent import memory
 from agent.access.grants import check_same
+from agent.access.rechecks import digest_of
 from agent.adoption.adopting import Refusals
 from agent.capacity.reservations import NoRoomError
 from agent.disk.watch import probe
@@ -24,6 +25,7 @@ from agent.status import Transfer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.access.rechecks import Recheck
     from agent.adoption.compare import Adopted
     from agent.capacity.reservations import Reservations
     from agent.credentials import Credentials
@@ -103,13 +105,15 @@ class Checked:
     """The source of a copy was asked with the credentials of this attempt's requester.
 
     `manifest` is the copy's at that time; `origin` the server that has told the same, None if there
-    is an error.
+    is an error, or where it need not be asked. `credentials` is the digest of what it was asked
+    with.
     """
 
     attempt: Request
     manifest: Manifest
     origin: str | None = None
     error: DownloadError | None = None
+    credentials: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,18 +221,27 @@ class Workers:
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
-    def check(self, attempt: Request, manifest: Manifest) -> None:
-        """Ask a copy's source on a requester's behalf; the end is told from another thread."""
+    def check(self, attempt: Request, manifest: Manifest, again: Recheck | None = None) -> None:
+        """Ask a copy's source on a requester's behalf; the end is told from another thread.
+
+        `again` is for one who has the copy.
+        """
         name = f"check-{attempt.key}"
         threading.Thread(
-            target=self._check, args=(attempt, manifest), name=name, daemon=True
+            target=self._check, args=(attempt, manifest, again), name=name, daemon=True
         ).start()
 
-    def _check(self, attempt: Request, manifest: Manifest) -> None:
+    def _check(self, attempt: Request, manifest: Manifest, again: Recheck | None) -> None:
         try:
+            credentials = self._means.credentials(attempt.requester)
+            digest = digest_of(credentials)
+            if again is not None and not again.is_due and again.digest in {"", digest}:
+                self._tell(Checked(attempt, manifest, credentials=digest))
+                return
             source = self._means.sources.of(attempt.uri)
-            remote = source.resolve(attempt.uri, self._means.credentials(attempt.requester), None)
-            check_same(manifest, remote, attempt.requester)
+            remote = source.resolve(attempt.uri, credentials, None)
+            if again is None:
+                check_same(manifest, remote, attempt.requester)
             # Who may list need not be allowed to read.
             check_readable(remote)
         except DownloadError as error:
@@ -237,7 +250,7 @@ class Workers:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
             self._tell(Checked(attempt, manifest, error=_fault(error)))
         else:
-            self._tell(Checked(attempt, manifest, remote.origin))
+            self._tell(Checked(attempt, manifest, remote.origin, credentials=digest))
 
     def _work(self, task: Task) -> None:
         end = self._download(task)

@@ -1,4 +1,4 @@
-"""Asks sources whether they give a copy that is here to those who may not have it yet."""
+"""Asks sources whether they give a copy that is here to those who may not have it, or not yet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.access.grants import Granted, is_same_copy, with_grant
+from agent.access.grants import Granted, is_same_copy, with_grant, without_grant
+from agent.access.rechecks import Rechecks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -28,7 +29,9 @@ log = structlog.get_logger(__name__)
 class Checks:
     """The checks that are under way, and what comes of them.
 
-    What was granted is noted in the copy's manifest, so that after a restart nobody is asked again.
+    What was granted is noted in the copy's manifest, so that after a restart nobody need be asked
+    first. Namespaces are asked about again from time to time, and lose what their source or a
+    keeper of credentials refuses.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Checks:
         self._retries = retries
         self._news = news
         self._options = options
+        self._rechecks = Rechecks(options)
         self._running: set[tuple[str, Requester]] = set()
         # When the next one is due (monotonic), if any is.
         self.next_at: float | None = None
@@ -52,13 +56,17 @@ class Checks:
         """Start what is due. Downloads work on the `busy` keys."""
         now = self._options.monotonic()
         later: list[float] = []
+        self._rechecks.keep(requests)
         for request, requester, manifest in self._open(requests, busy):
-            at = self._retries.at(request.key, requester)
+            has_it = requester in Granted(manifest.access)
+            times = self._rechecks if has_it else self._retries
+            at = times.at(request.key, requester)
             if at > now:
                 later.append(at)
             elif self._may_start(requester):
                 self._running.add((request.key, requester))
-                self._workers.check(request.by(requester), manifest)
+                again = self._rechecks.what(request.key, requester) if has_it else None
+                self._workers.check(request.by(requester), manifest, again)
         self.next_at = min(later, default=None)
 
     def _open(
@@ -69,12 +77,14 @@ class Checks:
                 continue
             granted = Granted(manifest.access)
             for requester in requests[key].requesters:
+                # No LocalModelCache is served from what a namespace fetched while it waits, and
+                # none loses what it has.
                 is_open = (
-                    # No LocalModelCache is served from what a namespace fetched while it waits.
-                    not (requester.namespace and requester in requests[key].suspended)
-                    and (key, requester) not in self._running
+                    requester not in requests[key].suspended or requester in granted
+                    if requester.namespace
+                    else requester not in granted
                 )
-                if is_open and requester not in granted:
+                if is_open and (key, requester) not in self._running:
                     yield requests[key], requester, manifest
 
     def _may_start(self, requester: Requester) -> bool:
@@ -91,11 +101,21 @@ class Checks:
         if key in busy or now is None or not is_same_copy(now, end.manifest):
             return
         names = request.caches_of(requester)
-        if end.error is not None:
+        had_it = requester in Granted(now.access)
+        if end.error is not None and had_it and not end.error.refuses:
+            # Nobody loses a copy because its source is away, or has another one now.
+            self._rechecks.put_off(key, requester)
+        elif end.error is not None:
+            if had_it:
+                self._inventory.rewrite(key, without_grant(now, requester, request.requesters))
+                log.warning("Copy was taken back", key=key, namespace=requester.namespace)
             self._retries.failed(end.attempt, end.attempt, end.error, "Check of access failed")
             self._news.failed(key, names, end.error)
+        elif had_it:
+            self._rechecks.seen(key, requester, end.credentials, asked=end.origin is not None)
         elif end.origin is not None:
             self._retries.succeeded(end.attempt)
+            self._rechecks.seen(key, requester, end.credentials, asked=True)
             granted = with_grant(now, end.origin, requester, request.requesters)
             self._inventory.rewrite(key, granted)
             log.info("Source gives a copy to another", key=key, namespace=requester.namespace)

@@ -128,6 +128,24 @@ def with_grant(
     )
 
 
+def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requester]) -> Manifest:
+    """The manifest of a copy after this requester was refused.
+
+    What those have stays who ask for it now: a copy of which only others were told is nobody's.
+    """
+    access = manifest.access
+    if access is None:
+        return manifest
+    left = {grant_for(one) for one in asked} - {grant_for(requester)}
+    namespaces = {grant.namespace for grant in left}
+    kept = tuple(
+        grant
+        for grant in access.grants
+        if grant in left or (not grant.namespace and "" in namespaces)
+    )
+    return manifest.model_copy(update={"access": access.model_copy(update={"grants": kept})})
+
+
 def check_same(manifest: Manifest, remote: Listing, requester: Requester) -> None:
     """Raises DownloadError (OtherVersion) unless a requester's source lists what a copy is made of.
 

@@ -13,6 +13,7 @@ from agent.capacity.ledger import EvictionReason
 from agent.cluster.pods import PodMounts
 from agent.credentials import Credentials
 from agent.disk.notes import Evicted
+from agent.failures import DownloadError, FailureKind
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
@@ -324,4 +325,107 @@ def test_a_folder_of_somebody_else_is_not_given_for_a_list_of_its_sizes(stores: 
     assert stores.tree == TRUE
     stores.want("team")
     stores.later()
+    assert stores.told("team")["cached"] is True
+
+
+def refuse(stores: Stores, *namespaces: str, code: tuple[int, str] = CLOSED) -> None:
+    """The true store gives no object to these namespaces, and lists all."""
+
+    def answer(handler: Handler, _: str) -> bool:
+        signed = handler.path + str(handler.headers.get("Authorization"))
+        if any(f"{one}/2" in signed or f"{one}%2F" in signed for one in namespaces):
+            stores.true._error(handler, *code)
+            return False
+        return True
+
+    stores.true.before_get = answer
+
+
+def test_what_a_source_takes_back_is_its_namespaces_no_more(stores: Stores) -> None:
+    stores.want("team", "rival")
+    assert stores.told("rival")["cached"] is True
+    refuse(stores, "rival")
+    stores.later(3000)
+    assert stores.told("rival")["cached"] is True
+    stores.later(600)
+    rival = stores.told("rival")
+    assert (rival["state"], rival["reason"], rival["cached"]) == ("Failed", "Denied", False)
+    assert rival.keys().isdisjoint({"size", "hash", "diskBytes"})
+    assert stores.told("team")["cached"] is True
+    assert stores.tree == TRUE
+    refuse(stores)
+    stores.later()
+    assert stores.told("rival")["cached"] is True
+
+
+def test_what_is_taken_back_from_all_goes_when_no_pod_mounts_it(stores: Stores) -> None:
+    stores.want("team")
+    stores.mount("server")
+    refuse(stores, "team")
+    stores.later(3600)
+    assert stores.told("team")["reason"] == "Denied"
+    assert stores.tree == TRUE
+    stores.mount()
+    stores.later()
+    assert stores.tree is None
+    assert stores.told("team")["cached"] is False
+    # After a restart too.
+    stores.world.restart()
+    stores.mount()
+    stores.want("team")
+    assert stores.tree is None
+    fetched: list[str] = []
+
+    def note(_: Handler, key: str) -> bool:
+        fetched.append(key)
+        return True
+
+    stores.true.before_get = note
+    stores.later()
+    assert stores.tree == TRUE
+    assert stores.told("team")["cached"] is True
+    # A byte of each.
+    assert sorted(fetched) == [f"model/{path}" for path in TRUE]
+
+
+@pytest.mark.parametrize("code", [(500, "InternalError"), (404, "NoSuchKey"), (503, "SlowDown")])
+def test_a_source_that_is_away_takes_nothing_back(stores: Stores, code: tuple[int, str]) -> None:
+    stores.want("team")
+    stores.true.refuse = code
+    for _ in range(3):
+        stores.later(3600)
+    assert stores.told("team")["cached"] is True
+    assert stores.tree == TRUE
+
+
+def test_credentials_that_changed_are_asked_about_soon(stores: Stores) -> None:
+    stores.want("team", "rival")
+    stores.later(700)
+    former = stores.world.credentials
+
+    def rotated(requester: Requester) -> Credentials | None:
+        found = former(requester)
+        if found is None or requester.namespace != "rival":
+            return found
+        return Credentials.of(dict(found.items) | {"AWS_ACCESS_KEY_ID": "stranger"})
+
+    stores.world.credentials = rotated
+    refuse(stores, "stranger")
+    stores.later(700)
+    assert stores.told("rival")["reason"] == "Denied"
+    assert stores.told("team")["cached"] is True
+
+
+def test_a_list_of_namespaces_that_no_longer_has_it_takes_it_back(stores: Stores) -> None:
+    stores.want("team", "rival")
+    former = stores.world.credentials
+
+    def unlisted(requester: Requester) -> Credentials | None:
+        if requester.namespace == "rival":
+            raise DownloadError(FailureKind.DENIED, "the key is not for the namespace rival")
+        return former(requester)
+
+    stores.world.credentials = unlisted
+    stores.later(700)
+    assert stores.told("rival")["reason"] == "Denied"
     assert stores.told("team")["cached"] is True
