@@ -165,7 +165,9 @@ class Download:
         copy = self._store.inspect(self._request.key)
         if copy.is_unreadable:
             # It may be whole, and a pod may mount it: nothing replaces it on a guess.
-            raise DownloadError(FailureKind.INTERNAL, f"{copy.problem}; check the node's disk")
+            what = "the copy on the disk cannot be read"
+            problem = what if self._request.requester.namespace else copy.problem
+            raise DownloadError(FailureKind.INTERNAL, f"{problem}; check the node's disk")
         if copy.found is not Found.DAMAGED:
             return None
         if not self._stays(copy):
@@ -241,9 +243,11 @@ class Download:
             check_readable(remote)
 
     def _cannot_mend(self, copy: OnDisk) -> DownloadError:
+        is_mine = self._request.requester in Granted(copy.access)
+        problem = f" ({copy.problem})" if is_mine else ""
         return DownloadError(
             FailureKind.CORRUPT,
-            f"the copy on the disk is damaged ({copy.problem}), and its source no longer has the "
+            f"the copy on the disk is damaged{problem}, and its source no longer has the "
             "same files: end the pods that mount it, and the model is downloaded anew",
         )
 

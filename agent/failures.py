@@ -36,6 +36,12 @@ DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE})
 NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
 
+_FOREIGN = (
+    "a folder that localmodel did not make is in the model's place on this node, and is not what "
+    "the source has. It is left alone: have it moved away, or deleted, and the model is downloaded"
+)
+
+
 class DownloadError(Exception):
     """A model cannot be had now.
 
@@ -59,6 +65,16 @@ class DownloadError(Exception):
         self.message = message
         self.retry_after = retry_after
         self.hides = hides
+
+    def told_to(self, namespace: str) -> DownloadError:
+        """The failure as caches of this namespace may know it.
+
+        A folder that somebody else made is nobody's in particular: what is in it is told to the
+        administrator alone.
+        """
+        if not namespace or self.kind is not FailureKind.FOREIGN_DIRECTORY:
+            return self
+        return DownloadError(self.kind, _FOREIGN)
 
     @property
     def refuses(self) -> bool:

@@ -196,7 +196,7 @@ class Loop:
             return
         who = referrer_of(key, self._of_services, self._users or {})
         if who:
-            self._news.returning(request.caches, who)
+            self._news.returning(self._names.granted(key), who)
 
     def _wake_times(self, plan: Plan, *, allowed: bool, now: float) -> Iterator[float]:
         yield self._rescan_at
@@ -396,7 +396,7 @@ class Loop:
     # Telling
 
     def _tell_damage(self, key: str, problem: str) -> None:
-        self._news.damaged(self._names.of(key), problem)
+        self._news.damaged(self._names.granted(key), problem)
 
     def _report(self, now: float) -> float | None:
         node = self._node

@@ -11,10 +11,12 @@ from agent.disk.notes import Evicted
 from agent.news import spoken
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agent.capacity.admission import Eviction
     from agent.capacity.ledger import Ledger
     from agent.disk.inventory import Inventory
-    from agent.disk.manifest import Manifest
+    from agent.disk.manifest import CacheName, Manifest
     from agent.disk.store import Store
     from agent.integrity.reading import Reading
     from agent.names import Names
@@ -78,16 +80,16 @@ class Removals:
     def evict(self, eviction: Eviction, ledger: Ledger, now: float) -> None:
         """Evict a copy. `ledger` is what was decided by."""
         key, time, copy = eviction.key, self._options.now(), self._inventory.copy(eviction.key)
+        names = self._names.granted(key)
         message = eviction_message(
             eviction,
             ledger,
             size=copy.tree_bytes,
             now=time,
-            newcomer=spoken(self._names.of(eviction.newcomer)),
+            newcomer=spoken(_tellable(self._names.of(eviction.newcomer), names)),
             last_used=copy.usage.last_used_time if copy.usage else None,
         )
         note = Evicted(time=time, size=copy.tree_bytes, reason=eviction.reason, message=message)
-        names = self._names.of(key)
         self._reading.stop(key)
         try:
             self._store.evict(key, note)
@@ -100,3 +102,9 @@ class Removals:
         if self._inventory.copy(key).evicted is not None:
             log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
             self._news.evicted(names, note)
+
+
+def _tellable(newcomers: Iterable[CacheName], names: Iterable[CacheName]) -> list[CacheName]:
+    """For whom room was made, as far as those may know whose copy went: no other namespace's."""
+    namespaces = {name.namespace for name in names}
+    return [one for one in newcomers if not one.namespace or {one.namespace} == namespaces]

@@ -12,8 +12,11 @@ import pytest
 from agent.capacity.ledger import EvictionReason
 from agent.cluster.pods import PodMounts
 from agent.credentials import Credentials
+from agent.disk.manifest import CacheName
 from agent.disk.notes import Evicted
 from agent.failures import DownloadError, FailureKind
+from agent.news import spoken
+from agent.removals import _tellable
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
@@ -429,3 +432,44 @@ def test_a_list_of_namespaces_that_no_longer_has_it_takes_it_back(stores: Stores
     stores.later(700)
     assert stores.told("rival")["reason"] == "Denied"
     assert stores.told("team")["cached"] is True
+
+
+def test_events_and_failures_tell_nobody_of_anothers_copy(stores: Stores) -> None:
+    stores.want("team", "thief")
+    weights = stores.world.store.path(KEY) / "weights"
+    weights.write_bytes(b"x" * 9_999)
+    stores.true.refuse = CLOSED
+    stores.later()
+    note = stores.told("thief")
+    assert "weights" not in str(note)
+    assert "9999" not in str(note)
+    for event in stores.world.events:
+        if "thief/m" in event.message:
+            assert event.reason == "DownloadFailed"
+            assert "weights" not in event.message
+
+
+def test_a_folder_of_somebody_else_is_described_to_the_administrator_alone(
+    stores: Stores,
+) -> None:
+    folder = stores.world.store.path(KEY)
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"private")
+    stores.want("", "team")
+    assert "'weights' has 7 bytes there" in stores.told("")["message"]
+    stores.world.want(stores.entry("team"))
+    stores.later()
+    team = stores.told("team")
+    assert team["reason"] == "ForeignDirectory"
+    assert "weights" not in team["message"]
+    assert not [e for e in stores.world.events if "team/m" in e.message and "weights" in e.message]
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "text"), [("team", "team/b"), ("rival", "a model"), ("", "b")]
+)
+def test_an_eviction_names_no_other_namespaces_cache(newcomer: str, text: str) -> None:
+    found = _tellable(
+        [CacheName(name="b", namespace=newcomer)], [CacheName(name="a", namespace="team")]
+    )
+    assert spoken(found) == text
