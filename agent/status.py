@@ -138,6 +138,11 @@ class Copy:
         """Who may have the copy that is here."""
         return Granted(self.manifest.access if self.manifest else self.access)
 
+    @cached_property
+    def namespaces(self) -> frozenset[str]:
+        """Those of all who ask for it."""
+        return frozenset(one.namespace for one in self.requesters)
+
     @property
     def is_known(self) -> bool:
         """Whether something of it is or was here, so that it has holders."""
@@ -148,7 +153,7 @@ class Copy:
         if self.is_known:
             return requester in self.granted
         # Nobody has it: what is told of it is of whoever asks alone.
-        return len({one.namespace for one in self.requesters} | {requester.namespace}) == 1
+        return not self.requesters or self.namespaces == {requester.namespace}
 
 
 @dataclass(frozen=True)
@@ -271,7 +276,7 @@ def _why_not(requester: Requester, copy: Copy) -> tuple[ModelState, str, str]:
         return ModelState.PENDING, copy.waiting.reason, _WAITS
     if copy.evicted is not None and not copy.referrer:
         return ModelState.EVICTED, copy.evicted.reason.value, _WENT
-    if requester.namespace and not all(one.namespace for one in copy.requesters):
+    if requester.namespace and "" in copy.namespaces:
         return ModelState.PENDING, AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
     return ModelState.PENDING, CHECKING_ACCESS, _OTHERS
 
@@ -352,7 +357,7 @@ def _returning(wanted: LocalModel, copy: Copy) -> dict[str, str]:
     if copy.evicted is None or not copy.referrer:
         return {}
     # It may be a pod of another namespace.
-    is_shared = {one.namespace for one in copy.requesters} - {wanted.namespace}
+    is_shared = bool(copy.requesters) and copy.namespaces != {wanted.namespace}
     told = f"it was evicted, and comes back: {copy.referrer} refers to it"
     message = _RETURNS if wanted.namespace and is_shared else told
     return {"reason": REFERENCED, "message": message[:_MAX_MESSAGE]}

@@ -57,8 +57,7 @@ class Checks:
         now = self._options.monotonic()
         later: list[float] = []
         self._rechecks.keep(requests)
-        for request, requester, manifest in self._open(requests, busy):
-            has_it = requester in Granted(manifest.access)
+        for request, requester, manifest, has_it in self._open(requests, busy):
             times = self._rechecks if has_it else self._retries
             at = times.at(request.key, requester)
             if at > now:
@@ -71,7 +70,7 @@ class Checks:
 
     def _open(
         self, requests: Mapping[str, Request], busy: Collection[str]
-    ) -> Iterator[tuple[Request, Requester, Manifest]]:
+    ) -> Iterator[tuple[Request, Requester, Manifest, bool]]:
         for key, _, manifest in self._inventory.published():
             if key in busy or key not in requests:
                 continue
@@ -79,13 +78,14 @@ class Checks:
             for requester in requests[key].requesters:
                 # No LocalModelCache is served from what a namespace fetched while it waits, and
                 # none loses what it has.
+                has_it = requester in granted
                 is_open = (
-                    requester not in requests[key].suspended or requester in granted
+                    requester not in requests[key].suspended or has_it
                     if requester.namespace
-                    else requester not in granted
+                    else not has_it
                 )
                 if is_open and (key, requester) not in self._running:
-                    yield requests[key], requester, manifest
+                    yield requests[key], requester, manifest, has_it
 
     def _may_start(self, requester: Requester) -> bool:
         namespaces = {one.namespace for _, one in self._running}
