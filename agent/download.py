@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.access.grants import first_access
+from agent.access.grants import Granted, first_access, from_elsewhere, grant_for
 from agent.adoption.adopting import Adopting
 from agent.adoption.compare import foreign
 from agent.archive.model import unpack_model
@@ -23,6 +23,7 @@ from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.listing import Part, check_tree, is_archive, is_listed, total_size
+from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, waiting
 from crds.quantity import format_quantity
 
@@ -65,7 +66,8 @@ class Download:
     """One attempt to get a model. What it leaves in staging, the next attempt goes on with.
 
     Somebody else's folder in its place is adopted if it is the model; without `refusals`, it is
-    left alone. `reserve` gets the bytes of the disk that are needed, and for what.
+    left alone. `origin` is the server that it must come from, None: any. `reserve` gets the bytes
+    of the disk that are needed, and for what.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Download:
         credentials: Callable[[], Credentials | None],
         cancelled: threading.Event,
         in_use: bool = False,
+        origin: str | None = None,
         report: Callable[[Progress], None],
         reserve: Callable[[int, Coming], None] = lambda _size, _coming: None,
         refusals: Refusals | None = None,
@@ -89,6 +92,7 @@ class Download:
         self._credentials = credentials
         self._cancelled = cancelled
         self._in_use = in_use
+        self._origin = origin
         self._report = report
         self._reserve = reserve
         self._refusals = refusals
@@ -140,7 +144,10 @@ class Download:
 
         def resolve(version: str | None) -> RemoteModel:
             with waiting(LISTING_SECONDS, self._cancelled.is_set):
-                return source.resolve(uri, credentials, version)
+                remote = source.resolve(uri, credentials, version)
+            if self._origin not in {None, remote.origin}:
+                raise from_elsewhere(public_uri(uri), remote.origin)
+            return remote
 
         if adopts and refusals is not None:
             return self._adopt(staging, resolve(None), refusals)
@@ -165,7 +172,9 @@ class Download:
         copy = self._store.inspect(self._request.key)
         if copy.is_unreadable:
             # It may be whole, and a pod may mount it: nothing replaces it on a guess.
-            raise DownloadError(FailureKind.INTERNAL, f"{copy.problem}; check the node's disk")
+            what = "the copy on the disk cannot be read"
+            problem = what if self._request.requester.namespace else copy.problem
+            raise DownloadError(FailureKind.INTERNAL, f"{problem}; check the node's disk")
         if copy.found is not Found.DAMAGED:
             return None
         if not self._stays(copy):
@@ -180,6 +189,7 @@ class Download:
     def _adopt(self, staging: Staging, remote: RemoteModel, refusals: Refusals) -> Manifest:
         """Make somebody else's folder ours, if it is the model, and fetch what it lacks."""
         check_tree(remote.files, self._request.uri)
+        self._check_access(remote)
         total = total_size(remote.files)
 
         def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
@@ -215,10 +225,14 @@ class Download:
         key, manifest = self._request.key, copy.manifest
         if manifest is None or not self._request.accepts(manifest.hash):
             return None
+        if manifest.access is not None and manifest.access.origin != remote.origin:
+            return None
         bad = {f.path: f for f in bad_files(self._store.path(key), manifest, copy.scrub)}
         files = tuple(file for file in remote.files if is_listed(file, bad))
         if len(files) != len(bad):
             return None
+        if self._request.requester not in Granted(manifest.access):
+            self._check_access(remote)
         fetched = self._fetch(staging, Part(files, remote), Coming.REPAIR)
         if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
             self._store.discard(key)
@@ -230,10 +244,18 @@ class Download:
         self._store.mend(manifest, bad)
         return manifest
 
+    def _check_access(self, remote: RemoteModel) -> None:
+        """What others brought becomes a namespace's only if its own credentials may read it."""
+        if self._request.requester.namespace:
+            with waiting(LISTING_SECONDS, self._cancelled.is_set):
+                check_readable(remote)
+
     def _cannot_mend(self, copy: OnDisk) -> DownloadError:
+        is_mine = self._request.requester in Granted(copy.access)
+        problem = f" ({copy.problem})" if is_mine else ""
         return DownloadError(
             FailureKind.CORRUPT,
-            f"the copy on the disk is damaged ({copy.problem}), and its source no longer has the "
+            f"the copy on the disk is damaged{problem}, and its source no longer has the "
             "same files: end the pods that mount it, and the model is downloaded anew",
         )
 
@@ -244,7 +266,10 @@ class Download:
         uri = self._request.uri
         check_tree(remote.files, uri)
         self._check_capacity(remote.files)
-        for path in staging.begin(uri, remote.version, remote.files, remote.origin):
+        mine = grant_for(self._request.requester)
+        if staging.is_anothers(uri, remote.origin, mine):
+            self._check_access(remote)
+        for path in staging.begin(uri, remote.version, remote.files, remote.origin, mine):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._total = total_size(remote.files)
         # First: what does not fit beside others waits, and did not fail.

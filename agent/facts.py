@@ -84,6 +84,8 @@ def make_facts(
         on_disk, request = inventory.copy(key), requests.get(key)
         return Copy(
             manifest=on_disk.manifest if on_disk.found is Found.PUBLISHED else None,
+            access=on_disk.access,
+            requesters=request.requesters if request else (),
             problem=on_disk.problem,
             unreadable=on_disk.is_unreadable,
             transfer=transfers.get(key),

@@ -37,22 +37,50 @@ DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureK
 NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
 
+_FOREIGN = (
+    "a folder that localmodel did not make is in the model's place on this node, and is not what "
+    "the source has. It is left alone: have it moved away, or deleted, and the model is downloaded"
+)
+
+
 class DownloadError(Exception):
     """A model cannot be had now.
 
     The message is for a person: what is wrong, where, and what to do. It must hold no secret: URIs
     go through `public_uri`, and texts of other libraries' errors, which quote URLs, stay out.
 
-    `retry_after` is what the origin asked for, in seconds.
+    `retry_after` is what the origin asked for, in seconds. `hides` is whether the origin says that
+    something is not there where it must not be read.
     """
 
     def __init__(
-        self, kind: FailureKind, message: str, *, retry_after: float | None = None
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hides: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.retry_after = retry_after
+        self.hides = hides
+
+    def told_to(self, namespace: str) -> DownloadError:
+        """The failure as caches of this namespace may know it.
+
+        A folder that somebody else made is nobody's in particular: what is in it is told to the
+        administrator alone.
+        """
+        if not namespace or self.kind is not FailureKind.FOREIGN_DIRECTORY:
+            return self
+        return DownloadError(self.kind, _FOREIGN)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether these credentials may not read it: that it is away is no such answer."""
+        return self.kind is FailureKind.DENIED or self.hides
 
 
 @dataclass(frozen=True)

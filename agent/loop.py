@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.access.checks import Checks
-from agent.access.serving import attempts, awaits_turn, serves
+from agent.access.grants import bound_origin
+from agent.access.serving import attempts, awaits_turn, is_withdrawn, serves
 from agent.capacity.accounts import make_ledger
 from agent.capacity.ledger import Ledger
 from agent.capacity.patience import Patience
@@ -178,6 +179,8 @@ class Loop:
         if allowed:
             plan = self._plan(now)
             self._destroy(plan, now)
+        if self._withdraw(now):
+            plan = self._plan(now)
         self._reservations.hold(plan.making_room)
         for key in (*plan.start, *plan.ask):
             self._start(key, now, has_room=key not in plan.ask)
@@ -196,12 +199,17 @@ class Loop:
         copy, request = self._inventory.copy(key), self._attempt(key)
         log.info("Started a download", key=key, uri=public_uri(request.uri))
         self._reading.stop(key)
-        self._tasks[key] = self._workers.start(request, now, in_use=self._in_use(key))
+        self._tasks[key] = self._workers.start(
+            request,
+            now,
+            in_use=self._in_use(key),
+            origin=bound_origin(copy.access, request.requester, self._requests[key].requesters),
+        )
         if copy.evicted is None or not has_room or self._retries.failures(key):
             return
         who = referrer_of(key, self._of_services, self._users or {})
         if who:
-            self._news.returning(request.caches, who)
+            self._news.returning(self._names.granted(key), who)
 
     def _wake_times(self, plan: Plan, *, allowed: bool, now: float) -> Iterator[float]:
         yield self._rescan_at
@@ -351,14 +359,9 @@ class Loop:
         request, running = self._requests.get(key), self._tasks[key].request.requester
         if request is None:
             return False
-        if running not in request.requesters:
-            return True
-        # LocalModelCaches come first, and do not wait for what others' servers send.
-        first = self._attempt(key).requester
-        return (
-            bool(running.namespace)
-            and not first.namespace
-            and first not in self._retries.failures(key)
+        # Where a LocalModelCache is served from a folder, its own sources alone fill it.
+        return running not in request.requesters or (
+            bool(running.namespace) and bool(request.administrators)
         )
 
     def _make_ledger(self, now: float, keep_until: Mapping[str, float]) -> Ledger:
@@ -406,6 +409,23 @@ class Loop:
             return False
         return True
 
+    def _withdraw(self, now: float) -> bool:
+        """Set copies aside that are not for those whom they would serve. Whether it did."""
+        if self._disk.failure is not None:
+            return False
+        withdrawn = [
+            manifest
+            for key, _, manifest in self._inventory.published()
+            if key in self._requests
+            and key not in self._tasks
+            and not self._in_use(key)
+            and self._removals.retry_at.get(key, now) <= now
+            and is_withdrawn(manifest, self._requests[key], self._retries.failures(key))
+        ]
+        for manifest in withdrawn:
+            self._removals.set_aside(manifest, now)
+        return bool(withdrawn)
+
     def _destroy(self, plan: Plan, now: float) -> None:
         for key in plan.cancel:
             self._tasks[key].cancelled.set()
@@ -425,7 +445,7 @@ class Loop:
     # Telling
 
     def _tell_damage(self, key: str, problem: str) -> None:
-        self._news.damaged(self._names.of(key), problem)
+        self._news.damaged(self._names.granted(key), problem)
 
     def _report(self, now: float) -> float | None:
         node = self._node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.access.grants import Granted
 from agent.wanted import caches_in_use, is_doubted
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Names:
         """The caches of a key."""
         manifest = self._inventory.copy(key).manifest
         return self.by_key.get(key) or (manifest.caches if manifest else ())
+
+    def granted(self, key: str) -> tuple[CacheName, ...]:
+        """The caches of a key whose namespaces may have the copy that is here."""
+        namespaces = Granted(self._inventory.copy(key).access).namespaces
+        return tuple(name for name in self.of(key) if name.namespace in namespaces)
 
     def all(self) -> dict[str, tuple[CacheName, ...]]:
         """The caches of each key that is wanted or here."""

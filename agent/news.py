@@ -82,7 +82,8 @@ class News:
         known = (key, frozenset(names))
         if self._failures.get(known) is not error.kind:
             self._failures[known] = error.kind
-            detail = f"{error.kind}: {error.message}"
+            (namespace, *_) = {name.namespace for name in names} or {""}
+            detail = f"{error.kind}: {error.told_to(namespace).message}"
             self._tell("DownloadFailed", names, detail, warning=True)
 
     def other_disk(self, problem: str) -> None:

@@ -30,6 +30,8 @@ class Options:
     scrub_interval: float = 86400.0
     # Whether a restart waits for what failed before it. Where a person starts it, it tries at once.
     remembers_failures: bool = True
+    # How often sources are asked again whether namespaces may have their copies.
+    recheck: float = 3600.0
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = wall_clock
     jitter: Callable[[], float] = random.random

@@ -11,11 +11,12 @@ from agent.disk.notes import Evicted
 from agent.news import spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from agent.capacity.admission import Eviction
     from agent.capacity.ledger import Ledger
     from agent.disk.inventory import Inventory
+    from agent.disk.manifest import CacheName, Manifest
     from agent.disk.store import Store
     from agent.integrity.reading import Reading
     from agent.names import Names
@@ -67,19 +68,32 @@ class Removals:
             log.info("Removed a model", key=key)
         self._inventory.look_at(key)
 
+    def set_aside(self, manifest: Manifest, now: float) -> None:
+        """Take a copy out of models/ that nobody may have now; its files wait for who may."""
+        key = manifest.key
+        self._reading.stop(key)
+        try:
+            self._store.set_aside(manifest)
+        except OSError as error:
+            self.retry_at[key] = now + REMOVE_SECONDS
+            log.warning("Could not set a model aside", key=key, reason=str(error))
+        else:
+            log.info("Set a copy aside that is not for those who ask for it", key=key)
+        self._inventory.look_at(key)
+
     def evict(self, eviction: Eviction, ledger: Ledger, now: float) -> None:
         """Evict a copy. `ledger` is what was decided by."""
         key, time, copy = eviction.key, self._options.now(), self._inventory.copy(eviction.key)
+        names = self._names.granted(key)
         message = eviction_message(
             eviction,
             ledger,
             size=copy.tree_bytes,
             now=time,
-            newcomer=spoken(self._names.of(eviction.newcomer)),
+            newcomer=spoken(_tellable(self._names.of(eviction.newcomer), names)),
             last_used=copy.usage.last_used_time if copy.usage else None,
         )
         note = Evicted(time=time, size=copy.tree_bytes, reason=eviction.reason, message=message)
-        names = self._names.of(key)
         self._reading.stop(key)
         try:
             self._store.evict(key, note)
@@ -92,3 +106,9 @@ class Removals:
         if self._inventory.copy(key).evicted is not None:
             log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
             self._news.evicted(names, note)
+
+
+def _tellable(newcomers: Iterable[CacheName], names: Iterable[CacheName]) -> list[CacheName]:
+    """For whom room was made, as far as those may know whose copy went: no other namespace's."""
+    namespaces = {name.namespace for name in names}
+    return [one for one in newcomers if not one.namespace or {one.namespace} == namespaces]

@@ -126,10 +126,11 @@ class Retries:
         failed = self._retries.setdefault(attempt.key, {})
         before = failed.get(attempt.requester)
         attempts = before.failure.attempts + 1 if before else 1
+        told = error.told_to(attempt.requester.namespace)
         delay = max(backoff(error.kind, attempts, self._options.jitter()), error.retry_after or 0.0)
         failed[attempt.requester] = _Retry(
             attempt,
-            Failure(error, attempts, self._options.later(delay)),
+            Failure(told, attempts, self._options.later(delay)),
             self._options.monotonic() + delay,
         )
         log.warning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from agent.disk.manifest import CacheName, Manifest
+    from agent.disk.manifest import Access, CacheName, Manifest
     from agent.disk.notes import Evicted
     from crds.base import Condition
     from crds.node import LocalModel
@@ -44,9 +44,27 @@ ADOPTING = "Adopting"
 CHECKING_ACCESS = "CheckingAccess"
 AWAITING_TURN = "AwaitingTurn"
 AWAITING_PLACE = "AwaitingPlace"
+AWAITING_CLUSTER_CACHE = "AwaitingLocalModelCache"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
+)
+_AFTER_CLUSTER_CACHE = (
+    "a LocalModelCache with this sourceModelUri is on this node, and only its source fills the "
+    "folder that both have: this one follows once it is there; or make a cache with another "
+    "sourceModelUri"
+)
+_OTHERS = (
+    "other caches have this sourceModelUri too, and their copy is not here now; once it is, the "
+    "source is asked whether it gives this one the same"
+)
+# For who may not know what was here, and who else asks for it.
+_WAITS = "it does not fit beside what is here, and nothing more can go for it now"
+_WENT = "it made room, and comes back when something refers to it"
+_RETURNS = "it was evicted, and comes back: a pod or a service refers to it"
+_NO_LOOK = (
+    "the copy on the disk cannot be read; it is left alone, and looked at again by itself: have "
+    "the node's disk and the agent's limits checked"
 )
 # What changes without anything having happened.
 _PROGRESS_FIELDS = (
@@ -93,13 +111,16 @@ class Waiting:
 class Copy:
     """What is known of one key.
 
-    A published copy has a manifest; `problem` says that it is damaged, or what keeps it from being
-    read. `failures` are each requester's own. `referrer` names who refers to a model that was
-    evicted; empty: nobody. `awaits_turn` is whether its download is not begun before the node's
-    turn; a copy that is here is not asked about before that for the `suspended` requesters.
+    A published copy has a manifest. `access` says who may have one that is damaged, or that is to
+    come back; `requesters` are all who ask for it. `problem` says that it is damaged, or what keeps
+    it from being read. `failures` are each requester's own. `referrer` names who refers to a model
+    that was evicted; empty: nobody. `awaits_turn` is whether its download is not begun before the
+    node's turn; a copy that is here is not asked about before that for the `suspended` requesters.
     """
 
     manifest: Manifest | None = None
+    access: Access | None = None
+    requesters: tuple[Requester, ...] = ()
     problem: str = ""
     unreadable: bool = False
     transfer: Transfer | None = None
@@ -116,7 +137,24 @@ class Copy:
     @cached_property
     def granted(self) -> Granted:
         """Who may have the copy that is here."""
-        return Granted(self.manifest.access if self.manifest else None)
+        return Granted(self.manifest.access if self.manifest else self.access)
+
+    @cached_property
+    def namespaces(self) -> frozenset[str]:
+        """Those of all who ask for it."""
+        return frozenset(one.namespace for one in self.requesters)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether something of it is or was here, so that it has holders."""
+        return self.manifest is not None or self.access is not None or bool(self.problem)
+
+    def is_for(self, requester: Requester) -> bool:
+        """Whether this requester may know what is known of it."""
+        if self.is_known:
+            return requester in self.granted
+        # Nobody has it: what is told of it is of whoever asks alone.
+        return not self.requesters or self.namespaces == {requester.namespace}
 
 
 @dataclass(frozen=True)
@@ -182,16 +220,12 @@ def without_progress(status: LocalModelNodeStatus) -> LocalModelNodeStatus:
 
 
 def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    hindered = refusal(wanted) or (_unreadable(copy) if copy.unreadable else None)
+    hindered = refusal(wanted) or (_unreadable(wanted, copy) if copy.unreadable else None)
     if hindered is not None:
         return _failed(wanted, hindered)
-    model = _on_disk if _has(wanted, copy) else _not_given
-    return model(wanted, copy).model_copy(update=_use(copy))
-
-
-def _has(wanted: LocalModel, copy: Copy) -> bool:
-    """Whether an entry may have the copy that is here, if there is one."""
-    return copy.manifest is None or requester_of(wanted) in copy.granted
+    if not copy.is_for(requester_of(wanted)):
+        return _not_given(wanted, copy)
+    return _on_disk(wanted, copy).model_copy(update=_use(copy))
 
 
 def _use(copy: Copy) -> dict[str, object]:
@@ -218,14 +252,34 @@ def _on_disk(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
 
 
 def _not_given(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    """A copy is here, and is not the entry's: nothing is told of it."""
-    none = replace(copy, manifest=None)
+    """What is here, was here or comes is not the entry's: nothing is told but its own attempts."""
     requester = requester_of(wanted)
-    if copy.transfer is None and requester in copy.suspended:
-        return _awaiting_turn(wanted, copy.failures.get(requester))
-    if copy.transfer is not None or requester in copy.failures:
-        return _on_its_way(wanted, none)
-    return _model(wanted, ModelState.PENDING, reason=CHECKING_ACCESS, message=_CHECKING)
+    transfer, failure = copy.transfer, copy.failures.get(requester)
+    if transfer is not None and transfer.requester == requester:
+        own = Copy(transfer=transfer, failures=copy.failures)
+        return _on_its_way(wanted, own)
+    is_past = transfer is not None and failure is not None and failure.error.kind in NODE_KINDS
+    if failure is not None and not is_past and requester not in copy.suspended:
+        return _failed(
+            wanted, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
+        )
+    if copy.awaits_turn or (requester in copy.suspended and transfer is None):
+        return _awaiting_turn(wanted, failure)
+    state, reason, message = _why_not(requester, copy)
+    return _model(wanted, state, reason=reason, message=message)
+
+
+def _why_not(requester: Requester, copy: Copy) -> tuple[ModelState, str, str]:
+    """State, reason and message of an entry that has no copy, and whose source said nothing yet."""
+    if copy.manifest is not None:
+        return ModelState.PENDING, CHECKING_ACCESS, _CHECKING
+    if copy.waiting is not None:
+        return ModelState.PENDING, copy.waiting.reason, _WAITS
+    if copy.evicted is not None and not copy.referrer:
+        return ModelState.EVICTED, copy.evicted.reason.value, _WENT
+    if requester.namespace and "" in copy.namespaces:
+        return ModelState.PENDING, AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
+    return ModelState.PENDING, CHECKING_ACCESS, _OTHERS
 
 
 def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
@@ -247,7 +301,7 @@ def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
             downloaded_bytes=transfer.done,
             bytes_per_second=transfer.bytes_per_second,
             attempts=failure.attempts if failure else None,
-            **(_adopting(transfer) or _damage(copy) or _returning(copy)),
+            **(_adopting(transfer) or _damage(copy) or _returning(wanted, copy)),
         )
     if copy.waiting is not None or (copy.evicted is not None and not copy.referrer):
         return _for_capacity(wanted, copy)
@@ -259,7 +313,7 @@ def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
         )
     if manifest is not None:
         return _other_hash(wanted, manifest)
-    return _model(wanted, ModelState.PENDING, **(_damage(copy) or _returning(copy)))
+    return _model(wanted, ModelState.PENDING, **(_damage(copy) or _returning(wanted, copy)))
 
 
 def _awaiting_turn(wanted: LocalModel, failure: Failure | None) -> NodeModelStatus:
@@ -314,10 +368,13 @@ def _adopting(transfer: Transfer) -> dict[str, str]:
     return {"reason": ADOPTING, "message": message}
 
 
-def _returning(copy: Copy) -> dict[str, str]:
+def _returning(wanted: LocalModel, copy: Copy) -> dict[str, str]:
     if copy.evicted is None or not copy.referrer:
         return {}
-    message = f"it was evicted, and comes back: {copy.referrer} refers to it"
+    # It may be a pod of another namespace.
+    is_shared = bool(copy.requesters) and copy.namespaces != {wanted.namespace}
+    told = f"it was evicted, and comes back: {copy.referrer} refers to it"
+    message = _RETURNS if wanted.namespace and is_shared else told
     return {"reason": REFERENCED, "message": message[:_MAX_MESSAGE]}
 
 
@@ -349,7 +406,10 @@ def _damage(copy: Copy) -> dict[str, str]:
     return {"reason": "Corrupt", "message": message[:_MAX_MESSAGE]}
 
 
-def _unreadable(copy: Copy) -> DownloadError:
+def _unreadable(wanted: LocalModel, copy: Copy) -> DownloadError:
+    if wanted.namespace:
+        # Whose it is cannot be read either.
+        return DownloadError(FailureKind.INTERNAL, _NO_LOOK)
     return DownloadError(
         FailureKind.INTERNAL,
         f"the copy on the disk cannot be read ({copy.problem}); it is left alone, and looked at "
@@ -382,7 +442,8 @@ def _model(wanted: LocalModel, state: ModelState, **fields: object) -> NodeModel
 
 
 def _leaving(key: str, name: CacheName, copy: Copy) -> NodeModelStatus:
-    manifest = copy.manifest
+    is_granted = name.namespace in copy.granted.namespaces
+    manifest = copy.manifest if is_granted else None
     return NodeModelStatus(
         key=key,
         name=name.name,
@@ -391,7 +452,7 @@ def _leaving(key: str, name: CacheName, copy: Copy) -> NodeModelStatus:
         cached=manifest is not None,
         size=manifest.size if manifest else None,
         hash=manifest.hash if manifest else None,
-    ).model_copy(update=_use(copy))
+    ).model_copy(update=_use(copy) if is_granted else {})
 
 
 def _findings(

@@ -21,6 +21,8 @@ DEFAULT_SERVICE_ACCOUNT = "default"
 
 # What these read, they read as the node's administrator: its directories, its Hadoop login.
 _OF_THE_NODE = {"file", "pvc", "hdfs"}
+# Of storage.parameters: what says nothing of where the bytes come from.
+_HARMLESS = {"type", "bucket", "region"}
 _FILE_OF_NAMESPACE = (
     "{uri} is read with the rights of the node, and a cache of a namespace has none of those: use "
     "a LocalModelCache, or another source"
@@ -38,6 +40,12 @@ class Requester:
     namespace: str = ""
     credentials: CredentialRef | None = None
 
+    @property
+    def chooses_server(self) -> bool:
+        """Whether a cache of a namespace says itself what is asked, over what keepers wrote."""
+        named = self.credentials.parameters if self.credentials else ()
+        return bool(self.namespace) and any(name not in _HARMLESS for name, _ in named)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -48,8 +56,9 @@ class Request:
     hash off nor keep its model from being published.
 
     `requesters` are whose entries they are, in the order in which their credentials are tried:
-    those of LocalModelCaches first. The `priority` is the highest of all, `size` the largest that
-    is declared, in bytes. `suspended` are the requesters of whose entries none may begin yet.
+    those of LocalModelCaches first, and last those that choose a server of their own. The
+    `priority` is the highest of all, `size` the largest that is declared, in bytes. `suspended` are
+    the requesters of whose entries none may begin yet.
     """
 
     key: str
@@ -78,7 +87,12 @@ class Request:
     @property
     def deciding(self) -> tuple[Requester, ...]:
         """Those whose word counts: those of LocalModelCaches if there are any."""
-        return tuple(one for one in self.requesters if not one.namespace) or self.requesters
+        return self.administrators or self.requesters
+
+    @property
+    def administrators(self) -> tuple[Requester, ...]:
+        """Those of LocalModelCaches."""
+        return tuple(one for one in self.requesters if not one.namespace)
 
     def by(self, requester: Requester) -> Request:
         """The same download as an attempt with the credentials of one of its requesters."""
@@ -143,7 +157,8 @@ def requests(entries: Iterable[LocalModel]) -> dict[str, Request]:
 def _request(key: str, entries: list[LocalModel]) -> Request:
     deciding = [entry for entry in entries if not entry.namespace] or entries
     begins = frozenset(requester_of(entry) for entry in entries if not entry.suspend)
-    requesters = tuple(dict.fromkeys(map(requester_of, (*deciding, *entries))))
+    asking = dict.fromkeys(map(requester_of, (*deciding, *entries)))
+    requesters = tuple(sorted(asking, key=lambda one: one.chooses_server))
     return Request(
         key=key,
         uri=entries[0].source_model_uri,

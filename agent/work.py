@@ -10,6 +10,7 @@ import structlog
 
 from agent import memory
 from agent.access.grants import check_same
+from agent.access.rechecks import digest_of
 from agent.adoption.adopting import Refusals
 from agent.capacity.reservations import NoRoomError
 from agent.disk.watch import probe
@@ -19,12 +20,14 @@ from agent.failures import DownloadError, FailureKind
 from agent.integrity.digest_read import with_digests
 from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
 from agent.places import Hold, had_its_time
-from agent.sources.waits import waiting
+from agent.sources.readable import check_readable
+from agent.sources.waits import LISTING_SECONDS, waiting
 from agent.status import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from agent.access.rechecks import Recheck
     from agent.adoption.compare import Adopted
     from agent.capacity.reservations import Reservations
     from agent.credentials import Credentials
@@ -55,6 +58,7 @@ class Task:
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: Progress | None = None
     in_use: bool = False
+    origin: str | None = None
     # What was here when it began; its thread writes it too.
     here: int = 0
     sampled_bytes: int = 0
@@ -118,13 +122,15 @@ class Checked:
     """The source of a copy was asked with the credentials of this attempt's requester.
 
     `manifest` is the copy's at that time; `origin` the server that has told the same, None if there
-    is an error.
+    is an error, or where it need not be asked. `credentials` is the digest of what it was asked
+    with.
     """
 
     attempt: Request
     manifest: Manifest
     origin: str | None = None
     error: DownloadError | None = None
+    credentials: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,12 +187,15 @@ class Workers:
         # One after the other: they are in no hurry, and share the disk with downloads.
         self._digesting = threading.Lock()
 
-    def start(self, request: Request, now: float, *, in_use: bool = False) -> Task:
+    def start(
+        self, request: Request, now: float, *, in_use: bool = False, origin: str | None = None
+    ) -> Task:
         """Start a download; its end is told from its own thread.
 
-        `in_use` is whether a pod may mount the copy that is here.
+        `in_use` is whether a pod may mount the copy that is here, `origin` the server that it must
+        come from, None: any.
         """
-        task = Task(request, now, in_use=in_use)
+        task = Task(request, now, in_use=in_use, origin=origin)
         name = f"download-{request.key}"
         threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
         return task
@@ -235,30 +244,48 @@ class Workers:
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
-    def check(self, attempt: Request, manifest: Manifest, ended: threading.Event) -> None:
+    def check(
+        self,
+        attempt: Request,
+        manifest: Manifest,
+        ended: threading.Event,
+        again: Recheck | None = None,
+    ) -> None:
         """Ask a copy's source on a requester's behalf; the end is told from another thread.
 
-        It comes soon once `ended` is set.
+        It comes soon once `ended` is set. `again` is for one who has the copy.
         """
-        name = f"check-{attempt.key}"
         threading.Thread(
-            target=self._check, args=(attempt, manifest, ended), name=name, daemon=True
+            target=self._check,
+            args=(attempt, manifest, ended, again),
+            name=f"check-{attempt.key}",
+            daemon=True,
         ).start()
 
-    def _check(self, attempt: Request, manifest: Manifest, ended: threading.Event) -> None:
+    def _check(
+        self, attempt: Request, manifest: Manifest, ended: threading.Event, again: Recheck | None
+    ) -> None:
         try:
-            source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
             credentials = self._means.credentials(attempt.requester)
+            digest = digest_of(credentials)
+            if again is not None and not again.is_due and again.digest in {"", digest}:
+                self._tell(Checked(attempt, manifest, credentials=digest))
+                return
+            source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
             with waiting(CHECK_SECONDS, ended.is_set):
                 remote = source.resolve(attempt.uri, credentials, None)
-            check_same(manifest, remote)
+            if again is None:
+                check_same(manifest, remote, attempt.requester)
+            # Who may list need not be allowed to read.
+            with waiting(LISTING_SECONDS, ended.is_set):
+                check_readable(remote)
         except DownloadError as error:
             self._tell(Checked(attempt, manifest, error=error))
         except Exception as error:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
             self._tell(Checked(attempt, manifest, error=_fault(error)))
         else:
-            self._tell(Checked(attempt, manifest, remote.origin))
+            self._tell(Checked(attempt, manifest, remote.origin, credentials=digest))
 
     def _work(self, task: Task) -> None:
         end = self._download(task)
@@ -280,6 +307,7 @@ class Workers:
             credentials=lambda: self._means.credentials(request.requester),
             cancelled=task.cancelled,
             in_use=task.in_use,
+            origin=task.origin,
             report=report,
             reserve=lambda size, coming: self._reservations.grow(request, size, coming),
             refusals=self._refusals,

@@ -1,4 +1,4 @@
-"""Asks sources whether they give a copy that is here to those who may not have it yet."""
+"""Asks sources whether they give a copy that is here to those who may not have it, or not yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.access.grants import Granted, is_same_copy, with_grant
+from agent.access.grants import Granted, is_same_copy, with_grant, without_grant
+from agent.access.rechecks import Rechecks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -30,7 +31,9 @@ log = structlog.get_logger(__name__)
 class Checks:
     """The checks that are under way, and what comes of them.
 
-    What was granted is noted in the copy's manifest, so that after a restart nobody is asked again.
+    What was granted is noted in the copy's manifest, so that after a restart nobody need be asked
+    first. Namespaces are asked about again from time to time, and lose what their source or a
+    keeper of credentials refuses.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Checks:
         self._retries = retries
         self._news = news
         self._options = options
+        self._rechecks = Rechecks(options)
         # Those under way, and what ends each.
         self._running: dict[tuple[str, Requester], threading.Event] = {}
         # When each namespace had its last one: a number that grows.
@@ -61,40 +65,49 @@ class Checks:
             if key not in requests or requester not in requests[key].requesters:
                 ended.set()
         later: list[float] = []
-        due: dict[str, tuple[Request, Requester, Manifest]] = {}
-        for request, requester, manifest in self._open(requests, busy):
-            at = self._retries.at(request.key, requester)
+        self._rechecks.keep(requests)
+        due: dict[str, tuple[Request, Requester, Manifest, bool]] = {}
+        for request, requester, manifest, has_it in self._open(requests, busy):
+            times = self._rechecks if has_it else self._retries
+            at = times.at(request.key, requester)
             if at > now:
                 later.append(at)
             else:
-                due.setdefault(requester.namespace, (request, requester, manifest))
+                due.setdefault(requester.namespace, (request, requester, manifest, has_it))
         self._served = {name: at for name, at in self._served.items() if name in due}
         for name in sorted(due, key=lambda name: self._served.get(name, 0)):
             if self._may_start(name):
                 self._start(*due[name])
         self.next_at = min(later, default=None)
 
-    def _start(self, request: Request, requester: Requester, manifest: Manifest) -> None:
+    def _start(
+        self, request: Request, requester: Requester, manifest: Manifest, has_it: bool
+    ) -> None:
+        again = self._rechecks.what(request.key, requester) if has_it else None
         ended = threading.Event()
         self._number += 1
         self._served[requester.namespace] = self._number
         self._running[request.key, requester] = ended
-        self._workers.check(request.by(requester), manifest, ended)
+        self._workers.check(request.by(requester), manifest, ended, again)
 
     def _open(
         self, requests: Mapping[str, Request], busy: Collection[str]
-    ) -> Iterator[tuple[Request, Requester, Manifest]]:
+    ) -> Iterator[tuple[Request, Requester, Manifest, bool]]:
         for key, _, manifest in self._inventory.published():
             if key in busy or key not in requests:
                 continue
             granted = Granted(manifest.access)
             for requester in requests[key].requesters:
+                # No LocalModelCache is served from what a namespace fetched while it waits, and
+                # none loses what it has.
+                has_it = requester in granted
                 is_open = (
-                    requester not in requests[key].suspended
-                    and (key, requester) not in self._running
+                    requester not in requests[key].suspended or has_it
+                    if requester.namespace
+                    else not has_it
                 )
-                if is_open and requester not in granted:
-                    yield requests[key], requester, manifest
+                if is_open and (key, requester) not in self._running:
+                    yield requests[key], requester, manifest, has_it
 
     def _may_start(self, namespace: str) -> bool:
         running = {one.namespace for _, one in self._running}
@@ -111,11 +124,21 @@ class Checks:
         if key in busy or now is None or not is_same_copy(now, end.manifest):
             return
         names = request.caches_of(requester)
-        if end.error is not None:
+        had_it = requester in Granted(now.access)
+        if end.error is not None and had_it and not end.error.refuses:
+            # Nobody loses a copy because its source is away, or has another one now.
+            self._rechecks.put_off(key, requester)
+        elif end.error is not None:
+            if had_it:
+                self._inventory.rewrite(key, without_grant(now, requester, request.requesters))
+                log.warning("Copy was taken back", key=key, namespace=requester.namespace)
             self._retries.failed(end.attempt, end.attempt, end.error, "Check of access failed")
             self._news.failed(key, names, end.error)
+        elif had_it:
+            self._rechecks.seen(key, requester, end.credentials, asked=end.origin is not None)
         elif end.origin is not None:
             self._retries.succeeded(end.attempt)
+            self._rechecks.seen(key, requester, end.credentials, asked=True)
             granted = with_grant(now, end.origin, requester, request.requesters)
             self._inventory.rewrite(key, granted)
             log.info("Source gives a copy to another", key=key, namespace=requester.namespace)

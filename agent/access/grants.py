@@ -82,12 +82,29 @@ class Granted:
 
     def __init__(self, access: Access | None) -> None:
         self._grants = frozenset(access.grants if access else (Grant(),))
-        self._administrator = any(not grant.namespace for grant in self._grants)
+        self.namespaces = frozenset(grant.namespace for grant in self._grants)
+        self._administrator = "" in self.namespaces
 
     def __contains__(self, requester: Requester) -> bool:
         if not requester.namespace and self._administrator:
             return True
         return grant_for(requester) in self._grants
+
+
+def bound_origin(
+    access: Access | None, requester: Requester, asked: Iterable[Requester]
+) -> str | None:
+    """The server that a copy must come from again, if a requester fetches it; None: any.
+
+    A folder is served from the server of the first: claims of those who have the copy lead to it
+    also while it is damaged or evicted. `asked` are those who ask for it. The administrator's
+    server always counts.
+    """
+    if access is None or not requester.namespace:
+        return None
+    granted = Granted(access)
+    others = (one for one in asked if one.namespace not in {"", requester.namespace})
+    return access.origin if any(one in granted for one in others) else None
 
 
 def with_grant(
@@ -111,27 +128,65 @@ def with_grant(
     )
 
 
-def check_same(manifest: Manifest, remote: Listing) -> None:
-    """Raises DownloadError (OtherVersion) unless a source lists what a copy was made of.
+def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requester]) -> Manifest:
+    """The manifest of a copy after this requester was refused.
+
+    What those have stays who ask for it now: a copy of which only others were told is nobody's.
+    """
+    access = manifest.access
+    if access is None:
+        return manifest
+    left = {grant_for(one) for one in asked} - {grant_for(requester)}
+    namespaces = {grant.namespace for grant in left}
+    kept = tuple(
+        grant
+        for grant in access.grants
+        if grant in left or (not grant.namespace and "" in namespaces)
+    )
+    return manifest.model_copy(update={"access": access.model_copy(update={"grants": kept})})
+
+
+def check_same(manifest: Manifest, remote: Listing, requester: Requester) -> None:
+    """Raises DownloadError (OtherVersion) unless a requester's source lists what a copy is made of.
 
     The server counts too: whoever may name an endpoint could list there whatever is needed.
     """
-    access = _access(manifest, remote.origin)
     uri = public_uri(manifest.uri)
-    if access.origin != remote.origin:
+    if manifest.access is None and requester.chooses_server:
+        # Nothing says where it came from, and that server could list whatever is needed.
+        raise from_elsewhere(uri, remote.origin)
+    access = _access(manifest, remote.origin)
+    same_server = access.origin == remote.origin
+    if same_server and access.listing == _listing(remote.files):
+        return
+    if not requester.namespace:
         raise DownloadError(
             FailureKind.OTHER_VERSION,
-            f"the copy of {uri} on this node is from another server than {remote.origin}, to which "
-            "this cache's credentials lead: name credentials for the same server, or make a cache "
-            "with another sourceModelUri",
+            f"the copy of {uri} on this node was fetched for a cache of a namespace, and is "
+            f"another one than {remote.origin} has: it is downloaded anew by itself once no pod of "
+            "the node mounts it, so end the pods that do",
         )
-    if access.listing != _listing(remote.files):
-        raise DownloadError(
-            FailureKind.OTHER_VERSION,
-            f"{uri} is now another version than the copy on this node, which another cache uses: "
-            "it is downloaded anew when no cache uses that copy, so have those caches deleted, or "
-            "make a cache with another sourceModelUri",
-        )
+    if not same_server:
+        raise from_elsewhere(uri, remote.origin)
+    raise DownloadError(
+        FailureKind.OTHER_VERSION,
+        f"{uri} is now another version than the copy on this node, which another cache uses: "
+        "it is downloaded anew when no cache uses that copy, so have those caches deleted, or "
+        "make a cache with another sourceModelUri",
+    )
+
+
+def from_elsewhere(uri: str, origin: str) -> DownloadError:
+    """The failure where a folder is that of another namespace's copy, and this is its server not.
+
+    `uri` is for messages; `origin` is the server that the requester's credentials lead to.
+    """
+    return DownloadError(
+        FailureKind.OTHER_VERSION,
+        f"the copy of {uri} on this node is from another server than {origin}, to which this "
+        "cache's credentials lead: name credentials for the same server, or make a cache with "
+        "another sourceModelUri",
+    )
 
 
 def is_same_copy(one: Manifest, other: Manifest) -> bool:

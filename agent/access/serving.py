@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.access.grants import Granted
 from agent.disk.on_disk import Found
-from agent.failures import FailureKind
+from agent.failures import NODE_KINDS, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,12 +43,14 @@ def serves(
 
 
 def attempts(request: Request, copy: OnDisk) -> Request:
-    """The request as far as downloads may be made for it.
+    """The request as far as downloads may be made for it, those who had the copy first.
 
-    A whole copy is replaced only for those whose word counts.
+    Where a LocalModelCache is served from a folder, its own sources alone fill and repair it, also
+    while they fail. Of the others, those come first that begin before the others' turn.
     """
-    is_here = copy.found is Found.PUBLISHED
-    return replace(request, requesters=request.deciding) if is_here else request
+    granted = Granted(copy.access) if copy.access else ()
+    order = sorted(request.deciding, key=lambda one: (one not in granted, one in request.suspended))
+    return replace(request, requesters=tuple(order))
 
 
 def awaits_turn(request: Request, copy: OnDisk) -> bool:
@@ -56,7 +58,27 @@ def awaits_turn(request: Request, copy: OnDisk) -> bool:
 
     The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
     """
-    return request.is_suspended and copy.found is not Found.DAMAGED
+    return attempts(request, copy).is_suspended and copy.found is not Found.DAMAGED
+
+
+def is_withdrawn(
+    manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
+) -> bool:
+    """Whether a whole copy must not stay where pods mount it: it is not for those it would serve.
+
+    A LocalModelCache is never served from what a namespace fetched and its own source does not
+    confirm; and nobody from what the source has taken back from all.
+    """
+    access = manifest.access
+    if access is None:
+        return False
+    if not request.administrators:
+        return not access.grants
+    granted = Granted(access)
+    return all(
+        one not in granted and one in failures and failures[one].error.kind not in NODE_KINDS
+        for one in request.administrators
+    )
 
 
 def _is_outlived(

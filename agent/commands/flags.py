@@ -146,6 +146,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "how long a model is not read again",
         "86400",
     )
+    add.value(
+        "--access-recheck-seconds",
+        flag_types.seconds,
+        "S",
+        "how often sources are asked whether namespaces may still have their copies",
+        "3600",
+    )
     add.values("--allow-file-dir", Path, "DIR", "directory that file:// may read", ":")
     add.values(
         "--allow-pvc", flag_types.claim, "CLAIM=DIR", "where a claim is, for pvc://CLAIM/", ","

@@ -81,4 +81,5 @@ def loop_options(options: argparse.Namespace) -> Options:
         max_downloads=options.max_downloads,
         scrub_bytes_per_second=options.scrub_bytes_per_second or None,
         scrub_interval=options.scrub_interval_seconds,
+        recheck=options.access_recheck_seconds,
     )

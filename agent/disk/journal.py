@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
+from agent.disk.manifest import Grant
 from crds.base import Model
 
 if TYPE_CHECKING:
@@ -32,20 +33,22 @@ class JournalFile(Model):
 class Journal(Model):
     """Which files are being downloaded, and where their progress is.
 
-    `origin` is the server that they come from, None where that is not known.
+    `origin` is the server that they come from, and `by` whose credentials have fetched what is
+    here; None where that is not known.
     """
 
     schema_version: Literal[1] = 1
     uri: str
     version: str | None = None
     origin: str | None = None
+    by: Grant | None = None
     boot: str
     progress: str
     files: tuple[JournalFile, ...]
 
     def is_of(self, origin: str | None) -> bool:
-        """Whether its files may be from this server: no two servers make one copy."""
-        return self.origin in {None, origin}
+        """Whether its files are from this server: no two servers make one copy."""
+        return self.origin == origin
 
 
 def read_journal(directory: Path) -> Journal | None:

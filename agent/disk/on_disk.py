@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.capacity.ledger import in_blocks
 from agent.disk.files import blocks_of, tree_blocks
-from agent.disk.manifest import Manifest
+from agent.disk.manifest import Access, Manifest
 from agent.disk.notes import Evicted, Scrub, Usage
 from agent.disk.staging import announced_size
 
@@ -85,6 +85,13 @@ class OnDisk:
     usage: Usage | None = None
     evicted: Evicted | None = None
     scrub: Scrub | None = None
+    # Of a copy that is no longer in models/, and is to come back.
+    held: Access | None = None
+
+    @property
+    def access(self) -> Access | None:
+        """Where the copy came from and who may have it, also while it is away; None: not known."""
+        return self.manifest.access if self.manifest else self.held
 
     @property
     def is_published(self) -> bool:
@@ -99,7 +106,7 @@ class OnDisk:
     @property
     def is_left(self) -> bool:
         """Whether there is of it what only waits for its return: staging, or when it was used."""
-        noted = self.usage is not None and self.evicted is None
+        noted = (self.usage is not None or self.held is not None) and self.evicted is None
         return self.found is Found.STAGED or (self.found is Found.NOTHING and noted)
 
 
@@ -120,6 +127,7 @@ def look(tree: Path, meta: Path, scrub: Scrub | None = None) -> OnDisk:
             announced=announced_size(meta) if is_staged else None,
             usage=read_note(meta / "usage.json", Usage),
             evicted=evicted,
+            held=read_note(meta / "held.json", Access),
         )
     manifest = read_note(path, Manifest)
     if manifest is None:

@@ -25,6 +25,7 @@ def clear_leftovers(meta: Path, tree: Path) -> None:
         delete_tree(meta / "files")
         # It is back, and only the note was still to go.
         delete_file(meta / "evicted.json")
+        delete_file(meta / "held.json")
     else:
         delete_file(meta / "scrub.json")
     if not (meta / "files").exists():

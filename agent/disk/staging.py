@@ -34,6 +34,7 @@ from agent.engine.ranges import DURABLE, WRITTEN, Blocks, block_count
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agent.disk.manifest import Grant
     from agent.sources.base import RemoteFile
 
 # Smaller files are not laid out before their bytes come.
@@ -168,12 +169,18 @@ class Staging:
         journal = self._read_journal(uri)
         return journal.version if journal else None
 
+    def is_anothers(self, uri: str, origin: str, by: Grant) -> bool:
+        """Whether something from this server is here that other credentials have fetched."""
+        journal = self._read_journal(uri)
+        return journal is not None and journal.is_of(origin) and journal.by != by
+
     def begin(
         self,
         uri: str,
         version: str | None,
         files: Sequence[RemoteFile],
         origin: str | None = None,
+        by: Grant | None = None,
     ) -> tuple[str, ...]:
         """Lay out these files, and keep what is here of them already from the same server.
 
@@ -191,6 +198,7 @@ class Staging:
             uri=uri,
             version=version,
             origin=origin,
+            by=by,
             boot=_boot_id(),
             progress=f"progress-{number}",
             files=tuple(JournalFile.of(file) for file in files),

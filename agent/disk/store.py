@@ -6,6 +6,7 @@
     <root>/.localmodel/<key>/files/...      staging: a download that is under way (see staging.py)
     <root>/.localmodel/<key>/staged.json    files/ is complete and verified, and is this
     <root>/.localmodel/<key>/old/...        taken out of models/, to be deleted
+    <root>/.localmodel/<key>/held.json      whose the copy was that left models/ for a while
     <root>/.localmodel/<key>/usage.json     when it was published, and used last
     <root>/.localmodel/<key>/evicted.json   it was evicted, and is not back yet
     <root>/.localmodel/<key>/scrub.json     when models/<key> was read last, and its bad files
@@ -207,6 +208,7 @@ class Store:
         (meta / "staged.json").rename(meta / "manifest.json")
         sync_directory(meta)
         delete_file(meta / "evicted.json")
+        delete_file(meta / "held.json")
         forget_progress(meta)
         delete_tree(meta / "old")
 
@@ -242,6 +244,7 @@ class Store:
         self._forget_scrub(meta)
         write_atomically(meta / "manifest.json", _to_bytes(manifest))
         delete_file(meta / "evicted.json")
+        delete_file(meta / "held.json")
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published model; only caches and digests may differ."""
@@ -295,18 +298,29 @@ class Store:
         link, none is known to be good and ours. When it was used stays noted.
         """
         self.check_place()
-        meta = self._meta(key)
         if copy.manifest is None or self.path(key).is_symlink():
             self._take_out(key)
             self.discard(key)
             return
-        good = proved(self.path(key), copy, stopped)
+        self._put_back(copy.manifest, proved(self.path(key), copy, stopped))
+
+    def set_aside(self, manifest: Manifest) -> None:
+        """Take a whole copy out of models/, and keep its files as a download's."""
+        if self.path(manifest.key).is_symlink():
+            self._take_out(manifest.key)
+            self.discard(manifest.key)
+            return
+        self._put_back(manifest, {file.path for file in manifest.files})
+
+    def _put_back(self, manifest: Manifest, good: Collection[str]) -> None:
+        """Make a published copy a download that has these files already."""
+        key, meta = manifest.key, self._meta(manifest.key)
         self.discard(key)
-        lay_out(meta, copy.manifest, good)
+        lay_out(meta, manifest, good)
         delete_tree(meta / "files")
         with suppress(FileNotFoundError):
             self.path(key).rename(meta / "files")
-        drop_others(meta / "files", copy.manifest, good)
+        drop_others(meta / "files", manifest, good)
         self._forget(meta)
 
     def mend(self, manifest: Manifest, paths: Iterable[str]) -> None:
@@ -347,8 +361,8 @@ class Store:
         self.check_place()
         if (self._meta(key) / "manifest.json").exists():
             self._take_out(key)
-        delete_file(self._meta(key) / "evicted.json")
-        delete_file(self._meta(key) / "usage.json")
+        for note in ("evicted.json", "usage.json", "held.json"):
+            delete_file(self._meta(key) / note)
         self.discard(key)
 
     def evict(self, key: str, note: Evicted) -> None:
@@ -359,13 +373,15 @@ class Store:
         """
         self.check_place()
         meta = self._meta(key)
+        manifest = read_note(meta / "manifest.json", Manifest)
         self._take_out(key)
         try:
             write_atomically(meta / "evicted.json", _to_bytes(note))
         except OSError:
-            # Eviction is for a full disk: there is room for the note when the files are gone.
+            # Eviction is for a full disk: there is room for the notes when the files are gone.
             delete_tree(meta / "old")
             write_atomically(meta / "evicted.json", _to_bytes(note))
+            self._hold(meta, manifest)
         self.discard(key)
 
     def _take_out(self, key: str) -> None:
@@ -379,10 +395,18 @@ class Store:
     def _forget(self, meta: Path) -> None:
         """It has left models/, and is ours there no more."""
         sync_directory(self._models)
+        with suppress(OSError):
+            # A full disk has no room for it before the files are gone.
+            self._hold(meta, read_note(meta / "manifest.json", Manifest))
         sync_directory(meta)
         delete_file(meta / "manifest.json")
         self._forget_scrub(meta)
         sync_directory(meta)
+
+    def _hold(self, meta: Path, manifest: Manifest | None) -> None:
+        """Note whose a copy is that leaves models/."""
+        if manifest is not None and manifest.access is not None:
+            write_atomically(meta / "held.json", _to_bytes(manifest.access))
 
     def _forget_scrub(self, meta: Path) -> None:
         self._scrubs.pop(meta.name, None)

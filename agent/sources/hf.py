@@ -154,10 +154,13 @@ class _Repository:
 
     def refusal(self, answer: requests.Response, where: str) -> DownloadError:
         """What an answer of 400 or above says to a person."""
-        found = self._refused_by_code(answer) or self._refused_by_status(answer)
+        by_code = self._refused_by_code(answer)
+        found = by_code or self._refused_by_status(answer)
         if found is not None:
             kind, message = found
-            return DownloadError(kind, f"{where} {message}")
+            # Of a private model a hub says that there is none.
+            hides = by_code is None and kind is FailureKind.NOT_FOUND
+            return DownloadError(kind, f"{where} {message}", hides=hides)
         error = answered(answer, where)
         error.retry_after = _retry_after(answer)
         return error

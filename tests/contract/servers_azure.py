@@ -50,13 +50,15 @@ class Azurite:
     def endpoint(self) -> str:
         return f"{self.server}/{ACCOUNT}"
 
-    def signature(self, *, listing: bool = True, lifetime: float = 3600) -> str:
+    def signature(
+        self, *, listing: bool = True, reading: bool = True, lifetime: float = 3600
+    ) -> str:
         """A shared access signature of the container of models."""
         return generate_container_sas(
             ACCOUNT,
             CONTAINER,
             account_key=self.key,
-            permission=ContainerSasPermissions(read=True, list=listing),
+            permission=ContainerSasPermissions(read=reading, list=listing),
             expiry=datetime.now(UTC) + timedelta(seconds=lifetime),
         )
 

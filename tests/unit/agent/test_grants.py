@@ -65,7 +65,7 @@ def test_a_copy_of_which_nothing_is_known_is_the_administrators() -> None:
     granted = with_grant(unknown, "https://store", ONE, [ONE])
     assert ONE in Granted(granted.access)
     assert ADMIN in Granted(granted.access)
-    check_same(unknown, REMOTE)
+    check_same(unknown, REMOTE, ONE)
 
 
 @pytest.mark.parametrize("other", [KEY, replace(KEY, parameters=(("region", "x"),)), None])
@@ -106,17 +106,17 @@ def test_what_is_not_the_same_version_of_the_same_files_of_one_server(
     remote: Listing, text: str
 ) -> None:
     with pytest.raises(DownloadError, match=text) as caught:
-        check_same(copy_of(REMOTE), remote)
+        check_same(copy_of(REMOTE), remote, TWO)
     assert caught.value.kind is FailureKind.OTHER_VERSION
 
 
 def test_an_order_of_files_and_an_archives_members_change_nothing() -> None:
-    check_same(copy_of(REMOTE), replace(REMOTE, files=REMOTE.files[::-1]))
+    check_same(copy_of(REMOTE), replace(REMOTE, files=REMOTE.files[::-1]), TWO)
     archive = Listing((RemoteFile("model.tar.gz", "model.tar.gz", 9, "v1"),))
     unpacked = make_manifest(
         URI, [ManifestFile(path="w", size=100)], (), first_access(archive, ONE)
     )
-    check_same(unpacked, archive)
+    check_same(unpacked, archive, TWO)
 
 
 def test_digests_and_grants_make_no_other_copy() -> None:

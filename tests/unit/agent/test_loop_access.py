@@ -275,7 +275,8 @@ def test_a_copy_whose_manifest_knows_of_no_access_is_asked_about(closed: World) 
     closed.want(model(closed, "one", "a"), model(closed, "bad", "bad"), model(closed, "", None))
     closed.settle()
     assert states(closed) == {"one": "Downloaded", "bad": "Failed", "": "Downloaded"}
-    assert listings(closed) == asked + 2
+    # A listing for each, and a byte for who is not refused.
+    assert listings(closed) == asked + 3
     access = manifest(closed).access
     assert access is not None
     assert access.origin == closed.url

@@ -319,17 +319,18 @@ def test_copy_with_another_hash_does_not_serve() -> None:
 
 
 def test_leftovers_are_told_until_they_are_gone() -> None:
-    status = status_of(
-        Copy(manifest=WHOLE),
-        wanted=(),
-        leftover={MODEL.key: (CacheName(name="llama"), CacheName(name="x", namespace="team"))},
-    ).to_json()
+    names = [CacheName(name="llama"), *(CacheName(name="x", namespace=n) for n in ("team", "no"))]
+    shared = with_grant(WHOLE, "s3://here", Requester("team"), ())
+    copy = Copy(manifest=shared, disk_bytes=4096, last_used=NOW)
+    status = status_of(copy, wanted=(), leftover={MODEL.key: names}).to_json()
     assert [
         (m.get("namespace", ""), m["name"], m["state"], m["cached"]) for m in status["models"]
     ] == [
         ("", "llama", "Removing", True),
         ("team", "x", "Removing", True),
+        ("no", "x", "Removing", False),
     ]
+    assert status["models"][2].keys() == {"key", "name", "namespace", "state", "cached"}
     assert status["modelStatus"] == {}
 
 
