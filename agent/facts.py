@@ -86,6 +86,7 @@ def make_facts(
             manifest=on_disk.manifest if on_disk.found is Found.PUBLISHED else None,
             access=on_disk.access,
             requesters=request.requesters if request else (),
+            deciding=request.deciding if request else (),
             problem=on_disk.problem,
             unreadable=on_disk.is_unreadable,
             transfer=transfers.get(key),

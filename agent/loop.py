@@ -359,10 +359,8 @@ class Loop:
         request, running = self._requests.get(key), self._tasks[key].request.requester
         if request is None:
             return False
-        # Where a LocalModelCache is served from a folder, its own sources alone fill it.
-        return running not in request.requesters or (
-            bool(running.namespace) and bool(request.administrators)
-        )
+        # Others' sources do not fill a folder once the first owner is there.
+        return running not in request.deciding
 
     def _make_ledger(self, now: float, keep_until: Mapping[str, float]) -> Ledger:
         if self._node is None:

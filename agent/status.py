@@ -45,6 +45,7 @@ CHECKING_ACCESS = "CheckingAccess"
 AWAITING_TURN = "AwaitingTurn"
 AWAITING_PLACE = "AwaitingPlace"
 AWAITING_CLUSTER_CACHE = "AwaitingLocalModelCache"
+AWAITING_OLDER_CACHE = "AwaitingOlderCache"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
@@ -53,6 +54,11 @@ _AFTER_CLUSTER_CACHE = (
     "a LocalModelCache with this sourceModelUri is on this node, and only its source fills the "
     "folder that both have: this one follows once it is there; or make a cache with another "
     "sourceModelUri"
+)
+_AFTER_OLDER_CACHE = (
+    "an older cache of another namespace has this sourceModelUri, and only its source fills the "
+    "folder that both have: this one follows if its own source has the same; or make a cache with "
+    "another sourceModelUri"
 )
 _OTHERS = (
     "other caches have this sourceModelUri too, and their copy is not here now; once it is, the "
@@ -112,15 +118,17 @@ class Copy:
     """What is known of one key.
 
     A published copy has a manifest. `access` says who may have one that is damaged, or that is to
-    come back; `requesters` are all who ask for it. `problem` says that it is damaged, or what keeps
-    it from being read. `failures` are each requester's own. `referrer` names who refers to a model
-    that was evicted; empty: nobody. `awaits_turn` is whether its download is not begun before the
-    node's turn; a copy that is here is not asked about before that for the `suspended` requesters.
+    come back; `requesters` are all who ask for it, `deciding` those who fill it. `problem` says
+    that it is damaged, or what keeps it from being read. `failures` are each requester's own.
+    `referrer` names who refers to a model that was evicted; empty: nobody. `awaits_turn` is whether
+    its download is not begun before the node's turn; a copy that is here is not asked about before
+    that for the `suspended` requesters.
     """
 
     manifest: Manifest | None = None
     access: Access | None = None
     requesters: tuple[Requester, ...] = ()
+    deciding: tuple[Requester, ...] = ()
     problem: str = ""
     unreadable: bool = False
     transfer: Transfer | None = None
@@ -279,6 +287,8 @@ def _why_not(requester: Requester, copy: Copy) -> tuple[ModelState, str, str]:
         return ModelState.EVICTED, copy.evicted.reason.value, _WENT
     if requester.namespace and "" in copy.namespaces:
         return ModelState.PENDING, AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
+    if copy.deciding and requester not in copy.deciding:
+        return ModelState.PENDING, AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
     return ModelState.PENDING, CHECKING_ACCESS, _OTHERS
 
 

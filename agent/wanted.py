@@ -51,14 +51,14 @@ class Requester:
 class Request:
     """One download: all wanted entries with this URI that can be served.
 
-    `expected` holds the hashes that the model must have, so more than one can never be met. Where a
-    LocalModelCache is among the entries, only its word counts: a namespace can neither switch its
-    hash off nor keep its model from being published.
+    `expected` holds the hashes that the model must have, so more than one can never be met. Only
+    the word of the first owner counts, LocalModelCaches or the oldest namespace: others can neither
+    switch its hash off nor keep its model from being published.
 
     `requesters` are whose entries they are, in the order in which their credentials are tried:
-    those of LocalModelCaches first, and last those that choose a server of their own. The
-    `priority` is the highest of all, `size` the largest that is declared, in bytes. `suspended` are
-    the requesters of whose entries none may begin yet.
+    those of LocalModelCaches first, and last those that choose a server of their own. `deciding`
+    are those who fill the folder. The `priority` is the highest of theirs, `size` the largest that
+    they declare, in bytes. `suspended` are the requesters of whose entries none may begin yet.
     """
 
     key: str
@@ -69,6 +69,7 @@ class Request:
     priority: int = 0
     size: int = 0
     suspended: frozenset[Requester] = frozenset()
+    deciders: frozenset[Requester] | None = None
 
     def accepts(self, model_hash: str | None) -> bool:
         """Whether a model with this hash may be published."""
@@ -86,8 +87,10 @@ class Request:
 
     @property
     def deciding(self) -> tuple[Requester, ...]:
-        """Those whose word counts: those of LocalModelCaches if there are any."""
-        return self.administrators or self.requesters
+        """Those who fill the folder: all, unless it is said who."""
+        if self.deciders is None:
+            return self.requesters
+        return tuple(one for one in self.requesters if one in self.deciders)
 
     @property
     def administrators(self) -> tuple[Requester, ...]:
@@ -96,7 +99,7 @@ class Request:
 
     def by(self, requester: Requester) -> Request:
         """The same download as an attempt with the credentials of one of its requesters."""
-        return replace(self, requesters=(requester,))
+        return replace(self, requesters=(requester,), deciders=None)
 
     def caches_of(self, requester: Requester) -> tuple[CacheName, ...]:
         """The caches of a requester's namespace."""
@@ -154,8 +157,34 @@ def requests(entries: Iterable[LocalModel]) -> dict[str, Request]:
     return {key: _request(key, same) for key, same in served.items()}
 
 
+def first_owners(entries: Iterable[LocalModel]) -> list[LocalModel]:
+    """The entries with one URI whose word counts before all others': see spec.precedence."""
+    entries = tuple(entries)
+    first = min((_place(entry) for entry in entries), default=None)
+    return [entry for entry in entries if _place(entry) == first]
+
+
+def _place(entry: LocalModel) -> tuple[bool, int]:
+    return bool(entry.namespace), entry.precedence
+
+
+def fillers(entries: Iterable[LocalModel]) -> frozenset[Requester]:
+    """Of entries with one URI, those whose sources may fill the folder that they share.
+
+    Claims of the first owner may lead there already. So what comes from another server than its
+    own cannot be there: where neither it nor another chooses one, both lead to the same.
+    """
+    entries = tuple(entries)
+    first = frozenset(map(requester_of, first_owners(entries)))
+    if any(not one.namespace or one.chooses_server for one in first):
+        return first
+    others = frozenset(map(requester_of, entries))
+    return first.union(one for one in others if not one.chooses_server)
+
+
 def _request(key: str, entries: list[LocalModel]) -> Request:
-    deciding = [entry for entry in entries if not entry.namespace] or entries
+    deciders = fillers(entries)
+    deciding = [entry for entry in entries if requester_of(entry) in deciders]
     begins = frozenset(requester_of(entry) for entry in entries if not entry.suspend)
     asking = dict.fromkeys(map(requester_of, (*deciding, *entries)))
     requesters = tuple(sorted(asking, key=lambda one: one.chooses_server))
@@ -163,11 +192,12 @@ def _request(key: str, entries: list[LocalModel]) -> Request:
         key=key,
         uri=entries[0].source_model_uri,
         caches=tuple(cache_name(entry) for entry in entries),
-        expected=frozenset(entry.hash for entry in deciding if entry.hash),
+        expected=frozenset(entry.hash for entry in first_owners(entries) if entry.hash),
         requesters=requesters,
-        priority=max(entry.priority for entry in entries),
-        size=max(parse_quantity(entry.model_size) for entry in entries),
+        priority=max(entry.priority for entry in deciding),
+        size=max(parse_quantity(entry.model_size) for entry in deciding),
         suspended=frozenset(requesters) - begins,
+        deciders=deciders,
     )
 
 

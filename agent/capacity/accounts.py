@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from agent.access.grants import Granted
 from agent.capacity.ledger import EvictionReason, Group, Ledger, Model
 from agent.disk.on_disk import Found, OnDisk
+from agent.wanted import fillers, requester_of
 from crds.eviction import EvictionPolicy, Retention
 from crds.quantity import format_quantity, parse_quantity
 
@@ -73,7 +75,8 @@ def make_ledger(
     models = {}
     for key in entries.keys() | copies.keys() | reserved.keys():
         copy, wanted = copies.get(key, OnDisk()), entries.get(key, [])
-        declared = max((parse_quantity(entry.model_size) for entry in wanted), default=0)
+        counting = _counting(wanted, copy)
+        declared = max((parse_quantity(entry.model_size) for entry in counting), default=0)
         whole, theirs = copy.found is Found.PUBLISHED, key in others
         told = learned(key, declared, beside=theirs)
         mended = copy.found is Found.DAMAGED and in_use(key)
@@ -90,10 +93,10 @@ def make_ledger(
             reserved=reserved.get(key, 0),
             resting=whole and resting(key, copy),
             listed=key in listed,
-            owners=owners_of(wanted),
-            priority=max((entry.priority for entry in wanted), default=0),
-            pinned=any(entry.retention is Retention.PINNED for entry in wanted),
-            referenced=key in mounted or any(entry.referenced for entry in wanted),
+            owners=owners_of(counting),
+            priority=max((entry.priority for entry in counting), default=0),
+            pinned=any(entry.retention is Retention.PINNED for entry in counting),
+            referenced=key in mounted or any(entry.referenced for entry in counting),
             mounted=key in mounted,
             evicted=copy.evicted is not None and not theirs,
             foreign=theirs,
@@ -101,6 +104,17 @@ def make_ledger(
             last_used=copy.usage.age_from(now) if copy.usage else 0.0,
         )
     return Ledger(models, make_groups(node), space)
+
+
+def _counting(entries: Iterable[LocalModel], copy: OnDisk) -> list[LocalModel]:
+    """The entries whose word on a folder counts: of who fills it, and of who has the copy.
+
+    Who has named the URI, and no more, neither pins it nor makes it more important.
+    """
+    entries = tuple(entries)
+    filling = fillers(entries)
+    granted = Granted(copy.access) if copy.access else ()
+    return [one for one in entries if (who := requester_of(one)) in filling or who in granted]
 
 
 def owners_of(entries: Iterable[LocalModel]) -> frozenset[str]:

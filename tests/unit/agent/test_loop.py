@@ -33,8 +33,8 @@ def test_two_caches_with_one_uri_share_the_copy(world: World) -> None:
     world.want(first, second)
     world.settle()
     assert [m["state"] for m in world.status()["models"]] == ["Downloaded", "Downloaded"]
-    # A listing and the content; and a listing with the other's credentials.
-    assert len(world.server.seen) == 3
+    # A listing and the content; and a listing and a byte with the other's credentials.
+    assert len(world.server.seen) == 4
     world.want(second)
     for _ in range(3):
         world.step(GRACE)

@@ -70,9 +70,9 @@ class Stores:
     def tree(self) -> dict[str, bytes] | None:
         return tree(self.world.store, KEY)
 
-    def mount(self, *names: str) -> None:
-        """Pods of the namespace `thief` mount the model, or none does."""
-        pods = [PodMounts("thief", name, frozenset(), frozenset({KEY})) for name in names]
+    def mount(self, *names: str, namespace: str = "thief") -> None:
+        """Pods of a namespace mount the model, or none does."""
+        pods = [PodMounts(namespace, name, frozenset(), frozenset({KEY})) for name in names]
         self.world.loop.observe_pods(tuple(pods))
         self.world.step()
 
@@ -118,6 +118,28 @@ def test_no_tenant_fills_the_folder_of_a_cluster_cache_whose_source_fails(
     stores.later()
     assert stores.tree == TRUE
     assert stores.told("")["cached"] is True
+    assert stores.told("thief")["reason"] == "OtherVersion"
+
+
+@pytest.mark.parametrize("refuse", [CLOSED, (500, "InternalError")])
+def test_no_tenant_fills_the_folder_of_an_older_cache_whose_source_fails(
+    stores: Stores, refuse: tuple[int, str]
+) -> None:
+    """Its claim may lead there already, and be bound."""
+    stores.true.refuse = refuse
+    entries = stores.entry("victim"), stores.entry("thief", precedence=1, retention="Pinned")
+    stores.world.want(*entries)
+    stores.world.settle()
+    for _ in range(3):
+        stores.later()
+    assert stores.tree is None
+    assert stores.told("victim")["state"] == "Failed"
+    thief = stores.told("thief")
+    assert (thief["state"], thief["reason"]) == ("Pending", "AwaitingOlderCache")
+    stores.true.refuse = None
+    stores.later()
+    assert stores.tree == TRUE
+    assert stores.told("victim")["cached"] is True
     assert stores.told("thief")["reason"] == "OtherVersion"
 
 
@@ -363,7 +385,7 @@ def test_what_a_source_takes_back_is_its_namespaces_no_more(stores: Stores) -> N
 
 def test_what_is_taken_back_from_all_goes_when_no_pod_mounts_it(stores: Stores) -> None:
     stores.want("team")
-    stores.mount("server")
+    stores.mount("server", namespace="team")
     refuse(stores, "team")
     stores.later(3600)
     assert stores.told("team")["reason"] == "Denied"

@@ -163,7 +163,9 @@ def test_a_model_is_not_held_by_another_ones_server(world: World) -> None:
 
     world.server.answer = answer
     headers = {"": '{"X-Who": "admin"}', "slow": '{"X-Who": "tenant"}'}
-    world.credentials = lambda who: Credentials.of({"127.0.0.1-headers": headers[who.namespace]})
+    world.credentials = lambda who: Credentials.of(
+        {f"{world.server.url}-headers": headers[who.namespace]}
+    )
     try:
         tenant = world.model("a", namespace="slow", service_account_name="x")
         world.want(tenant)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from agent.credentials import CredentialRef
@@ -8,6 +10,9 @@ from agent.wanted import caches_in_use, refusal, requests
 from crds.cache import ModelStorage
 from crds.keys import model_key
 from tests.unit.agent.helpers import local_model
+
+if TYPE_CHECKING:
+    from crds.node import LocalModel
 
 URI = "s3://bucket/model"
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -38,7 +43,7 @@ def test_one_uri_is_one_request_in_the_order_of_the_list() -> None:
         ([("", ONE), ("team", TWO)], [ONE], [TWO]),
         # … nor keep its model from being published.
         ([("", None), ("team", TWO)], [ONE, TWO], []),
-        # Among themselves, each hash holds.
+        # Where none of them comes first, each hash holds.
         ([("team", ONE), ("other", None)], [ONE], [TWO]),
         ([("team", ONE), ("other", ONE)], [ONE], [TWO]),
         ([("team", ONE), ("other", TWO)], [], [ONE, TWO]),
@@ -51,6 +56,46 @@ def test_which_hashes_may_be_published_where_caches_share_a_folder(
     (request,) = requests(asked).values()
     assert all(request.accepts(value) for value in accepted)
     assert not any(request.accepts(value) for value in refused)
+
+
+def _owned(
+    namespace: str, precedence: int, *, chooses: bool = False, **fields: object
+) -> LocalModel:
+    storage = ModelStorage(key="k", parameters={"endpoint_url": "http://own"} if chooses else {})
+    return local_model(
+        "m", URI, namespace=namespace, precedence=precedence, storage=storage, **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "deciding"),
+    [
+        # Both lead to the same server.
+        ([_owned("old", 0), _owned("young", 1)], {"old", "young"}),
+        # Claims of the oldest may be there already.
+        ([_owned("old", 0), _owned("young", 1, chooses=True)], {"old"}),
+        ([_owned("old", 0, chooses=True), _owned("young", 1)], {"old"}),
+        ([_owned("old", 0), _owned("young", 2, chooses=True), _owned("b", 1)], {"old", "b"}),
+        # Of those that a node lists, whoever else there is.
+        ([_owned("young", 2), _owned("younger", 3, chooses=True)], {"young"}),
+        ([_owned("alone", 5, chooses=True)], {"alone"}),
+        ([_owned("", 0), _owned("old", 1), _owned("young", 2)], {""}),
+        # Of a hook that does not tell the order yet.
+        ([_owned("", 0), _owned("old", 0)], {""}),
+    ],
+)
+def test_whose_sources_fill_a_folder(entries: list[LocalModel], deciding: set[str]) -> None:
+    for order in (entries, entries[::-1]):
+        (request,) = requests(order).values()
+        assert {one.namespace for one in request.deciding} == deciding
+        assert request.by(request.requesters[-1]).deciding == request.requesters[-1:]
+
+
+def test_what_counts_is_the_word_of_those_who_fill_the_folder() -> None:
+    old = _owned("old", 0, hash=ONE, priority=1, model_size="1Gi")
+    young = _owned("young", 1, chooses=True, hash=TWO, priority=9, model_size="9Gi")
+    (request,) = requests([young, old]).values()
+    assert (request.expected, request.priority, request.size) == (frozenset({ONE}), 1, 1 << 30)
 
 
 @pytest.mark.parametrize(
