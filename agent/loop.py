@@ -86,7 +86,7 @@ class Loop:
         self._disk = DiskWatch(store, self._inventory)
         self._uses = Uses(self._inventory)
         self._users: Mapping[str, tuple[PodMounts, ...]] | None = None
-        self._names = Names(self._inventory)
+        self._names = Names(self._inventory, options)
         self._reporter = Reporter(api, options.progress)
         self._news = News(events or LogSink())
         self._reading = Reading(self._workers, self._inventory, options, self._tell_damage)
@@ -303,7 +303,7 @@ class Loop:
         copies = self._inventory.copies.items()
         node = self._node
         wanted = None if node is None else tuple(entry.key for entry in node.spec.local_models)
-        keep_until = self._removals.retry_at | self._names.doubts(node, self._options)
+        keep_until = self._removals.retry_at | self._names.doubts()
         self._ledger = self._make_ledger(now, keep_until)
         self._reservations.see(self._ledger)
         return make_plan(

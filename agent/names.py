@@ -20,12 +20,16 @@ TRUST_GRACES = 10
 class Names:
     """The caches of each key, and the groups that a LocalModelNode has ever listed."""
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: Inventory, options: Options) -> None:
         self._inventory = inventory
+        self._options = options
         # The names outlive the wish.
         self.by_key: dict[str, tuple[CacheName, ...]] = {}
         # The groups that this very LocalModelNode has listed since we watch it.
         self._groups: frozenset[str] = frozenset()
+        # Since when (monotonic) it is known, and how old it surely was then.
+        self._since = 0.0
+        self._known = False
 
     def of(self, key: str) -> tuple[CacheName, ...]:
         """The caches of a key."""
@@ -43,20 +47,25 @@ class Names:
 
     def take(self, node: LocalModelNode) -> None:
         """Take in what a LocalModelNode lists."""
+        if not self._known:
+            self._known = True
+            self._since = self._options.monotonic() - node.metadata.known_age.total_seconds()
         self._groups |= {group.name for group in node.spec.groups}
         self.by_key |= caches_in_use(node.spec.local_models)
 
     def begin_anew(self) -> None:
         """The LocalModelNode is another one, or gone."""
         self._groups = frozenset()
+        self._known = False
 
-    def doubts(self, node: LocalModelNode | None, options: Options) -> dict[str, float]:
-        """Until when (monotonic) copies stay of groups of which a new node has said nothing yet."""
-        created = node.metadata.creation_timestamp if node else None
-        if created is None:
+    def doubts(self) -> dict[str, float]:
+        """Until when (monotonic) copies stay of groups of which a new node has said nothing yet.
+
+        Its age is not the difference of this node's clock and the API server's.
+        """
+        until = self._since + TRUST_GRACES * self._options.grace
+        if not self._known or until <= self._options.monotonic():
             return {}
-        age = (options.now() - created).total_seconds()
-        until = options.monotonic() + TRUST_GRACES * options.grace - age
         return {
             key: until
             for key, copy in self._inventory.copies.items()

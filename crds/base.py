@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -102,6 +102,12 @@ class ModelIdentity(Model):
         return (self.key, self.namespace, self.name)
 
 
+class ManagedFields(Model):
+    """Of metav1.ManagedFieldsEntry: when somebody last wrote fields of an object."""
+
+    time: Time | None = None
+
+
 class ObjectMeta(Model):
     """The fields of metav1.ObjectMeta that hooks and agent read."""
 
@@ -113,6 +119,18 @@ class ObjectMeta(Model):
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
     labels: dict[str, str] = {}
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+    @property
+    def known_age(self) -> timedelta:
+        """How old it was when it was last written, both by the API server's clock.
+
+        What no API server has made is as old as can be.
+        """
+        if self.creation_timestamp is None:
+            return timedelta.max
+        times = (entry.time for entry in self.managed_fields if entry.time is not None)
+        return max(times, default=self.creation_timestamp) - self.creation_timestamp
 
 
 class Resource(Model):

@@ -217,7 +217,13 @@ def test_removal_that_fails_is_tried_again_and_stops_no_other(
 def _recreated(world: World, *groups: str, created: datetime) -> None:
     """The LocalModelNode is made anew, from the plans of these groups, without any model."""
     obj = node_object(uid="uid-2")
-    obj["metadata"]["creationTimestamp"] = created.isoformat()
+    # Of a node whose clock is a day ahead of the API server's.
+    skew = timedelta(days=1)
+    obj["metadata"]["creationTimestamp"] = (created - skew).isoformat()
+    obj["metadata"]["managedFields"] = [
+        {"manager": "metacontroller", "time": (world.now() - skew).isoformat()},
+        {"manager": "somebody"},
+    ]
     obj["spec"]["groups"] = [{"name": group, "storageLimit": "1Gi"} for group in groups]
     world.api.store(obj)
     world.loop.observe(copy.deepcopy(world.api.node))

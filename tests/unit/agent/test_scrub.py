@@ -188,7 +188,8 @@ def test_damage_is_still_known_after_a_restart(world: World, origin: Origin) -> 
     assert entry(world, "m")["cached"] is False
     begin(world, KEY)
     world.step()
-    assert (entry(world, "m")["reason"], entry(world, "m")["cached"]) == ("Corrupt", False)
+    # The attempt to mend it is known too, and that it failed.
+    assert (entry(world, "m")["reason"], entry(world, "m")["cached"]) == ("Throttled", False)
     origin.buckets.refuse = None
     world.step(300)
     world.settle()
