@@ -111,4 +111,5 @@ def make_facts(
         used=inventory.disk.used,
         available=inventory.disk.available,
         disk_failure=disk_failure,
+        left_out=node.spec.left_out or 0,
     )

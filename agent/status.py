@@ -183,6 +183,8 @@ class Facts:
     available: int
     # What is wrong with the disk as a whole.
     disk_failure: DownloadError | None = None
+    # How many models of its groups the LocalModelNode has no room for.
+    left_out: int = 0
 
 
 def build_status(
@@ -473,6 +475,11 @@ def _findings(
     reason, message = _readiness(wanted)
     if leaving:
         message += f", {len(leaving)} to be removed"
+    if facts.left_out:
+        message += (
+            f"; {facts.left_out} more are not listed, since this object has no room for them: take "
+            "the node out of a group"
+        )
     findings = [Finding(READY, "True" if ready else "False", reason, message)]
     if facts.disk_failure is not None:
         failure = facts.disk_failure

@@ -375,3 +375,10 @@ def test_progress_is_no_news_and_states_are() -> None:
     assert base != progress
     assert without_progress(base) == without_progress(progress)
     assert without_progress(base) != without_progress(state)
+
+
+def test_models_for_which_the_object_has_no_room_are_counted() -> None:
+    message = status_of(Copy(), left_out=3).conditions[0].message
+    assert "3 more are not listed" in message
+    assert "take the node out of a group" in message
+    assert "not listed" not in status_of(Copy()).conditions[0].message

@@ -463,3 +463,35 @@ def test_whatever_is_stored_of_one_group_a_node_keeps_the_others(
     request["attachments"][_kind("LocalModelNode")] = {request["object"]["metadata"]["name"]: node}
     response = CLIENT.post("/nodes/sync", json=request)
     assert response.status_code in {200, 422}, response.text
+
+
+def test_a_node_of_many_groups_lists_what_its_object_has_room_for() -> None:
+    request = _request("nodes/sync/joins-a-group")
+    plans = request["related"][_kind("LocalModelPlacement")]
+    ((name, plan),) = plans.items()
+    (model,) = plan["spec"]["models"]
+    for number in range(3):
+        models = [
+            model
+            | {"modelName": f"m{number}-{index}", "priority": number}
+            | {"storage": {"key": "k", "parameters": {"prefix": "x" * 16_000}}}
+            for index in range(25)
+        ]
+        plans[f"{name}{number}"] = plan | {
+            "metadata": {"name": f"{name}{number}"},
+            "spec": plan["spec"] | {"models": models},
+        }
+    (made,) = _call("/nodes/sync", request)["attachments"]
+    listed = [one["modelName"] for one in made["spec"]["localModels"]]
+    assert made["spec"]["leftOut"] == 76 - len(listed)
+    assert 600_000 - 17_000 < len(json.dumps(made["spec"])) < 620_000
+    # Those of the highest priority; and what is listed once stays so.
+    assert {one.partition("-")[0] for one in listed} == {"m2", "m1", model["modelName"]}
+    request["attachments"][_kind("LocalModelNode")] = {
+        made["metadata"]["name"]: made | {"status": {}}
+    }
+    for one in plans.values():
+        for entry in one["spec"]["models"]:
+            entry["priority"] = -entry.get("priority", 0)
+    (again,) = _call("/nodes/sync", request)["attachments"]
+    assert {one["modelName"] for one in again["spec"]["localModels"]} == set(listed)
