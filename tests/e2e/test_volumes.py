@@ -145,6 +145,52 @@ def test_a_namespace_cache_has_a_claim_in_its_own_namespace(world: World) -> Non
     world.until(lambda: not world.published("node-1", uri), "its files to go")
 
 
+def _own_cache(world: World, namespace: str, name: str, group: str, uri: str) -> None:
+    world.make(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "LocalModelNamespaceCache",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": group},
+        }
+    )
+
+
+def test_no_claim_takes_the_volume_of_another(world: World) -> None:
+    """Cache n on group vol-x in namespace c, and n on vol in x-c: KServe has one name for both."""
+    world.node("node-1", "vol")
+    world.group("vol-x", "vol")
+    world.group("vol")
+    world.namespace("c")
+    world.namespace("x-c")
+    first, second = world.http.put("n1.bin", b"1"), world.http.put("n2.bin", b"2")
+    _own_cache(world, "c", "n", "vol-x", first)
+    _wait_bound(world, "c", "n-vol-x")
+    claim = world.api.get(CLAIMS, "n-vol-x", "c")
+    # A tenant can make a claim of its cache's name that asks for the other's volume.
+    spec = {key: claim["spec"][key] for key in ("accessModes", "resources", "volumeName")}
+    world.make(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "m-vol", "namespace": "x-c"},
+            "spec": spec | {"storageClassName": ""},
+        }
+    )
+    _own_cache(world, "x-c", "n", "vol", second)
+    _own_cache(world, "x-c", "m", "vol", second)
+    _wait_bound(world, "x-c", "n-vol")
+    # KServe's own name of the first one's volume is that of the second one's too.
+    theirs = world.api.get(CLAIMS, "n-vol", "x-c")["spec"]["volumeName"]
+    assert theirs != claim["spec"]["volumeName"]
+    volume = world.api.get(VOLUMES, claim["spec"]["volumeName"])
+    assert volume["spec"]["claimRef"]["uid"] == claim["metadata"]["uid"]
+    assert _phase(world, "c", "n-vol-x") == "Bound"
+    assert _phase(world, "x-c", "m-vol") != "Bound"
+    for namespace, name in (("c", "n"), ("x-c", "n"), ("x-c", "m")):
+        world.delete(NAMESPACE_CACHES, name, namespace)
+
+
 def test_a_group_in_kserves_form(world: World) -> None:
     uri = world.http.put("kserve.bin", b"kserve")
     world.node("node-2", "kserve-form")
