@@ -24,7 +24,7 @@ from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.listing import Part, check_tree, is_archive, is_listed, total_size
 from agent.sources.readable import check_readable
-from agent.sources.waits import LISTING_SECONDS, waiting
+from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Download:
         credentials = self._credentials()
 
         def resolve(version: str | None) -> RemoteModel:
-            with waiting(LISTING_SECONDS, self._cancelled.is_set):
+            size = listing_bytes(self._request.requester.namespace)
+            with waiting(LISTING_SECONDS, self._cancelled.is_set, size=size):
                 remote = source.resolve(uri, credentials, version)
             if self._origin not in {None, remote.origin}:
                 raise from_elsewhere(public_uri(uri), remote.origin)

@@ -21,7 +21,7 @@ from agent.integrity.digest_read import with_digests
 from agent.integrity.scrub_read import ScrubReader, ScrubStoppedError
 from agent.places import Hold, had_its_time
 from agent.sources.readable import check_readable
-from agent.sources.waits import LISTING_SECONDS, waiting
+from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from agent.status import Transfer
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ class Workers:
                 self._tell(Checked(attempt, manifest, credentials=digest))
                 return
             source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
-            with waiting(CHECK_SECONDS, ended.is_set):
+            size = listing_bytes(attempt.requester.namespace)
+            with waiting(CHECK_SECONDS, ended.is_set, size=size):
                 remote = source.resolve(attempt.uri, credentials, None)
             if again is None:
                 check_same(manifest, remote, attempt.requester)

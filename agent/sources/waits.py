@@ -25,6 +25,8 @@ CALL_SECONDS = 120.0
 HEAD_SECONDS = 60.0
 # All pages of a listing together: what comes of them is in memory as long as a download runs.
 LISTING_BYTES = 32 << 20
+# For a namespace: listings of many are in memory at once.
+NAMESPACE_LISTING_BYTES = 8 << 20
 
 TICK_SECONDS = 0.1
 
@@ -83,6 +85,11 @@ def current() -> Wait | None:
 def resume(wait: Wait | None) -> None:
     """Let this thread be a helper of one that waits."""
     _current.set(wait)
+
+
+def listing_bytes(namespace: str) -> int:
+    """What a listing may have that is asked for caches of a namespace; empty: LocalModelCaches."""
+    return NAMESPACE_LISTING_BYTES if namespace else LISTING_BYTES
 
 
 @contextmanager

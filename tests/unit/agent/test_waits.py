@@ -14,7 +14,7 @@ from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
 from agent.sources.answers import Get
 from agent.sources.transport import Transport
-from agent.sources.waits import waiting
+from agent.sources.waits import listing_bytes, waiting
 from tests.unit.agent.servers import Handler, serving
 from tests.unit.agent.test_hostile_bodies import SOURCES
 
@@ -183,3 +183,12 @@ def test_a_connection_that_was_waited_for_serves_the_next_request() -> None:
             with waiting(60):
                 transport.call("GET", f"{server.url}/m", "m")
     assert len(set(ports)) == 1
+
+
+@pytest.mark.parametrize(("namespace", "most"), [("team", 8 << 20), ("", 32 << 20)])
+def test_a_listing_for_a_namespace_takes_less_memory(namespace: str, most: int) -> None:
+    with waiting(60.0, size=listing_bytes(namespace)) as listing, waiting(60.0) as page:
+        page.take(most, "it")
+        with pytest.raises(DownloadError, match="more than a model's listing has"):
+            page.take(1, "it")
+        assert listing.left < 0
