@@ -63,8 +63,8 @@ bench-control: ROUNDS = 1
 bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.control --nodes "$(NODES)" --models "$(MODELS)" --rounds "$(ROUNDS)"$(if $(AGAINST), --against "$(AGAINST)")$(if $(WRITE), --write) $(BENCH_ARGS)
 
-faults: build ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= WRITE=)
-	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" $(if $(WRITE),--write)
+faults: build ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
+	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)
 
 lint: venv ## Check style, types, imports, dependencies, and that manifests match the types
 	$(BIN)/ruff check .

@@ -262,10 +262,15 @@ _SPEC_RULES = validations(
         "has(self.pvcRef) || has(self.nodeGroup) != has(self.nodeGroups)",
         "give exactly one of nodeGroup (one name) and nodeGroups (a list of names)",
     ),
-    (
-        "!has(self.pvcRef)",
-        "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
-    ),
+)
+# The API server cannot tell that a spec with unknown fields is as it was, so this rule says it: an
+# object that was stored before it must stay writable, down to its finalizers.
+_SPEC_RULES["x-kubernetes-validations"].append(
+    {
+        "rule": "!has(self.pvcRef) || (oldSelf.hasValue() && has(oldSelf.value().pvcRef))",
+        "message": "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
+        "optionalOldSelf": True,
+    }
 )
 
 

@@ -18,7 +18,7 @@ from crds.states import CopyState, ModelState
 from hooks import reasons
 from hooks.messages import count
 from hooks.room import fitting
-from hooks.sharing import NOBODY
+from hooks.sharing import NOBODY, is_withheld
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def group_status(
             nodes,
             copies[cache.identity],
             _told_size(group.status, cache.identity),
-            shared=owners.share(cache.identity),
+            shared=is_shared(group.status, cache, copies[cache.identity], owners),
         )
         for cache in plan.admitted
     )
@@ -179,6 +179,18 @@ def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | N
     """What was told of a model, in the plan or not: it stays true, since the URI cannot change."""
     told = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
     return told.size if told else None
+
+
+def is_shared(
+    status: LocalModelNodeGroupStatus, cache: Cache, copies: Copies, owners: Owners
+) -> bool:
+    """Whether another owner has the folder, or had it, so that what is there may still be its.
+
+    That ends with the first copy that is the cache's own.
+    """
+    told = status.models_by_identity.get(cache.identity)
+    was_shared = told is not None and told.shared
+    return owners.share(cache.identity) or is_withheld(copies.states, shared=was_shared)
 
 
 def _group_model(

@@ -15,7 +15,7 @@ from deploy.local.layout import BUILD, CHECKOUT
 from deploy.local.posix import try_lock
 from deploy.local.signals import exit_on_signals
 from tests.bench.table import between_markers
-from tests.faults import cluster, crashes, io_errors, overcommit, small_disk
+from tests.faults import cluster, crashes, io_errors, overcommit, small_disk, tenants
 from tests.faults.report import Row, failures, table
 from tests.faults.sweep import lab
 
@@ -26,13 +26,14 @@ DOCUMENT = CHECKOUT / "docs" / "faults.md"
 MARKERS = "faults"
 SECONDS = 600.0
 # The disks take turns quickly; most of the time is for the cluster.
-SHARES = {small_disk.PART: 0.2, overcommit.PART: 0.5, cluster.PART: 1.0}
+SHARES = {small_disk.PART: 0.2, overcommit.PART: 0.5, tenants.PART: 0.5, cluster.PART: 1.0}
 WORK = BUILD / "faults"
 MEMORY = Path("/dev/shm")
 SWEEPS = {io_errors.PART: io_errors.run, crashes.PART: crashes.run}
 TIMED = {
     small_disk.PART: small_disk.run,
     overcommit.PART: overcommit.run,
+    tenants.PART: tenants.run,
     cluster.PART: cluster.run,
 }
 PARTS = (*SWEEPS, *TIMED)
@@ -43,8 +44,10 @@ def main() -> int:
     exit_on_signals()
     options = _parser().parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    parts = [part for part in options.parts.split(",") if part] or list(PARTS)
+    parts = _named(options.parts) or list(PARTS)
     again = f"make faults SEED={seed} PARTS={','.join(parts)} DURATION={options.duration:g}"
+    if options.attacks:
+        again += f" ATTACKS={options.attacks}"
     sys.stderr.write(f"seed {seed}\n")
     began = time.monotonic()
     try:
@@ -70,7 +73,8 @@ def _check(options: argparse.Namespace, parts: Sequence[str]) -> None:
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise ValueError(f"there is no part {', '.join(unknown)}: take some of {', '.join(PARTS)}")
-    if options.write and (options.sample or set(parts) != set(PARTS)):
+    tenants.check(_named(options.attacks))
+    if options.write and (options.sample or options.attacks or set(parts) != set(PARTS)):
         raise ValueError("only a run of all parts, without --sample, is written to the docs")
 
 
@@ -104,7 +108,14 @@ def _run_part(part: str, place: Path, seed: int, options: argparse.Namespace) ->
     if part in SWEEPS:
         with lab(place, seed, options.sample) as where:
             return SWEEPS[part](where)
-    return TIMED[part](place, seed, SHARES[part] * options.duration)
+    seconds = SHARES[part] * options.duration
+    if part == tenants.PART:
+        return tenants.run(place, seed, seconds, _named(options.attacks))
+    return TIMED[part](place, seed, seconds)
+
+
+def _named(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of all that is random; default: another one")
     parser.add_argument("--duration", type=float, default=SECONDS, help="seconds of random parts")
     parser.add_argument("--parts", default="", help=f"{', '.join(PARTS)}; default: all")
+    parser.add_argument("--attacks", default="", help="of the part tenants; default: all")
     parser.add_argument("--sample", type=int, help="calls of each kind, instead of each call")
     parser.add_argument("--write", action="store_true", help="write the table to the docs")
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy.local.cluster import Cluster
 from tests.e2e.world import GRACE_SECONDS
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def running(folder: Path, nodes: int, part: str) -> Iterator[Cluster]:
-    """A cluster in a folder of its own; it is stopped in the end."""
+def running(folder: Path, nodes: int, part: str, **options: Any) -> Iterator[Cluster]:
+    """A cluster in a folder of its own; it is stopped in the end. Options are Cluster.up's."""
     cluster = Cluster(folder)
     try:
         sys.stderr.write(f"{part}: starting\n")
-        cluster.up(nodes, grace_seconds=GRACE_SECONDS, progress_seconds=1, owner_pid=os.getpid())
+        cluster.up(
+            nodes,
+            grace_seconds=GRACE_SECONDS,
+            progress_seconds=1,
+            owner_pid=os.getpid(),
+            **options,
+        )
         yield cluster
     finally:
         cluster.down()

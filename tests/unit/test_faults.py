@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
+from tests.faults import hostile
 from tests.faults.__main__ import PARTS, _check, _parser
 from tests.faults.disk import Disk, Model, write_tree
 from tests.faults.overcommit import Use, offline_lru
@@ -105,6 +107,36 @@ def test_the_watcher_tells_half_a_model_once(tmp_path: Path) -> None:
     assert list(watcher.look().values()) == [9]
 
 
+def test_the_stores_of_the_tenants_let_others_list_alone_and_harm_whom_they_are_told_to() -> None:
+    mine = {"good/weights": b"weights"}
+    with hostile.serve({"team": mine}, ["team"]) as origins, requests.Session() as web:
+        web.trust_env = False
+        store, (harmful, *_) = origins.stores["team"], origins.harmful["team"]
+
+        def ask(place: str, who: str) -> requests.Response:
+            return web.get(
+                f"{place}/team-models/good/weights?X-Amz-Credential={who}%2Fx",
+                headers={"Range": "bytes=0-6"},
+                timeout=30,
+            )
+
+        def listed(place: str, who: str) -> str:
+            return web.get(f"{place}/team-models?X-Amz-Credential={who}%2Fx", timeout=30).text
+
+        assert ask(store, "team").content == b"weights"
+        assert ask(store, "big-team").status_code == 403
+        assert "<Size>7</Size>" in listed(store, "big-team")
+        web.post(store + hostile.REFUSE, timeout=30)
+        assert ask(store, "team").status_code == 403
+        web.post(store + hostile.SERVE, timeout=30)
+        assert ask(store, "team").content == b"weights"
+        assert ask(harmful, "other-bytes").content == bytes(byte ^ 255 for byte in b"weights")
+        assert f"<Size>{hostile.FALSE_SIZE}</Size>" in listed(harmful, "false-sizes")
+        assert "good/weights-of-another" in listed(harmful, "other-files")
+        assert "NextContinuationToken" in listed(harmful, "pages")
+        assert web.get(f"{harmful}/missing", timeout=30).status_code == 404
+
+
 def test_the_table_counts_and_a_failure_says_where() -> None:
     good, bad = Row("crashes", "SIGKILL"), Row("io_errors", "EIO")
     good.take([], 0)
@@ -127,6 +159,8 @@ def test_the_table_counts_and_a_failure_says_where() -> None:
         ([], ["earthquakes"], "there is no part earthquakes"),
         (["--write"], ["crashes"], "only a run of all parts"),
         (["--write", "--sample", "2"], list(PARTS), "only a run of all parts"),
+        (["--write", "--attacks", "first"], list(PARTS), "only a run of all parts"),
+        (["--attacks", "sorcery"], ["tenants"], "there is no attack sorcery"),
     ],
 )
 def test_what_cannot_be_run(arguments: list[str], parts: list[str], message: str) -> None:

@@ -14,6 +14,10 @@ from crds.cache import (
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
+from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus
+from crds.states import CopyState
+from hooks.copies import Copies
+from hooks.group_status import is_shared
 from hooks.plan import make_plan
 from hooks.sharing import Owners, is_withheld
 from tests.unit.hooks.stored import read_cache
@@ -77,3 +81,16 @@ def test_a_claim_waits_for_a_first_copy_where_others_have_the_folder(
     states: str, *, shared: bool, withheld: bool
 ) -> None:
     assert is_withheld(states, shared=shared) is withheld
+
+
+def test_what_was_shared_stays_so_until_a_copy_is_the_caches_own() -> None:
+    mine, other = _cache("a", 1), _cache("b", 9)
+    told = GroupModel(name="llama", namespace="a", key=mine.spec.key, states="P", shared=True)
+    before = LocalModelNodeGroupStatus(models=(told,))
+    missing, own = Copies((CopyState.PENDING,), (None,)), Copies((CopyState.AVAILABLE,), (None,))
+    # The other's cache is gone, and what its source sent may still be in the folder.
+    alone = Owners([mine])
+    assert is_shared(before, mine, missing, alone)
+    assert not is_shared(before, mine, own, alone)
+    assert not is_shared(LocalModelNodeGroupStatus(), mine, missing, alone)
+    assert is_shared(before, mine, own, Owners([mine, other]))

@@ -1,0 +1,393 @@
+"""What a tenant does to others with its own rights: caches, claims and pods of its namespace."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from crds.base import API_VERSION
+from crds.naming import claim_name
+from deploy.local.kubeapi import ApiError, Resource
+from hooks.naming import kserve_volume_name, volume_name
+from tests.e2e.world import CLAIMS, NAMESPACE_CACHES
+from tests.faults import hostile
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping, Sequence
+
+    from deploy.local.kubeapi import KubeApi, Object
+    from tests.faults.disk import Model
+
+PODS = Resource("v1", "pods", "Pod", namespaced=True)
+# More objects at a time would measure the machine.
+MOST_OBJECTS = 60
+LIFE_SECONDS = (4.0, 30.0)
+HIGHEST_PRIORITY = 1_000_000
+LONGEST_URI = 2048
+PARAMETERS = 32
+PARAMETERS_BYTES = 16_384
+CROWD = 6
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
+
+
+@dataclass
+class Tenant:
+    """A namespace with its identity, its models, and its objects for the attacks.
+
+    `served` are models of its store that it asks for to fill disks; `new` ones that nobody has
+    asked for yet, and `taken` those of them that somebody else has, before it did.
+    """
+
+    name: str
+    api: KubeApi
+    group: str
+    key: str
+    harmful: Sequence[str]
+    good: Model
+    scratched: Model
+    served: list[Model]
+    new: list[Model]
+    taken: list[Model] = field(default_factory=list)
+    made: dict[tuple[str, str], float] = field(default_factory=dict)
+    refused: int = 0
+    number: int = 0
+
+    def make(self, resource: Resource, obj: Object, seconds: float) -> bool:
+        """Make an object for a while; whether the API server took it. Raises ApiError (5xx)."""
+        if len(self.made) >= MOST_OBJECTS:
+            return False
+        obj["metadata"]["namespace"] = self.name
+        name = obj["metadata"]["name"]
+        try:
+            self.api.request("POST", resource.path(self.name), body=obj)
+        except ApiError as error:
+            if error.status >= _SERVER_ERROR:
+                raise
+            self.refused += 1
+            return False
+        self.made[resource.plural, name] = time.monotonic() + seconds
+        return True
+
+    def cache(self, name: str, uri: str, group: str, seconds: float, **spec: Any) -> bool:
+        """Make a cache for a while, as far as it may."""
+        return self.make(NAMESPACE_CACHES, cache_object(name, uri, group, **spec), seconds)
+
+    def unmake(self, now: float) -> None:
+        """Delete what was made for a while that is over."""
+        for (plural, name), until in list(self.made.items()):
+            if until <= now:
+                del self.made[plural, name]
+                delete(self.api, _RESOURCES[plural], name, self.name)
+
+    def next(self, what: str) -> str:
+        """A name that no object had before."""
+        self.number += 1
+        return f"{what}-{self.number}"
+
+
+_RESOURCES = {resource.plural: resource for resource in (NAMESPACE_CACHES, CLAIMS, PODS)}
+
+
+def delete(api: KubeApi, resource: Resource, name: str, namespace: str) -> None:
+    """Ask for a deletion; what is gone is gone."""
+    params = {"gracePeriodSeconds": 0} if resource is PODS else None
+    try:
+        api.request("DELETE", resource.path(namespace, name), params=params)
+    except ApiError as error:
+        if error.status != _NOT_FOUND:
+            raise
+
+
+def cache_object(name: str, uri: str, group: str, **spec: Any) -> Object:
+    """A namespace's cache. A field that is None is left out."""
+    whole = {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": group} | spec
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "LocalModelNamespaceCache",
+        "metadata": {"name": name},
+        "spec": {field: value for field, value in whole.items() if value is not None},
+    }
+
+
+def claim_object(name: str, volume: str) -> Object:
+    """A claim on a volume that is named."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "",
+            "volumeName": volume,
+            "resources": {"requests": {"storage": "1"}},
+        },
+    }
+
+
+def pod_object(name: str, node: str, claim: str, key: str) -> Object:
+    """A pod on a node that reads one model of a claim."""
+    mount = {"name": "model", "mountPath": "/mnt/models", "subPath": f"models/{key}"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "server", "image": "server", "volumeMounts": [mount]}],
+            "volumes": [{"name": "model", "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    }
+
+
+@dataclass
+class Attack:
+    """One attacker and one victim, and what there is beside them."""
+
+    by: Tenant
+    on: Tenant
+    administrators: Sequence[Model]
+    groups: Sequence[str]
+    nodes: Sequence[str]
+    limit: int
+    stores: Mapping[str, str]
+    chance: random.Random
+
+    @property
+    def seconds(self) -> float:
+        """How long its objects stay."""
+        return self.chance.uniform(*LIFE_SECONDS)
+
+    @property
+    def group(self) -> str:
+        """One of the groups."""
+        return self.chance.choice(self.groups)
+
+    @property
+    def server(self) -> str:
+        """One of the attacker's servers."""
+        return self.chance.choice(self.by.harmful)
+
+    @property
+    def goal(self) -> Model:
+        """A model of the victim or of the administrator."""
+        return self.chance.choice([self.on.good, self.on.scratched, *self.administrators])
+
+    def lead(self, server: str, who: str, **parameters: str) -> Object:
+        """The tenant's key of an S3 store, led to a server, where it says who it is."""
+        given = {"endpoint_url": server, "access_key_id": who} | parameters
+        return {"key": self.by.key, "parameters": given}
+
+    def words(self, size: int) -> str:
+        """Text that is like no other."""
+        return base64.b64encode(self.chance.randbytes(size)).decode()[:size]
+
+
+def unreadable(attack: Attack) -> None:
+    """What no hook could read, if it were stored; and changes of what was stored before."""
+    by = attack.by
+    kinds: tuple[dict[str, Any], ...] = UNREADABLE
+    for spec in kinds:
+        by.cache(by.next("unreadable"), "s3://bucket/m", attack.group, attack.seconds, **spec)
+    by.cache("n" * 100, "s3://bucket/m", attack.group, attack.seconds)
+    change = {"metadata": {"annotations": {"touched": by.next("touch")}}}
+    path = NAMESPACE_CACHES.path(by.name, stored_name(attack.chance.randrange(len(kinds))))
+    by.api.request("PATCH", path, body=change, content_type="application/merge-patch+json")
+
+
+UNREADABLE: tuple[dict[str, Any], ...] = (
+    {"nodeGroup": "g" * 69},
+    {"modelSize": "1e100"},
+    {"sourceModelUri": f"s3://bucket/{'u' * 3000}"},
+    {"pvcRef": {"name": "shared-models"}},
+    {"priority": 10**12},
+    {"storage": {"key": "k", "parameters": {"p": "x" * 400_000}}},
+    {"nodeGroup": None, "nodeGroups": ["gpu"] * 100},
+    {"nodeGroups": ["gpu"]},
+    {"nodeGroup": None},
+)
+
+
+def stored_name(number: int) -> str:
+    """Name of an unreadable cache that was stored before there were limits."""
+    return f"stored-{number}"
+
+
+def large(attack: Attack) -> None:
+    """As many and as large caches as may be."""
+    by = attack.by
+    for _ in range(CROWD):
+        each = PARAMETERS_BYTES // PARAMETERS - 8
+        parameters = {f"p{n:06}": attack.words(each) for n in range(PARAMETERS)}
+        uri = f"s3://bucket/{attack.words(16).replace('+', 'p').replace('/', 's')}/"
+        groups = [*attack.groups, *(f"{n:02}{'g' * 61}" for n in range(64 - len(attack.groups)))]
+        by.cache(
+            by.next("large"),
+            uri + "u" * (LONGEST_URI - len(uri)),
+            "",
+            attack.seconds,
+            nodeGroup=None,
+            nodeGroups=groups,
+            storage={"key": by.key, "parameters": parameters},
+        )
+
+
+def collide(attack: Attack) -> None:
+    """Names that lead to the victim's volume and claim, and claims that name it."""
+    by, on = attack.by, attack.on
+    volumes = {
+        kserve_volume_name(on.good.name, on.group, on.name),
+        volume_name(on.good.name, on.group, on.name),
+    }
+    seconds = attack.seconds
+    for volume in volumes:
+        for group in attack.groups:
+            end = f"-{group}-{by.name}"
+            if volume.endswith(end) and volume != end:
+                by.cache(volume.removesuffix(end), by.served[0].uri, group, seconds)
+        name = by.next("claimed")
+        group = attack.group
+        by.make(CLAIMS, claim_object(claim_name(name, group), volume), seconds)
+        by.cache(name, by.served[0].uri, group, seconds, storage={"key": by.key})
+    for model in attack.administrators:
+        by.cache(model.name, by.served[0].uri, by.group, seconds, storage={"key": by.key})
+
+
+def false_store(attack: Attack) -> None:
+    """The URI of another, with a store that lists something else."""
+    by = attack.by
+    storage = attack.lead(attack.server, attack.chance.choice(hostile.FALSE))
+    by.cache(by.next("false"), attack.goal.uri, attack.group, attack.seconds, storage=storage)
+
+
+def list_alone(attack: Attack) -> None:
+    """The URI of another at its own store, which lists it for everybody."""
+    by, owner = attack.by, attack.chance.choice([attack.on.name, "admin"])
+    goals = [attack.on.good, attack.on.scratched] if owner != "admin" else attack.administrators
+    goal = attack.chance.choice(list(goals))
+    storage = attack.lead(attack.stores[owner], by.name)
+    by.cache(by.next("lists"), goal.uri, attack.group, attack.seconds, storage=storage)
+
+
+def origin(attack: Attack) -> None:
+    """A source that never comes to an end, or sends more than anybody can take."""
+    by, scheme = attack.by, attack.chance.choice(("http", "s3", "webhdfs", "archive"))
+    name, seconds = by.next("origin"), attack.seconds
+    host = attack.server
+    if scheme == "s3":
+        storage = attack.lead(host, attack.chance.choice(hostile.OVER_S3))
+        by.cache(name, f"s3://{name}/m", attack.group, seconds, storage=storage)
+    elif scheme == "archive":
+        by.cache(name, f"{host}/archive/{name}/m.tar.gz", attack.group, seconds)
+    elif scheme == "webhdfs":
+        what = attack.chance.choice(hostile.OVER_WEBHDFS)
+        uri = f"webhdfs://{host.removeprefix('http://')}/{what}/{name}"
+        by.cache(name, uri, attack.group, seconds)
+    else:
+        what = attack.chance.choice(hostile.OVER_HTTP)
+        by.cache(name, f"{host}/{what}/{name}/m.bin", attack.group, seconds)
+
+
+def never(attack: Attack) -> None:
+    """As large as the limit, as important as can be, and never there."""
+    by, limit = attack.by, str(attack.limit)
+    uris = (
+        "http://127.0.0.1:1/never.bin",
+        f"{attack.server}/silence/never.bin",
+        f"{attack.server}/missing/never.bin",
+    )
+    uri, seconds = attack.chance.choice(uris), attack.seconds
+    importance: tuple[dict[str, Any], ...] = (
+        {},
+        {"priority": -5},
+        {"priority": HIGHEST_PRIORITY},
+        {"retention": "Pinned"},
+    )
+    for spec in importance:
+        name = by.next("never")
+        by.cache(name, f"{uri}?{name}", attack.group, seconds, modelSize=limit, **spec)
+
+
+def fill(attack: Attack) -> None:
+    """Real models until nothing more fits, and pods that use them."""
+    by = attack.by
+    model = attack.chance.choice(by.served)
+    name, group, seconds = by.next("fill"), attack.group, attack.seconds
+    by.cache(name, model.uri, group, seconds, storage={"key": by.key}, modelSize=str(model.size))
+    pod = pod_object(by.next("pod"), attack.chance.choice(attack.nodes), "", model.key)
+    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim_name(name, group)
+    by.make(PODS, pod, seconds)
+    # One that says that it uses what is another's.
+    spied = pod_object(by.next("pod"), attack.chance.choice(attack.nodes), "", attack.goal.key)
+    spied["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim_name(name, group)
+    by.make(PODS, spied, seconds)
+
+
+def certificates(attack: Attack) -> None:
+    """Certificates, each of them another one."""
+    by = attack.by
+    for _ in range(CROWD):
+        body = attack.words(12_000)
+        pem = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+        storage = attack.lead(attack.server.replace("http:", "https:"), "x", certificate=pem)
+        name = by.next("certificate")
+        by.cache(name, f"s3://{name}/m", attack.group, attack.seconds, storage=storage)
+
+
+def addresses(attack: Attack) -> None:
+    """What a tenant must not reach through an agent."""
+    by = attack.by
+    uris = (
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::ffff:169.254.169.254]/latest",
+        "http://[fd00:ec2::254]/latest",
+        "http://100.100.100.200/latest",
+        "http://0.0.0.0/",
+        "file:///etc/passwd",
+        "file:///proc/self/environ",
+        "pvc://claim/model",
+        "hdfs://node/model",
+    )
+    by.cache(by.next("address"), attack.chance.choice(uris), attack.group, attack.seconds)
+
+
+def churn(attack: Attack) -> None:
+    """One name again and again, each time another model."""
+    by = attack.by
+    name = f"churn-{attack.chance.randrange(3)}"
+    delete(by.api, NAMESPACE_CACHES, name, by.name)
+    model = attack.chance.choice([*by.served, attack.on.good])
+    by.cache(name, model.uri, attack.group, attack.seconds, storage={"key": by.key})
+
+
+def first(attack: Attack) -> None:
+    """A new model of the victim's, asked for before the victim does, from a store of one's own."""
+    if not attack.on.new:
+        return
+    by, on = attack.by, attack.on
+    model = on.new.pop()
+    on.taken.append(model)
+    storage = attack.lead(attack.server, attack.chance.choice(("other-bytes", "other-files")))
+    by.cache(by.next("first"), model.uri, on.group, attack.seconds, storage=storage)
+    time.sleep(attack.chance.uniform(0, 2))
+    on.cache(model.name, model.uri, on.group, float("inf"), storage={"key": on.key})
+
+
+# As the table calls them, and how often they come.
+ATTACKS: dict[str, tuple[str, Callable[[Attack], None], int]] = {
+    "unreadable": ("a cache that nobody can read", unreadable, 2),
+    "large": ("caches as large as may be", large, 1),
+    "collide": ("names and claims that lead to another's volume", collide, 3),
+    "false-store": ("another's URI, with a store of one's own", false_store, 6),
+    "list-alone": ("another's URI, with a right to list alone", list_alone, 3),
+    "first": ("another's new URI, asked for before", first, 2),
+    "origin": ("an origin without an end", origin, 6),
+    "never": ("models as large as the limit that never come", never, 2),
+    "fill": ("models and pods that fill the disk", fill, 5),
+    "certificates": ("certificates", certificates, 1),
+    "addresses": ("addresses of the node", addresses, 1),
+    "churn": ("one name, and another model each time", churn, 3),
+}
