@@ -221,14 +221,6 @@ class ModelRequest(Model):
         return model_key(self.source_model_uri)
 
 
-class PvcReference(Model):
-    """A claim that holds the model already, as newer versions of KServe have it."""
-
-    model_config = ConfigDict(
-        extra="allow", json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
-    )
-
-
 class CacheSpec(ModelRequest):
     """What both kinds of caches ask for."""
 
@@ -245,9 +237,14 @@ class CacheSpec(ModelRequest):
     storage: CacheStorage | None = Field(
         default=None, description=ModelRequest.model_fields["storage"].description
     )
-    # Declared, or the API server would drop it and nobody would be told.
-    pvc_ref: PvcReference | None = Field(
-        default=None, description="Refused: a model on a claim cannot be cached yet."
+    # Declared, or the API server would drop it and nobody would be told. With a type: it could not
+    # tell that a spec with unknown fields is as it was, and would take no update of an object that
+    # was stored before, not even of its finalizers.
+    pvc_ref: str | None = Field(
+        default=None,
+        description="A claim that holds the model already, as newer versions of KServe have it. "
+        "Refused: such a model cannot be cached yet.",
+        max_length=253,
     )
 
     @property
@@ -262,15 +259,10 @@ _SPEC_RULES = validations(
         "has(self.pvcRef) || has(self.nodeGroup) != has(self.nodeGroups)",
         "give exactly one of nodeGroup (one name) and nodeGroups (a list of names)",
     ),
-)
-# The API server cannot tell that a spec with unknown fields is as it was, so this rule says it: an
-# object that was stored before it must stay writable, down to its finalizers.
-_SPEC_RULES["x-kubernetes-validations"].append(
-    {
-        "rule": "!has(self.pvcRef) || (oldSelf.hasValue() && has(oldSelf.value().pvcRef))",
-        "message": "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
-        "optionalOldSelf": True,
-    }
+    (
+        "!has(self.pvcRef)",
+        "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
+    ),
 )
 
 

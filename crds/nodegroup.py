@@ -132,10 +132,11 @@ class GroupModel(ModelIdentity):
     size: Int64 | None = Field(default=None, description="Bytes of the model's files.")
     hash: str | None = Field(default=None, description="What was downloaded.", max_length=71)
     downloaded_bytes: Int64 = Field(default=0, description="Bytes that the nodes have, together.")
-    shared: bool = Field(
+    claims_wait: bool = Field(
         default=False,
-        description="Whether caches of other namespaces, or a LocalModelCache, have the same URI, "
-        "and so the same folder.",
+        description="Whether no new claim is made yet: caches of other namespaces, or a "
+        "LocalModelCache, have the same URI, or had it, and a node may have their copy and not "
+        "this cache's.",
         exclude_if=says_nothing,
     )
     failure: ModelFailure | None = Field(

@@ -12,7 +12,6 @@ from crds.quantity import format_quantity
 from crds.states import CopyState, KServeNodeStatus, kserve_node_status
 from hooks import reasons
 from hooks.messages import some
-from hooks.sharing import is_withheld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +58,7 @@ def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
         group,
         model,
         status.rejected_by_identity.get(identity),
-        withheld=model is not None and is_withheld(model.states, shared=model.shared),
+        withheld=model is not None and model.claims_wait,
     )
 
 

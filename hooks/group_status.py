@@ -18,7 +18,7 @@ from crds.states import CopyState, ModelState
 from hooks import reasons
 from hooks.messages import count
 from hooks.room import fitting
-from hooks.sharing import NOBODY, is_withheld
+from hooks.sharing import NOBODY, Others
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -66,13 +66,14 @@ def group_status(
     owners: whose caches name the URIs. removal: of a group that is being deleted, how far that is.
     """
     names = tuple(node.metadata.name for node in nodes)
+    others = Others(nodes, plan.admitted, owners)
     models = tuple(
         _group_model(
             cache,
             nodes,
             copies[cache.identity],
             _told_size(group.status, cache.identity),
-            shared=is_shared(group.status, cache, copies[cache.identity], owners),
+            claims_wait=others.hold_up(cache, copies[cache.identity]),
         )
         for cache in plan.admitted
     )
@@ -181,20 +182,8 @@ def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | N
     return told.size if told else None
 
 
-def is_shared(
-    status: LocalModelNodeGroupStatus, cache: Cache, copies: Copies, owners: Owners
-) -> bool:
-    """Whether another owner has the folder, or had it, so that what is there may still be its.
-
-    That ends with the first copy that is the cache's own.
-    """
-    told = status.models_by_identity.get(cache.identity)
-    was_shared = told is not None and told.shared
-    return owners.share(cache.identity) or is_withheld(copies.states, shared=was_shared)
-
-
 def _group_model(
-    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None, *, shared: bool
+    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None, *, claims_wait: bool
 ) -> GroupModel:
     reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
@@ -208,7 +197,7 @@ def _group_model(
         # Nodes that hold different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
-        shared=shared,
+        claims_wait=claims_wait,
         failure=_first_failure(nodes, copies) or _first_wait(nodes, copies),
     )
 

@@ -42,7 +42,7 @@ from hooks.reading import (
     unknown_node,
 )
 from hooks.removal import removal
-from hooks.sharing import Owners, is_withheld
+from hooks.sharing import Owners
 from hooks.turns import Decision, whose_turn
 from hooks.unreadable import as_they_are, conditions_of, unreadable_status
 from hooks.volumes import as_it_is, make_volume, volume_name_of, without_spent
@@ -147,7 +147,7 @@ def sync(
     paced = is_large(count)
     status, resync = debounce(group.status, new, now, paced=paced)
     placement = plan.placement(group, decision.turn, owners)
-    withheld = {one.identity for one in new.models if is_withheld(one.states, shared=one.shared)}
+    withheld = {one.identity for one in new.models if one.claims_wait}
     volumes = _volumes(group, plan, caches, withheld, request=request, settings=settings)
     answer = _answer(
         status,

@@ -13,10 +13,11 @@ from crds.keys import model_key
 from crds.states import CopyState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
     from crds.base import Identity
-    from hooks.observed import Cache
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node
     from hooks.reading import Unreadable
 
 
@@ -60,6 +61,31 @@ def _note(found: dict[str, dict[str, str]], key: str, owner: str, created: str) 
 NOBODY = Owners(())
 
 
-def is_withheld(states: Collection[str], *, shared: bool) -> bool:
-    """Whether a cache must wait for its first copy. states: of its own copies."""
-    return shared and CopyState.AVAILABLE not in states
+class Others:
+    """Which nodes have whose copies of folders that several owners have, or had.
+
+    A claim leads to all nodes of its group. So it waits for each Ready one that has a copy there
+    which is another owner's, also of one whose cache is gone, and not this cache's too.
+    """
+
+    def __init__(self, nodes: Sequence[Node], caches: Iterable[Cache], owners: Owners) -> None:
+        self._owners = owners
+        alone = {cache.identity for cache in caches if not owners.share(cache.identity)}
+        self._held: dict[str, list[tuple[int, str]]] = {}
+        for index, node in enumerate(nodes):
+            if not node.ready:
+                continue
+            for identity in node.reports.keys() - alone:
+                if node.reports[identity].cached:
+                    key, owner, _ = identity
+                    self._held.setdefault(key, []).append((index, owner))
+
+    def hold_up(self, cache: Cache, copies: Copies) -> bool:
+        """Whether no new claim is made for a cache yet. copies: its own, in the nodes' order."""
+        key, namespace, _ = cache.identity
+        if self._owners.share(cache.identity) and CopyState.AVAILABLE not in copies.states:
+            return True
+        return any(
+            owner != namespace and not ((mine := copies.reports[index]) and mine.cached)
+            for index, owner in self._held.get(key, ())
+        )

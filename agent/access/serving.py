@@ -72,9 +72,13 @@ def is_withdrawn(
     access = manifest.access
     if access is None:
         return False
-    if not request.administrators:
-        return not access.grants
     granted = Granted(access)
+    if not any(one in granted for one in request.requesters):
+        # Those who had it are gone, and claims of the others may lead there. What their source
+        # confirms comes back without a download.
+        return True
+    if not request.administrators:
+        return False
     return all(
         one not in granted and one in failures and failures[one].error.kind not in NODE_KINDS
         for one in request.administrators

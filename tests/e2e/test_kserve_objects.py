@@ -302,7 +302,7 @@ def test_a_cache_with_the_short_form_is_refused(kserve: KServeWorld) -> None:
 
 
 def test_pvc_ref_is_refused_and_not_dropped(kserve: KServeWorld) -> None:
-    why = kserve.refused(_cache("claim", "s3://models/claim", pvcRef={"name": "models"}))
+    why = kserve.refused(_cache("claim", "s3://models/claim", pvcRef="models"))
     assert "pvcRef is not supported" in why
 
 

@@ -63,7 +63,13 @@ def _cache(name: str, uri: str, namespace: str = "", **spec: Any) -> Object:
         "apiVersion": API_VERSION,
         "kind": "LocalModelNamespaceCache" if namespace else "LocalModelCache",
         "metadata": metadata,
-        "spec": {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": "before"} | spec,
+        "spec": {
+            field: value
+            for field, value in (
+                {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": "before"} | spec
+            ).items()
+            if value is not None
+        },
     }
 
 
@@ -74,6 +80,7 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
     bad = {
         "size": _cache("size", "http://h/size", SPACE, modelSize="1e100"),
         "uri": _cache("uri", "http://h/" + "u" * 3000, SPACE),
+        "claim": _cache("claim", "http://h/claim", SPACE, nodeGroup=None, pvcRef="shared-models"),
         "group": _cache("group", "http://h/group", SPACE, nodeGroup="g" * 69),
         "parameters": _cache(
             "parameters",
@@ -85,6 +92,7 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
     expected = {
         "size": "InvalidSpec",
         "uri": "InvalidSpec",
+        "claim": "NoNodeGroup",
         "group": "NodeGroupNotFound",
         "parameters": "GroupTooLarge",
     }

@@ -202,7 +202,7 @@ UNREADABLE: tuple[dict[str, Any], ...] = (
     {"nodeGroup": "g" * 69},
     {"modelSize": "1e100"},
     {"sourceModelUri": f"s3://bucket/{'u' * 3000}"},
-    {"pvcRef": {"name": "shared-models"}},
+    {"pvcRef": "shared-models"},
     {"priority": 10**12},
     {"storage": {"key": "k", "parameters": {"p": "x" * 400_000}}},
     {"nodeGroup": None, "nodeGroups": ["gpu"] * 100},

@@ -58,8 +58,8 @@ class Disk:
 
     `wanted` are the keys that may never be away once they are whole; `kept` those of them that are.
     `before` is what else a folder may hold that was so before the agent began, such as a damaged
-    copy; of what is `mended`, each file may be as it was or as it should be. What is `evicted` may
-    leave notes in the end.
+    copy; of what is `mended`, each file may be as it was or as it should be. What is `evicted`, and
+    what is `blocked` and so fails, may leave notes in the end.
     """
 
     root: Path
@@ -70,6 +70,7 @@ class Disk:
     before: Mapping[str, Tree] = field(default_factory=dict)
     mended: frozenset[str] = frozenset()
     evicted: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._models = {model.key: model for model in self.models}
@@ -124,6 +125,8 @@ class Disk:
         for name in sorted(_names(private)):
             left = set(_names(private / name)) if name != "lock" else {"manifest.json"}
             if name in self.evicted and left <= {"usage.json", "evicted.json"}:
+                continue
+            if name in self.blocked and left <= {"failed.json"}:
                 continue
             if name not in keys | {"lock"}:
                 problems.append(f".localmodel/{name} is left over: {sorted(left)}")

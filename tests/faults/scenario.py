@@ -126,6 +126,7 @@ class Scenario:
             self.before,
             frozenset(keys_of(self.mounted)),
             frozenset(keys_of(self.evicted)),
+            frozenset(keys_of(self.blocked)),
         )
 
     def not_at_end(self, root: Path) -> tuple[list[Loss], list[str]]:

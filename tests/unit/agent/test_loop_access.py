@@ -214,6 +214,11 @@ def test_a_copy_that_nobody_may_have_is_not_fetched_anew_by_who_is_refused(close
     closed.step(5)
     closed.settle()
     assert states(closed) == {"bad": "Failed"}
+    # Claims of who is refused may lead there.
+    assert closed.tree("a") is None
+    assert contents(closed) == fetched
+    closed.want(model(closed, "one", "a"))
+    closed.settle()
     assert closed.tree("a") == {"a.bin": b"a" + DATA}
     assert contents(closed) == fetched
 

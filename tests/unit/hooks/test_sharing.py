@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pytest
-
 from crds.base import ObjectMeta
 from crds.cache import (
     LocalModelCache,
@@ -14,16 +12,16 @@ from crds.cache import (
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
-from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus
-from crds.states import CopyState
-from hooks.copies import Copies
-from hooks.group_status import is_shared
+from crds.keys import model_key
+from crds.node import LocalModelNode, LocalModelNodeSpec, LocalModelNodeStatus, NodeModelStatus
+from crds.states import ModelState
+from hooks.copies import copies_of
 from hooks.plan import make_plan
-from hooks.sharing import Owners, is_withheld
-from tests.unit.hooks.stored import read_cache
+from hooks.sharing import Others, Owners
+from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
-    from hooks.observed import Cache
+    from hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 URI = "s3://models/llama"
@@ -73,24 +71,63 @@ def test_other_groups_count_since_a_node_may_be_in_several() -> None:
     assert owners.precedence(here.identity) == 1
 
 
-@pytest.mark.parametrize(
-    ("states", "shared", "withheld"),
-    [("", True, True), ("PF", True, True), ("PA", True, False), ("", False, False)],
-)
-def test_a_claim_waits_for_a_first_copy_where_others_have_the_folder(
-    states: str, *, shared: bool, withheld: bool
-) -> None:
-    assert is_withheld(states, shared=shared) is withheld
+def _node(name: str, *reports: tuple[str, str, bool], ready: bool = True) -> Node:
+    models = tuple(
+        NodeModelStatus(
+            name=cache,
+            namespace=namespace,
+            key=model_key(URI),
+            state=ModelState.DOWNLOADED if cached else ModelState.PENDING,
+            cached=cached,
+        )
+        for namespace, cache, cached in reports
+    )
+    return read_node(
+        LocalModelNode(
+            metadata=ObjectMeta(name=name),
+            spec=LocalModelNodeSpec(node_ready=ready),
+            status=LocalModelNodeStatus(models=models),
+        )
+    )
 
 
-def test_what_was_shared_stays_so_until_a_copy_is_the_caches_own() -> None:
+def _waits(cache: Cache, nodes: list[Node], *others: Cache) -> bool:
+    caches = [cache, *others]
+    copies = copies_of(caches, nodes)[cache.identity]
+    return Others(nodes, caches, Owners(caches)).hold_up(cache, copies)
+
+
+MINE = ("a", "llama", True)
+NOT_MINE = ("a", "llama", False)
+ANOTHERS = ("b", "llama", True)
+
+
+def test_a_claim_of_a_folder_of_several_waits_for_a_first_copy() -> None:
     mine, other = _cache("a", 1), _cache("b", 9)
-    told = GroupModel(name="llama", namespace="a", key=mine.spec.key, states="P", shared=True)
-    before = LocalModelNodeGroupStatus(models=(told,))
-    missing, own = Copies((CopyState.PENDING,), (None,)), Copies((CopyState.AVAILABLE,), (None,))
-    # The other's cache is gone, and what its source sent may still be in the folder.
-    alone = Owners([mine])
-    assert is_shared(before, mine, missing, alone)
-    assert not is_shared(before, mine, own, alone)
-    assert not is_shared(LocalModelNodeGroupStatus(), mine, missing, alone)
-    assert is_shared(before, mine, own, Owners([mine, other]))
+    assert _waits(mine, [_node("n", NOT_MINE)], other)
+    assert not _waits(mine, [_node("n", MINE)], other)
+    assert not _waits(mine, [_node("n", NOT_MINE)])
+
+
+def test_a_claim_waits_for_each_node_that_has_anothers_copy() -> None:
+    """It leads to all of them."""
+    mine, other = _cache("a", 1), _cache("b", 9)
+    own, both = _node("1", MINE), _node("2", MINE, ANOTHERS)
+    foreign = _node("3", NOT_MINE, ANOTHERS)
+    assert not _waits(mine, [own, both], other)
+    assert _waits(mine, [own, both, foreign], other)
+    # Nor is that one told of yet, or the cache of it there any more.
+    assert _waits(mine, [own, _node("3", ANOTHERS)])
+    # A node that is not Ready runs no new pod, and may never be back.
+    assert not _waits(mine, [own, _node("3", ANOTHERS, ready=False)], other)
+
+
+def test_the_administrators_claims_wait_likewise() -> None:
+    cluster, other = _cache("", 1), _cache("b", 9)
+    own = _node("1", ("", "llama", True))
+    assert not _waits(cluster, [own], other)
+    assert _waits(cluster, [own, _node("2", ANOTHERS)], other)
+
+
+def test_another_cache_of_the_same_owner_holds_up_nothing() -> None:
+    assert not _waits(_cache("a", 1), [_node("1", MINE), _node("2", ("a", "former", True))])
