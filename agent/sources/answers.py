@@ -157,7 +157,7 @@ def failure(error: Exception, where: str) -> DownloadError:
         return answered(error.response, where)
     if isinstance(error, requests.TooManyRedirects):
         return DownloadError(
-            FailureKind.INTERNAL, f"{where} redirects in circles: check sourceModelUri"
+            FailureKind.UNSUPPORTED, f"{where} redirects in circles: check sourceModelUri"
         )
     if isinstance(error, ValueError) and not isinstance(
         error, UnicodeError | requests.JSONDecodeError

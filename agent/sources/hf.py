@@ -142,7 +142,7 @@ class _Repository:
             if elsewhere:
                 return url
         raise DownloadError(
-            FailureKind.INTERNAL,
+            FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check HF_ENDPOINT ({public_uri(self.endpoint)})",
         )
 

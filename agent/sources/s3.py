@@ -300,7 +300,7 @@ def _failure(error: Exception, uri: str) -> DownloadError:
     if isinstance(error, RecursionError):
         # botocore looks for the bucket's region wherever it is sent.
         return DownloadError(
-            FailureKind.INTERNAL,
+            FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
         )
     if isinstance(error, NoCredentialsError | PartialCredentialsError):

@@ -284,7 +284,7 @@ def test_other_answers(
         ({"X-Linked-ETag": f'"{"0" * 64}"'}, FailureKind.CORRUPT),
         ({"X-Repo-Commit": "0" * 40}, FailureKind.CHANGED),
         ({"Location": "http://[/"}, FailureKind.UNSUPPORTED),
-        ({"Location": "?again"}, FailureKind.INTERNAL),
+        ({"Location": "?again"}, FailureKind.UNSUPPORTED),
     ],
 )
 def test_a_redirect_that_does_not_fit_is_not_followed(

@@ -65,7 +65,7 @@ def test_the_same_host_gets_what_it_had(store: Store) -> None:
 def test_a_redirect_in_circles_is_told(store: Store) -> None:
     with serving(to("/m.bin?X-Amz-Signature=s3cret")) as server:
         Attempt(store, secret_uri(server)).fails(
-            FailureKind.INTERNAL,
+            FailureKind.UNSUPPORTED,
             f"{server.url}/m.bin?… redirects in circles",
             "check sourceModelUri",
         )
@@ -81,7 +81,7 @@ def test_two_servers_that_send_to_each_other_are_told(store: Store) -> None:
 
     with serving(answer) as one, serving(answer) as two:
         places += [one.url, two.url]
-        Attempt(store, secret_uri(one)).fails(FailureKind.INTERNAL, "redirects in circles")
+        Attempt(store, secret_uri(one)).fails(FailureKind.UNSUPPORTED, "redirects in circles")
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:a9fe:a9fe]"])

@@ -266,7 +266,7 @@ def more(handler: Handler, _: str) -> None:
         (grown, FailureKind.CHANGED, "changed while it was downloaded"),
         (more, FailureKind.CORRUPT, "was announced with 5 bytes and has more"),
         (compress, FailureKind.UNSUPPORTED, "gzip-compressed"),
-        (circle, FailureKind.INTERNAL, "redirects in circles"),
+        (circle, FailureKind.UNSUPPORTED, "redirects in circles"),
         (hang_up, FailureKind.UNREACHABLE, "cannot be reached"),
     ],
 )

@@ -374,7 +374,7 @@ def test_a_store_that_redirects_everything_is_told(
     with serving(answer) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         error = failure_of("s3://bucket/model")
-    assert error.kind is FailureKind.INTERNAL
+    assert error.kind is FailureKind.UNSUPPORTED
     assert "s3://bucket/model redirects in circles" in error.message
     assert buckets.objects
 
