@@ -10,7 +10,6 @@ plan, as the JSON that it becomes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -29,6 +28,7 @@ from hooks.envelope import (
     Object,
     RelatedRule,
 )
+from hooks.memo import Memo
 from hooks.observed import EvictionSettings, GroupRef
 from hooks.reading import (
     NODE,
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
     from crds.placement import PlacedModel
     from crds.volumes import NodeSelectorTerm
     from hooks.observed import ListedModel, Node
-
-# Plans are few, and each comes again for every node.
-_PLANS = 512
 
 
 def customize(_request: CustomizeRequest) -> CustomizeResponse:
@@ -132,10 +129,9 @@ class _Plan:
 
 
 def _plan(raw: Raw) -> _Plan:
-    return _read_plan(bytes(raw))
+    return _plans(bytes(raw))
 
 
-@lru_cache(maxsize=_PLANS)
 def _read_plan(raw: bytes) -> _Plan:
     placement = parse_placement(Raw(raw))
     name, spec = placement.metadata.name, placement.spec
@@ -149,6 +145,10 @@ def _read_plan(raw: bytes) -> _Plan:
         entries=tuple(_entry(model, name) for model in spec.models),
         turn=frozenset(spec.turn.nodes) if spec.turn else None,
     )
+
+
+# Each comes again for every node.
+_plans = Memo(_read_plan)
 
 
 def _entry(model: PlacedModel, group: str) -> _Entry:

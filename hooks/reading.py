@@ -8,7 +8,6 @@ as can be read. What somebody asks for counts as a whole or not at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
@@ -22,6 +21,7 @@ from crds.node import LocalModelNode
 from crds.nodegroup import LocalModelNodeGroup
 from crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
 from hooks.envelope import BadRequest, decoder
+from hooks.memo import Memo
 from hooks.observed import (
     Cache,
     CacheSpec,
@@ -50,8 +50,6 @@ _Read = TypeVar("_Read")
 _Struct = TypeVar("_Struct", bound=Struct)
 _Whole = TypeVar("_Whole", LocalModelNodeGroup, LocalModelPlacement)
 
-# Groups are few, and each comes again for every cache.
-_GROUPS = 128
 # What msgspec and the types' own checks raise for JSON that is not what they take.
 _NOT_SO = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -351,14 +349,17 @@ def _read_whole(model: type[_Whole], raw: Raw | bytes) -> _Whole:
     return obj
 
 
-@lru_cache(maxsize=_GROUPS)
-def _group(raw: bytes) -> LocalModelNodeGroup:
+def _read_group(raw: bytes) -> LocalModelNodeGroup:
     try:
         group = _read_whole(LocalModelNodeGroup, raw)
     except UnreadableError:
         group = _read_whole(LocalModelNodeGroup, _without_status(raw))
     _check_whole(NODE_GROUP, group.metadata.name, lost_field(group))
     return group
+
+
+# Each comes again for every cache.
+_group = Memo(_read_group)
 
 
 def _without_status(raw: bytes) -> bytes:

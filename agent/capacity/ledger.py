@@ -17,7 +17,7 @@ from agent.capacity.ranks import Rank, Standing, gives_way
 from agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 
 class EvictionReason(StrEnum):
@@ -463,15 +463,40 @@ def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
     )
 
 
+def _to_blame(ledger: Ledger, account: Account, victims: Sequence[str]) -> list[str]:
+    """The victims without those that would go for what less important models take that stay."""
+    taken, going = ledger.taken(account), frozenset(victims)
+    staying = sorted(
+        (model.priority, model.of(account))
+        for key, model in ledger.models.items()
+        if key not in going and model.of(account)
+    )
+    blamed: list[str] = []
+    lower = passed = 0
+    for key in victims:
+        model = ledger.model(key)
+        while passed < len(staying) and staying[passed][0] < model.priority:
+            lower += staying[passed][1]
+            passed += 1
+        if taken - lower <= account.low:
+            break
+        blamed.append(key)
+        taken -= model.frees(account)
+    return blamed
+
+
 def relief(ledger: Ledger, account: Account) -> list[str]:
     """Who goes while an account is past its mark: until it is at the low one, or nobody is left.
 
-    Only what nothing refers to. On account of a limit, the model of the group that would go last
+    Only what nothing refers to, and nothing for less important models that cannot go: whoever has
+    pods could have them mounted. On account of a limit, the model of the group that would go last
     stays if that keeps to the limit: otherwise a model between the high mark and the limit would
     come and go.
     """
     victims = ledger.victims(lambda rank: not rank.referenced, account.group)
     taken = ledger.taken(account)
+    if not account.disk or taken <= account.limit:
+        victims = _to_blame(ledger, account, victims)
     if not account.disk:
         last = ledger.last_of(account.group)
         others = [key for key in victims if key != last]

@@ -8,7 +8,9 @@ Objects are read by presigned URLs, so that every byte comes by the one transpor
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import boto3
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSResponse
 from botocore.client import Config
+from botocore.credentials import Credentials as AWSCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -53,6 +56,10 @@ _STATUS_OF_CODE = {
     "XAdminUserNotFound": 403,
 }
 _TRUE = {"1", "true", "yes"}
+# Instead of a key that is not given: botocore looks for the agent's own otherwise.
+_NO_KEY = "none"
+# boto3 makes clients slowly, and not safely in several threads.
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -140,31 +147,40 @@ class S3Source:
         return _S3Model(client.s3, client.transport, bucket, urls, tuple(files), origin)
 
     def _client(self, credentials: Credentials | None) -> _Client:
-        """The client. Made once: boto3 makes clients slowly, and not safely in several threads."""
+        """The client. Made once: boto3 makes clients slowly."""
         return self._clients.get(credentials, lambda: _make_client(credentials, self._transports))
 
 
 def _make_client(credentials: Credentials | None, transports: Transports) -> _Client:
     settings = Credentials.of(os.environ) if credentials is None else credentials
     region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or None
+    keys: dict[str, Any] = {}
     if credentials is None:
         session = boto3.session.Session(region_name=region)
+        signed_with = session.get_credentials()
     else:
+        session = _shared_session()
         # Only what the cache names: the agent's own keys must not fill a gap.
-        session = boto3.session.Session(
-            aws_access_key_id=settings.get("AWS_ACCESS_KEY_ID") or "none",
-            aws_secret_access_key=settings.get("AWS_SECRET_ACCESS_KEY") or "none",
-            aws_session_token=settings.get("AWS_SESSION_TOKEN") or None,
-            region_name=region or "us-east-1",
+        signed_with = AWSCredentials(
+            settings.get("AWS_ACCESS_KEY_ID") or _NO_KEY,
+            settings.get("AWS_SECRET_ACCESS_KEY") or _NO_KEY,
+            settings.get("AWS_SESSION_TOKEN") or None,
         )
+        keys = {
+            "aws_access_key_id": signed_with.access_key,
+            "aws_secret_access_key": signed_with.secret_key,
+            "aws_session_token": signed_with.token,
+            "region_name": region or "us-east-1",
+        }
     virtual = settings.get("S3_USER_VIRTUAL_BUCKET").lower() in _TRUE
     transport = transports.trusting(_trust(settings))
-    client = session.client(
+    make = partial(
+        session.client,
         "s3",
         endpoint_url=_endpoint(settings, credentials),
         config=Config(
             retries={"mode": "standard", "total_max_attempts": 3},
-            signature_version=UNSIGNED if _is_anonymous(settings, credentials, session) else "s3v4",
+            signature_version=UNSIGNED if _is_anonymous(settings, signed_with) else "s3v4",
             s3={
                 "addressing_style": "virtual" if virtual else "auto",
                 "use_accelerate_endpoint": settings.get("S3_USE_ACCELERATE").lower() in _TRUE,
@@ -173,9 +189,21 @@ def _make_client(credentials: Credentials | None, transports: Transports) -> _Cl
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
+        **keys,
     )
+    with _MAKING:
+        client = make()
     client.meta.events.register("before-send.s3", _Sender(transport))
-    return _Client(client, transport, session.get_credentials())
+    return _Client(client, transport, signed_with)
+
+
+@cache
+def _shared_session() -> boto3.session.Session:
+    """What makes the clients of caches' credentials.
+
+    A session of its own for each took 12 MB, for S3's description alone.
+    """
+    return boto3.session.Session()
 
 
 class _Sender:
@@ -226,14 +254,10 @@ def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | N
     return host or None
 
 
-def _is_anonymous(
-    settings: Credentials, credentials: Credentials | None, session: boto3.session.Session
-) -> bool:
+def _is_anonymous(settings: Credentials, signed_with: AWSCredentials | None) -> bool:
     if settings.get("awsAnonymousCredential").lower() in _TRUE:
         return True
-    if credentials is None:
-        return session.get_credentials() is None
-    return not settings.get("AWS_ACCESS_KEY_ID")
+    return signed_with is None or signed_with.access_key == _NO_KEY
 
 
 def _trust(settings: Credentials) -> Trust:

@@ -57,7 +57,7 @@ IDENTITY = {"Accept-Encoding": "identity"}
 # How many hosts are known at a time.
 MAX_WAYS = 256
 # How much is kept at a time for different settings: clients, tokens, trusts.
-MAX_KEPT = 64
+MAX_KEPT = 32
 
 # Headers that may follow a redirect to another host.
 _TRAVELS = {"accept", "accept-encoding", "connection", "if-match", "range", "user-agent"}

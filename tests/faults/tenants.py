@@ -407,6 +407,8 @@ class _Feud:
             return
         for node in NODES:
             tree = read_tree(self._world.copy(node, model.uri))
+            if tree is None and self._watch.may_be_evicted(victim, node):
+                continue
             if tree != model.files and (ready or tree is not None):
                 what = "nothing" if tree is None else sorted((n, len(d)) for n, d in tree.items())
                 self._watch.note(

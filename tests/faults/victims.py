@@ -146,9 +146,19 @@ class Watch:
         for victim in self._victims:
             for node in victim.nodes:
                 tree = read_tree(self._folder(victim.model, node))
+                if tree is None and self.may_be_evicted(victim, node):
+                    continue
                 if tree != victim.model.files and not self._is_being_mended(victim, node, tree):
                     what = "is not there" if tree is None else f"has {_short(tree)}"
                     self.note(f"{node}: {victim} {what}", victim.model.size)
+
+    def may_be_evicted(self, victim: Victim, node: str) -> bool:
+        """Whether it went as an idle model of a tenant may: for what another's pods mount.
+
+        The administrator's are more important, and what a pod mounts stays.
+        """
+        notes = self._cluster.nodes_dir / node / ".localmodel" / victim.model.key
+        return bool(victim.namespace) and not victim.has_pod and (notes / "evicted.json").exists()
 
     def _is_being_mended(self, victim: Victim, node: str, tree: Tree | None) -> bool:
         """Whether each file is whole or as it was damaged, or the folder was taken out."""

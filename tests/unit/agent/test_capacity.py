@@ -408,3 +408,24 @@ def test_nothing_goes_for_what_is_only_reserved() -> None:
     space = Space(100, 100, 0)
     kept = new(0, groups=frozenset({"kept"}), reserved=95)
     assert decide(space=space, a=here(40), x=kept).evict == []
+
+
+def test_nothing_goes_for_less_important_models_that_pods_hold() -> None:
+    """Whoever has pods can have its own models mounted, up to the limit."""
+    models: Models = {
+        "a": here(70, mounted=True, referenced=True),
+        "b": here(10),
+        "c": here(15, priority=100),
+        # The last one would stay in any case.
+        "d": here(2, priority=101),
+    }
+    assert evicted(decide(**models)) == "b"
+    left = models | {"b": gone(10)}
+    assert evicted(decide(**left, relieving=frozenset({"limit/lru"}))) == ""
+    # What is as important, or more, is no reason to stay.
+    models["a"] = here(70, mounted=True, referenced=True, priority=100)
+    assert evicted(decide(**models)) == "bc"
+    # Nor is what the disk has not: there must be an end to it.
+    full = Space(100, 95, 3)
+    models["a"] = here(70, mounted=True, referenced=True)
+    assert "c" in evicted(decide(**models, groups={"lru": replace(LRU, limit=1000)}, space=full))

@@ -16,6 +16,7 @@ from agent.plan import Plan, View, make_plan
 
 if TYPE_CHECKING:
     from agent.capacity.admission import Eviction
+    from agent.capacity.ledger import Account
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")
@@ -58,6 +59,17 @@ wishes = st.builds(
     # Mostly the administrator's.
     owners=st.just(frozenset()) | st.frozensets(st.sampled_from(("team-a", "team-b")), max_size=2),
 )
+
+
+def _is_for_less_important(ledger: Ledger, account: Account, key: str) -> bool:
+    """Whether what is past the mark is what less important models take that stay."""
+    going = ledger.victims(lambda rank: not rank.referenced, account.group)
+    lower = sum(
+        model.of(account)
+        for name, model in ledger.models.items()
+        if name not in going and model.priority < ledger.model(key).priority
+    )
+    return ledger.taken(account) - lower <= account.low
 
 
 class CapacityMachine(RuleBasedStateMachine):
@@ -323,6 +335,8 @@ class CapacityMachine(RuleBasedStateMachine):
             ]
             if not account.disk and ledger.taken(account) <= account.limit:
                 left = [key for key in left if key != ledger.last_of(account.group)]
+            if not account.disk or ledger.taken(account) <= account.limit:
+                left = [key for key in left if not _is_for_less_important(ledger, account, key)]
             assert [key for key in left if account.group in ledger.model(key).groups] == []
 
     @invariant()
