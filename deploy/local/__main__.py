@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 
-from deploy.local.signals import exit_on_signals
+from deploy.local.signals import end_on_signals, exit_on_signals
 
 if __name__ == "__main__":
     # Before the imports that take a while, so that Ctrl-C is quiet from the first moment.
+    end_on_signals()
+    cli = importlib.import_module("deploy.local.cli")
     exit_on_signals()
-    sys.exit(importlib.import_module("deploy.local.cli").main(sys.argv[1:]))
+    sys.exit(cli.main(sys.argv[1:]))
