@@ -27,9 +27,8 @@ class Names:
         self.by_key: dict[str, tuple[CacheName, ...]] = {}
         # The groups that this very LocalModelNode has listed since we watch it.
         self._groups: frozenset[str] = frozenset()
-        # Since when (monotonic) it is known, and how old it surely was then.
-        self._since = 0.0
-        self._known = False
+        # Since when (monotonic) it is surely there; None: there is none.
+        self._since: float | None = None
 
     def of(self, key: str) -> tuple[CacheName, ...]:
         """The caches of a key."""
@@ -47,8 +46,7 @@ class Names:
 
     def take(self, node: LocalModelNode) -> None:
         """Take in what a LocalModelNode lists."""
-        if not self._known:
-            self._known = True
+        if self._since is None:
             self._since = self._options.monotonic() - node.metadata.known_age.total_seconds()
         self._groups |= {group.name for group in node.spec.groups}
         self.by_key |= caches_in_use(node.spec.local_models)
@@ -56,15 +54,17 @@ class Names:
     def begin_anew(self) -> None:
         """The LocalModelNode is another one, or gone."""
         self._groups = frozenset()
-        self._known = False
+        self._since = None
 
     def doubts(self) -> dict[str, float]:
         """Until when (monotonic) copies stay of groups of which a new node has said nothing yet.
 
         Its age is not the difference of this node's clock and the API server's.
         """
+        if self._since is None:
+            return {}
         until = self._since + TRUST_GRACES * self._options.grace
-        if not self._known or until <= self._options.monotonic():
+        if until <= self._options.monotonic():
             return {}
         return {
             key: until

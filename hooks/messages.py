@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Of what is said of one model, or of one object that cannot be read.
+MESSAGE_MAX = 1024
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """A few names for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

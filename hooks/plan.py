@@ -10,7 +10,7 @@ from crds.naming import claim_name
 from crds.nodegroup import RejectedModel
 from crds.placement import LocalModelPlacementSpec
 from hooks import reasons
-from hooks.messages import cut
+from hooks.messages import MESSAGE_MAX, cut
 from hooks.sharing import NOBODY
 from hooks.volumes import node_selector_terms
 
@@ -71,8 +71,6 @@ class Plan:
         return tuple(sorted((*models, *self.kept), key=lambda model: -model.priority))
 
 
-# Of what is said of a refused cache.
-MESSAGE_MAX = 1024
 EMPTY_PLAN = Plan(admitted=(), rejected=())
 # Of a group that cannot be read and has none.
 NO_PLAN = LocalModelPlacementSpec(storage_limit="0")

@@ -82,8 +82,7 @@ class Unreadable:
 
     def asks_for(self) -> tuple[frozenset[str], str | None]:
         """Of a cache: the groups that it names and its URI, as far as they can be read."""
-        head = _lenient(_Asked, self.raw)
-        spec = head.spec if head and isinstance(head.spec, dict) else {}
+        spec = _spec_of(self.raw)
         names = spec.get("nodeGroups")
         listed = [*names] if isinstance(names, list) else []
         uri = spec.get("sourceModelUri")
@@ -234,18 +233,14 @@ def parse_own_plan(raw: Raw) -> LocalModelPlacementSpec:
     try:
         return parse_placement(raw).spec
     except BadRequest:
-        found = _lenient(_Asked, raw)
-        spec = found.spec if found and isinstance(found.spec, dict) else {}
-        entries = spec.get("models")
+        entries = _spec_of(raw).get("models")
         models = tuple(_placed(entries if isinstance(entries, list) else []))
         return LocalModelPlacementSpec(storage_limit="0", models=models)
 
 
 def placed_of(raw: Raw) -> tuple[tuple[str, PlacedModel], ...]:
     """What a LocalModelNode lists, each with the name of its group, as far as it can be read."""
-    found = _lenient(_Asked, raw)
-    spec = found.spec if found and isinstance(found.spec, dict) else {}
-    entries = spec.get("localModels")
+    entries = _spec_of(raw).get("localModels")
     if not isinstance(entries, list):
         return ()
     return tuple(
@@ -298,16 +293,20 @@ def _salvage_part(kind: Any, raw: Raw) -> Any:
     value = _lenient(kind, raw)
     if value is not None:
         return value
-    for one in get_args(kind) if get_origin(kind) not in {tuple, dict} else (kind,):
-        if isinstance(one, type) and issubclass(one, Struct):
-            return salvage(one, raw)
-    if isinstance(kind, type) and issubclass(kind, Struct):
-        return salvage(kind, raw)
     if get_origin(kind) is tuple:
         items = _lenient(list[Raw], raw) or []
         read = (_salvage_part(get_args(kind)[0], item) for item in items)
         return tuple(item for item in read if item is not None)
+    for one in (kind, *get_args(kind)):
+        if isinstance(one, type) and issubclass(one, Struct):
+            return salvage(one, raw)
     return None
+
+
+def _spec_of(raw: Raw) -> Object:
+    """What there is of an object's spec."""
+    found = _lenient(_Asked, raw)
+    return found.spec if found and isinstance(found.spec, dict) else {}
 
 
 def _lenient(kind: Any, raw: Raw) -> Any:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from crds.conditions import Finding, conditions
 from hooks import reasons
 from hooks.envelope import decoder, parse_foreign
-from hooks.messages import cut
+from hooks.messages import MESSAGE_MAX, cut
 from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
 from hooks.reading import salvage
 from hooks.volumes import as_it_is
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from hooks.envelope import CompositeRequest, Object
     from hooks.reading import UnreadableError
-
-MESSAGE_MAX = 1024
 
 
 def as_they_are(request: CompositeRequest) -> tuple[Object, ...]:
