@@ -277,6 +277,7 @@ class Loop:
             self._rescan_at = 0.0
         elif not end.is_success:
             self._inventory.look_at(key)
+            self._retries.published({key} & self._published())
 
     # What is known
 
@@ -292,9 +293,13 @@ class Loop:
                 task.cancelled.set()
             if before is None or before.kind is not FailureKind.OTHER_DISK:
                 self._news.other_disk(failure.message)
+        self._retries.published(self._published())
         self._reading.keep(self._inventory.copies)
         self._removals.keep(self._inventory.copies)
         self._workers.keep(self._requests)
+
+    def _published(self) -> set[str]:
+        return {key for key, _, _ in self._inventory.published()}
 
     def _plan(self, now: float) -> Plan:
         self._users = self._uses.by_key(self._names.all())

@@ -20,14 +20,14 @@ from agent.failures import (
 from agent.status import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from agent.disk.store import Store
     from agent.options import Options
     from agent.wanted import Request, Requester
 
 # What says nothing any more when somebody has got the model.
-_PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
+_PASSED = NODE_KINDS | {FailureKind.NO_SPACE, FailureKind.OTHER_VERSION}
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,13 @@ class Retries:
     def disk_is_back(self) -> None:
         """Forget what failed because of the disk: it is tried again at once."""
         self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
+
+    def published(self, keys: Collection[str]) -> None:
+        """Forget what kept these from being published: an error of the disk may come after that.
+
+        So may the end of the agent, whose next start then completes the publication.
+        """
+        self._forget(lambda key, retry: key in keys and retry.failure.error.kind in _PASSED)
 
     def succeeded(self, attempt: Request) -> None:
         """Forget the failures of a requester, and what was wrong with the node or a former copy."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Tree = dict[str, bytes]
 
+# What is noted of an evicted model. Without `evicted.json`, an attempt asks its source first.
+_EVICTED = {"usage.json", "held.json", "evicted.json"}
+_ASKED = {"journal.json", "progress-1", "files"}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -59,7 +63,7 @@ class Disk:
     `wanted` are the keys that may never be away once they are whole; `kept` those of them that are.
     `before` is what else a folder may hold that was so before the agent began, such as a damaged
     copy; of what is `mended`, each file may be as it was or as it should be. What is `evicted`, and
-    what is `blocked` and so fails, may leave notes in the end.
+    what is `blocked` and so fails, may leave notes in the end, but no bytes.
     """
 
     root: Path
@@ -124,7 +128,7 @@ class Disk:
         private = self.root / ".localmodel"
         for name in sorted(_names(private)):
             left = set(_names(private / name)) if name != "lock" else {"manifest.json"}
-            if name in self.evicted and left <= {"usage.json", "evicted.json"}:
+            if name in self.evicted and self._is_without_bytes(private / name, left):
                 continue
             if name in self.blocked and left <= {"failed.json"}:
                 continue
@@ -133,6 +137,11 @@ class Disk:
             elif left - {"usage.json", "scrub.json"} != {"manifest.json"}:
                 problems.append(f".localmodel/{name} has {sorted(left)}")
         return lost, problems
+
+    @staticmethod
+    def _is_without_bytes(meta: Path, left: set[str]) -> bool:
+        """Whether notes alone are left of an evicted model, and of what its source was asked."""
+        return left <= _EVICTED | _ASKED and not read_tree(meta / "files")
 
 
 def _is_between(now: Tree, before: Tree, after: Mapping[str, bytes]) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from agent.disk.on_disk import OnDisk
     from tests.faults.calls import Call
     from tests.faults.scenario import Scenario
 
@@ -90,7 +91,9 @@ class _Quick(Loop):
         status = (self._api.node or {}).get("status", {})  # type: ignore[attr-defined]
         told = {model["key"]: model for model in status.get("models", ())}
         here = {
-            key for key, copy in self._inventory.copies.items() if copy.found is not Found.NOTHING
+            key
+            for key, copy in self._inventory.copies.items()
+            if copy.found is not Found.NOTHING and not self._is_only_asked(key, copy)
         }
         return (
             here == self._wanted
@@ -102,6 +105,10 @@ class _Quick(Loop):
             and all(told[key]["state"] in GONE for key in self._evicted)
             and all(map(self._is_read, self._wanted))
         )
+
+    def _is_only_asked(self, key: str, copy: OnDisk) -> bool:
+        """Whether a model that does not fit is known from its source, and no byte of it is here."""
+        return key in self._evicted and copy.found is Found.STAGED and not copy.staged_bytes
 
     def _is_read(self, key: str) -> bool:
         """Whether all files of a copy are known to be good in this life."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from agent.disk.store import Store
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
     from tests.unit.agent.servers import Handler
     from tests.unit.agent.world import World
@@ -97,3 +99,32 @@ def test_what_cannot_be_noted_or_read_is_tried(
     world.settle()
     assert len(world.server.seen) > asked
     assert entry(world)["attempts"] == 1
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_error_in_the_last_steps_of_a_publication_is_forgotten_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    complete = Store._complete
+
+    def fail_late(store: Store, meta: Path) -> None:
+        if restarts:
+            # The next start completes it.
+            raise OSError(28, "No space left on device", str(meta))
+        complete(store, meta)
+        raise OSError(28, "No space left on device", str(meta))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_complete", fail_late)
+        world.want(world.model("a"))
+        world.settle()
+    if restarts:
+        assert list(world.root.rglob("failed.json"))
+        world.restart()
+        world.want(world.model("a"))
+        world.step()
+        world.step(61)
+    world.settle()
+    assert world.states() == {"a": "Downloaded"}
+    assert "reason" not in entry(world)
+    assert not list(world.root.rglob("failed.json"))
