@@ -104,10 +104,10 @@ def parse_foreign(raw: Raw) -> Object:
 
 def core_objects(kind: str, objects: RawObjects) -> dict[str, Object]:
     """All objects of a kind of core/v1, by Metacontroller's key. Raises BadRequest."""
-    return foreign_objects(kind, "v1", objects)
+    return {key: parse_foreign(raw) for key, raw in foreign_objects(kind, "v1", objects).items()}
 
 
-def foreign_objects(kind: str, api_version: str, objects: RawObjects) -> dict[str, Object]:
+def foreign_objects(kind: str, api_version: str, objects: RawObjects) -> dict[str, Raw]:
     """All objects of somebody else's kind, by Metacontroller's key. Raises BadRequest."""
     found = objects.get(f"{kind}.{api_version}")
     if found is None:
@@ -116,4 +116,4 @@ def foreign_objects(kind: str, api_version: str, objects: RawObjects) -> dict[st
             "Metacontroller keeps what it was told to send for 20 minutes; when the hooks' "
             "settings changed, restart it"
         )
-    return {key: parse_foreign(raw) for key, raw in found.items()}
+    return found

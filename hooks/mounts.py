@@ -60,12 +60,11 @@ def plan_mounts(
     """
     mounts = {Mount(one, group) for one in namespaces for group in cache.spec.group_names}
     for service in services:
-        if service.group is None:
-            continue
-        mount = Mount(service.namespace, service.group)
-        # One that goes, perhaps with its namespace, keeps its claim and gets no new one.
-        if not service.deleting or mount.claim_key(cache) in found:
-            mounts.add(mount)
+        for group in service.groups:
+            mount = Mount(service.namespace, group)
+            # One that goes, perhaps with its namespace, keeps its claim and gets no new one.
+            if not service.deleting or mount.claim_key(cache) in found:
+                mounts.add(mount)
     taken = {
         key: holder
         for mount in sorted(mounts)

@@ -21,6 +21,8 @@ WARM_LABEL_DOMAIN = f"localmodel.{GROUP}"
 # (pkg/constants of KServe).
 SERVICE_CACHE_LABEL = f"internal.{GROUP}/localmodel"
 SERVICE_CACHE_NAMESPACE_LABEL = f"internal.{GROUP}/localmodel-namespace"
+SERVICE_CLAIM_ANNOTATION = f"internal.{GROUP}/localmodel-pvc-name"
+SERVICE_ADAPTERS_ANNOTATION = f"internal.{GROUP}/localmodel-lora"
 SERVICE_GROUP_ANNOTATION = f"{GROUP}/nodegroup"
 SERVICE_DISABLE_ANNOTATION = f"{GROUP}/disable-localmodel"
 

@@ -1,19 +1,27 @@
-"""The services that use a cache, as KServe's own webhooks have labelled them."""
+"""The services that use a cache, as KServe's own webhooks have labelled and annotated them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from crds.cache import NamespacedName
+from crds.naming import claim_name
 from hooks import naming
-from hooks.envelope import Object, RelatedRule, foreign_objects
+from hooks.adapters import read_adapters
+from hooks.envelope import Object, RelatedRule, decoder, foreign_objects
+from hooks.observed import Metadata
 from hooks.room import SERVICES_MAX
 from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from msgspec import Raw
+
+    from hooks.adapters import Adapter
     from hooks.envelope import RawObjects
     from hooks.observed import Cache, CacheStatus, ServiceName
     from hooks.settings import ServiceKind
@@ -23,13 +31,14 @@ if TYPE_CHECKING:
 class Service:
     """A service that uses a cache.
 
-    group: the group whose claim its pods mount; None where it names one that the cache is not on.
+    groups: those whose claims its pods mount, as far as the cache is on them. Empty also where
+    it is not known whether it uses the cache.
     """
 
     kind: str
     namespace: str
     name: str
-    group: str | None = None
+    groups: tuple[str, ...] = ()
     deleting: bool = False
 
 
@@ -67,74 +76,119 @@ class Users:
 
 
 def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRule]:
-    """The services of a cache and no others.
-
-    Those of a namespace cache carry its namespace as a label too, so they do not count for the
-    LocalModelCache of the same name.
-    """
-    name, namespace = cache.metadata.name, cache.metadata.namespace
-    if len(name) > naming.LABEL_LENGTH_MAX:
-        # No label can hold it, and Metacontroller refuses a selector that asks for it.
-        return []
-    if namespace:
-        selector: Object = {
-            "matchLabels": {
-                naming.SERVICE_CACHE_LABEL: name,
-                naming.SERVICE_CACHE_NAMESPACE_LABEL: namespace,
-            }
-        }
-    else:
-        selector = {
-            "matchLabels": {naming.SERVICE_CACHE_LABEL: name},
-            "matchExpressions": [
-                {"key": naming.SERVICE_CACHE_NAMESPACE_LABEL, "operator": "DoesNotExist"}
-            ],
-        }
+    """The services that may use a cache: services_of tells which do."""
     return [
         RelatedRule(
             api_version=kind.api_version,
             resource=kind.resource,
             label_selector=selector,
-            namespace=namespace or None,
+            namespace=cache.metadata.namespace or None,
         )
         for kind in kinds
+        if (selector := _selector(cache, kind)) is not None
     ]
+
+
+def _selector(cache: Cache, kind: ServiceKind) -> Object | None:
+    """Which labels the services of a kind have that may use a cache; None: none of them may."""
+    name, namespace = cache.metadata.name, cache.metadata.namespace
+    if kind.kind == LLM_INFERENCE_SERVICE:
+        # Adapters are in an annotation, by which nothing can be selected.
+        return {}
+    if len(name) > naming.LABEL_LENGTH_MAX:
+        # No label can hold it, and Metacontroller refuses a selector that asks for it.
+        return None
+    if namespace:
+        return {
+            "matchLabels": {
+                naming.SERVICE_CACHE_LABEL: name,
+                naming.SERVICE_CACHE_NAMESPACE_LABEL: namespace,
+            }
+        }
+    return {
+        "matchLabels": {naming.SERVICE_CACHE_LABEL: name},
+        "matchExpressions": [
+            {"key": naming.SERVICE_CACHE_NAMESPACE_LABEL, "operator": "DoesNotExist"}
+        ],
+    }
 
 
 def services_of(
     cache: Cache, kinds: Iterable[ServiceKind], related: RawObjects
 ) -> tuple[Service, ...]:
-    """The services that use a cache, in order.
+    """The services that use a cache, for their model or for LoRA adapters, in order.
 
     One that is being deleted is among them until it is gone: its pods may still read.
     """
-    if len(cache.metadata.name) > naming.LABEL_LENGTH_MAX:
-        return ()
-    return tuple(
-        sorted(
-            _service(kind.kind, obj, cache.spec.group_names)
-            for kind in kinds
-            for obj in foreign_objects(kind.kind, kind.api_version, related).values()
-            if naming.SERVICE_DISABLE_ANNOTATION not in _annotations(obj)
-        )
+    by_claim = {claim_name(cache.metadata.name, group): group for group in cache.spec.group_names}
+    found = (
+        _service(kind.kind, raw, cache, by_claim)
+        for kind in kinds
+        if _selector(cache, kind) is not None
+        for raw in foreign_objects(kind.kind, kind.api_version, related).values()
     )
+    return tuple(sorted(one for one in found if one is not None))
 
 
-def _service(kind: str, obj: Object, groups: Sequence[str]) -> Service:
-    metadata = obj["metadata"]
-    # Without the annotation, the first group.
-    asked = _annotations(obj).get(naming.SERVICE_GROUP_ANNOTATION, next(iter(groups), None))
+class _Metadata(Metadata, frozen=True):
+    annotations: dict[str, str] | None = None
+
+
+class _Labelled(Struct):
+    """What counts of a service."""
+
+    metadata: _Metadata
+
+
+def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> Service | None:
+    """A service, if it uses the cache. by_claim: the cache's groups."""
+    metadata = decoder(_Labelled).decode(raw).metadata
+    annotations = metadata.annotations or {}
+    if naming.SERVICE_DISABLE_ANNOTATION in annotations:
+        return None
+    names = (cache.metadata.name, cache.metadata.namespace)
+    claims = (
+        [annotations.get(naming.SERVICE_CLAIM_ANNOTATION)] if _has_labels(metadata, *names) else []
+    )
+    adapters: Iterable[Adapter] | None = ()
+    if kind == LLM_INFERENCE_SERVICE:
+        adapters = read_adapters(annotations.get(naming.SERVICE_ADAPTERS_ANNOTATION))
+    claims += [a.claim for a in adapters or () if a.is_of(*names, metadata.namespace)]
+    # As in KServe, one whose adapters cannot be read may use any cache that is in its reach.
+    may_use = adapters is None and cache.metadata.namespace in {"", metadata.namespace}
+    if not claims and not may_use:
+        return None
+    # What KServe has written down is what the pods mount, whatever has changed since.
+    default = _asked_for(annotations, cache)
+    groups = {by_claim.get(claim or "", default) for claim in claims}
     return Service(
         kind=kind,
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        group=asked if asked in groups else None,
-        deleting="deletionTimestamp" in metadata,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        groups=tuple(sorted(one for one in groups if one is not None)),
+        deleting=metadata.deletion_timestamp is not None,
     )
 
 
-def _annotations(obj: Object) -> dict[str, str]:
-    return obj["metadata"].get("annotations") or {}
+def _has_labels(metadata: _Metadata, name: str, namespace: str) -> bool:
+    """Whether its labels say that its own model is the cache's.
+
+    Those of a namespace cache carry its namespace as a label too, so they do not count for the
+    LocalModelCache of the same name.
+    """
+    labels = metadata.labels or {}
+    return (
+        labels.get(naming.SERVICE_CACHE_LABEL) == name
+        and labels.get(naming.SERVICE_CACHE_NAMESPACE_LABEL) == (namespace or None)
+        and namespace in {"", metadata.namespace}
+    )
+
+
+def _asked_for(annotations: Mapping[str, str], cache: Cache) -> str | None:
+    """The group that a service asks for, by default the first; None: the cache is not on it."""
+    groups = cache.spec.group_names
+    asked = annotations.get(naming.SERVICE_GROUP_ANNOTATION, next(iter(groups), None))
+    return asked if asked in groups else None
 
 
 def _names(told: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:

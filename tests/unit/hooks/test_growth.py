@@ -14,7 +14,7 @@ import pytest
 
 from hooks import nodes
 from hooks.app import create_app
-from hooks.settings import Settings
+from hooks.settings import SERVICE_KINDS_VARIABLE, Settings
 from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SIZES = (20, 40, 80)
 # What does not grow, such as Flask's part, makes the ratio smaller; sorting makes it larger.
 SLACK = 1.1
-SERVICES = "InferenceService.serving.kserve.io/v1beta1"
+LLM_SERVICES = "LLMInferenceService.serving.kserve.io/v1alpha2"
+ADAPTERS = "internal.serving.kserve.io/localmodel-lora"
 
 
 def _fleet(nodes: int, models: int, state: str = "Downloaded", **group: Any) -> Fleet:
@@ -180,6 +181,31 @@ def cache_by_namespaces(n: int) -> tuple[str, Object]:
     return path, request
 
 
+def cache_by_services(n: int) -> tuple[str, Object]:
+    services = {
+        f"team-{number}/chat": {
+            "metadata": {
+                "name": "chat",
+                "namespace": f"team-{number}",
+                "annotations": {ADAPTERS: json.dumps({"sql": {"cache": "model-000"}})},
+            }
+        }
+        for number in range(n)
+    }
+    related = {LLM_SERVICES: services, "PersistentVolumeClaim.v1": {}}
+    return _cache_request(_fleet(2, 1), **related)
+
+
+def cache_by_adapters_and_groups(n: int) -> tuple[str, Object]:
+    path, request = cache_by_groups(n)
+    entry = {"cache": "model-000", "pvcName": f"model-000-gpu-{n - 1}"}
+    adapters = json.dumps({f"adapter-{number}": entry for number in range(n)})
+    metadata = {"name": "chat", "namespace": "team-a", "annotations": {ADAPTERS: adapters}}
+    services = {"team-a/chat": {"metadata": metadata}}
+    request["related"] |= {LLM_SERVICES: services, "PersistentVolumeClaim.v1": {}}
+    return path, request
+
+
 def finalized_cache_by_claims(n: int) -> tuple[str, Object]:
     _, request = _cache_request(_fleet(2, 1))
     request["parent"]["metadata"]["deletionTimestamp"] = "2026-11-24T04:00:00Z"
@@ -190,7 +216,9 @@ def finalized_cache_by_claims(n: int) -> tuple[str, Object]:
 
 def _calls(path: str, request: Object) -> int:
     """Calls of functions while a hook answers. It has answered once before: no import counts."""
-    client = create_app(Settings(), clock=lambda: START, sleep=lambda _seconds: None).test_client()
+    kinds = LLM_SERVICES if LLM_SERVICES in request.get("related", {}) else ""
+    settings = Settings.from_environment({SERVICE_KINDS_VARIABLE: kinds})
+    client = create_app(settings, clock=lambda: START, sleep=lambda _seconds: None).test_client()
     warm, body = json.dumps(request | {"controller": {}}), json.dumps(request)
     assert client.post(path, data=warm).status_code == 200
     counted = 0
@@ -227,6 +255,8 @@ def _calls(path: str, request: Object) -> int:
         cache_by_models_of_its_group,
         cache_by_groups,
         cache_by_namespaces,
+        cache_by_services,
+        cache_by_adapters_and_groups,
         finalized_cache_by_claims,
     ],
     ids=lambda build: build.__name__,

@@ -1,0 +1,53 @@
+"""LoRA adapters of an LLMInferenceService, as KServe's webhook notes them in an annotation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hooks.envelope import decoder
+
+# By the adapter's name. Older versions of KServe also write sourceUri and pvcName.
+_ENTRIES = dict[str, dict[str, Any] | None] | None
+_NOT_SO = (msgspec.MsgspecError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The cache of one adapter.
+
+    namespace: of a LocalModelNamespaceCache; empty for a LocalModelCache. claim: what the pods
+    mount, where KServe has written it down.
+    """
+
+    cache: str
+    namespace: str = ""
+    claim: str | None = None
+
+    def is_of(self, cache: str, namespace: str, service_namespace: str) -> bool:
+        """Whether it is this cache's, in a service of that namespace."""
+        in_reach = not namespace or namespace == service_namespace
+        return in_reach and (self.cache, self.namespace) == (cache, namespace)
+
+
+def read_adapters(annotation: str | None) -> tuple[Adapter, ...] | None:
+    """The adapters that have a cache; None for text that KServe cannot read either."""
+    if not annotation:
+        return ()
+    try:
+        entries = decoder(_ENTRIES).decode(annotation)
+    except _NOT_SO:
+        return None
+    adapters = []
+    for entry in (entries or {}).values():
+        # encoding/json takes the names of fields in any case, and null for no value.
+        fields = {key.lower(): value for key, value in (entry or {}).items() if value is not None}
+        cache, namespace = fields.get("cache", ""), fields.get("namespace", "")
+        if not isinstance(cache, str) or not isinstance(namespace, str):
+            return None
+        claim = fields.get("pvcname")
+        if cache:
+            adapters.append(Adapter(cache, namespace, claim if isinstance(claim, str) else None))
+    return tuple(adapters)
