@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+
+# As long as a label's value may be.
+_DIGITS = re.compile(r"[0-9]{1,63}", re.ASCII)
+_INT64_MAX = 2**63 - 1
 
 
 def selects(terms: Iterable[NodeSelectorTerm], name: str, labels: Mapping[str, str]) -> bool:
@@ -28,16 +33,17 @@ def _term_holds(
 
 
 def _holds(requirement: NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
-    value = values.get(requirement.key)
+    """Whether a requirement holds. One that Kubernetes cannot read holds for no node."""
+    value, asked = values.get(requirement.key), requirement.values
     match requirement.operator:
         case "Exists":
-            return value is not None
+            return value is not None and not asked
         case "DoesNotExist":
-            return value is None
+            return value is None and not asked
         case "In":
-            return value in requirement.values
+            return value in asked
         case "NotIn":
-            return value not in requirement.values
+            return bool(asked) and value not in asked
         case "Gt" | "Lt":
             return _compares(requirement, value)
         case operator:
@@ -45,8 +51,17 @@ def _holds(requirement: NodeSelectorRequirement, values: Mapping[str, str]) -> b
 
 
 def _compares(requirement: NodeSelectorRequirement, value: str | None) -> bool:
-    try:
-        left, right = int(value or ""), int(requirement.values[0])
-    except (ValueError, IndexError):
+    if len(requirement.values) != 1:
+        return False
+    left, right = _integer(value), _integer(requirement.values[0])
+    if left is None or right is None:
         return False
     return left > right if requirement.operator == "Gt" else left < right
+
+
+def _integer(text: str | None) -> int | None:
+    """The number of a label's value: of an int64 in decimal digits, as no label has a sign."""
+    if text is None or not _DIGITS.fullmatch(text):
+        return None
+    number = int(text)
+    return number if number <= _INT64_MAX else None

@@ -39,6 +39,65 @@ def test_operators(term: NodeSelectorTerm, expected: bool) -> None:
     assert selects([term], "node-1", LABELS) is expected
 
 
+NUMBERS = [
+    ("0", 0),
+    ("81920", 81_920),
+    ("007", 7),
+    ("0" * 62 + "9", 9),
+    ("9223372036854775807", 2**63 - 1),
+    # Numbers for Python, and none for strconv.ParseInt or none that a label may have.
+    ("81_920", None),
+    ("9223372036854775808", None),
+    ("1" * 63, None),
+    ("0" * 63 + "9", None),
+    ("+8", None),
+    ("-8", None),
+    (" 8", None),
+    ("8\n", None),
+    ("\uff18", None),
+    ("\u0668", None),
+    ("8.0", None),
+    ("8e0", None),
+    ("0x8", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "number"), NUMBERS)
+def test_numbers_are_those_of_kubernetes(text: str, number: int | None) -> None:
+    below = None if number is None else str(number - 1)
+    labels = {"count": text}
+    # As a label of the node, and as the value of the selector.
+    assert selects([_term("count", "Lt", "9223372036854775807")], "node-1", labels) is (
+        number is not None and number < 2**63 - 1
+    )
+    assert selects([_term("count", "Gt", text)], "node-1", {"count": "9223372036854775807"}) is (
+        number is not None and number < 2**63 - 1
+    )
+    if below is not None and number:
+        assert selects([_term("count", "Gt", below)], "node-1", labels)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        _term("none", "NotIn"),
+        _term("pool", "NotIn"),
+        _term("pool", "In"),
+        _term("pool", "Exists", "gpu"),
+        _term("none", "DoesNotExist", "gpu"),
+        _term("gpus", "Gt", "1", "2"),
+        _term("gpus", "Lt", "10", "x"),
+    ],
+)
+def test_an_expression_that_kubernetes_cannot_read_holds_for_no_node(
+    term: NodeSelectorTerm,
+) -> None:
+    assert not selects([term], "node-1", LABELS)
+    # Another term still counts.
+    assert selects([term, _term("pool", "Exists")], "node-1", LABELS)
+
+
 def test_no_terms_and_empty_terms_select_nothing() -> None:
     assert not selects([], "node-1", LABELS)
     assert not selects([NodeSelectorTerm()], "node-1", LABELS)
