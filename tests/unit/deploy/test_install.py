@@ -95,6 +95,26 @@ def test_every_hook_that_is_served_has_a_controller_that_calls_it() -> None:
     assert {str(rule) for rule in rules if "POST" in (rule.methods or ())} == called
 
 
+def test_metacontrollers_finalizers_can_be_written() -> None:
+    # Behind the slash of a finalizer stand 63 characters at most. The API server refuses a longer
+    # one, and with it what Metacontroller writes to a parent: none would ever be synced.
+    prefixes = {
+        "CompositeController": "compositecontroller",
+        "DecoratorController": "decoratorcontroller",
+    }
+    found = {
+        f"metacontroller.io/{prefixes[doc['kind']]}-{doc['metadata']['name']}"
+        for file in [*TREE.glob("metacontroller/**/*.yaml"), *TREE.glob("deploy/**/*.yaml")]
+        for doc in _documents(file)
+        if doc.get("kind") in prefixes
+    }
+    assert len(found) == len(CONTROLLERS)
+    for finalizer in {*found, *takeover.FINALIZERS}:
+        _, _, name = finalizer.partition("/")
+        assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", name), finalizer
+    assert set(takeover.FINALIZERS) <= found
+
+
 def test_the_service_of_the_hooks_is_where_the_controllers_look() -> None:
     service = _find("Service", TREE / "deploy/base/hooks.yaml")
     meta = service["metadata"]
