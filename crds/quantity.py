@@ -1,13 +1,15 @@
 """Kubernetes quantities of bytes, such as `140Gi`.
 
 The grammar is that of k8s.io/apimachinery/pkg/api/resource, with exponents of two digits at most:
-whatever the schema lets through can be computed with.
+whatever the schema lets through can be computed with. What is more than an int64 counts as the
+largest one. Kubernetes caps it so in binary notation alone: it computes with 0 for 20E, and with
+less than nothing for 2^63.
 """
 
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -34,8 +36,9 @@ _SYNTAX = re.compile(
     re.ASCII,
 )
 _LENGTH_MAX = 64
-# As Kubernetes caps a quantity.
 _MAX = 2**63 - 1
+# More digits than a product can have: nothing is rounded but by the last step.
+_EXACT = Context(prec=256)
 
 # As controller-gen writes it for resource.Quantity, but for the exponents.
 _SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
@@ -43,14 +46,22 @@ _SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE
 
 @lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> int:
-    """Bytes of a quantity, rounded up, 2^63-1 at most. Raises ValueError for what is none."""
+    """Bytes of a quantity, rounded up, 2^63-1 at most.
+
+    Raises ValueError for what is none, and for less than zero.
+    """
     match = _SYNTAX.fullmatch(text) if len(text) <= _LENGTH_MAX else None
     if match is None:
         raise ValueError(f"{text!r} is not a quantity such as 500Mi or 140Gi")
     number, exponent, suffix = match.groups()
-    factor = Decimal(10) ** int(exponent) if exponent else _BINARY.get(suffix) or _DECIMAL[suffix]
-    size = int((Decimal(number) * factor).to_integral_value(rounding=ROUND_CEILING))
-    return max(min(size, _MAX), -_MAX)
+    with localcontext(_EXACT):
+        factor = (
+            Decimal(10) ** int(exponent) if exponent else _BINARY.get(suffix) or _DECIMAL[suffix]
+        )
+        size = Decimal(number) * factor
+        if size < 0:
+            raise ValueError(f"{text!r} is less than zero")
+        return min(int(size.to_integral_value(rounding=ROUND_CEILING)), _MAX)
 
 
 def format_quantity(size: int) -> str:
@@ -65,24 +76,8 @@ def format_quantity(size: int) -> str:
 
 
 def _checked(value: str) -> str:
-    parse_quantity(value)
-    return value
-
-
-Quantity = Annotated[
-    str,
-    # The API server stores a quantity that was given as a number as that number.
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
-    AfterValidator(_checked),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": _SCHEMA_PATTERN,
-            "x-kubernetes-int-or-string": True,
-            "maxLength": _LENGTH_MAX,
-        }
-    ),
-]
+    """The text, or that of the largest int64: what goes on into volumes means the same there."""
+    return str(_MAX) if parse_quantity(value) == _MAX else value
 
 
 def positive(message: str) -> dict[str, Any]:
@@ -92,3 +87,23 @@ def positive(message: str) -> dict[str, Any]:
         " : dyn(self) > 0"
     )
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
+_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "pattern": _SCHEMA_PATTERN,
+    "x-kubernetes-int-or-string": True,
+    "maxLength": _LENGTH_MAX,
+}
+# The API server stores a quantity that was given as a number as that number.
+_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+_CHECKED = AfterValidator(_checked)
+
+Quantity = Annotated[str, _TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
+# Of a volume or a claim: the API server takes none of another amount.
+Amount = Annotated[
+    str,
+    _TEXT,
+    _CHECKED,
+    WithJsonSchema(_SCHEMA | positive("must be a quantity of more than zero, such as 500Gi")),
+]

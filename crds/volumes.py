@@ -11,10 +11,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field
 
 from crds.base import ATOMIC_LIST, Model
-from crds.quantity import Quantity
+from crds.quantity import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
+
+# Far more than there are: what a rule costs is reckoned by the largest map.
+_AMOUNTS: dict[str, Any] = {"maxProperties": 16}
 
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
@@ -92,8 +95,10 @@ class PersistentVolumeSpec(Model):
     access_modes: tuple[str, ...] | None = Field(
         default=None, description="Access modes of the volume.", json_schema_extra=ATOMIC_LIST
     )
-    capacity: dict[str, Quantity] | None = Field(
-        default=None, description="Capacity of the volume, by resource (storage)."
+    capacity: dict[str, Amount] | None = Field(
+        default=None,
+        description="Capacity of the volume, by resource (storage).",
+        json_schema_extra=_AMOUNTS,
     )
     host_path: HostPathVolumeSource | None = Field(
         default=None, description="The node's directory, as a hostPath volume."
@@ -119,8 +124,10 @@ class ResourceRequirements(Model):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    requests: dict[str, Quantity] | None = Field(
-        default=None, description="Requested amounts, by resource (storage)."
+    requests: dict[str, Amount] | None = Field(
+        default=None,
+        description="Requested amounts, by resource (storage).",
+        json_schema_extra=_AMOUNTS,
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from agent.engine.limits import MAX_CONNECTIONS, Limits
 from crds.base import Model
-from crds.quantity import parse_quantity
+from crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +36,13 @@ class LimitsError(Exception):
 class _LimitsFile(Model):
     model_config = Model.model_config | {"extra": "forbid"}
 
-    bytes_per_second: str | int | None = None
+    bytes_per_second: Quantity | None = None
     connections_per_origin: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS)
 
     @field_validator("bytes_per_second")
     @classmethod
-    def _is_quantity(cls, value: str | int | None) -> str | int | None:
-        if value is not None and parse_quantity(str(value)) < 1:
+    def _is_above_zero(cls, value: str | None) -> str | None:
+        if value is not None and parse_quantity(value) < 1:
             raise ValueError("must be above zero; leave it out for no limit")
         return value
 
@@ -64,7 +64,7 @@ def read_limits(path: Path, defaults: Limits = NO_LIMITS) -> Limits:
     connections, rate = found.connections_per_origin, found.bytes_per_second
     return Limits(
         connections_per_origin=connections or defaults.connections_per_origin,
-        bytes_per_second=(defaults.bytes_per_second if rate is None else parse_quantity(str(rate))),
+        bytes_per_second=(defaults.bytes_per_second if rate is None else parse_quantity(rate)),
     )
 
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from crds.base import Model
 from crds.cache import ModelHash
 from crds.node import LocalModel
-from crds.quantity import Quantity
+from crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +42,13 @@ class _Entry(Model):
     hash: ModelHash | None = None
     priority: int = Field(default=0, ge=-1_000_000, le=1_000_000)
     size: Quantity | None = None
+
+    @field_validator("size")
+    @classmethod
+    def _is_above_zero(cls, value: str | None) -> str | None:
+        if value is not None and parse_quantity(value) < 1:
+            raise ValueError("must be above zero; leave it out if it is not known")
+        return value
 
 
 class _Models(Model):

@@ -203,9 +203,16 @@ def _holds(template: dict[str, Any], spec: dict[str, Any]) -> bool:
     )
 
 
-def _sizes(capacity: dict[str, Any]) -> dict[str, int]:
-    # The API server writes 1024Mi as 1Gi.
-    return {resource: parse_quantity(str(amount)) for resource, amount in capacity.items()}
+def _sizes(capacity: dict[str, Any]) -> dict[str, int | str]:
+    return {resource: _size(str(amount)) for resource, amount in capacity.items()}
+
+
+def _size(amount: str) -> int | str:
+    # The API server writes 1024Mi as 1Gi, and takes exponents that nobody can compute with.
+    try:
+        return parse_quantity(amount)
+    except ValueError:
+        return amount
 
 
 def _covers(wanted: Any, found: Any) -> bool:

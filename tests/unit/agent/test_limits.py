@@ -170,6 +170,8 @@ def test_bucket_without_a_rate_never_waits() -> None:
 def test_file_of_limits(tmp_path: Path) -> None:
     path = tmp_path / "limits.yaml"
     assert read_limits(path) == Limits()
+    path.write_text("bytesPerSecond: 1e3\n")
+    assert read_limits(path) == Limits(bytes_per_second=1000)
     path.write_text("bytesPerSecond: 500Mi\nconnectionsPerOrigin: 8\n")
     assert read_limits(path) == Limits(connections_per_origin=8, bytes_per_second=500 * MIB)
     path.write_text("")
@@ -181,6 +183,11 @@ def test_file_of_limits(tmp_path: Path) -> None:
     [
         ("bytesPerSecond: fast", "bytesPerSecond"),
         ("bytesPerSecond: 0", "above zero"),
+        ("bytesPerSecond: 0e5", "above zero"),
+        ("bytesPerSecond: -1Mi", "less than zero"),
+        ("bytesPerSecond: true", "not a quantity"),
+        ("bytesPerSecond: 1e1000000", "not a quantity"),
+        ("bytesPerSecond: .inf", "bytesPerSecond"),
         ("connectionsPerOrigin: 0", "connectionsPerOrigin"),
         ("connectionsPerOrigin: 65", "64"),
         ("connections: 4", "connections"),

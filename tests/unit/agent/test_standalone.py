@@ -136,6 +136,9 @@ def test_on_a_terminal(world: World) -> None:
         ("models: [{uri: nowhere}]", "uri"),
         ("models: [{uri: 's3://b/m', hash: abc}]", "hash"),
         ("models: [{uri: 's3://b/m', sha: abc}]", "sha"),
+        ("models: [{uri: 's3://b/k', size: 0}]", "above zero"),
+        ("models: [{uri: 's3://b/k', size: -1Gi}]", "less than zero"),
+        ("models: [{uri: 's3://b/k', size: 1e1000000}]", "not a quantity"),
         ("kind: Pod", "only LocalModelCache is known"),
         ("kind: LocalModelCache", "no metadata or no spec"),
         (

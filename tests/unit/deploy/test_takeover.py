@@ -292,6 +292,7 @@ def test_a_volume_that_nobody_owns_goes_too() -> None:
     [
         ({"local": {"path": "/disk"}}, "not what its group's template says"),
         ({"capacity": {"storage": "2Gi"}}, "not what its group's template says"),
+        ({"capacity": {"storage": "10e999999"}}, "not what its group's template says"),
         ({"nodeAffinity": None}, "not what its group's template says"),
         ({"claimRef": {"namespace": "team", "name": "llama-gpu"}}, "bound to claim team/llama-gpu"),
     ],

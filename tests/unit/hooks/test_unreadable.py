@@ -82,6 +82,8 @@ def _plan_of(answer: Object) -> Object:
 # What was stored before a CRD had a limit, and what KServe's own takes.
 BAD_SPECS = [
     {"modelSize": "1e100"},
+    {"modelSize": "-1Gi"},
+    {"modelSize": -1},
     {"modelSize": "huge"},
     {"sourceModelUri": "s3://" + "m" * 3000},
     {"sourceModelUri": 5},
