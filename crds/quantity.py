@@ -76,8 +76,8 @@ def format_quantity(size: int) -> str:
 
 
 def _checked(value: str) -> str:
-    """The text, or that of the largest int64: what goes on into volumes means the same there."""
-    return str(_MAX) if parse_quantity(value) == _MAX else value
+    """The text, or one that Kubernetes takes for the largest int64 too: it goes on into volumes."""
+    return "8Ei" if parse_quantity(value) == _MAX else value
 
 
 def positive(message: str) -> dict[str, Any]:
