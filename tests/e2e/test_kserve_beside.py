@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -237,7 +238,7 @@ def test_the_takeover_says_what_stops_and_leaves_it_alone(
             space = {"namespace": SPACE} if one.namespaced else {}
             obj = {"apiVersion": API_VERSION, "kind": one.name}
             named = obj | {"metadata": {"name": "vllm"} | space}
-            kserve.until(lambda named=named: _made(kserve, named), one.name, SECONDS)
+            kserve.until(partial(_made, kserve, named), one.name, SECONDS)
             made.append((resource, space.get("namespace", "")))
         left.program(DEPLOYMENTS, CONTROLLER, replicas=1)
         undone.callback(kserve.delete, DEPLOYMENTS, CONTROLLER, "kserve")
