@@ -52,7 +52,7 @@ def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
             replace(kserve.api, kserves(plural))
             undone.callback(replace, kserve.api, ours(plural))
         kserve.until(
-            lambda: "conditions" not in kserve.status("back"), "the fields to be dropped", SECONDS
+            lambda: "key" not in kserve.status("back"), "the fields to be dropped", SECONDS
         )
         # Watches of the former schema go on for a second.
         time.sleep(3)
