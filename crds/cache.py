@@ -19,6 +19,7 @@ from crds.base import (
     Model,
     ObservedGeneration,
     Resource,
+    Time,
     says_nothing,
     validations,
 )
@@ -27,32 +28,44 @@ from crds.keys import model_key
 from crds.quantity import Quantity, positive
 from crds.states import StoredNodeStatus
 
-# What KServe accepts; which of them this agent can fetch is the agent's to say.
+# What KServe's users write; which of them this agent can fetch is the agent's to say.
 SCHEMES = (
     "azure",
     "file",
+    "git",
+    "git+http",
+    "git+https",
+    "git+ssh",
     "gs",
     "hdfs",
     "hf",
     "http",
     "https",
+    "model-registry",
+    "modelscope",
     "oci",
+    "oci+fetch",
+    "oci+modelcar",
+    "oci+native",
     "pvc",
     "s3",
     "swebhdfs",
     "webhdfs",
 )
+_ANY_SCHEME = "|".join(SCHEMES).replace("+", "[+]")
 
 SourceModelUri = Annotated[
     str,
     Field(
         description="Where the model is, such as s3://bucket/path, hf://org/model:revision or "
-        "https://host/file. Immutable. oci:// is accepted, as KServe has it, and not fetched.",
+        "https://host/file. Immutable. Schemes that KServe's users have are accepted; those that "
+        "the agents cannot fetch (git://, model-registry://, modelscope://, oci:// and the like) "
+        "are told as Unsupported.",
         min_length=1,
         max_length=2048,
         json_schema_extra=validations(
             (
-                rf"self.matches('^(file:///|({'|'.join(SCHEMES)})://[^/\\s])')",
+                rf"self.matches('^(file:///|({_ANY_SCHEME})://[^/\\s])')",
                 (
                     "sourceModelUri must begin with one of "
                     f"{', '.join(s + '://' for s in SCHEMES)} and name a place after it"
@@ -132,6 +145,25 @@ class LabelSelector(Model):
         max_length=32,
         json_schema_extra=ATOMIC_LIST,
     )
+
+
+ClaimName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        json_schema_extra=validations(
+            ("self == oldSelf", "pvcRef is immutable: create another cache for another claim")
+        ),
+    ),
+]
+
+
+class LocalObjectReference(Model):
+    """An object of the same namespace."""
+
+    name: str | None = Field(default=None, description="Its name.", max_length=253)
 
 
 # They go to every node, in one object with those of all models.
@@ -237,14 +269,10 @@ class CacheSpec(ModelRequest):
     storage: CacheStorage | None = Field(
         default=None, description=ModelRequest.model_fields["storage"].description
     )
-    # Declared, or the API server would drop it and nobody would be told. With a type: it could not
-    # tell that a spec with unknown fields is as it was, and would take no update of an object that
-    # was stored before, not even of its finalizers.
-    pvc_ref: str | None = Field(
+    image_pull_secrets: tuple[LocalObjectReference, ...] | None = Field(
         default=None,
-        description="A claim that holds the model already, as newer versions of KServe have it. "
-        "Refused: such a model cannot be cached yet.",
-        max_length=253,
+        description="KServe's, for oci://: kept for its controller, and not used here.",
+        json_schema_extra=ATOMIC_LIST,
     )
 
     @property
@@ -254,22 +282,17 @@ class CacheSpec(ModelRequest):
         return tuple(dict.fromkeys(names))
 
 
-_SPEC_RULES = validations(
-    (
-        "has(self.pvcRef) || has(self.nodeGroup) != has(self.nodeGroups)",
-        "give exactly one of nodeGroup (one name) and nodeGroups (a list of names)",
-    ),
-    (
-        "!has(self.pvcRef)",
-        "pvcRef is not supported: give sourceModelUri and nodeGroups instead",
-    ),
-)
-
-
 class LocalModelCacheSpec(CacheSpec):
     """The model, and where it shall be."""
 
-    model_config = ConfigDict(json_schema_extra=_SPEC_RULES)
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                "has(self.nodeGroup) != has(self.nodeGroups)",
+                "give exactly one of nodeGroup (one name) and nodeGroups (a list of names)",
+            ),
+        )
+    )
 
     namespace_selector: LabelSelector | None = Field(
         default=None,
@@ -281,7 +304,27 @@ class LocalModelCacheSpec(CacheSpec):
 class LocalModelNamespaceCacheSpec(CacheSpec):
     """The model, and where it shall be. Its namespace gets a claim for it."""
 
-    model_config = ConfigDict(json_schema_extra=_SPEC_RULES)
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            (
+                (
+                    "has(self.pvcRef) ? !has(self.nodeGroup) && !has(self.nodeGroups)"
+                    " : has(self.nodeGroup) != has(self.nodeGroups)"
+                ),
+                (
+                    "give exactly one of nodeGroup (one name), nodeGroups (a list of names) and "
+                    "pvcRef (a claim, into which KServe's controller imports the model)"
+                ),
+            ),
+        )
+    )
+
+    pvc_ref: ClaimName | None = Field(
+        default=None,
+        description="A claim of this namespace, into which KServe's own controller imports the "
+        "model, in place of nodeGroups. Immutable. Localmodel does nothing for such a cache, and "
+        "says so in the condition Admitted.",
+    )
 
 
 class ModelCopies(Model):
@@ -343,6 +386,35 @@ class CacheStatus(Model):
     )
 
 
+# What newer versions of KServe say is not dropped.
+_OPEN = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+
+
+class SharedClaimImport(Model):
+    """The last import into the claim of pvcRef that came to its end."""
+
+    model_config = _OPEN
+
+    pvc_uid: str | None = Field(
+        default=None, alias="pvcUID", description="UID of the claim.", max_length=128
+    )
+    completion_time: Time | None = Field(
+        default=None, description="When the import came to its end."
+    )
+
+
+class NamespaceCacheStatus(CacheStatus):
+    """What is there. Of a cache with pvcRef, KServe's controller says it."""
+
+    model_config = _OPEN
+
+    shared_pvc_import: SharedClaimImport | None = Field(
+        default=None,
+        alias="sharedPVCImport",
+        description="With pvcRef: what KServe's controller has imported. Kept as it is.",
+    )
+
+
 class _Cache(Resource):
     spec: CacheSpec
 
@@ -363,7 +435,9 @@ class LocalModelNamespaceCache(_Cache):
     """A model that is kept on the disks of its node groups for one namespace."""
 
     spec: LocalModelNamespaceCacheSpec = Field(description="The model, and where it shall be.")
-    status: CacheStatus = Field(default=CacheStatus(), description="What is there.")
+    status: NamespaceCacheStatus = Field(
+        default=NamespaceCacheStatus(), description="What is there."
+    )
 
 
 AnyCache = LocalModelCache | LocalModelNamespaceCache

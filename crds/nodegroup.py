@@ -47,6 +47,12 @@ class Download(Model):
     )
 
 
+class Toleration(Model):
+    """One of core/v1, kept as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+
+
 class LocalModelNodeGroupSpec(Model):
     """Which nodes, how much of their disks, and how pods get at the models.
 
@@ -98,6 +104,17 @@ class LocalModelNodeGroupSpec(Model):
     )
     persistent_volume_claim_spec: PersistentVolumeClaimSpec | None = Field(
         default=None, description="Template of the claims."
+    )
+    tolerations: tuple[Toleration, ...] | None = Field(
+        default=None,
+        description="KServe's, for its download Jobs: kept for its controller, and not used here. "
+        "The agents run on tainted nodes as they are.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    job_tolerations: tuple[Toleration, ...] | None = Field(
+        default=None,
+        description="Another name of tolerations in versions of KServe; kept likewise.",
+        json_schema_extra=ATOMIC_LIST,
     )
     eviction: Eviction | None = Field(
         default=None, description="What goes when the models do not fit."

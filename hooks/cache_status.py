@@ -34,6 +34,8 @@ _STATE_OF = {state.value: state for state in CopyState}
 _RANK = {state: rank for rank, state in enumerate(_BEST_FIRST)}
 # Where the model was evicted.
 _COMES_BACK = "it comes back when a pod or a service refers to it"
+# Of a cache that goes, and was stored in such a form.
+_NO_NODE_GROUP = "the spec names no LocalModelNodeGroup"
 
 
 @dataclass(frozen=True)
@@ -203,15 +205,8 @@ def _ready(
     progress: int,
 ) -> Finding:
     if not cache.spec.group_names:
-        return _no(reasons.NO_NODE_GROUP, _no_node_group(cache))
+        return _no(reasons.NO_NODE_GROUP, _NO_NODE_GROUP)
     return _blocked(groups) or _copies_ready(groups.views, states, progress)
-
-
-def _no_node_group(cache: Cache) -> str:
-    """Of a cache that was stored before our schema refused it."""
-    if cache.spec.pvc_ref is not None:
-        return "spec.pvcRef is not supported: make a cache with sourceModelUri and nodeGroups"
-    return "the spec names no LocalModelNodeGroup"
 
 
 def _no(reason: str, message: str) -> Finding:
@@ -326,7 +321,7 @@ def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
 
 def _admitted(cache: Cache, groups: Groups) -> Finding:
     if not cache.spec.group_names:
-        return _is_admitted("False", reasons.NO_NODE_GROUP, _no_node_group(cache))
+        return _is_admitted("False", reasons.NO_NODE_GROUP, _NO_NODE_GROUP)
     for one in groups.views:
         if one.rejected is not None:
             return _is_admitted("False", one.rejected.reason, one.rejected.message)

@@ -20,6 +20,7 @@ from hooks.envelope import (
     core_objects,
     parse_foreign,
 )
+from hooks.imported import imported_status, shared_claim
 from hooks.kserve_config import config_rules, read_config
 from hooks.mounts import Mounts, claim_rule, plan_mounts
 from hooks.reading import (
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
     """What a cache looks at: its groups and namespaces, its services, claims of its names."""
+    if shared_claim(request.parent) is not None:
+        return CustomizeResponse(related_resources=())
     try:
         cache = parse_cache(request.parent)
     except UnreadableError:
@@ -85,6 +88,10 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 def sync(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
     """Status, and for each group and namespace a claim with its volume."""
+    claim = shared_claim(request.parent)
+    if claim is not None:
+        # Claims that it had while it named groups go.
+        return CompositeResponse(status=imported_status(request.parent, claim, now))
     try:
         seen = _see(request)
     except UnreadableError as error:
@@ -208,6 +215,10 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
     the model in the plans.
     """
     left = _children(request)
+    claim = shared_claim(request.parent)
+    if claim is not None:
+        status_as_it_is = imported_status(request.parent, claim, now)
+        return CompositeResponse(status=status_as_it_is, finalized=not left)
     try:
         seen = _see(request)
     except UnreadableError as error:

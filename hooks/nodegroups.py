@@ -196,7 +196,7 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 
 @dataclass(frozen=True)
 class _Caches:
-    """All caches of the cluster: those that can be read, and the others."""
+    """All caches of the cluster but KServe's to import: those that can be read, and the others."""
 
     good: tuple[Cache, ...]
     bad: tuple[Unreadable, ...]
@@ -214,8 +214,8 @@ class _Caches:
 def _see_caches(request: CompositeRequest) -> _Caches:
     found = [objects_of(kind, parse_cache, request.related) for kind in (CACHE, NAMESPACE_CACHE)]
     return _Caches(
-        good=tuple(cache for kind in found for cache in kind.good.values()),
-        bad=tuple(one for kind in found for one in kind.bad.values()),
+        good=tuple(one for kind in found for one in kind.good.values() if not one.imported),
+        bad=tuple(one for kind in found for one in kind.bad.values() if not one.imported),
     )
 
 

@@ -109,7 +109,8 @@ class CacheSpec(Observed, frozen=True):
     model_size: Quantity
     node_groups: tuple[str, ...] | None = None
     node_group: str | None = None
-    pvc_ref: Any = None
+    # Of caches of namespaces alone: see reading.parse_cache.
+    pvc_ref: str | None = None
     namespace_selector: dict[str, Any] | None = None
     service_account_name: str | None = None
     storage: dict[str, Any] | None = None
@@ -137,6 +138,8 @@ class CacheSpec(Observed, frozen=True):
     @property
     def group_names(self) -> tuple[str, ...]:
         """The groups asked for, in either form, each once, in the order given."""
+        if self.pvc_ref:
+            return ()
         if self.node_group is not None:
             return (self.node_group,)
         return tuple(dict.fromkeys(self.node_groups or ()))
@@ -183,6 +186,11 @@ class Cache(Resource, frozen=True, dict=True):
     def identity(self) -> Identity:
         """Which model it asks for."""
         return (self.spec.key, self.metadata.namespace, self.metadata.name)
+
+    @property
+    def imported(self) -> bool:
+        """Whether it is KServe's to import, into a claim, and asks nothing of localmodel."""
+        return bool(self.spec.pvc_ref)
 
     @property
     def referenced(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -79,6 +80,11 @@ class Unreadable:
     why: str
     raw: Raw
     lost: bool
+
+    @property
+    def imported(self) -> bool:
+        """Of a cache: whether it is KServe's to import: see hooks.observed.Cache."""
+        return bool(self.namespace and _spec_of(self.raw).get("pvcRef"))
 
     def asks_for(self) -> tuple[frozenset[str], str | None]:
         """Of a cache: the groups that it names and its URI, as far as they can be read."""
@@ -179,6 +185,9 @@ def parse_cache(raw: Raw) -> Cache:
         status = salvage(CacheStatus, rest.status) or CacheStatus()
         cache = Cache(rest.kind, rest.api_version, rest.metadata, rest.spec, status)
     _check_kind(cache, CACHE, NAMESPACE_CACHE)
+    if cache.kind == CACHE and cache.spec.pvc_ref is not None:
+        # No field of that kind.
+        cache = replace(cache, spec=replace(cache.spec, pvc_ref=None))
     _check_whole(cache.kind, cache.metadata.name, lost_field(cache))
     try:
         # What no plan could list, and what no selector of Kubernetes is, cannot be asked for.

@@ -24,6 +24,9 @@ NODE_GROUP_DELETING = "NodeGroupDeleting"
 NODE_GROUP_UNREADABLE = "NodeGroupUnreadable"
 DELETING = "Deleting"
 
+# Ready and Admitted, of a cache with pvcRef.
+IMPORTED_BY_KSERVE = "ImportedByKServe"
+
 # Ready, of a group and of a cache; Admitted.
 NO_NODES = "NoNodes"
 INVALID_SPEC = "InvalidSpec"

@@ -32,7 +32,7 @@ def lost_field(_obj: object) -> str | None:
 def _(cache: Cache) -> str | None:
     if cache.status.observed_generation is None:
         return "status.observedGeneration"
-    whole = bool(cache.spec.group_names) or cache.spec.pvc_ref is not None
+    whole = bool(cache.spec.group_names) or cache.imported
     return None if whole or cache.deleting else "spec.nodeGroup"
 
 

@@ -53,7 +53,7 @@ def unreadable_status(
     found = conditions(
         [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in condition_types), *more],
         observed=conditions_of(parent),
-        generation=(salvage(_Parent, parent) or _Parent()).metadata.generation,
+        generation=generation_of(parent),
         now=now,
     )
     told = _whole(parent, status)
@@ -65,6 +65,20 @@ def unreadable_status(
 def conditions_of(parent: Raw) -> tuple[Condition, ...]:
     """Its conditions, as far as they can be read."""
     return (salvage(_Parent, parent) or _Parent()).status.conditions
+
+
+def generation_of(parent: Raw) -> int:
+    """Its metadata.generation; 0 where that cannot be read."""
+    return (salvage(_Parent, parent) or _Parent()).metadata.generation
+
+
+def status_of(parent: Raw) -> Object:
+    """Its status as it is stored; empty where it is none."""
+    try:
+        stored = decoder(_Any).decode(parent).status
+    except (msgspec.MsgspecError, ValueError):
+        return {}
+    return dict(stored) if isinstance(stored, dict) else {}
 
 
 class _Metadata(Struct, frozen=True):
@@ -86,9 +100,9 @@ class _Any(Struct):
 
 def _whole(parent: Raw, status: type[BaseModel]) -> Object:
     """The status as it is stored, if our CRD would take it back."""
+    stored = status_of(parent)
     try:
-        stored = decoder(_Any).decode(parent).status
         status.model_validate(stored)
-    except (msgspec.MsgspecError, ValueError):
+    except ValueError:
         return {}
-    return dict(stored)
+    return stored

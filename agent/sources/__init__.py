@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.engine.limits import MAX_CONNECTIONS
-from agent.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.failures import scheme
 from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.azure import AzureSource, is_blob_uri
 from agent.sources.file import FileSource
@@ -15,6 +15,7 @@ from agent.sources.hf import HuggingFaceSource
 from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
+from agent.sources.unfetched import is_repository, unfetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,15 +50,11 @@ class Sources:
         Raises DownloadError (Unsupported).
         """
         by_scheme = self._of_namespaces if namespace else self._of_all
-        name = BLOBS if BLOBS in by_scheme and is_blob_uri(uri) else scheme(uri)
-        source = by_scheme.get(name)
-        if source is None:
-            works = ", ".join(f"{name}://" for name in sorted(by_scheme))
-            raise DownloadError(
-                FailureKind.UNSUPPORTED,
-                f"this agent cannot fetch {public_uri(uri)}: it fetches {works}; copy the model to "
-                "one of these, and create a cache with that sourceModelUri",
-            )
+        if BLOBS in by_scheme and is_blob_uri(uri):
+            return by_scheme[BLOBS]
+        source = by_scheme.get(scheme(uri))
+        if source is None or is_repository(uri):
+            raise unfetched(uri, by_scheme)
         return source
 
 

@@ -69,7 +69,7 @@ def plan_back(seen: Seen) -> Plan:
             "nobody will keep up to date what they say of its models",
         ),
     )
-    return Plan(steps=steps, notes=(*_short_forms(seen), *_next()))
+    return Plan(steps=steps, notes=(*_short_forms(seen), *_imported(seen), *_next()))
 
 
 def _running(seen: Seen) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _running(seen: Seen) -> Iterator[str]:
 
 def _without_groups(seen: Seen) -> Iterator[str]:
     for cache in seen.caches:
-        if not cache["spec"].get("nodeGroups"):
+        if not cache["spec"].get("nodeGroups") and not objects.is_imported(cache):
             yield (
                 f"give {_parent(cache)} spec.nodeGroups in place of spec.nodeGroup: KServe's "
                 "controller reads the first of them without looking, and fails"
@@ -106,6 +106,15 @@ def _short_forms(seen: Seen) -> Iterator[str]:
         yield (
             f"{some(short)} has no spec.persistentVolumeSpec: KServe knows no other form, and "
             "finds no node for it"
+        )
+
+
+def _imported(seen: Seen) -> Iterator[str]:
+    imported = [str(_parent(cache)) for cache in seen.caches if objects.is_imported(cache)]
+    if imported:
+        yield (
+            f"{some(imported)} has spec.pvcRef: a KServe that does not know that field drops it, "
+            "and fails on a cache without nodeGroups"
         )
 
 

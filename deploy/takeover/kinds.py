@@ -43,6 +43,12 @@ NAMESPACE_CACHE = Kind(
 NODE_GROUP = Kind(API_VERSION, "localmodelnodegroups", "LocalModelNodeGroup")
 MODEL_NODE = Kind(API_VERSION, "localmodelnodes", "LocalModelNode")
 PLACEMENT = Kind(API_VERSION, "localmodelplacements", "LocalModelPlacement")
+# KServe's kernel caches, as far as users make them: the process of its local model cache runs them.
+KERNEL_KINDS = (
+    Kind(API_VERSION, "kernelcaches", "KernelCache", namespaced=True),
+    Kind(API_VERSION, "kernelcachecaptures", "KernelCacheCapture", namespaced=True),
+    Kind(API_VERSION, "kernelcachenodegroups", "KernelCacheNodeGroup"),
+)
 # Those that KServe has too.
 SHARED = (CACHE, NAMESPACE_CACHE, NODE_GROUP, MODEL_NODE)
 

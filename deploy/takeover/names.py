@@ -27,6 +27,8 @@ HELM_NAMESPACE = "meta.helm.sh/release-namespace"
 
 # The policy of deploy/overlays/kserve that does what KServe's webhook did for a cache in use.
 POLICY = "localmodel-cache-in-use"
+# That of deploy/overlays/kserve/beside, with which KServe's controller may go on.
+BESIDE = "localmodel-beside-kserve"
 COMPOSITES = ("localmodel-caches", "localmodel-namespace-caches", "localmodel-nodegroups")
 DECORATORS = ("localmodel-nodes",)
 # What Metacontroller puts on the parents of a controller with a finalize hook.

@@ -54,6 +54,11 @@ def users(cache: KubeObject) -> list[str]:
     ]
 
 
+def is_imported(cache: KubeObject) -> bool:
+    """Whether a cache is KServe's controller's to import, into a claim."""
+    return "namespace" in cache["metadata"] and bool(cache["spec"].get("pvcRef"))
+
+
 def has_ended(pod: KubeObject) -> bool:
     """Whether no container of a pod will run again."""
     return (pod.get("status") or {}).get("phase") in _ENDED

@@ -16,6 +16,7 @@ from deploy.takeover.kinds import (
     DECORATOR,
     DEPLOYMENT,
     JOB,
+    KERNEL_KINDS,
     MODEL_NODE,
     NAMESPACE_CACHE,
     NODE,
@@ -27,6 +28,7 @@ from deploy.takeover.kinds import (
     VOLUME,
     WEBHOOK,
     Ref,
+    ref_to,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def see_kserve(api: Api, kserve_namespace: str, job_namespace: str | None) -> th
         crds=tuple(crd for crd in crds if crd is not None),
         webhook=api.find(Ref(WEBHOOK, names.KSERVE_WEBHOOK)),
         guarded=_guarded(api),
+        beside=api.find(Ref(POLICY_BINDING, names.BESIDE)) is not None,
+        kernel_caches=tuple(ref_to(kind, obj) for kind in KERNEL_KINDS for obj in api.list(kind)),
         caches=_caches(api),
         groups=api.list(NODE_GROUP),
         jobs=api.list(JOB, jobs_in),

@@ -7,6 +7,8 @@ The order keeps each thing guarded until the next guard stands:
 3. Its webhook goes only when the policies refuse what it refused, and before Metacontroller comes,
    whose finalizers it would refuse.
 4. Its finalizers stay until Metacontroller's are on, so that no deletion passes both by.
+
+What its controller alone runs is left alone, and the controller may go on for that: see alone.py.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deploy.takeover import names, objects
+from deploy.takeover.alone import left_alone, run_by_kserve_alone, to_decide
 from deploy.takeover.downloads import Downloads, is_download
 from deploy.takeover.kinds import (
     CACHE,
@@ -42,7 +45,9 @@ class Seen:
     """What there is of KServe, as far as a takeover has to do with it.
 
     guarded: whether the overlay's policies are there; None where the cluster has no such kind.
-    pods: those of KServe's controller and agent. job_pods: all of the job namespace.
+    beside: whether the policy is there with which KServe's controller may go on. kernel_caches:
+    what it runs that is no model. pods: those of KServe's controller and agent. job_pods: all of
+    the job namespace.
     """
 
     kserve_namespace: str
@@ -53,6 +58,8 @@ class Seen:
     crds: tuple[KubeObject, ...] = ()
     webhook: KubeObject | None = None
     guarded: bool | None = True
+    beside: bool = False
+    kernel_caches: tuple[Ref, ...] = ()
     caches: tuple[KubeObject, ...] = ()
     groups: tuple[KubeObject, ...] = ()
     jobs: tuple[KubeObject, ...] = ()
@@ -63,11 +70,15 @@ class Seen:
 
 def plan_takeover(seen: Seen) -> Plan:
     """What a person must do first, or else the steps, and what a person does after them."""
-    first = (*_missing_kinds(seen), *_running(seen))
+    first = (*_missing_kinds(seen), *_decision(seen), *_running(seen))
     if first:
         return Plan(first=first)
     leftovers, kept = _leftovers(seen)
-    notes = [*kept, *_helm_notes(seen)]
+    notes = [
+        *left_alone(_alone(seen), seen.caches, goes_on=_goes_on(seen)),
+        *kept,
+        *_helm_notes(seen),
+    ]
     steps = [*_keep_crds(seen), *_end_jobs(seen), *leftovers]
     if seen.guarded is False:
         return Plan(steps=tuple(steps), then=(_policies_first(),), notes=tuple(notes))
@@ -77,7 +88,7 @@ def plan_takeover(seen: Seen) -> Plan:
             "nothing refuses the deletion of a cache that a service uses, nor KServe's CRDs when "
             "its chart puts them back"
         )
-    if seen.webhook is not None:
+    if seen.webhook is not None and not _goes_on(seen):
         steps.append(_drop_webhook(seen.webhook))
     free, waiting = _finalizers(seen)
     return Plan(
@@ -93,12 +104,34 @@ def _missing_kinds(seen: Seen) -> Iterator[str]:
         )
 
 
+def _alone(seen: Seen) -> list[str]:
+    return run_by_kserve_alone(seen.caches, seen.kernel_caches)
+
+
+def _decision(seen: Seen) -> Iterator[str]:
+    if _is_on(seen) and not seen.beside:
+        yield from to_decide(_alone(seen))
+
+
+def _left_alone(seen: Seen) -> Iterator[str]:
+    return left_alone(_alone(seen), seen.caches, goes_on=_goes_on(seen))
+
+
+def _goes_on(seen: Seen) -> bool:
+    """Whether KServe's controller runs, and may: for what is not localmodel's."""
+    return seen.beside and _is_on(seen)
+
+
+def _is_on(seen: Seen) -> bool:
+    return seen.controller is not None and _wants_replicas(seen.controller)
+
+
 def _running(seen: Seen) -> Iterator[str]:
     """What a person does while KServe's controller or agent is there, with the commands."""
     space = f"kubectl -n {seen.kserve_namespace}"
     controller = Ref(DEPLOYMENT, names.KSERVE_CONTROLLER, seen.kserve_namespace)
     agent = Ref(DAEMON_SET, names.KSERVE_AGENT, seen.kserve_namespace)
-    if seen.controller is not None and _wants_replicas(seen.controller):
+    if seen.controller is not None and _is_on(seen) and not seen.beside:
         yield (
             f"switch KServe's controller off ({controller}), which would put back what this "
             f"command takes away: {space} scale deployment {controller.name} --replicas=0"
@@ -109,7 +142,12 @@ def _running(seen: Seen) -> Iterator[str]:
             f"delete KServe's agent ({agent}), which deletes each folder that it does not know: "
             f"{space} delete daemonset {agent.name}{_made_by_helm(seen.agent)}"
         )
-    yield from running_pods(seen.pods, names.KSERVE_POD_LABEL)
+    pods = [pod for pod in seen.pods if not (_goes_on(seen) and _is_of_controller(pod))]
+    yield from running_pods(pods, names.KSERVE_POD_LABEL)
+
+
+def _is_of_controller(pod: KubeObject) -> bool:
+    return objects.labels_of(pod).get(names.KSERVE_POD_LABEL) == names.KSERVE_CONTROLLER
 
 
 def _wants_replicas(deployment: KubeObject) -> bool:
@@ -156,7 +194,8 @@ def _leftovers(seen: Seen) -> tuple[list[Step], list[str]]:
     others = [pod for pod in seen.job_pods if objects.controller(pod).get("uid") not in own]
     claims = {claim["metadata"]["name"]: claim for claim in seen.claims}
     downloads = Downloads(seen.job_namespace, claims, seen.volumes, others)
-    return downloads.leftovers(seen.caches, seen.groups)
+    with_groups = [cache for cache in seen.caches if not objects.is_imported(cache)]
+    return downloads.leftovers(with_groups, seen.groups)
 
 
 def _policies_first() -> str:
@@ -182,6 +221,8 @@ def _finalizers(seen: Seen) -> tuple[list[Step], list[str]]:
     waiting: list[Ref] = []
     blocked: list[str] = []
     for cache in seen.caches:
+        if objects.is_imported(cache):
+            continue
         found = objects.finalizers(cache)
         theirs = tuple(name for name in found if name in names.KSERVE_FINALIZERS)
         ref = ref_to(NAMESPACE_CACHE if "namespace" in cache["metadata"] else CACHE, cache)

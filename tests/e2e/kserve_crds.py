@@ -33,13 +33,16 @@ MODEL = {
     "serviceAccountName": STRING,
     "storage": OPEN,
 }
-CACHE = {
+CACHE: dict[str, Any] = {
     "spec": MODEL
     | {
         "modelSize": {"x-kubernetes-int-or-string": True},
         "nodeGroups": {"type": "array", "items": STRING},
+        "imagePullSecrets": {"type": "array", "items": OPEN},
     },
     "status": {
+        "conditions": {"type": "array", "items": OPEN},
+        "sharedPVCImport": OPEN,
         "nodeStatus": WORDS,
         "copies": OPEN,
         "inferenceServices": {"type": "array", "items": OPEN},
@@ -49,7 +52,7 @@ CACHE = {
 # The fields of KServe's types, without their descriptions.
 KSERVE: dict[str, dict[str, Any]] = {
     "localmodelcaches": CACHE,
-    "localmodelnamespacecaches": CACHE,
+    "localmodelnamespacecaches": CACHE | {"spec": CACHE["spec"] | {"pvcRef": STRING}},
     "localmodelnodes": {
         "spec": {
             "localModels": {
@@ -68,6 +71,7 @@ KSERVE: dict[str, dict[str, Any]] = {
             "storageLimit": {"x-kubernetes-int-or-string": True},
             "persistentVolumeSpec": OPEN,
             "persistentVolumeClaimSpec": OPEN,
+            "tolerations": {"type": "array", "items": OPEN},
         },
         "status": {
             "used": {"x-kubernetes-int-or-string": True},

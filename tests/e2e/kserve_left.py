@@ -176,6 +176,23 @@ class KServeLeft:
             },
         )
 
+    def import_job(self, cache: Object) -> Object:
+        """The Job that imports a cache with pvcRef, which has not begun."""
+        metadata = cache["metadata"]
+        pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}
+        return self.create(
+            JOBS,
+            {
+                "metadata": {
+                    "name": f"{metadata['name']}-import",
+                    "namespace": metadata["namespace"],
+                    "labels": {"model": metadata["name"]},
+                }
+                | _owned(cache),
+                "spec": {"suspend": True, "template": {"spec": pod}},
+            },
+        )
+
     def running(self, job: Object) -> Object:
         """The pod that the Job controller makes for a Job, on no node yet."""
         (volume,) = job["spec"]["template"]["spec"]["volumes"]

@@ -17,6 +17,7 @@ from tests.e2e.kserve_left import (
     DEPLOYMENTS,
     FINALIZER,
     JOB_NAMESPACE,
+    JOBS,
     NAMESPACE_FINALIZER,
     KServeLeft,
 )
@@ -41,6 +42,8 @@ SERVED = {
     ("team-b", "llama-gpu"): "llama",
     ("team-a", "private-gpu"): "private",
 }
+# A cache that KServe imports into a claim.
+IMPORTED = ("team-b", "shared", "shared-models")
 # What the nodes of each group are.
 NODES_OF = {"gpu": ("node-1", "node-2"), "cpu": ("node-3",)}
 
@@ -84,6 +87,13 @@ class Migration:
             )
             for name, (space, of, _) in LAID_OUT.items()
         }
+        for name in NODES_OF:
+            # Of newer versions of KServe.
+            tolerations = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+            world.patch(GROUPS, name, {"spec": {"tolerations": tolerations}})
+            groups[name] = world.api.get(GROUPS, name)
+        world.patch(CACHES, "llama", {"spec": {"imagePullSecrets": [{"name": "registry"}]}})
+        self._imported(left)
         self._users(caches)
         nodes = self._model_nodes(left)
         self._folders()
@@ -98,6 +108,44 @@ class Migration:
         for namespace, claim in (*SERVED, (JOB_NAMESPACE, "llama-gpu")):
             world.wait_bound(namespace, claim)
         left.webhook()
+
+    def _imported(self, left: KServeLeft) -> None:
+        """A cache with pvcRef, as KServe's controller leaves one that it has imported."""
+        space, name, claim = IMPORTED
+        world = self.world
+        cache = left.create(
+            NAMESPACE_CACHES,
+            {
+                "metadata": {"name": name, "namespace": space, "finalizers": [NAMESPACE_FINALIZER]},
+                "spec": {"sourceModelUri": self.uri(name), "modelSize": "1Mi", "pvcRef": claim},
+            },
+        )
+        left.create(
+            CLAIMS,
+            {
+                "metadata": {"name": claim, "namespace": space},
+                "spec": {
+                    "accessModes": ["ReadWriteMany"],
+                    "resources": {"requests": {"storage": "1Gi"}},
+                    "storageClassName": "nfs",
+                },
+            },
+        )
+        left.import_job(cache)
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-11-24T03:40:00Z",
+            "reason": "ImportSucceeded",
+            "message": "Model import completed",
+        }
+        status = {
+            "conditions": [ready],
+            "copies": {"available": 1, "total": 1},
+            "sharedPVCImport": {"pvcUID": "u", "completionTime": "2026-11-24T03:40:00Z"},
+        }
+        merge(world, NAMESPACE_CACHES, name, space, {"status": status}, subresource="status")
 
     def _users(self, caches: dict[str, Object]) -> None:
         """The services, and the caches as KServe's controller keeps them."""
@@ -205,6 +253,17 @@ class Migration:
         for resource in (ISVCS, LLM_ISVCS):
             for obj in world.api.list(resource)["items"]:
                 seen[_name(resource, obj)] = obj
+        space, name, claim = IMPORTED
+        for resource, one in ((CLAIMS, claim), (JOBS, f"{name}-import")):
+            obj = world.api.get(resource, one, space)
+            seen[_name(resource, obj)] = _kept(obj)
+        obj = world.api.get(NAMESPACE_CACHES, name, space)
+        status = obj["status"]
+        seen[_name(NAMESPACE_CACHES, obj)] |= {
+            "ready": [one for one in status["conditions"] if one["type"] == "Ready"],
+            "status": {field: status[field] for field in ("copies", "sharedPVCImport")},
+            "held": NAMESPACE_FINALIZER in obj["metadata"].get("finalizers", ()),
+        }
         return seen
 
     def compare(self) -> None:

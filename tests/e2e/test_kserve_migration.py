@@ -32,7 +32,7 @@ from tests.e2e.kserve_left import (
     WEBHOOKS,
     KServeLeft,
 )
-from tests.e2e.migration import LAID_OUT, NODE_NAMES, SERVED, Migration, merge
+from tests.e2e.migration import IMPORTED, LAID_OUT, NODE_NAMES, SERVED, Migration, merge
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
 from tests.e2e.world import (
@@ -76,6 +76,13 @@ def _answers(world: KServeWorld) -> bool:
 def _finalizers(world: KServeWorld, name: str) -> list[str]:
     space = LAID_OUT[name][0]
     found = world.api.get(NAMESPACE_CACHES if space else CACHES, name, space)
+    return found["metadata"].get("finalizers") or []
+
+
+def _held(world: KServeWorld) -> list[str]:
+    """Finalizers of the cache that KServe imports."""
+    space, name, _ = IMPORTED
+    found = world.api.get(NAMESPACE_CACHES, name, space)
     return found["metadata"].get("finalizers") or []
 
 
@@ -303,6 +310,16 @@ def test_each_cache_can_be_deleted_afterwards_and_goes(migration: Migration) -> 
     world.delete(CACHES, "llama")
     world.delete(CACHES, "bert")
     world.delete(NAMESPACE_CACHES, "private", "team-a")
+    # As the command tells it: its import Job first, then the finalizer, which it leaves alone.
+    space, shared, claim = IMPORTED
+    ran = migration.command.run()
+    assert f"kubectl -n {space} delete job -l model={shared}" in ran.said, ran.said
+    world.delete(JOBS, f"{shared}-import", space)
+    world.delete(NAMESPACE_CACHES, shared, space)
+    world.until(lambda: len(_held(world)) == 1, "localmodel to let it go", SECONDS)
+    assert _held(world) == [NAMESPACE_FINALIZER]
+    merge(world, NAMESPACE_CACHES, shared, space, {"metadata": {"finalizers": None}})
+    assert world.find(CLAIMS, claim, space)
     world.until(
         lambda: (
             not world.api.list(CACHES)["items"] and not world.api.list(NAMESPACE_CACHES)["items"]

@@ -301,11 +301,6 @@ def test_a_cache_with_the_short_form_is_refused(kserve: KServeWorld) -> None:
     assert "write nodeGroups: ['first']" in why
 
 
-def test_pvc_ref_is_refused_and_not_dropped(kserve: KServeWorld) -> None:
-    why = kserve.refused(_cache("claim", "s3://models/claim", pvcRef="models"))
-    assert "pvcRef is not supported" in why
-
-
 def test_a_deleted_cache_leaves_the_nodes_lists(kserve: KServeWorld) -> None:
     """KServe ends at once too, whatever the agents do: here is none."""
     kserve.node("node-9", "leave")

@@ -82,6 +82,13 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
         "uri": _cache("uri", "http://h/" + "u" * 3000, SPACE),
         "claim": _cache("claim", "http://h/claim", SPACE, nodeGroup=None, pvcRef="shared-models"),
         "group": _cache("group", "http://h/group", SPACE, nodeGroup="g" * 69),
+        "rules": _cache(
+            "rules",
+            "htps://h/rules",
+            SPACE,
+            nodeGroups=["before"],
+            imagePullSecrets=[{"name": "registry"}],
+        ),
         "parameters": _cache(
             "parameters",
             "http://h/parameters",
@@ -92,8 +99,9 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
     expected = {
         "size": "InvalidSpec",
         "uri": "InvalidSpec",
-        "claim": "NoNodeGroup",
+        "claim": "ImportedByKServe",
         "group": "NodeGroupNotFound",
+        "rules": "DownloadFailed",
         "parameters": "GroupTooLarge",
     }
     with ExitStack() as undone:

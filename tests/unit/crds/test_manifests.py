@@ -23,18 +23,25 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).parent.parent.parent.parent
 
-# Every field of KServe's own types (August 2026): a drop-in takes and keeps them all.
+# Every field of KServe's own types (September 2026): a drop-in takes and keeps them all.
+_CACHE_SPEC = {
+    *("sourceModelUri", "modelSize", "nodeGroups", "serviceAccountName", "storage"),
+    "imagePullSecrets",
+}
+_CACHE_STATUS = {
+    *("nodeStatus", "copies", "inferenceServices", "llmInferenceServices", "conditions"),
+}
 KSERVE_FIELDS = {
-    "LocalModelCache": {
-        "spec": {"sourceModelUri", "modelSize", "nodeGroups", "serviceAccountName", "storage"},
-        "status": {"nodeStatus", "copies", "inferenceServices", "llmInferenceServices"},
-    },
+    "LocalModelCache": {"spec": _CACHE_SPEC, "status": _CACHE_STATUS},
     "LocalModelNamespaceCache": {
-        "spec": {"sourceModelUri", "modelSize", "nodeGroups", "serviceAccountName", "storage"},
-        "status": {"nodeStatus", "copies", "inferenceServices", "llmInferenceServices"},
+        "spec": _CACHE_SPEC | {"pvcRef"},
+        "status": _CACHE_STATUS | {"sharedPVCImport"},
     },
     "LocalModelNodeGroup": {
-        "spec": {"storageLimit", "persistentVolumeSpec", "persistentVolumeClaimSpec"},
+        "spec": {
+            *("storageLimit", "persistentVolumeSpec", "persistentVolumeClaimSpec"),
+            *("tolerations", "jobTolerations"),
+        },
         "status": {"used", "available"},
     },
     "LocalModelNode": {"spec": {"localModels"}, "status": {"modelStatus"}},
@@ -120,6 +127,18 @@ def test_big_maps_and_lists_are_atomic() -> None:
 def test_kserves_fields_are_all_there(kind: Kind) -> None:
     for part, fields in KSERVE_FIELDS[kind.name].items():
         assert fields <= set(_schema(kind)["properties"][part]["properties"])
+
+
+def test_no_rule_stands_over_an_open_field_of_a_cache() -> None:
+    """The API server would take no update of one whose spec breaks the rule by now."""
+    for name in ("LocalModelCache", "LocalModelNamespaceCache"):
+        (one,) = (kind for kind in KINDS if kind.name == name)
+        spec = _schema(one)["properties"]["spec"]
+        assert spec["x-kubernetes-validations"]
+        whole = [("", spec), *_walk(spec)]
+        assert not [
+            path for path, part in whole if part.get("x-kubernetes-preserve-unknown-fields")
+        ]
 
 
 def test_what_users_wait_for_has_conditions_and_an_observed_generation(kind: Kind) -> None:

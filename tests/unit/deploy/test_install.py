@@ -66,6 +66,7 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
         "metacontroller",
         "deploy/base",
         "deploy/policies",
+        "deploy/overlays/kserve/beside",
         "deploy/overlays/kserve/takeover",
     ],
 )
@@ -246,6 +247,15 @@ def test_every_policy_is_bound_and_denies(name: str) -> None:
     assert all(one["spec"]["validationActions"] == ["Deny"] for one in bindings)
     # A local cluster waits for it, so that no policy comes into force later.
     assert [d["metadata"]["name"] for d in documents][-2:] == [policies_in_force.LAST] * 2
+
+
+def test_the_policy_beside_kserve_is_bound_and_of_kserves_controller() -> None:
+    policy, binding = _documents(KSERVE / "beside/policy.yaml")
+    names = {one["metadata"]["name"] for one in (policy, binding)} | {binding["spec"]["policyName"]}
+    assert names == {takeover.BESIDE}
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    account = f"system:serviceaccount:{takeover.KSERVE_NAMESPACE}:{takeover.KSERVE_CONTROLLER}"
+    assert f"'{account}'" in policy["spec"]["matchConditions"][0]["expression"]
 
 
 RIGHTS = [

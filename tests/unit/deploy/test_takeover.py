@@ -11,7 +11,15 @@ import yaml
 from deploy.local.layout import CHECKOUT
 from deploy.takeover import back, names, there
 from deploy.takeover.back import plan_back
-from deploy.takeover.kinds import COMPOSITE, CRD, MODEL_NODE, SHARED, KubeObject, Ref
+from deploy.takeover.kinds import (
+    COMPOSITE,
+    CRD,
+    KERNEL_KINDS,
+    MODEL_NODE,
+    SHARED,
+    KubeObject,
+    Ref,
+)
 from deploy.takeover.main import main
 from deploy.takeover.objects import without_finalizers
 from deploy.takeover.steps import Delete, DropFinalizers, Merge
@@ -348,6 +356,108 @@ def test_what_is_going_already_is_not_deleted_again() -> None:
 def test_a_claim_whose_volume_is_gone_goes() -> None:
     plan = plan_takeover(_downloads(_cache(finalizers=[OURS]), volumes={}))
     assert _doing(plan) == ["delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu"]
+
+
+# What KServe's controller alone runs.
+
+CONTROLLER: KubeObject = {"metadata": _meta(names.KSERVE_CONTROLLER, "kserve"), "spec": {}}
+KERNEL = tuple(Ref(kind, "vllm", "team" if kind.namespaced else "") for kind in KERNEL_KINDS)
+
+
+def _imported(**metadata: Any) -> KubeObject:
+    return _cache("shared", "team", **metadata) | {"spec": {"pvcRef": "models"}}
+
+
+@pytest.mark.parametrize(
+    ("alone", "named"),
+    [
+        ({"caches": (_imported(),)}, "LocalModelNamespaceCache team/shared (pvcRef)"),
+        *(({"kernel_caches": (ref,)}, str(ref)) for ref in KERNEL),
+    ],
+    ids=["pvcRef", *(ref.kind.name for ref in KERNEL)],
+)
+def test_what_stops_with_kserves_controller_is_said_before_it_is_off(
+    alone: dict[str, Any], named: str
+) -> None:
+    on = _seen(controller=CONTROLLER, webhook=WEBHOOK, **alone)
+    plan = plan_takeover(on)
+    assert not plan.steps
+    assert named in plan.first[0]
+    assert "kubectl apply --server-side -k deploy/overlays/kserve/beside" in plan.first[0]
+    assert "--replicas=0" in plan.first[1]
+    # It is off, and all of that stays.
+    plan = plan_takeover(replace(on, controller=None))
+    assert (plan.first, len(plan.steps)) == ((), 1)
+    assert named in plan.notes[0]
+    assert "left alone" in plan.notes[0]
+    # It goes on behind the policy, and its webhook with it.
+    pod = _pod("p", labels={names.KSERVE_POD_LABEL: names.KSERVE_CONTROLLER})
+    plan = plan_takeover(replace(on, beside=True, pods=(pod,)))
+    assert (plan.first, plan.steps, plan.then) == ((), (), ())
+    assert f"goes on for {named}" in plan.notes[0]
+
+
+def test_with_nothing_that_it_alone_runs_nothing_is_to_be_decided() -> None:
+    plan = plan_takeover(_seen(controller=CONTROLLER, caches=(_cache(finalizers=[OURS]),)))
+    assert len(plan.first) == 1
+    assert plan_takeover(_seen()).notes == ()
+
+
+def test_the_agent_has_to_go_whatever_the_controller_may() -> None:
+    agent = {"metadata": _meta(names.KSERVE_AGENT, "kserve"), "spec": {}}
+    pods = tuple(
+        _pod(name, labels={names.KSERVE_POD_LABEL: name})
+        for name in (names.KSERVE_AGENT, names.KSERVE_CONTROLLER)
+    )
+    seen = _seen(controller=CONTROLLER, agent=agent, pods=pods, beside=True)
+    first = plan_takeover(seen).first
+    assert len(first) == 2
+    assert not any(names.KSERVE_CONTROLLER in sentence for sentence in first)
+
+
+def test_a_policy_keeps_no_controller_that_is_off() -> None:
+    label = {names.KSERVE_POD_LABEL: names.KSERVE_CONTROLLER}
+    off = CONTROLLER | {"spec": {"replicas": 0}}
+    seen = _seen(controller=off, beside=True, webhook=WEBHOOK, caches=(_imported(),))
+    assert "Webhook" in _doing(plan_takeover(seen))[0]
+    assert plan_takeover(replace(seen, pods=(_pod("p", labels=label),))).first
+
+
+@pytest.mark.parametrize("finalizers", [[KSERVES_SPACED], [KSERVES_SPACED, OURS], [OURS]])
+@pytest.mark.parametrize("going", [True, False])
+def test_a_cache_with_pvc_ref_keeps_its_job_claim_and_finalizer(
+    finalizers: list[str], going: bool
+) -> None:
+    metadata: dict[str, Any] = {"finalizers": finalizers}
+    if going:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    cache = _imported(**metadata)
+    cache["metadata"]["namespace"] = JOBS
+    # In the job namespace, with names that could be those of a download.
+    job = _job(name="shared-import", labels={"model": "shared"}, **_owner(cache))
+    volume = "shared-gpu-kserve-localmodel-jobs-download"
+    seen = _seen(
+        caches=(cache,),
+        jobs=(job,),
+        claims=(_claim(volume, volume),),
+        volumes={volume: _volume(volume, volume)},
+    )
+    plan = plan_takeover(seen)
+    assert (plan.first, plan.steps, plan.then) == ((), (), ())
+    waits = [note for note in plan.notes if "waits for KServe's controller" in note]
+    assert len(waits) == (KSERVES_SPACED in finalizers)
+    for note in waits:
+        assert f"kubectl -n {JOBS} delete job -l model=shared --cascade=foreground" in note
+
+
+def test_the_way_back_leaves_a_cache_with_pvc_ref_as_it_is() -> None:
+    cache = _imported(finalizers=[KSERVES_SPACED, OURS])
+    plan = plan_back(back.Seen(caches=(cache,)))
+    assert plan.first == ()
+    (step,) = plan.steps
+    assert isinstance(step.action, DropFinalizers)
+    assert step.action.finalizers == (OURS,)
+    assert "team/shared has spec.pvcRef" in plan.notes[0]
 
 
 # Back.

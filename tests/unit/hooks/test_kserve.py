@@ -234,3 +234,32 @@ def test_service_kinds_and_the_configuration_are_settings() -> None:
 def test_settings_that_cannot_work_are_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(ValueError, match=variable):
         Settings.from_environment({variable: value})
+
+
+def test_entries_of_a_group_that_is_gone_wait_for_a_plan() -> None:
+    """As KServe's controller left them: a plan of that name, however empty, takes them out."""
+    case = "nodes/sync/joins-a-group"
+    request = _request(case)
+    (plan,) = request["related"][f"LocalModelPlacement.{API}"].values()
+    (name,) = (request["object"]["metadata"]["name"],)
+    entry = {"sourceModelUri": "s3://models/old", "modelName": "old", "nodeGroup": "gone"}
+    request["attachments"][f"LocalModelNode.{API}"] = {
+        name: {
+            "apiVersion": API,
+            "kind": "LocalModelNode",
+            "metadata": {"name": name},
+            "spec": {"localModels": [entry]},
+            "status": {},
+        }
+    }
+
+    def listed() -> set[str]:
+        answer = _call(case, request)
+        assert answer.status_code == 200, answer.text
+        (node,) = json.loads(answer.text)["attachments"]
+        return {model["modelName"] for model in node["spec"]["localModels"]}
+
+    assert "old" in listed()
+    empty = plan | {"metadata": {"name": "gone"}, "spec": plan["spec"] | {"models": []}}
+    request["related"][f"LocalModelPlacement.{API}"]["gone"] = empty
+    assert "old" not in listed()

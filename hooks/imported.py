@@ -1,0 +1,104 @@
+"""What is answered for a cache with pvcRef: KServe's controller imports it, and tells its status.
+
+So what that controller wrote is answered as it is stored. Localmodel's own word is the condition
+Admitted; Ready too, while nobody else has written one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from crds.conditions import Finding, conditions
+from hooks import reasons
+from hooks.reading import salvage
+from hooks.unreadable import conditions_of, generation_of, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from msgspec import Raw
+
+    from hooks.envelope import Object
+
+# What the hooks say of other caches: of one that named groups before it had pvcRef.
+_OF_COPIES = ("nodeStatus", "copies", "key", "size", "hash", "progress")
+_ABOUT_COPIES = (reasons.CLAIMS_BOUND, reasons.SIZE_AS_DECLARED)
+# Reasons of Ready that localmodel has for a cache that counts no copies.
+_OURS = (reasons.IMPORTED_BY_KSERVE, reasons.INVALID_SPEC)
+
+
+class _Metadata(Struct, frozen=True):
+    namespace: str = ""
+
+
+class _Spec(Struct, rename="camel", frozen=True):
+    pvc_ref: Any = None
+
+
+class _Parent(Struct):
+    metadata: _Metadata = _Metadata()
+    spec: _Spec = _Spec()
+
+
+def shared_claim(parent: Raw) -> str | None:
+    """The claim that a cache of a namespace is to be imported into, if it is; else None.
+
+    However little else of the cache can be read: it is not localmodel's to judge.
+    """
+    seen = salvage(_Parent, parent) or _Parent()
+    named = seen.spec.pvc_ref
+    return str(named) if seen.metadata.namespace and named else None
+
+
+def imported_status(parent: Raw, claim: str, now: datetime) -> Object:
+    """The status as it is stored, with what localmodel has to say."""
+    told = status_of(parent)
+    # Metacontroller's to set.
+    told.pop("observedGeneration", None)
+    listed = told.pop("conditions", None)
+    stored = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    if "nodeStatus" in told:
+        told = {name: value for name, value in told.items() if name not in _OF_COPIES}
+        stored = [one for one in stored if one.get("type") == reasons.ADMITTED]
+    said = [_finding(reasons.ADMITTED, claim)]
+    if not _is_told(stored):
+        said.append(_finding(reasons.READY, claim))
+    ours = {
+        one.type: one.to_json()
+        for one in conditions(
+            said, observed=conditions_of(parent), generation=generation_of(parent), now=now
+        )
+    }
+    return told | {"conditions": [*_merged(stored, ours)]}
+
+
+def _is_told(stored: Iterable[Object]) -> bool:
+    """Whether KServe's controller has written Ready."""
+    return any(
+        one.get("type") == reasons.READY and one.get("reason") not in _OURS for one in stored
+    )
+
+
+def _merged(stored: Iterable[Object], ours: dict[str, Object]) -> Iterable[Object]:
+    """Each where it is stored: the order alone is no reason to write."""
+    left = dict(ours)
+    for one in stored:
+        kind = one.get("type")
+        if kind not in _ABOUT_COPIES:
+            yield left.pop(kind, one) if isinstance(kind, str) else one
+    yield from left.values()
+
+
+def _finding(condition: str, claim: str) -> Finding:
+    return Finding(
+        condition,
+        "False",
+        reasons.IMPORTED_BY_KSERVE,
+        "it has pvcRef: localmodel makes no copy of it and no claim; KServe's own controller "
+        f"imports the model into the claim {claim!r}, and says in Ready how far that is. Where "
+        "that controller does not run, nobody does: make another cache with nodeGroups, or copy "
+        f"the model into the claim and let services use pvc://{claim}/<path>",
+    )
