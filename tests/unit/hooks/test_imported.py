@@ -115,6 +115,9 @@ def test_a_cache_that_cannot_be_read_is_kserves_all_the_same() -> None:
     parent["status"] = {"conditions": "none"}
     assert set(_conditions(_sync(parent))) == {"Admitted", "Ready"}
     assert _call("/namespace-caches/customize", {"parent": parent})["relatedResources"] == []
+    parent["spec"]["pvcRef"] = {"name": "c" * 50_000}
+    for one in _conditions(_sync(parent)).values():
+        assert len(one["message"]) < 1024
 
 
 def test_its_deletion_waits_for_claims_of_its_own_alone() -> None:
