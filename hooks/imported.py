@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from crds.conditions import Finding, conditions
 from hooks import reasons
+from hooks.messages import cut
 from hooks.reading import salvage
 from hooks.unreadable import conditions_of, generation_of, status_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # What the hooks say of other caches: of one that named groups before it had pvcRef.
 _OF_COPIES = ("nodeStatus", "copies", "key", "size", "hash", "progress")
 _ABOUT_COPIES = (reasons.CLAIMS_BOUND, reasons.SIZE_AS_DECLARED)
+_NAME_MAX = 253
 # Reasons of Ready that localmodel has for a cache that counts no copies.
 _OURS = (reasons.IMPORTED_BY_KSERVE, reasons.INVALID_SPEC)
 
@@ -50,7 +52,7 @@ def shared_claim(parent: Raw) -> str | None:
     """
     seen = salvage(_Parent, parent) or _Parent()
     named = seen.spec.pvc_ref
-    return str(named) if seen.metadata.namespace and named else None
+    return cut(str(named), _NAME_MAX) if seen.metadata.namespace and named else None
 
 
 def imported_status(parent: Raw, claim: str, now: datetime) -> Object:

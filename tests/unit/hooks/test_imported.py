@@ -35,7 +35,7 @@ CONTRACT = (
 
 
 def _shared(name: str = "shared", namespace: str = "team-a", **spec: Any) -> Object:
-    return _cache(name, namespace, nodeGroup=None, pvcRef="shared-models", **spec)
+    return _cache(name, namespace, **{"nodeGroup": None, "pvcRef": "shared-models"} | spec)
 
 
 def _call(path: str, request: Object) -> Object:
@@ -115,6 +115,9 @@ def test_a_cache_that_cannot_be_read_is_kserves_all_the_same() -> None:
     parent["status"] = {"conditions": "none"}
     assert set(_conditions(_sync(parent))) == {"Admitted", "Ready"}
     assert _call("/namespace-caches/customize", {"parent": parent})["relatedResources"] == []
+    parent["spec"]["pvcRef"] = {"name": "c" * 50_000}
+    for one in _conditions(_sync(parent)).values():
+        assert len(one["message"]) < 1024
 
 
 def test_its_deletion_waits_for_claims_of_its_own_alone() -> None:
@@ -127,7 +130,11 @@ def test_its_deletion_waits_for_claims_of_its_own_alone() -> None:
         assert (answer["finalized"], answer["children"]) == (done, [])
 
 
-@pytest.mark.parametrize("spec", [{}, {"modelSize": "1e100"}], ids=["good", "unreadable"])
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"modelSize": "1e100"}, {"nodeGroup": "gpu"}, {"nodeGroups": ["gpu"], "priority": "high"}],
+    ids=["good", "unreadable", "both", "both-unreadable"],
+)
 def test_no_group_counts_it(spec: Object) -> None:
     """Not in its plan, its room, its volumes, nor as another owner of the folder."""
     of_others = _cache("llama", "team-b", sourceModelUri="s3://models/same")
