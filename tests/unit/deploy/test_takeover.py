@@ -288,6 +288,37 @@ def test_a_volume_that_nobody_owns_goes_too() -> None:
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        {"mountOptions": []},
+        {"storageClassName": ""},
+        {"local": {"path": "/models/", "fsType": ""}},
+        {
+            "nodeAffinity": {
+                "required": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [],
+                            "matchFields": [{"key": "n", "values": ["a", "a"]}],
+                        }
+                    ]
+                }
+            }
+        },
+        {"accessModes": ["ReadWriteOnce", "ReadWriteOnce"]},
+        {"capacity": {"storage": 1073741824}},
+    ],
+)
+def test_a_template_that_means_what_the_volume_is(template: dict[str, Any]) -> None:
+    """The API server has dropped what says nothing."""
+    cache = _cache(finalizers=[OURS])
+    group = _group(persistentVolumeSpec=TEMPLATE | template)
+    plan = plan_takeover(_downloads(cache, groups=(group,)))
+    assert len(plan.steps) == 2
+    assert not plan.notes
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"local": {"path": "/disk"}}, "not what its group's template says"),
