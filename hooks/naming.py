@@ -10,7 +10,8 @@ from crds.naming import claim_name
 LABEL_LENGTH_MAX = 63
 NAME_LENGTH_MAX = 253
 
-# On a LocalModelNode, one for each group that the node is in: what a group's hook selects by.
+# On a LocalModelNode, one for each group that the node is in: what a group's hook selects by. On a
+# Node too, for groups that select by name: their volumes ask for it.
 GROUP_LABEL_DOMAIN = f"nodegroup.{GROUP}"
 # On a LocalModelNode whose labels somebody changed, until they are back.
 RESTORED_ANNOTATION = f"{GROUP}/localmodel-labels-restored-at"
@@ -63,8 +64,13 @@ def _told_apart(name: str, whole: str, most: int) -> str:
 
 
 def group_label(group: str) -> str:
-    """Label key that a LocalModelNode carries for a group."""
+    """Label key that a LocalModelNode carries for a group, and a Node of one that asks for it."""
     return f"{GROUP_LABEL_DOMAIN}/{label_value(group)}"
+
+
+def is_group_label(label: str) -> bool:
+    """Whether a label key says of which group a node is."""
+    return label.startswith(f"{GROUP_LABEL_DOMAIN}/")
 
 
 def warm_label(cache: str, namespace: str) -> str:
