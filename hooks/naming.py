@@ -10,9 +10,10 @@ from crds.naming import claim_name
 LABEL_LENGTH_MAX = 63
 NAME_LENGTH_MAX = 253
 
-# On a LocalModelNode, one for each group that the node is in: what a group's hook selects by. On a
-# Node too, for groups that select by name: their volumes ask for it.
+# On a LocalModelNode, one for each group that the node is in: what a group's hook selects by.
 GROUP_LABEL_DOMAIN = f"nodegroup.{GROUP}"
+# On a Node, one for each group that it is in and that selects by name: what its volumes ask for.
+MEMBER_LABEL_DOMAIN = f"localmodelnodegroup.{GROUP}"
 # On a LocalModelNode whose labels somebody changed, until they are back.
 RESTORED_ANNOTATION = f"{GROUP}/localmodel-labels-restored-at"
 # On a Node, one for each warm model; a namespace's models have the namespace in front.
@@ -64,13 +65,18 @@ def _told_apart(name: str, whole: str, most: int) -> str:
 
 
 def group_label(group: str) -> str:
-    """Label key that a LocalModelNode carries for a group, and a Node of one that asks for it."""
+    """Label key that a LocalModelNode carries for a group."""
     return f"{GROUP_LABEL_DOMAIN}/{label_value(group)}"
 
 
-def is_group_label(label: str) -> bool:
-    """Whether a label key says of which group a node is."""
-    return label.startswith(f"{GROUP_LABEL_DOMAIN}/")
+def member_label(group: str) -> str:
+    """Label key that a Node carries, without a value, while it is in a group that needs it."""
+    return f"{MEMBER_LABEL_DOMAIN}/{label_value(group)}"
+
+
+def is_member_label(label: str) -> bool:
+    """Whether a label key of a Node says of which group it is."""
+    return label.startswith(f"{MEMBER_LABEL_DOMAIN}/")
 
 
 def warm_label(cache: str, namespace: str) -> str:

@@ -80,17 +80,17 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
     kept = _kept(request, name, observed, plans, in_group=bool(mine))
     groups = _groups(mine, observed, {group for group, _ in kept} | placements.bad.keys())
-    in_group = _group_labels(labels, mine, {ref.name for ref in groups} | placements.bad.keys())
+    members = _member_labels(labels, mine, {ref.name for ref in groups} | placements.bad.keys())
     if not groups and observed is None:
         return DecoratorResponse(
-            labels=in_group | dict.fromkeys(filter(naming.is_warm_label, labels))
+            labels=members | dict.fromkeys(filter(naming.is_warm_label, labels))
         )
     models = [entry for plan in mine for entry in _entries(plan, name, observed)]
     models += [shown for _, shown in kept]
     models.sort(key=lambda model: -model.priority)
     models, left_out = _within_object(models)
     return DecoratorResponse(
-        labels=in_group | _warm_labels(labels, observed),
+        labels=members | _warm_labels(labels, observed),
         attachments=(
             {
                 "apiVersion": API_VERSION,
@@ -257,7 +257,7 @@ def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Objec
     return metadata
 
 
-def _group_labels(
+def _member_labels(
     labels: Mapping[str, str], mine: Iterable[_Plan], groups: AbstractSet[str]
 ) -> dict[str, str | None]:
     """Labels of the groups whose volumes ask for one. groups: those that the node is in.
@@ -265,10 +265,10 @@ def _group_labels(
     While it is in one, a label stays: volumes that were made when the group selected by name do.
     """
     wanted: dict[str, str | None] = {
-        naming.group_label(plan.group.name): "" for plan in mine if plan.by_name
+        naming.member_label(plan.group.name): "" for plan in mine if plan.by_name
     }
-    stays = {naming.group_label(group) for group in groups}
-    gone = (label for label in labels if naming.is_group_label(label) and label not in stays)
+    stays = {naming.member_label(group) for group in groups}
+    gone = (label for label in labels if naming.is_member_label(label) and label not in stays)
     return wanted | dict.fromkeys(gone)
 
 

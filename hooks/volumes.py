@@ -182,7 +182,7 @@ def _place(spec: Object) -> tuple[Any, ...]:
     stay as they are.
     """
     path = (spec.get("local") or spec.get("hostPath") or {}).get("path")
-    return nodes_meant(spec.get("nodeAffinity"), but=naming.is_group_label), path_meant(path)
+    return nodes_meant(spec.get("nodeAffinity"), but=naming.is_member_label), path_meant(path)
 
 
 def as_it_is(child: Object) -> Object:
@@ -261,7 +261,7 @@ def _terms_of(group: LocalModelNodeGroup) -> list[Object]:
     name: a term with matchFields would hold for every node. So it asks for the label too that such
     a group's nodes get (hooks.nodes).
     """
-    label = {"key": naming.group_label(group.metadata.name), "operator": "Exists"}
+    label = {"key": naming.member_label(group.metadata.name), "operator": "Exists"}
     terms = [_term(term) for term in node_selector_terms(group.spec)]
     return [
         term | {"matchExpressions": [*term.get("matchExpressions", ()), label]}

@@ -407,14 +407,19 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
         "nodegroup.serving.kserve.io/gpu": "yes",
         "localmodel.serving.kserve.io/llama": "key",
         "team.localmodel.serving.kserve.io/own": "key",
+        "localmodelnodegroup.serving.kserve.io/gpu": "",
+        "localmodelnodegroup.serving.kserve.io/by-name": "",
         "kserve/localmodel": "worker",
     }
     node = {"metadata": _meta("node-1", labels=labels)}
+    asks = {"matchExpressions": [{"key": "localmodelnodegroup.serving.kserve.io/by-name"}]}
+    volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{}, asks]}}}}
     seen = back.Seen(
         caches=(_cache(finalizers=["example.com/audit", OURS]),),
         groups=(group,),
         placements=({"metadata": _meta("gpu")},),
         nodes=(node,),
+        volumes=(volume, {"spec": {}}),
         model_nodes=(node,),
     )
     plan = plan_back(seen)
@@ -429,8 +434,11 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
         {
             "localmodel.serving.kserve.io/llama": None,
             "team.localmodel.serving.kserve.io/own": None,
+            "localmodelnodegroup.serving.kserve.io/gpu": None,
         },
     ]
+    # No pod could come to the node with that volume.
+    assert "Nodes keep localmodelnodegroup.serving.kserve.io/by-name" in " ".join(plan.notes)
     assert plan_back(back.Seen(caches=(_cache(),), groups=(_group(),))).steps == ()
 
 

@@ -17,7 +17,7 @@ from hooks.volumes import is_outdated, make_volume
 if TYPE_CHECKING:
     from hooks.envelope import Object
 
-LABEL = {"key": "nodegroup.serving.kserve.io/gpu", "operator": "Exists"}
+LABEL = {"key": "localmodelnodegroup.serving.kserve.io/gpu", "operator": "Exists"}
 
 
 def _cache() -> Cache:
