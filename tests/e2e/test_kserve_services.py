@@ -37,6 +37,35 @@ def test_a_service_gets_a_claim_of_its_groups_template(kserve: KServeWorld) -> N
     assert condition["message"] == "tmpl-a/tmpl-first can be mounted"
 
 
+def test_a_template_gives_way_where_the_namespace_refuses_it(kserve: KServeWorld) -> None:
+    kserve.kserve_group("first", "node-1")
+    kserve.kserve_cache("gives", "first", modelSize="3Mi")
+    for namespace, most in (("gives-limit", "10Mi"), ("gives-not", "1Mi")):
+        kserve.space(namespace)
+        spec = {"limits": [{"type": "PersistentVolumeClaim", "max": {"storage": most}}]}
+        metadata = {"name": f"most-{most.lower()}", "namespace": namespace}
+        kserve.make({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": spec})
+    kserve.service("gives-limit", "chat", "gives")
+    claim = kserve.wait_bound("gives-limit", "gives-first")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "3Mi"
+    kserve.wait_condition("gives", "AllBound", kind="ClaimsBound")
+
+    kserve.service("gives-not", "chat", "gives")
+    condition = kserve.wait_condition("gives", "ClaimRefused", kind="ClaimsBound")
+    assert "gives-not/gives-first (LimitRange most-1mi takes at most 1Mi" in condition["message"]
+    # A namespace's own cache is told the same.
+    kserve.kserve_cache("given", "first", namespace="gives-not", modelSize="3Mi")
+
+    def told() -> bool:
+        conditions = kserve.status("given", "gives-not").get("conditions", ())
+        return any(
+            one["reason"] == "ClaimRefused" and "LimitRange most-1mi" in one["message"]
+            for one in conditions
+        )
+
+    kserve.until(told, "the namespace's cache to say so", SECONDS)
+
+
 def test_a_claim_goes_with_the_last_service_and_comes_again(kserve: KServeWorld) -> None:
     kserve.kserve_group("first", "node-1")
     kserve.kserve_cache("last", "first")
