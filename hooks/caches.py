@@ -39,6 +39,7 @@ from hooks.volumes import (
     is_bound,
     make_claim,
     make_volume,
+    selects_by_name,
     volume_name_of,
     without_spent,
 )
@@ -166,11 +167,16 @@ def _made(
     volumes, claims = made.volumes, made.claims
     for mount in mounts.wanted:
         claim = found.get(mount.claim_key(cache))
+        one = groups.get(mount.group)
         name = volume_name_of(
-            cache.metadata.name, mount.group, mount.namespace, claim, observed_volumes
+            cache.metadata.name,
+            mount.group,
+            mount.namespace,
+            claim,
+            observed_volumes,
+            by_name=one is not None and selects_by_name(one.group),
         )
         volume = observed_volumes.get(name)
-        one = groups.get(mount.group)
         if one is None or one.rejected is not None:
             # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
             claims += [as_it_is(claim)] if claim else []

@@ -50,7 +50,13 @@ def volume_name(cache: str, group: str, namespace: str) -> str:
     """
     name = kserve_volume_name(cache, group, namespace)
     unique = name.count("-") == 2 and len(name) <= NAME_LENGTH_MAX
-    return name if unique else _told_apart(name, f"{cache}/{group}/{namespace}", NAME_LENGTH_MAX)
+    return name if unique else own_volume_name(cache, group, namespace)
+
+
+def own_volume_name(cache: str, group: str, namespace: str) -> str:
+    """Name of that volume where it must not be one that KServe has made: with the digest."""
+    name = kserve_volume_name(cache, group, namespace)
+    return _told_apart(name, f"{cache}/{group}/{namespace}", NAME_LENGTH_MAX)
 
 
 def label_value(name: str) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hooks.observed import Cache
 
 NO_LIMITS = NamespaceLimits()
+# To delete or recycle a volume would mean the root of all models.
+_RETAINED = {"persistentVolumeReclaimPolicy": "Retain"}
 
 # Phases from which a volume does not bind again by itself: it has to be made anew.
 _SPENT_PHASES = ("Released", "Failed")
@@ -51,30 +53,40 @@ def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm
     return ()
 
 
+def selects_by_name(group: LocalModelNodeGroup) -> bool:
+    """Whether a group's terms ask for names of nodes, so that its volumes ask for a label."""
+    return any(term.match_fields for term in node_selector_terms(group.spec))
+
+
 def volume_name_of(
     cache: str,
     group: str,
     namespace: str,
     claim: Object | None,
     volumes: Mapping[str, Object],
+    *,
+    by_name: bool = False,
 ) -> str:
     """The name of the volume behind the claim of a cache on a group in a namespace.
 
     claim: what is there of that name; volumes: those that are ours, by name. A volume that KServe
     has named, or we have earlier, keeps its name. Only if it surely is this claim's: a tenant can
-    make a claim that names another's volume, but cannot make it bound.
+    make a claim that names another's volume, but cannot make it bound. by_name: whether the group
+    selects so. Then a new volume is not what KServe may have left of that name, which nobody can
+    make ask for a label.
     """
-    name = naming.volume_name(cache, group, namespace)
     plain = naming.kserve_volume_name(cache, group, namespace)
+    own = naming.own_volume_name(cache, group, namespace)
     asked = claim["spec"].get("volumeName") if claim else None
-    if asked == plain and is_bound(claim):
-        return plain
-    there = volumes.get(plain)
-    if there is not None and asked in {None, plain} and not _spent(there):
-        ref = there["spec"].get("claimRef") or {}
-        if (ref.get("namespace"), ref.get("name")) == (namespace, claim_name(cache, group)):
-            return plain
-    return name
+    if asked in {plain, own} and is_bound(claim):
+        return str(asked)
+    for name in (plain, own):
+        there = volumes.get(name)
+        if there is not None and asked in {None, name} and not _spent(there):
+            ref = there["spec"].get("claimRef") or {}
+            if (ref.get("namespace"), ref.get("name")) == (namespace, claim_name(cache, group)):
+                return name
+    return own if by_name else naming.volume_name(cache, group, namespace)
 
 
 def make_claim(
@@ -118,6 +130,27 @@ def make_volume(
     host_path: the nodes' directory, for the short form. found: the claim that is there already.
     adopted: whether the volume is there too, and becomes the cache's: it stays as it is.
     """
+    spec = _RETAINED if adopted else _new_volume_spec(group, host_path, found)
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": name,
+            "labels": _labels(cache, group),
+        },
+        "spec": spec
+        | {
+            "claimRef": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": namespace,
+                "name": claim_name(cache.metadata.name, group.metadata.name),
+            },
+        },
+    }
+
+
+def _new_volume_spec(group: LocalModelNodeGroup, host_path: str, found: Object | None) -> Object:
     claim = _claim_spec(group.spec)
     if found:
         claim["storageClassName"] = found["spec"].get("storageClassName") or ""
@@ -133,32 +166,13 @@ def make_volume(
         }
     if terms := _terms_of(group):
         spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": terms}}
-    if "local" in spec and not adopted:
+    if "local" in spec:
         # Read-only: a pod's fsGroup or a stray write would change every tenant's files, and kubelet
         # would make an empty directory for a sub-path that is not there yet. (It refuses to mount a
         # hostPath volume that has mount options.)
         spec.setdefault("mountOptions", ["ro"])
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {
-            "name": name,
-            "labels": _labels(cache, group),
-        },
-        "spec": spec
-        | {
-            # To delete or recycle it would mean the root of all models.
-            "persistentVolumeReclaimPolicy": "Retain",
-            # They would bind with two classes too; one is what a person expects to see.
-            "storageClassName": claim["storageClassName"],
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": namespace,
-                "name": claim_name(cache.metadata.name, group.metadata.name),
-            },
-        },
-    }
+    # They would bind with two classes too; one is what a person expects to see.
+    return spec | _RETAINED | {"storageClassName": claim["storageClassName"]}
 
 
 def without_spent(volumes: Iterable[Object], observed: dict[str, Object]) -> list[Object]:

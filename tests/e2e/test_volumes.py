@@ -301,8 +301,8 @@ def test_a_volume_of_a_group_that_selects_by_name_lets_no_other_node_in(world: W
     _kserve_group(world, "named", terms("In"))
     world.cache("named", uri, "named", namespaceSelector={"matchLabels": {"named": "yes"}})
     world.wait_ready("named", 1)
-    _wait_bound(world, "named", "named-named")
-    (term,) = world.api.get(VOLUMES, "named-named-named")["spec"]["nodeAffinity"]["required"][
+    volume = world.wait_bound("named", "named-named")["spec"]["volumeName"]
+    (term,) = world.api.get(VOLUMES, volume)["spec"]["nodeAffinity"]["required"][
         "nodeSelectorTerms"
     ]
     assert term["matchExpressions"] == [

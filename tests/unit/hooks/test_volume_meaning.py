@@ -12,7 +12,7 @@ from crds.nodegroup import LocalModelNodeGroup
 from crds.volumes import NodeSelectorTerm
 from hooks.observed import Cache, CacheSpec, Metadata
 from hooks.selectors import selects
-from hooks.volumes import is_outdated, make_volume
+from hooks.volumes import is_outdated, make_volume, volume_name_of
 
 if TYPE_CHECKING:
     from hooks.envelope import Object
@@ -180,3 +180,40 @@ def test_volumes_that_ask_for_no_label_of_ours_stay_as_they_are() -> None:
     there = _volume(terms)
     there["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"] = terms
     assert not is_outdated(volume, there)
+
+
+def _claim(volume: str, phase: str = "Bound") -> Object:
+    return {"spec": {"volumeName": volume}, "status": {"phase": phase}}
+
+
+def _there(name: str, phase: str = "Bound", namespace: str = "team") -> dict[str, Object]:
+    ref = {"namespace": namespace, "name": "llama-gpu"}
+    return {name: {"spec": {"claimRef": ref}, "status": {"phase": phase}}}
+
+
+PLAIN = "llama-gpu-team"
+OWN = "llama-gpu-team-f53a9788"
+
+
+@pytest.mark.parametrize(
+    ("claim", "volumes", "by_name", "expected"),
+    [
+        (None, {}, False, PLAIN),
+        # KServe may have left one of the plain name.
+        (None, {}, True, OWN),
+        (None, _there(PLAIN, "Released"), True, OWN),
+        # What is in use keeps its name, whatever its group selects by now, or where it is gone.
+        (_claim(PLAIN), {}, True, PLAIN),
+        (_claim(OWN), {}, False, OWN),
+        (None, _there(PLAIN), True, PLAIN),
+        (None, _there(OWN), False, OWN),
+        (_claim(PLAIN, "Pending"), _there(PLAIN, "Available"), True, PLAIN),
+        # A claim that names what is another's gets its own.
+        (_claim(PLAIN, "Pending"), _there(PLAIN, namespace="other"), True, OWN),
+    ],
+)
+def test_the_name_of_a_volume(
+    claim: Object | None, volumes: dict[str, Object], by_name: bool, expected: str
+) -> None:
+    found = volume_name_of("llama", "gpu", "team", claim, volumes, by_name=by_name)
+    assert found == expected
