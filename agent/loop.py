@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from agent.cluster.node_api import NodeApi, NodeObject
     from agent.cluster.pods import PodMounts
+    from agent.disk.manifest import Access
     from agent.disk.on_disk import OnDisk
     from agent.disk.store import Store
     from agent.news import NodeEventSink
@@ -277,7 +278,7 @@ class Loop:
             self._rescan_at = 0.0
         elif not end.is_success:
             self._inventory.look_at(key)
-            self._retries.published({key} & self._published())
+            self._retries.published(self._published())
 
     # What is known
 
@@ -298,8 +299,8 @@ class Loop:
         self._removals.keep(self._inventory.copies)
         self._workers.keep(self._requests)
 
-    def _published(self) -> set[str]:
-        return {key for key, _, _ in self._inventory.published()}
+    def _published(self) -> dict[str, Access | None]:
+        return {key: copy.access for key, copy, _ in self._inventory.published()}
 
     def _plan(self, now: float) -> Plan:
         self._users = self._uses.by_key(self._names.all())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.access.grants import grant_for
+from agent.access.grants import Granted, grant_for
 from agent.disk.notes import FailedAttempt, FailedAttempts
 from agent.failures import (
     DISK_KINDS,
@@ -20,14 +20,15 @@ from agent.failures import (
 from agent.status import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from agent.disk.manifest import Access
     from agent.disk.store import Store
     from agent.options import Options
     from agent.wanted import Request, Requester
 
 # What says nothing any more when somebody has got the model.
-_PASSED = NODE_KINDS | {FailureKind.NO_SPACE, FailureKind.OTHER_VERSION}
+_PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
 
 log = structlog.get_logger(__name__)
 
@@ -93,12 +94,21 @@ class Retries:
         """Forget what failed because of the disk: it is tried again at once."""
         self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
 
-    def published(self, keys: Collection[str]) -> None:
+    def published(self, copies: Mapping[str, Access | None]) -> None:
         """Forget what kept these from being published: an error of the disk may come after that.
 
-        So may the end of the agent, whose next start then completes the publication.
+        So may the end of the agent, whose next start then completes the publication. What failed
+        for those who may not have the copy is another matter.
         """
-        self._forget(lambda key, retry: key in keys and retry.failure.error.kind in _PASSED)
+
+        def is_over(key: str, retry: _Retry) -> bool:
+            return (
+                key in copies
+                and retry.failure.error.kind in _PASSED | {FailureKind.NO_SPACE}
+                and retry.attempt.requester in Granted(copies[key])
+            )
+
+        self._forget(is_over)
 
     def succeeded(self, attempt: Request) -> None:
         """Forget the failures of a requester, and what was wrong with the node or a former copy."""

@@ -142,7 +142,9 @@ class PersistentVolumeClaimSpec(Model):
         json_schema_extra=ATOMIC_LIST,
     )
     resources: ResourceRequirements | None = Field(
-        default=None, description="Requested storage; the group's storageLimit by default."
+        default=None,
+        description="Requested storage; the size of the model by default, and where a namespace's "
+        "LimitRange or ResourceQuota refuses what is given here.",
     )
     storage_class_name: str | None = Field(
         default=None, description="Class of claim and volume; none ('') by default."

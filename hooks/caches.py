@@ -9,6 +9,7 @@ from crds.base import API_VERSION
 from crds.cache import CacheStatus
 from hooks import reasons
 from hooks.cache_status import Groups, cache_status, view
+from hooks.claim_limits import ClaimLimits, limit_rules
 from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
 from hooks.envelope import (
     CompositeRequest,
@@ -34,10 +35,12 @@ from hooks.reading import (
 from hooks.services import Users, service_rules, services_of
 from hooks.unreadable import as_they_are, unreadable_status
 from hooks.volumes import (
+    NO_LIMITS,
     as_it_is,
     is_bound,
     make_claim,
     make_volume,
+    selects_by_name,
     volume_name_of,
     without_spent,
 )
@@ -53,7 +56,10 @@ if TYPE_CHECKING:
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """What a cache looks at: its groups and namespaces, its services, claims of its names."""
+    """What a cache looks at: its groups and namespaces, its services, claims of its names.
+
+    And what may refuse its claims.
+    """
     if shared_claim(request.parent) is not None:
         return CustomizeResponse(related_resources=())
     try:
@@ -82,6 +88,7 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
             rules += service_rules(cache, settings.service_kinds)
             if cache.spec.group_names:
                 rules.append(claim_rule(cache))
+        rules += limit_rules(cache, settings)
         rules += config_rules(settings.kserve_config)
     return CustomizeResponse(related_resources=tuple(rules))
 
@@ -116,7 +123,8 @@ def _volumes_and_claims(
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
     mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
-    made = _made(seen, mounts, found, observed_volumes, settings.host_path)
+    limits = ClaimLimits(request.related)
+    made = _made(seen, mounts, found, observed_volumes, limits=limits, host_path=settings.host_path)
     volumes, claims = made.volumes, made.claims
     if read_config(settings.kserve_config, request.related).volumes_disabled:
         # Nothing is made any more. What is there goes when nobody asks for it, and not before.
@@ -134,6 +142,7 @@ def _volumes_and_claims(
                 taken=mounts.taken,
                 withheld=made.withheld,
                 waiting=made.waiting,
+                limits=limits,
             ),
         )
     return (*without_spent(volumes, observed_volumes), *claims), bound
@@ -154,6 +163,8 @@ def _made(
     mounts: Mounts,
     found: dict[str, Object],
     observed_volumes: dict[str, Object],
+    *,
+    limits: ClaimLimits,
     host_path: str,
 ) -> _Made:
     """A namespace cache's volumes are its groups' to make."""
@@ -163,11 +174,16 @@ def _made(
     volumes, claims = made.volumes, made.claims
     for mount in mounts.wanted:
         claim = found.get(mount.claim_key(cache))
+        one = groups.get(mount.group)
         name = volume_name_of(
-            cache.metadata.name, mount.group, mount.namespace, claim, observed_volumes
+            cache.metadata.name,
+            mount.group,
+            mount.namespace,
+            claim,
+            observed_volumes,
+            by_name=one is not None and selects_by_name(one.group),
         )
         volume = observed_volumes.get(name)
-        one = groups.get(mount.group)
         if one is None or one.rejected is not None:
             # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
             claims += [as_it_is(claim)] if claim else []
@@ -185,7 +201,11 @@ def _made(
                 "anew once it is gone: delete it if it stays"
             )
         else:
-            claims.append(make_claim(cache, one.group, mount.namespace, claim, volume=name))
+            # One that is there asks for what it asks for.
+            there = NO_LIMITS if claim else limits.in_namespace(mount.namespace)
+            claims.append(
+                make_claim(cache, one.group, mount.namespace, claim, volume=name, limits=there)
+            )
             if not cache.metadata.namespace:
                 adopted = is_bound(claim) and volume is None
                 volumes.append(

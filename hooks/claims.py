@@ -13,9 +13,15 @@ from hooks.volumes import is_bound, is_outdated
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from hooks.claim_limits import ClaimLimits
     from hooks.envelope import Object
     from hooks.observed import Cache
     from hooks.settings import ConfigMapName
+
+# Of what refuses one claim, so many reasons are told.
+_REASONS_MOST = 3
+# And so many claims are named.
+_NAMED_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,8 @@ class ClaimView:
     """What shall be and what is there, by Metacontroller's keys.
 
     taken: claims that another cache has, and which one. withheld: claims that wait for access to a
-    copy that others have too. waiting: those that wait for something else, and what for.
+    copy that others have too. waiting: those that wait for something else, and what for. limits:
+    what may refuse a claim.
     """
 
     claims: Sequence[Object]
@@ -31,8 +38,15 @@ class ClaimView:
     volumes: Sequence[Object]
     observed_volumes: Mapping[str, Object]
     taken: Mapping[str, str]
+    limits: ClaimLimits
     withheld: Sequence[str] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> Mapping[str, Object]:
+        """The claims that shall be and are not there, by name."""
+        named = zip(self.names, self.claims, strict=True)
+        return {name: claim for name, claim in named if name not in self.observed_claims}
 
     @property
     def names(self) -> list[str]:
@@ -59,13 +73,8 @@ def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
     hindrance = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
     if hindrance is not None:
         return hindrance
-    missing = [name for name in names if name not in seen.observed_claims]
-    if missing:
-        return _not_bound(
-            reasons.CLAIM_PENDING,
-            f"not made yet: {some(missing)}; if it stays so, a claim of that name that is not of "
-            "this cache is in the way: rename or delete it",
-        )
+    if seen.missing:
+        return _missing(cache, seen)
     pending = [name for name in names if not is_bound(seen.observed_claims[name])]
     if pending:
         return _not_bound(reasons.CLAIM_PENDING, _why_pending(pending, seen))
@@ -112,6 +121,40 @@ def _waiting(seen: ClaimView) -> Finding | None:
         return None
     why = next(iter(seen.waiting.values()))
     return _not_bound(reasons.CLAIM_PENDING, f"not made yet: {some([*seen.waiting])}: {why}")
+
+
+def _missing(cache: Cache, seen: ClaimView) -> Finding:
+    """Of claims that are not there: what limits of their namespaces refuse, and the others."""
+    refused = {
+        name: "; ".join(why[:_REASONS_MOST])
+        for name, claim in seen.missing.items()
+        if (why := seen.limits.in_namespace(claim["metadata"]["namespace"]).refusals(claim["spec"]))
+    }
+    others = {name: claim for name, claim in seen.missing.items() if name not in refused}
+    why_others = _why_missing(cache, others, seen.limits) if others else ""
+    if not refused:
+        return _not_bound(reasons.CLAIM_PENDING, why_others)
+    told = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
+    return _not_bound(
+        reasons.CLAIM_REFUSED,
+        f"not made: {told}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) if "
+        "the model is smaller" + (f"; {why_others}" if others else ""),
+    )
+
+
+def _why_missing(cache: Cache, missing: Mapping[str, Object], limits: ClaimLimits) -> str:
+    # Of those that are named alone: a cluster has many namespaces, and many policies.
+    named = [*missing.values()][:_NAMED_MOST]
+    policies = limits.policies_on_claims({one["metadata"]["namespace"] for one in named})
+    look = f" (these look at new claims: {some(policies)})" if policies else ""
+    namespace = cache.metadata.namespace
+    of = f" -n {namespace}" if namespace else ""
+    return (
+        f"not made yet: {some([*missing], _NAMED_MOST)}; if it stays so, a "
+        f"ValidatingAdmissionPolicy{look} or a webhook refuses it, or a claim of that name that is "
+        f"not of this cache is in the way: kubectl describe {cache.kind.lower()} "
+        f"{cache.metadata.name}{of} shows in its events what the API server said"
+    )
 
 
 def claims_not_managed(config: ConfigMapName | None) -> Finding:

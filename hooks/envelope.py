@@ -53,6 +53,7 @@ class RelatedRule(Struct, rename="camel", omit_defaults=True):
     api_version: str
     resource: str
     label_selector: Object | None = None
+    namespace_selector: Object | None = None
     namespace: str | None = None
     names: tuple[str, ...] | None = None
 

@@ -85,5 +85,5 @@ def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:
         if owner.get("controller") and owner["uid"] != cache.metadata.uid:
             return f"{owner['kind']} {owner['name']}"
     names = (cache.metadata.name, mount.group, mount.namespace)
-    volumes = {naming.volume_name(*names), naming.kserve_volume_name(*names)}
+    volumes = {naming.own_volume_name(*names), naming.kserve_volume_name(*names)}
     return None if claim["spec"].get("volumeName") in volumes else "somebody else"

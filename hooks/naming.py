@@ -12,6 +12,8 @@ NAME_LENGTH_MAX = 253
 
 # On a LocalModelNode, one for each group that the node is in: what a group's hook selects by.
 GROUP_LABEL_DOMAIN = f"nodegroup.{GROUP}"
+# On a Node, one for each group that it is in and that selects by name: what its volumes ask for.
+MEMBER_LABEL_DOMAIN = f"localmodelnodegroup.{GROUP}"
 # On a LocalModelNode whose labels somebody changed, until they are back.
 RESTORED_ANNOTATION = f"{GROUP}/localmodel-labels-restored-at"
 # On a Node, one for each warm model; a namespace's models have the namespace in front.
@@ -50,7 +52,13 @@ def volume_name(cache: str, group: str, namespace: str) -> str:
     """
     name = kserve_volume_name(cache, group, namespace)
     unique = name.count("-") == 2 and len(name) <= NAME_LENGTH_MAX
-    return name if unique else _told_apart(name, f"{cache}/{group}/{namespace}", NAME_LENGTH_MAX)
+    return name if unique else own_volume_name(cache, group, namespace)
+
+
+def own_volume_name(cache: str, group: str, namespace: str) -> str:
+    """Name of that volume where it must not be one that KServe has made: with the digest."""
+    name = kserve_volume_name(cache, group, namespace)
+    return _told_apart(name, f"{cache}/{group}/{namespace}", NAME_LENGTH_MAX)
 
 
 def label_value(name: str) -> str:
@@ -67,6 +75,16 @@ def _told_apart(name: str, whole: str, most: int) -> str:
 def group_label(group: str) -> str:
     """Label key that a LocalModelNode carries for a group."""
     return f"{GROUP_LABEL_DOMAIN}/{label_value(group)}"
+
+
+def member_label(group: str) -> str:
+    """Label key that a Node carries, without a value, while it is in a group that needs it."""
+    return f"{MEMBER_LABEL_DOMAIN}/{label_value(group)}"
+
+
+def is_member_label(label: str) -> bool:
+    """Whether a label key of a Node says of which group it is."""
+    return label.startswith(f"{MEMBER_LABEL_DOMAIN}/")
 
 
 def warm_label(cache: str, namespace: str) -> str:

@@ -45,7 +45,14 @@ from hooks.removal import removal
 from hooks.sharing import Owners
 from hooks.turns import Decision, whose_turn
 from hooks.unreadable import as_they_are, conditions_of, unreadable_status
-from hooks.volumes import as_it_is, make_volume, volume_name_of, without_spent
+from hooks.volumes import (
+    as_it_is,
+    is_bound,
+    make_volume,
+    selects_by_name,
+    volume_name_of,
+    without_spent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -270,13 +277,21 @@ def _volumes(
     def may_come(cache: Cache) -> bool:
         return not (cache.deleting or disabled or cache.identity in withheld)
 
+    by_name = selects_by_name(group)
     volumes: list[Object] = []
     for namespace, name in caches.namespaced(group.metadata.name):
         claim = claims.get(f"{namespace}/{claim_name(name, group.metadata.name)}")
-        volume = volume_name_of(name, group.metadata.name, namespace, claim, observed)
+        volume = volume_name_of(
+            name, group.metadata.name, namespace, claim, observed, by_name=by_name
+        )
         cache = admitted.get((namespace, name))
         if cache is not None and (volume in observed or may_come(cache)):
-            volumes.append(make_volume(cache, group, namespace, settings.host_path, name=volume))
+            adopted = is_bound(claim) and volume not in observed
+            volumes.append(
+                make_volume(
+                    cache, group, namespace, settings.host_path, name=volume, adopted=adopted
+                )
+            )
         elif cache is None and volume in observed:
             # A pod may read through it: it goes with its cache.
             volumes.append(as_it_is(observed[volume]))

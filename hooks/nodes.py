@@ -1,5 +1,7 @@
 """Hook of Node: its share of the plans, as a LocalModelNode, and labels for its warm models.
 
+And for the groups whose volumes ask for one: those that select nodes by name.
+
 Absence is not a wish: where a LocalModelPlacement is missing, what the LocalModelNode lists of
 that group stays. Only a plan that is there takes models out.
 
@@ -78,14 +80,17 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
     kept = _kept(request, name, observed, plans, in_group=bool(mine))
     groups = _groups(mine, observed, {group for group, _ in kept} | placements.bad.keys())
+    members = _member_labels(labels, mine, {ref.name for ref in groups} | placements.bad.keys())
     if not groups and observed is None:
-        return DecoratorResponse(labels=dict.fromkeys(filter(naming.is_warm_label, labels)))
+        return DecoratorResponse(
+            labels=members | dict.fromkeys(filter(naming.is_warm_label, labels))
+        )
     models = [entry for plan in mine for entry in _entries(plan, name, observed)]
     models += [shown for _, shown in kept]
     models.sort(key=lambda model: -model.priority)
     models, left_out = _within_object(models)
     return DecoratorResponse(
-        labels=_warm_labels(labels, observed),
+        labels=members | _warm_labels(labels, observed),
         attachments=(
             {
                 "apiVersion": API_VERSION,
@@ -120,9 +125,13 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """A LocalModelPlacement, as nodes take it over. turn: the nodes that may begin; None: all."""
+    """A LocalModelPlacement, as nodes take it over.
+
+    by_name: whether it selects nodes by name. turn: the nodes that may begin; None: all.
+    """
 
     selector: tuple[NodeSelectorTerm, ...]
+    by_name: bool
     group: GroupRef
     entries: tuple[_Entry, ...]
     turn: frozenset[str] | None
@@ -137,6 +146,7 @@ def _read_plan(raw: bytes) -> _Plan:
     name, spec = placement.metadata.name, placement.spec
     return _Plan(
         selector=spec.node_selector_terms,
+        by_name=any(term.match_fields for term in spec.node_selector_terms),
         group=GroupRef(
             name=name,
             storage_limit=spec.storage_limit,
@@ -245,6 +255,21 @@ def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Objec
         version = observed.metadata.resource_version
         metadata["annotations"] = {naming.RESTORED_ANNOTATION: version}
     return metadata
+
+
+def _member_labels(
+    labels: Mapping[str, str], mine: Iterable[_Plan], groups: AbstractSet[str]
+) -> dict[str, str | None]:
+    """Labels of the groups whose volumes ask for one. groups: those that the node is in.
+
+    While it is in one, a label stays: volumes that were made when the group selected by name do.
+    """
+    wanted: dict[str, str | None] = {
+        naming.member_label(plan.group.name): "" for plan in mine if plan.by_name
+    }
+    stays = {naming.member_label(group) for group in groups}
+    gone = (label for label in labels if naming.is_member_label(label) and label not in stays)
+    return wanted | dict.fromkeys(gone)
 
 
 def _warm_labels(labels: Mapping[str, str], observed: Node | None) -> dict[str, str | None]:

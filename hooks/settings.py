@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 HOST_PATH_VARIABLE = "LOCALMODEL_HOST_PATH"
 SERVICE_KINDS_VARIABLE = "LOCALMODEL_SERVICE_KINDS"
 KSERVE_CONFIG_VARIABLE = "LOCALMODEL_KSERVE_CONFIG"
+NAMESPACE_LIMITS_VARIABLE = "LOCALMODEL_NAMESPACE_LIMITS"
 
 GROUP_HOOK_TIMEOUT_VARIABLE = "LOCALMODEL_GROUP_HOOK_TIMEOUT"
 
@@ -57,12 +58,15 @@ class Settings:
     service_kinds: the services that caches are related to. A kind that is not served makes every
     sync of a cache fail, so only an overlay for clusters that have them names any.
     kserve_config: KServe's ConfigMap, if it is to be heeded.
+    namespace_limits: whether caches look at what may refuse their claims: LimitRanges,
+    ResourceQuotas and ValidatingAdmissionPolicies.
     group_hook_timeout: seconds that Metacontroller gives a group's hook before it gives up.
     """
 
     host_path: str = DEFAULT_HOST_PATH
     service_kinds: tuple[ServiceKind, ...] = ()
     kserve_config: ConfigMapName | None = None
+    namespace_limits: bool = True
     group_hook_timeout: float = DEFAULT_GROUP_HOOK_TIMEOUT
 
     def timeout(self, path: str) -> float:
@@ -79,6 +83,7 @@ class Settings:
             host_path=host_path.rstrip("/") or "/",
             service_kinds=_service_kinds(environment.get(SERVICE_KINDS_VARIABLE, "")),
             kserve_config=_config_map(environment.get(KSERVE_CONFIG_VARIABLE, "")),
+            namespace_limits=_truth(environment.get(NAMESPACE_LIMITS_VARIABLE, "")),
             group_hook_timeout=_seconds(environment.get(GROUP_HOOK_TIMEOUT_VARIABLE, "")),
         )
 
@@ -93,6 +98,12 @@ def _seconds(text: str) -> float:
             f"{GROUP_HOOK_TIMEOUT_VARIABLE} must be seconds, more than 0, not {text!r}"
         )
     return seconds
+
+
+def _truth(text: str) -> bool:
+    if text not in {"", "true", "false"}:
+        raise ValueError(f"{NAMESPACE_LIMITS_VARIABLE} must be true or false, not {text!r}")
+    return text != "false"
 
 
 def _service_kinds(text: str) -> tuple[ServiceKind, ...]:

@@ -25,7 +25,7 @@ from deploy.takeover.kinds import (
 )
 from deploy.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
 from deploy.takeover.words import running_pods, some
-from hooks.naming import GROUP_LABEL_DOMAIN, is_warm_label
+from hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +45,7 @@ class Seen:
     groups: tuple[KubeObject, ...] = ()
     placements: tuple[KubeObject, ...] = ()
     nodes: tuple[KubeObject, ...] = ()
+    volumes: tuple[KubeObject, ...] = ()
     model_nodes: tuple[KubeObject, ...] = ()
 
 
@@ -53,6 +54,7 @@ def plan_back(seen: Seen) -> Plan:
     first = (*_running(seen), *_without_groups(seen))
     if first:
         return Plan(first=first)
+    asked = _asked_labels(seen.volumes)
     steps = (
         *_finalizers(seen),
         *_placements(seen),
@@ -65,11 +67,12 @@ def plan_back(seen: Seen) -> Plan:
         *_labels(
             NODE,
             seen.nodes,
-            is_warm_label,
-            "nobody will keep up to date what they say of its models",
+            lambda label: is_warm_label(label) or (is_member_label(label) and label not in asked),
+            "nobody will keep up to date what they say of its models and groups",
         ),
     )
-    return Plan(steps=steps, notes=(*_short_forms(seen), *_imported(seen), *_next()))
+    notes = (*_kept_labels(asked), *_short_forms(seen), *_imported(seen), *_next())
+    return Plan(steps=steps, notes=notes)
 
 
 def _running(seen: Seen) -> Iterator[str]:
@@ -151,6 +154,26 @@ def _placements(seen: Seen) -> Iterator[Step]:
 
 def _is_group_label(label: str) -> bool:
     return label.startswith(f"{GROUP_LABEL_DOMAIN}/")
+
+
+def _asked_labels(volumes: tuple[KubeObject, ...]) -> set[str]:
+    """The labels of groups that a volume asks of its nodes: no pod could come to them without."""
+    affinities = (volume["spec"].get("nodeAffinity") or {} for volume in volumes)
+    return {
+        one["key"]
+        for affinity in affinities
+        for term in (affinity.get("required") or {}).get("nodeSelectorTerms") or ()
+        for one in term.get("matchExpressions") or ()
+        if is_member_label(one["key"])
+    }
+
+
+def _kept_labels(asked: set[str]) -> Iterator[str]:
+    if asked:
+        yield (
+            f"Nodes keep {some(sorted(asked))}: volumes ask for it. To let a pod with such a "
+            "volume come to a Node that joins its group later, label that Node too"
+        )
 
 
 def _labels(

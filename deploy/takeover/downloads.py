@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crds.base import GROUP
+from crds.meaning import covers
 from crds.naming import claim_name
-from crds.quantity import parse_quantity
 from deploy.takeover import names, objects
 from deploy.takeover.kinds import CLAIM, MODEL_NODE, VOLUME, KubeObject, ref_to
 from deploy.takeover.steps import Delete, Merge, Step
@@ -194,38 +194,7 @@ def _is_of(obj: KubeObject, cache: KubeObject) -> bool:
 
 def _holds(template: dict[str, Any], spec: dict[str, Any]) -> bool:
     """Whether a volume has all that a group's template says, but for the reclaim policy."""
-    return all(
-        _sizes(value) == _sizes(spec.get(key) or {})
-        if key == "capacity"
-        else _covers(value, spec.get(key))
-        for key, value in template.items()
-        if key != RECLAIM
-    )
-
-
-def _sizes(capacity: dict[str, Any]) -> dict[str, int | str]:
-    return {resource: _size(str(amount)) for resource, amount in capacity.items()}
-
-
-def _size(amount: str) -> int | str:
-    # The API server writes 1024Mi as 1Gi, and takes exponents that nobody can compute with.
-    try:
-        return parse_quantity(amount)
-    except ValueError:
-        return amount
-
-
-def _covers(wanted: Any, found: Any) -> bool:
-    """Whether a value has all of another one; the API server adds defaults to what it stores."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_covers(v, found.get(k)) for k, v in wanted.items())
-    if isinstance(wanted, list):
-        return (
-            isinstance(found, list)
-            and len(wanted) == len(found)
-            and all(map(_covers, wanted, found))
-        )
-    return bool(wanted == found)
+    return covers({key: value for key, value in template.items() if key != RECLAIM}, spec)
 
 
 def _removal(volume: KubeObject | None, claim: KubeObject | None) -> Iterator[Step]:

@@ -80,6 +80,7 @@ def see_localmodel(api: Api) -> back.Seen:
         groups=api.list(NODE_GROUP),
         placements=api.list(PLACEMENT),
         nodes=api.list(NODE),
+        volumes=api.list(VOLUME),
         model_nodes=api.list(MODEL_NODE),
     )
 

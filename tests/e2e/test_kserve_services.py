@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hooks.naming import volume_name
+from hooks.naming import member_label, volume_name
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
+from tests.e2e.world import (
+    CACHES,
+    CLAIMS,
+    GROUPS,
+    NAMESPACE_CACHES,
+    PLACEMENTS,
+    VOLUMES,
+    an_object,
+)
 
 if TYPE_CHECKING:
     from deploy.local.kubeapi import Object
@@ -35,6 +43,35 @@ def test_a_service_gets_a_claim_of_its_groups_template(kserve: KServeWorld) -> N
     assert not kserve.api.list(CLAIMS, "kserve-localmodel-jobs")["items"]
     condition = kserve.wait_condition("tmpl", "AllBound", kind="ClaimsBound")
     assert condition["message"] == "tmpl-a/tmpl-first can be mounted"
+
+
+def test_a_template_gives_way_where_the_namespace_refuses_it(kserve: KServeWorld) -> None:
+    kserve.kserve_group("first", "node-1")
+    kserve.kserve_cache("gives", "first", modelSize="3Mi")
+    for namespace, most in (("gives-limit", "10Mi"), ("gives-not", "1Mi")):
+        kserve.space(namespace)
+        spec = {"limits": [{"type": "PersistentVolumeClaim", "max": {"storage": most}}]}
+        metadata = {"name": f"most-{most.lower()}", "namespace": namespace}
+        kserve.make({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": spec})
+    kserve.service("gives-limit", "chat", "gives")
+    claim = kserve.wait_bound("gives-limit", "gives-first")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "3Mi"
+    kserve.wait_condition("gives", "AllBound", kind="ClaimsBound")
+
+    kserve.service("gives-not", "chat", "gives")
+    condition = kserve.wait_condition("gives", "ClaimRefused", kind="ClaimsBound")
+    assert "gives-not/gives-first (LimitRange most-1mi takes at most 1Mi" in condition["message"]
+    # A namespace's own cache is told the same.
+    kserve.kserve_cache("given", "first", namespace="gives-not", modelSize="3Mi")
+
+    def told() -> bool:
+        conditions = kserve.status("given", "gives-not").get("conditions", ())
+        return any(
+            one["reason"] == "ClaimRefused" and "LimitRange most-1mi" in one["message"]
+            for one in conditions
+        )
+
+    kserve.until(told, "the namespace's cache to say so", SECONDS)
 
 
 def test_a_claim_goes_with_the_last_service_and_comes_again(kserve: KServeWorld) -> None:
@@ -225,6 +262,53 @@ def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeW
     found = kserve.api.get(CLAIMS, "took-first", "took-b")
     assert _owners(found) == []
     assert found["spec"]["volumeName"] == "a-disk"
+
+
+def test_volumes_that_kserve_left_are_in_nobodys_way(kserve: KServeWorld) -> None:
+    """Of a group that selects by name: no volume that is there can be made to ask for a label."""
+    kserve.kserve_group("first", "node-1")
+    spec: Object = {"accessModes": ["ReadWriteOnce"], "storageClassName": "local-storage"}
+
+    def leave(namespace: str, node: str) -> None:
+        """A claim and its volume, as KServe's controller makes them."""
+        kserve.space(namespace)
+        name = f"rest-first-{namespace}"
+        term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        volume = {
+            "capacity": {"storage": "2Gi"},
+            "local": {"path": "/models"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        }
+        request = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": name}
+        kserve.api.request(
+            "POST", VOLUMES.path(), body=an_object(VOLUMES, name, spec=spec | volume)
+        )
+        claim = an_object(CLAIMS, "rest-first", namespace, spec=spec | request)
+        kserve.api.request("POST", CLAIMS.path(namespace), body=claim)
+        kserve.wait_bound(namespace, "rest-first")
+
+    def phase(volume: str) -> str:
+        return str(kserve.api.get(VOLUMES, volume)["status"]["phase"])
+
+    # The last service of a namespace went: KServe's controller deletes the claim and no more.
+    leave("gone", "node-1")
+    kserve.delete(CLAIMS, "rest-first", "gone")
+    kserve.until(lambda: phase("rest-first-gone") == "Released", "the volume to be released")
+    # And one whose group had other nodes when it was made.
+    leave("former", "node-2")
+    was = kserve.api.get(VOLUMES, "rest-first-former")["spec"]
+
+    kserve.service("gone", "chat", "rest")
+    kserve.kserve_cache("rest", "first")
+    claim = kserve.wait_bound("gone", "rest-first")
+    kserve.wait_condition("rest", "AllBound", kind="ClaimsBound")
+    volume = kserve.api.get(VOLUMES, claim["spec"]["volumeName"])
+    assert member_label("first") in str(volume["spec"]["nodeAffinity"])
+
+    kserve.service("former", "chat", "rest")
+    condition = kserve.wait_condition("rest", "VolumeOutdated", kind="ClaimsBound")
+    assert "former/rest-first" in condition["message"]
+    assert kserve.api.get(VOLUMES, "rest-first-former")["spec"] == was
 
 
 def test_a_model_that_a_service_uses_is_referenced_in_the_plan(kserve: KServeWorld) -> None:

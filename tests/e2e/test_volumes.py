@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
 from crds.base import API_VERSION
-from hooks.naming import volume_name
+from deploy.local.kubeapi import ApiError
+from hooks.naming import member_label, volume_name
 from tests.e2e.world import (
+    CACHES,
     CLAIMS,
     GROUPS,
     NAMESPACE_CACHES,
     NAMESPACES,
+    NODES,
     VOLUMES,
     World,
+    an_object,
 )
+
+if TYPE_CHECKING:
+    from deploy.local.kubeapi import Object
 
 
 def _phase(world: World, namespace: str, claim: str) -> str:
@@ -248,3 +259,159 @@ def test_a_group_in_kserves_form(world: World) -> None:
     condition = world.wait_condition("kserve-form", "LocalPathMismatch", resource=GROUPS)
     assert "/models" in condition["message"]
     world.remove_caches("kserve-form")
+
+
+def _kserve_group(world: World, name: str, terms: list[Object], **template: Any) -> None:
+    volume = {
+        "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "1073741824"},
+        "local": {"path": "/var/lib/localmodel"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
+    }
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec = {
+        "storageLimit": "1Gi",
+        "persistentVolumeSpec": volume | template,
+        "persistentVolumeClaimSpec": claim,
+    }
+    world.make(an_object(GROUPS, name, spec=spec))
+
+
+def test_a_volume_of_a_group_that_selects_by_name_lets_no_other_node_in(world: World) -> None:
+    """Kubernetes' check of a volume sees labels alone, so the nodes get one."""
+    uri = world.http.put("named.bin", b"named")
+    world.node("node-1", "named-all")
+    world.node("node-2", "named-all")
+    world.namespace("named", named="yes")
+
+    def terms(operator: str) -> list[Object]:
+        name = {"key": "metadata.name", "operator": operator, "values": ["node-1"]}
+        label = {"key": "named-all", "operator": "Exists", "values": []}
+        return [{"matchExpressions": [label], "matchFields": [name]}]
+
+    def labelled() -> set[str]:
+        label = member_label("named")
+        nodes = world.api.list(NODES)["items"]
+        return {
+            node["metadata"]["name"]
+            for node in nodes
+            if label in (node["metadata"].get("labels") or {})
+        }
+
+    _kserve_group(world, "named", terms("In"))
+    world.cache("named", uri, "named", namespaceSelector={"matchLabels": {"named": "yes"}})
+    world.wait_ready("named", 1)
+    volume = world.wait_bound("named", "named-named")["spec"]["volumeName"]
+    (term,) = world.api.get(VOLUMES, volume)["spec"]["nodeAffinity"]["required"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"] == [
+        {"key": "named-all", "operator": "Exists"},
+        {"key": member_label("named"), "operator": "Exists"},
+    ]
+    assert labelled() == {"node-1"}
+    world.wait_condition("named", "AllBound", kind="ClaimsBound")
+    # Somebody takes it off: it comes back.
+    world.patch(NODES, "node-1", {"metadata": {"labels": {member_label("named"): None}}})
+    world.until(lambda: labelled() == {"node-1"}, "the label to come back")
+
+    _kserve_group(world, "named", terms("NotIn"))
+    world.until(lambda: labelled() == {"node-2"}, "the labels to follow the group")
+    world.wait_condition("named", "VolumeOutdated", kind="ClaimsBound")
+    world.remove_caches("named")
+    world.delete(GROUPS, "named")
+    world.until(lambda: not labelled(), "the labels to go with the group")
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "template"),
+    [
+        (
+            "dropped-values",
+            [{"matchExpressions": [{"key": "dropped", "operator": "Exists", "values": []}]}],
+            {},
+        ),
+        (
+            "dropped-lists",
+            [{"matchExpressions": [{"key": "dropped", "operator": "Exists"}], "matchFields": []}],
+            {"mountOptions": [], "storageClassName": ""},
+        ),
+        (
+            "dropped-path",
+            [{"matchExpressions": [{"key": "dropped", "operator": "In", "values": ["yes"]}]}],
+            {"local": {"path": "/var/lib/localmodel/"}},
+        ),
+    ],
+)
+def test_what_the_api_server_drops_makes_no_volume_old(
+    world: World, name: str, terms: list[Object], template: Object
+) -> None:
+    uri = world.http.put(f"{name}.bin", name.encode())
+    world.node("node-1", "dropped")
+    world.namespace(name, dropped=name)
+    _kserve_group(world, name, terms, **template)
+    world.cache(name, uri, name, namespaceSelector={"matchLabels": {"dropped": name}})
+    _wait_bound(world, name, f"{name}-{name}")
+    world.wait_condition(name, "AllBound", kind="ClaimsBound")
+    # The same terms, written in another way.
+    _kserve_group(world, name, [*terms, {"matchExpressions": []}], **template)
+
+    def seen() -> bool:
+        group = world.api.get(GROUPS, name)
+        seen = group["status"].get("observedGeneration") == group["metadata"]["generation"]
+        return bool(seen and world.condition(GROUPS, name).get("reason") == "NodesFound")
+
+    world.until(seen, "the group to be seen")
+    world.wait_ready(name, 1)
+    assert world.condition(CACHES, name, "ClaimsBound")["reason"] == "AllBound"
+    world.remove_caches(name)
+
+
+def test_what_kubernetes_compares_of_a_claim_and_a_volume_that_name_each_other(
+    world: World,
+) -> None:
+    """What the hooks rest on: neither size, class nor access modes."""
+    volume = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadOnlyMany"],
+        "storageClassName": "one",
+        "persistentVolumeReclaimPolicy": "Retain",
+        "local": {"path": "/models"},
+        "nodeAffinity": {
+            "required": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}
+                ]
+            }
+        },
+        "claimRef": {"namespace": "default", "name": "facts", "kind": "PersistentVolumeClaim"},
+    }
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "two",
+        "volumeName": "facts",
+        "resources": {"requests": {"storage": "20Gi"}},
+    }
+    world.make(an_object(VOLUMES, "facts", spec=volume))
+    world.make(an_object(CLAIMS, "facts", "default", spec=claim))
+    _wait_bound(world, "default", "facts")
+    change = {
+        "capacity": {"storage": "2Gi"},
+        "storageClassName": "three",
+        "accessModes": ["ReadWriteOnce"],
+        "mountOptions": ["ro"],
+    }
+    world.patch(VOLUMES, "facts", {"spec": change})
+    now = world.api.get(VOLUMES, "facts")
+    assert change.items() <= now["spec"].items()
+    assert now["status"]["phase"] == "Bound"
+    terms = now["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]
+    with pytest.raises(ApiError, match="immutable"):
+        world.patch(VOLUMES, "facts", {"spec": {"local": {"path": "/other"}}})
+    terms[0]["matchExpressions"][0]["key"] = "b"
+    affinity = {"required": {"nodeSelectorTerms": terms}}
+    with pytest.raises(ApiError, match="immutable"):
+        world.patch(VOLUMES, "facts", {"spec": {"nodeAffinity": affinity}})
+    world.delete(CLAIMS, "facts", "default")
+    world.delete(VOLUMES, "facts")

@@ -48,6 +48,13 @@ SETTLE_SECONDS = 40.0 + GRACE_SECONDS
 RETURN_SECONDS = 180.0
 
 
+def an_object(resource: Resource, name: str, namespace: str = "", **fields: Any) -> Object:
+    """An object to make: its names, and what else is given."""
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+    return head | fields
+
+
 @dataclass(frozen=True)
 class World:
     """One cluster, shared by all tests of one Metacontroller: use names of your own."""
@@ -218,6 +225,15 @@ class World:
             if model["key"] == model_key(uri):
                 return dict(model)
         return {}
+
+    def wait_bound(self, namespace: str, claim: str) -> Object:
+        """Wait until a claim is bound. Returns it."""
+
+        def bound() -> Object:
+            found = self.find(CLAIMS, claim, namespace) or {}
+            return found if found.get("status", {}).get("phase") == "Bound" else {}
+
+        return self.until(bound, f"claim {namespace}/{claim} to be bound")
 
     def remove_caches(self, *names: str) -> None:
         """Delete caches and wait until they are gone; some may be gone, or go by themselves."""

@@ -13,7 +13,7 @@ from deploy.local.standin.objects import group_key
 from deploy.local.standin.rules import CustomizeAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from deploy.local.standin.discovery import Discovery, ServedResource
     from deploy.local.standin.informer import Informer, Informers
@@ -87,7 +87,7 @@ class Customizer:
             rule.check()
             found.setdefault(group_key(resource.api_version, resource.kind), {})
             for obj in informer.store.all():
-                if rule.selects(obj):
+                if rule.selects(obj, self._labels_of_namespace):
                     objects.insert(found, obj)
         return found
 
@@ -128,17 +128,25 @@ class Customizer:
         for parent in self._parents():
             try:
                 rules = self._rules(parent)
-                if _any_selects(rules, key, changed):
+                if self._any_selects(rules, key, changed):
                     self._enqueue(parent)
             except SyncError as error:
                 # The parent's own sync meets the same error and is tried again.
                 LOG.debug("related of %s: %s", objects.describe(parent), error)
 
+    def _any_selects(
+        self, rules: list[RelatedRule], key: tuple[str, str], changed: list[Object]
+    ) -> bool:
+        for rule in rules:
+            if (rule.api_version, rule.resource) == key:
+                rule.check()
+                if any(rule.selects(obj, self._labels_of_namespace) for obj in changed):
+                    return True
+        return False
 
-def _any_selects(rules: list[RelatedRule], key: tuple[str, str], changed: list[Object]) -> bool:
-    for rule in rules:
-        if (rule.api_version, rule.resource) == key:
-            rule.check()
-            if any(rule.selects(obj) for obj in changed):
-                return True
-    return False
+    def _labels_of_namespace(self, name: str) -> Mapping[str, str] | None:
+        informer = self._informer(self._discovery.resource("v1", "namespaces"))
+        if not informer.synced:
+            raise RelatedNotSyncedError("namespaces not synced yet")
+        found = informer.store.get("", name)
+        return None if found is None else objects.labels(found)

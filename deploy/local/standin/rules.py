@@ -9,6 +9,8 @@ from deploy.local.standin.errors import SyncError
 from deploy.local.standin.labels import LabelSelector, Strict, selects
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from deploy.local.standin.objects import Object
 
 
@@ -18,23 +20,32 @@ class RelatedRule(Strict):
     api_version: str
     resource: str
     label_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
     namespace: str | None = None
     names: list[str] | None = None
 
     def check(self) -> None:
         """Raise SyncError for a combination that Metacontroller refuses."""
-        if self.names and self.label_selector is not None:
-            raise SyncError(
-                f"related rule for {self.resource}.{self.api_version} cannot have both names and "
-                "labelSelector"
-            )
+        what = f"related rule for {self.resource}.{self.api_version}"
+        if self.names and (self.label_selector or self.namespace_selector) is not None:
+            raise SyncError(f"{what} cannot have both names and labelSelector/namespaceSelector")
+        if self.namespace and self.namespace_selector is not None:
+            raise SyncError(f"{what} cannot have both namespace and namespaceSelector")
 
-    def selects(self, obj: Object) -> bool:
+    def selects(
+        self,
+        obj: Object,
+        labels_of_namespace: Callable[[str], Mapping[str, str] | None] = lambda _: None,
+    ) -> bool:
         """Whether an object of the rule's resource is related.
 
         A namespace means nothing for cluster-scoped objects, and names without one are looked
-        for in every namespace.
+        for in every namespace. labels_of_namespace: None where it is not there.
         """
+        if self.namespace_selector is not None:
+            found = labels_of_namespace(objects.namespace(obj))
+            if found is None or not selects(self.namespace_selector, found):
+                return False
         if self.namespace and objects.namespace(obj) not in {"", self.namespace}:
             return False
         if self.names and objects.name(obj) not in self.names:

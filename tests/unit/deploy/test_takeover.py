@@ -296,6 +296,37 @@ def test_a_volume_that_nobody_owns_goes_too() -> None:
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        {"mountOptions": []},
+        {"storageClassName": ""},
+        {"local": {"path": "/models/", "fsType": ""}},
+        {
+            "nodeAffinity": {
+                "required": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [],
+                            "matchFields": [{"key": "n", "values": ["a", "a"]}],
+                        }
+                    ]
+                }
+            }
+        },
+        {"accessModes": ["ReadWriteOnce", "ReadWriteOnce"]},
+        {"capacity": {"storage": 1073741824}},
+    ],
+)
+def test_a_template_that_means_what_the_volume_is(template: dict[str, Any]) -> None:
+    """The API server has dropped what says nothing."""
+    cache = _cache(finalizers=[OURS])
+    group = _group(persistentVolumeSpec=TEMPLATE | template)
+    plan = plan_takeover(_downloads(cache, groups=(group,)))
+    assert len(plan.steps) == 2
+    assert not plan.notes
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"local": {"path": "/disk"}}, "not what its group's template says"),
@@ -487,14 +518,19 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
         "nodegroup.serving.kserve.io/gpu": "yes",
         "localmodel.serving.kserve.io/llama": "key",
         "team.localmodel.serving.kserve.io/own": "key",
+        "localmodelnodegroup.serving.kserve.io/gpu": "",
+        "localmodelnodegroup.serving.kserve.io/by-name": "",
         "kserve/localmodel": "worker",
     }
     node = {"metadata": _meta("node-1", labels=labels)}
+    asks = {"matchExpressions": [{"key": "localmodelnodegroup.serving.kserve.io/by-name"}]}
+    volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{}, asks]}}}}
     seen = back.Seen(
         caches=(_cache(finalizers=["example.com/audit", OURS]),),
         groups=(group,),
         placements=({"metadata": _meta("gpu")},),
         nodes=(node,),
+        volumes=(volume, {"spec": {}}),
         model_nodes=(node,),
     )
     plan = plan_back(seen)
@@ -509,8 +545,11 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
         {
             "localmodel.serving.kserve.io/llama": None,
             "team.localmodel.serving.kserve.io/own": None,
+            "localmodelnodegroup.serving.kserve.io/gpu": None,
         },
     ]
+    # No pod could come to the node with that volume.
+    assert "Nodes keep localmodelnodegroup.serving.kserve.io/by-name" in " ".join(plan.notes)
     assert plan_back(back.Seen(caches=(_cache(),), groups=(_group(),))).steps == ()
 
 

@@ -68,7 +68,8 @@ def test_a_malformed_answer_fails_the_sync(body: bytes, message: str) -> None:
     [
         '"nodes"',
         '{"apiVersion": "v1"}',
-        '{"apiVersion": "v1", "resource": "pods", "namespaceSelector": {}}',
+        '{"apiVersion": "v1", "resource": "pods", "namespaceSelectors": {}}',
+        '{"apiVersion": "v1", "resource": "pods", "namespaceSelector": {"matchLabel": {}}}',
         '{"apiVersion": "v1", "resource": "pods", "labelSelector": {"matchLabel": {}}}',
     ],
 )

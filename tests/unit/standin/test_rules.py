@@ -43,6 +43,33 @@ def test_selects(fields: dict[str, Any], obj: dict[str, Any], expected: bool) ->
     assert checked.selects(obj) is expected
 
 
+SPACES = {"ns": {"team": "a"}, "other": {}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "obj", "expected"),
+    [
+        ({}, thing("a", "ns"), True),
+        ({"matchLabels": {"team": "a"}}, thing("a", "ns"), True),
+        ({"matchLabels": {"team": "a"}}, thing("a", "other"), False),
+        ({}, thing("a", "gone"), False),
+    ],
+)
+def test_selects_by_the_labels_of_a_namespace(
+    selector: dict[str, Any], obj: dict[str, Any], expected: bool
+) -> None:
+    checked = rule(namespaceSelector=selector, labelSelector={})
+    checked.check()
+    assert checked.selects(obj, SPACES.get) is expected
+
+
+def test_a_selector_of_namespaces_goes_with_neither_names_nor_a_namespace() -> None:
+    with pytest.raises(SyncError, match="both names and"):
+        rule(namespaceSelector={}, names=["a"]).check()
+    with pytest.raises(SyncError, match="both namespace and namespaceSelector"):
+        rule(namespaceSelector={}, namespace="a").check()
+
+
 def test_names_and_a_selector_are_refused_even_if_it_is_empty() -> None:
     with pytest.raises(SyncError, match="both names and labelSelector"):
         rule(names=["a"], labelSelector={}).check()

@@ -1,0 +1,90 @@
+"""What parts of core/v1 volumes mean, to hold what is stored against what was asked for.
+
+The API server drops what says nothing (an empty list, an empty class), adds defaults, and writes
+amounts in its own way; and two people write one thing in two ways.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from crds.quantity import parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+NodesMeant = frozenset[tuple[frozenset[Any], ...]]
+
+# Lists whose order says nothing.
+_SETS = ("accessModes",)
+_AMOUNTS = ("capacity",)
+_PATHS = ("path",)
+
+
+def nodes_meant(
+    affinity: Mapping[str, Any] | None, but: Callable[[str], bool] = lambda _: False
+) -> NodesMeant | None:
+    """The nodes of a volume's nodeAffinity, to be compared; None: all.
+
+    The order of terms, expressions and values says nothing, nor does a term without expressions,
+    which holds for no node. but: label keys whose expressions do not count.
+    """
+    required = (affinity or {}).get("required")
+    if not required:
+        return None
+    terms: Iterable[Mapping[str, Any]] = required.get("nodeSelectorTerms") or ()
+    parts = (
+        tuple(
+            frozenset(
+                (one["key"], one.get("operator"), frozenset(one.get("values") or ()))
+                for one in term.get(field) or ()
+                if not but(one["key"])
+            )
+            for field in ("matchExpressions", "matchFields")
+        )
+        for term in terms
+    )
+    return frozenset(filter(any, parts))
+
+
+def path_meant(path: str | None) -> str | None:
+    """A path without doubled and last slashes."""
+    return path and posixpath.normpath(f"/{path.lstrip('/')}")
+
+
+def covers(wanted: Any, found: Any) -> bool:
+    """Whether a part of a stored volume has all that is asked for. It may have more."""
+    if isinstance(wanted, dict):
+        there = found if isinstance(found, dict) else {}
+        return all(_covers_field(key, value, there.get(key)) for key, value in wanted.items())
+    if not wanted:
+        return not found
+    if isinstance(wanted, list):
+        same_length = isinstance(found, list) and len(wanted) == len(found)
+        return same_length and all(map(covers, wanted, found))
+    return bool(wanted == found)
+
+
+def _covers_field(key: str, wanted: Any, found: Any) -> bool:
+    if key == "nodeAffinity":
+        return nodes_meant(wanted) == nodes_meant(found)
+    if key in _AMOUNTS:
+        return _amounts(wanted) == _amounts(found)
+    if key in _SETS:
+        return frozenset(wanted or ()) == frozenset(found or ())
+    if key in _PATHS:
+        return path_meant(wanted) == path_meant(found)
+    return covers(wanted, found)
+
+
+def _amounts(amounts: Mapping[str, Any] | None) -> dict[str, int | str]:
+    return {resource: _amount(str(one)) for resource, one in (amounts or {}).items()}
+
+
+def _amount(text: str) -> int | str:
+    # The API server stores exponents that nobody can compute with.
+    try:
+        return parse_quantity(text)
+    except ValueError:
+        return text
