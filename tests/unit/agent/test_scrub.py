@@ -71,7 +71,7 @@ def world(tmp_path: Path, origin: Origin) -> Iterator[World]:
         world = World(tmp_path / "node", WebFiles({}), server, sources=all_sources())
         world.credentials = lambda _: settings(server.url)
         world.scrub_rate = 1 << 30
-        world.pods = NoPods()
+        world.pods = NoPods(lambda: world.loop)
         begin(world)
         world.settle()
         assert origin.sent == {path: len(data) for path, data in FILES.items()}
