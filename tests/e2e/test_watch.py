@@ -46,7 +46,7 @@ def test_a_watch_of_a_server_that_went_back_lists_anew(
     monkeypatch.setattr(kube_watch, "WATCH_TIMEOUT", (3.0, 5.0))
     world.namespace("watched")
     core = client.CoreV1Api(connect(world.cluster.kubeconfig))
-    real = partial(core.list_namespaced_config_map, "watched")
+    real: Any = partial(core.list_namespaced_config_map, "watched")
     is_ahead = threading.Event()
     is_ahead.set()
 
