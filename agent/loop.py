@@ -19,12 +19,13 @@ from agent.capacity.reservations import Reservations
 from agent.cluster.node_api import ApiUnavailableError, parse_node
 from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.reporter import Reporter
+from agent.cluster.versions import Versions
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
 from agent.facts import in_queue, make_facts, of_services, referrer_of, waiting_of
 from agent.failures import DISK_KINDS, FailureKind, public_uri
 from agent.integrity.reading import Reading
-from agent.names import Names
+from agent.names import TRUST_GRACES, Names
 from agent.news import LogSink, News
 from agent.outcomes import Outcomes
 from agent.plan import Plan, View, make_plan
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from agent.cluster.node_api import NodeApi, NodeObject
     from agent.cluster.pods import PodMounts
-    from agent.disk.manifest import Access
+    from agent.disk.manifest import Access, Manifest
     from agent.disk.on_disk import OnDisk
     from agent.disk.store import Store
     from agent.news import NodeEventSink
@@ -114,6 +115,7 @@ class Loop:
         self._listed: dict[str, float] = {}
         self._last = Plan()
         self._confirm_at = 0.0
+        self._versions = Versions()
         self._rescan_at = 0.0
         if pods is None:
             self._uses.see(())
@@ -231,7 +233,7 @@ class Loop:
 
     def _take(self, event: Event | None) -> None:
         if isinstance(event, Observed):
-            self._take_node(event.node)
+            self._take_node(event.node, fresh=False)
         elif isinstance(event, PodsSeen):
             self._uses.see(event.pods)
         elif isinstance(event, Finished):
@@ -241,9 +243,11 @@ class Loop:
         elif isinstance(event, Digested | Scrubbed):
             self._reading.take(event)
 
-    def _take_node(self, found: NodeObject | None) -> None:
+    def _take_node(self, found: NodeObject | None, *, fresh: bool) -> None:
         node = None
         if found is not None:
+            if self._versions.went_back(found, fresh=fresh):
+                self._hold_all()
             node = parse_node(found)
             self._reporter.seen(str(found["metadata"]["resourceVersion"]))
         known = self._node
@@ -263,6 +267,17 @@ class Loop:
         self._listed = {key: at for key, at in self._listed.items() if key in self._requests}
         self._reservations.keep(self._requests)
         self._news.keep(self._requests)
+
+    def _hold_all(self) -> None:
+        """Take nothing away for a while: the state that is here now lacks what came after it."""
+        seconds = TRUST_GRACES * self._options.grace
+        self._last = Plan()
+        self._confirm_at = self._options.monotonic() + seconds
+        log.warning(
+            "The API server's state is older than before, as after a restore of etcd: nothing is "
+            "taken away for a while",
+            seconds=seconds,
+        )
 
     def _take_end(self, end: Finished) -> None:
         key, now = end.request.key, self._options.monotonic()
@@ -406,18 +421,26 @@ class Loop:
         if now < self._confirm_at:
             return False
         try:
-            self._take_node(self._api.read())
+            self._take_node(self._api.read(), fresh=True)
+            if self._pods is not None:
+                self._uses.see(self._pods.read())
         except ApiUnavailableError as error:
             self._confirm_at = now + CONFIRM_SECONDS
             log.warning("Removal waits for the API server", reason=str(error))
             return False
-        return True
+        return now >= self._confirm_at
 
     def _withdraw(self, now: float) -> bool:
         """Set copies aside that are not for those whom they would serve. Whether it did."""
         if self._disk.failure is not None:
             return False
-        withdrawn = [
+        withdrawn = self._withdrawn(now) and self._confirm(now) and self._withdrawn(now)
+        for manifest in withdrawn or ():
+            self._removals.set_aside(manifest, now)
+        return bool(withdrawn)
+
+    def _withdrawn(self, now: float) -> list[Manifest]:
+        return [
             manifest
             for key, _, manifest in self._inventory.published()
             if key in self._requests
@@ -426,9 +449,6 @@ class Loop:
             and self._removals.retry_at.get(key, now) <= now
             and is_withdrawn(manifest, self._requests[key], self._retries.failures(key))
         ]
-        for manifest in withdrawn:
-            self._removals.set_aside(manifest, now)
-        return bool(withdrawn)
 
     def _destroy(self, plan: Plan, now: float) -> None:
         for key in plan.cancel:

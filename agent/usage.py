@@ -31,6 +31,10 @@ class PodSource(Protocol):
         """Call `observe` with them after each change until stopped. It raises nothing."""
         ...
 
+    def read(self) -> tuple[PodMounts, ...] | None:
+        """They are these now; None: nobody can know. Raises ApiUnavailableError."""
+        ...
+
 
 class Uses:
     """What pods use. Until the first ones are seen, each model may be in use."""

@@ -13,6 +13,7 @@ from agent.access.grants import check_same
 from agent.access.rechecks import digest_of
 from agent.adoption.adopting import Refusals
 from agent.capacity.reservations import NoRoomError
+from agent.disk.notes import BadFile
 from agent.disk.watch import probe
 from agent.download import Download, Progress
 from agent.engine.engine import CancelledError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from agent.capacity.reservations import Reservations
     from agent.credentials import Credentials
     from agent.disk.manifest import Manifest
-    from agent.disk.notes import BadFile
     from agent.disk.store import Store
     from agent.engine.engine import Engine
     from agent.sources import Sources
@@ -233,7 +233,14 @@ class Workers:
     def _scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
         bad = None
         try:
-            bad = ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), manifest)
+            closed = self._opened(manifest)
+            rest = manifest.model_copy(
+                update={"files": tuple(f for f in manifest.files if f.path not in closed)}
+            )
+            bad = (
+                *(BadFile(path=path, problem=problem) for path, problem in closed.items()),
+                *ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), rest),
+            )
             if bad:
                 # Where the whole disk is away, no file is bad.
                 probe(self._store)
@@ -243,6 +250,20 @@ class Workers:
             bad = None
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
         self._tell(Scrubbed(manifest.key, bad, stopped))
+
+    def _opened(self, manifest: Manifest) -> dict[str, str]:
+        """Have everybody read a model. Returns the files where that cannot be done, and why."""
+        closed = dict(self._store.open_up(manifest))
+        files = {file.path for file in manifest.files}
+        for path in closed.keys() - files:
+            # Nothing that is fetched anew would change that.
+            log.warning(
+                "Folder of a published model is closed to servers: chmod a+rx it on the node",
+                key=manifest.key,
+                folder=path,
+                reason=closed[path],
+            )
+        return {path: problem for path, problem in closed.items() if path in files}
 
     def check(
         self,

@@ -1,18 +1,21 @@
 """Makes a folder ours that somebody else filled, such as KServe, if it is what its source has.
 
-Nothing that is in it is touched: what the source has and the folder lacks is put beside it, and
-then its manifest is written. A crash before that leaves it somebody else's.
+No content of it is touched: what the source has and the folder lacks is put beside it, then modes
+are opened that keep servers from reading it, and then its manifest is written. A crash before that
+leaves it somebody else's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from typing import TYPE_CHECKING
 
 from agent.access.grants import first_access
 from agent.adoption.compare import (
     Adopted,
+    closed,
     first_difference,
     foreign,
     missing,
@@ -109,7 +112,7 @@ class Adopting:
         if known is not None:
             raise known
         try:
-            found = self._run()
+            found = self._run_permitted()
         except DownloadError as failure:
             if failure.kind is FailureKind.FOREIGN_DIRECTORY:
                 self._refusals.note(key, state, failure)
@@ -125,6 +128,17 @@ class Adopting:
         folder, expected = sorted(signature(self._tree)), sorted(self._request.expected)
         described = repr((folder, self._remote.files, expected))
         return hashlib.sha256(described.encode(errors="surrogateescape")).digest()
+
+    def _run_permitted(self) -> tuple[Manifest, Adopted]:
+        try:
+            with os.scandir(self._tree):
+                # Before anything is fetched for a folder that cannot be looked into.
+                pass
+            return self._run()
+        except PermissionError as error:
+            place = os.path.relpath(error.filename or self._tree, self._tree)
+            problem = f"may not be read by the agent ({error.strerror})"
+            raise foreign(self._tree, closed(place, problem, self._tree)) from None
 
     def _run(self) -> tuple[Manifest, Adopted]:
         listed = self._remote.files

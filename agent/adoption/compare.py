@@ -77,6 +77,14 @@ def still_written(path: str) -> str:
     return f"something still writes to {_shown(path)} (it is looked at again by itself)"
 
 
+def closed(path: str, problem: str, tree: object) -> str:
+    """A file or a folder may not be read, by everybody or by the agent, and stays so."""
+    return (
+        f"{_shown(path)} {problem}. Let everybody read it, by chmod -R a+rX {tree} on the node, or "
+        "give the agent the capabilities DAC_OVERRIDE and FOWNER, and it is looked at again"
+    )
+
+
 def foreign(place: object, why: str = "") -> DownloadError:
     """The failure for a folder that stays somebody else's."""
     because = f", and cannot be adopted: {why}" if why else ""

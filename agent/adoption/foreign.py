@@ -25,13 +25,15 @@ _KINDS = {
     stat.S_IFREG: "a file",
 }
 
-# Path, inode, size and change time of all that is in a folder. No tool can set that time back.
+# Path, inode, size and change time of a folder and all that is in it. No tool can set that time
+# back.
 Signature = frozenset[tuple[str, int, int, int]]
 
 
 def signature(tree: Path) -> Signature:
     """What changes with anything in a folder, without a look into files."""
-    found = set()
+    top = os.lstat(tree)
+    found = {(str(tree), top.st_ino, top.st_size, top.st_ctime_ns)}
     for folder, folders, names in os.walk(tree):
         for name in (*folders, *names):
             path = os.path.join(folder, name)  # noqa: PTH118 - many files

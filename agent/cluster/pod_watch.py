@@ -6,15 +6,17 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
+import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from agent.cluster.kube_watch import KubeWatch, reason
+from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pods import parse_pod
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agent.cluster.kube_watch import KubeObject
     from agent.cluster.pods import PodMounts
@@ -35,8 +37,8 @@ class PodWatch:
     """Tells which pods of a node mount what."""
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
-        self._node = node_name
-        self._api = client.CoreV1Api(api_client)
+        call = client.CoreV1Api(api_client).list_pod_for_all_namespaces
+        self._watch = KubeWatch(call, f"spec.nodeName={node_name}")
 
     def watch(self, observe: Observe, stopped: threading.Event) -> None:
         """Call `observe` with all pods that may use a model, after each change of what they mount.
@@ -45,9 +47,22 @@ class PodWatch:
         has been silent and broken for a minute. It never gives up, and raises nothing. A pod that
         ends is told as one that is gone.
         """
-        selector = f"spec.nodeName={self._node}"
-        listener = _PodListener(observe)
-        KubeWatch(self._api.list_pod_for_all_namespaces, selector, listener).run(stopped)
+        self._watch.run(_PodListener(observe), stopped)
+
+    def read(self) -> tuple[PodMounts, ...] | None:
+        """All pods that may use a model, as they are now; None without the right to see pods.
+
+        Raises ApiUnavailableError.
+        """
+        try:
+            found = self._watch.look()
+        except ApiException as error:
+            if error.status == _FORBIDDEN:
+                return None
+            raise ApiUnavailableError(reason(error)) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiUnavailableError(reason(error)) from None
+        return _sorted(mounts for mounts in map(parse_pod, found) if mounts is not None)
 
 
 class _PodListener:
@@ -106,10 +121,14 @@ class _PodListener:
             self._pods[uid] = mounts
 
     def _known(self) -> tuple[PodMounts, ...]:
-        return tuple(sorted(self._pods.values(), key=lambda pod: (pod.namespace, pod.name)))
+        return _sorted(self._pods.values())
 
     def _tell(self, pods: tuple[PodMounts, ...] | None) -> None:
         if self._has_told and pods == self._told:
             return
         self._observe(pods)
         self._has_told, self._told = True, pods
+
+
+def _sorted(pods: Iterable[PodMounts]) -> tuple[PodMounts, ...]:
+    return tuple(sorted(pods, key=lambda pod: (pod.namespace, pod.name)))

@@ -130,7 +130,7 @@ class NodeReport:
     def watch(self, observe: Callable[[NodeObject | None], None], stopped: threading.Event) -> None:
         """Tell the object now and after each change, until stopped."""
         call = partial(self._api.list_cluster_custom_object, GROUP, VERSION, PLURAL)
-        KubeWatch(call, f"metadata.name={self._name}", _NodeListener(observe)).run(stopped)
+        KubeWatch(call, f"metadata.name={self._name}").run(_NodeListener(observe), stopped)
 
 
 class _NodeListener:

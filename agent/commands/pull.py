@@ -301,11 +301,12 @@ def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
     source = all_sources(file_directories=[ANYWHERE]).of(uri, "")
     listing = source.resolve(uri, None, None).files
     if archive_of(listing) is None:
-        return comparer.compare(directory, expected_of_source(listing, manifest))
+        expected = expected_of_source(listing, manifest)
+        return comparer.compare(directory, expected, is_ours=manifest is not None)
     if manifest is None:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{public_uri(uri)} is an archive, which can be compared only with what a pull has "
             f"noted of {directory}, and there is no such note",
         )
-    return comparer.compare(directory, expected_of_manifest(manifest))
+    return comparer.compare(directory, expected_of_manifest(manifest), is_ours=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.disk.files import read_whole
 from agent.disk.manifest import ManifestFile, model_hash
+from agent.disk.modes import closed_folders, closed_problem, is_closed
 from agent.disk.repair import checksum_of
 from agent.engine.digests import Digests
 
@@ -115,23 +116,35 @@ class Comparer:
         self._stopped = stopped
         self._lock = threading.Lock()
 
-    def compare(self, directory: Path, expected: Sequence[Expected]) -> Comparison:
-        """Each expected file, and each other one that is there. Raises StoppedError and OSError."""
+    def compare(
+        self, directory: Path, expected: Sequence[Expected], *, is_ours: bool
+    ) -> Comparison:
+        """Each expected file, and each other one that is there. Raises StoppedError and OSError.
+
+        What is ours was readable for everybody when it was published, and has to be so still.
+        """
         names = {file.path for file in expected}
         extra = sorted(_files(directory) - names)
 
         def check(file: Expected) -> Checked:
-            return self._check(directory / file.path, file)
+            return self._check(directory / file.path, file, is_ours=is_ours)
 
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "verify") as threads:
             checked = list(threads.map(check, expected))
         checked += [Checked(path, problem="is not a file of the model") for path in extra]
+        if is_ours:
+            closed = closed_folders(directory, names)
+            checked += [
+                Checked(path, problem=f"{problem}: chmod a+rx it")
+                for path, problem in closed.items()
+            ]
         return Comparison(tuple(checked))
 
-    def _check(self, path: Path, file: Expected) -> Checked:
+    def _check(self, path: Path, file: Expected, *, is_ours: bool) -> Checked:
         if not path.is_file():
             return Checked(file.path, problem="is not there")
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
         if file.size is not None and size != file.size:
             return Checked(file.path, problem=f"has {size} bytes, and {file.size} at the source")
         digests = Digests(file.checksum, size)
@@ -140,7 +153,7 @@ class Comparer:
             file.path,
             size,
             digests.sha256,
-            _problem(file, digests),
+            _problem(file, digests) or (_mode_problem(found.st_mode) if is_ours else ""),
             proved=file.checksum is not None or file.sha256 is not None,
         )
 
@@ -168,6 +181,10 @@ def _problem(file: Expected, digests: Digests) -> str:
     if file.former_version and file.version and file.former_version != file.version:
         return "has changed at the source since it was downloaded"
     return ""
+
+
+def _mode_problem(mode: int) -> str:
+    return f"{closed_problem(mode)}: chmod a+r it" if is_closed(mode) else ""
 
 
 def _files(directory: Path) -> set[str]:

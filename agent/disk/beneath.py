@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_HOLD = os.O_PATH | os.O_NOFOLLOW
 # A pipe without a writer must not hold the opener up.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -38,6 +39,24 @@ def open_file(tree: Path, path: str) -> int:
         for segment in above:
             folder.descend(segment)
         return os.open(name, _READ, dir_fd=folder.descriptor)
+
+
+@contextmanager
+def holding(tree: Path, path: str) -> Iterator[int]:
+    """A descriptor of what is at a path, "." the tree itself, without a right to its content."""
+    *above, name = path.split("/")
+    with _telling(tree / path):
+        if path == ".":
+            descriptor = os.open(tree, _HOLD)
+        else:
+            with _opened(tree) as folder:
+                for segment in above:
+                    folder.descend(segment)
+                descriptor = os.open(name, _HOLD, dir_fd=folder.descriptor)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def put(source: Path, tree: Path, path: str, *, replace: bool) -> None:

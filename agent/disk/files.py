@@ -114,10 +114,10 @@ def read_whole(
 
 
 def is_empty_directory(path: Path) -> bool:
-    """Whether it is an empty directory, or not there at all."""
+    """Whether it is an empty directory, or not there at all. One that is closed to us is not."""
     try:
         return not path.is_symlink() and next(path.iterdir(), None) is None
     except FileNotFoundError:
         return True
-    except NotADirectoryError:
+    except (NotADirectoryError, PermissionError):
         return False

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.adoption.compare import foreign
+from agent.adoption.compare import closed, foreign
 from agent.disk.files import (
     TEMPORARY_SUFFIX,
     delete_file,
@@ -43,6 +43,7 @@ from agent.disk.files import (
     write_atomically,
 )
 from agent.disk.manifest import Manifest, folders
+from agent.disk.modes import open_up
 from agent.disk.notes import FailedAttempts
 from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
 from agent.disk.place import Place, place_of
@@ -55,7 +56,7 @@ from agent.failures import DownloadError
 from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -181,8 +182,11 @@ class Store:
         """
         self.check_place()
         key = manifest.key
-        for directory in sorted({".", *folders(f.path for f in manifest.files)}, reverse=True):
-            sync_directory(self._meta(key) / "files" / directory)
+        files, paths = self._meta(key) / "files", [file.path for file in manifest.files]
+        for path, problem in open_up(files, paths):
+            raise PermissionError(errno.EPERM, problem, str(files / path))
+        for directory in sorted({".", *folders(paths)}, reverse=True):
+            sync_directory(files / directory)
         write_atomically(self._meta(key) / "staged.json", _to_bytes(manifest))
         self._finish(key)
 
@@ -229,14 +233,17 @@ class Store:
     def adopt(self, manifest: Manifest, lacking: Collection[str]) -> None:
         """Make models/<key>, which holds what somebody else put there, ours.
 
-        The `lacking` files are staged, and put beside what is there, which stays as it is. Raises
-        DownloadError (ForeignDirectory) if the folder is no longer what was found.
+        The `lacking` files are staged, and put beside what is there, whose contents stay as they
+        are. From now on everybody may read it. Raises DownloadError (ForeignDirectory) if the
+        folder is no longer what was found, or its modes cannot be changed.
         """
         self.check_place()
         tree, meta = self.path(manifest.key), self._meta(manifest.key)
         fill(tree, meta / "files", lacking)
         if compare(tree, manifest)[0]:
             raise foreign(tree, "it changed while it was compared")
+        for path, problem in self.open_up(manifest):
+            raise foreign(tree, closed(path, problem, tree))
         # Whoever filled it may not have waited until it was on the disk.
         sync_file_system(tree)
         self.discard(manifest.key)
@@ -245,6 +252,11 @@ class Store:
         write_atomically(meta / "manifest.json", _to_bytes(manifest))
         delete_file(meta / "evicted.json")
         delete_file(meta / "held.json")
+
+    def open_up(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
+        """Have everybody read the files in models/<key>. See agent.disk.modes.open_up."""
+        self.check_place()
+        return open_up(self.path(manifest.key), [file.path for file in manifest.files])
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published model; only caches and digests may differ."""

@@ -199,7 +199,9 @@ def _failure(error: OSError, place: str) -> DownloadError:
         )
     if isinstance(error, PermissionError):
         return DownloadError(
-            FailureKind.DENIED, f"{where} may not be read: give the agent's user the right to"
+            FailureKind.DENIED,
+            f"{where} may not be read by the agent's user: let everybody read it (chmod -R a+rX), "
+            "or give the agent the capability DAC_READ_SEARCH",
         )
     return DownloadError(
         FailureKind.INTERNAL, f"{where} cannot be read: {error.strerror}; check the node's disk"

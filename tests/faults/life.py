@@ -195,7 +195,7 @@ def _live(scenario: Scenario, root: Path, horizon: float) -> str:
     try:
         open_store(store)
         means = Means(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
-        loop = _Quick(api, store, means, options, pods=NoPods())
+        loop = _Quick(api, store, means, options, pods=NoPods(lambda: loop))
     except (StoreError, OSError) as error:
         # As the command does: it ends, and is started again.
         sys.stderr.write(f"cannot start: {error}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,13 +19,18 @@ PATH = "/apis/serving.kserve.io/v1alpha1/localmodelnodes"
 
 
 class FakeServer:
-    """One LocalModelNode. Each watch sends the events of one list, and ends."""
+    """One LocalModelNode. Each watch sends the events of one list, and ends.
+
+    One that gets a threading.Event instead says nothing until that is set, and ends then.
+    """
 
     def __init__(self) -> None:
         self.node: dict[str, Any] | None = None
         self.version = 10
         self.refuse: int | None = None
-        self.watches: queue.SimpleQueue[list[dict[str, Any]] | int] = queue.SimpleQueue()
+        self.watches: queue.SimpleQueue[list[dict[str, Any]] | int | threading.Event] = (
+            queue.SimpleQueue()
+        )
         self.queries: list[dict[str, str]] = []
         self.patches: list[tuple[dict[str, str], str, dict[str, Any]]] = []
         self.patch_status = 200
@@ -59,6 +65,10 @@ class FakeServer:
         handler.send_response(200)
         handler.send_header("Connection", "close")
         handler.end_headers()
+        if isinstance(events, threading.Event):
+            handler.wfile.flush()
+            events.wait(30)
+            events = []
         for event in events:
             handler.wfile.write(json.dumps(event).encode() + b"\n")
         handler.close_connection = True

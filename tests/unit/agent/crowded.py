@@ -11,7 +11,9 @@ from tests.unit.agent.world import DATA
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
+    from agent.loop import Loop
     from crds.node import LocalModel
     from tests.unit.agent.world import World
 
@@ -22,13 +24,20 @@ TAKES = -(-(len(DATA) + 1) // 4096) * 4096
 class NoPods:
     """A source of pods; the tests tell them themselves."""
 
+    def __init__(self, loop: Callable[[], Loop]) -> None:
+        self._loop = loop
+
+    def read(self) -> tuple[PodMounts, ...] | None:
+        """As they were told."""
+        return self._loop()._uses._pods
+
     def watch(self, observe: object, stopped: threading.Event) -> None:
         """Tell nothing."""
 
 
 def prepare(world: World) -> None:
     """A node in a group for two and a half models, whose pods are known to be none."""
-    world.pods = NoPods()
+    world.pods = NoPods(lambda: world.loop)
     world.restart()
     world.loop.observe_pods(())
     limit(world, 2.5)

@@ -172,7 +172,7 @@ def test_a_step_of_the_loop(
 ) -> None:
     def prepare(n: int) -> Callable[[], object]:
         other = World(tmp_path / str(n), world.web, world.server, engine=world.engine)
-        other.pods = NoPods()
+        other.pods = NoPods(lambda: other.loop)
         other.restart()
         other.groups = (group(1 << 30),)
         other.loop.observe_pods(())

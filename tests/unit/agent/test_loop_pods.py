@@ -181,6 +181,9 @@ def test_the_pods_are_watched(world: World) -> None:
     watched = threading.Event()
 
     class Pods:
+        def read(self) -> None:
+            """Nobody knows."""
+
         def watch(self, observe: Any, stopped: threading.Event) -> None:
             observe(())
             watched.set()

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.cluster import kube_watch, pod_watch
+from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.report import connect
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
@@ -36,6 +37,8 @@ class PodServer(FakeServer):
             return self.watch(handler)
         if self.refuse is not None:
             return self.send(handler, self.refuse, {"kind": "Status"})
+        if int(query.get("resourceVersion", 0)) > self.version:
+            return self.send(handler, 504, {"kind": "Status", "message": "Too large"})
         first = int(query.get("continue", 0))
         meta = {"resourceVersion": str(self.version)}
         if first + 1 < len(self.pods):
@@ -64,9 +67,9 @@ class Watching:
     def __init__(self, url: str, folder: Path) -> None:
         self.told: queue.SimpleQueue[tuple[PodMounts, ...] | None] = queue.SimpleQueue()
         self.stopped = threading.Event()
-        watch = PodWatch("node-1", connect(write_kubeconfig(folder / "config", url)))
+        self.pods = PodWatch("node-1", connect(write_kubeconfig(folder / "config", url)))
         self.thread = threading.Thread(
-            target=watch.watch, args=(self.told.put, self.stopped), daemon=True
+            target=self.pods.watch, args=(self.told.put, self.stopped), daemon=True
         )
 
     def names(self) -> list[str] | None:
@@ -77,6 +80,8 @@ class Watching:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> PodServer:
     monkeypatch.setattr(kube_watch, "MAX_RETRY_SECONDS", 0.01)
+    # So that those of the server, which end at once, end when they should.
+    monkeypatch.setattr(kube_watch, "WATCH_SECONDS", 0)
     return PodServer()
 
 
@@ -191,3 +196,25 @@ def test_a_pod_that_cannot_be_read_is_not_passed_over(
     fake.watches.put([{"type": "ADDED", "object": broken}])
     assert watching.names() is None
     assert watching.names() == []
+
+
+def test_pods_are_read_afresh_and_never_older_than_they_were_told(
+    fake: PodServer, watching: Watching
+) -> None:
+    fake.pods = [pod("b"), pod("done", phase="Succeeded")]
+    assert [one.name for one in watching.pods.read() or ()] == ["b"]
+    watching.thread.start()
+    assert watching.names() == ["b"]
+    fake.watches.put([{"type": "ADDED", "object": pod("c", version=12)}])
+    assert watching.names() == ["b", "c"]
+    # Another server of the cluster, or one that was restored.
+    with pytest.raises(ApiUnavailableError, match="504"):
+        watching.pods.read()
+    fake.version = 13
+    fake.pods = [pod("d")]
+    assert [one.name for one in watching.pods.read() or ()] == ["d"]
+    fake.refuse = 403
+    assert watching.pods.read() is None
+    fake.refuse = 503
+    with pytest.raises(ApiUnavailableError, match="503"):
+        watching.pods.read()

@@ -185,6 +185,21 @@ def test_verify_names_what_is_wrong(source: Path, tmp_path: Path) -> None:
     assert "more is not a file of the model" in bad.stderr
 
 
+def test_verify_sees_modes_that_changed_since_the_pull(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m"
+    run("pull", f"file://{source}", target)
+    (target / "a.bin").chmod(0o600)
+    (target / "sub").chmod(0o700)
+    bad = run("pull", "--verify", f"file://{source}", target)
+    assert (bad.returncode, bad.stdout) == (6, "")
+    assert "a.bin has the mode 0600, so that servers of other users cannot read it" in bad.stderr
+    assert "sub has the mode 0700" in bad.stderr
+    assert "chmod a+rx it" in bad.stderr
+    # What somebody else made may be as closed as they like.
+    (source / "a.bin").chmod(0o600)
+    assert run("pull", "--verify", f"file://{source}", source).returncode == 0
+
+
 def test_verify_sees_a_change_of_the_source(server: Server, web: Ranges, tmp_path: Path) -> None:
     run("pull", f"{server.url}/model.bin", tmp_path / "m")
     web.files["/model.bin"] = DATA[::-1]

@@ -34,6 +34,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/does/not/exist")
     monkeypatch.setattr(kube_watch, "MAX_RETRY_SECONDS", 0.01)
+    # So that those of the server, which end at once, end when they should.
+    monkeypatch.setattr(kube_watch, "WATCH_SECONDS", 0)
     return FakeServer()
 
 
@@ -138,6 +140,49 @@ def test_watch_lists_anew_when_its_version_is_too_old(fake: FakeServer, watching
     assert watching.generation() == 7
     fake.watches.put(410)
     assert watching.generation() == 7
+
+
+def test_a_watch_that_was_cut_off_is_not_resumed(
+    fake: FakeServer, watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a server that was restored, such as: its version is 4 then, and soon 13."""
+    assert watching.generation() is None
+    monkeypatch.setattr(kube_watch, "WATCH_SECONDS", 240)
+    fake.node, fake.version = node_object(generation=1), 4
+    fake.watches.put([event("ADDED", 12, generation=2)])
+    assert [watching.generation(), watching.generation()] == [2, 1]
+    fake.watches.put([event("MODIFIED", 5, generation=3)])
+    assert watching.generation() == 3
+    watches = [query for query in fake.queries if query.get("watch")]
+    assert [query["resourceVersion"] for query in watches[:2]] == ["10", "4"]
+
+
+def test_a_watch_that_said_nothing_is_not_resumed(fake: FakeServer, watching: Watching) -> None:
+    """A proxy has ended it in good order, before the server would have said anything."""
+    assert watching.generation() is None
+    fake.node, fake.version = node_object(generation=1), 4
+    fake.watches.put([])
+    assert watching.generation() == 1
+
+
+def test_silence_for_longer_than_a_server_is_silent_is_no_life(
+    fake: FakeServer, node: NodeReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection of which only this end is left, or a version that is still to come."""
+    monkeypatch.setattr(kube_watch, "WATCH_TIMEOUT", (3.0, 0.2))
+    silence = threading.Event()
+    fake.watches.put(silence)
+    watching = Watching(node)
+    try:
+        assert watching.generation() is None
+        fake.node, fake.version = node_object(generation=1), 4
+        while watching.generation() != 1:
+            pass
+    finally:
+        silence.set()
+        watching.stopped.set()
+        fake.watches.put([])
+        watching.thread.join(30)
 
 
 def test_kind_that_is_not_there_is_absence_and_other_refusals_are_not(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def world(tmp_path: Path, origin: Origin) -> Iterator[World]:
         world = World(tmp_path / "node", WebFiles({}), server, sources=all_sources())
         world.credentials = lambda _: settings(server.url)
         world.scrub_rate = 1 << 30
-        world.pods = NoPods()
+        world.pods = NoPods(lambda: world.loop)
         begin(world)
         world.settle()
         assert origin.sent == {path: len(data) for path, data in FILES.items()}
@@ -378,3 +379,38 @@ def test_good_files_behind_a_link_are_not_ours_to_take(store: Store, tmp_path: P
     assert not store.path(KEY).is_symlink()
     assert (elsewhere / "q.bin").exists()
     assert store.inspect(KEY).found is Found.NOTHING
+
+
+def test_a_mode_that_changed_is_mended_without_a_byte(world: World, origin: Origin) -> None:
+    folder = world.store.path(KEY)
+    (folder / "sub" / "r.bin").chmod(0o600)
+    (folder / "sub").chmod(0o700)
+    folder.chmod(0o750)
+    before = inodes(world)
+    read_again(world)
+    modes = {stat.S_IMODE((folder / path).stat().st_mode) for path in (".", "sub")}
+    assert (modes, stat.S_IMODE((folder / "sub" / "r.bin").stat().st_mode)) == ({0o755}, 0o644)
+    assert inodes(world) == before
+    assert origin.sent == {}
+    assert told(world, "Damaged") == []
+
+
+def test_a_mode_that_cannot_be_mended_is_told_and_the_file_replaced(
+    world: World, origin: Origin, tmp_path: Path
+) -> None:
+    file = world.store.path(KEY) / "sub" / "r.bin"
+    os.link(file, tmp_path / "private")
+    file.chmod(0o600)
+    read_again(world)
+    assert "sub/r.bin has the mode 0600" in told(world, "Damaged")[0]
+    assert origin.sent == {"sub/r.bin": len(FILES["sub/r.bin"])}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+    assert entry(world, "m")["state"] == "Downloaded"
+
+
+def test_a_file_that_is_away_has_no_mode(world: World, origin: Origin) -> None:
+    (world.store.path(KEY) / "p.bin").unlink()
+    read_again(world)
+    assert origin.sent == {"p.bin": len(FILES["p.bin"])}
+    assert tree(world.store, KEY) == FILES

@@ -118,6 +118,18 @@ def test_verify_finds_a_flipped_byte(world: World) -> None:
     assert world.path("b").stat().st_ino == whole
 
 
+def test_verify_mends_a_mode_that_changed(world: World) -> None:
+    world.want("a")
+    run(*world.arguments("--once"))
+    before = world.path("a").stat().st_ino
+    world.path("a").chmod(0o600)
+    done = run(*world.arguments("--once", "--verify"))
+    assert done.returncode == 0
+    assert "a is whole" in done.stderr
+    found = world.path("a").stat()
+    assert (found.st_ino, found.st_mode & 0o777) == (before, 0o644)
+
+
 def test_on_a_terminal(world: World) -> None:
     world.want("a")
     code, seen = on_a_terminal(*world.arguments("--once"))

@@ -104,7 +104,7 @@ class AgentMachine(RuleBasedStateMachine):
         sources = Sources({"mem": self.shelf})
         self.world = World(self.folder, WebFiles({}), server, sources=sources, engine=ENGINE)
         self.world.store._size = DISK
-        self.world.pods = NoPods()
+        self.world.pods = NoPods(lambda: self.world.loop)
         self.theirs = {"notes.txt": b"not ours"}
         write_tree(self.folder / "models" / "theirs", self.theirs)
         self.limit = limit * UNIT

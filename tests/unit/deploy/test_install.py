@@ -375,6 +375,12 @@ def test_the_agents_see_what_is_mounted_later() -> None:
     assert all("volumeMounts" not in one for one in patch["spec"]["containers"])
 
 
+def test_the_kserve_overlay_gives_the_agents_what_docs_tell_and_no_more() -> None:
+    patch = _find("DaemonSet", TREE / "deploy/overlays/kserve/agent.yaml")["spec"]["template"]
+    (container,) = patch["spec"]["containers"]
+    assert container["securityContext"] == {"capabilities": {"add": ["DAC_OVERRIDE", "FOWNER"]}}
+
+
 def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: Path) -> None:
     pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
     (container,) = pod["spec"]["template"]["spec"]["containers"]
