@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.sources.answers import Get, answered, compressed, failure, version_of
+from agent.sources.answers import Get, answered, coding_of, compressed, failure, version_of
 from agent.sources.base import RemoteFile
+from agent.sources.pages import START_BYTES, instead_of_file, may_be_page
 from agent.sources.transport import IDENTITY, Transport, origin_of
 from agent.urls import server_of
 
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _WebFile:
-    """One file of a web server."""
+    """One file of a web server. `as_stored` is whether a coding is a mere label of it."""
 
     files: tuple[RemoteFile, ...]
     origin: str
     transport: Transport
     headers: Mapping[str, str]
+    as_stored: bool
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
@@ -47,6 +50,7 @@ class _WebFile:
                 version=file.version,
                 headers=self.headers,
                 ranges=file.ranges,
+                as_stored=self.as_stored,
             )
         )
 
@@ -66,20 +70,31 @@ class HttpSource:
         name = file_name(uri)
         where = public_uri(uri)
         own = _headers(uri, credentials)
-        answer = self._ask(uri, where, {**own, **IDENTITY, "Range": "bytes=0-0"})
+        headers = {**own, **IDENTITY}
+        # Of a server that sends ranges, one byte comes.
+        answer, start = self._ask(uri, where, {**headers, "Range": "bytes=0-0"})
         if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             # An empty file has no first byte.
-            answer.close()
-            answer = self._ask(uri, where, {**own, **IDENTITY})
-        with answer:
-            size, ranges = _size(answer, where)
-            version = version_of(answer.headers)
+            answer, start = self._ask(uri, where, headers)
+            if answer.status_code >= 400:
+                raise answered(answer, where)
+        size, ranges = _size(answer)
+        version, coding = version_of(answer.headers), coding_of(answer.headers)
+        on_the_way = bool(coding) and not _is_stored(name, coding, start, ranges=ranges)
+        if ranges and may_be_page(name, answer.headers, start):
+            some = f"bytes=0-{START_BYTES - 1}"
+            answer, start = self._ask(uri, where, {**headers, "Range": some})
+        _check_no_page(uri, name, answer, start)
+        if on_the_way:
+            raise compressed(coding, where)
         # Ranges of what has no version may be of different ones, and nothing would show it.
         file = RemoteFile(name, uri, size, version, ranges=ranges and version is not None)
-        return _WebFile((file,), origin_of(uri), self._transport, own)
+        return _WebFile((file,), origin_of(uri), self._transport, own, as_stored=bool(coding))
 
-    def _ask(self, uri: str, where: str, headers: dict[str, str]) -> requests.Response:
-        return self._transport.call("GET", uri, where, headers=headers, stream=True, check=False)
+    def _ask(
+        self, uri: str, where: str, headers: dict[str, str]
+    ) -> tuple[requests.Response, bytes]:
+        return self._transport.begin(uri, where, headers, START_BYTES)
 
 
 def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
@@ -125,16 +140,47 @@ def file_name(uri: str) -> str:
     return name
 
 
-def _size(answer: requests.Response, where: str) -> tuple[int | None, bool]:
+def _size(answer: requests.Response) -> tuple[int | None, bool]:
     """The file's size, and whether ranges of it can be had."""
     headers = answer.headers
-    if answer.status_code >= 400:
-        raise answered(answer, where)
-    encoding = headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"", "identity"}:
-        raise compressed(encoding, where)
     total = headers.get("Content-Range", "").rpartition("/")[2]
     if answer.status_code == 206 and total.isdecimal():
         return int(total), True
     length = headers.get("Content-Length", "")
     return (int(length) if length.isdecimal() else None), False
+
+
+# The codings that a name tells.
+_NAMED = {
+    ".br": {"br"},
+    ".gz": {"gzip", "x-gzip"},
+    ".svgz": {"gzip", "x-gzip"},
+    ".tgz": {"gzip", "x-gzip"},
+    ".z": {"compress", "x-compress"},
+    ".zst": {"zstd"},
+}
+
+
+def _is_stored(name: str, coding: str, start: bytes, *, ranges: bool) -> bool:
+    """Whether a coded answer has the stored bytes, and its coding is a mere label.
+
+    What is coded on the way has no ranges, or a part of it other bytes than were asked for.
+    """
+    return (ranges and len(start) <= 1) or coding in _NAMED.get(
+        PurePosixPath(name).suffix.lower(), ()
+    )
+
+
+def _check_no_page(uri: str, name: str, answer: requests.Response, start: bytes) -> None:
+    """Raises DownloadError (Denied) if something else than the file is sent in its place."""
+    found = instead_of_file(name, answer.headers, start)
+    if not found:
+        return
+    at = origin_of(answer.url)
+    through = "" if at == origin_of(uri) else f" by way of {at}"
+    raise DownloadError(
+        FailureKind.DENIED,
+        f"{public_uri(uri)} gives {found}{through} and not the file, as servers do to those who "
+        "have not signed in: give the cache what it signs in with (https-host and headers of its "
+        "secret), or a sourceModelUri that leads to the file itself",
+    )
