@@ -1,14 +1,19 @@
-"""http:// and https://: one file, named by the last segment of the URL's path."""
+"""http:// and https://: one file, named by the last segment of the URL's path.
+
+Where that tells no type, the query may name an archive, as in KServe: `/download?file=model.zip`.
+"""
 
 from __future__ import annotations
 
 import json
+import mimetypes
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent.archive.kinds import archive_kind
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, answered, coding_of, compressed, failure, version_of
@@ -127,17 +132,38 @@ def file_name(uri: str) -> str:
     """The name that the file gets. Raises DownloadError (Unsupported) if the URL gives none."""
     where = public_uri(uri)
     try:
-        path = urlsplit(uri).path
+        parts = urlsplit(uri)
     except ValueError:
-        path = ""
-    name = unquote(path.rpartition("/")[2])
+        parts = urlsplit("")
+    name = unquote(parts.path.rpartition("/")[2])
     if not name or "/" in name or name in {".", ".."}:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} names no file: a web server's directory cannot be listed, so give the URL of "
             "one file or archive, or put the model into an S3 bucket",
         )
-    return name
+    return name if _tells_type(name) else _archive_name(parts.query) or name
+
+
+# Built in only: what a machine adds to the list must not change a model.
+_TYPES = mimetypes.MimeTypes()
+# Types that no list has.
+_MODELS = {".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".safetensors"}
+
+
+def _tells_type(name: str) -> bool:
+    ending = PurePosixPath(name).suffix.lower()
+    known = archive_kind(name) is not None or ending in _MODELS
+    return known or _TYPES.guess_type(name, strict=False)[0] is not None
+
+
+def _archive_name(query: str) -> str:
+    """The name of an archive that a query has, as a value or by itself."""
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        name = (value or key).rpartition("/")[2]
+        if archive_kind(name) is not None and name.isprintable():
+            return name
+    return ""
 
 
 def _size(answer: requests.Response) -> tuple[int | None, bool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.failures import DownloadError, FailureKind
-from agent.sources.http import HttpSource
+from agent.sources.http import HttpSource, file_name
 from agent.sources.pages import START_BYTES, instead_of_file
 from agent.sources.transport import Transports
 from tests.unit.agent.servers import Handler, etag, serving, span_of
@@ -249,3 +249,39 @@ def test_a_label_whose_ranges_end_is_read_no_further() -> None:
         return handler.reply(200, PACKED, {"Content-Encoding": "gzip", "ETag": etag(DATA)})
 
     assert "gzip-compressed although" in failure_of(answer, "/m.bin").message
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/download?file=model.tar.gz", "model.tar.gz"),
+        ("/download?file=a%2Fb/M%20o.ZIP&token=x", "M o.ZIP"),
+        ("/get.php?x=1&f=m.txz&y=2", "m.txz"),
+        ("/1234?model.tar", "model.tar"),
+        ("/v1.0?file=", "v1.0"),
+        # The path tells what it is.
+        ("/model.safetensors?from=m.tar.gz", "model.safetensors"),
+        ("/model.onnx?from=m.tar.gz", "model.onnx"),
+        ("/model.bin?from=m.zip", "model.bin"),
+        ("/model.zip?from=m.tar", "model.zip"),
+        # No archive.
+        ("/download?file=model.bin", "download"),
+        ("/download?file=m.tar.gz.sha256", "download"),
+        ("/download?file=a%0Ab.zip", "download"),
+        ("/download", "download"),
+    ],
+)
+def test_a_query_may_name_an_archive(path: str, name: str) -> None:
+    assert file_name(f"https://files.example.com{path}") == name
+
+
+def test_a_name_of_an_answer_says_nothing() -> None:
+    """As in KServe: what an address leads to must not change with a header."""
+    named = {"Content_Disposition": 'attachment; filename="model.tar.gz"'}
+    with serving(static(PACKED, **named)) as server:
+        (file,) = (
+            HttpSource(Transports(max_connections=1))
+            .resolve(f"{server.url}/1234", None, None)
+            .files
+        )
+    assert file.path == "1234"
