@@ -78,7 +78,7 @@ class _Members:
     def write(self, path: str, size: int, stream: Stream) -> None:
         self._taken += in_blocks(size)
         self._reserve(self._taken)
-        if path == self._archive:
+        if path == self._archive or path.startswith(f"{self._archive}/"):
             raise DownloadError(
                 FailureKind.UNSUPPORTED,
                 f"{public_uri(self._uri)} has a member named as the archive itself ({path}): "

@@ -235,8 +235,12 @@ class Plan:
             if not self.links or not (last or any(one not in {"", "."} for one in todo)):
                 continue
             target = self.links.get("/".join(here))
-            if target is not None and chain < MAX_CHAIN:
+            if target is not None:
                 chain += 1
+                if chain > MAX_CHAIN:
+                    if last:
+                        break
+                    raise self.refused(member, "lies behind links that lead in circles")
                 here = [] if target.startswith("/") else here[:-1]
                 todo.extendleft(reversed(target.split("/")))
         return "/".join(here)

@@ -116,6 +116,9 @@ def _mode(info: zipfile.ZipInfo) -> int:
 
 def _check(info: zipfile.ZipInfo, plan: Plan) -> None:
     name = info.orig_filename
+    if info.header_offset < 0 or not info.filename:
+        # zipfile fails on these as if it were the disk or itself.
+        raise plan.corrupt()
     if info.flag_bits & _ENCRYPTED:
         raise plan.refused(name, "is encrypted")
     if _mode(info) not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:

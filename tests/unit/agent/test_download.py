@@ -265,6 +265,13 @@ def packed(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     return data.getvalue()
 
 
+@pytest.mark.parametrize("path", ["model.tar.xz", "model.tar.xz/w.bin"])
+def test_a_member_in_the_place_of_its_archive_is_told(store: Store, path: str) -> None:
+    error = Run(store, Memory({"model.tar.xz": packed([(member(path), b"1")])})).failure()
+    assert error.kind is FailureKind.UNSUPPORTED
+    assert f"named as the archive itself ({path})" in error.message
+
+
 def test_an_archive_is_published_as_files_alone(store: Store) -> None:
     """Links are copies, what was replaced is gone, and the room is that of what is left."""
     members = [

@@ -229,10 +229,18 @@ def test_folders_that_are_in_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_links_to_nothing_are_left_out(tmp_path: Path) -> None:
     targets = {"gone": "nothing", "a": "b", "b": "c", "c": "a", "l": "l", "deep/x": "../a/y"}
+    targets |= {"up/d": "d/./..", "up/e": "../up/e/../../real"}
     links = [(member(path, tarfile.SYMTYPE, linkname=to), b"") for path, to in targets.items()]
     path = tar(tmp_path / "a", [*links, (member("real"), b"1")])
     assert contents(path, ArchiveKind.TAR) == as_tarfile(path, tmp_path) == {"real": b"1"}
     assert failure(tar(tmp_path / "a", links), ArchiveKind.TAR).kind is REFUSED
+
+
+def test_a_file_behind_links_in_a_circle_is_refused(tmp_path: Path) -> None:
+    links = [(member(path, tarfile.SYMTYPE, linkname=to), b"") for path, to in ("ab", "ba")]
+    error = failure(tar(tmp_path / "a", [*links, (member("a/x"), b"1")]), ArchiveKind.TAR)
+    assert error.kind is REFUSED
+    assert "in circles" in error.message
 
 
 @pytest.mark.parametrize(
@@ -369,6 +377,20 @@ def test_compressions_that_zipfile_does_not_know(tmp_path: Path) -> None:
     error = failure(path, ArchiveKind.ZIP)
     assert error.kind is REFUSED
     assert "otherwise than by deflate, bzip2 or LZMA" in error.message
+
+
+def test_a_member_before_the_beginning(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a", [("f", b"1")])
+    data = bytearray(path.read_bytes())
+    # The directory is said to lie far behind where it is.
+    data[-6:-2] = struct.pack("<I", 1 << 20)
+    path.write_bytes(data)
+    assert failure(path, ArchiveKind.ZIP).kind is DAMAGED
+
+
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a", [("", b"1"), ("f", b"1")])
+    assert failure(path, ArchiveKind.ZIP).kind is DAMAGED
 
 
 def symbolic(name: str) -> zipfile.ZipInfo:
