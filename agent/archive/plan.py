@@ -221,9 +221,7 @@ class Plan:
         here, todo, chain = list(folder), deque(name.split("/")), 0
         while todo:
             segment = todo.popleft()
-            self.steps += 1
-            if self.steps > MAX_STEPS:
-                raise self.refused(member, "comes after others whose paths are too long together")
+            self._step(member)
             if segment in {"", "."}:
                 continue
             if segment == "..":
@@ -244,6 +242,11 @@ class Plan:
                 here = [] if target.startswith("/") else here[:-1]
                 todo.extendleft(reversed(target.split("/")))
         return "/".join(here)
+
+    def _step(self, member: str) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise self.refused(member, "comes after others whose paths are too long together")
 
     def _count(self, name: str) -> None:
         self.members += 1

@@ -389,7 +389,9 @@ def test_a_member_before_the_beginning(tmp_path: Path) -> None:
 
 
 def test_a_member_without_a_name(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a", [("", b"1"), ("f", b"1")])
+    path = zipped(tmp_path / "a", [("f", b"1"), ("g", b"1")])
+    # A name ends at a zero byte.
+    path.write_bytes(path.read_bytes().replace(b"g", b"\0"))
     assert failure(path, ArchiveKind.ZIP).kind is DAMAGED
 
 
