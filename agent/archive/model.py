@@ -1,12 +1,13 @@
-"""A model that is one archive: its members take the archive's place in staging, as KServe does."""
+"""A model that is one archive: its members take the archive's place in staging."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from agent.archive.unpack import ArchiveKind, archive_kind, unpack
+from agent.archive.kinds import ArchiveKind, archive_kind
+from agent.archive.unpack import unpack
 from agent.capacity.ledger import in_blocks
 from agent.disk.files import write_all
 from agent.disk.manifest import ManifestFile
@@ -43,43 +44,62 @@ def unpack_model(
     `free` is how many bytes may be written; `reserve` gets what all members take with the next one,
     before it is written. Raises DownloadError, CancelledError, OSError, and what `reserve` does.
     """
-    taken = 0
     kind = archive_kind(name)
     assert kind is not None  # noqa: S101
-    found: list[ManifestFile] = []
+    members = _Members(staging, name, uri, reserve, cancelled)
+    unpack(staging.path(name), kind, members, free=free)
+    staging.drop(name)
+    return list(members.found.values())
 
-    def write(path: str, size: int, stream: Stream) -> None:
-        nonlocal taken
-        taken += in_blocks(size)
-        reserve(taken)
-        if path == name:
+
+class _Members:
+    """What came out of an archive, beside it in staging."""
+
+    def __init__(
+        self,
+        staging: Staging,
+        archive: str,
+        uri: str,
+        reserve: Callable[[int], None],
+        cancelled: threading.Event,
+    ) -> None:
+        self._staging = staging
+        self._archive = archive
+        self._uri = uri
+        self._reserve = reserve
+        self._cancelled = cancelled
+        self._taken = 0
+        self.found: dict[str, ManifestFile] = {}
+
+    def check(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError
+
+    def write(self, path: str, size: int, stream: Stream) -> None:
+        self._taken += in_blocks(size)
+        self._reserve(self._taken)
+        if path == self._archive or path.startswith(f"{self._archive}/"):
             raise DownloadError(
                 FailureKind.UNSUPPORTED,
-                f"{public_uri(uri)} has a member named as the archive itself ({path}): rename one",
+                f"{public_uri(self._uri)} has a member named as the archive itself ({path}): "
+                "rename one",
             )
-        found.append(_write(staging, path, stream, cancelled))
+        digest, written = hashlib.sha256(), 0
+        descriptor = self._staging.create(path)
+        try:
+            while piece := stream.read(READ_BYTES):
+                self.check()
+                write_all(descriptor, piece)
+                digest.update(piece)
+                written += len(piece)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.found[path] = ManifestFile(path=path, size=written, sha256=digest.hexdigest())
 
-    unpack(staging.path(name), kind, write, free=free)
-    if not found:
-        raise DownloadError(
-            FailureKind.NOT_FOUND, f"{public_uri(uri)} is an archive without a file: check it"
-        )
-    staging.drop(name)
-    return found
+    def open(self, path: str) -> BinaryIO:
+        return self._staging.path(path).open("rb")
 
-
-def _write(staging: Staging, path: str, stream: Stream, cancelled: threading.Event) -> ManifestFile:
-    digest = hashlib.sha256()
-    size = 0
-    descriptor = staging.create(path)
-    try:
-        while piece := stream.read(READ_BYTES):
-            if cancelled.is_set():
-                raise CancelledError
-            write_all(descriptor, piece)
-            digest.update(piece)
-            size += len(piece)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return ManifestFile(path=path, size=size, sha256=digest.hexdigest())
+    def drop(self, path: str) -> None:
+        self._taken -= in_blocks(self.found.pop(path).size)
+        self._staging.drop(path)

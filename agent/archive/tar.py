@@ -1,16 +1,13 @@
-"""A tar's files, read forward only: links become copies of files that are in the archive too.
-
-Every other kind of member is refused. Each further read of the archive makes one copy of each file.
-"""
+"""A tar's members, read forward only and once."""
 
 from __future__ import annotations
 
-import gzip
-import posixpath
 import re
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from agent.archive.kinds import ArchiveKind
+from agent.archive.packed import TooLargeDictionaryError, opened
 from agent.archive.plan import BROKEN
 
 if TYPE_CHECKING:
@@ -19,19 +16,17 @@ if TYPE_CHECKING:
 
     from agent.archive.plan import Plan, Stream
 
-# Of one member with its extensions: tarfile reads what a header announces.
+# Of one member with its extensions, and of all: tarfile reads what a header announces.
 MAX_HEADER_BYTES = 1 << 20
+MAX_HEADERS_BYTES = 256 << 20
 # What may follow a tar's end.
 MAX_PADDING_BYTES = 64 << 20
-# Links to links, and links to one file.
-MAX_CHAIN = 40
-MAX_COPIES = 16
 
 _PIECE = 1 << 20
 _BLOCK = 512
 # Numbers in a header are short, and tarfile needs quadratic time for a long one.
 _LONG_NUMBER = re.compile(rb"\d{64}")
-_ALL_BROKEN = (*BROKEN, tarfile.TarError, gzip.BadGzipFile)
+_ALL_BROKEN = (*BROKEN, tarfile.TarError)
 
 
 class _TarStream:
@@ -42,12 +37,14 @@ class _TarStream:
         self._plan = plan
         self._at = 0
         self._last = b""
+        self._headers = 0
         self.budget = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
         """A part of a header, for tarfile."""
         self.budget -= max(size, _BLOCK)
-        if size < 0 or self.budget < 0:
+        self._headers += max(size, _BLOCK)
+        if size < 0 or self.budget < 0 or self._headers > MAX_HEADERS_BYTES:
             raise self._plan.corrupt()
         found = self.piece(size)
         if size > _BLOCK and _LONG_NUMBER.search(found):
@@ -59,6 +56,8 @@ class _TarStream:
         """A part of a content."""
         try:
             found = self._raw.read(size)
+        except TooLargeDictionaryError:
+            raise self._plan.too_large_dictionary() from None
         except _ALL_BROKEN:
             raise self._plan.corrupt() from None
         self._at += len(found)
@@ -69,6 +68,8 @@ class _TarStream:
         while self._at < offset:
             if not self.piece(min(_PIECE, offset - self._at)):
                 raise self._plan.corrupt()
+        if self._at > offset:
+            raise self._plan.corrupt()
 
     def tell(self) -> int:
         return self._at
@@ -77,13 +78,15 @@ class _TarStream:
         # Each header is read where the last content ended.
         raise self._plan.corrupt()
 
-    def check_end(self) -> None:
-        """Raises DownloadError (Corrupt) unless this is a tar's end, and then a gzip's.
+    def check_end(self, *, compressed: bool) -> None:
+        """Raises DownloadError (Corrupt) unless this is a tar's end, and then a compression's.
 
-        tarfile takes any block that is no header for the end.
+        tarfile takes any block that is no header for the end. Some leave the end away: what is
+        compressed is whole nevertheless, if it has its own.
         """
         left = MAX_PADDING_BYTES
-        if len(self._last) < _BLOCK or any(self._last):
+        is_end = len(self._last) == _BLOCK and not any(self._last)
+        if not is_end and (self._last or not compressed):
             raise self._plan.corrupt()
         while found := self.piece(_PIECE):
             left -= len(found)
@@ -92,7 +95,7 @@ class _TarStream:
 
 
 class _TarMember:
-    """The content of one member of a tar."""
+    """The content of one member of a tar, of which so many bytes are stored."""
 
     def __init__(self, stream: _TarStream, size: int, plan: Plan) -> None:
         self._stream = stream
@@ -107,39 +110,65 @@ class _TarMember:
         return found
 
 
-def untar(archive: Path, plan: Plan, *, compressed: bool) -> None:
-    """Write every file of a tar, and then a copy for every link."""
-    links: dict[str, str] = {}
-    for member, stream in _members(archive, plan, compressed=compressed):
+class _SparseMember:
+    """The content of a member whose zeros are not stored."""
+
+    def __init__(self, stream: _TarStream, member: tarfile.TarInfo, plan: Plan) -> None:
+        # Pairs of zeros and stored bytes that follow each other.
+        runs = _runs(member, plan)
+        self._runs = iter(runs)
+        self._zeros, self._stored = 0, 0
+        self._data = _TarMember(stream, sum(stored for _, stored in runs), plan)
+
+    def read(self, size: int) -> bytes:
+        while not self._zeros and not self._stored:
+            run = next(self._runs, None)
+            if run is None:
+                return b""
+            self._zeros, self._stored = run
+        if self._zeros:
+            count = min(size, self._zeros, _PIECE)
+            self._zeros -= count
+            return bytes(count)
+        found = self._data.read(min(size, self._stored))
+        self._stored -= len(found)
+        return found
+
+
+def _runs(member: tarfile.TarInfo, plan: Plan) -> list[tuple[int, int]]:
+    """How many zeros come before how many stored bytes. Raises DownloadError (Corrupt)."""
+    runs, at = [], 0
+    for offset, stored in cast("list[tuple[int, int]]", member.sparse):
+        if not stored:
+            # Unused entries of a header, and the mark of the end.
+            continue
+        if offset < at or stored < 0 or offset + stored > member.size:
+            raise plan.corrupt()
+        runs.append((offset - at, stored))
+        at = offset + stored
+    return [*runs, (member.size - at, 0)]
+
+
+def untar(archive: Path, plan: Plan, kind: ArchiveKind) -> None:
+    """Put every file of a tar, and what links lead to."""
+    for member, stream in _members(archive, plan, kind):
         if member.isdir():
-            plan.path(member.name, folder=True)
-        elif member.issym() or member.islnk():
-            path = plan.path(member.name)
-            links[path] = _target(member, path, plan)
-        elif member.isreg() and member.sparse is None:
-            plan.put(plan.path(member.name), member.size, stream)
+            plan.folder(member.name)
+        elif member.issym():
+            plan.link(member.name, member.linkname)
+        elif member.islnk():
+            plan.hard_link(member.name, member.linkname)
+        elif member.isreg():
+            plan.file(member.name, member.size, stream)
         else:
             raise plan.refused(member.name, "is neither a file nor a folder nor a link")
-    copies = _copies(links, plan)
-    # One more read for each copy that a file has: usually one.
-    while copies:
-        wanted = {path: places.pop() for path, places in copies.items()}
-        copies = {path: places for path, places in copies.items() if places}
-        for member, stream in _members(archive, plan, compressed=compressed):
-            place = wanted.get(posixpath.normpath(member.name)) if member.isreg() else None
-            if place is not None:
-                plan.put(place, member.size, stream)
-
-
-def _opened(archive: Path, *, compressed: bool) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(archive)) if compressed else archive.open("rb")
 
 
 def _members(
-    archive: Path, plan: Plan, *, compressed: bool
+    archive: Path, plan: Plan, kind: ArchiveKind
 ) -> Iterator[tuple[tarfile.TarInfo, Stream]]:
     """The members with their contents. Each content is to be read before the next member."""
-    with _opened(archive, compressed=compressed) as raw:
+    with archive.open("rb") as file, opened(file, kind, plan.sink.check) as raw:
         stream = _TarStream(raw, plan)
         tar: Any = None
         while True:
@@ -151,41 +180,15 @@ def _members(
             except _ALL_BROKEN:
                 raise plan.corrupt() from None
             if member is None:
-                stream.check_end()
+                stream.check_end(compressed=kind is not ArchiveKind.TAR)
                 return
             if member.size < 0 or member.offset_data != stream.tell():
                 raise plan.corrupt()
             # tarfile keeps what it has read, and headers for all members have no place here.
             tar.members.clear()
             tar.pax_headers.clear()
-            yield member, _TarMember(stream, member.size if member.isreg() else 0, plan)
+            if member.sparse is not None:
+                yield member, _SparseMember(stream, member, plan)
+            else:
+                yield member, _TarMember(stream, member.size if member.isreg() else 0, plan)
             stream.skip_to(tar.offset)
-
-
-def _target(member: tarfile.TarInfo, path: str, plan: Plan) -> str:
-    """The path that a link leads to."""
-    plan.remember(member.name, member.linkname)
-    folder = posixpath.dirname(path) if member.issym() else ""
-    target = posixpath.normpath(posixpath.join(folder, member.linkname))
-    if member.linkname.startswith("/") or target.split("/")[0] in {"..", "."}:
-        raise plan.refused(member.name, f"is a link that leaves the archive ({_short(member)})")
-    return target
-
-
-def _short(member: tarfile.TarInfo) -> str:
-    return repr(member.linkname)[:300]
-
-
-def _copies(links: dict[str, str], plan: Plan) -> dict[str, list[str]]:
-    """For each file that links lead to, the paths that become copies of it."""
-    copies: dict[str, list[str]] = {}
-    for path, first in links.items():
-        target = first
-        for _ in range(MAX_CHAIN):
-            target = links.get(target, target)
-        if target in links or target not in plan.files:
-            raise plan.refused(path, f"is a link to no file in the archive ({first[:300]!r})")
-        copies.setdefault(target, []).append(path)
-        if len(copies[target]) > MAX_COPIES:
-            raise plan.refused(path, f"is one of more than {MAX_COPIES} links to one file")
-    return copies

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_RETRY_AFTER_SECONDS = 300.0
 # What requests and urllib3 raise.
 ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
+# Codings that servers apply on the way. Other words in their place, such as aws-chunked and utf-8,
+# which clients of object stores leave behind, say nothing of the bytes.
+_CODINGS = {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -31,8 +34,8 @@ class Get:
 
     `where` names it in messages. `size` is that of the whole file; where it or `end` is None the
     file is read to its end. Without `ranges` no Range is sent, and the answer is the whole body.
-    `version` must be what the answer has as ETag or Last-Modified. With `as_stored`, an encoding is
-    a label of the file, and `size` that of the encoded bytes; otherwise it is refused.
+    `version` must be what the answer has as ETag or Last-Modified. With `as_stored`, a coding is a
+    label of the file, and `size` that of the coded bytes; otherwise it is refused.
     """
 
     url: str
@@ -56,6 +59,12 @@ def version_of(headers: Mapping[str, str]) -> str | None:
     return headers.get("ETag") or headers.get("Last-Modified")
 
 
+def coding_of(headers: Mapping[str, str]) -> str:
+    """How the bytes of an answer are coded by its Content-Encoding; empty: not at all."""
+    words = (word.strip() for word in headers.get("Content-Encoding", "").lower().split(","))
+    return ", ".join(word for word in words if word in _CODINGS)
+
+
 def condition(version: str) -> dict[str, str]:
     """The headers that ask for this version only, as far as HTTP can."""
     if version.startswith('"'):
@@ -67,17 +76,18 @@ def condition(version: str) -> dict[str, str]:
 def check_answer(response: requests.Response, get: Get) -> None:
     """Raises DownloadError if this is not the answer to what was asked for."""
     headers = response.headers
-    encoding = headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"", "identity"} and not get.as_stored:
-        raise compressed(encoding, get.where)
+    announced, coding = headers.get("Content-Length", ""), coding_of(headers)
+    if coding and not get.as_stored:
+        raise compressed(coding, get.where)
     found = headers.get("ETag") if _is_etag(get.version) else headers.get("Last-Modified")
     if get.version and found and found != get.version:
         raise changed(get.where)
+    if coding and not _may_be_stored(response, get):
+        raise compressed(coding, get.where)
     if response.status_code == 206 and get.ranges:
         _check_range(headers.get("Content-Range", ""), get)
     elif get.ranges and (get.start or (get.end is not None and get.end != get.size)):
         raise RangeIgnoredError(get.where)
-    announced = headers.get("Content-Length", "")
     if get.length is not None and announced.isdecimal() and int(announced) != get.length:
         if get.length == get.size:
             # The whole file has another size than the listing said.
@@ -87,6 +97,20 @@ def check_answer(response: requests.Response, get: Get) -> None:
             f"{get.where} answered {announced} bytes to a request for {get.length}: the server, or "
             "a proxy before it, does not keep to HTTP; it is tried again by itself",
         )
+
+
+def _may_be_stored(response: requests.Response, get: Get) -> bool:
+    """Whether a coded answer can be the stored bytes.
+
+    A server that codes on the way changes the length, or does not know it.
+    """
+    expected = get.size if response.status_code == 200 else get.length
+    announced = response.headers.get("Content-Length", "")
+    return (
+        expected is None
+        or announced == str(expected)
+        or (not announced and response.status_code == 206)
+    )
 
 
 def _check_range(content_range: str, get: Get) -> None:

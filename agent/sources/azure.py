@@ -208,6 +208,7 @@ class _Container:
             size=file.size,
             version=file.version,
             headers=_HEADERS | self.access.headers(where),
+            as_stored=True,
         )
         try:
             return self.transport.read(get)

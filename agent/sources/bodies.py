@@ -63,6 +63,17 @@ def keep(answer: requests.Response, where: str, wait: Wait) -> None:
     _have(answer, content)
 
 
+def begin(answer: requests.Response, where: str, wait: Wait, size: int) -> bytes:
+    """The first bytes of a streamed answer, as they come. The rest is left to nobody.
+
+    Raises DownloadError, and what requests and urllib3 raise.
+    """
+    with answer:
+        start: bytes = answer.raw.read(size, decode_content=False)
+        wait.check(where)
+        return start
+
+
 def drop(answer: requests.Response) -> None:
     """Leave the body of an answer unread. Its connection is kept only where there is none."""
     if answer.raw.length_remaining == 0:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ENDPOINT = "https://storage.googleapis.com"
 PAGE = 1000
 
-_FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding"
+_FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding,cacheControl"
 # Reasons that say more than the HTTP status 403 does.
 _THROTTLED = {"rateLimitExceeded", "userRateLimitExceeded"}
 _WORD = re.compile(r"[A-Za-z_]{1,64}")
@@ -50,11 +50,14 @@ class _Model:
     bucket: str
     files: tuple[RemoteFile, ...]
     origin: str
+    # The names of objects that are labelled gzip and must stay as they are.
+    packed: frozenset[str]
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
         """A range of the listed generation of an object."""
-        return self.client.read(self.bucket, file, start, end)
+        packed = file.location in self.packed
+        return self.client.read(self.bucket, file, start, end, packed=packed)
 
 
 class GoogleStorageSource:
@@ -81,6 +84,9 @@ class GoogleStorageSource:
         try:
             items, prefix = _find(client, bucket, path, where)
             files = tuple(remote_file(item, prefix) for item in items)
+            packed = frozenset(
+                f.location for f, i in zip(files, items, strict=True) if _stays_packed(i)
+            )
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
@@ -92,7 +98,7 @@ class GoogleStorageSource:
                 FailureKind.NOT_FOUND,
                 f"{where} has no object: check sourceModelUri, and that the model is there",
             )
-        return _Model(client, bucket, files, origin_of(client.endpoint))
+        return _Model(client, bucket, files, origin_of(client.endpoint), packed)
 
     def _client(self, credentials: Credentials | None, where: str) -> _Client:
         """The client, which keeps its access token."""
@@ -138,7 +144,9 @@ class _Client:
                 return None
             raise
 
-    def read(self, bucket: str, file: RemoteFile, start: int, end: int | None) -> Body:
+    def read(
+        self, bucket: str, file: RemoteFile, start: int, end: int | None, *, packed: bool
+    ) -> Body:
         """A range of the pinned generation of an object."""
         where = f"gs://{bucket}/{file.location}"
         get = Get(
@@ -148,8 +156,10 @@ class _Client:
             start=start,
             end=end,
             size=file.size,
-            headers=self._headers(where),
+            # Who takes gzip is not sent it unpacked, also by emulators.
+            headers=self._headers(where) | ({"Accept-Encoding": "gzip"} if packed else {}),
             ranges=file.ranges,
+            as_stored=True,
         )
         try:
             return self._transport.read(get)
@@ -212,7 +222,7 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
     """A file of the API's description of an object."""
     name = str(item["name"])
     generation = str(item["generation"])
-    if item.get("contentEncoding") == "gzip":
+    if _is_gzip(item) and not _stays_packed(item):
         # The server unpacks it, and tells neither the size nor a checksum of what it then sends.
         return RemoteFile(name.removeprefix(prefix), name, None, generation, ranges=False)
     return RemoteFile(
@@ -222,6 +232,15 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
         version=generation,
         checksum=_checksum(item),
     )
+
+
+def _is_gzip(item: Mapping[str, Any]) -> bool:
+    return str(item.get("contentEncoding", "")).strip().lower() == "gzip"
+
+
+def _stays_packed(item: Mapping[str, Any]) -> bool:
+    """Whether gzip is a mere label of an object: cloud.google.com/storage/docs/transcoding."""
+    return _is_gzip(item) and "no-transform" in str(item.get("cacheControl", "")).lower()
 
 
 def _checksum(item: Mapping[str, Any]) -> Checksum | None:

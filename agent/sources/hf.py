@@ -268,6 +268,7 @@ class _HubModel:
                 size=file.size,
                 headers=self.repository.headers(url),
                 ranges=file.ranges and end != start,
+                as_stored=True,
             )
         )
 

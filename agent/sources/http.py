@@ -1,17 +1,24 @@
-"""http:// and https://: one file, named by the last segment of the URL's path."""
+"""http:// and https://: one file, named by the last segment of the URL's path.
+
+Where that tells no type, the query may name an archive, as in KServe: `/download?file=model.zip`.
+"""
 
 from __future__ import annotations
 
 import json
+import mimetypes
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent.archive.kinds import archive_kind
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.sources.answers import Get, answered, compressed, failure, version_of
+from agent.sources.answers import Get, answered, coding_of, compressed, failure, version_of
 from agent.sources.base import RemoteFile
+from agent.sources.pages import START_BYTES, instead_of_file, may_be_page
 from agent.sources.transport import IDENTITY, Transport, origin_of
 from agent.urls import server_of
 
@@ -27,12 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _WebFile:
-    """One file of a web server."""
+    """One file of a web server. `as_stored` is whether a coding is a mere label of it."""
 
     files: tuple[RemoteFile, ...]
     origin: str
     transport: Transport
     headers: Mapping[str, str]
+    as_stored: bool
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
@@ -47,6 +55,7 @@ class _WebFile:
                 version=file.version,
                 headers=self.headers,
                 ranges=file.ranges,
+                as_stored=self.as_stored,
             )
         )
 
@@ -66,20 +75,31 @@ class HttpSource:
         name = file_name(uri)
         where = public_uri(uri)
         own = _headers(uri, credentials)
-        answer = self._ask(uri, where, {**own, **IDENTITY, "Range": "bytes=0-0"})
+        headers = {**own, **IDENTITY}
+        # Of a server that sends ranges, one byte comes.
+        answer, start = self._ask(uri, where, {**headers, "Range": "bytes=0-0"})
         if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             # An empty file has no first byte.
-            answer.close()
-            answer = self._ask(uri, where, {**own, **IDENTITY})
-        with answer:
-            size, ranges = _size(answer, where)
-            version = version_of(answer.headers)
+            answer, start = self._ask(uri, where, headers)
+            if answer.status_code >= 400:
+                raise answered(answer, where)
+        size, ranges = _size(answer)
+        version, coding = version_of(answer.headers), coding_of(answer.headers)
+        on_the_way = bool(coding) and not _is_stored(name, coding, start, ranges=ranges)
+        if ranges and may_be_page(name, answer.headers, start):
+            some = f"bytes=0-{START_BYTES - 1}"
+            answer, start = self._ask(uri, where, {**headers, "Range": some})
+        _check_no_page(uri, name, answer, start)
+        if on_the_way:
+            raise compressed(coding, where)
         # Ranges of what has no version may be of different ones, and nothing would show it.
         file = RemoteFile(name, uri, size, version, ranges=ranges and version is not None)
-        return _WebFile((file,), origin_of(uri), self._transport, own)
+        return _WebFile((file,), origin_of(uri), self._transport, own, as_stored=bool(coding))
 
-    def _ask(self, uri: str, where: str, headers: dict[str, str]) -> requests.Response:
-        return self._transport.call("GET", uri, where, headers=headers, stream=True, check=False)
+    def _ask(
+        self, uri: str, where: str, headers: dict[str, str]
+    ) -> tuple[requests.Response, bytes]:
+        return self._transport.begin(uri, where, headers, START_BYTES)
 
 
 def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
@@ -112,29 +132,81 @@ def file_name(uri: str) -> str:
     """The name that the file gets. Raises DownloadError (Unsupported) if the URL gives none."""
     where = public_uri(uri)
     try:
-        path = urlsplit(uri).path
+        parts = urlsplit(uri)
     except ValueError:
-        path = ""
-    name = unquote(path.rpartition("/")[2])
+        parts = urlsplit("")
+    name = unquote(parts.path.rpartition("/")[2])
     if not name or "/" in name or name in {".", ".."}:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} names no file: a web server's directory cannot be listed, so give the URL of "
             "one file or archive, or put the model into an S3 bucket",
         )
-    return name
+    return name if _tells_type(name) else _archive_name(parts.query) or name
 
 
-def _size(answer: requests.Response, where: str) -> tuple[int | None, bool]:
+# Built in only: what a machine adds to the list must not change a model.
+_TYPES = mimetypes.MimeTypes()
+# Types that no list has.
+_MODELS = {".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".safetensors"}
+
+
+def _tells_type(name: str) -> bool:
+    ending = PurePosixPath(name).suffix.lower()
+    known = archive_kind(name) is not None or ending in _MODELS
+    return known or _TYPES.guess_type(name, strict=False)[0] is not None
+
+
+def _archive_name(query: str) -> str:
+    """The name of an archive that a query has, as a value or by itself."""
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        name = (value or key).rpartition("/")[2]
+        if archive_kind(name) is not None and name.isprintable():
+            return name
+    return ""
+
+
+def _size(answer: requests.Response) -> tuple[int | None, bool]:
     """The file's size, and whether ranges of it can be had."""
     headers = answer.headers
-    if answer.status_code >= 400:
-        raise answered(answer, where)
-    encoding = headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"", "identity"}:
-        raise compressed(encoding, where)
     total = headers.get("Content-Range", "").rpartition("/")[2]
     if answer.status_code == 206 and total.isdecimal():
         return int(total), True
     length = headers.get("Content-Length", "")
     return (int(length) if length.isdecimal() else None), False
+
+
+# The codings that a name tells.
+_NAMED = {
+    ".br": {"br"},
+    ".gz": {"gzip", "x-gzip"},
+    ".svgz": {"gzip", "x-gzip"},
+    ".tgz": {"gzip", "x-gzip"},
+    ".z": {"compress", "x-compress"},
+    ".zst": {"zstd"},
+}
+
+
+def _is_stored(name: str, coding: str, start: bytes, *, ranges: bool) -> bool:
+    """Whether a coded answer has the stored bytes, and its coding is a mere label.
+
+    What is coded on the way has no ranges, or a part of it other bytes than were asked for.
+    """
+    return (ranges and len(start) <= 1) or coding in _NAMED.get(
+        PurePosixPath(name).suffix.lower(), ()
+    )
+
+
+def _check_no_page(uri: str, name: str, answer: requests.Response, start: bytes) -> None:
+    """Raises DownloadError (Denied) if something else than the file is sent in its place."""
+    found = instead_of_file(name, answer.headers, start)
+    if not found:
+        return
+    at = origin_of(answer.url)
+    through = "" if at == origin_of(uri) else f" by way of {at}"
+    raise DownloadError(
+        FailureKind.DENIED,
+        f"{public_uri(uri)} gives {found}{through} and not the file, as servers do to those who "
+        "have not signed in: give the cache what it signs in with (https-host and headers of its "
+        "secret), or a sourceModelUri that leads to the file itself",
+    )

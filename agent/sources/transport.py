@@ -37,13 +37,13 @@ from agent.sources.answers import (
     failure,
     status_of,
 )
-from agent.sources.bodies import drop, keep
+from agent.sources.bodies import begin, drop, keep
 from agent.sources.guard import GuardedAdapter
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.urls import server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from requests.structures import CaseInsensitiveDict
 
@@ -214,18 +214,16 @@ class Transport:
     ) -> requests.Response:
         """One request of a listing, with requests' arguments.
 
-        The body is here when it returns; with `stream`, it is left to the caller. Raises
-        DownloadError, also for an answer of 400 and above unless `check` is off, and for one that
-        is too large or takes too long. `where` names it in messages.
+        The body is here when it returns. Raises DownloadError, also for an answer of 400 and above
+        unless `check` is off, and for one that is too large or takes too long. `where` names it in
+        messages.
         """
         kwargs.setdefault("timeout", _TIMEOUT)
-        streamed = kwargs.pop("stream", False)
         with waiting(CALL_SECONDS) as wait:
             try:
                 _check_url(url)
                 answer = self.session.request(method, url, stream=True, **kwargs)
-                if not streamed:
-                    keep(answer, where, wait)
+                keep(answer, where, wait)
             except ERRORS as error:
                 wait.check(where)
                 raise failure(error, where) from None
@@ -233,6 +231,30 @@ class Transport:
             answer.close()
             raise answered(answer, where)
         return answer
+
+    def begin(
+        self, url: str, where: str, headers: Mapping[str, str], size: int
+    ) -> tuple[requests.Response, bytes]:
+        """The answer to a GET, and its first `size` bytes as they come; the rest is left unread.
+
+        Raises DownloadError, also for an answer of 400 and above but 416.
+        """
+        with waiting(CALL_SECONDS) as wait:
+            try:
+                _check_url(url)
+                answer = self.session.request(
+                    "GET", url, headers=headers, stream=True, timeout=_TIMEOUT
+                )
+                if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    answer.close()
+                    return answer, b""
+                if answer.status_code >= 400:
+                    answer.close()
+                    raise answered(answer, where)
+                return answer, begin(answer, where, wait, size)
+            except ERRORS as error:
+                wait.check(where)
+                raise failure(error, where) from None
 
     def close(self) -> None:
         """Close what nobody uses now; what is under way goes on."""

@@ -14,6 +14,7 @@ from azure.storage.blob import (
     AccountSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
+    ContentSettings,
     ResourceTypes,
     generate_account_sas,
     generate_container_sas,
@@ -62,9 +63,13 @@ class Azurite:
             expiry=datetime.now(UTC) + timedelta(seconds=lifetime),
         )
 
-    def upload(self, name: str, content: bytes, *, container: str = CONTAINER) -> None:
+    def upload(
+        self, name: str, content: bytes, *, container: str = CONTAINER, label: str | None = None
+    ) -> None:
+        settings = ContentSettings(content_encoding=label)
         with self.client() as client:
-            client.get_blob_client(container, name).upload_blob(content, overwrite=True)
+            blob = client.get_blob_client(container, name)
+            blob.upload_blob(content, overwrite=True, content_settings=settings)
 
     def client(self) -> BlobServiceClient:
         return BlobServiceClient(self.endpoint, credential=self.key)

@@ -124,6 +124,22 @@ def test_a_signature_that_may_not_list_reads_one_blob(
     assert failure_of(container, f"{uri}?{query}", container.nobody).kind is FailureKind.DENIED
 
 
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", "br", "utf-8"])
+def test_a_label_of_a_coding_changes_nothing_of_the_bytes(
+    container: Container, azurite: Azurite, label: str
+) -> None:
+    uri = container.put({"plain": b"x"})
+    name = uri.partition(f"/{CONTAINER}/")[2].replace("%20", " ")
+    azurite.upload(f"{name}/model.tar.gz", CONTENT, label=label)
+
+    for place in (uri, f"{uri}/model.tar.gz"):
+        model = container.resolve(place)
+        file = next(one for one in model.files if one.path == "model.tar.gz")
+        assert file.size == len(CONTENT)
+        assert bytes_of(model, file) == CONTENT
+        assert bytes_of(model, file, 7, 40) == CONTENT[7:40]
+
+
 @pytest.mark.parametrize("lifetime", [-60, 3600])
 def test_no_message_has_a_signature(
     container: Container, azurite: Azurite, lifetime: float

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -159,6 +160,37 @@ def test_what_is_stored_packed_is_read_in_one_stream(server: str) -> None:
 
     assert (file.size, file.ranges, file.checksum) == (None, False, None)
     assert bytes_of(model, file) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("label", "cached"),
+    [
+        ("br", ""),
+        ("zstd", ""),
+        ("x-gzip", ""),
+        ("utf-8", ""),
+        ("aws-chunked", ""),
+        ("gzip", "no-transform"),
+        ("gzip", "public, No-Transform"),
+    ],
+)
+def test_a_label_of_a_coding_changes_nothing_of_the_bytes(
+    server: str, label: str, cached: str
+) -> None:
+    bucket, packed = Bucket(server), gzip.compress(CONTENT)
+    uri = bucket.put({"plain": b"x"})
+    name = f"{uri.removeprefix(f'gs://{BUCKET}/')}/model.tar.gz"
+    bucket.upload(name, packed, contentEncoding=label)
+    if cached:
+        at = f"{server}/storage/v1/b/{BUCKET}/o/{quote(name, safe='')}"
+        requests.patch(at, json={"cacheControl": cached}, timeout=20).raise_for_status()
+    model = bucket.resolve(uri)
+    file = next(one for one in model.files if one.path == "model.tar.gz")
+
+    assert (file.size, file.ranges) == (len(packed), True)
+    assert file.checksum is not None
+    assert bytes_of(model, file) == packed
+    assert bytes_of(model, file, 7, 40) == packed[7:40]
 
 
 def test_a_key_cannot_make_the_agent_ask_the_metadata_server(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.archive.unpack import ArchiveKind, unpack
+from agent.archive.kinds import ArchiveKind
+from agent.archive.unpack import unpack
 from agent.failures import DownloadError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agent.archive.plan import Stream
 
 ROOM = 1 << 40
+
+TARS = [ArchiveKind.TAR, ArchiveKind.TAR_GZ, ArchiveKind.TAR_BZ2, ArchiveKind.TAR_XZ]
+_MODES = {kind: f"w:{kind.value.removeprefix('tar').lstrip('.')}" for kind in TARS}
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
@@ -35,8 +39,7 @@ def tar(
     kind: ArchiveKind = ArchiveKind.TAR,
     style: int = tarfile.PAX_FORMAT,
 ) -> Path:
-    mode = "w:gz" if kind is ArchiveKind.TAR_GZ else "w"
-    with tarfile.open(path, mode, format=style) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, _MODES[kind], format=style) as archive:  # type: ignore[call-overload]
         for info, content in members:
             info.size = len(content) if info.isreg() else info.size
             archive.addfile(info, io.BytesIO(content))
@@ -56,16 +59,33 @@ def make(path: Path, kind: ArchiveKind, files: dict[str, bytes]) -> Path:
     return tar(path, [(member(name), content) for name, content in files.items()], kind)
 
 
+class Files:
+    """Where they go: a dictionary."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, bytes] = {}
+        self.written: list[str] = []
+
+    def check(self) -> None:
+        """They are always wanted."""
+
+    def write(self, path: str, size: int, stream: Stream) -> None:
+        assert path not in self.found
+        self.written.append(path)
+        self.found[path] = b"".join(iter(lambda: stream.read(100_000), b""))
+        assert len(self.found[path]) == size
+
+    def open(self, path: str) -> io.BytesIO:
+        return io.BytesIO(self.found[path])
+
+    def drop(self, path: str) -> None:
+        del self.found[path]
+
+
 def contents(path: Path, kind: ArchiveKind, *, free: int = ROOM) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-
-    def write(name: str, size: int, stream: Stream) -> None:
-        assert name not in found
-        found[name] = b"".join(iter(lambda: stream.read(100_000), b""))
-        assert len(found[name]) == size
-
-    unpack(path, kind, write, free=free)
-    return found
+    files = Files()
+    unpack(path, kind, files, free=free)
+    return files.found
 
 
 def failure(path: Path, kind: ArchiveKind, *, free: int = ROOM) -> DownloadError:

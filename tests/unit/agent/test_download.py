@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import tarfile
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -19,10 +21,12 @@ from agent.sources import Sources
 from agent.wanted import Request
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, faults, raising, watched
+from tests.unit.agent.archives import member
 from tests.unit.agent.helpers import hash_of, publish, tree
 from tests.unit.agent.memory import Memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 URI = "mem://user:pw@model"
@@ -250,3 +254,43 @@ def test_any_error_of_the_disk_is_a_failure_and_never_half_a_model(tmp_path: Pat
         if not calls.struck:
             return
     pytest.fail("it never ends")
+
+
+def packed(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("path", ["model.tar.xz", "model.tar.xz/w.bin"])
+def test_a_member_in_the_place_of_its_archive_is_told(store: Store, path: str) -> None:
+    error = Run(store, Memory({"model.tar.xz": packed([(member(path), b"1")])})).failure()
+    assert error.kind is FailureKind.UNSUPPORTED
+    assert f"named as the archive itself ({path})" in error.message
+
+
+def test_an_archive_is_published_as_files_alone(store: Store) -> None:
+    """Links are copies, what was replaced is gone, and the room is that of what is left."""
+    members = [
+        (member("w.bin"), b"old" * 5000),
+        (member("gone.bin"), b"old" * 5000),
+        (member("d/x"), b"1" * 5000),
+        (member("latest", tarfile.SYMTYPE, linkname="d"), b""),
+        (member("hard", tarfile.LNKTYPE, linkname="w.bin"), b""),
+        (member("w.bin"), b"new"),
+        (member("gone.bin", tarfile.SYMTYPE, linkname="nothing"), b""),
+    ]
+    manifest = Run(store, Memory({"model.tar.xz": packed(members)})).download.run()
+    found = tree(store, KEY)
+    assert found == {
+        "w.bin": b"new",
+        "d/x": b"1" * 5000,
+        "latest/x": b"1" * 5000,
+        "hard": b"old" * 5000,
+    }
+    assert manifest.hash == hash_of(found)
+    files = [path for path in store.path(KEY).rglob("*") if not path.is_dir()]
+    assert all(not path.is_symlink() and path.stat().st_nlink == 1 for path in files)

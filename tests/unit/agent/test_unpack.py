@@ -11,10 +11,13 @@ import pytest
 
 from agent.archive import plan as unpack_plan
 from agent.archive import tar as unpack_tar
-from agent.archive.unpack import ArchiveKind, archive_kind, unpack
+from agent.archive.kinds import ArchiveKind, archive_kind
+from agent.archive.unpack import unpack
 from agent.failures import DownloadError, FailureKind
 from tests.unit.agent.archives import (
     ROOM,
+    TARS,
+    Files,
     contents,
     failure,
     header,
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = {"config.json": b"{}", "empty": b"", "sub/deep/w.bin": bytes(range(256)) * 9000}
+
+
+class Nowhere(Files):
+    def write(self, *_: object) -> None:
+        """Leave it unread."""
+
+
 DAMAGED, REFUSED = FailureKind.CORRUPT, FailureKind.UNSUPPORTED
-TARS = [ArchiveKind.TAR, ArchiveKind.TAR_GZ]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +49,20 @@ TARS = [ArchiveKind.TAR, ArchiveKind.TAR_GZ]
         ("m.v1.TAR.GZ", ArchiveKind.TAR_GZ),
         ("m.tgz", ArchiveKind.TAR_GZ),
         ("a/M.Zip", ArchiveKind.ZIP),
+        ("m.taz", ArchiveKind.TAR_GZ),
+        ("m.tz", ArchiveKind.TAR_GZ),
+        ("m.tar.Z", ArchiveKind.TAR_GZ),
+        ("m.tar.bz2", ArchiveKind.TAR_BZ2),
+        ("m.tbz2", ArchiveKind.TAR_BZ2),
+        ("m.tbz", ArchiveKind.TAR_BZ2),
+        ("m.tb2", ArchiveKind.TAR_BZ2),
+        ("m.tar.xz", ArchiveKind.TAR_XZ),
+        ("m.TXZ", ArchiveKind.TAR_XZ),
+        ("m.tar.lzma", ArchiveKind.TAR_XZ),
+        ("m.tlz", ArchiveKind.TAR_XZ),
         ("m.gz", None),
-        ("m.tar.bz2", None),
+        ("m.tar.zst", None),
+        ("m.7z", None),
         ("tar", None),
         ("m.zip.part", None),
     ],
@@ -82,7 +103,7 @@ def test_folders_of_a_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ArchiveKind)
 @pytest.mark.parametrize(
     "name",
-    ["/etc/passwd", "../x", "a/../../x", "a/../b", "a//b", "a\nb", "x" * 256, "a/./b", "./../x"],
+    ["../x", "a/../../x", "a\nb", "x" * 256, "./../x", "/../x"],
 )
 def test_path_that_a_model_cannot_have(tmp_path: Path, kind: ArchiveKind, name: str) -> None:
     error = failure(make(tmp_path / "a", kind, {"ok": b"1", name: b"2"}), kind)
@@ -96,10 +117,12 @@ def test_path_that_is_too_long(tmp_path: Path, kind: ArchiveKind) -> None:
     assert failure(path, kind).kind is REFUSED
 
 
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "./a"), ("a", "a/b"), ("a/b", "a")])
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b"), ("a", "a/b/c")])
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize("kind", ArchiveKind)
-def test_path_twice(tmp_path: Path, kind: ArchiveKind, names: tuple[str, str]) -> None:
+def test_path_of_a_file_and_of_a_folder(
+    tmp_path: Path, kind: ArchiveKind, names: tuple[str, str]
+) -> None:
     if kind is ArchiveKind.ZIP:
         path = zipped(tmp_path / "a", [(name, b"1") for name in names])
     else:
@@ -129,11 +152,19 @@ def test_links_become_copies(tmp_path: Path, kind: ArchiveKind) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 @pytest.mark.parametrize(
-    "target", ["/etc/passwd", "../x", "a/../../x", "gone", "l", "folder", ".", "", "x/" * 3000]
+    ("kind", "target"),
+    [
+        *((tarfile.SYMTYPE, target) for target in (".", "folder/..", "")),
+        *((tarfile.LNKTYPE, target) for target in (".", "folder", "gone", "l", "")),
+        *(
+            (kind, target)
+            for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)
+            for target in ("/etc/passwd", "../x", "a/../../x", "x/" * 3000)
+        ),
+    ],
 )
-def test_link_to_no_file_inside(tmp_path: Path, kind: bytes, target: str) -> None:
+def test_link_to_nothing_that_a_model_can_have(tmp_path: Path, kind: bytes, target: str) -> None:
     members = [
         (member("folder/real"), b"1"),
         (member("l", kind, linkname=target), b""),
@@ -151,30 +182,23 @@ def test_file_behind_a_linked_folder(tmp_path: Path) -> None:
     assert failure(tar(tmp_path / "a", members), ArchiveKind.TAR).kind is REFUSED
 
 
-def test_links_in_a_circle(tmp_path: Path) -> None:
-    members = [(member(name, tarfile.SYMTYPE, linkname=to), b"") for name, to in ("ab", "bc", "ca")]
-    assert failure(tar(tmp_path / "a", members), ArchiveKind.TAR).kind is REFUSED
-
-
-def test_copies_need_room_too_and_are_not_many(tmp_path: Path) -> None:
+def test_copies_need_room_too(tmp_path: Path) -> None:
     def linked(count: int) -> Path:
         links = [(member(f"l{n}", tarfile.LNKTYPE, linkname="f"), b"") for n in range(count)]
         return tar(tmp_path / "a", [(member("f"), b"12345"), *links])
 
     assert len(contents(linked(3), ArchiveKind.TAR, free=20)) == 4
     assert failure(linked(3), ArchiveKind.TAR, free=19).kind is FailureKind.NO_SPACE
-    assert failure(linked(unpack_tar.MAX_COPIES + 1), ArchiveKind.TAR).kind is REFUSED
+    assert set(contents(linked(100), ArchiveKind.TAR).values()) == {b"12345"}
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE, b"Z"]
-)
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"Z", b"V"])
 def test_what_is_no_file_in_a_tar(tmp_path: Path, kind: bytes) -> None:
     error = failure(tar(tmp_path / "a", [(member("dev", kind), b"")]), ArchiveKind.TAR)
     assert error.kind is REFUSED
 
 
-@pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o010666])
+@pytest.mark.parametrize("mode", [0o020666, 0o010666, 0o140666])
 def test_what_is_no_file_in_a_zip(tmp_path: Path, mode: int) -> None:
     info = zipfile.ZipInfo("link")
     info.external_attr = mode << 16
@@ -192,13 +216,6 @@ def test_encrypted_zip(tmp_path: Path) -> None:
     error = failure(path, ArchiveKind.ZIP)
     assert error.kind is REFUSED
     assert "encrypted" in error.message
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_other_compressions(tmp_path: Path, method: int) -> None:
-    with zipfile.ZipFile(tmp_path / "a", "w", method) as archive:
-        archive.writestr("f", b"1")
-    assert failure(tmp_path / "a", ArchiveKind.ZIP).kind is REFUSED
 
 
 def test_name_with_a_zero_byte(tmp_path: Path) -> None:
@@ -265,12 +282,12 @@ def test_bad_header_in_the_middle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ArchiveKind)
 def test_bomb_stops_at_the_free_bytes(tmp_path: Path, kind: ArchiveKind) -> None:
     path = make(tmp_path / "a", kind, {"a": b"\0" * 3000, "b": b"\0" * 3000})
-    written: list[str] = []
+    files = Files()
     assert len(contents(path, kind, free=6000)) == 2
     with pytest.raises(DownloadError, match="make space") as caught:
-        unpack(path, kind, lambda name, *_: written.append(name), free=5999)
+        unpack(path, kind, files, free=5999)
     assert caught.value.kind is FailureKind.NO_SPACE
-    assert written == ["a"]
+    assert files.written == ["a"]
 
 
 def test_zip_that_announces_less_than_it_has(tmp_path: Path) -> None:
@@ -323,11 +340,6 @@ def test_headers_of_headers(tmp_path: Path) -> None:
     assert failure(tmp_path / "a", ArchiveKind.TAR).kind is DAMAGED
 
 
-def test_sparse_file_of_pax(tmp_path: Path) -> None:
-    info = member("x", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 60)})
-    assert failure(tar(tmp_path / "a", [(info, b"1")]), ArchiveKind.TAR).kind is REFUSED
-
-
 def test_endless_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack_tar, "MAX_PADDING_BYTES", 5000)
     path = make(tmp_path / "a", ArchiveKind.TAR, {"a": b"1"})
@@ -353,19 +365,22 @@ def test_large_member_in_bounded_memory(tmp_path: Path) -> None:
         path = make(tmp_path / kind, kind, {"a": b"\0" * (40 << 20)})
         tracemalloc.start()
         try:
-            unpack(path, kind, lambda *_: None, free=ROOM)
-            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+            unpack(path, kind, Nowhere(), free=ROOM)
+            # The dictionary of xz is 8 MiB.
+            most = 16 << 20 if kind is ArchiveKind.TAR_XZ else 8 << 20
+            assert tracemalloc.get_traced_memory()[1] < most
         finally:
             tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", ArchiveKind)
 def test_error_of_the_writer_passes(tmp_path: Path, kind: ArchiveKind) -> None:
-    def write(*_: object) -> None:
-        raise ValueError("mine")
+    class Full(Files):
+        def write(self, *_: object) -> None:
+            raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        unpack(make(tmp_path / "a", kind, FILES), kind, write, free=ROOM)
+        unpack(make(tmp_path / "a", kind, FILES), kind, Full(), free=ROOM)
 
 
 @pytest.mark.parametrize("kind", ArchiveKind)
