@@ -21,6 +21,7 @@ from agent.sources.answers import Get, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.bodies import bounded
 from agent.sources.google_token import named_token, own_token
+from agent.sources.markers import not_listed, without_markers
 from agent.sources.transport import origin_of
 
 if TYPE_CHECKING:
@@ -72,15 +73,15 @@ class GoogleStorageSource:
     ) -> _Model:
         """The objects below the URI's path, else the one object with that very name.
 
-        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Names that end with `/` are
-        the markers that consoles make for folders, and are no files.
+        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
+        files.
         """
         where = public_uri(uri)
         bucket, path = split(uri)
         client = self._client(credentials, where)
         try:
             items, prefix = _find(client, bucket, path, where)
-            files = tuple(remote_file(item, prefix) for item in items)
+            files = without_markers([remote_file(item, prefix) for item in items])
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
@@ -201,7 +202,7 @@ def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dic
                 item = client.item(bucket, name, where)
                 if item:
                     return [item], parent
-        raise
+        raise not_listed(error, "storage.objects.list, as of Storage Object Viewer") from None
     if items or not name:
         return items, prefix
     item = client.item(bucket, name, where)

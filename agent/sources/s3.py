@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.markers import not_listed, without_markers
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
@@ -50,6 +52,7 @@ _STATUS_OF_CODE = {
     "InvalidToken": 403,
     "RequestLimitExceeded": 429,
     "RequestTimeTooSkewed": 403,
+    "SignatureDoesNotMatch": 403,
     "SlowDown": 429,
     "Throttling": 429,
     # versitygw, for an access key that nobody has.
@@ -120,20 +123,16 @@ class S3Source:
     def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key.
 
-        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Keys that end with `/` are
-        the markers that consoles make for folders, and are no files.
+        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
+        files.
         """
         bucket, path = split(uri)
-        folder = path.rstrip("/")
-        prefix = f"{folder}/" if folder else ""
         try:
             client = self._client(credentials)
-            found = list(bounded(_objects(client.s3, bucket, prefix), public_uri(uri)))
-            if not found and path and not path.endswith("/"):
-                found = [e for e in _first(client.s3, bucket, path) if e["Key"] == path]
-                prefix = path[: path.rfind("/") + 1]
+            found, prefix = _find(client.s3, bucket, path, uri)
             files = [_remote_file(entry, prefix) for entry in found]
             files = with_checksums(client.s3, bucket, found, files)
+            files = without_markers(files)
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
@@ -144,7 +143,7 @@ class S3Source:
                 "there",
             )
         origin = origin_of(client.s3.meta.endpoint_url)
-        return _S3Model(client.s3, client.transport, bucket, urls, tuple(files), origin)
+        return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
     def _client(self, credentials: Credentials | None) -> _Client:
         """The client. Made once: boto3 makes clients slowly."""
@@ -277,6 +276,32 @@ def _trust(settings: Credentials) -> Trust:
     return bundle or True
 
 
+def _find(client: Any, bucket: str, path: str, uri: str) -> tuple[list[dict[str, Any]], str]:
+    """The objects, and what their keys have before the paths in the model.
+
+    Raises DownloadError (Denied) for a listing that is refused, else what botocore raises.
+    """
+    folder = path.rstrip("/")
+    prefix = f"{folder}/" if folder else ""
+    # A folder's path names no object.
+    key = path if folder == path else ""
+    parent = path[: path.rfind("/") + 1]
+    try:
+        found = list(bounded(_objects(client, bucket, prefix), public_uri(uri)))
+        if not found and key:
+            return [entry for entry in _first(client, bucket, key) if entry["Key"] == key], parent
+    except ClientError as error:
+        refusal = _failure(error, uri)
+        if refusal.kind is not FailureKind.DENIED or _code(error) in _STATUS_OF_CODE:
+            raise
+        if key:
+            # Who may read an object need not be allowed to list.
+            with suppress(ClientError):
+                return [_described(client, bucket, key)], parent
+        raise not_listed(refusal, f"s3:ListBucket on the bucket {bucket}") from None
+    return found, prefix
+
+
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     pages = client.get_paginator("list_objects_v2")
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
@@ -290,6 +315,13 @@ def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
     page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     contents: list[dict[str, Any]] = page.get("Contents", [])
     return contents
+
+
+def _described(client: Any, bucket: str, key: str) -> dict[str, Any]:
+    """One object, as a listing would describe it."""
+    head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    given = [name for name in head if name.startswith("Checksum") and name != "ChecksumType"]
+    return {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
@@ -307,11 +339,15 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, path
 
 
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 def _failure(error: Exception, uri: str) -> DownloadError:
     """The one place where errors of botocore become failures."""
     where = public_uri(uri)
     if isinstance(error, ClientError):
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         metadata = error.response.get("ResponseMetadata", {})
         return status_failure(
             _STATUS_OF_CODE.get(code, metadata.get("HTTPStatusCode", 0)),
