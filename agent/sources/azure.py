@@ -292,7 +292,7 @@ def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], st
         found = bounded(container.blobs(prefix, where), where)
         blobs = [blob for blob in found if not blob.is_folder]
     except DownloadError as error:
-        if name and error.kind is FailureKind.DENIED:
+        if name and error.refuses:
             # A public blob, or one with a signature of its own, is read without being listed.
             with suppress(DownloadError):
                 blob = container.blob(name, where)

@@ -196,7 +196,7 @@ def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dic
         listed = bounded(client.items(bucket, prefix, where), where)
         items = [item for item in listed if not item["name"].endswith("/")]
     except DownloadError as error:
-        if name and error.kind is FailureKind.DENIED:
+        if name and error.refuses:
             # Who may read an object need not be allowed to list.
             with suppress(DownloadError):
                 item = client.item(bucket, name, where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.disk.manifest import folders
-from agent.failures import DownloadError, FailureKind
+from agent.failures import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def without_markers(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
 
 def not_listed(error: DownloadError, right: str) -> DownloadError:
     """A refusal of a listing, with the right that lists: who may read need not have it."""
-    if error.kind is not FailureKind.DENIED:
+    if not error.refuses:
         return error
     message = f"{error.message}. A folder is listed with {right}; one file is read without it"
     return DownloadError(error.kind, message, retry_after=error.retry_after, hides=error.hides)

@@ -23,11 +23,13 @@ from botocore.credentials import Credentials as AWSCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from agent.causes import status_failure
+from agent.causes import status_failure, unreachable
 from agent.credentials import S3_AUTHORITIES, Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
@@ -130,9 +132,8 @@ class S3Source:
         try:
             client = self._client(credentials)
             found, prefix = _find(client.s3, bucket, path, uri)
-            files = [_remote_file(entry, prefix) for entry in found]
-            files = with_checksums(client.s3, bucket, found, files)
-            files = without_markers(files)
+            listed = [_remote_file(entry, prefix) for entry in found]
+            files = without_markers(with_checksums(client.s3, bucket, found, listed))
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
@@ -363,6 +364,9 @@ def _failure(error: Exception, uri: str) -> DownloadError:
             FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
         )
+    if isinstance(error, HTTPClientError | BotoConnectionError):
+        # botocore itself has asked for the credentials of a role.
+        return unreachable(error.kwargs.get("error") or error, where)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return DownloadError(
             FailureKind.DENIED,
