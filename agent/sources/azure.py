@@ -77,7 +77,7 @@ class Place:
         return self.host.partition(".")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Blob:
     """One blob as the server describes it."""
 

@@ -80,8 +80,7 @@ class GoogleStorageSource:
         bucket, path = split(uri)
         client = self._client(credentials, where)
         try:
-            items, prefix = _find(client, bucket, path, where)
-            files = without_markers([remote_file(item, prefix) for item in items])
+            files = without_markers(_find(client, bucket, path, where))
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
@@ -185,8 +184,8 @@ class _Client:
             self._token.forget()
 
 
-def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dict[str, Any]], str]:
-    """The objects, and what their names have before the paths in the model."""
+def _find(client: _Client, bucket: str, path: str, where: str) -> list[RemoteFile]:
+    """The files: each as soon as it is told, since the server's words take many times the room."""
     folder = path.rstrip("/")
     prefix = f"{folder}/" if folder else ""
     # A folder's path names no object.
@@ -194,19 +193,19 @@ def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dic
     parent = path[: path.rfind("/") + 1]
     try:
         listed = bounded(client.items(bucket, prefix, where), where)
-        items = [item for item in listed if not item["name"].endswith("/")]
+        found = [remote_file(one, prefix) for one in listed if not one["name"].endswith("/")]
     except DownloadError as error:
         if name and error.refuses:
             # Who may read an object need not be allowed to list.
             with suppress(DownloadError):
                 item = client.item(bucket, name, where)
                 if item:
-                    return [item], parent
+                    return [remote_file(item, parent)]
         raise not_listed(error, "storage.objects.list, as of Storage Object Viewer") from None
-    if items or not name:
-        return items, prefix
+    if found or not name:
+        return found
     item = client.item(bucket, name, where)
-    return [item] if item else [], parent
+    return [remote_file(item, parent)] if item else []
 
 
 def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:

@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agent.kept import Kept
     from agent.sources.base import Body
@@ -60,6 +61,8 @@ _STATUS_OF_CODE = {
     # versitygw, for an access key that nobody has.
     "XAdminUserNotFound": 403,
 }
+# Objects in a page of a listing.
+PAGE = 1000
 _TRUE = {"1", "true", "yes"}
 # Instead of a key that is not given: botocore looks for the agent's own otherwise.
 _NO_KEY = "none"
@@ -131,9 +134,7 @@ class S3Source:
         bucket, path = split(uri)
         try:
             client = self._client(credentials)
-            found, prefix = _find(client.s3, bucket, path, uri)
-            listed = [_remote_file(entry, prefix) for entry in found]
-            files = without_markers(with_checksums(client.s3, bucket, found, listed))
+            files = without_markers(_find(client.s3, bucket, path, uri))
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
@@ -277,30 +278,42 @@ def _trust(settings: Credentials) -> Trust:
     return bundle or True
 
 
-def _find(client: Any, bucket: str, path: str, uri: str) -> tuple[list[dict[str, Any]], str]:
-    """The objects, and what their keys have before the paths in the model.
-
-    Raises DownloadError (Denied) for a listing that is refused, else what botocore raises.
-    """
+def _find(client: Any, bucket: str, path: str, uri: str) -> list[RemoteFile]:
+    """The files. Raises DownloadError (Denied) for a listing that is refused, else botocore's."""
     folder = path.rstrip("/")
     prefix = f"{folder}/" if folder else ""
     # A folder's path names no object.
     key = path if folder == path else ""
     parent = path[: path.rfind("/") + 1]
     try:
-        found = list(bounded(_objects(client, bucket, prefix), public_uri(uri)))
-        if not found and key:
-            return [entry for entry in _first(client, bucket, key) if entry["Key"] == key], parent
+        entries = bounded(_objects(client, bucket, prefix), public_uri(uri))
+        found = list(_files(client, bucket, entries, prefix))
+        if found or not key:
+            return found
+        one = [entry for entry in _first(client, bucket, key) if entry["Key"] == key]
     except ClientError as error:
         refusal = _failure(error, uri)
         if refusal.kind is not FailureKind.DENIED or _code(error) in _STATUS_OF_CODE:
             raise
+        one = []
         if key:
             # Who may read an object need not be allowed to list.
             with suppress(ClientError):
-                return [_described(client, bucket, key)], parent
-        raise not_listed(refusal, f"s3:ListBucket on the bucket {bucket}") from None
-    return found, prefix
+                one = [_described(client, bucket, key)]
+        if not one:
+            right = f"s3:ListBucket on the bucket {bucket}"
+            raise not_listed(refusal, right) from None
+    return list(_files(client, bucket, one, parent))
+
+
+def _files(
+    client: Any, bucket: str, entries: Iterable[dict[str, Any]], prefix: str
+) -> Iterator[RemoteFile]:
+    """The files of entries, some at a time: as a store tells them they take many times the room."""
+    left = iter(entries)
+    while page := list(islice(left, PAGE)):
+        listed = [_remote_file(entry, prefix) for entry in page]
+        yield from with_checksums(client, bucket, page, listed)
 
 
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
