@@ -20,7 +20,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from agent.failures import DownloadError
-from agent.sources.answers import ERRORS
+from agent.sources.answers import ERRORS, retry_after
 from agent.sources.proxies import ByProxyError, check_proxy, refused_by
 from agent.sources.watched import Watched, watched_pools
 
@@ -172,7 +172,7 @@ class GuardedAdapter(HTTPAdapter):
             answer = super().send(request, *args, **kwargs)
         except ERRORS as error:
             raise ByProxyError(proxy, url, error) from error
-        refused = refused_by(proxy, url, answer)
+        refused = refused_by(proxy, url, answer, retry_after(answer.headers))
         if refused is not None:
             answer.close()
             raise refused

@@ -25,6 +25,9 @@ _SCHEMES = {"http", "https"}
 _OWN = ("X-Squid-Error", "Proxy-Status")
 _PAGES = {403, 502, 503, 504}
 _NEEDS_CREDENTIALS = 407
+# Answers to a CONNECT of what is no proxy, and of a proxy that may do better later.
+_NO_PROXY = {400, 404, 405, 501}
+_PASSING = {408, 429}
 
 
 class ProxyRefusalError(DownloadError):
@@ -51,11 +54,13 @@ class ByProxyError(requests.ConnectionError):
         *,
         status: int | None = None,
         own: bool = True,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__("by a proxy")
         self._error = error
         self._status = status if error is None else _status_of(error)
         self._own = own
+        self._retry_after = retry_after
         parts, target = urlsplit(_named(proxy)), urlsplit(url)
         self._proxy = parts.netloc.rpartition("@")[2]
         self._has_user = parts.username is not None
@@ -71,11 +76,11 @@ class ByProxyError(requests.ConnectionError):
         if not any(isinstance(one, requests.exceptions.ProxyError) for one in found):
             behind = unreachable(self._error, where)
             if behind.kind is FailureKind.TLS:
-                behind.message += (
-                    f". It is asked by way of the proxy {self._proxy}, whose own certificate this "
-                    "may be"
+                return DownloadError(
+                    behind.kind,
+                    f"{behind.message}. It is asked by way of the proxy {self._proxy}, whose own "
+                    "certificate this may be",
                 )
-                return behind
             no_http = [one for one in found if isinstance(one, BadStatusLine)]
             mute = any(isinstance(one, RemoteDisconnected) for one in no_http)
             said = "what answers is no HTTP" if no_http and not mute else root_cause(self._error)
@@ -88,7 +93,7 @@ class ByProxyError(requests.ConnectionError):
                 f"trusted ({tls.verify_message}); give the agent that of its authority "
                 "(SSL_CERT_FILE)",
             )
-        if tls is not None:
+        if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return DownloadError(
                 FailureKind.TLS,
                 f"{where} cannot be reached: {self._variable} begins with https://, and the proxy "
@@ -118,12 +123,19 @@ class ByProxyError(requests.ConnectionError):
             )
         if not self._own:
             found = status_failure(status, where, "with a page")
-            found.message += (
-                f". It was asked for by way of the proxy {self._proxy}, which may be what answers: "
-                f"have {self._host} allowed there, or name it in NO_PROXY"
+            return DownloadError(
+                found.kind,
+                f"{found.message}. It was asked for by way of the proxy {self._proxy}, which may "
+                f"be what answers: have {self._host} allowed there, or name it in NO_PROXY",
+                retry_after=self._retry_after,
             )
-            return found
-        if status >= 500:
+        if self._error is not None and status in _NO_PROXY:
+            return DownloadError(
+                FailureKind.UNSUPPORTED,
+                f"{where} cannot be reached: {self._proxy} is no proxy, since it answers {status} "
+                f"to CONNECT; correct {self._variable}",
+            )
+        if status >= 500 or status in _PASSING:
             return self._away(
                 f"{where} cannot be reached: the proxy {self._proxy} has no way to {self._host} "
                 f"({status})"
@@ -154,15 +166,20 @@ def check_proxy(proxy: str, url: str) -> None:
         )
 
 
-def refused_by(proxy: str, url: str, answer: requests.Response) -> ByProxyError | None:
-    """What an answer of plain HTTP says if it is the proxy's; through a tunnel it never is."""
+def refused_by(
+    proxy: str, url: str, answer: requests.Response, again: float | None
+) -> ByProxyError | None:
+    """What an answer of plain HTTP says if it is the proxy's; through a tunnel it never is.
+
+    `again` is after how many seconds it wants to be asked again.
+    """
     status, headers = answer.status_code, answer.headers
     if status < 400 or urlsplit(url).scheme != "http":
         return None
     if status == _NEEDS_CREDENTIALS or _is_own(headers):
         return ByProxyError(proxy, url, status=status)
     if status in _PAGES and headers.get("Content-Type", "").lower().startswith("text/html"):
-        return ByProxyError(proxy, url, status=status, own=False)
+        return ByProxyError(proxy, url, status=status, own=False, retry_after=again)
     return None
 
 

@@ -216,12 +216,48 @@ def test_what_is_no_proxy_is_told(monkeypatch: pytest.MonkeyPatch, proxy: str) -
     assert error.message.startswith("HTTPS_PROXY names no proxy")
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (405, FailureKind.UNSUPPORTED, "is no proxy, since it answers 405 to CONNECT"),
+        (404, FailureKind.UNSUPPORTED, "correct HTTPS_PROXY"),
+        (429, FailureKind.UNREACHABLE, "tried again by itself"),
+        (503, FailureKind.UNREACHABLE, "tried again by itself"),
+        (451, FailureKind.DENIED, "does not let the agent through"),
+    ],
+)
+def test_what_else_is_answered_to_connect(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: FailureKind, says: str
+) -> None:
+    with serving(lambda handler, _: handler.reply(status, PAGE)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        error = failure_of(f"https://{HOST}/m.bin")
+
+    assert error.kind is kind
+    assert says in error.message
+    assert not error.refuses
+
+
+@pytest.mark.parametrize("end", ["hang_up", "reset"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_goes_away_is_told(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, end: str
+) -> None:
+    with serving(lambda handler, _: getattr(handler, end)()) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        error = failure_of(f"{scheme}://{HOST}/m.bin")
+
+    assert error.kind is FailureKind.UNREACHABLE
+    assert f"the proxy {proxy.url.removeprefix('http://')}" in error.message
+
+
 @pytest.mark.parametrize("status", [403, 503])
 def test_a_page_by_way_of_a_proxy_may_be_the_proxys(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     def page(handler: Handler, _: str) -> None:
-        handler.reply(status, PAGE, {"Content-Type": "text/html; charset=utf-8"})
+        headers = {"Content-Type": "text/html; charset=utf-8", "Retry-After": "7"}
+        handler.reply(status, PAGE, headers)
 
     with serving(page) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -231,6 +267,7 @@ def test_a_page_by_way_of_a_proxy_may_be_the_proxys(
     assert f"by way of the proxy {proxy.url.removeprefix('http://')}" in error.message
     # The origin may have said it.
     assert error.refuses is (status == 403)
+    assert error.retry_after == 7.0
 
 
 def test_what_the_origin_says_is_not_the_proxys(monkeypatch: pytest.MonkeyPatch) -> None:
