@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from http import HTTPStatus
@@ -23,6 +24,8 @@ _KINDS: dict[int, FailureKind] = {
     HTTPStatus.TOO_MANY_REQUESTS: FailureKind.THROTTLED,
     HTTPStatus.SERVICE_UNAVAILABLE: FailureKind.THROTTLED,
 }
+# As http.client tells of a proxy's answer to a CONNECT that is refused.
+TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 _ADVICE = {
     FailureKind.DENIED: "check that the credentials may read it: those that the cache names, or "
@@ -48,7 +51,7 @@ def status_failure(
 
 def unreachable(error: BaseException, where: str) -> DownloadError:
     """The failure for an origin that could not be talked to."""
-    if any(isinstance(one, ssl.SSLError) and not _is_end(one) for one in _chain(error)):
+    if any(isinstance(one, ssl.SSLError) and not _is_end(one) for one in chain(error)):
         return DownloadError(
             FailureKind.TLS,
             f"{where} has no TLS connection that can be trusted: {root_cause(error)}; give the "
@@ -67,7 +70,7 @@ def root_cause(error: BaseException) -> str:
 
     The libraries wrap the system's errors, and put URLs with their queries into their own texts.
     """
-    for current in _chain(error):
+    for current in chain(error):
         if isinstance(current, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({current.verify_message})"
         if isinstance(current, ssl.SSLError):
@@ -79,7 +82,8 @@ def root_cause(error: BaseException) -> str:
             return current.strerror.lower()
         if isinstance(current, TimeoutError) or "Timeout" in type(current).__name__:
             return "it does not answer in time"
-    return "the connection broke"
+    by_proxy = any(TUNNEL.search(str(one)) for one in chain(error) if isinstance(one, OSError))
+    return "the proxy refuses the connection" if by_proxy else "the connection broke"
 
 
 def _is_end(error: BaseException) -> bool:
@@ -87,7 +91,7 @@ def _is_end(error: BaseException) -> bool:
     return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
     """The error and all that it was made from, in any of the ways that libraries have."""
     seen: set[int] = set()
     queue: list[object] = [error]

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from agent.disk.on_disk import OnDisk
     from agent.disk.staging import Staging
     from agent.disk.store import Store
-    from agent.engine.engine import Engine, Fetched
+    from agent.engine.engine import Engine
+    from agent.engine.job import Fetched
     from agent.sources import Sources
     from agent.sources.base import RemoteFile, RemoteModel
     from agent.wanted import Request
@@ -354,8 +355,7 @@ class Download:
             raise self._no_space(size, disk.available)
 
     def _check_space(self, staging: Staging, files: Sequence[RemoteFile]) -> None:
-        here = sum(file.blocks.done for file in staging.staged.values())
-        missing = sum(file.size or 0 for file in files) - here
+        missing = sum(file.size or 0 for file in files) - staging.done()
         available = self._store.disk().available
         if missing > available + staging.allocated():
             raise self._no_space(missing, available)

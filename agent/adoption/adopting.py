@@ -192,7 +192,7 @@ class Adopting:
             size=size,
             sha256=sha256,
             version=file.version,
-            checksum=file.checksum and str(file.checksum),
+            checksum=str(file.checksum) if file.checksum else None,
         )
 
     def _manifest(self, files: Sequence[ManifestFile]) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
 from agent.disk.manifest import Grant
 from crds.base import Model
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from agent.sources.base import RemoteFile
 
 
-class JournalFile(Model):
+@dataclass(frozen=True, slots=True)
+class JournalFile:
     """A file as its source lists it."""
 
     path: str
@@ -26,7 +28,7 @@ class JournalFile(Model):
     @classmethod
     def of(cls, file: RemoteFile) -> JournalFile:
         """The entry of a listed file."""
-        checksum = file.checksum and str(file.checksum)
+        checksum = str(file.checksum) if file.checksum else None
         return cls(path=file.path, size=file.size, version=file.version, checksum=checksum)
 
 

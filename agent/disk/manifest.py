@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from crds.base import Model
 from crds.keys import model_key
@@ -79,9 +80,11 @@ class Access(Model):
     grants: tuple[Grant, ...] = ()
 
 
-class ManifestFile(Model):
-    """One file of a model. `version` is what the source calls it, such as an ETag.
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One file of a model, of which there may be many: it takes little more than what it says.
 
+    `version` is what the source calls it, such as an ETag.
     `sha256` is None while our digest is left for later, because the store's own proved the file, or
     because only its size could be compared when it was adopted; `checksum` is the store's, as
     `<algorithm>:<hexadecimal>`.

@@ -42,6 +42,7 @@ def lay_out(meta: Path, manifest: Manifest, good: Collection[str]) -> None:
         )
         for path in good:
             staging.staged[path].keep()
+            staging.staged.forget(path)
     finally:
         staging.close()
 

@@ -13,9 +13,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from array import array
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from agent.disk.files import (
     FILE_MODE,
@@ -48,8 +53,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class StagedFile:
     """One file in staging. Several threads may write it; one at a time may mark a block."""
 
-    def __init__(self, target: Path, size: int | None, blocks: Blocks, progress: _Progress) -> None:
-        self._target = target
+    def __init__(
+        self, files: Path, path: str, size: int | None, blocks: Blocks, progress: _Progress
+    ) -> None:
+        self._files = files
+        self._path = path
         self._progress = progress
         self._descriptor: int | None = None
         self._lock = threading.Lock()
@@ -65,7 +73,7 @@ class StagedFile:
                 return
             self._fresh = not self.blocks.done
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self._fresh else 0)
-            descriptor = os.open(self._target, flags, FILE_MODE)
+            descriptor = _open_below(self._files, self._path, flags)
             self._descriptor = descriptor
             # Whatever the umask, pods of any user read it.
             os.fchmod(descriptor, FILE_MODE)
@@ -88,7 +96,7 @@ class StagedFile:
 
     def flush(self, start: int, end: int) -> None:
         """Begin to write bytes to the disk, so that they are not written all at once later."""
-        begin_writeback(self._fd, start, end, self._target)
+        begin_writeback(self._fd, start, end, self._files / self._path)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read bytes that are written."""
@@ -138,20 +146,79 @@ class StagedFile:
     def _fd(self) -> int:
         descriptor = self._descriptor
         if descriptor is None:
-            raise OSError(errno.EBADF, "the file was closed", str(self._target))
+            raise OSError(errno.EBADF, "the file was closed", str(self._files / self._path))
         return descriptor
 
 
 class _Progress:
-    """The part of the progress file that is one file's."""
+    """The part of the progress that is one file's, on the disk and among `marks`."""
 
-    def __init__(self, descriptor: int, offset: int) -> None:
+    def __init__(self, descriptor: int, marks: bytearray, offset: int) -> None:
         self._descriptor = descriptor
+        self._marks = marks
         self._offset = offset
 
     def write(self, first: int, marks: bytes | bytearray) -> None:
         """The marks from this block on."""
-        os.pwrite(self._descriptor, bytes(marks), self._offset + first)
+        start = self._offset + first
+        self._marks[start : start + len(marks)] = marks
+        os.pwrite(self._descriptor, bytes(marks), start)
+
+
+class _Staged(Mapping[str, StagedFile]):
+    """The files of a download, by path. Of each there is as much as is needed now.
+
+    What is here of all of them is in `marks`, one file's after the other's; a StagedFile is made
+    when it is asked for, and may be forgotten once it is closed. Used by one thread at a time.
+    """
+
+    def __init__(
+        self, folder: Path, files: Sequence[RemoteFile], marks: bytearray, descriptor: int
+    ) -> None:
+        self._folder = folder
+        self._files = files
+        self._marks = marks
+        self._descriptor = descriptor
+        self._at = {file.path: number for number, file in enumerate(files)}
+        counts = (block_count(file.size or 0) for file in files)
+        self._offsets = array("Q", accumulate(counts, initial=0))
+        self._made: dict[str, StagedFile] = {}
+
+    def __getitem__(self, path: str) -> StagedFile:
+        made = self._made.get(path)
+        if made is None:
+            number = self._at[path]
+            progress = _Progress(self._descriptor, self._marks, self._offsets[number])
+            size = self._files[number].size
+            made = StagedFile(self._folder, path, size, self._blocks(number), progress)
+            self._made[path] = made
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def done(self, path: str) -> int:
+        """Bytes of a file that are here."""
+        made = self._made.get(path)
+        return (made.blocks if made else self._blocks(self._at[path])).done
+
+    def forget(self, path: str) -> None:
+        """Nobody uses this file for now: only its marks stay."""
+        made = self._made.pop(path, None)
+        if made is not None:
+            made.close()
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for made in self._made.values():
+            made.close()
+
+    def _blocks(self, number: int) -> Blocks:
+        start, end = self._offsets[number], self._offsets[number + 1]
+        return Blocks(self._files[number].size or 0, self._marks[start:end])
 
 
 class Staging:
@@ -161,8 +228,7 @@ class Staging:
         self._directory = directory
         self._files = directory / "files"
         self._progress: int | None = None
-        self._made: set[Path] = set()
-        self.staged: dict[str, StagedFile] = {}
+        self.staged = self._nothing()
 
     def version(self, uri: str) -> str | None:
         """The version of the model that is partly here, if the source has named one."""
@@ -203,14 +269,17 @@ class Staging:
             progress=f"progress-{number}",
             files=tuple(JournalFile.of(file) for file in files),
         )
-        marks = [kept.get(file.path, bytes(block_count(file.size or 0))) for file in files]
-        self._write_progress(journal.progress, b"".join(marks))
+        marks = bytearray()
+        for file in files:
+            check_path(file.path)
+            marks += kept.get(file.path) or bytes(block_count(file.size or 0))
+        descriptor = self._write_progress(journal.progress, marks)
         write_atomically(
-            self._directory / "journal.json", journal.model_dump_json(by_alias=True).encode()
+            self._directory / "journal.json", TypeAdapter(Journal).dump_json(journal, by_alias=True)
         )
         if former is not None:
             delete_file(self._directory / former.progress)
-        self._stage(files, marks)
+        self.staged = _Staged(self._files, files, marks, descriptor)
         return changed
 
     def sync(self) -> None:
@@ -218,12 +287,16 @@ class Staging:
         if len(self.staged) > SYNC_EACH:
             sync_file_system(self._files)
 
+    def done(self) -> int:
+        """Bytes of all files that are here."""
+        return sum(map(self.staged.done, self.staged))
+
     def allocated(self) -> int:
         """Bytes of the disk that files have already and that are not written yet."""
         total = 0
-        for path, file in self.staged.items():
+        for path in self.staged:
             with suppress(FileNotFoundError):
-                total += max(0, blocks_of(self.path(path).stat()) - file.blocks.done)
+                total += max(0, blocks_of(self.path(path).stat()) - self.staged.done(path))
         return total
 
     def path(self, path: str) -> Path:
@@ -232,8 +305,8 @@ class Staging:
 
     def create(self, path: str) -> int:
         """A descriptor of a new file beside the listed ones, such as one from an archive."""
-        target = self._target(path)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        descriptor = _open_below(self._files, check_path(path), flags)
         os.fchmod(descriptor, FILE_MODE)
         return descriptor
 
@@ -243,32 +316,14 @@ class Staging:
 
     def close(self) -> None:
         """Let go of all files; what is here stays."""
-        for file in self.staged.values():
-            file.close()
-        self.staged = {}
+        self.staged.close()
+        self.staged = self._nothing()
         if self._progress is not None:
             os.close(self._progress)
             self._progress = None
 
-    def _stage(self, files: Sequence[RemoteFile], marks: Sequence[bytes]) -> None:
-        assert self._progress is not None  # noqa: S101
-        offset = 0
-        for file, mark in zip(files, marks, strict=True):
-            self.staged[file.path] = StagedFile(
-                self._target(file.path),
-                file.size,
-                Blocks(file.size or 0, mark),
-                _Progress(self._progress, offset),
-            )
-            offset += len(mark)
-
-    def _target(self, path: str) -> Path:
-        target = self.path(path)
-        if target.parent not in self._made:
-            for parent in reversed(target.relative_to(self._files).parents[:-1]):
-                make_directory(self._files / parent)
-            self._made.add(target.parent)
-        return target
+    def _nothing(self) -> _Staged:
+        return _Staged(self._files, (), bytearray(), -1)
 
     def _kept(
         self, former: Journal | None, files: Sequence[RemoteFile]
@@ -276,7 +331,6 @@ class Staging:
         """The marks of what is here of these files; and whose other version was partly here."""
         if former is None:
             delete_tree(self._files)
-            self._made.clear()
             make_directory(self._files)
             return {}, ()
         here = {entry.path: (entry, marks) for entry, marks in self._read_progress(former)}
@@ -313,7 +367,6 @@ class Staging:
                 path = Path(root, name)
                 if path.relative_to(self._files).as_posix() not in kept:
                     path.unlink() if path.is_symlink() else path.rmdir()
-        self._made.clear()
 
     def _read_journal(self, uri: str) -> Journal | None:
         journal = read_journal(self._directory)
@@ -331,12 +384,26 @@ class Staging:
             yield entry, marks if len(marks) == count else bytes(count)
             offset += count
 
-    def _write_progress(self, name: str, marks: bytes) -> None:
-        self._progress = os.open(
+    def _write_progress(self, name: str, marks: bytearray) -> int:
+        """The descriptor of the file with the marks, which stays open."""
+        descriptor = os.open(
             self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE
         )
-        os.pwrite(self._progress, marks, 0)
-        os.fsync(self._progress)
+        self._progress = descriptor
+        os.pwrite(descriptor, marks, 0)
+        os.fsync(descriptor)
+        return descriptor
+
+
+def _open_below(files: Path, path: str, flags: int) -> int:
+    """A descriptor of a file, whose folders are made where they lack."""
+    target = files / path
+    try:
+        return os.open(target, flags, FILE_MODE)
+    except FileNotFoundError:
+        for parent in reversed(target.relative_to(files).parents[:-1]):
+            make_directory(files / parent)
+        return os.open(target, flags, FILE_MODE)
 
 
 def announced_size(directory: Path) -> int | None:

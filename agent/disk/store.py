@@ -30,6 +30,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
+from pydantic import TypeAdapter
 
 from agent.adoption.compare import closed, foreign
 from agent.disk.files import (
@@ -468,4 +469,6 @@ class Store:
 
 
 def _to_bytes(note: BaseModel) -> bytes:
-    return note.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    # Not by way of a text, which takes as much again: a manifest may have many files.
+    written = TypeAdapter(type(note))
+    return written.dump_json(note, by_alias=True, exclude_none=True, indent=1)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.disk.staging import Staging
+    from agent.engine.job import Fetched
     from agent.sources.base import RemoteModel
 
 MAX_THREADS = 64
@@ -42,19 +43,6 @@ log = structlog.get_logger(__name__)
 
 class CancelledError(Exception):
     """The download was cancelled."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """One file that is in staging, complete and as its store says.
-
-    `sha256` is None if it was left for later.
-    """
-
-    path: str
-    size: int
-    sha256: str | None
-    version: str | None
 
 
 @dataclass
@@ -128,11 +116,8 @@ class Engine:
         the owners. Raises DownloadError,
         FileChangedError, CancelledError and, for the disk, OSError.
         """
-        job = Job(remote, priority, next(self._numbers), cancelled, owner)
-        files = [
-            FileJob(job, file, staging.staged[file.path], later=later) for file in remote.files
-        ]
-        job.arrange(files)
+        job = Job(remote, staging, priority, next(self._numbers), cancelled, owner, later)
+        job.arrange()
         self._start(job)
         try:
             report(job.done)
@@ -145,7 +130,7 @@ class Engine:
             self._end(job)
         if job.failure is not None:
             raise job.failure
-        return tuple(_fetched(file) for file in files)
+        return tuple(job.fetched[file.path] for file in remote.files)
 
     def _start(self, job: Job) -> None:
         with self.lock:
@@ -154,9 +139,7 @@ class Engine:
             self._forget_origins()
             origin = self.origin(job)
             origin.limit.cap(self._limits.connections_per_origin)
-            for file in job.files:
-                if not file.gaps:
-                    self.digest(file)
+            self._digest_whole(job)
             self._grow()
             self.ready.notify_all()
             if not self._watching:
@@ -263,6 +246,11 @@ class Engine:
             self.digest_queue.append(file)
             self.to_digest.notify()
 
+    def _digest_whole(self, job: Job) -> None:
+        """Have files digested that are here already, a few at a time. Under the lock."""
+        while not job.over and (file := job.next_whole()) is not None:
+            self.digest(file)
+
     def ended(self, segment: Segment, error: BaseException | None = None) -> None:
         """A segment has come to its end, or as far as it could."""
         file, job = segment.file, segment.file.job
@@ -340,7 +328,8 @@ class Engine:
             if failure is not None:
                 job.fail(failure)
             else:
-                job.unfinished -= 1
+                job.end(file)
+                self._digest_whole(job)
                 if not job.unfinished:
                     job.ended.set()
             self.drained.notify_all()
@@ -402,8 +391,3 @@ class Engine:
             except OSError as error:
                 with self.lock:
                     file.job.fail(error)
-
-
-def _fetched(file: FileJob) -> Fetched:
-    remote = file.remote
-    return Fetched(remote.path, file.digests.position, file.digests.sha256, remote.version)

@@ -15,9 +15,7 @@ from agent.failures import DownloadError, FailureKind
 from agent.sources.base import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from agent.disk.staging import StagedFile
+    from agent.disk.staging import StagedFile, Staging
     from agent.sources.base import Body, RemoteFile, RemoteModel
 
 # How many large files are in work at once: each has a digest and a descriptor.
@@ -25,6 +23,19 @@ OPEN_FILES = 16
 SMALL_BYTES = 1 << 20
 # So many bytes are worth a thread's while.
 DIGEST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One file that is in staging, complete and as its store says.
+
+    `sha256` is None if it was left for later.
+    """
+
+    path: str
+    size: int
+    sha256: str | None
+    version: str | None
 
 
 @dataclass(eq=False)
@@ -86,11 +97,11 @@ class Segment:
 class FileJob:
     """One file: its gaps, the segments in work, and the digests as far as they are."""
 
-    def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile, *, later: bool) -> None:
+    def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile) -> None:
         self.job = job
         self.remote = remote if remote.size is not None else replace(remote, ranges=False)
         self.staged = staged
-        self.later = later and is_cheap(remote.checksum)
+        self.later = job.later and is_cheap(remote.checksum)
         self.active: set[Segment] = set()
         # Who computes the digests now: a segment at the front, or a thread of digests.
         self.digester: object | None = None
@@ -131,7 +142,7 @@ class FileJob:
     @property
     def is_small(self) -> bool:
         """Whether it comes in one piece or a few, and is one of many that are synced together."""
-        return (self.remote.size or 0) <= SMALL_BYTES and len(self.job.files) > SYNC_EACH
+        return (self.remote.size or 0) <= SMALL_BYTES and self.job.count > SYNC_EACH
 
     @property
     def is_behind(self) -> bool:
@@ -189,24 +200,35 @@ class FileJob:
                 f"its store says {self.remote.checksum}: check the file at its source, it is "
                 "downloaded again by itself",
             )
-        self.staged.seal(self.digests.position, sync=len(self.job.files) <= SYNC_EACH)
+        self.staged.seal(self.digests.position, sync=self.job.count <= SYNC_EACH)
         return None
 
 
 @dataclass(eq=False)
 class Job:
-    """One model that is being fetched. Higher priorities come first, then lower numbers."""
+    """One model that is being fetched. Higher priorities come first, then lower numbers.
+
+    Of its files, which may be many, there is a FileJob while they are in work alone.
+    """
 
     remote: RemoteModel
+    staging: Staging
     priority: int
     number: int
     cancelled: threading.Event
     # The namespace for which it is, empty for LocalModelCaches.
     owner: str = ""
-    files: list[FileJob] = field(default_factory=list)
+    # Whether our digests are left out where the store's own checksum is cheaper.
+    later: bool = False
+    # Those in work, and what came of those that are sealed, by path.
+    files: set[FileJob] = field(default_factory=set)
+    fetched: dict[str, Fetched] = field(default_factory=dict)
     # Those with gaps that are in work, in turn, and those that wait, the largest first.
     turn: deque[FileJob] = field(default_factory=deque)
-    waiting: deque[FileJob] = field(default_factory=deque)
+    waiting: deque[RemoteFile] = field(default_factory=deque)
+    # Those that are here already and wait for their digests, and those of them that are in work.
+    whole: deque[RemoteFile] = field(default_factory=deque)
+    checked: set[FileJob] = field(default_factory=set)
     # Bytes to ask for, bytes that are here, files that are not sealed.
     left: int = 0
     done: int = 0
@@ -216,14 +238,49 @@ class Job:
     touched: set[object] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def arrange(self, files: Sequence[FileJob]) -> None:
-        """Take these files, the largest first."""
-        self.files = list(files)
-        self.unfinished = len(self.files)
-        self.done = sum(file.done for file in self.files)
-        self.left = sum((f.remote.size or 0) - f.done for f in self.files if f.remote.size)
-        ordered = sorted(self.files, key=lambda f: -(f.remote.size or 0))
-        self.waiting = deque(file for file in ordered if file.gaps)
+    def arrange(self) -> None:
+        """Take the files of the model, the largest first."""
+        listed, here = self.remote.files, self.staging.staged.done
+        self.unfinished = len(listed)
+        for file in sorted(listed, key=lambda f: -(f.size or 0)):
+            done = here(file.path)
+            self.done += done
+            self.left += (file.size or 0) - done
+            (self.whole if done == file.size else self.waiting).append(file)
+
+    @property
+    def count(self) -> int:
+        """How many files the model has."""
+        return len(self.remote.files)
+
+    def begin(self, remote: RemoteFile) -> FileJob:
+        """A file that is in work from now on."""
+        file = FileJob(self, remote, self.staging.staged[remote.path])
+        self.files.add(file)
+        return file
+
+    def next_whole(self) -> FileJob | None:
+        """One more file that is here already, if few of those are in work."""
+        if not self.whole or len(self.checked) >= OPEN_FILES:
+            return None
+        file = self.begin(self.whole.popleft())
+        self.checked.add(file)
+        return file
+
+    def end(self, file: FileJob) -> None:
+        """A file is sealed: nothing but what came of it is of interest any more."""
+        digests = file.digests
+        for segment in file.active:
+            if segment.position != segment.end:
+                # A second request has brought all of it.
+                segment.abort()
+        self.files.discard(file)
+        self.checked.discard(file)
+        self.staging.staged.forget(file.remote.path)
+        self.fetched[file.remote.path] = Fetched(
+            file.remote.path, digests.position, digests.sha256, file.remote.version
+        )
+        self.unfinished -= 1
 
     @property
     def over(self) -> bool:
@@ -238,7 +295,7 @@ class Job:
     def take(self, now: float, connections: int) -> Segment | None:
         """The next range: of each file in work in turn, so that most are digested as they come."""
         while len(self.turn) < OPEN_FILES and self.waiting:
-            self.turn.append(self.waiting.popleft())
+            self.turn.append(self.begin(self.waiting.popleft()))
         alone = 2 * len(self.turn) >= connections
         for _ in range(len(self.turn)):
             file = self.turn.popleft()

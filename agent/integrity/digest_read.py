@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.disk.files import file_digest
@@ -22,5 +23,5 @@ def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) ->
         digest = file.sha256
         if digest is None:
             digest = file_digest(tree / file.path, stopped)
-        found.append(file.model_copy(update={"sha256": digest}))
+        found.append(replace(file, sha256=digest))
     return manifest.model_copy(update={"files": tuple(found), "hash": model_hash(found)})

@@ -14,6 +14,7 @@ import urllib3
 from agent.causes import status_failure, unreachable
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import RangeIgnoredError
+from agent.sources.proxies import ByProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,6 +178,8 @@ def failure(error: Exception, where: str) -> DownloadError:
     """The one place where errors of requests and urllib3 become failures."""
     if isinstance(error, DownloadError):
         return error
+    if isinstance(error, ByProxyError):
+        return error.failure(where)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return answered(error.response, where)
     if isinstance(error, requests.TooManyRedirects):

@@ -24,6 +24,7 @@ from agent.sources.answers import Get, retry_after
 from agent.sources.azure_access import Shared, access_of
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.markers import not_listed, without_markers
 from agent.sources.transport import IDENTITY, origin_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Place:
         return self.host.partition(".")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Blob:
     """One blob as the server describes it."""
 
@@ -114,8 +115,8 @@ class AzureSource:
     ) -> _Model:
         """The blobs below the URI's path, else the one blob with that very name.
 
-        `.../container/model` is `model/...` or `model`, never `model-v2/...`. Names that end with
-        `/`, and the folders of hierarchical accounts, are no files.
+        `.../container/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders,
+        and the folders of hierarchical accounts, are no files.
         """
         where = public_uri(uri)
         place = parse(uri)
@@ -134,16 +135,16 @@ class AzureSource:
                 f"{where} is not answered as Azure's storage does: check "
                 "AZURE_STORAGE_BLOB_ENDPOINT, and the proxies between",
             ) from None
-        if not blobs:
+        files = without_markers(
+            [replace(blob.file, path=blob.file.location.removeprefix(prefix)) for blob in blobs]
+        )
+        if not files:
             raise DownloadError(
                 FailureKind.NOT_FOUND,
                 f"{where} has no blob: check sourceModelUri, and that the model is there",
             )
         for blob in blobs:
             _check_tier(blob, place)
-        files = tuple(
-            replace(blob.file, path=blob.file.location.removeprefix(prefix)) for blob in blobs
-        )
         return _Model(container, files, origin_of(container.endpoint))
 
     def _access(self, place: Place, credentials: Credentials | None) -> Access:
@@ -292,13 +293,15 @@ def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], st
         found = bounded(container.blobs(prefix, where), where)
         blobs = [blob for blob in found if not blob.is_folder]
     except DownloadError as error:
-        if name and error.kind is FailureKind.DENIED:
+        if name and error.refuses:
             # A public blob, or one with a signature of its own, is read without being listed.
             with suppress(DownloadError):
                 blob = container.blob(name, where)
                 if blob and not blob.is_folder:
                     return [blob], parent
-        raise
+        raise not_listed(
+            error, "the right to list (l) of a signature, or as Storage Blob Data Reader"
+        ) from None
     if blobs or not name:
         return blobs, prefix
     blob = container.blob(name, where)
@@ -322,7 +325,7 @@ def listed(entry: Element) -> _Blob:
         ),
         is_folder=name.endswith("/")
         or entry.findtext("Properties/ResourceType") == "directory"
-        or entry.findtext("Metadata/hdi_isfolder") == "true",
+        or any(_marks_folder(one.tag, one.text) for one in entry.iterfind("Metadata/*")),
         is_archived=entry.findtext("Properties/AccessTier") == "Archive",
     )
 
@@ -338,9 +341,14 @@ def described(name: str, headers: Mapping[str, str]) -> _Blob:
             checksum=_md5(headers.get("Content-MD5")),
         ),
         is_folder=headers.get("x-ms-resource-type") == "directory"
-        or headers.get("x-ms-meta-hdi_isfolder") == "true",
+        or _marks_folder("hdi_isfolder", headers.get("x-ms-meta-hdi_isfolder")),
         is_archived=headers.get("x-ms-access-tier") == "Archive",
     )
+
+
+def _marks_folder(name: str, value: str | None) -> bool:
+    """Whether metadata are those of a folder; tools write them in any case."""
+    return name.lower() == "hdi_isfolder" and (value or "").strip().lower() == "true"
 
 
 def _etag(value: str | None) -> str | None:

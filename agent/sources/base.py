@@ -23,7 +23,7 @@ class ChecksumAlgorithm(StrEnum):
     GIT_BLOB = "git-blob"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Checksum:
     """What the store says of a whole file's content. `value` is lower-case hexadecimal."""
 
@@ -34,7 +34,7 @@ class Checksum:
         return f"{self.algorithm}:{self.value}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file of a model at its source.
 

@@ -24,7 +24,7 @@ MAX_REFUSAL_BYTES = 64 << 10
 MAX_PARTS = 150_000
 
 # Files of one model: what is known of each is in memory while it is downloaded.
-MAX_FILES = 50_000
+MAX_FILES = 100_000
 
 _T = TypeVar("_T")
 _PIECE_BYTES = 64 << 10

@@ -21,10 +21,11 @@ from agent.sources.answers import Get, changed, retry_after
 from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.bodies import bounded
 from agent.sources.google_token import named_token, own_token
+from agent.sources.markers import not_listed, without_markers
 from agent.sources.transport import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import requests
 
@@ -75,18 +76,21 @@ class GoogleStorageSource:
     ) -> _Model:
         """The objects below the URI's path, else the one object with that very name.
 
-        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Names that end with `/` are
-        the markers that consoles make for folders, and are no files.
+        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
+        files.
         """
         where = public_uri(uri)
         bucket, path = split(uri)
         client = self._client(credentials, where)
+        packed: set[str] = set()
+
+        def take(item: Mapping[str, Any], prefix: str) -> RemoteFile:
+            if _stays_packed(item):
+                packed.add(str(item["name"]))
+            return remote_file(item, prefix)
+
         try:
-            items, prefix = _find(client, bucket, path, where)
-            files = tuple(remote_file(item, prefix) for item in items)
-            packed = frozenset(
-                f.location for f, i in zip(files, items, strict=True) if _stays_packed(i)
-            )
+            files = without_markers(_find(client, bucket, path, where, take))
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
@@ -98,7 +102,7 @@ class GoogleStorageSource:
                 FailureKind.NOT_FOUND,
                 f"{where} has no object: check sourceModelUri, and that the model is there",
             )
-        return _Model(client, bucket, files, origin_of(client.endpoint), packed)
+        return _Model(client, bucket, files, origin_of(client.endpoint), frozenset(packed))
 
     def _client(self, credentials: Credentials | None, where: str) -> _Client:
         """The client, which keeps its access token."""
@@ -194,8 +198,14 @@ class _Client:
             self._token.forget()
 
 
-def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dict[str, Any]], str]:
-    """The objects, and what their names have before the paths in the model."""
+def _find(
+    client: _Client,
+    bucket: str,
+    path: str,
+    where: str,
+    take: Callable[[Mapping[str, Any], str], RemoteFile],
+) -> list[RemoteFile]:
+    """The files, each taken as soon as it is told: the server's words take many times the room."""
     folder = path.rstrip("/")
     prefix = f"{folder}/" if folder else ""
     # A folder's path names no object.
@@ -203,19 +213,19 @@ def _find(client: _Client, bucket: str, path: str, where: str) -> tuple[list[dic
     parent = path[: path.rfind("/") + 1]
     try:
         listed = bounded(client.items(bucket, prefix, where), where)
-        items = [item for item in listed if not item["name"].endswith("/")]
+        found = [take(one, prefix) for one in listed if not one["name"].endswith("/")]
     except DownloadError as error:
-        if name and error.kind is FailureKind.DENIED:
+        if name and error.refuses:
             # Who may read an object need not be allowed to list.
             with suppress(DownloadError):
                 item = client.item(bucket, name, where)
                 if item:
-                    return [item], parent
-        raise
-    if items or not name:
-        return items, prefix
+                    return [take(item, parent)]
+        raise not_listed(error, "storage.objects.list, as of Storage Object Viewer") from None
+    if found or not name:
+        return found
     item = client.item(bucket, name, where)
-    return [item] if item else [], parent
+    return [take(item, parent)] if item else []
 
 
 def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:

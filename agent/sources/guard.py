@@ -20,6 +20,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from agent.failures import DownloadError
+from agent.sources.answers import ERRORS, retry_after
+from agent.sources.proxies import ByProxyError, check_proxy, refused_by
 from agent.sources.watched import Watched, watched_pools
 
 if TYPE_CHECKING:
@@ -152,16 +154,29 @@ class GuardedAdapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Set what a connection's certificate is verified with."""
         if self._trust is None:
-            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+            # A proxy's certificate counts for plain HTTP too: it gets a password.
+            secure = conn.proxy is not None and conn.proxy.scheme == "https"
+            super().cert_verify(conn, "https://" if secure else url, verify, cert)  # type: ignore[no-untyped-call]
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        """Send it. Raises DownloadError for an address that is refused."""
-        parts = urlsplit(str(request.url))
-        proxies = kwargs.get("proxies")
-        if proxies and select_proxy(str(request.url), proxies):
-            for address in _written(parts.hostname or ""):
-                self._rules.check(address, parts.port)
-        return super().send(request, *args, **kwargs)
+        """Send it. Raises DownloadError for an address that is refused, ByProxyError by a proxy."""
+        url = str(request.url)
+        proxy = select_proxy(url, kwargs.get("proxies"))
+        if not proxy:
+            return super().send(request, *args, **kwargs)
+        parts = urlsplit(url)
+        for address in _written(parts.hostname or ""):
+            self._rules.check(address, parts.port)
+        check_proxy(proxy, url)
+        try:
+            answer = super().send(request, *args, **kwargs)
+        except ERRORS as error:
+            raise ByProxyError(proxy, url, error) from error
+        refused = refused_by(proxy, url, answer, retry_after(answer.headers))
+        if refused is not None:
+            answer.close()
+            raise refused
+        return answer
 
     def _trusting(self) -> dict[str, Any]:
         return {} if self._trust is None else {"ssl_context": self._trust}

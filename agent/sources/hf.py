@@ -10,18 +10,32 @@ from __future__ import annotations
 import os
 import re
 import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from agent.credentials import Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import MAX_RETRY_AFTER_SECONDS, Get, answered, changed, retry_after
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.hf_wire import (
+    COMMIT,
+    LARGE,
+    SHA256,
+    Description,
+    Revision,
+    Sibling,
+    entries_of,
+    linked,
+    remote_file,
+)
 from agent.sources.transport import IDENTITY, Transport, origin_of
+from agent.sources.waits import current, resume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,37 +48,16 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 MAX_REDIRECTS = 5
+# How many files are asked about at once where a mirror describes them by their names only.
+HEADS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[\w+@#=,][\w+@#=,./-]*", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESET = re.compile(r";\s*t=(\d+)")
+# The answers of mirrors to what they do not know.
+_UNKNOWN = {400, 403, 404, 405, 410, 501}
 # The answers to a signed URL that is too old: stores differ.
 _STALE = {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.INTERNAL}
-
-
-class _Revision(BaseModel):
-    sha: str = Field(pattern="^[0-9a-f]{40}$")
-
-
-class _Lfs(BaseModel):
-    oid: str
-    size: int = Field(ge=0)
-
-
-class _Entry(BaseModel):
-    """A file or a folder of a listing. A large file's `oid` is that of its pointer."""
-
-    type: str
-    path: str
-    oid: str = ""
-    size: int = Field(default=0, ge=0)
-    lfs: _Lfs | None = None
-
-
-# The first wrong one is enough: each has a report that is larger than itself.
-_ENTRIES = TypeAdapter(Annotated[list[_Entry], FailFast()])
 
 
 @dataclass(frozen=True)
@@ -94,12 +87,14 @@ class _Repository:
 
     def commit(self, revision: str) -> str:
         """The commit that a revision is now."""
-        url = f"{self.endpoint}/api/models/{self.name}/revision/{quote(revision, safe='')}"
-        answer = self._ask(url)
+        answer = self._ask(self._revision_url(revision))
         try:
-            return _Revision.model_validate_json(answer.content).sha
+            return Revision.model_validate_json(answer.content).sha
         except ValidationError:
             raise self._strange() from None
+
+    def _revision_url(self, revision: str) -> str:
+        return f"{self.endpoint}/api/models/{self.name}/revision/{quote(revision, safe='')}"
 
     def files(self, commit: str) -> Iterator[RemoteFile]:
         """All files at a commit."""
@@ -107,50 +102,105 @@ class _Repository:
         query = "recursive=true&expand=false"
         seen: set[str] = set()
         while query and query not in seen:
+            answer = self._call(f"{base}?{query}")
+            entries = entries_of(answer)
+            if entries is None:
+                error = self._strange()
+                if answer.status_code >= 400:
+                    error = self.refusal(answer, self.where)
+                if seen or not _may_lack_trees(answer):
+                    raise error
+                yield from self._siblings(commit, error)
+                return
             seen.add(query)
-            answer = self._ask(f"{base}?{query}")
-            try:
-                entries = _ENTRIES.validate_json(answer.content)
-            except ValidationError:
-                raise self._strange() from None
-            yield from (_remote_file(entry) for entry in entries if entry.type == "file")
+            yield from (remote_file(entry) for entry in entries if entry.type == "file")
             # Of the next page's address only the query is taken, so it leads nowhere else.
             following = answer.links.get("next", {}).get("url", "")
             query = following.partition("#")[0].partition("?")[2]
 
+    def _siblings(self, commit: str, without: DownloadError) -> Iterator[RemoteFile]:
+        """All files at a commit, of a mirror that has no trees: as older libraries list them.
+
+        Raises what the tree has failed with if it does not describe models either.
+        """
+        try:
+            answer = self._ask(f"{self._revision_url(commit)}?blobs=true")
+            siblings = Description.model_validate_json(answer.content).siblings
+        except (DownloadError, ValidationError):
+            raise without from None
+        with ThreadPoolExecutor(
+            HEADS, "heads", initializer=resume, initargs=(current(),)
+        ) as threads:
+            yield from threads.map(partial(self._described, commit), siblings)
+
+    def _described(self, commit: str, sibling: Sibling) -> RemoteFile:
+        """A file of a description: where that has its name only, as its own headers say."""
+        if sibling.size is not None or sibling.lfs is not None:
+            file = remote_file(sibling)
+            return file if file.version else replace(file, version=commit)
+        size, version, checksum = None, commit, None
+        where = f"{self.where}/{sibling.path}"
+        for answer, _ in self._hops(commit, sibling.path):
+            if answer.headers.get("X-Repo-Commit", commit) != commit:
+                raise changed(where)
+            whole, digest = linked(answer)
+            # What else is an ETag need not be a digest: mirrors have their own.
+            version = digest or answer.headers.get("ETag", "").strip('"') or version
+            length = answer.headers.get("Content-Length", "")
+            own = int(length) if length.isdecimal() and not answer.is_redirect else None
+            size = own if whole is None else whole
+            if SHA256.fullmatch(digest):
+                checksum = Checksum(LARGE, digest)
+            if whole is not None:
+                break
+        return RemoteFile(sibling.path, sibling.path, size, version, checksum)
+
     def locate(self, commit: str, file: RemoteFile) -> str:
         """Where a large file's bytes are: a signed URL of another host, or the hub's own."""
-        url = self.file_url(commit, file.location)
-        where = f"{self.where}/{file.path}"
+        place = self.file_url(commit, file.location)
+        for answer, url in self._hops(commit, file.location):
+            _check_announced(answer, file, commit, f"{self.where}/{file.path}")
+            place = url
+        return place
+
+    def _hops(self, commit: str, path: str) -> Iterator[tuple[requests.Response, str]]:
+        """The hub's own answers to HEADs for a file, and where each leads: to itself at the end.
+
+        None of a mirror that knows no HEAD: each range then follows the redirect.
+        """
+        url, where = self.file_url(commit, path), f"{self.where}/{path}"
         for _ in range(MAX_REDIRECTS):
             answer = self.transport.call(
                 "HEAD", url, where, check=False, headers=self.headers(url), allow_redirects=False
             )
             if answer.status_code in {405, 501}:
-                # A mirror that knows no HEAD: each range then follows the redirect.
-                return url
+                return
             if answer.status_code >= 400:
                 raise self.refusal(answer, where)
-            _check_announced(answer, file, commit, where)
-            if not answer.is_redirect:
-                return url
-            try:
-                url = urljoin(url, answer.headers["Location"])
-                elsewhere = origin_of(url) != self.origin
-            except ValueError:
-                raise self._strange() from None
-            if elsewhere:
-                return url
+            if answer.is_redirect:
+                try:
+                    url = urljoin(url, answer.headers["Location"])
+                    leads_on = origin_of(url) == self.origin
+                except ValueError:
+                    raise self._strange() from None
+            else:
+                leads_on = False
+            yield answer, url
+            if not leads_on:
+                return
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check HF_ENDPOINT ({public_uri(self.endpoint)})",
         )
 
     def _ask(self, url: str) -> requests.Response:
-        answer = self.transport.call("GET", url, self.where, check=False, headers=self.headers(url))
+        answer = self._call(url)
         if answer.status_code >= 400:
             raise self.refusal(answer, self.where)
         return answer
+
+    def _call(self, url: str) -> requests.Response:
+        return self.transport.call("GET", url, self.where, check=False, headers=self.headers(url))
 
     def refusal(self, answer: requests.Response, where: str) -> DownloadError:
         """What an answer of 400 or above says to a person."""
@@ -283,7 +333,10 @@ class HuggingFaceSource:
         """All files of the model at one commit: the former one if the hub still has it."""
         name, revision = split(uri)
         repository = _repository(uri, name, credentials, self._transport)
-        commit = _former(repository, version) or repository.commit(revision)
+        commit = _former(repository, version)
+        if commit is None:
+            # That there is such a commit, its tree shows.
+            commit = revision if COMMIT.fullmatch(revision) else repository.commit(revision)
         files = tuple(bounded(repository.files(commit), repository.where))
         if not files:
             raise DownloadError(
@@ -291,12 +344,9 @@ class HuggingFaceSource:
                 f"{public_uri(uri)} has no file: check sourceModelUri and its revision",
             )
         # Large files are behind signed URLs; the hub itself sends the small ones.
-        large = [f for f in files if f.checksum and f.checksum.algorithm is _LARGE and f.size]
+        large = [f for f in files if f.checksum and f.checksum.algorithm is LARGE and f.size]
         places = {file.path: _Place() for file in large}
         return _HubModel(repository, files, repository.origin, commit, places)
-
-
-_LARGE = ChecksumAlgorithm.SHA256
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -340,7 +390,7 @@ def _repository(
 
 def _former(repository: _Repository, version: str | None) -> str | None:
     """The former commit, if the hub still has it."""
-    if version is None or not _COMMIT.fullmatch(version):
+    if version is None or not COMMIT.fullmatch(version):
         return None
     try:
         return version if repository.commit(version) == version else None
@@ -350,26 +400,19 @@ def _former(repository: _Repository, version: str | None) -> str | None:
         raise
 
 
-def _remote_file(entry: _Entry) -> RemoteFile:
-    checksum = None
-    size, version = entry.size, entry.oid
-    if entry.lfs is not None:
-        size, version = entry.lfs.size, entry.lfs.oid.removeprefix("sha256:")
-        if _SHA256.fullmatch(version):
-            checksum = Checksum(_LARGE, version)
-    elif _COMMIT.fullmatch(version):
-        checksum = Checksum(ChecksumAlgorithm.GIT_BLOB, version)
-    return RemoteFile(entry.path, entry.path, size, version or None, checksum)
+def _may_lack_trees(answer: requests.Response) -> bool:
+    """Whether who answers may be a mirror that does not know what was asked: a hub says why."""
+    unknown = answer.status_code < 400 or answer.status_code in _UNKNOWN
+    return unknown and not answer.headers.get("X-Error-Code")
 
 
 def _check_announced(answer: requests.Response, file: RemoteFile, commit: str, where: str) -> None:
     """Raises DownloadError if the hub announces another file than the one that was listed."""
     if answer.headers.get("X-Repo-Commit", commit) != commit:
         raise changed(where)
-    size = answer.headers.get("X-Linked-Size", "")
-    digest = answer.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"')
-    other = _SHA256.fullmatch(digest) and file.version not in {digest, None}
-    if other or (size.isdecimal() and int(size) != file.size):
+    size, digest = linked(answer)
+    other = SHA256.fullmatch(digest) and file.version not in {digest, None}
+    if other or (size is not None and size != file.size):
         raise DownloadError(
             FailureKind.CORRUPT,
             f"{where} has another size or SHA-256 than the hub's listing says: check the file at "

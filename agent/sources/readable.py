@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,25 @@ def check_readable(model: RemoteModel) -> None:
     An empty file has none, and nothing to hide. It takes a request or two for each file, and ends
     with the first that is refused, or with what the thread waits for.
     """
-    files = [file for file in model.files if file.size != 0]
-    with ThreadPoolExecutor(min(PROBES, len(files) or 1), thread_name_prefix="probe") as threads:
-        outer = current()
-        probes = [threads.submit(_probe, model, file, outer) for file in files]
-        try:
-            for probe in probes:
-                probe.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+    files = (file for file in model.files if file.size != 0)
+    outer, turn, refused = current(), threading.Lock(), threading.Event()
+
+    def probe() -> None:
+        # Each asks for one file after the other: of many, no more is held than what is asked for.
+        while not refused.is_set():
+            with turn:
+                file = next(files, None)
+            if file is None:
+                return
+            try:
+                _probe(model, file, outer)
+            except BaseException:
+                refused.set()
+                raise
+
+    with ThreadPoolExecutor(PROBES, thread_name_prefix="probe") as threads:
+        for one in [threads.submit(probe) for _ in range(PROBES)]:
+            one.result()
 
 
 def _probe(model: RemoteModel, file: RemoteFile, outer: Wait | None) -> None:

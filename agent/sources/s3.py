@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +24,25 @@ from botocore.credentials import Credentials as AWSCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from agent.causes import status_failure
+from agent.causes import status_failure, unreachable
 from agent.credentials import S3_AUTHORITIES, Credentials
 from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.markers import not_listed, without_markers
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agent.kept import Kept
     from agent.sources.base import Body
@@ -50,11 +55,14 @@ _STATUS_OF_CODE = {
     "InvalidToken": 403,
     "RequestLimitExceeded": 429,
     "RequestTimeTooSkewed": 403,
+    "SignatureDoesNotMatch": 403,
     "SlowDown": 429,
     "Throttling": 429,
     # versitygw, for an access key that nobody has.
     "XAdminUserNotFound": 403,
 }
+# Objects in a page of a listing.
+PAGE = 1000
 _TRUE = {"1", "true", "yes"}
 # Instead of a key that is not given: botocore looks for the agent's own otherwise.
 _NO_KEY = "none"
@@ -120,20 +128,13 @@ class S3Source:
     def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key.
 
-        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Keys that end with `/` are
-        the markers that consoles make for folders, and are no files.
+        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
+        files.
         """
         bucket, path = split(uri)
-        folder = path.rstrip("/")
-        prefix = f"{folder}/" if folder else ""
         try:
             client = self._client(credentials)
-            found = list(bounded(_objects(client.s3, bucket, prefix), public_uri(uri)))
-            if not found and path and not path.endswith("/"):
-                found = [e for e in _first(client.s3, bucket, path) if e["Key"] == path]
-                prefix = path[: path.rfind("/") + 1]
-            files = [_remote_file(entry, prefix) for entry in found]
-            files = with_checksums(client.s3, bucket, found, files)
+            files = without_markers(_find(client.s3, bucket, path, uri))
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
@@ -144,7 +145,7 @@ class S3Source:
                 "there",
             )
         origin = origin_of(client.s3.meta.endpoint_url)
-        return _S3Model(client.s3, client.transport, bucket, urls, tuple(files), origin)
+        return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
     def _client(self, credentials: Credentials | None) -> _Client:
         """The client. Made once: boto3 makes clients slowly."""
@@ -277,6 +278,44 @@ def _trust(settings: Credentials) -> Trust:
     return bundle or True
 
 
+def _find(client: Any, bucket: str, path: str, uri: str) -> list[RemoteFile]:
+    """The files. Raises DownloadError (Denied) for a listing that is refused, else botocore's."""
+    folder = path.rstrip("/")
+    prefix = f"{folder}/" if folder else ""
+    # A folder's path names no object.
+    key = path if folder == path else ""
+    parent = path[: path.rfind("/") + 1]
+    try:
+        entries = bounded(_objects(client, bucket, prefix), public_uri(uri))
+        found = list(_files(client, bucket, entries, prefix))
+        if found or not key:
+            return found
+        one = [entry for entry in _first(client, bucket, key) if entry["Key"] == key]
+    except ClientError as error:
+        refusal = _failure(error, uri)
+        if refusal.kind is not FailureKind.DENIED or _code(error) in _STATUS_OF_CODE:
+            raise
+        one = []
+        if key:
+            # Who may read an object need not be allowed to list.
+            with suppress(ClientError):
+                one = [_described(client, bucket, key)]
+        if not one:
+            right = f"s3:ListBucket on the bucket {bucket}"
+            raise not_listed(refusal, right) from None
+    return list(_files(client, bucket, one, parent))
+
+
+def _files(
+    client: Any, bucket: str, entries: Iterable[dict[str, Any]], prefix: str
+) -> Iterator[RemoteFile]:
+    """The files of entries, some at a time: as a store tells them they take many times the room."""
+    left = iter(entries)
+    while page := list(islice(left, PAGE)):
+        listed = [_remote_file(entry, prefix) for entry in page]
+        yield from with_checksums(client, bucket, page, listed)
+
+
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     pages = client.get_paginator("list_objects_v2")
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
@@ -290,6 +329,13 @@ def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
     page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     contents: list[dict[str, Any]] = page.get("Contents", [])
     return contents
+
+
+def _described(client: Any, bucket: str, key: str) -> dict[str, Any]:
+    """One object, as a listing would describe it."""
+    head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    given = [name for name in head if name.startswith("Checksum") and name != "ChecksumType"]
+    return {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
@@ -307,11 +353,15 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, path
 
 
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 def _failure(error: Exception, uri: str) -> DownloadError:
     """The one place where errors of botocore become failures."""
     where = public_uri(uri)
     if isinstance(error, ClientError):
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         metadata = error.response.get("ResponseMetadata", {})
         return status_failure(
             _STATUS_OF_CODE.get(code, metadata.get("HTTPStatusCode", 0)),
@@ -327,6 +377,9 @@ def _failure(error: Exception, uri: str) -> DownloadError:
             FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
         )
+    if isinstance(error, HTTPClientError | BotoConnectionError):
+        # botocore itself has asked for the credentials of a role.
+        return unreachable(error.kwargs.get("error") or error, where)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return DownloadError(
             FailureKind.DENIED,

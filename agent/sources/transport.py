@@ -134,6 +134,13 @@ class _Session(requests.Session):
         """The settings of one request."""
         return super().merge_environment_settings(*args, **kwargs) | {"verify": self.verify}
 
+    def rebuild_proxies(
+        self, prepared_request: requests.PreparedRequest, _former: Any
+    ) -> dict[str, str]:
+        """Those of a redirect's target: requests keeps the former host's for what needs none."""
+        proxies: dict[str, str] = self._way(str(prepared_request.url)).proxies
+        return proxies
+
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:

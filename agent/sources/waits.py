@@ -24,7 +24,7 @@ LISTING_SECONDS = 600.0
 CALL_SECONDS = 120.0
 HEAD_SECONDS = 60.0
 # All pages of a listing together: what comes of them is in memory as long as a download runs.
-LISTING_BYTES = 32 << 20
+LISTING_BYTES = 48 << 20
 # For a namespace: listings of many are in memory at once.
 NAMESPACE_LISTING_BYTES = 8 << 20
 

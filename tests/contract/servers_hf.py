@@ -26,6 +26,11 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
+def own_etag(content: bytes) -> str:
+    """A mirror's: no name of Git's, although it looks like one."""
+    return hashlib.sha1(content).hexdigest()
+
+
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -68,6 +73,12 @@ class Hub:
     # What the whole body of a listing is, instead of JSON.
     strange: bytes | None = None
     without_head: bool = False
+    # Status and body of the answer for a tree, of a mirror that has none.
+    without_trees: tuple[int, bytes] | None = None
+    # What models' descriptions tell of files: all, names, or nothing at all.
+    describes: str = "all"
+    # Large files come from here, with no word of what they are.
+    plain: bool = False
     cdn_url: str = ""
     blobs: dict[str, bytes] = field(default_factory=dict)
 
@@ -113,7 +124,11 @@ class Hub:
         if sha not in repo.commits:
             return handler.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if what == "revision":
-            return handler.reply(200, json.dumps({"id": name, "sha": sha}).encode())
+            found = {"id": name, "sha": sha} | self._siblings(handler, repo.commits[sha])
+            return handler.reply(200, json.dumps(found).encode())
+        if self.without_trees is not None:
+            status, body = self.without_trees
+            return handler.reply(status, body, {"Content-Type": "text/html"})
         query = parse_qs(urlsplit(handler.path).query)
         entries = _entries(repo.commits[sha])
         start = int(query.get("cursor", ["0"])[0])
@@ -126,16 +141,28 @@ class Hub:
             headers["Link"] = f'<{link}>; rel="next"'
         return handler.reply(200, json.dumps(shown).encode(), headers)
 
+    def _siblings(self, handler: Handler, files: Mapping[str, bytes]) -> dict[str, object]:
+        if self.describes == "nothing":
+            return {}
+        if self.describes == "names" or "blobs=true" not in handler.path:
+            return {"siblings": [{"rfilename": path} for path in files]}
+        return {"siblings": [_sibling(path, content) for path, content in files.items()]}
+
     def _resolve(self, handler: Handler, name: str, commit: str, path: str) -> None:
         repo = self._repo(handler, name, content=True)
         if repo is None:
             return None
-        if handler.command == "HEAD" and self.without_head:
-            return handler.reply(405)
         content = repo.commits.get(commit, {}).get(unquote(path))
         if content is None:
             return handler.reply(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        return self._send(handler, name, commit, path, content)
+
+    def _send(self, handler: Handler, name: str, commit: str, path: str, content: bytes) -> None:
+        if handler.command == "HEAD" and self.without_head:
+            return handler.reply(405)
         headers = {"X-Repo-Commit": commit}
+        if self.plain:
+            return send_range(handler, content, headers | {"ETag": f'"{own_etag(content)}"'})
         if len(content) >= LARGE:
             digest = sha256(content)
             self.blobs[digest] = content
@@ -173,6 +200,16 @@ def _entries(files: Mapping[str, bytes]) -> list[dict[str, object]]:
             entry["xetHash"] = "e" * 64
         entries.append(entry)
     return sorted(entries, key=lambda entry: str(entry["path"]))
+
+
+def _sibling(path: str, content: bytes) -> dict[str, object]:
+    large = {"sha256": sha256(content), "size": len(content), "pointerSize": 135}
+    return {
+        "rfilename": path,
+        "size": len(content),
+        "blobId": "f" * 40 if len(content) >= LARGE else git_oid(content),
+        "lfs": large if len(content) >= LARGE else None,
+    }
 
 
 def send_range(handler: Handler, content: bytes, headers: dict[str, str]) -> None:

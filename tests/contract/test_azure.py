@@ -121,7 +121,9 @@ def test_a_signature_that_may_not_list_reads_one_blob(
 
     assert [file.path for file in model.files] == ["model.gguf"]
     assert bytes_of(model, model.files[0], 3, 7) == CONTENT[3:7]
-    assert failure_of(container, f"{uri}?{query}", container.nobody).kind is FailureKind.DENIED
+    error = failure_of(container, f"{uri}?{query}", container.nobody)
+    assert error.kind is FailureKind.DENIED
+    assert "right to list (l)" in error.message
 
 
 @pytest.mark.parametrize("label", ["gzip", "x-gzip", "br", "utf-8"])
@@ -223,19 +225,34 @@ def test_a_sign_in_that_is_down_is_unreachable(signed_in: SignedInContainer) -> 
     assert error.kind is FailureKind.UNREACHABLE
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"hdi_isfolder": "true"},
+        {"Hdi_isfolder": "true"},
+        {"HDI_IsFolder": "True"},
+    ],
+)
 def test_folders_of_hierarchical_accounts_are_no_files(
-    container: Container, azurite: Azurite
+    container: Container, azurite: Azurite, metadata: dict[str, str]
 ) -> None:
     uri = container.put({"sub/a": b"1"})
     folder = "/".join(uri.split("/")[4:]).replace("%20", " ") + "/sub"
     with azurite.client() as client:
         blob = client.get_blob_client(CONTAINER, folder)
-        blob.upload_blob(b"", metadata={"hdi_isfolder": "true"})
+        blob.upload_blob(b"", metadata=metadata)
 
     assert [file.path for file in container.resolve(uri).files] == ["sub/a"]
     with azurite.client() as client:
         client.get_blob_client(CONTAINER, f"{folder}/a").delete_blob()
     assert failure_of(container, f"{uri}/sub", container.good).kind is FailureKind.NOT_FOUND
+
+
+def test_an_empty_blob_named_as_a_folder_is_no_file(container: Container, azurite: Azurite) -> None:
+    uri = container.put({"sub/a": b"1", "empty": b""})
+    azurite.upload("/".join(uri.split("/")[4:]).replace("%20", " ") + "/sub", b"")
+
+    assert {file.path for file in container.resolve(uri).files} == {"sub/a", "empty"}
 
 
 def test_an_archived_blob_is_told(container: Container, azurite: Azurite) -> None:

@@ -140,7 +140,18 @@ def test_who_may_not_list_reads_one_object(bucket: GatedBucket, gate: TokenGate)
 
     assert [file.path for file in model.files] == ["model.gguf"]
     assert bytes_of(model, model.files[0], 5, 9) == CONTENT[5:9]
-    assert failure_of(bucket, uri, bucket.good).kind is FailureKind.DENIED
+    error = failure_of(bucket, uri, bucket.good)
+    assert error.kind is FailureKind.DENIED
+    assert "storage.objects.list" in error.message
+
+
+def test_markers_of_folders_are_no_files(server: str) -> None:
+    bucket = Bucket(server)
+    uri = bucket.put({"sub/a": b"1", "empty": b""})
+    for marker in ("sub", "sub/", "other_$folder$"):
+        bucket.upload(f"{uri.removeprefix(f'gs://{BUCKET}/')}/{marker}", b"")
+
+    assert {file.path for file in bucket.resolve(uri).files} == {"sub/a", "empty"}
 
 
 def test_a_limit_is_no_denial(bucket: GatedBucket, gate: TokenGate) -> None:

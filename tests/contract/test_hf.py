@@ -70,6 +70,15 @@ class TestHub(SourceContract):
             yield HubStore(running, public=public, gated=gated)
 
 
+class TestMirrorWithoutTrees(SourceContract):
+    @pytest.fixture(scope="class", params=["all", "names"])
+    @classmethod
+    def store(cls, request: pytest.FixtureRequest) -> Iterator[Store]:
+        hub = Hub(tokens={TOKEN, POOR}, without_trees=(404, b"no"), describes=request.param)
+        with serving_hub(hub) as running:
+            yield HubStore(running, public=False, gated=False)
+
+
 @pytest.fixture
 def running() -> Iterator[RunningHub]:
     repo = Repo(readers={TOKEN})
@@ -322,6 +331,86 @@ def test_a_mirror_without_head_works(running: RunningHub, source: HuggingFaceSou
 
     assert {f.path: bytes_of(model, f) for f in model.files} == FILES
     assert not any("Authorization" in headers for *_, headers in running.cdn.seen)
+
+
+@pytest.mark.parametrize("describes", ["all", "names"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(400, b""), (403, b"no"), (404, b"{}"), (405, b""), (501, b""), (200, b"<html>app</html>")],
+)
+def test_a_mirror_without_trees_works(
+    running: RunningHub, source: HuggingFaceSource, status: int, body: bytes, describes: str
+) -> None:
+    expected = source.resolve("hf://org/m", settings(running, TOKEN), None)
+    running.hub.without_trees, running.hub.describes = (status, body), describes
+    model = source.resolve("hf://org/m", settings(running, TOKEN), None)
+
+    assert model.version == expected.version
+    assert {f.path: bytes_of(model, f) for f in model.files} == FILES
+    sizes = {file.path: file.size for file in expected.files}
+    assert {file.path: file.size for file in model.files} == sizes
+    big = next(file for file in expected.files if file.path == "big.bin")
+    assert big in model.files
+    assert not any("Authorization" in headers for *_, headers in running.cdn.seen)
+
+
+def test_a_mirrors_own_etags_are_no_digests(running: RunningHub, source: HuggingFaceSource) -> None:
+    hub = running.hub
+    hub.without_trees, hub.describes, hub.plain = (404, b""), "names", True
+    model = source.resolve("hf://org/m", settings(running, TOKEN), None)
+
+    assert {f.path: bytes_of(model, f) for f in model.files} == FILES
+    assert {file.path: file.size for file in model.files} == {p: len(c) for p, c in FILES.items()}
+    assert [file.checksum for file in model.files] == [None] * len(FILES)
+    assert all(file.version for file in model.files)
+
+
+def test_a_mirror_without_trees_and_heads_is_read_in_streams(
+    running: RunningHub, source: HuggingFaceSource
+) -> None:
+    hub = running.hub
+    hub.without_trees, hub.describes, hub.without_head = (404, b""), "names", True
+    model = source.resolve("hf://org/m", settings(running, TOKEN), None)
+
+    assert [file.size for file in model.files] == [None] * len(FILES)
+    assert {file.version for file in model.files} == {model.version}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, FailureKind.NOT_FOUND), (403, FailureKind.DENIED), (200, FailureKind.UNSUPPORTED)],
+)
+def test_a_mirror_that_lists_nothing_says_what_it_said_first(
+    running: RunningHub, source: HuggingFaceSource, status: int, kind: FailureKind
+) -> None:
+    running.hub.without_trees, running.hub.describes = (status, b"no"), "nothing"
+
+    assert failure(source, "hf://org/m", settings(running, TOKEN)).kind is kind
+
+
+def test_what_a_hub_has_is_listed_by_as_few_requests_as_can_be(
+    running: RunningHub, source: HuggingFaceSource
+) -> None:
+    commit = running.hub.repos["org/m"].refs["main"]
+    for revision, asked in (
+        ("main", ["revision/main", f"tree/{commit}"]),
+        (commit, ["tree/" + commit]),
+    ):
+        running.server.seen.clear()
+        model = source.resolve(f"hf://org/m:{revision}", settings(running, TOKEN), None)
+        assert model.version == commit
+        paths = [path.removeprefix("/api/models/org/m/") for _, path, _ in running.server.seen]
+        assert paths == asked
+
+
+def test_a_mirror_that_describes_no_commits_lists_their_trees(
+    running: RunningHub, source: HuggingFaceSource
+) -> None:
+    """As newer libraries ask: that there is such a commit, its tree shows."""
+    commit = running.hub.repos["org/m"].refs["main"]
+    error = failure(source, f"hf://org/m:{'0' * 40}", settings(running, TOKEN))
+    assert error.kind is FailureKind.NOT_FOUND
+    assert len(source.resolve(f"hf://org/m:{commit}", settings(running, TOKEN), None).files) == 3
 
 
 def test_the_environment_names_the_mirror_and_its_token_is_the_agents_own(

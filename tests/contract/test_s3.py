@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,31 @@ def test_a_checksum_of_the_upload_is_given(gateway: Gateway, name: str) -> None:
     assert file.checksum is not None
     assert file.checksum.algorithm is ChecksumAlgorithm[name]
     assert file.checksum.value == checksum_of(file.checksum.algorithm, CONTENT)
+
+
+def test_who_may_not_list_reads_one_object(gateway: Gateway) -> None:
+    gateway.upload("public/model.gguf", CONTENT)
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "s3:GetObject",
+                "Resource": f"arn:aws:s3:::{BUCKET}/public/*",
+            }
+        ],
+    }
+    gateway.client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
+    try:
+        model = gateway.source.resolve(f"s3://{BUCKET}/public/model.gguf", gateway.nobody, None)
+        assert [file.path for file in model.files] == ["model.gguf"]
+        assert bytes_of(model, model.files[0], 5, 9) == CONTENT[5:9]
+        error = failure_of(gateway, f"s3://{BUCKET}/public", gateway.nobody)
+        assert error.kind is FailureKind.DENIED
+        assert "s3:ListBucket" in error.message
+    finally:
+        gateway.client.delete_bucket_policy(Bucket=BUCKET)
 
 
 def test_small_objects_are_not_asked_for_checksums(

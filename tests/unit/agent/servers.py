@@ -43,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_CONNECT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.seen.append((self.command, path, dict(self.headers)))  # type: ignore[attr-defined]
@@ -192,6 +195,8 @@ class Buckets:
     refuse: tuple[int, str] | None = None
     # Called before each GET of an object.
     before_get: Callable[[Handler, str], bool] = field(default=lambda _h, _k: True)
+    # Objects may be read, and no bucket may be listed.
+    unlisted: bool = False
     # The bucket is a part of the host's name, and not of the path.
     virtual: bool = False
     # By key: an algorithm, and the checksum in base64.
@@ -229,6 +234,8 @@ class Buckets:
         }
 
     def _list(self, handler: Handler, bucket: str) -> None:
+        if self.unlisted:
+            return self._error(handler, 403, "AccessDenied")
         query = {name: values[0] for name, values in parse_qs(urlsplit(handler.path).query).items()}
         prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
         limit = min(self.page, int(query.get("max-keys", "1000")))
@@ -239,7 +246,7 @@ class Buckets:
         token = (
             f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if more else ""
         )
-        handler.reply(
+        return handler.reply(
             200,
             f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}"
             "</ListBucketResult>".encode(),

@@ -12,8 +12,8 @@ import pytest
 from agent.causes import unreachable
 from agent.disk.staging import Staging
 from agent.engine import job, ranges, retries
-from agent.engine.engine import CancelledError, Engine, Fetched
-from agent.engine.job import FileChangedError
+from agent.engine.engine import CancelledError, Engine
+from agent.engine.job import Fetched, FileChangedError
 from agent.engine.limits import Limits
 from agent.engine.shares import PATIENCE_SECONDS, Shares
 from agent.failures import DownloadError, FailureKind

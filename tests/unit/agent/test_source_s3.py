@@ -103,6 +103,60 @@ def test_one_object_or_what_is_below_it(
     assert fetch(uri) == files
 
 
+@pytest.mark.parametrize(
+    ("marker", "content"),
+    [
+        ("model/sub", b""),
+        ("model/sub_$folder$", b""),
+        ("model/nothing_$folder$", b""),
+        ("model/sub/", b"made by a tool"),
+    ],
+)
+def test_markers_of_folders_are_no_files(buckets: Buckets, marker: str, content: bytes) -> None:
+    expected = fetch("s3://bucket/model")
+    buckets.objects["bucket"][marker] = content
+    assert fetch("s3://bucket/model") == expected
+
+
+def test_what_has_content_is_no_marker(buckets: Buckets) -> None:
+    buckets.objects["bucket"] |= {"model/sub": b"file", "model/x_$folder$": b"file"}
+    assert {file.path for file in resolve("s3://bucket/model").files} > {"sub", "x_$folder$"}
+
+
+def test_a_folder_of_markers_has_no_file(buckets: Buckets) -> None:
+    buckets.objects["bucket"] = {"model/": b"", "model/a_$folder$": b""}
+    assert failure_of("s3://bucket/model").kind is FailureKind.NOT_FOUND
+
+
+@pytest.mark.parametrize("size", [6, s3_checksums.CHECKSUM_BYTES])
+def test_who_may_not_list_reads_one_object(buckets: Buckets, size: int) -> None:
+    content = b"g" * size
+    crc = base64.b64encode(zlib.crc32(content).to_bytes(8)).decode()
+    buckets.objects["bucket"]["model/m.gguf"] = content
+    buckets.checksums["model/m.gguf"] = ("CRC64NVME", crc)
+    buckets.unlisted = True
+    (file,) = resolve("s3://bucket/model/m.gguf").files
+
+    assert (file.path, file.size, file.version) == ("m.gguf", size, etag(content))
+    assert (file.checksum is not None) is (size >= s3_checksums.CHECKSUM_BYTES)
+    assert fetch("s3://bucket/model/m.gguf") == {"m.gguf": content}
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/model", "s3://bucket/model/", "s3://bucket"])
+def test_what_may_not_be_listed_names_the_right(buckets: Buckets, uri: str) -> None:
+    buckets.unlisted = True
+    error = failure_of(uri)
+
+    assert error.kind is FailureKind.DENIED
+    assert uri in error.message
+    assert "s3:ListBucket on the bucket bucket" in error.message
+
+
+def test_wrong_keys_are_not_told_as_a_right_that_lacks(buckets: Buckets) -> None:
+    buckets.refuse = (403, "InvalidAccessKeyId")
+    assert "ListBucket" not in failure_of("s3://bucket/single.gz").message
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/"])
 def test_whole_bucket(buckets: Buckets, uri: str) -> None:
     buckets.objects["bucket"].pop("both")

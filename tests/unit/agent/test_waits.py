@@ -185,7 +185,7 @@ def test_a_connection_that_was_waited_for_serves_the_next_request() -> None:
     assert len(set(ports)) == 1
 
 
-@pytest.mark.parametrize(("namespace", "most"), [("team", 8 << 20), ("", 32 << 20)])
+@pytest.mark.parametrize(("namespace", "most"), [("team", 8 << 20), ("", 48 << 20)])
 def test_a_listing_for_a_namespace_takes_less_memory(namespace: str, most: int) -> None:
     with waiting(60.0, size=listing_bytes(namespace)), waiting(60.0) as page:
         page.take(most, "it")

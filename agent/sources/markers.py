@@ -1,0 +1,37 @@
+"""What stands for a folder in stores that have none, and what is said of listings that are refused.
+
+Consoles and tools make objects for folders: `dir/`, an empty `dir` beside `dir/file`, and Hadoop's
+empty `dir_$folder$`. None of them is a file of a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.disk.manifest import folders
+from agent.failures import DownloadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.sources.base import RemoteFile
+
+_HADOOP = "_$folder$"
+
+
+def without_markers(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """The files of a listing that are no markers of folders."""
+    empty = {file.path for file in files if not file.size and file.size is not None}
+    if not empty:
+        return tuple(files)
+    markers = {path for path in empty if path.endswith(_HADOOP)}
+    markers |= empty & folders(file.path for file in files)
+    return tuple(file for file in files if file.path not in markers)
+
+
+def not_listed(error: DownloadError, right: str) -> DownloadError:
+    """A refusal of a listing, with the right that lists: who may read need not have it."""
+    if not error.refuses:
+        return error
+    message = f"{error.message}. A folder is listed with {right}; one file is read without it"
+    return DownloadError(error.kind, message, retry_after=error.retry_after, hides=error.hides)
