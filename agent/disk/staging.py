@@ -48,7 +48,18 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class StagedFile:
     """One file in staging. Several threads may write it; one at a time may mark a block."""
 
-    def __init__(self, target: Path, size: int | None, blocks: Blocks, progress: _Progress) -> None:
+    def __init__(
+        self,
+        target: Path,
+        size: int | None,
+        blocks: Blocks,
+        progress: _Progress,
+        *,
+        goes_on: bool = True,
+    ) -> None:
+        # Whether what is partly here is of use after a restart: whether it is surely of one version
+        # with the rest.
+        self.goes_on = goes_on
         self._target = target
         self._progress = progress
         self._descriptor: int | None = None
@@ -82,7 +93,7 @@ class StagedFile:
     def mark(self, start: int, end: int) -> None:
         """Note that these bytes are written; they continue what is here or begin a block."""
         blocks = self.blocks.mark(start, end)
-        if blocks is not None:
+        if blocks is not None and self.goes_on:
             first, last = blocks
             self._progress.write(first, self.blocks.marks[first:last])
 
@@ -98,7 +109,7 @@ class StagedFile:
         """Make durable what is written until now."""
         marks = bytes(self.blocks.marks)
         with self._lock:
-            if self._descriptor is None or WRITTEN not in marks:
+            if self._descriptor is None or not self.goes_on or WRITTEN not in marks:
                 return
             os.fdatasync(self._descriptor)
         # One by one: others mark blocks meanwhile.
@@ -259,6 +270,7 @@ class Staging:
                 file.size,
                 Blocks(file.size or 0, mark),
                 _Progress(self._progress, offset),
+                goes_on=file.ranges and file.version is not None,
             )
             offset += len(mark)
 
@@ -288,7 +300,9 @@ class Staging:
             valid = bytes(mark if same_boot or mark == DURABLE else 0 for mark in marks)
             if entry is None or not any(valid):
                 continue
-            if entry == JournalFile.of(file) and file.version and file.ranges and self._has(file):
+            whole = all(valid) and not file.recheck
+            pinned = file.version and (file.ranges or whole)
+            if entry == JournalFile.of(file) and pinned and self._has(file):
                 kept[file.path] = valid
             else:
                 changed.append(file.path)

@@ -22,6 +22,8 @@ from agent.engine.retries import retry_delay
 from agent.engine.shares import Shares, share
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.failures import DownloadError, FailureKind
+from agent.sources.base import RangeIgnoredError
+from agent.sources.waits import HEAD_SECONDS, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -330,9 +332,9 @@ class Engine:
                 return
             file.sealed = True
             job.touched.add(file)
-        failure: DownloadError | OSError | None
+        failure: Exception | None
         try:
-            failure = file.seal()
+            failure = self._recheck(file) or file.seal()
         except OSError as error:
             failure = error
         with self.lock:
@@ -344,6 +346,29 @@ class Engine:
                 if not job.unfinished:
                     job.ended.set()
             self.drained.notify_all()
+
+    def _recheck(self, file: FileJob) -> DownloadError | FileChangedError | None:
+        """What is wrong if a file is no longer the one that was listed, now that all of it is here.
+
+        One stream looks itself at what it is a stream of.
+        """
+        remote, job, attempts = file.remote, file.job, 0
+        while remote.recheck and remote.ranges and remote.size and not job.over:
+            try:
+                with waiting(HEAD_SECONDS, lambda: job.over):
+                    job.remote.read(remote, 0, 1).close()
+            except DownloadError as error:
+                if error.kind is FailureKind.CHANGED or isinstance(error, RangeIgnoredError):
+                    file.staged.restart()
+                    return FileChangedError(remote.path, error)
+                attempts += 1
+                delay = retry_delay(error, attempts, self._jitter())
+                if delay is None:
+                    return error
+                job.ended.wait(delay)
+            else:
+                return None
+        return None
 
     # Threads
 

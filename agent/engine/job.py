@@ -88,7 +88,10 @@ class FileJob:
 
     def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile, *, later: bool) -> None:
         self.job = job
-        self.remote = remote if remote.size is not None else replace(remote, ranges=False)
+        # Nothing would show that ranges are of several versions.
+        unpinned = remote.version is None and remote.checksum is None
+        whole = remote.size is None or unpinned
+        self.remote = replace(remote, ranges=False) if whole else remote
         self.staged = staged
         self.later = later and is_cheap(remote.checksum)
         self.active: set[Segment] = set()
@@ -166,6 +169,8 @@ class FileJob:
         """Take in that its source sends no ranges: then it is read in one stream."""
         if isinstance(error, RangeIgnoredError):
             self.remote = replace(self.remote, ranges=False)
+            # What comes now need not be what the listing has.
+            self.staged.goes_on = False
 
     def restart(self, attempts: int, not_before: float) -> None:
         """Fetch it all again."""

@@ -208,6 +208,8 @@ class _Container:
             size=file.size,
             version=file.version,
             headers=_HEADERS | self.access.headers(where),
+            ranges=file.ranges,
+            alone=not file.ranges,
         )
         try:
             return self.transport.read(get)

@@ -268,6 +268,7 @@ class _HubModel:
                 size=file.size,
                 headers=self.repository.headers(url),
                 ranges=file.ranges and end != start,
+                alone=file.checksum is None,
             )
         )
 
@@ -358,7 +359,10 @@ def _remote_file(entry: _Entry) -> RemoteFile:
             checksum = Checksum(_LARGE, version)
     elif _COMMIT.fullmatch(version):
         checksum = Checksum(ChecksumAlgorithm.GIT_BLOB, version)
-    return RemoteFile(entry.path, entry.path, size, version or None, checksum)
+    # What a mirror has at a commit is proven by the checksum alone.
+    return RemoteFile(
+        entry.path, entry.path, size, version or None, checksum, ranges=checksum is not None
+    )
 
 
 def _check_announced(answer: requests.Response, file: RemoteFile, commit: str, where: str) -> None:

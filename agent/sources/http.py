@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.sources.answers import Get, answered, compressed, failure, version_of
+from agent.sources.answers import Get, answered, compressed, failure
 from agent.sources.base import RemoteFile
+from agent.sources.pins import holds, version_of
 from agent.sources.transport import IDENTITY, Transport, origin_of
 from agent.urls import server_of
 
@@ -47,6 +48,7 @@ class _WebFile:
                 version=file.version,
                 headers=self.headers,
                 ranges=file.ranges,
+                alone=not file.ranges,
             )
         )
 
@@ -67,15 +69,18 @@ class HttpSource:
         where = public_uri(uri)
         own = _headers(uri, credentials)
         answer = self._ask(uri, where, {**own, **IDENTITY, "Range": "bytes=0-0"})
-        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # An empty file has no first byte.
+        untold = answer.headers.get("Content-Range", "").strip().endswith("/*")
+        if untold or answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # An empty file has no first byte, and an answer to a range need not tell the size.
             answer.close()
             answer = self._ask(uri, where, {**own, **IDENTITY})
         with answer:
             size, ranges = _size(answer, where)
-            version = version_of(answer.headers)
-        # Ranges of what has no version may be of different ones, and nothing would show it.
-        file = RemoteFile(name, uri, size, version, ranges=ranges and version is not None)
+            version = version_of(answer.headers, size)
+            ranges = ranges and holds(version, answer.headers)
+        # What has a time is a file on a disk, which may be written while it is sent.
+        written = version is not None and "Last-Modified" in answer.headers
+        file = RemoteFile(name, uri, size, version, ranges=ranges, recheck=written)
         return _WebFile((file,), origin_of(uri), self._transport, own)
 
     def _ask(self, uri: str, where: str, headers: dict[str, str]) -> requests.Response:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import format_datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.pins import holds, is_time, tag_of, version_of
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
@@ -84,7 +87,7 @@ class _S3Model:
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
-        """A range of an object, if it still has the listed ETag."""
+        """A range of an object, if it is still the listed version."""
         try:
             url = self.urls.url(file.location)
         except (BotoCoreError, ValueError) as error:
@@ -97,7 +100,9 @@ class _S3Model:
                 end=end,
                 size=file.size,
                 version=file.version,
+                ranges=file.ranges,
                 as_stored=True,
+                alone=not file.ranges,
             )
         )
 
@@ -282,22 +287,39 @@ def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):
-                yield entry
+                yield _dated(entry, page)
 
 
 def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
     """The first object whose key begins so: the very key itself, if it exists."""
     page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-    contents: list[dict[str, Any]] = page.get("Contents", [])
-    return contents
+    return [_dated(entry, page) for entry in page.get("Contents", ())]
+
+
+def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    """An entry; one without an ETag has with it when it was listed, by the store's clock."""
+    if tag_of(entry.get("ETag"), entry["Size"]):
+        return entry
+    return entry | {"Date": page["ResponseMetadata"]["HTTPHeaders"].get("date", "")}
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
+    """A listed object. Where the store gives it no ETag, its time is what pins it.
+
+    Those are gateways to file systems, in which an object may change while it is sent.
+    """
+    told = {"ETag": entry.get("ETag", "")}
+    if "Date" in entry and "LastModified" in entry:
+        told["Last-Modified"] = format_datetime(entry["LastModified"].astimezone(UTC), usegmt=True)
+        told["Date"] = entry["Date"]
+    version = version_of(told, entry["Size"])
     return RemoteFile(
         path=entry["Key"].removeprefix(prefix),
         location=entry["Key"],
         size=entry["Size"],
-        version=entry.get("ETag") or None,
+        version=version,
+        ranges=holds(version, told),
+        recheck=version is not None and is_time(version),
     )
 
 
