@@ -18,7 +18,7 @@ from agent.engine.job import FileChangedError, FileJob, Job, Segment
 from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
 from agent.engine.pace import STALL_SECONDS, Pace
 from agent.engine.ranges import Gap
-from agent.engine.retries import retry_delay
+from agent.engine.retries import is_limit, refused_delay, retry_delay
 from agent.engine.shares import Shares, share
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.failures import DownloadError, FailureKind
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_THREADS = 64
 TICK_SECONDS = 0.1
 CHECKPOINT_SECONDS = 30.0
+# How long nobody opens one connection more than an origin allows.
+REFUSED_PAUSE_SECONDS = 1.0
 # How many requests of one model may have a second one at a time.
 MAX_HEDGES = 4
 # The part of the allowed connections that must be in use for their number to be the limit.
@@ -300,6 +302,9 @@ class Engine:
         if error.kind is FailureKind.CHANGED:
             job.fail(FileChangedError(file.remote.path, error))
             return
+        if self._crowds(segment, error):
+            self._make_room(segment, error, now)
+            return
         origin = self.origin(job)
         attempts = segment.failed_attempts()
         delay = retry_delay(error, attempts, self._jitter())
@@ -311,6 +316,37 @@ class Engine:
             origin.limit.refused(now)
             origin.paused_until = max(origin.paused_until, now + delay)
         file.heed(error)
+        self._put_back(segment, attempts, now + delay)
+
+    def _crowds(self, segment: Segment, error: DownloadError) -> bool:
+        """Whether a request may have failed because others of its model are under way."""
+        job = segment.file.job
+        others = [other for other in self.origin(job).active if other.file.job is job]
+        return segment.position == segment.begun and is_limit(
+            error,
+            segment.attempts,
+            others=len(others),
+            coming=sum(other.position > other.begun for other in others),
+            has_come=job.received > 0,
+        )
+
+    def _make_room(self, segment: Segment, error: DownloadError, now: float) -> None:
+        """Go on with fewer connections, as long as the file comes."""
+        file, origin = segment.file, self.origin(segment.file.job)
+        attempts = segment.failed_attempts()
+        if file.done > segment.file_done:
+            attempts = 1
+        elif file.active:
+            # Whether the file comes is not known before those have ended.
+            attempts = max(1, segment.attempts)
+        delay = refused_delay(error.kind, attempts, self._jitter())
+        if delay is None:
+            file.job.fail(_told(error, file))
+            return
+        log.debug("Connection refused", path=file.remote.path, reason=error.kind.value)
+        origin.limit.refused(now, sum(other.position > other.begun for other in origin.active))
+        pause = min(delay, REFUSED_PAUSE_SECONDS)
+        origin.paused_until = max(origin.paused_until, now + pause)
         self._put_back(segment, attempts, now + delay)
 
     def _put_back(self, segment: Segment, attempts: int, not_before: float) -> None:
@@ -362,10 +398,13 @@ class Engine:
                     file.staged.restart()
                     return FileChangedError(remote.path, error)
                 attempts += 1
-                delay = retry_delay(error, attempts, self._jitter())
-                if delay is None:
-                    return error
-                job.ended.wait(delay)
+                wait = retry_delay(error, attempts, self._jitter())
+                if error.kind is FailureKind.DENIED:
+                    # Others of the model may be under way.
+                    wait = refused_delay(error.kind, attempts, self._jitter())
+                if wait is None:
+                    return _told(error, file)
+                job.ended.wait(wait)
             else:
                 return None
         return None
@@ -432,3 +471,16 @@ class Engine:
 def _fetched(file: FileJob) -> Fetched:
     remote = file.remote
     return Fetched(remote.path, file.digests.position, file.digests.sha256, remote.version)
+
+
+def _told(error: DownloadError, file: FileJob) -> DownloadError:
+    """A refusal of what came until now."""
+    if error.kind is not FailureKind.DENIED or not file.done:
+        return error
+    return DownloadError(
+        error.kind,
+        f"{error.message}. It came until now: if the URL is signed, its time may be over, so have "
+        "it signed for longer",
+        retry_after=error.retry_after,
+        hides=error.hides,
+    )

@@ -40,6 +40,8 @@ class Segment:
     attempts: int
     started: float
     begun: int = 0
+    # Bytes of its file that were here when it began.
+    file_done: int = 0
     body: Body | None = None
     # Set while it is at the front of its file: the digests that it feeds.
     digests: Digests | None = None
@@ -65,7 +67,14 @@ class Segment:
     def hedge(self, now: float) -> Segment:
         """A second request for what is left of this one."""
         rest = Segment(
-            self.file, self.position, self.end, 0, now, begun=self.position, epoch=self.epoch
+            self.file,
+            self.position,
+            self.end,
+            0,
+            now,
+            begun=self.position,
+            file_done=self.file.done,
+            epoch=self.epoch,
         )
         rest.twin, self.twin = self, rest
         return rest
@@ -160,7 +169,14 @@ class FileJob:
             if rest is not None:
                 self.gaps.appendleft(rest)
         segment = Segment(
-            self, gap.start, end, gap.attempts, now, begun=gap.start, epoch=self.epoch
+            self,
+            gap.start,
+            end,
+            gap.attempts,
+            now,
+            begun=gap.start,
+            file_done=self.done,
+            epoch=self.epoch,
         )
         self.active.add(segment)
         return segment
@@ -212,9 +228,10 @@ class Job:
     # Those with gaps that are in work, in turn, and those that wait, the largest first.
     turn: deque[FileJob] = field(default_factory=deque)
     waiting: deque[FileJob] = field(default_factory=deque)
-    # Bytes to ask for, bytes that are here, files that are not sealed.
+    # Bytes to ask for, bytes that are here, bytes that came, files that are not sealed.
     left: int = 0
     done: int = 0
+    received: int = 0
     unfinished: int = 0
     failure: BaseException | None = None
     # What may be touching the job's files on the disk now.
