@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 class ChecksumAlgorithm(StrEnum):
     """How a store says what a file contains."""
 
+    CRC32 = "crc32"
     CRC32C = "crc32c"
     CRC64NVME = "crc64nvme"
     MD5 = "md5"
+    SHA1 = "sha1"
     SHA256 = "sha256"
+    SHA512 = "sha512"
+    # XXH64, and the two widths of XXH3, as S3 names them.
+    XXHASH64 = "xxhash64"
+    XXHASH3 = "xxhash3"
+    XXHASH128 = "xxhash128"
     # Git's name of a blob: SHA-1 of `blob <size>\0` and the content.
     GIT_BLOB = "git-blob"
 

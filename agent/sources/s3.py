@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
@@ -58,6 +59,8 @@ _STATUS_OF_CODE = {
     # versitygw, for an access key that nobody has.
     "XAdminUserNotFound": 403,
 }
+# Those of S3 whose objects are not there at once. (GLACIER_IR's are.)
+_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _TRUE = {"1", "true", "yes"}
 # Instead of a key that is not given: botocore looks for the agent's own otherwise.
 _NO_KEY = "none"
@@ -92,19 +95,25 @@ class _S3Model:
             url = self.urls.url(file.location)
         except (BotoCoreError, ValueError) as error:
             raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
-        return self.transport.read(
-            Get(
-                url=url,
-                where=f"s3://{self.bucket}/{file.location}",
-                start=start,
-                end=end,
-                size=file.size,
-                version=file.version,
-                ranges=file.ranges,
-                as_stored=True,
-                alone=not file.ranges,
-            )
+        get = Get(
+            url=url,
+            where=f"s3://{self.bucket}/{file.location}",
+            start=start,
+            end=end,
+            size=file.size,
+            version=file.version,
+            ranges=file.ranges,
+            as_stored=True,
+            alone=not file.ranges,
         )
+        try:
+            return self.transport.read(get)
+        except DownloadError as error:
+            if error.kind is FailureKind.DENIED:
+                with suppress(BotoCoreError, ClientError, ValueError):
+                    head = self.client.head_object(Bucket=self.bucket, Key=file.location)
+                    _check_archived(head, get.where)
+            raise
 
     def proof(self, file: RemoteFile) -> Checksum | None:
         """The checksum of the whole object, else its ETag where that is the MD5 of its bytes."""
@@ -320,6 +329,21 @@ def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
         version=version,
         ranges=holds(version, told),
         recheck=version is not None and is_time(version),
+    )
+
+
+def _check_archived(head: dict[str, Any], where: str) -> None:
+    """Raises DownloadError (Unsupported) for an object that must be restored before it is read."""
+    archived = head.get("StorageClass") in _ARCHIVES or head.get("ArchiveStatus")
+    restore = head.get("Restore", "")
+    if not archived or 'ongoing-request="false"' in restore:
+        return
+    told = "and is being restored" if restore else "and cannot be read: restore it"
+    raise DownloadError(
+        FailureKind.UNSUPPORTED,
+        f"{where} is archived ({head.get('ArchiveStatus') or head['StorageClass']}), {told} "
+        "(aws s3api restore-object), or copy it to a storage class that is read at once; it is "
+        "tried again by itself",
     )
 
 
