@@ -7,6 +7,7 @@ name of a compression that they would have sent it in.
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,8 @@ def _time_of(headers: Mapping[str, str]) -> str | None:
 
 def _parsed(value: str | None) -> datetime | None:
     try:
-        return parsedate_to_datetime(value) if value else None
+        found = parsedate_to_datetime(value) if value else None
     except ValueError:
         return None
+    # Two of one header, as some proxies make them, are read as a time without a zone.
+    return found and found.replace(tzinfo=found.tzinfo or UTC)

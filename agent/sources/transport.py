@@ -41,7 +41,7 @@ from agent.sources.base import RangeIgnoredError
 from agent.sources.bodies import drop, keep
 from agent.sources.checked import CheckedBody
 from agent.sources.guard import GuardedAdapter
-from agent.sources.pins import condition, is_unchanged
+from agent.sources.pins import condition, is_unchanged, version_of
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.urls import server_of
 
@@ -248,10 +248,9 @@ class Transport:
     def read(self, get: Get) -> Body:
         """The body of a range. Raises DownloadError, RangeIgnoredError among them."""
         opened = self._open(get)
-        body = _HttpBody(opened, get)
-        if not get.alone:
+        body, headers = _HttpBody(opened, get), opened.response.headers
+        if not get.alone or version_of(headers) is None:
             return body
-        headers = opened.response.headers
         return CheckedBody(body, get.length, lambda: self._look_again(get, headers))
 
     def _open(self, get: Get) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from agent.engine.engine import CancelledError
 from agent.failures import DownloadError, FailureKind
 from agent.sources.http import HttpSource
+from agent.sources.pins import holds
 from agent.sources.transport import Transports
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
@@ -357,3 +358,11 @@ def test_a_total_that_a_server_does_not_tell_is_not_that_of_a_part(store: Store)
         model = HttpSource(Transports(max_connections=2)).resolve(f"{server.url}/m.bin", None, None)
         assert model.files[0].size == SIZE
         Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": DATA})
+
+
+def test_times_are_compared_whatever_a_proxy_makes_of_them() -> None:
+    twice = {"Last-Modified": OLD_TIME, "Date": f"{NEW_TIME}, {NEW_TIME}"}
+    assert holds(OLD_TIME, twice)
+    for date in ("", "soon", OLD_TIME):
+        assert not holds(OLD_TIME, {"Last-Modified": OLD_TIME, "Date": date})
+    assert not holds(OLD_TIME, {"Last-Modified": OLD_TIME})
