@@ -99,7 +99,12 @@ class StagedFile:
 
     def flush(self, start: int, end: int) -> None:
         """Begin to write bytes to the disk, so that they are not written all at once later."""
-        begin_writeback(self._fd, start, end, self._target)
+        try:
+            begin_writeback(self._fd, start, end, self._target)
+        except OSError as error:
+            # It was complete, and others have sealed it meanwhile.
+            if error.errno != errno.EBADF or self._descriptor is not None:
+                raise
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read bytes that are written."""
