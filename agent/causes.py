@@ -23,6 +23,9 @@ _KINDS: dict[int, FailureKind] = {
     HTTPStatus.PRECONDITION_FAILED: FailureKind.CHANGED,
     HTTPStatus.TOO_MANY_REQUESTS: FailureKind.THROTTLED,
     HTTPStatus.SERVICE_UNAVAILABLE: FailureKind.THROTTLED,
+    # Of hosts of web pages, and of Cloudflare's customers: too much of its bandwidth, or of it.
+    509: FailureKind.THROTTLED,
+    529: FailureKind.THROTTLED,
 }
 # As http.client tells of a proxy's answer to a CONNECT that is refused.
 TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
@@ -43,7 +46,7 @@ def status_failure(
 ) -> DownloadError:
     """The failure for an HTTP answer of 400 or above, from `where` (a public URI)."""
     unknown = FailureKind.UNREACHABLE if status >= 500 else FailureKind.INTERNAL
-    kind = _KINDS.get(HTTPStatus(status), unknown) if status in _STATUSES else unknown
+    kind = _KINDS.get(status, unknown)
     answer = detail or (HTTPStatus(status).phrase if status in _STATUSES else "")
     message = f"{where} answered {status} {answer}".rstrip() + f": {_ADVICE[kind]}"
     return DownloadError(kind, message, retry_after=retry_after)

@@ -22,7 +22,7 @@ from agent.disk.watch import disk_failure
 from agent.engine.engine import CancelledError
 from agent.engine.job import FileChangedError
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.listing import Part, check_tree, is_archive, is_listed, total_size
+from agent.listing import InOneAnswer, Part, check_tree, is_archive, is_listed, total_size
 from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from crds.quantity import format_quantity
@@ -156,15 +156,21 @@ class Download:
         mended = self._repair(staging, resolve)
         if mended is not None:
             return mended
-        remote = resolve(staging.version(uri))
+        return self._bring(staging, resolve)
+
+    def _bring(self, staging: Staging, resolve: Callable[[str | None], RemoteModel]) -> Manifest:
+        """Download it, of whichever version the source has at the end."""
+        remote, other_tags = resolve(staging.version(self._request.uri)), set[tuple[str, str]]()
         for changes in range(MAX_CHANGES + 1):
             try:
                 return self._publish(staging, self._fetch(staging, remote), remote)
             except FileChangedError as change:
                 if changes == MAX_CHANGES:
                     raise
-                log.warning("File changed at its source", key=key, path=change.path)
+                log.warning("File changed at its source", key=self._request.key, path=change.path)
                 remote = resolve(None)
+                if _is_again(change, other_tags):
+                    remote = InOneAnswer(remote)
         raise AssertionError
 
     def _repair(
@@ -409,3 +415,13 @@ class Download:
 def _is_unexpected(failure: DownloadError, request: Request) -> bool:
     """Whether the whole model was here and is not the expected one."""
     return failure.kind is FailureKind.CORRUPT and bool(request.expected)
+
+
+def _is_again(change: FileChangedError, seen: set[tuple[str, str]]) -> bool:
+    """Whether a file of one time has met another ETag before, in `seen`: it has not changed."""
+    modified = getattr(change.failure, "modified", None)
+    if modified is None:
+        return False
+    again = (change.path, modified) in seen
+    seen.add((change.path, modified))
+    return again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.archive.model import archive_of
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agent.disk.manifest import ManifestFile
-    from agent.sources.base import RemoteFile, RemoteModel
+    from agent.sources.base import Body, RemoteFile, RemoteModel
 
 
 class Part:
@@ -22,6 +23,22 @@ class Part:
         self.files = files
         self.origin, self.version = whole.origin, whole.version
         self.read = whole.read
+
+
+class InOneAnswer:
+    """A listing whose files come in one answer each, of whichever version that is.
+
+    Where servers behind one address have ETags of their own, ranges of a file never have one.
+    """
+
+    def __init__(self, whole: RemoteModel) -> None:
+        self._whole = whole
+        self.files = tuple(replace(file, ranges=False) for file in whole.files)
+        self.origin, self.version = whole.origin, whole.version
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """The bytes of a file."""
+        return self._whole.read(replace(file, version=None), start, end)
 
 
 def is_archive(remote: RemoteModel) -> bool:

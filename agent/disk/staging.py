@@ -54,8 +54,18 @@ class StagedFile:
     """One file in staging. Several threads may write it; one at a time may mark a block."""
 
     def __init__(
-        self, files: Path, path: str, size: int | None, blocks: Blocks, progress: _Progress
+        self,
+        files: Path,
+        path: str,
+        size: int | None,
+        blocks: Blocks,
+        progress: _Progress,
+        *,
+        goes_on: bool = True,
     ) -> None:
+        # Whether what is partly here is of use after a restart: whether it is surely of one version
+        # with the rest.
+        self.goes_on = goes_on
         self._files = files
         self._path = path
         self._progress = progress
@@ -90,13 +100,18 @@ class StagedFile:
     def mark(self, start: int, end: int) -> None:
         """Note that these bytes are written; they continue what is here or begin a block."""
         blocks = self.blocks.mark(start, end)
-        if blocks is not None:
+        if blocks is not None and self.goes_on:
             first, last = blocks
             self._progress.write(first, self.blocks.marks[first:last])
 
     def flush(self, start: int, end: int) -> None:
         """Begin to write bytes to the disk, so that they are not written all at once later."""
-        begin_writeback(self._fd, start, end, self._files / self._path)
+        try:
+            begin_writeback(self._fd, start, end, self._files / self._path)
+        except OSError as error:
+            # It was complete, and others have sealed it meanwhile.
+            if error.errno != errno.EBADF or self._descriptor is not None:
+                raise
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read bytes that are written."""
@@ -106,7 +121,7 @@ class StagedFile:
         """Make durable what is written until now."""
         marks = bytes(self.blocks.marks)
         with self._lock:
-            if self._descriptor is None or WRITTEN not in marks:
+            if self._descriptor is None or not self.goes_on or WRITTEN not in marks:
                 return
             os.fdatasync(self._descriptor)
         # One by one: others mark blocks meanwhile.
@@ -189,8 +204,15 @@ class _Staged(Mapping[str, StagedFile]):
         if made is None:
             number = self._at[path]
             progress = _Progress(self._descriptor, self._marks, self._offsets[number])
-            size = self._files[number].size
-            made = StagedFile(self._folder, path, size, self._blocks(number), progress)
+            file = self._files[number]
+            made = StagedFile(
+                self._folder,
+                path,
+                file.size,
+                self._blocks(number),
+                progress,
+                goes_on=file.ranges and file.version is not None,
+            )
             self._made[path] = made
         return made
 
@@ -342,7 +364,9 @@ class Staging:
             valid = bytes(mark if same_boot or mark == DURABLE else 0 for mark in marks)
             if entry is None or not any(valid):
                 continue
-            if entry == JournalFile.of(file) and file.version and file.ranges and self._has(file):
+            whole = all(valid) and not file.recheck
+            pinned = file.version and (file.ranges or whole)
+            if entry == JournalFile.of(file) and pinned and self._has(file):
                 kept[file.path] = valid
             else:
                 changed.append(file.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from awscrt import checksums
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CRCS: dict[ChecksumAlgorithm, tuple[Callable[[bytes, int], int], int]] = {
+    ChecksumAlgorithm.CRC32: (zlib.crc32, 8),
     ChecksumAlgorithm.CRC32C: (checksums.crc32c, 8),
     ChecksumAlgorithm.CRC64NVME: (checksums.crc64nvme, 16),
+}
+
+
+_XXHASHES: dict[ChecksumAlgorithm, Callable[[], checksums.XXHash]] = {
+    ChecksumAlgorithm.XXHASH64: checksums.XXHash.new_xxhash64,
+    ChecksumAlgorithm.XXHASH3: checksums.XXHash.new_xxhash3_64,
+    ChecksumAlgorithm.XXHASH128: checksums.XXHash.new_xxhash3_128,
 }
 
 
@@ -36,6 +45,21 @@ class _Crc:
 
     def hexdigest(self) -> str:
         return f"{self._value:0{self._digits}x}"
+
+
+class _XXHash:
+    """An XXHash with the interface of hashlib."""
+
+    def __init__(self, algorithm: ChecksumAlgorithm) -> None:
+        self._hash = _XXHASHES[algorithm]()
+
+    def update(self, piece: bytes | memoryview, /) -> None:
+        # It takes no memory that could be written to, whatever its annotations say.
+        self._hash.update(piece if isinstance(piece, bytes) else bytes(piece))
+
+    def hexdigest(self) -> str:
+        digest: bytes = self._hash.finalize()
+        return digest.hex()
 
 
 class Digests:
@@ -83,7 +107,7 @@ class Digests:
 
 def is_cheap(checksum: Checksum | None) -> bool:
     """Whether this checksum can stand in for our digest until after the publication."""
-    return checksum is not None and checksum.algorithm in _CRCS
+    return checksum is not None and checksum.algorithm in {*_CRCS, *_XXHASHES}
 
 
 def _their_digest(checksum: Checksum | None, size: int | None) -> _Digest | None:
@@ -91,6 +115,8 @@ def _their_digest(checksum: Checksum | None, size: int | None) -> _Digest | None
         return None
     if checksum.algorithm in _CRCS:
         return _Crc(checksum.algorithm)
-    if checksum.algorithm is ChecksumAlgorithm.MD5:
-        return hashlib.md5(usedforsecurity=False)
-    return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    if checksum.algorithm in _XXHASHES:
+        return _XXHash(checksum.algorithm)
+    if checksum.algorithm is ChecksumAlgorithm.GIT_BLOB:
+        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    return hashlib.new(checksum.algorithm.value, usedforsecurity=False)

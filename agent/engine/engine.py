@@ -18,10 +18,12 @@ from agent.engine.job import FileChangedError, FileJob, Job, Segment
 from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
 from agent.engine.pace import STALL_SECONDS, Pace
 from agent.engine.ranges import Gap
-from agent.engine.retries import retry_delay
+from agent.engine.retries import is_limit, refused_delay, retry_delay
 from agent.engine.shares import Shares, share
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.failures import DownloadError, FailureKind
+from agent.sources.base import RangeIgnoredError
+from agent.sources.waits import HEAD_SECONDS, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 MAX_THREADS = 64
 TICK_SECONDS = 0.1
 CHECKPOINT_SECONDS = 30.0
+# How long nobody opens one connection more than an origin allows.
+REFUSED_PAUSE_SECONDS = 1.0
 # How many requests of one model may have a second one at a time.
 MAX_HEDGES = 4
 # The part of the allowed connections that must be in use for their number to be the limit.
@@ -286,6 +290,9 @@ class Engine:
         if error.kind is FailureKind.CHANGED:
             job.fail(FileChangedError(file.remote.path, error))
             return
+        if self._crowds(segment, error):
+            self._make_room(segment, error, now)
+            return
         origin = self.origin(job)
         attempts = segment.failed_attempts()
         delay = retry_delay(error, attempts, self._jitter())
@@ -297,6 +304,37 @@ class Engine:
             origin.limit.refused(now)
             origin.paused_until = max(origin.paused_until, now + delay)
         file.heed(error)
+        self._put_back(segment, attempts, now + delay)
+
+    def _crowds(self, segment: Segment, error: DownloadError) -> bool:
+        """Whether a request may have failed because others of its model are under way."""
+        job = segment.file.job
+        others = [other for other in self.origin(job).active if other.file.job is job]
+        return segment.position == segment.begun and is_limit(
+            error,
+            segment.attempts,
+            others=len(others),
+            coming=sum(other.position > other.begun for other in others),
+            has_come=job.received > 0,
+        )
+
+    def _make_room(self, segment: Segment, error: DownloadError, now: float) -> None:
+        """Go on with fewer connections, as long as the file comes."""
+        file, origin = segment.file, self.origin(segment.file.job)
+        attempts = segment.failed_attempts()
+        if file.done > segment.file_done:
+            attempts = 1
+        elif file.active:
+            # Whether the file comes is not known before those have ended.
+            attempts = max(1, segment.attempts)
+        delay = refused_delay(error.kind, attempts, self._jitter())
+        if delay is None:
+            file.job.fail(_told(error, file))
+            return
+        log.debug("Connection refused", path=file.remote.path, reason=error.kind.value)
+        origin.limit.refused(now, sum(other.position > other.begun for other in origin.active))
+        pause = min(delay, REFUSED_PAUSE_SECONDS)
+        origin.paused_until = max(origin.paused_until, now + pause)
         self._put_back(segment, attempts, now + delay)
 
     def _put_back(self, segment: Segment, attempts: int, not_before: float) -> None:
@@ -318,9 +356,9 @@ class Engine:
                 return
             file.sealed = True
             job.touched.add(file)
-        failure: DownloadError | OSError | None
+        failure: Exception | None
         try:
-            failure = file.seal()
+            failure = self._recheck(file) or file.seal()
         except OSError as error:
             failure = error
         with self.lock:
@@ -333,6 +371,32 @@ class Engine:
                 if not job.unfinished:
                     job.ended.set()
             self.drained.notify_all()
+
+    def _recheck(self, file: FileJob) -> DownloadError | FileChangedError | None:
+        """What is wrong if a file is no longer the one that was listed, now that all of it is here.
+
+        One stream looks itself at what it is a stream of.
+        """
+        remote, job, attempts = file.remote, file.job, 0
+        while remote.recheck and remote.ranges and remote.size and not job.over:
+            try:
+                with waiting(HEAD_SECONDS, lambda: job.over):
+                    job.remote.read(remote, 0, 1).close()
+            except DownloadError as error:
+                if error.kind is FailureKind.CHANGED or isinstance(error, RangeIgnoredError):
+                    file.staged.restart()
+                    return FileChangedError(remote.path, error)
+                attempts += 1
+                wait = retry_delay(error, attempts, self._jitter())
+                if error.kind is FailureKind.DENIED:
+                    # Others of the model may be under way.
+                    wait = refused_delay(error.kind, attempts, self._jitter())
+                if wait is None:
+                    return _told(error, file)
+                job.ended.wait(wait)
+            else:
+                return None
+        return None
 
     # Threads
 
@@ -391,3 +455,16 @@ class Engine:
             except OSError as error:
                 with self.lock:
                     file.job.fail(error)
+
+
+def _told(error: DownloadError, file: FileJob) -> DownloadError:
+    """A refusal of what came until now."""
+    if error.kind is not FailureKind.DENIED or not file.done:
+        return error
+    return DownloadError(
+        error.kind,
+        f"{error.message}. It came until now: if the URL is signed, its time may be over, so have "
+        "it signed for longer",
+        retry_after=error.retry_after,
+        hides=error.hides,
+    )

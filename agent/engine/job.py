@@ -51,6 +51,8 @@ class Segment:
     attempts: int
     started: float
     begun: int = 0
+    # Bytes of its file that were here when it began.
+    file_done: int = 0
     body: Body | None = None
     # Set while it is at the front of its file: the digests that it feeds.
     digests: Digests | None = None
@@ -76,7 +78,14 @@ class Segment:
     def hedge(self, now: float) -> Segment:
         """A second request for what is left of this one."""
         rest = Segment(
-            self.file, self.position, self.end, 0, now, begun=self.position, epoch=self.epoch
+            self.file,
+            self.position,
+            self.end,
+            0,
+            now,
+            begun=self.position,
+            file_done=self.file.done,
+            epoch=self.epoch,
         )
         rest.twin, self.twin = self, rest
         return rest
@@ -99,7 +108,10 @@ class FileJob:
 
     def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile) -> None:
         self.job = job
-        self.remote = remote if remote.size is not None else replace(remote, ranges=False)
+        # Nothing would show that ranges are of several versions.
+        unpinned = remote.version is None and remote.checksum is None
+        whole = remote.size is None or unpinned
+        self.remote = replace(remote, ranges=False) if whole else remote
         self.staged = staged
         self.later = job.later and is_cheap(remote.checksum)
         self.active: set[Segment] = set()
@@ -168,7 +180,14 @@ class FileJob:
             if rest is not None:
                 self.gaps.appendleft(rest)
         segment = Segment(
-            self, gap.start, end, gap.attempts, now, begun=gap.start, epoch=self.epoch
+            self,
+            gap.start,
+            end,
+            gap.attempts,
+            now,
+            begun=gap.start,
+            file_done=self.done,
+            epoch=self.epoch,
         )
         self.active.add(segment)
         return segment
@@ -177,6 +196,8 @@ class FileJob:
         """Take in that its source sends no ranges: then it is read in one stream."""
         if isinstance(error, RangeIgnoredError):
             self.remote = replace(self.remote, ranges=False)
+            # What comes now need not be what the listing has.
+            self.staged.goes_on = False
 
     def restart(self, attempts: int, not_before: float) -> None:
         """Fetch it all again."""
@@ -229,9 +250,10 @@ class Job:
     # Those that are here already and wait for their digests, and those of them that are in work.
     whole: deque[RemoteFile] = field(default_factory=deque)
     checked: set[FileJob] = field(default_factory=set)
-    # Bytes to ask for, bytes that are here, files that are not sealed.
+    # Bytes to ask for, bytes that are here, bytes that came, files that are not sealed.
     left: int = 0
     done: int = 0
+    received: int = 0
     unfinished: int = 0
     failure: BaseException | None = None
     # What may be touching the job's files on the disk now.

@@ -87,13 +87,13 @@ class ConnectionLimit:
         self._step_at, self._bytes = now, received
         self._judge(rate, now, crowded=crowded)
 
-    def refused(self, now: float) -> None:
-        """The origin said that it is too much."""
+    def refused(self, now: float, coming: int = 0) -> None:
+        """The origin said that it is too much. So many connections bring bytes; 0: not known."""
         if now < self._hold_until - HOLD_SECONDS + STEP_SECONDS:
             # One burst of refusals is one refusal.
             return
         self._felt = True
-        self._set(max(1, self.now // 2))
+        self._set(max(1, min(coming, self.now - 1) if coming else self.now // 2))
         self._before = 0
         self._hold_until = now + HOLD_SECONDS
 

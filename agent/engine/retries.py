@@ -13,6 +13,9 @@ _ATTEMPTS = {
 _BASE_SECONDS = {FailureKind.THROTTLED: 1.0}
 _DEFAULT_BASE_SECONDS = 0.2
 MAX_DELAY_SECONDS = 20.0
+# The same, where it may be one more connection than the origin allows.
+_REFUSALS = {FailureKind.DENIED: 4, FailureKind.UNREACHABLE: 5}
+_DEFAULT_REFUSALS = 8
 # What a request must have brought to count as a success, so that its next failure is a first one.
 PROGRESS_BYTES = 64 << 10
 
@@ -34,3 +37,31 @@ def retry_delay(error: DownloadError, attempts: int, jitter: float) -> float | N
             return None
         delay = max(delay, error.retry_after)
     return delay
+
+
+def is_limit(
+    error: DownloadError, attempts: int, *, others: int, coming: int, has_come: bool
+) -> bool:
+    """Whether a request that brought nothing may have failed because there are others beside it.
+
+    It is not the first byte's: `others` requests of the same model are under way, of which
+    `coming` have brought bytes, or some have come before. Where nothing else comes, it is what it
+    says.
+    """
+    if error.kind is FailureKind.DENIED:
+        return others > 0 or has_come
+    if error.kind is FailureKind.UNREACHABLE:
+        # Some say no by closing the connection; once may be chance.
+        return coming > 0 and attempts > 0
+    if error.kind is FailureKind.THROTTLED:
+        # The others end long before.
+        return others > 0 and (error.retry_after or 0.0) > MAX_DELAY_SECONDS
+    return False
+
+
+def refused_delay(kind: FailureKind, attempts: int, jitter: float) -> float | None:
+    """As retry_delay, for what `is_limit`: until the others leave room, whatever is asked for."""
+    if attempts >= _REFUSALS.get(kind, _DEFAULT_REFUSALS):
+        return None
+    base = _BASE_SECONDS.get(FailureKind.THROTTLED, _DEFAULT_BASE_SECONDS)
+    return min(base * 2.0 ** (attempts - 1) * (1 + 0.5 * jitter), MAX_DELAY_SECONDS)

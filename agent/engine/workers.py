@@ -143,6 +143,7 @@ class FetchWorker(threading.Thread):
                 if file.digester is None and file.is_behind:
                     engine.digest(file)
             file.job.done += file.done - before
+            file.job.received += len(piece)
             wait = engine.bucket.take(len(piece), engine.clock())
         while wait > 0 and not segment.aborted:
             time.sleep(min(wait, 0.1))

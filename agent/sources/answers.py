@@ -13,7 +13,8 @@ import urllib3
 
 from agent.causes import status_failure, unreachable
 from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RangeIgnoredError
+from agent.sources.base import OtherTagError, RangeIgnoredError, UnpinnedError
+from agent.sources.pins import is_same, settled_time
 from agent.sources.proxies import ByProxyError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Get:
     `where` names it in messages. `size` is that of the whole file; where it or `end` is None the
     file is read to its end. Without `ranges` no Range is sent, and the answer is the whole body.
     `version` must be what the answer has as ETag or Last-Modified. With `as_stored`, a coding is a
-    label of the file, and `size` that of the coded bytes; otherwise it is refused.
+    label of the file, and `size` that of the coded bytes; otherwise it is refused. With `alone`,
+    this answer is the whole file: what it tells of its version is looked at again after the last
+    byte.
     """
 
     url: str
@@ -48,16 +51,12 @@ class Get:
     headers: Mapping[str, str] = field(default_factory=dict)
     ranges: bool = True
     as_stored: bool = False
+    alone: bool = False
 
     @property
     def length(self) -> int | None:
         """How many bytes must come."""
         return None if self.end is None else self.end - self.start
-
-
-def version_of(headers: Mapping[str, str]) -> str | None:
-    """What pins a file: its ETag, else the time of its last change."""
-    return headers.get("ETag") or headers.get("Last-Modified")
 
 
 def coding_of(headers: Mapping[str, str]) -> str:
@@ -66,23 +65,19 @@ def coding_of(headers: Mapping[str, str]) -> str:
     return ", ".join(word for word in words if word in _CODINGS)
 
 
-def condition(version: str) -> dict[str, str]:
-    """The headers that ask for this version only, as far as HTTP can."""
-    if version.startswith('"'):
-        return {"If-Match": version}
-    # A weak ETag never matches, and a time is compared with what the answer says.
-    return {}
-
-
 def check_answer(response: requests.Response, get: Get) -> None:
     """Raises DownloadError if this is not the answer to what was asked for."""
     headers = response.headers
     announced, coding = headers.get("Content-Length", ""), coding_of(headers)
     if coding and not get.as_stored:
         raise compressed(coding, get.where)
-    found = headers.get("ETag") if _is_etag(get.version) else headers.get("Last-Modified")
-    if get.version and found and found != get.version:
-        raise changed(get.where)
+    if get.version:
+        same = is_same(get.version, headers)
+        if same is False:
+            raise OtherTagError(get.where, settled_time(headers))
+        if same is None and get.ranges:
+            # Nothing says that it is of one version with the others.
+            raise UnpinnedError(get.where)
     if coding and not _may_be_stored(response, get):
         raise compressed(coding, get.where)
     if response.status_code == 206 and get.ranges:
@@ -123,10 +118,6 @@ def _check_range(content_range: str, get: Get) -> None:
         raise changed(get.where)
     if int(first) != get.start or (get.end is not None and int(last) != get.end - 1):
         raise RangeIgnoredError(get.where)
-
-
-def _is_etag(version: str | None) -> bool:
-    return bool(version) and str(version).startswith(('"', "W/"))
 
 
 def changed(where: str) -> DownloadError:

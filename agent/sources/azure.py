@@ -210,6 +210,8 @@ class _Container:
             version=file.version,
             headers=_HEADERS | self.access.headers(where),
             as_stored=True,
+            ranges=file.ranges,
+            alone=not file.ranges,
         )
         try:
             return self.transport.read(get)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 class ChecksumAlgorithm(StrEnum):
     """How a store says what a file contains."""
 
+    CRC32 = "crc32"
     CRC32C = "crc32c"
     CRC64NVME = "crc64nvme"
     MD5 = "md5"
+    SHA1 = "sha1"
     SHA256 = "sha256"
+    SHA512 = "sha512"
+    # XXH64, and the two widths of XXH3, as S3 names them.
+    XXHASH64 = "xxhash64"
+    XXHASH3 = "xxhash3"
+    XXHASH128 = "xxhash128"
     # Git's name of a blob: SHA-1 of `blob <size>\0` and the content.
     GIT_BLOB = "git-blob"
 
@@ -41,7 +48,9 @@ class RemoteFile:
     `path` is its place in the model, `location` is the source's own name for it. `size` is None
     where the source does not tell it before the last byte. `version` is what pins it, such as an
     ETag; None where the source has nothing of the kind. `ranges` is whether a part of it can be
-    read; otherwise it is read as a whole, in one stream.
+    read, and parts are of one version; otherwise it is read as a whole, in one stream. `recheck` is
+    whether its source may change it while it is sent, so that its first byte is asked for once more
+    after the last one.
     """
 
     path: str
@@ -50,19 +59,40 @@ class RemoteFile:
     version: str | None = None
     checksum: Checksum | None = None
     ranges: bool = True
+    recheck: bool = field(default=False, compare=False)
 
 
 class RangeIgnoredError(DownloadError):
     """The server answered with the whole file to a request for a part of it."""
 
+    _WHY = "is sent whole although a part was asked for"
+
     def __init__(self, where: str) -> None:
-        super().__init__(
-            FailureKind.UNSUPPORTED,
-            f"{where} is sent whole although a part was asked for; it is read in one stream",
-        )
+        super().__init__(FailureKind.UNSUPPORTED, f"{where} {self._WHY}; it is read in one stream")
 
     # The engine reads the file in another way: no attempt has failed.
     is_mended = True
+
+
+class UnpinnedError(RangeIgnoredError):
+    """An answer does not tell of which version it is, so that it must be the only one."""
+
+    _WHY = "comes without the version that was listed"
+
+
+class OtherTagError(DownloadError):
+    """An answer has another ETag or time than the listing.
+
+    The file has changed, or servers behind one address have their own: `modified` is the time of
+    its last change, if nothing can have changed it since without changing that.
+    """
+
+    def __init__(self, where: str, modified: str | None) -> None:
+        super().__init__(
+            FailureKind.CHANGED,
+            f"{where} changed while it was downloaded; the file starts over by itself",
+        )
+        self.modified = modified
 
 
 class Body(Protocol):

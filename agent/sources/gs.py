@@ -235,12 +235,15 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
     if _is_gzip(item) and not _stays_packed(item):
         # The server unpacks it, and tells neither the size nor a checksum of what it then sends.
         return RemoteFile(name.removeprefix(prefix), name, None, generation, ranges=False)
+    checksum = _checksum(item)
     return RemoteFile(
         path=name.removeprefix(prefix),
         location=name,
         size=int(item["size"]),
         version=generation,
-        checksum=_checksum(item),
+        checksum=checksum,
+        # Emulators do not all keep to the generation: without a checksum nothing would show it.
+        ranges=checksum is not None,
     )
 
 

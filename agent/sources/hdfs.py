@@ -21,6 +21,7 @@ from agent.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.sources.answers import Get, answered, changed
 from agent.sources.base import RemoteFile
 from agent.sources.bodies import bounded
+from agent.sources.checked import CheckedBody
 from agent.sources.hdfs_program import program_model
 from agent.sources.transport import Transport, origin_of
 
@@ -55,8 +56,10 @@ class _Status(BaseModel):
     file_id: int = 0
 
     @property
-    def version(self) -> str:
-        """What changes when the file does."""
+    def version(self) -> str | None:
+        """What changes when the file does; None where the server does not tell."""
+        if not self.modification_time and not self.file_id:
+            return None
         return f"{self.modification_time}-{self.length}-{self.file_id}"
 
 
@@ -170,7 +173,8 @@ class _WebModel:
         """A range of a file, if the file is the listed one until its last byte is here."""
 
         def check() -> None:
-            if self.cluster.status(file.location).version != file.version:
+            now = self.cluster.status(file.location)
+            if (now.version, now.length) != (file.version, file.size):
                 raise changed(self.cluster.where(file.location))
 
         stop = (file.size or 0) if end is None else end
@@ -181,38 +185,7 @@ class _WebModel:
             if error.kind not in _PASSING:
                 check()
             raise
-        return _CheckedBody(body, stop - start, check)
-
-
-class _CheckedBody:
-    """A body that is followed by a check: HDFS has no condition for a request.
-
-    The check comes after the last byte, so whatever was replaced before it is noticed, whichever
-    of several ranges ends last.
-    """
-
-    def __init__(self, body: Body, left: int, check: Callable[[], None]) -> None:
-        self._body = body
-        self._left = left
-        self._check = check
-
-    def read(self, size: int) -> bytes:
-        try:
-            piece = self._body.read(size)
-        except DownloadError as error:
-            if error.kind is FailureKind.CORRUPT:
-                self._check()
-            raise
-        self._left -= len(piece)
-        if piece and not self._left:
-            self._check()
-        return piece
-
-    def abort(self) -> None:
-        self._body.abort()
-
-    def close(self) -> None:
-        self._body.close()
+        return CheckedBody(body, stop - start, check)
 
 
 class HdfsSource:

@@ -319,6 +319,7 @@ class _HubModel:
                 headers=self.repository.headers(url),
                 ranges=file.ranges and end != start,
                 as_stored=True,
+                alone=file.checksum is None,
             )
         )
 

@@ -86,4 +86,7 @@ def remote_file(entry: Entry | Sibling) -> RemoteFile:
             checksum = Checksum(LARGE, version)
     elif COMMIT.fullmatch(version):
         checksum = Checksum(ChecksumAlgorithm.GIT_BLOB, version)
-    return RemoteFile(entry.path, entry.path, size, version or None, checksum)
+    # What a mirror has at a commit is proven by the checksum alone.
+    return RemoteFile(
+        entry.path, entry.path, size, version or None, checksum, ranges=checksum is not None
+    )

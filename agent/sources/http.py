@@ -16,9 +16,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agent.archive.kinds import archive_kind
 from agent.credentials import HEADERS_SUFFIX
 from agent.failures import DownloadError, FailureKind, public_uri
-from agent.sources.answers import Get, answered, coding_of, compressed, failure, version_of
+from agent.sources.answers import Get, answered, coding_of, compressed, failure
 from agent.sources.base import RemoteFile
 from agent.sources.pages import START_BYTES, instead_of_file, may_be_page
+from agent.sources.pins import holds, version_of
 from agent.sources.transport import IDENTITY, Transport, origin_of
 from agent.urls import server_of
 
@@ -56,6 +57,7 @@ class _WebFile:
                 headers=self.headers,
                 ranges=file.ranges,
                 as_stored=self.as_stored,
+                alone=not file.ranges,
             )
         )
 
@@ -78,13 +80,17 @@ class HttpSource:
         headers = {**own, **IDENTITY}
         # Of a server that sends ranges, one byte comes.
         answer, start = self._ask(uri, where, {**headers, "Range": "bytes=0-0"})
-        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # An empty file has no first byte.
+        untold = answer.headers.get("Content-Range", "").strip().endswith("/*")
+        if untold or answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # An empty file has no first byte, and an answer to a range need not tell the size.
             answer, start = self._ask(uri, where, headers)
             if answer.status_code >= 400:
                 raise answered(answer, where)
         size, ranges = _size(answer)
-        version, coding = version_of(answer.headers), coding_of(answer.headers)
+        version, coding = version_of(answer.headers, size), coding_of(answer.headers)
+        # What has a time is a file on a disk, which may be written while it is sent.
+        written = version is not None and "Last-Modified" in answer.headers
+        pinned = holds(version, answer.headers)
         on_the_way = bool(coding) and not _is_stored(name, coding, start, ranges=ranges)
         if ranges and may_be_page(name, answer.headers, start):
             some = f"bytes=0-{START_BYTES - 1}"
@@ -92,8 +98,7 @@ class HttpSource:
         _check_no_page(uri, name, answer, start)
         if on_the_way:
             raise compressed(coding, where)
-        # Ranges of what has no version may be of different ones, and nothing would show it.
-        file = RemoteFile(name, uri, size, version, ranges=ranges and version is not None)
+        file = RemoteFile(name, uri, size, version, ranges=ranges and pinned, recheck=written)
         return _WebFile((file,), origin_of(uri), self._transport, own, as_stored=bool(coding))
 
     def _ask(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from agent.failures import DownloadError, FailureKind
 from agent.sources.base import RangeIgnoredError
 from agent.sources.waits import HEAD_SECONDS, current, resume, waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.sources.base import RemoteFile, RemoteModel
     from agent.sources.waits import Wait
 
@@ -21,27 +25,45 @@ def check_readable(model: RemoteModel) -> None:
     """Raises DownloadError unless the first byte of each file comes.
 
     An empty file has none, and nothing to hide. It takes a request or two for each file, and ends
-    with the first that is refused, or with what the thread waits for.
+    with the first that is refused, or with what the thread waits for. What is refused beside others
+    is asked for again alone, and all after it: an origin may allow fewer connections.
     """
     files = (file for file in model.files if file.size != 0)
-    outer, turn, refused = current(), threading.Lock(), threading.Event()
+    some = list(islice(files, 2))
+    left = chain(some, files)
+    if len(some) > 1:
+        left = chain(_refused_together(model, left), left)
+    for file in left:
+        _probe(model, file, current())
+
+
+def _refused_together(model: RemoteModel, files: Iterator[RemoteFile]) -> list[RemoteFile]:
+    """Ask for files, several at once, up to the first that is refused, and those beside it.
+
+    Returns the refused ones. Raises DownloadError for any other failure.
+    """
+    outer, turn, over = current(), threading.Lock(), threading.Event()
+    refused: list[RemoteFile] = []
 
     def probe() -> None:
         # Each asks for one file after the other: of many, no more is held than what is asked for.
-        while not refused.is_set():
+        while not over.is_set():
             with turn:
                 file = next(files, None)
             if file is None:
                 return
             try:
                 _probe(model, file, outer)
-            except BaseException:
-                refused.set()
-                raise
+            except BaseException as error:
+                over.set()
+                if not isinstance(error, DownloadError) or error.kind is not FailureKind.DENIED:
+                    raise
+                refused.append(file)
 
     with ThreadPoolExecutor(PROBES, thread_name_prefix="probe") as threads:
         for one in [threads.submit(probe) for _ in range(PROBES)]:
             one.result()
+    return refused
 
 
 def _probe(model: RemoteModel, file: RemoteFile, outer: Wait | None) -> None:

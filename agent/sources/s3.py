@@ -11,6 +11,8 @@ import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import format_datetime
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -37,6 +39,7 @@ from agent.sources.answers import Get, retry_after
 from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
 from agent.sources.markers import not_listed, without_markers
+from agent.sources.pins import holds, is_time, tag_of, version_of
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
@@ -63,6 +66,8 @@ _STATUS_OF_CODE = {
 }
 # Objects in a page of a listing.
 PAGE = 1000
+# Those of S3 whose objects are not there at once. (GLACIER_IR's are.)
+_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _TRUE = {"1", "true", "yes"}
 # Instead of a key that is not given: botocore looks for the agent's own otherwise.
 _NO_KEY = "none"
@@ -92,22 +97,30 @@ class _S3Model:
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
-        """A range of an object, if it still has the listed ETag."""
+        """A range of an object, if it is still the listed version."""
         try:
             url = self.urls.url(file.location)
         except (BotoCoreError, ValueError) as error:
             raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
-        return self.transport.read(
-            Get(
-                url=url,
-                where=f"s3://{self.bucket}/{file.location}",
-                start=start,
-                end=end,
-                size=file.size,
-                version=file.version,
-                as_stored=True,
-            )
+        get = Get(
+            url=url,
+            where=f"s3://{self.bucket}/{file.location}",
+            start=start,
+            end=end,
+            size=file.size,
+            version=file.version,
+            ranges=file.ranges,
+            as_stored=True,
+            alone=not file.ranges,
         )
+        try:
+            return self.transport.read(get)
+        except DownloadError as error:
+            if error.kind is FailureKind.DENIED:
+                with suppress(BotoCoreError, ClientError, ValueError):
+                    head = self.client.head_object(Bucket=self.bucket, Key=file.location)
+                    _check_archived(head, get.where)
+            raise
 
     def proof(self, file: RemoteFile) -> Checksum | None:
         """The checksum of the whole object, else its ETag where that is the MD5 of its bytes."""
@@ -321,29 +334,62 @@ def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):
-                yield entry
+                yield _dated(entry, page)
 
 
 def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
     """The first object whose key begins so: the very key itself, if it exists."""
     page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-    contents: list[dict[str, Any]] = page.get("Contents", [])
-    return contents
+    return [_dated(entry, page) for entry in page.get("Contents", ())]
+
+
+def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    """An entry; one without an ETag has with it when it was listed, by the store's clock."""
+    if tag_of(entry.get("ETag"), entry["Size"]):
+        return entry
+    return entry | {"Date": page["ResponseMetadata"]["HTTPHeaders"].get("date", "")}
 
 
 def _described(client: Any, bucket: str, key: str) -> dict[str, Any]:
     """One object, as a listing would describe it."""
     head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     given = [name for name in head if name.startswith("Checksum") and name != "ChecksumType"]
-    return {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
+    entry = {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
+    return _dated(entry, head)
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
+    """A listed object. Where the store gives it no ETag, its time is what pins it.
+
+    Those are gateways to file systems, in which an object may change while it is sent.
+    """
+    told = {"ETag": entry.get("ETag", "")}
+    if "Date" in entry and "LastModified" in entry:
+        told["Last-Modified"] = format_datetime(entry["LastModified"].astimezone(UTC), usegmt=True)
+        told["Date"] = entry["Date"]
+    version = version_of(told, entry["Size"])
     return RemoteFile(
         path=entry["Key"].removeprefix(prefix),
         location=entry["Key"],
         size=entry["Size"],
-        version=entry.get("ETag") or None,
+        version=version,
+        ranges=holds(version, told),
+        recheck=version is not None and is_time(version),
+    )
+
+
+def _check_archived(head: dict[str, Any], where: str) -> None:
+    """Raises DownloadError (Unsupported) for an object that must be restored before it is read."""
+    archived = head.get("StorageClass") in _ARCHIVES or head.get("ArchiveStatus")
+    restore = head.get("Restore", "")
+    if not archived or 'ongoing-request="false"' in restore:
+        return
+    told = "and is being restored" if restore else "and cannot be read: restore it"
+    raise DownloadError(
+        FailureKind.UNSUPPORTED,
+        f"{where} is archived ({head.get('ArchiveStatus') or head['StorageClass']}), {told} "
+        "(aws s3api restore-object), or copy it to a storage class that is read at once; it is "
+        "tried again by itself",
     )
 
 

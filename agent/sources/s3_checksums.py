@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from agent.sources.base import Checksum, ChecksumAlgorithm
+from agent.sources.pins import condition
 from agent.sources.waits import current, resume
 
 if TYPE_CHECKING:
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 CHECKSUM_BYTES = 8 << 20
 CHECKSUM_THREADS = 16
 _MD5 = re.compile("[0-9a-f]{32}")
-# The names of full-object checksums in answers, strongest wish first.
+# The names of full-object checksums in answers, the cheapest first.
 _CHECKSUMS = {
     "ChecksumCRC64NVME": ChecksumAlgorithm.CRC64NVME,
     "ChecksumCRC32C": ChecksumAlgorithm.CRC32C,
+    "ChecksumXXHASH3": ChecksumAlgorithm.XXHASH3,
+    "ChecksumXXHASH128": ChecksumAlgorithm.XXHASH128,
+    "ChecksumXXHASH64": ChecksumAlgorithm.XXHASH64,
+    "ChecksumCRC32": ChecksumAlgorithm.CRC32,
     "ChecksumSHA256": ChecksumAlgorithm.SHA256,
+    "ChecksumSHA512": ChecksumAlgorithm.SHA512,
+    "ChecksumSHA1": ChecksumAlgorithm.SHA1,
+    "ChecksumMD5": ChecksumAlgorithm.MD5,
 }
 
 
@@ -37,20 +45,40 @@ def with_checksums(
     """
 
     def ask(entry: dict[str, Any], file: RemoteFile) -> RemoteFile:
-        whole = entry.get("ChecksumType") == "FULL_OBJECT"
-        if not whole or not entry.get("ChecksumAlgorithm") or entry["Size"] < CHECKSUM_BYTES:
+        if not _lists_one(entry) and not unlisted:
             return file
-        try:
-            head = head_of(client, bucket, file)
-        except ClientError:
-            # Some stores list checksums and do not give them; the digest of ours is left.
+        if entry.get("ChecksumType") == "COMPOSITE" or entry["Size"] < CHECKSUM_BYTES:
             return file
-        return replace(file, checksum=_checksum(head))
+        return _asked(client, bucket, file)
 
+    unlisted = _has_unlisted(client, bucket, entries, files)
     with ThreadPoolExecutor(
         CHECKSUM_THREADS, "checksums", initializer=resume, initargs=(current(),)
     ) as threads:
         return list(threads.map(ask, entries, files))
+
+
+def _lists_one(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("ChecksumAlgorithm"))
+
+
+def _has_unlisted(
+    client: Any, bucket: str, entries: list[dict[str, Any]], files: list[RemoteFile]
+) -> bool:
+    """Whether the store has checksums of which it lists nothing, as of its first large object."""
+    for entry, file in zip(entries, files, strict=True):
+        if entry["Size"] >= CHECKSUM_BYTES:
+            return not _lists_one(entry) and _asked(client, bucket, file).checksum is not None
+    return False
+
+
+def _asked(client: Any, bucket: str, file: RemoteFile) -> RemoteFile:
+    try:
+        head = head_of(client, bucket, file)
+    except ClientError:
+        # Some stores list checksums and do not give them; the digest of ours is left.
+        return file
+    return replace(file, checksum=_checksum(head))
 
 
 def head_of(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
@@ -58,8 +86,12 @@ def head_of(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
 
     Raises what botocore raises.
     """
+    version = condition(file.version).get("If-Match", "") if file.version else ""
     head: dict[str, Any] = client.head_object(
-        Bucket=bucket, Key=file.location, ChecksumMode="ENABLED", IfMatch=file.version or "*"
+        Bucket=bucket,
+        Key=file.location,
+        ChecksumMode="ENABLED",
+        IfMatch=version if version.startswith('"') else "*",
     )
     return head
 

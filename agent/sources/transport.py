@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
@@ -33,12 +34,14 @@ from agent.sources.answers import (
     answered,
     changed,
     check_answer,
-    condition,
     failure,
     status_of,
 )
+from agent.sources.base import RangeIgnoredError
 from agent.sources.bodies import begin, drop, keep
+from agent.sources.checked import CheckedBody
 from agent.sources.guard import GuardedAdapter
+from agent.sources.pins import condition, is_unchanged, version_of
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.urls import server_of
 
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
+# How often it is looked for the server that sent a file.
+LOOKS = 8
+FIRST_PAUSE_SECONDS = 0.05
 # The bytes must arrive as they are stored.
 IDENTITY = {"Accept-Encoding": "identity"}
 # How many hosts are known at a time.
@@ -61,6 +67,7 @@ MAX_KEPT = 32
 
 # Headers that may follow a redirect to another host.
 _TRAVELS = {"accept", "accept-encoding", "connection", "if-match", "range", "user-agent"}
+_PASSING = {FailureKind.THROTTLED, FailureKind.UNREACHABLE}
 _V = TypeVar("_V")
 _TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 _CERTIFICATE = re.compile(
@@ -269,19 +276,27 @@ class Transport:
 
     def read(self, get: Get) -> Body:
         """The body of a range. Raises DownloadError, RangeIgnoredError among them."""
+        opened = self._open(get)
+        body, headers = _HttpBody(opened, get), opened.response.headers
+        if not get.alone or version_of(headers) is None:
+            return body
+        return CheckedBody(body, get.length, lambda: self._look_again(get, headers))
+
+    def _open(self, get: Get) -> Any:
+        """The answer to a request, which is what was asked for. Raises DownloadError."""
         headers = {**IDENTITY, **get.headers}
         if get.ranges and get.length != 0:
             headers["Range"] = f"bytes={get.start}-{'' if get.end is None else get.end - 1}"
-        if get.version:
-            headers |= condition(get.version)
+        wanted = condition(get.version) if get.version else {}
         try:
             _check_url(get.url)
-            # Past smart_open.open, which looks at its arguments longer than a small file takes.
-            read: Any = smart_open_http.open
-            with waiting(HEAD_SECONDS):
-                opened: Any = read(
-                    get.url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers
-                )
+            try:
+                opened = self._get(get.url, headers | wanted)
+            except requests.HTTPError as error:
+                if not wanted or status_of(error) != HTTPStatus.PRECONDITION_FAILED:
+                    raise
+                # Some compare ETags as they are written, and not as they are meant.
+                opened = self._get(get.url, headers)
         except ERRORS as error:
             if get.ranges and status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 # It has become shorter.
@@ -292,7 +307,43 @@ class Transport:
         except DownloadError:
             opened.close()
             raise
-        return _HttpBody(opened, get)
+        return opened
+
+    def _get(self, url: str, headers: dict[str, str]) -> Any:
+        # Past smart_open.open, which looks at its arguments longer than a small file takes.
+        read: Any = smart_open_http.open
+        with waiting(HEAD_SECONDS):
+            return read(url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers)
+
+    def _look_again(self, get: Get, before: CaseInsensitiveDict[str]) -> None:
+        """Raises DownloadError (Changed) if what an answer told of its file is no longer so.
+
+        Of several servers behind one address, it may take some requests to meet the same one.
+        """
+        again = replace(get, version=None, alone=False)
+        if get.size:
+            again = replace(again, start=0, end=1, ranges=True)
+        failure: DownloadError = changed(get.where)
+        for attempt in range(LOOKS):
+            try:
+                opened = self._open(again)
+            except RangeIgnoredError:
+                again = replace(again, end=get.end, ranges=False)
+                continue
+            except DownloadError as error:
+                if error.kind is FailureKind.DENIED:
+                    # A signature has ended meanwhile. There is one answer, and no other to mix.
+                    return
+                if error.kind not in _PASSING:
+                    raise
+                failure = error
+                time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+                continue
+            after = opened.response.headers
+            opened.close()
+            if is_unchanged(before, after):
+                return
+        raise failure
 
 
 class _HttpBody:

@@ -239,7 +239,14 @@ def test_broken_connection_is_unreachable_and_gives_what_came(buckets: Buckets) 
     def cut(handler: Handler, key: str) -> bool:
         data = buckets.objects["bucket"][key]
         content_range = f"bytes 0-{len(data) - 1}/{len(data)}"
-        handler.begin(206, {"Content-Length": str(len(data)), "Content-Range": content_range})
+        handler.begin(
+            206,
+            {
+                "Content-Length": str(len(data)),
+                "Content-Range": content_range,
+                "ETag": etag(data),
+            },
+        )
         handler.wfile.write(data[: 1 << 20])
         handler.hang_up()
         return False

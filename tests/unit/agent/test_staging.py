@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -183,3 +184,34 @@ def test_what_is_laid_out_already_needs_no_more_space(folder: Path) -> None:
     second, _ = begin(folder, A)
     assert second.allocated() >= SIZE - 3 * BLOCK_BYTES
     second.close()
+
+
+def test_a_file_that_was_sealed_meanwhile_needs_no_flush(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "s")
+    staging.begin("mem://m", None, [RemoteFile("a", "a", 3, "v1")])
+    staged = staging.staged["a"]
+    staged.open()
+    staged.write(b"abc", 0)
+    staged.mark(0, 3)
+    staged.seal(3, sync=True)
+    staged.flush(0, 3)
+    staging.close()
+
+
+def test_what_is_of_no_use_later_is_not_kept(tmp_path: Path) -> None:
+    """What comes in one answer may be of another version than the next one."""
+    file = RemoteFile("a", "a", 3 * BLOCK_BYTES, "v1", ranges=False)
+    for now in (file, replace(file, ranges=True)):
+        staging = Staging(tmp_path / "s")
+        staging.begin("mem://m", None, [now])
+        staged = staging.staged["a"]
+        assert staged.blocks.done == 0
+        staged.open()
+        staged.write(b"x" * BLOCK_BYTES, 0)
+        staged.mark(0, BLOCK_BYTES)
+        staged.checkpoint()
+        staging.close()
+    again = Staging(tmp_path / "s")
+    again.begin("mem://m", None, [replace(file, ranges=True)])
+    assert again.staged["a"].blocks.done == BLOCK_BYTES
+    again.close()

@@ -1,0 +1,166 @@
+"""Servers that let each client have few connections at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.failures import DownloadError, FailureKind
+from agent.sources.readable import check_readable
+from tests.unit.agent.helpers import set_aws
+from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
+from tests.unit.agent.memory import Memory
+from tests.unit.agent.servers import Buckets, Handler, WebFiles, etag, serving, span_of
+
+if TYPE_CHECKING:
+    from agent.disk.store import Store
+
+__all__ = ["small_steps"]
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+
+@dataclass
+class Narrow:
+    """A web server with one file, that refuses with `status` what comes beside `most` others.
+
+    Status 0: by closing the connection. From byte `until` on, it refuses all.
+    """
+
+    most: int
+    status: int
+    until: int = SIZE
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now = 0
+        self.seen: Counter[int] = Counter()
+        self.sent = 0
+
+    def __call__(self, handler: Handler, _: str) -> None:
+        with self.lock:
+            full = self.now >= self.most or self.sent >= self.until
+            self.seen[self.status if full else 206] += 1
+            self.now += not full
+        if full:
+            return (
+                handler.reply(self.status, headers=self.headers) if self.status else hang(handler)
+            )
+        try:
+            self._send(handler)
+        finally:
+            with self.lock:
+                self.now -= 1
+        return None
+
+    def _send(self, handler: Handler) -> None:
+        span = span_of(handler, SIZE)
+        assert span is not None
+        headers = {"ETag": etag(DATA), "Content-Range": span.content_range}
+        handler.begin(206, headers | {"Content-Length": str(span.length)})
+        for start in range(span.start, span.end, 64 << 10):
+            piece = DATA[start : min(start + (64 << 10), span.end)]
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+            with self.lock:
+                self.sent += len(piece)
+            # So slow that others are asked for meanwhile.
+            time.sleep(0.01)
+
+
+def hang(handler: Handler) -> None:
+    handler.hang_up()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("status", [403, 429, 503, 509, 529, 0])
+def test_a_refusal_of_one_more_connection_is_no_denial(
+    store: Store, status: int, most: int
+) -> None:
+    narrow = Narrow(most, status)
+    with serving(narrow) as server:
+        Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": DATA})
+    assert narrow.seen[status]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_long_wait_is_not_kept_while_the_file_comes(store: Store, status: int) -> None:
+    narrow = Narrow(2, status, headers={"Retry-After": "120"})
+    with serving(narrow) as server:
+        Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": DATA})
+
+
+def test_a_file_that_is_refused_from_its_first_byte_is_denied(store: Store) -> None:
+    files = WebFiles({"/m.bin": DATA})
+
+    def answer(handler: Handler, path: str) -> None:
+        asked.append(path)
+        if len(asked) > 1:
+            return handler.reply(403)
+        return files(handler, path)
+
+    asked: list[str] = []
+    with serving(answer) as server:
+        error = Attempt(store, f"{server.url}/m.bin").fails(FailureKind.DENIED, "403")
+    assert len(asked) <= 1 + 16
+    assert "signed" not in error.message
+
+
+def test_a_signature_that_ends_on_the_way_is_told(store: Store) -> None:
+    narrow = Narrow(64, 403, until=SIZE // 2)
+    with serving(narrow) as server:
+        uri = f"{server.url}/m.bin"
+        Attempt(store, uri).fails(FailureKind.DENIED, "403", "its time may be over")
+        # What came is kept.
+        narrow.until, before = 10 * SIZE, narrow.sent
+        Attempt(store, uri).succeeds({"m.bin": DATA})
+    assert narrow.sent - before < SIZE
+
+
+def test_one_object_that_is_denied_is_told_although_others_come(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before(handler: Handler, key: str) -> bool:
+        if key == "m/denied":
+            buckets._error(handler, 403, "AccessDenied")
+            return False
+        return True
+
+    objects = {f"m/{n}": content(n, 300_000) for n in range(20)} | {"m/denied": b"x" * 400_000}
+    buckets = Buckets({"bucket": objects}, before_get=before)
+    set_aws(monkeypatch, "AWS_CA_BUNDLE")
+    with serving(buckets) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        Attempt(store, "s3://bucket/m").fails(FailureKind.DENIED, "s3://bucket/m/denied")
+
+
+def test_a_probe_that_is_refused_beside_others_is_asked_for_alone() -> None:
+    lock = threading.Lock()
+
+    def on_open(*_: object) -> None:
+        with lock:
+            crowded = memory.open_now > 2
+        if crowded:
+            raise DownloadError(FailureKind.DENIED, "one too many")
+        time.sleep(0.02)
+
+    memory = Memory({str(n): b"x" for n in range(20)}, on_open=on_open)
+    check_readable(memory)
+    assert {path for path, _, _ in memory.opened} == set(memory.contents)
+
+
+def test_a_file_that_may_not_be_read_is_denied_to_a_probe() -> None:
+    def on_open(path: str, *_: object) -> None:
+        if path == "7":
+            raise DownloadError(FailureKind.DENIED, "no")
+
+    memory = Memory({str(n): b"x" for n in range(20)}, on_open=on_open)
+    with pytest.raises(DownloadError) as caught:
+        check_readable(memory)
+    assert caught.value.kind is FailureKind.DENIED
