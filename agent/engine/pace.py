@@ -43,12 +43,14 @@ class Pace:
         `received` is what the origin has sent in all.
         """
         if self._looked_at is None:
-            self._looked_at, self._received = now, received
+            self._looked_at = now
         elapsed = now - self._looked_at
         if elapsed < LOOK_SECONDS:
             return [], []
-        if len(segments) >= ENOUGH:
-            self.usual = (received - self._received) / elapsed / len(segments)
+        if len(segments) >= ENOUGH or not self.usual:
+            # Before the first look most may have come and gone: then it was at least so many.
+            connections = max(ENOUGH, len(segments))
+            self.usual = (received - self._received) / elapsed / connections
         self._looked_at, self._received = now, received
         rates = {s: (s.position - max(s.seen, s.begun)) / elapsed for s in segments}
         old = {s for s in segments if now - s.started >= LOOK_SECONDS}
