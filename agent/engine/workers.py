@@ -54,28 +54,31 @@ class FetchWorker(threading.Thread):
         _step_back()
         self._engine.crowd.add(threading.get_native_id())
         while True:
-            segment = self._engine.next_segment()
-            error: BaseException | None = None
-            try:
-                self._fetch(segment)
-            except (DownloadError, OSError) as caught:
-                error = caught
-            except AbandonedError as caught:
-                error = _given_up(segment, caught)
-            except Exception as caught:
-                # A fault of ours must not end the thread: it is one model's failure.
-                log.exception("Range failed unexpectedly", path=segment.file.remote.path)
-                error = _internal(caught)
-            if segment.stalled and segment.position != segment.end:
-                error = _given_up(segment, None)
-            try:
-                self._engine.ended(segment, error)
-                if error is None:
-                    self._engine.finish(segment.file)
-            except Exception as caught:
-                log.exception("End of a range failed unexpectedly", path=segment.file.remote.path)
-                with self._engine.lock:
-                    segment.file.job.fail(_internal(caught))
+            # In a frame of its own: what waits here keeps nothing of the last one's job.
+            self._work_on(self._engine.next_segment())
+
+    def _work_on(self, segment: Segment) -> None:
+        error: BaseException | None = None
+        try:
+            self._fetch(segment)
+        except (DownloadError, OSError) as caught:
+            error = caught
+        except AbandonedError as caught:
+            error = _given_up(segment, caught)
+        except Exception as caught:
+            # A fault of ours must not end the thread: it is one model's failure.
+            log.exception("Range failed unexpectedly", path=segment.file.remote.path)
+            error = _internal(caught)
+        if segment.stalled and segment.position != segment.end:
+            error = _given_up(segment, None)
+        try:
+            self._engine.ended(segment, error)
+            if error is None:
+                self._engine.finish(segment.file)
+        except Exception as caught:
+            log.exception("End of a range failed unexpectedly", path=segment.file.remote.path)
+            with self._engine.lock:
+                segment.file.job.fail(_internal(caught))
 
     def _fetch(self, segment: Segment) -> None:
         file = segment.file
@@ -162,20 +165,24 @@ class DigestWorker(threading.Thread):
         """Work until the process ends."""
         while True:
             file = self._next()
-            if file is None:
-                continue
-            try:
-                file.staged.open()
-                self._digest(file)
-            except OSError as error:
-                with self._engine.lock:
-                    file.job.fail(error)
-            except Exception as error:
-                log.exception("Digest failed unexpectedly", path=file.remote.path)
-                with self._engine.lock:
-                    file.job.fail(_internal(error))
-            self._let_go(file)
-            self._engine.finish(file)
+            if file is not None:
+                self._work_on(file)
+                # Nor does this one keep it while it waits.
+                del file
+
+    def _work_on(self, file: FileJob) -> None:
+        try:
+            file.staged.open()
+            self._digest(file)
+        except OSError as error:
+            with self._engine.lock:
+                file.job.fail(error)
+        except Exception as error:
+            log.exception("Digest failed unexpectedly", path=file.remote.path)
+            with self._engine.lock:
+                file.job.fail(_internal(error))
+        self._let_go(file)
+        self._engine.finish(file)
 
     def _let_go(self, file: FileJob) -> None:
         engine = self._engine

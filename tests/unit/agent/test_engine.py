@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -99,6 +101,20 @@ def test_every_byte_arrives_and_is_digested(
     # Each byte is asked for once.
     assert fetch.source.sent == {path: len(data) for path, data in contents.items() if data}
     assert fetch.source.open_now == 0
+
+
+def test_nothing_of_a_model_is_kept_once_it_is_here(tmp_path: Path) -> None:
+    engine = Engine()
+    source = Memory({f"f{number}": BIG[: 2 * MIB] for number in range(20)})
+    Fetch(tmp_path / "s", source, engine).check()
+    kept, source = weakref.ref(source), Memory({})
+    for _ in range(100):
+        # The threads end their turns a moment later.
+        gc.collect()
+        if kept() is None:
+            break
+        time.sleep(0.05)
+    assert kept() is None
 
 
 @pytest.mark.parametrize("announced", [True, False])
