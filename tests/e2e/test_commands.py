@@ -39,7 +39,7 @@ def _running(folder: Path) -> list[str]:
 
 
 def _start(*args: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
         ["env", "--default-signal=INT", *LOCAL, *args],
         stdout=subprocess.PIPE,
@@ -47,6 +47,10 @@ def _start(*args: str, **env: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | env,
     )
+    # Before `env` has become the command, it may ignore Ctrl-C itself.
+    name = Path(f"/proc/{process.pid}/comm")
+    wait_until(lambda: name.read_text() != "env\n", "the command to start", seconds=10)
+    return process
 
 
 def _nodes(folder: Path) -> str:
