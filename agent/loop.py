@@ -422,13 +422,21 @@ class Loop:
             return False
         try:
             self._take_node(self._api.read(), fresh=True)
-            if self._pods is not None:
-                self._uses.see(self._pods.read())
+            pods = self._pods.read() if self._pods is not None else ()
         except ApiUnavailableError as error:
-            self._confirm_at = now + CONFIRM_SECONDS
-            log.warning("Removal waits for the API server", reason=str(error))
-            return False
+            return self._wait_for_api(now, str(error))
+        if pods is None:
+            # One server may refuse for a moment what the watch is told.
+            return self._wait_for_api(now, "it does not let the agent see pods")
+        if self._pods is not None:
+            self._uses.see(pods)
+            self._users = self._uses.by_key(self._names.all())
         return now >= self._confirm_at
+
+    def _wait_for_api(self, now: float, why: str) -> bool:
+        self._confirm_at = now + CONFIRM_SECONDS
+        log.warning("Removal waits for the API server", reason=why)
+        return False
 
     def _withdraw(self, now: float) -> bool:
         """Set copies aside that are not for those whom they would serve. Whether it did."""

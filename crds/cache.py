@@ -316,6 +316,11 @@ class LocalModelNamespaceCacheSpec(CacheSpec):
                     "pvcRef (a claim, into which KServe's controller imports the model)"
                 ),
             ),
+            # Else the claims that services have would go with the groups, or an import Job stay.
+            (
+                "has(oldSelf.pvcRef) == has(self.pvcRef)",
+                "pvcRef is immutable: make another cache for it, or for node groups",
+            ),
         )
     )
 

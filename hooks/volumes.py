@@ -86,6 +86,8 @@ def volume_name_of(
             ref = there["spec"].get("claimRef") or {}
             if (ref.get("namespace"), ref.get("name")) == (namespace, claim_name(cache, group)):
                 return name
+    # No other claim can have its own one.
+    by_name = by_name or asked == own
     return own if by_name else naming.volume_name(cache, group, namespace)
 
 
@@ -276,13 +278,20 @@ def _terms_of(group: LocalModelNodeGroup) -> list[Object]:
     a group's nodes get (hooks.nodes).
     """
     label = {"key": naming.member_label(group.metadata.name), "operator": "Exists"}
-    terms = [_term(term) for term in node_selector_terms(group.spec)]
-    return [
-        term | {"matchExpressions": [*term.get("matchExpressions", ()), label]}
-        if term.get("matchFields")
-        else term
-        for term in terms
-    ]
+    terms = []
+    for asked in node_selector_terms(group.spec):
+        term = _term(asked)
+        if asked.match_fields:
+            term["matchExpressions"] = [*term.get("matchExpressions", ()), label]
+            if not all(map(_may_be_of_a_volume, asked.match_fields)):
+                del term["matchFields"]
+        terms.append(term)
+    return terms
+
+
+def _may_be_of_a_volume(field: NodeSelectorRequirement) -> bool:
+    """Whether the API server takes it: Kubernetes, pkg/apis/core/validation."""
+    return field.operator in {"In", "NotIn"} and len(field.values) == 1
 
 
 def _term(term: NodeSelectorTerm) -> Object:

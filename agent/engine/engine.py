@@ -20,7 +20,7 @@ from agent.engine.pace import STALL_SECONDS, Pace
 from agent.engine.ranges import Gap
 from agent.engine.retries import is_limit, refused_delay, retry_delay
 from agent.engine.shares import Shares, share
-from agent.engine.workers import DigestWorker, FetchWorker
+from agent.engine.workers import DigestWorker, FetchWorker, internal
 from agent.failures import DownloadError, FailureKind
 from agent.sources.base import RangeIgnoredError
 from agent.sources.waits import HEAD_SECONDS, waiting
@@ -361,6 +361,10 @@ class Engine:
             failure = self._recheck(file) or file.seal()
         except OSError as error:
             failure = error
+        except Exception as error:
+            # It must neither end the thread nor keep the job waiting.
+            log.exception("End of a file failed unexpectedly", path=file.remote.path)
+            failure = internal(error)
         with self.lock:
             job.touched.discard(file)
             if failure is not None:
@@ -388,7 +392,7 @@ class Engine:
                     return FileChangedError(remote.path, error)
                 attempts += 1
                 wait = retry_delay(error, attempts, self._jitter())
-                if error.kind is FailureKind.DENIED:
+                if error.kind in {FailureKind.DENIED, FailureKind.THROTTLED}:
                     # Others of the model may be under way.
                     wait = refused_delay(error.kind, attempts, self._jitter())
                 if wait is None:

@@ -68,7 +68,7 @@ class FetchWorker(threading.Thread):
         except Exception as caught:
             # A fault of ours must not end the thread: it is one model's failure.
             log.exception("Range failed unexpectedly", path=segment.file.remote.path)
-            error = _internal(caught)
+            error = internal(caught)
         if segment.stalled and segment.position != segment.end:
             error = _given_up(segment, None)
         try:
@@ -78,7 +78,7 @@ class FetchWorker(threading.Thread):
         except Exception as caught:
             log.exception("End of a range failed unexpectedly", path=segment.file.remote.path)
             with self._engine.lock:
-                segment.file.job.fail(_internal(caught))
+                segment.file.job.fail(internal(caught))
 
     def _fetch(self, segment: Segment) -> None:
         file = segment.file
@@ -180,7 +180,7 @@ class DigestWorker(threading.Thread):
         except Exception as error:
             log.exception("Digest failed unexpectedly", path=file.remote.path)
             with self._engine.lock:
-                file.job.fail(_internal(error))
+                file.job.fail(internal(error))
         self._let_go(file)
         self._engine.finish(file)
 
@@ -240,7 +240,8 @@ def _given_up(segment: Segment, error: BaseException | None) -> BaseException:
     )
 
 
-def _internal(error: Exception) -> DownloadError:
+def internal(error: Exception) -> DownloadError:
+    """A fault of ours, or of a library, as the failure of one model."""
     return DownloadError(
         FailureKind.INTERNAL,
         f"the agent failed with {type(error).__name__}: see its log, and report it",

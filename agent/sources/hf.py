@@ -153,7 +153,9 @@ class _Repository:
                 checksum = Checksum(LARGE, digest)
             if whole is not None:
                 break
-        return RemoteFile(sibling.path, sibling.path, size, version, checksum)
+        # As of remote_file: nothing else proves that ranges are of one version.
+        pinned = checksum is not None
+        return RemoteFile(sibling.path, sibling.path, size, version, checksum, ranges=pinned)
 
     def locate(self, commit: str, file: RemoteFile) -> str:
         """Where a large file's bytes are: a signed URL of another host, or the hub's own."""

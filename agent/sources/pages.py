@@ -27,7 +27,13 @@ _CODECS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "ut
 # What a page may have before it: blanks, comments, and the head of XML.
 _BEFORE = re.compile(r"(?:\s|<!--.*?-->|<\?xml.*?\?>)*+", re.DOTALL)
 _PAGE = re.compile(r"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
-_TAG = re.compile(r"<[a-z!?]", re.IGNORECASE)
+# A list of a model's tokens begins with what looks like one: <unk>, <s>.
+_TAG = re.compile(
+    r"<(?:!--|[!?][a-z]|"
+    r"(?:html|head|body|title|meta|link|script|style|div|span|p|a|h[1-6]|form|table|center|img|br)"
+    r"[\s>/])",
+    re.IGNORECASE,
+)
 _XML_ERROR = re.compile(r"<(?:[\w.-]+:)?(?:errors?|fault|exception)[\s>/]", re.IGNORECASE)
 _ERRORS = {"error", "errors", "fault", "exception"}
 # Where the label says JSON too.

@@ -100,7 +100,7 @@ class _S3Model:
         """A range of an object, if it is still the listed version."""
         try:
             url = self.urls.url(file.location)
-        except (BotoCoreError, ValueError) as error:
+        except (BotoCoreError, ValueError, RuntimeError) as error:
             raise _failure(error, f"s3://{self.bucket}/{file.location}") from None
         get = Get(
             url=url,

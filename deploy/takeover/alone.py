@@ -36,8 +36,9 @@ def to_decide(alone: list[str]) -> Iterator[str]:
             "decide what becomes of what KServe's controller alone runs, in one process with its "
             f"local model cache: {some(alone)}. Once it is off, what is imported or prepared goes "
             "on being read, and nothing is imported, captured or prepared any more. To keep it "
-            f"for that, and for nothing that is localmodel's: {BESIDE}, leave it running, and run "
-            "this again"
+            f"for that, and for nothing that is localmodel's: {BESIDE} (its policy names KServe's "
+            "namespace: change it there, unless that is kserve), leave it running, and run this "
+            "again"
         )
 
 
@@ -58,7 +59,7 @@ def left_alone(alone: list[str], caches: Iterable[KubeObject], *, goes_on: bool)
         name, space = held["metadata"]["name"], held["metadata"]["namespace"]
         yield (
             f"a deletion of {ref_to(NAMESPACE_CACHE, held)}, and of others with pvcRef, waits for "
-            f"KServe's controller. Without it: kubectl -n {space} delete job -l model={name} "
+            f"KServe's controller. Without it: kubectl -n {space} delete job {name}-import "
             f"--cascade=foreground, and then take {' or '.join(names.KSERVE_FINALIZERS)} off: "
             f"kubectl -n {space} edit localmodelnamespacecache {name}"
         )

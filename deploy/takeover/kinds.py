@@ -58,6 +58,11 @@ WEBHOOK = Kind(
     "validatingwebhookconfigurations",
     "ValidatingWebhookConfiguration",
 )
+POLICY = Kind(
+    "admissionregistration.k8s.io/v1",
+    "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicy",
+)
 POLICY_BINDING = Kind(
     "admissionregistration.k8s.io/v1",
     "validatingadmissionpolicybindings",

@@ -23,6 +23,7 @@ from deploy.takeover.kinds import (
     NODE_GROUP,
     PLACEMENT,
     POD,
+    POLICY,
     POLICY_BINDING,
     SHARED,
     VOLUME,
@@ -57,7 +58,7 @@ def see_kserve(api: Api, kserve_namespace: str, job_namespace: str | None) -> th
         crds=tuple(crd for crd in crds if crd is not None),
         webhook=api.find(Ref(WEBHOOK, names.KSERVE_WEBHOOK)),
         guarded=_guarded(api),
-        beside=api.find(Ref(POLICY_BINDING, names.BESIDE)) is not None,
+        beside=_may_go_on(api, kserve_namespace),
         kernel_caches=tuple(ref_to(kind, obj) for kind in KERNEL_KINDS for obj in api.list(kind)),
         caches=_caches(api),
         groups=api.list(NODE_GROUP),
@@ -66,6 +67,16 @@ def see_kserve(api: Api, kserve_namespace: str, job_namespace: str | None) -> th
         claims=api.list(CLAIM, jobs_in),
         volumes={volume["metadata"]["name"]: volume for volume in api.list(VOLUME)},
     )
+
+
+def _may_go_on(api: Api, kserve_namespace: str) -> bool:
+    """Whether the policy is there, and restrains who runs in this namespace."""
+    policy = api.find(Ref(POLICY, names.BESIDE))
+    if policy is None or api.find(Ref(POLICY_BINDING, names.BESIDE)) is None:
+        return False
+    account = f"'system:serviceaccount:{kserve_namespace}:{names.KSERVE_CONTROLLER}'"
+    conditions = policy["spec"].get("matchConditions") or ()
+    return any(account in condition["expression"] for condition in conditions)
 
 
 def see_localmodel(api: Api) -> back.Seen:

@@ -113,10 +113,6 @@ def _decision(seen: Seen) -> Iterator[str]:
         yield from to_decide(_alone(seen))
 
 
-def _left_alone(seen: Seen) -> Iterator[str]:
-    return left_alone(_alone(seen), seen.caches, goes_on=_goes_on(seen))
-
-
 def _goes_on(seen: Seen) -> bool:
     """Whether KServe's controller runs, and may: for what is not localmodel's."""
     return seen.beside and _is_on(seen)

@@ -363,6 +363,8 @@ def test_a_mirrors_own_etags_are_no_digests(running: RunningHub, source: Hugging
     assert {file.path: file.size for file in model.files} == {p: len(c) for p, c in FILES.items()}
     assert [file.checksum for file in model.files] == [None] * len(FILES)
     assert all(file.version for file in model.files)
+    # Nothing would show that ranges are of two versions.
+    assert not any(file.ranges for file in model.files)
 
 
 def test_a_mirror_without_trees_and_heads_is_read_in_streams(

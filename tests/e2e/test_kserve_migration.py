@@ -313,7 +313,7 @@ def test_each_cache_can_be_deleted_afterwards_and_goes(migration: Migration) -> 
     # As the command tells it: its import Job first, then the finalizer, which it leaves alone.
     space, shared, claim = IMPORTED
     ran = migration.command.run()
-    assert f"kubectl -n {space} delete job -l model={shared}" in ran.said, ran.said
+    assert f"kubectl -n {space} delete job {shared}-import" in ran.said, ran.said
     world.delete(JOBS, f"{shared}-import", space)
     world.delete(NAMESPACE_CACHES, shared, space)
     world.until(lambda: len(_held(world)) == 1, "localmodel to let it go", SECONDS)

@@ -143,8 +143,19 @@ def test_pvc_ref_is_immutable_and_may_be_long(kserve: KServeWorld) -> None:
     kserve.make(_cache("fixed", SPACE, pvcRef=longest))
     with pytest.raises(ApiError, match="pvcRef is immutable"):
         _patch(kserve, "fixed", {"spec": {"pvcRef": "another"}})
-    kserve.delete(NAMESPACE_CACHES, "fixed", SPACE)
-    kserve.until(lambda: not kserve.find(NAMESPACE_CACHES, "fixed", SPACE), "it to go", SECONDS)
+    with pytest.raises(ApiError, match="pvcRef is immutable"):
+        _patch(kserve, "fixed", {"spec": {"pvcRef": None, "nodeGroups": ["newer"]}})
+    kserve.make(_cache("grouped", SPACE, nodeGroups=["newer"]))
+    with pytest.raises(ApiError, match="pvcRef is immutable"):
+        _patch(kserve, "grouped", {"spec": {"pvcRef": "claim", "nodeGroups": None}})
+    names = ("fixed", "grouped")
+    for name in names:
+        kserve.delete(NAMESPACE_CACHES, name, SPACE)
+
+    def are_gone() -> bool:
+        return not any(kserve.find(NAMESPACE_CACHES, name, SPACE) for name in names)
+
+    kserve.until(are_gone, "them to go", SECONDS)
 
 
 def test_pvc_ref_is_no_field_of_a_localmodelcache(kserve: KServeWorld) -> None:

@@ -7,7 +7,9 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
@@ -19,7 +21,7 @@ from agent.engine.job import Fetched, FileChangedError
 from agent.engine.limits import Limits
 from agent.engine.shares import PATIENCE_SECONDS, Shares
 from agent.failures import DownloadError, FailureKind
-from agent.sources.base import Checksum, ChecksumAlgorithm
+from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from tests.unit.agent.memory import Memory
 
 if TYPE_CHECKING:
@@ -101,6 +103,21 @@ def test_every_byte_arrives_and_is_digested(
     # Each byte is asked for once.
     assert fetch.source.sent == {path: len(data) for path, data in contents.items() if data}
     assert fetch.source.open_now == 0
+
+
+def test_a_fault_after_the_last_byte_is_one_models(tmp_path: Path) -> None:
+    engine = Engine()
+
+    def fail(_path: str, start: int, end: int | None) -> None:
+        if (start, end) == (0, 1):
+            raise RuntimeError("of a library")
+
+    checked = replace(RemoteFile("f", "f", len(BIG), "v1"), recheck=True)
+    source = Memory({"f": BIG}, on_open=fail)
+    with patch.object(Memory, "files", (checked,)), pytest.raises(DownloadError) as failed:
+        Fetch(tmp_path / "s", source, engine).run()
+    assert failed.value.kind is FailureKind.INTERNAL
+    Fetch(tmp_path / "t", Memory({"f": BIG}), engine).check()
 
 
 def test_nothing_of_a_model_is_kept_once_it_is_here(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_a_message_of_an_error_is_not_the_model(
         ("model.bin", b"<\x00\x00 no page", "text/html"),
         ("vocab.txt", b"<html> 1\n<body> 2\n", "text/plain"),
         ("README.md", b"<p align=center>", "text/html"),
+        ("tokenizer.vocab", b"<unk>\t0\n<s>\t0\n", "text/html"),
         # Pages, and data that looks like one.
         ("page.html", PAGE, "text/html"),
         ("page.XHTML", PAGE, "application/xhtml+xml"),

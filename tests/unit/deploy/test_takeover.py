@@ -478,7 +478,7 @@ def test_a_cache_with_pvc_ref_keeps_its_job_claim_and_finalizer(
     waits = [note for note in plan.notes if "waits for KServe's controller" in note]
     assert len(waits) == (KSERVES_SPACED in finalizers)
     for note in waits:
-        assert f"kubectl -n {JOBS} delete job -l model=shared --cascade=foreground" in note
+        assert f"kubectl -n {JOBS} delete job shared-import --cascade=foreground" in note
 
 
 def test_the_way_back_leaves_a_cache_with_pvc_ref_as_it_is() -> None:

@@ -149,7 +149,10 @@ def test_volumes_that_are_the_same_let_the_same_nodes_in(
     def lets_in(terms: list[Object]) -> bool:
         return selects([NodeSelectorTerm.model_validate(term) for term in terms], *node)
 
-    if not is_outdated(_volume(one), _stored(_volume(other))):
+    # Of several names nothing is in the volume: its label follows the group.
+    names = [field["values"] for term in (*one, *other) for field in term.get("matchFields", ())]
+    by_label = any(len(values) != 1 for values in names)
+    if not by_label and not is_outdated(_volume(one), _stored(_volume(other))):
         assert lets_in(one) == lets_in(other)
 
 
@@ -168,6 +171,19 @@ def test_a_volume_lets_in_the_nodes_of_its_group_and_no_others(
         for term in _terms(_volume(terms))
     ]
     assert selects(asked, "", labels) == in_group
+
+
+@pytest.mark.parametrize(
+    ("operator", "values"), [("In", ["a", "b"]), ("NotIn", ["a", "b"]), ("Exists", [])]
+)
+def test_names_that_the_api_server_takes_in_no_volume_are_left_to_the_label(
+    operator: str, values: list[str]
+) -> None:
+    """It takes one name for each expression; the label is that of the nodes of the group."""
+    names = {"key": "metadata.name", "operator": operator, "values": values}
+    expression = {"key": "pool", "operator": "Exists"}
+    terms: list[Object] = [{"matchFields": [names], "matchExpressions": [expression]}]
+    assert _terms(_volume(terms)) == [{"matchExpressions": [expression, LABEL]}]
 
 
 def test_volumes_that_ask_for_no_label_of_ours_stay_as_they_are() -> None:
