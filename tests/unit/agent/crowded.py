@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pods import PodMounts
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
@@ -33,6 +34,18 @@ class NoPods:
 
     def watch(self, observe: object, stopped: threading.Event) -> None:
         """Tell nothing."""
+
+
+class Pods(NoPods):
+    """What is read of the pods is `now`, whatever was told; None: the API server is down."""
+
+    now: tuple[PodMounts, ...] | None = ()
+
+    def read(self) -> tuple[PodMounts, ...] | None:
+        """These, or nothing."""
+        if self.now is None:
+            raise ApiUnavailableError("connection refused")
+        return self.now
 
 
 def prepare(world: World) -> None:

@@ -7,25 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.cluster.node_api import ApiUnavailableError
 from agent.names import TRUST_GRACES
-from tests.unit.agent.crowded import NoPods, fill, models, pod, prepare, told, use
+from tests.unit.agent.crowded import Pods, fill, models, pod, prepare, told, use
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
-    from agent.cluster.pods import PodMounts
     from tests.unit.agent.world import World
-
-
-class Pods(NoPods):
-    """What is read of the pods is `now`, whatever was told; None: the API server is down."""
-
-    now: tuple[PodMounts, ...] | None = ()
-
-    def read(self) -> tuple[PodMounts, ...] | None:
-        if self.now is None:
-            raise ApiUnavailableError("connection refused")
-        return self.now
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
 from crds.keys import model_key
+from tests.unit.agent.crowded import Pods
 from tests.unit.agent.helpers import local_model, set_aws, tree
 from tests.unit.agent.servers import Buckets, serving
 
@@ -177,6 +178,22 @@ def test_a_tenants_copy_that_a_pod_mounts_stays_and_is_told_as_nobody_elses(
     stores.later()
     assert stores.tree == TRUE
     assert stores.told("")["cached"] is True
+
+
+def test_a_pod_that_the_watch_has_not_told_of_keeps_a_copy_too(stores: Stores) -> None:
+    world = stores.world
+    pods = world.pods = Pods(lambda: world.loop)
+    world.restart()
+    stores.mount()
+    stores.want("thief")
+    pods.now = (PodMounts("thief", "server", frozenset(), frozenset({KEY})),)
+    stores.want("", "thief")
+    stores.later()
+    assert stores.tree == FALSE
+    pods.now = ()
+    stores.mount()
+    stores.later()
+    assert stores.tree == TRUE
 
 
 def test_the_same_copy_is_given_to_a_cluster_cache_and_never_leaves(stores: Stores) -> None:
