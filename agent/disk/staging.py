@@ -108,9 +108,9 @@ class StagedFile:
         """Begin to write bytes to the disk, so that they are not written all at once later."""
         try:
             begin_writeback(self._fd, start, end, self._files / self._path)
-        except OSError as error:
-            # It was complete, and others have sealed it meanwhile.
-            if error.errno != errno.EBADF or self._descriptor is not None:
+        except OSError:
+            # It was complete, and others have closed it meanwhile: its number may be another's.
+            if self._descriptor is not None:
                 raise
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -153,9 +153,10 @@ class StagedFile:
     def close(self) -> None:
         """Let go of the file; it may be opened again."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            # First forgotten: who still holds the number can tell by that why it failed.
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
 
     @property
     def _fd(self) -> int:

@@ -31,10 +31,11 @@ def test_the_standalone_overlay_refuses_a_second_cache_with_one_uri(tmp_path: Pa
         world.node("node-1", "alone")
         world.group("alone")
         world.cache("alone", uri, "alone")
+        # The short form is KServe's webhooks' trouble alone. By then the policy knows it too: of
+        # two that are made at once, both may come through.
+        world.wait_ready("alone", 1)
         with pytest.raises(ApiError, match="LocalModelCache alone has the same sourceModelUri"):
             world.cache("second", uri, "alone")
-        # The short form is KServe's webhooks' trouble alone.
-        world.wait_ready("alone", 1)
     finally:
         cluster.down()
         http.close()
