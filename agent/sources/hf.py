@@ -31,6 +31,7 @@ from agent.sources.hf_wire import (
     Revision,
     Sibling,
     entries_of,
+    file_at_commit,
     linked,
     remote_file,
 )
@@ -153,9 +154,7 @@ class _Repository:
                 checksum = Checksum(LARGE, digest)
             if whole is not None:
                 break
-        # As of remote_file: nothing else proves that ranges are of one version.
-        pinned = checksum is not None
-        return RemoteFile(sibling.path, sibling.path, size, version, checksum, ranges=pinned)
+        return file_at_commit(sibling.path, size, version, checksum)
 
     def locate(self, commit: str, file: RemoteFile) -> str:
         """Where a large file's bytes are: a signed URL of another host, or the hub's own."""

@@ -86,7 +86,11 @@ def remote_file(entry: Entry | Sibling) -> RemoteFile:
             checksum = Checksum(LARGE, version)
     elif COMMIT.fullmatch(version):
         checksum = Checksum(ChecksumAlgorithm.GIT_BLOB, version)
-    # What a mirror has at a commit is proven by the checksum alone.
-    return RemoteFile(
-        entry.path, entry.path, size, version or None, checksum, ranges=checksum is not None
-    )
+    return file_at_commit(entry.path, size, version or None, checksum)
+
+
+def file_at_commit(
+    path: str, size: int | None, version: str | None, checksum: Checksum | None
+) -> RemoteFile:
+    """A file, in ranges only with a checksum: nothing else proves what a mirror has at a commit."""
+    return RemoteFile(path, path, size, version, checksum, ranges=checksum is not None)
