@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.capacity.ledger import (
-    EvictionReason,
     Ledger,
     Model,
     Shortage,
@@ -17,12 +16,13 @@ from agent.capacity.ledger import (
     relief,
 )
 from agent.capacity.ranks import gives_way
+from agent.structs.sizes import EvictionReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from agent.capacity.ledger import Account
-    from agent.places import Places
+    from agent.capacity.places import Places
 
 
 @dataclass(frozen=True)

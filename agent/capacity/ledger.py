@@ -8,7 +8,6 @@ which that ends. All sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,13 +18,7 @@ from agent.capacity.shares import Shares
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-
-class EvictionReason(StrEnum):
-    """Why a model was evicted; the value is the reason in LocalModelNode.status."""
-
-    LIMIT_EXCEEDED = "LimitExceeded"
-    DISK_PRESSURE = "DiskPressure"
-    MADE_ROOM = "MadeRoom"
+    from agent.structs.sizes import Space
 
 
 @dataclass(frozen=True)
@@ -36,15 +29,6 @@ class Group:
     high_percent: int
     low_percent: int
     evicts: bool
-
-
-@dataclass(frozen=True)
-class Space:
-    """The disk: its size, what can be taken of it at all, and what others than models take."""
-
-    capacity: int
-    writable: int
-    others: int
 
 
 @dataclass(frozen=True)
@@ -112,14 +96,6 @@ class Model:
     def frees(self, account: Account) -> int:
         """What its copy gives back to an account when it goes."""
         return self.of(account) - self.without().of(account)
-
-
-_BLOCK_BYTES = 4096
-
-
-def in_blocks(size: int) -> int:
-    """What a file takes of the disk, in the blocks of usual file systems."""
-    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 NO_MODELS: Mapping[str, Model] = MappingProxyType({})

@@ -14,7 +14,7 @@ from crds.naming import claim_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from agent.disk.manifest import CacheName
+    from agent.structs.manifest import CacheName
 
 _ENDED = {"Succeeded", "Failed"}
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")

@@ -9,9 +9,9 @@ from agent.commands.limits_file import follow, read_limits
 from agent.commands.process import STOP_SECONDS, begin_anew
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
+from agent.jobs.workers import Means
 from agent.sources import all_sources
 from agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
-from agent.work import Means
 
 if TYPE_CHECKING:
     import argparse
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.commands.process import Stop
-    from agent.credentials import Credentials
-    from agent.loop import Loop
-    from agent.wanted import Requester
+    from agent.control.loop import Loop
+    from agent.structs.credentials import Credentials
+    from agent.structs.requests import Requester
 
 
 def make_engine(options: argparse.Namespace, limits_file: Path | None = None) -> Engine:

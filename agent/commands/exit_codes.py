@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.failures import FailureKind
+from agent.structs.failures import FailureKind
 
 OK = 0
 UNEXPECTED = 1

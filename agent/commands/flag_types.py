@@ -8,13 +8,11 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.credentials import Unlisted
+from agent.structs.credentials import Unlisted
+from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from agent.sources.addresses import Network
-
-# The engine's own bound, which an import of the engine would be too slow for.
-MAX_CONNECTIONS = 64
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

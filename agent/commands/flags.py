@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.commands import flag_types
 from agent.commands.exit_codes import USAGE
-from agent.credentials import Unlisted
 from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import Unlisted
+from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# As agent.logs has them, whose import is too slow for a --help.
+# As agent.commands.logs has them, whose import is too slow for a --help.
 LOG_FORMATS = ("auto", "console", "json")
 # Where each model comes from is an administrator's word.
 ANYWHERE = Path("/")
@@ -236,7 +237,7 @@ def _add_limits(add: _Adder) -> None:
         flag_types.connections,
         "N",
         "most connections to one origin",
-        str(flag_types.MAX_CONNECTIONS),
+        str(MAX_CONNECTIONS),
     )
 
 

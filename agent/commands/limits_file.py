@@ -15,7 +15,8 @@ import structlog
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from agent.engine.limits import MAX_CONNECTIONS, Limits
+from agent.engine.limits import Limits
+from agent.structs.options import MAX_CONNECTIONS
 from crds.base import Model
 from crds.quantity import Quantity, parse_quantity
 

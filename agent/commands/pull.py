@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent import memory
-from agent.archive.model import archive_of
-from agent.capacity.reservations import Reservations
 from agent.commands.assemble import make_engine
 from agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
@@ -23,10 +20,13 @@ from agent.commands.progress import LogLines, Shown, duration, make_display
 from agent.commands.pull_store import PullStore
 from agent.commands.verify import Comparer, StoppedError, expected_of_manifest, expected_of_source
 from agent.disk.root import StoreError
-from agent.failures import DownloadError, FailureKind, backoff, public_uri
+from agent.jobs import memory
+from agent.jobs.archive.model import archive_of
+from agent.jobs.reservations import Reservations
+from agent.jobs.workers import Digested, Finished, Means, Workers
 from agent.sources import all_sources
-from agent.wanted import Request
-from agent.work import Digested, Finished, Means, Workers
+from agent.structs.failures import DownloadError, FailureKind, backoff, public_uri
+from agent.structs.requests import Request
 from crds.keys import model_key
 from crds.quantity import format_quantity
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from agent.commands.progress import Display
     from agent.commands.verify import Comparison
-    from agent.disk.manifest import Manifest
-    from agent.work import End, Task
+    from agent.jobs.workers import End, Task
+    from agent.structs.manifest import Manifest
 
 LOOK_SECONDS = 0.2
 

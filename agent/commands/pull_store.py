@@ -17,12 +17,12 @@ from agent.disk.files import delete_file
 from agent.disk.on_disk import Found
 from agent.disk.root import BusyError, StoreError
 from agent.disk.store import Store
-from agent.failures import public_uri
+from agent.structs.failures import public_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.disk.manifest import Manifest
+    from agent.structs.manifest import Manifest
 
 _LOCK = "lock"
 

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent import logs, memory
 from agent.cluster.event_writer import EventWriter
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.report import ConfigError, NodeReport, connect
+from agent.commands import logs
 from agent.commands.assemble import attend, make_means
 from agent.commands.exit_codes import OK, USAGE
 from agent.commands.limits_file import LimitsError
 from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
+from agent.control.loop import Loop
 from agent.credentials.anonymous import anonymous
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
-from agent.loop import Loop
-from agent.options import Options
+from agent.jobs import memory
+from agent.structs.options import Options
 
 if TYPE_CHECKING:
     import argparse

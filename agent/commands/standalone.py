@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agent import logs, memory
+from agent.commands import logs
 from agent.commands.assemble import attend, make_means
 from agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
 from agent.commands.file_node import FileNode
@@ -18,11 +18,12 @@ from agent.commands.models_file import ModelsError
 from agent.commands.process import Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, make_display
 from agent.commands.verify import Comparer, StoppedError, expected_of_manifest
+from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
-from agent.failures import FailureKind
-from agent.loop import Loop
-from agent.options import Options
+from agent.jobs import memory
+from agent.structs.failures import FailureKind
+from agent.structs.options import Options
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.disk.files import read_whole
-from agent.disk.manifest import ManifestFile, model_hash
 from agent.disk.modes import closed_folders, closed_problem, is_closed
 from agent.disk.repair import checksum_of
 from agent.engine.digests import Digests
+from agent.structs.manifest import ManifestFile, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.disk.manifest import Manifest
-    from agent.sources.base import Checksum, RemoteFile
+    from agent.structs.manifest import Manifest
+    from agent.structs.remote import Checksum, RemoteFile
 
 
 class StoppedError(Exception):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from agent.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
 from agent.credentials.settings import KEYTAB, Setting, as_text, denied, settle, web_server
+from agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

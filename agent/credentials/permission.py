@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.credentials import Unlisted
 from agent.credentials.settings import denied
+from agent.structs.credentials import Unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.credentials import GCS_KEY_FILE, S3_AUTHORITIES
 from agent.credentials.attached_secrets import HDFS_KEYS
 from agent.credentials.settings import CA_PATH, Setting, as_text, decoded_text, denied, settle
+from agent.structs.credentials import GCS_KEY_FILE, S3_AUTHORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.capacity.ledger import Space, in_blocks
-from agent.disk.notes import Usage
 from agent.disk.on_disk import Disk, Found, OnDisk
+from agent.structs.notes import Usage
+from agent.structs.sizes import Space, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
-    from agent.adoption.compare import Adopted
-    from agent.disk.manifest import Manifest
-    from agent.disk.notes import Evicted, Scrub
     from agent.disk.store import Store
+    from agent.structs.adoption import Adopted
+    from agent.structs.manifest import Manifest
+    from agent.structs.notes import Evicted, Scrub
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from agent.disk.beneath import holding
-from agent.disk.manifest import folders
+from agent.structs.manifest import folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator

@@ -10,13 +10,13 @@ from agent.disk.beneath import put
 from agent.disk.files import delete_tree, file_digest, make_directory
 from agent.disk.on_disk import bad_files
 from agent.disk.staging import Staging
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from agent.disk.manifest import Manifest
     from agent.disk.on_disk import OnDisk
+    from agent.structs.manifest import Manifest
 
 
 def checksum_of(text: str | None) -> Checksum | None:

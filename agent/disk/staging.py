@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
+from agent.disk.blocks import DURABLE, WRITTEN, Blocks, block_count
 from agent.disk.files import (
     FILE_MODE,
     PRIVATE_MODE,
@@ -32,15 +33,14 @@ from agent.disk.files import (
     write_atomically,
 )
 from agent.disk.journal import Journal, JournalFile, read_journal
-from agent.disk.manifest import check_path, folders
 from agent.disk.writeback import begin_writeback, sync_file_system
-from agent.engine.ranges import DURABLE, WRITTEN, Blocks, block_count
+from agent.structs.manifest import check_path, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agent.disk.manifest import Grant
-    from agent.sources.base import RemoteFile
+    from agent.structs.manifest import Grant
+    from agent.structs.remote import RemoteFile
 
 # Smaller files are not laid out before their bytes come.
 ALLOCATE_BYTES = 1 << 20

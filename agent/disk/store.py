@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import TypeAdapter
 
-from agent.adoption.compare import closed, foreign
 from agent.disk.files import (
     TEMPORARY_SUFFIX,
     delete_file,
@@ -43,9 +42,7 @@ from agent.disk.files import (
     tree_blocks,
     write_atomically,
 )
-from agent.disk.manifest import Manifest, folders
 from agent.disk.modes import open_up
-from agent.disk.notes import FailedAttempts
 from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
 from agent.disk.place import Place, place_of
 from agent.disk.recovery import clear_leftovers
@@ -53,7 +50,10 @@ from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
 from agent.disk.root import Root, StoreError
 from agent.disk.staging import Staging, forget_progress
 from agent.disk.writeback import sync_file_system
-from agent.failures import DownloadError
+from agent.structs.adoption import closed, foreign
+from agent.structs.failures import DownloadError
+from agent.structs.manifest import Manifest, folders
+from agent.structs.notes import FailedAttempts
 from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from agent.disk.notes import Evicted, Scrub, Usage
+    from agent.structs.notes import Evicted, Scrub, Usage
 
 _KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}

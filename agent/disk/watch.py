@@ -10,7 +10,7 @@ import structlog
 from agent.disk.on_disk import MISSING
 from agent.disk.place import MovedError
 from agent.disk.root import StoreError
-from agent.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.engine.crowd import Crowd
+from agent.disk.blocks import Gap
+from agent.engine.cpu_pressure import Crowd
 from agent.engine.job import FileChangedError, FileJob, Job, Segment
 from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
 from agent.engine.pace import STALL_SECONDS, Pace
-from agent.engine.ranges import Gap
 from agent.engine.retries import is_limit, refused_delay, retry_delay
 from agent.engine.shares import Shares, share
 from agent.engine.workers import DigestWorker, FetchWorker, internal
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RangeIgnoredError
 from agent.sources.waits import HEAD_SECONDS, waiting
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.disk.staging import Staging
     from agent.engine.job import Fetched
-    from agent.sources.base import RemoteModel
+    from agent.structs.remote import RemoteModel
 
 MAX_THREADS = 64
 TICK_SECONDS = 0.1
@@ -43,10 +43,6 @@ MAX_HEDGES = 4
 BUSY = 0.7
 
 log = structlog.get_logger(__name__)
-
-
-class CancelledError(Exception):
-    """The download was cancelled."""
 
 
 @dataclass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.structs.options import MAX_CONNECTIONS
+
 START_CONNECTIONS = 16
-MAX_CONNECTIONS = 64
 # Where the CPU is the limit, more than these only get in each other's way.
 FEW_CONNECTIONS = 4
 # So long it takes to see whether it is.

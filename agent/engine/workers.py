@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.engine.job import DIGEST_BYTES
-from agent.failures import DownloadError, FailureKind
 from agent.sources.waits import waiting
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from agent.engine.engine import Engine
     from agent.engine.job import FileJob, Segment
-    from agent.sources.base import Body
+    from agent.structs.remote import Body
 
 # Pieces that a connection reads: as large as comes soon, so that a kill costs little of a slow one.
 FIRST_READ_BYTES = 64 << 10

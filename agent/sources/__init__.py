@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.engine.limits import MAX_CONNECTIONS
-from agent.failures import scheme
 from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.azure import AzureSource, is_blob_uri
 from agent.sources.file import FileSource
@@ -16,6 +14,8 @@ from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
 from agent.sources.unfetched import is_repository, unfetched
+from agent.structs.failures import scheme
+from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from agent.causes import status_failure
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.sources.answers import Get, retry_after
 from agent.sources.azure_access import Shared, access_of
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
 from agent.sources.bodies import bounded
 from agent.sources.markers import not_listed, without_markers
 from agent.sources.transport import IDENTITY, origin_of
+from agent.structs.causes import status_failure
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     import requests
 
-    from agent.kept import Kept
     from agent.sources.azure_access import Access
-    from agent.sources.base import Body
+    from agent.sources.bounded_cache import Kept
     from agent.sources.transport import Transport, Transports
+    from agent.structs.remote import Body
 
 # Of the REST API; what is used here has long been there, and other clouds and emulators have it.
 API_VERSION = "2021-12-02"

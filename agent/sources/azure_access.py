@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from agent.causes import status_failure
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources.answers import retry_after
+from agent.structs.causes import status_failure
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     import requests

@@ -15,14 +15,14 @@ from urllib.parse import unquote, urlsplit
 
 import smart_open
 
-from agent.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.sources.answers import changed
-from agent.sources.base import RemoteFile
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agent.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 
 @dataclass

@@ -19,10 +19,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from agent.failures import DownloadError
 from agent.sources.answers import ERRORS, retry_after
 from agent.sources.proxies import ByProxyError, check_proxy, refused_by
 from agent.sources.watched import Watched, watched_pools
+from agent.structs.failures import DownloadError
 
 if TYPE_CHECKING:
     import ssl

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 from smart_open import hdfs
 
-from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import changed
-from agent.sources.base import RangeIgnoredError, RemoteFile
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import RangeIgnoredError, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 PROGRAM = "hdfs"
 PROGRAM_SECONDS = 300.0

@@ -18,10 +18,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from pydantic import ValidationError
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind, public_uri
 from agent.sources.answers import MAX_RETRY_AFTER_SECONDS, Get, answered, changed, retry_after
-from agent.sources.base import Checksum, RemoteFile
 from agent.sources.bodies import bounded
 from agent.sources.hf_wire import (
     COMMIT,
@@ -37,14 +34,17 @@ from agent.sources.hf_wire import (
 )
 from agent.sources.transport import IDENTITY, Transport, origin_of
 from agent.sources.waits import current, resume
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import Checksum, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import requests
 
-    from agent.sources.base import Body
     from agent.sources.transport import Transports
+    from agent.structs.remote import Body
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.disk.manifest import folders
-from agent.failures import DownloadError
+from agent.structs.failures import DownloadError
+from agent.structs.manifest import folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.sources.base import RemoteFile
+    from agent.structs.remote import RemoteFile
 
 _HADOOP = "_$folder$"
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from agent.causes import TUNNEL, chain, root_cause, status_failure, unreachable
-from agent.failures import DownloadError, FailureKind
+from agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,9 +24,6 @@ from smart_open import http as smart_open_http
 from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
-from agent.causes import unreachable
-from agent.failures import DownloadError, FailureKind
-from agent.kept import Kept
 from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.answers import (
     ERRORS,
@@ -37,13 +34,16 @@ from agent.sources.answers import (
     failure,
     status_of,
 )
-from agent.sources.base import RangeIgnoredError
 from agent.sources.bodies import begin, drop, keep
+from agent.sources.bounded_cache import Kept
 from agent.sources.checked import CheckedBody
 from agent.sources.guard import GuardedAdapter
 from agent.sources.pins import condition, is_unchanged, version_of
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
-from agent.urls import server_of
+from agent.structs.causes import unreachable
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
+from agent.structs.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from requests.structures import CaseInsensitiveDict
 
     from agent.sources.addresses import Rules
-    from agent.sources.base import Body
+    from agent.structs.remote import Body
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0

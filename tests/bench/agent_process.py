@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from agent import main as agent_main  # noqa: F401 - what the agent has in memory
-from agent import memory as agent_memory
-from agent.credentials import Credentials
 from agent.disk import writeback
 from agent.disk.store import Store
-from agent.download import Download
 from agent.engine.digests import Digests
 from agent.engine.engine import Engine
 from agent.engine.workers import DigestWorker
+from agent.jobs import memory as agent_memory
+from agent.jobs.download import Download
+from agent.jobs.workers import Means
 from agent.sources import all_sources
-from agent.wanted import Request
-from agent.work import Means
+from agent.structs.credentials import Credentials
+from agent.structs.requests import Request
 from crds.keys import model_key
 from tests.bench.rows import SYNCS, VERIFICATION
 from tests.bench.running import status_bytes

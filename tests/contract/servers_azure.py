@@ -20,9 +20,9 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from agent.credentials import Credentials
 from agent.sources.azure import AzureSource
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
 from tests.contract.gate import Answer, Asked, Gate, running

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
-from agent.credentials import GCS_KEY_FILE, Credentials
 from agent.sources.gs import GoogleStorageSource
 from agent.sources.transport import Transports
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
 from tests.contract.gate import Answer, Asked, Gate, running

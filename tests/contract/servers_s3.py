@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from agent.credentials import Credentials
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
 from tests.contract.gate import running

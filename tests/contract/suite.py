@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import ChecksumAlgorithm
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import ChecksumAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.credentials import Credentials
-    from agent.sources.base import RemoteFile, RemoteModel, Source
+    from agent.sources.base import Source
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import RemoteFile, RemoteModel
 
 CONTENT = bytes(range(256)) * 40
 TREE = {

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import azure
 from agent.sources.addresses import Rules
 from agent.sources.azure import AzureSource, is_blob_uri
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_azure import (
     ACCOUNT,
     CLIENT,

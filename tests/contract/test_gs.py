@@ -12,12 +12,12 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import google_token, gs
 from agent.sources.addresses import Rules
 from agent.sources.gs import GoogleStorageSource
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_gs import (
     BUCKET,
     Bucket,

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources.addresses import Rules
-from agent.sources.base import ChecksumAlgorithm
 from agent.sources.hf import HuggingFaceSource, split
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import ChecksumAlgorithm
 from tests.contract.servers_hf import Hub, Repo, serving_hub
 from tests.contract.suite import CONTENT, SourceContract, Store, bytes_of
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RangeIgnoredError
 from agent.sources.hdfs import HdfsSource
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
 from tests.contract.servers_webhdfs import PROGRAM, FileSystem, serving_files
 from tests.contract.suite import CONTENT, SourceContract, Store, bytes_of
 

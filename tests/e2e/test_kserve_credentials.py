@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.credentials import GCS_KEY_FILE
+from agent.structs.credentials import GCS_KEY_FILE
 from crds.keys import model_key
 from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT

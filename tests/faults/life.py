@@ -11,18 +11,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import logs
 from agent.cluster.pods import PodMounts
+from agent.commands import logs
+from agent.control.loop import Loop
 from agent.disk.on_disk import Found
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import RESCAN_SECONDS, open_store
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.failures import FailureKind
-from agent.loop import Loop
-from agent.options import Options
-from agent.work import Means
+from agent.jobs.workers import Means
+from agent.structs.failures import FailureKind
+from agent.structs.options import Options
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from crds.states import ModelState

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent.disk.notes import Usage
 from agent.disk.store import Store
-from agent.download import Download
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
+from agent.jobs.download import Download
 from agent.sources import all_sources
-from agent.sources.base import RemoteFile
-from agent.wanted import Request
+from agent.structs.notes import Usage
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Request
 from tests.faults import origin
 from tests.faults.disk import Disk, Model, Tree, write_tree
 from tests.faults.forks import fork

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from agent.disk.manifest import ManifestFile, make_manifest
-from agent.status import Copy, Facts, Transfer, build_status
+from agent.control.status import Copy, Facts, build_status
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.requests import Transfer
 from crds.base import API_VERSION
 from crds.node import LocalModel, LocalModelNodeGroupRef, LocalModelNodeSpec
 from crds.nodegroup import LocalModelNodeGroupSpec

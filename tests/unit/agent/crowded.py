@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from agent.loop import Loop
+    from agent.control.loop import Loop
     from crds.node import LocalModel
     from tests.unit.agent.world import World
 

@@ -6,8 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.disk.manifest import ManifestFile, make_manifest
-from agent.sources.base import RemoteFile
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.remote import RemoteFile
 from crds.node import LocalModel
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from agent.disk.manifest import Manifest
     from agent.disk.store import Store
+    from agent.structs.manifest import Manifest
     from crds.node import LocalModelNodeGroupRef
 
 

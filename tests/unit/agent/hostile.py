@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.disk.manifest import CacheName
-from agent.download import Download
 from agent.engine.engine import Engine
+from agent.jobs.download import Download
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
-from agent.wanted import Request
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
 from crds.keys import model_key
 from tests.unit.agent.helpers import tree
 from tests.unit.agent.servers import Span, etag, serving, span_of
@@ -26,11 +26,11 @@ from tests.unit.agent.servers import Span, etag, serving, span_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.credentials import Credentials
-    from agent.disk.manifest import Manifest
     from agent.disk.store import Store
-    from agent.failures import DownloadError, FailureKind
     from agent.sources.base import Source
+    from agent.structs.credentials import Credentials
+    from agent.structs.failures import DownloadError, FailureKind
+    from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler, Server
 
 RANGE = 256 << 10

@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 
 from agent.disk.store import Store
-from agent.download import Download
 from agent.engine.engine import Engine
+from agent.jobs.download import Download
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
-from agent.wanted import Request
+from agent.structs.requests import Request
 from crds.keys import model_key
 
 

@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.causes import unreachable
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RangeIgnoredError, RemoteFile
+from agent.structs.causes import unreachable
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.credentials import Credentials
-    from agent.sources.base import Checksum
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Checksum
 
 
 @dataclass

@@ -4,7 +4,6 @@ import ipaddress
 
 import pytest
 
-from agent.failures import DownloadError, FailureKind
 from agent.sources.addresses import (
     ANYWHERE,
     CLUSTER_PORTS,
@@ -12,6 +11,7 @@ from agent.sources.addresses import (
     Rules,
     rules_for_namespaces,
 )
+from agent.structs.failures import DownloadError, FailureKind
 
 METADATA = [
     "169.254.169.254",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.brevity import STATUS_BYTES, storable
+from agent.control.status_size import STATUS_BYTES, storable
 from crds.node import LocalModel, LocalModelNodeSpec, LocalModelNodeStatus, NodeModelStatus
 from crds.states import ModelState, kserve_model_status
 from hooks.room import NODE_BYTES

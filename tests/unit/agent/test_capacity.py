@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from agent.capacity.admission import Admission, Eviction, admit
-from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space, in_blocks
+from agent.capacity.ledger import Group, Ledger, Model
+from agent.capacity.places import Places
 from agent.capacity.ranks import Rank, Standing, gives_way
-from agent.places import Places
+from agent.structs.sizes import EvictionReason, Space, in_blocks
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
 GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}

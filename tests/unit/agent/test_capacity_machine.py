@@ -9,10 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.capacity.ledger import EvictionReason, Group, Ledger, Model, Space
+from agent.capacity.ledger import Group, Ledger, Model
 from agent.capacity.patience import Patience
 from agent.capacity.ranks import gives_way
-from agent.plan import Plan, View, make_plan
+from agent.control.plan import Plan, View, make_plan
+from agent.structs.sizes import EvictionReason, Space
 
 if TYPE_CHECKING:
     from agent.capacity.admission import Eviction

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.failures import DownloadError, FailureKind
 from agent.sources.readable import check_readable
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
 from tests.unit.agent.memory import Memory

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.disk.manifest import CacheName
 from agent.disk.on_disk import Disk, Found
 from agent.disk.store import Store
-from agent.download import Download, Progress
 from agent.engine import retries
-from agent.engine.engine import CancelledError, Engine
-from agent.failures import DownloadError, FailureKind
+from agent.engine.engine import Engine
+from agent.jobs.download import Download, Progress
 from agent.sources import Sources
-from agent.wanted import Request
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, faults, raising, watched
 from tests.unit.agent.archives import member

@@ -13,15 +13,16 @@ from unittest.mock import patch
 
 import pytest
 
-from agent.causes import unreachable
+from agent.disk.blocks import BLOCK_BYTES
 from agent.disk.staging import Staging
 from agent.engine import job, ranges, retries
-from agent.engine.engine import CancelledError, Engine
+from agent.engine.engine import Engine
 from agent.engine.job import Fetched, FileChangedError
 from agent.engine.limits import Limits
 from agent.engine.shares import PATIENCE_SECONDS, Shares
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.structs.causes import unreachable
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 from tests.unit.agent.memory import Memory
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ URI = "mem://model"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ranges and no long waits."""
-    monkeypatch.setattr(ranges, "MIN_RANGE_BYTES", ranges.BLOCK_BYTES)
-    monkeypatch.setattr(job, "DIGEST_BYTES", ranges.BLOCK_BYTES)
+    monkeypatch.setattr(ranges, "MIN_RANGE_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr(job, "DIGEST_BYTES", BLOCK_BYTES)
     monkeypatch.setattr(retries, "_DEFAULT_BASE_SECONDS", 0.001)
     monkeypatch.setitem(retries._BASE_SECONDS, FailureKind.THROTTLED, 0.01)
 
@@ -88,7 +89,7 @@ class Fetch:
         {"empty": b""},
         {"a": b"1", "deep/er/b": BIG[: 3 * MIB], "c": b"", "d": BIG[:MIB]},
         {f"{n % 7}/{n}": BIG[n * 10 : n * 1000] for n in range(300)},
-        {"exact": BIG[: 4 * ranges.BLOCK_BYTES]},
+        {"exact": BIG[: 4 * BLOCK_BYTES]},
     ],
     ids=["one", "empty", "some", "many", "whole-blocks"],
 )
@@ -192,7 +193,7 @@ def test_range_that_always_breaks_is_given_up(tmp_path: Path) -> None:
     before = source.sent["one"]
     assert before > 5 * MIB
     fetch.check()
-    assert source.sent["one"] <= len(BIG) + 2 * 16 * ranges.BLOCK_BYTES
+    assert source.sent["one"] <= len(BIG) + 2 * 16 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.failures import (
-    MAX_BACKOFF_SECONDS,
-    FailureKind,
-    backoff,
-    public_uri,
-    scheme,
-)
+from agent.structs.failures import MAX_BACKOFF_SECONDS, FailureKind, backoff, public_uri, scheme
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from agent.access.grants import (
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import (
     Granted,
     check_same,
     first_access,
@@ -12,11 +14,9 @@ from agent.access.grants import (
     is_same_copy,
     with_grant,
 )
-from agent.credentials import CredentialRef
-from agent.disk.manifest import Manifest, ManifestFile, make_manifest
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RemoteFile
-from agent.wanted import Requester
+from agent.structs.manifest import Manifest, ManifestFile, make_manifest
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Requester
 
 URI = "s3://bucket/model"
 ADMIN = Requester()

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.access.grants import grant_for
 from agent.capacity.admission import admit
-from agent.capacity.ledger import Group, Ledger, Model, Space
+from agent.capacity.ledger import Group, Ledger, Model
+from agent.capacity.places import Places
 from agent.cluster.pods import PodMounts, users
-from agent.disk.manifest import Access, CacheName
+from agent.control.plan import View, make_plan
+from agent.control.status import Copy, Facts, build_status
+from agent.control.wanted import requester_of
 from agent.disk.on_disk import Found
-from agent.failures import DownloadError, FailureKind
-from agent.places import Places
-from agent.plan import View, make_plan
-from agent.status import Copy, Facts, build_status
-from agent.wanted import requester_of
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import grant_for
+from agent.structs.manifest import Access, CacheName
+from agent.structs.sizes import Space
 from crds.eviction import EvictionPolicy, EvictionSettings, Retention
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.crowded import NoPods

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.failures import FailureKind
-from agent.sources.base import Checksum, ChecksumAlgorithm
+from agent.structs.failures import FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 from tests.unit.agent import hostile
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, RANGE, SIZE, Attempt, Site, content, site

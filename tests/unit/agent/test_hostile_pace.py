@@ -12,8 +12,8 @@ import pytest
 
 from agent.engine.engine import Engine
 from agent.engine.limits import START_CONNECTIONS, Limits
-from agent.failures import FailureKind
 from agent.sources.answers import MAX_RETRY_AFTER_SECONDS
+from agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, Site, content, secret_uri, site
 from tests.unit.agent.memory import Memory
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.disk.store import Store
-    from agent.sources.base import RemoteFile
+    from agent.structs.remote import RemoteFile
     from tests.unit.agent.servers import Span
 
 pytestmark = pytest.mark.usefixtures("small_steps")

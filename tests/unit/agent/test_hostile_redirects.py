@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.failures import FailureKind
+from agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.hostile import DATA, Attempt, Site, secret_uri
 from tests.unit.agent.servers import Handler, serving

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.certificates import Authority, make_authority
 from tests.unit.agent.helpers import set_aws

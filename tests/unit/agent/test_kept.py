@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import kept
-from agent.adoption import adopting
-from agent.capacity.reservations import Coming, Reservations
-from agent.credentials import Credentials
-from agent.failures import DownloadError
-from agent.kept import IDLE_SECONDS, Kept
+from agent.jobs.adoption import adopting
+from agent.jobs.reservations import Coming, Reservations
+from agent.sources import bounded_cache
 from agent.sources.azure import AzureSource
+from agent.sources.bounded_cache import IDLE_SECONDS, Kept
 from agent.sources.gs import GoogleStorageSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
-from agent.wanted import Request
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError
+from agent.structs.requests import Request
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, WebFiles, serving
@@ -99,7 +99,7 @@ def test_certificates_of_tenants_are_in_no_file_and_go_with_their_caches(
             assert source.resolve("s3://b/m", credentials, None).files[0].size == 1
     assert list(temporary.iterdir()) == []
     assert len(transports._by_trust) == len(source._clients) == TENANTS
-    monkeypatch.setattr(kept, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(bounded_cache, "IDLE_SECONDS", 0.0)
     transports.tidy()
     assert len(transports._by_trust) == len(source._clients) == 0
 
@@ -139,7 +139,7 @@ def test_what_sources_keep_for_tenants_is_bounded_and_goes(
         )
         assert server.seen
     assert len(azure._accesses) == len(google._clients) == TENANTS // 2
-    monkeypatch.setattr(kept, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(bounded_cache, "IDLE_SECONDS", 0.0)
     transports.tidy()
     assert len(azure._accesses) == len(google._clients) == 0
 

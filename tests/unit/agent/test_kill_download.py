@@ -14,8 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agent.disk.manifest import Manifest
 from agent.disk.store import Store
+from agent.structs.manifest import Manifest
 from crds.keys import model_key
 from tests.unit.agent.servers import Handler, etag, serving
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.commands.limits_file import LimitsError, follow, read_limits
-from agent.engine.crowd import Crowd
+from agent.engine.cpu_pressure import Crowd
 from agent.engine.limits import (
     FEW_CONNECTIONS,
     HOLD_SECONDS,

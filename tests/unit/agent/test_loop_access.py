@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.access.checks import MAX_CHECKS
-from agent.credentials import CredentialRef, Credentials
-from agent.disk.manifest import Grant, Manifest
-from agent.failures import DownloadError, FailureKind
+from agent.control.access_checks import MAX_CHECKS
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
-from agent.wanted import Requester
+from agent.structs.credentials import CredentialRef, Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import Grant, Manifest
+from agent.structs.requests import Requester
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, serving
 from tests.unit.agent.world import DATA, GRACE

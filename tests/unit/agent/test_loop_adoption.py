@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.adoption import foreign
 from agent.disk.files import read_whole
 from agent.disk.on_disk import Disk
+from agent.jobs.adoption import foreign
 from crds.eviction import EvictionPolicy
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told
 from tests.unit.agent.helpers import hash_of

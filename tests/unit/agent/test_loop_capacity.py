@@ -24,7 +24,7 @@ from tests.unit.agent.crowded import (
 from tests.unit.agent.helpers import node_object
 
 if TYPE_CHECKING:
-    from agent.capacity.reservations import Coming
+    from agent.jobs.reservations import Coming
     from tests.unit.agent.world import World
 
 HASH = "sha256:" + "0" * 64

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.credentials import CredentialRef, Credentials
-from agent.failures import DownloadError, FailureKind
+from agent.structs.credentials import CredentialRef, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from agent.wanted import Requester
+    from agent.structs.requests import Requester
     from tests.unit.agent.world import World
 
 GOOD = CredentialRef(service_account="good")

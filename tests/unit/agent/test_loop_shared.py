@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.capacity.ledger import EvictionReason
 from agent.cluster.pods import PodMounts
-from agent.credentials import Credentials
-from agent.disk.manifest import CacheName
-from agent.disk.notes import Evicted
-from agent.failures import DownloadError, FailureKind
-from agent.news import spoken
-from agent.removals import _tellable
+from agent.control.node_events import spoken
+from agent.control.removals import _tellable
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.unit.agent.crowded import Pods
 from tests.unit.agent.helpers import local_model, set_aws, tree
@@ -28,7 +28,7 @@ from tests.unit.agent.servers import Buckets, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.wanted import Requester
+    from agent.structs.requests import Requester
     from crds.node import LocalModel
     from tests.unit.agent.servers import Handler, Server
     from tests.unit.agent.world import World

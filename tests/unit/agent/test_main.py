@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from agent import logs
-from agent.commands import flag_types, flags
+from agent.commands import flags, logs
 from agent.commands.flags import parse
 from agent.commands.limits_file import read_limits
 from agent.disk.store import Store
-from agent.engine.limits import MAX_CONNECTIONS, Limits
+from agent.engine.limits import Limits
 from agent.main import main
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
@@ -133,7 +132,6 @@ def test_lists_and_switches_of_the_environment(
 
 def test_flags_know_what_their_imports_would_tell() -> None:
     assert flags.LOG_FORMATS == logs.FORMATS
-    assert flag_types.MAX_CONNECTIONS == MAX_CONNECTIONS
 
 
 def test_wrong_limits_keep_it_from_starting(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.disk.manifest import CacheName
 from agent.disk.staging import SYNC_EACH, Staging
 from agent.disk.store import Store
-from agent.download import Download
 from agent.engine import job
 from agent.engine.engine import Engine
+from agent.jobs.download import Download
 from agent.sources import Sources
-from agent.wanted import Request
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
 from crds.keys import model_key
 from tests.unit.agent.growth import MOST
 from tests.unit.agent.memory import Memory

@@ -10,11 +10,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from agent.engine.engine import CancelledError
-from agent.failures import DownloadError, FailureKind
 from agent.sources.http import HttpSource
 from agent.sources.pins import holds
 from agent.sources.transport import Transports
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
 from tests.unit.agent.servers import Handler, Span, etag, serving, span_of

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, small_steps
 from tests.unit.agent.servers import Handler, serving
 from tests.unit.agent.test_mixed import NEW, Origin, nothing, only_time

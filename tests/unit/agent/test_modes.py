@@ -12,8 +12,8 @@ import pytest
 
 from agent.disk.modes import open_up
 from agent.disk.on_disk import Found
-from agent.failures import DownloadError, FailureKind
 from agent.sources.file import FileSource
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import tree
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.rights import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from agent.engine.job import Segment
 from agent.engine.pace import ENOUGH, LOOK_SECONDS, Pace
-from agent.sources.base import RemoteFile
+from agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
     from agent.engine.job import FileJob

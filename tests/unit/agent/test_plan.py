@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.plan import Plan, View, make_plan
+from agent.control.plan import Plan, View, make_plan
 
 BASE = View(now=100.0, grace=60.0, max_downloads=2, wanted=())
 SET = frozenset

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.plan import Plan, View, make_plan
+from agent.control.plan import Plan, View, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent.cluster.pods import PodMounts, parse_pod, users
-from agent.disk.manifest import CacheName
+from agent.structs.manifest import CacheName
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"

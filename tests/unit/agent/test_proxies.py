@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import GCS_KEY_FILE, Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_gs import key_file
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.helpers import set_aws

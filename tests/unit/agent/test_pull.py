@@ -14,7 +14,7 @@ import pytest
 
 from agent.commands.exit_codes import TRANSIENT, exit_code
 from agent.commands.progress import Lines, Shown, duration
-from agent.failures import FailureKind
+from agent.structs.failures import FailureKind
 from tests.unit.agent.commands import TREE, Ranges, command, environment, run, start
 from tests.unit.agent.servers import serving
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.credentials import CredentialRef, Credentials, Unlisted
 from agent.credentials.anonymous import anonymous
 from agent.credentials.permission import ANNOTATION
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_api import Secret, ServiceAccount
-from agent.failures import DownloadError, FailureKind
-from agent.wanted import Requester
+from agent.structs.credentials import CredentialRef, Credentials, Unlisted
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.requests import Requester
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

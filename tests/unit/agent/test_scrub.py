@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.capacity.ledger import Model, in_blocks
 from agent.cluster.pods import PodMounts
-from agent.disk.notes import Scrub
 from agent.disk.on_disk import Found
-from agent.integrity.scrub_read import ScrubReader
+from agent.jobs.scrub_read import ScrubReader
+from agent.jobs.workers import Workers
 from agent.sources import all_sources
-from agent.work import Workers
+from agent.structs.notes import Scrub
+from agent.structs.sizes import in_blocks
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.origin import settings
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.disk.manifest import Manifest
+    from agent.capacity.ledger import Model
     from agent.disk.store import Store
+    from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler
 
 DAY = 86400.0
@@ -259,7 +260,7 @@ def test_a_disk_that_is_away_has_no_bad_files(
         raise OSError(errno.EIO, "Input/output error", str(self.root))
 
     with monkeypatch.context() as broken:
-        broken.setattr("agent.work.probe", away)
+        broken.setattr("agent.jobs.workers.probe", away)
         read_again(world)
     assert told(world, "Damaged") == []
     assert entry(world, "m")["cached"] is True

@@ -11,7 +11,7 @@ import pytest
 
 from agent.cluster.report import connect
 from agent.credentials.secret_reader import SecretReader
-from agent.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:

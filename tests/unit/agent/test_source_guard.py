@@ -10,14 +10,14 @@ import pytest
 from agent.commands.assemble import make_means
 from agent.commands.flags import parse
 from agent.commands.own_addresses import own_addresses
-from agent.credentials import GCS_KEY_FILE, Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
 from agent.sources.addresses import Rules, rules_for_namespaces
 from agent.sources.guard import MAX_ADDRESSES
 from agent.sources.http import HttpSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transport, Transports
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.servers import Handler, WebFiles, serving
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.disk.blocks import BLOCK_BYTES
 from agent.disk.staging import ALLOCATE_BYTES, Staging
-from agent.engine.ranges import BLOCK_BYTES
-from agent.sources.base import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from pathlib import Path

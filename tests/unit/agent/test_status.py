@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.access.grants import with_grant
-from agent.capacity.ledger import EvictionReason
-from agent.disk.manifest import CacheName
-from agent.disk.notes import Evicted
-from agent.failures import DownloadError, FailureKind
-from agent.status import (
-    Copy,
-    Facts,
-    Failure,
-    Transfer,
-    Waiting,
-    build_status,
-    without_progress,
-)
-from agent.wanted import Requester
+from agent.control.status import Copy, Facts, Waiting, build_status, without_progress
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import with_grant
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.requests import Failure, Requester, Transfer
+from agent.structs.sizes import EvictionReason
 from crds.base import Condition
 from tests.unit.agent.helpers import local_model, manifest_of
 

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.access.grants import first_access, grant_for
-from agent.capacity.ledger import EvictionReason
-from agent.credentials import CredentialRef
-from agent.disk.manifest import CacheName
-from agent.disk.notes import Evicted
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RemoteFile
-from agent.status import Copy, Facts, Failure, Transfer, Waiting, build_status
-from agent.wanted import Requester
+from agent.control.status import Copy, Facts, Waiting, build_status
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import first_access, grant_for
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Failure, Requester, Transfer
+from agent.structs.sizes import EvictionReason
 from tests.unit.agent.helpers import local_model, manifest_of
 
 if TYPE_CHECKING:
-    from agent.disk.manifest import Access
+    from agent.structs.manifest import Access
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 URI = "s3://bucket/model"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.disk.manifest import CacheName
 from agent.disk.on_disk import Disk, Found
 from agent.disk.root import StoreError
 from agent.disk.store import Store
-from agent.failures import DownloadError, FailureKind
-from agent.sources.base import RemoteFile
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.remote import RemoteFile
 from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.capacity.ledger import EvictionReason
 from agent.disk.files import write_atomically
-from agent.disk.notes import Evicted, Usage
 from agent.disk.on_disk import Found, OnDisk
 from agent.disk.store import Store
+from agent.structs.notes import Evicted, Usage
+from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.faults.calls import Crash, faults
 from tests.unit.agent.helpers import manifest_of, publish, stage, tree

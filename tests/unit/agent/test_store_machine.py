@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agent.cluster.pods import PodMounts
 from agent.engine.engine import Engine
-from agent.failures import DownloadError, FailureKind
 from agent.sources import Sources
+from agent.structs.failures import DownloadError, FailureKind
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.keys import model_key
 from crds.node import LocalModelNodeGroupRef
@@ -36,7 +36,7 @@ from tests.unit.agent.servers import WebFiles
 from tests.unit.agent.world import World
 
 if TYPE_CHECKING:
-    from agent.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 NAMES = ("a", "b", "c", "d", "e")
 # Large beside what is noted of a model.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
 from agent.sources.unfetched import is_repository
+from agent.structs.failures import DownloadError, FailureKind
 from crds.cache import SCHEMES
 from tests.unit.agent.helpers import local_model
 

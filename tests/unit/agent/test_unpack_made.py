@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.archive import packed, plan
-from agent.archive.kinds import ArchiveKind
-from agent.archive.unpack import unpack
-from agent.engine.engine import CancelledError
-from agent.failures import DownloadError, FailureKind
+from agent.jobs.archive import layout, packed
+from agent.jobs.archive.unpack import unpack
+from agent.structs.archive_kinds import ArchiveKind
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
 from tests.unit.agent.archives import (
     ROOM,
     TARS,
@@ -523,7 +522,7 @@ def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path, method: int) -> None:
 def test_folders_in_folders_by_links_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "MAX_MEMBERS", 500)
+    monkeypatch.setattr(layout, "MAX_MEMBERS", 500)
     members = [(member("f0/x"), b"")]
     for n in range(1, 30):
         for name in "ab":
@@ -545,7 +544,7 @@ def test_a_long_chain_of_folders_is_refused(tmp_path: Path) -> None:
 def test_links_that_take_long_to_follow_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "MAX_STEPS", 10_000)
+    monkeypatch.setattr(layout, "MAX_STEPS", 10_000)
     members = [(member("l0", tarfile.SYMTYPE, linkname="./" * 900 + "x"), b"")]
     for n in range(1, 30):
         link = member(f"l{n}", tarfile.SYMTYPE, linkname="./" * 900 + f"l{n - 1}")
@@ -569,7 +568,7 @@ def test_maps_of_holes_without_an_end(tmp_path: Path) -> None:
 def test_headers_of_all_members_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.archive.tar.MAX_HEADERS_BYTES", 20 * 1024)
+    monkeypatch.setattr("agent.jobs.archive.tar.MAX_HEADERS_BYTES", 20 * 1024)
     many = b"".join(header(tarfile.REGTYPE, 0, f"f{n}") for n in range(50))
     (tmp_path / "a").write_bytes(many + bytes(1024))
     assert failure(tmp_path / "a", ArchiveKind.TAR).kind is DAMAGED

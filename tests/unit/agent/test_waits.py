@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import Credentials
-from agent.failures import DownloadError, FailureKind
 from agent.sources import all_sources
 from agent.sources.answers import Get
 from agent.sources.transport import Transport
 from agent.sources.waits import listing_bytes, waiting
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.servers import Handler, serving
 from tests.unit.agent.test_hostile_bodies import SOURCES
 

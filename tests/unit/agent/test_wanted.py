@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials import CredentialRef
-from agent.failures import FailureKind
-from agent.wanted import caches_in_use, refusal, requests
+from agent.control.wanted import caches_in_use, refusal, requests
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import FailureKind
 from crds.cache import ModelStorage
 from crds.keys import model_key
 from tests.unit.agent.helpers import local_model

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cluster.node_api import ApiUnavailableError
+from agent.control.loop import Loop
 from agent.disk.store import Store
 from agent.engine.engine import Engine
-from agent.loop import Loop
-from agent.options import Options
+from agent.jobs.workers import Means
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
-from agent.work import Means
+from agent.structs.options import Options
 from crds.keys import model_key
 from tests.unit.agent.helpers import local_model, node_object, tree
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.cluster.events import NodeEvent
-    from agent.credentials import Credentials
-    from agent.usage import PodSource
-    from agent.wanted import Requester
+    from agent.control.pod_usage import PodSource
+    from agent.structs.credentials import Credentials
+    from agent.structs.requests import Requester
     from crds.node import LocalModel, LocalModelNodeGroupRef
     from tests.unit.agent.servers import Server, WebFiles
 

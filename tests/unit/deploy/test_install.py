@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from agent.commands.flags import parse
-from agent.credentials import Unlisted
 from agent.credentials.resolver import DEFAULT_NAMESPACE
-from agent.failures import FailureKind
 from agent.main import main as agent_main
+from agent.structs.credentials import Unlisted
+from agent.structs.failures import FailureKind
 from deploy.local import overlay
 from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout

@@ -1,1 +1,0 @@
-"""Who may use a copy that somebody else fetched."""

@@ -1,0 +1,52 @@
+"""What is read of published copies beside the loop: digests that are due, and scrubs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.control.digesting import Digesting
+from agent.control.scrubbing import Scrubbing
+from agent.jobs.workers import Digested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from agent.disk.inventory import Inventory
+    from agent.jobs.workers import Scrubbed, Workers
+    from agent.structs.options import Options
+
+
+class Reading:
+    """Both kinds, for each copy. `damaged` hears of one that is bad, and why."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        inventory: Inventory,
+        options: Options,
+        damaged: Callable[[str, str], None],
+    ) -> None:
+        self._digesting = Digesting(workers, inventory)
+        self._scrubbing = Scrubbing(workers, inventory, options, damaged)
+
+    def begin(self, busy: Collection[str]) -> None:
+        """Start what is due. Downloads work on the `busy` keys."""
+        self._digesting.begin()
+        self._scrubbing.begin(busy)
+
+    def take(self, end: Digested | Scrubbed) -> None:
+        """Take in what was found."""
+        if isinstance(end, Digested):
+            self._digesting.take(end)
+        else:
+            self._scrubbing.take(end)
+
+    def stop(self, key: str) -> None:
+        """Stop reading a copy that goes."""
+        self._digesting.stop(key)
+        self._scrubbing.stop(key)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Stop reading other copies."""
+        self._digesting.keep(keys)
+        self._scrubbing.keep(keys)

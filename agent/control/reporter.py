@@ -1,0 +1,83 @@
+"""When the status is written: news at once, progress now and then, and nothing without a change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.cluster.node_api import ApiUnavailableError
+from agent.control.status import build_status, without_progress
+from agent.control.status_size import storable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from agent.cluster.node_api import NodeApi
+    from agent.control.status import Facts
+    from crds.node import LocalModelNode, LocalModelNodeStatus
+
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Reporter:
+    """Writes the status of one LocalModelNode. Times are monotonic seconds."""
+
+    def __init__(self, api: NodeApi, progress_seconds: float) -> None:
+        self._api = api
+        self._progress_seconds = progress_seconds
+        self._uid = ""
+        self._version = ""
+        # What the server has, as far as we know.
+        self._last: LocalModelNodeStatus | None = None
+        self._last_at = 0.0
+        self._retry_at = 0.0
+        self._pause = 0.0
+
+    def seen(self, version: str) -> None:
+        """The object has this resourceVersion now.
+
+        So the API server is there, and a write that failed may be tried again at once.
+        """
+        self._version = version
+        self._retry_at = 0.0
+
+    def report(
+        self, node: LocalModelNode, facts: Facts, now: float, time: datetime
+    ) -> float | None:
+        """Write the status if it is due. Returns when to report again (None: on the next news)."""
+        if self._last is None or node.metadata.uid != self._uid:
+            self._uid, self._last = node.metadata.uid, node.status
+            self._last_at = now - self._progress_seconds
+        status = storable(build_status(facts, self._last.conditions, time))
+        differs = status != self._last
+        if differs and without_progress(status) != without_progress(self._last):
+            due = now
+        elif differs or node.status != self._last:
+            # Ours is news that can wait; theirs may be a version older than what we wrote, and if
+            # it is not, somebody else wrote there, and we put it right.
+            due = self._last_at + self._progress_seconds
+        else:
+            return None
+        due = max(due, self._retry_at)
+        return due if due > now else self._write(status, now)
+
+    def _write(self, status: LocalModelNodeStatus, now: float) -> float | None:
+        try:
+            stored = self._api.write_status(self._version, status.to_json())
+        except ApiUnavailableError as error:
+            self._pause = min(MAX_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, self._pause * 2))
+            self._retry_at = now + self._pause
+            log.warning("Could not write the status", reason=str(error), retrySeconds=self._pause)
+            return self._retry_at
+        self._pause, self._last_at = 0.0, now
+        if stored is None:
+            # It has changed, or is gone, and the watch is about to tell so.
+            self._retry_at = now + MAX_RETRY_SECONDS
+            return self._retry_at
+        self._version = str(stored["metadata"]["resourceVersion"])
+        self._last, self._retry_at = status, 0.0
+        return None

@@ -1,0 +1,218 @@
+"""Attempts that failed, and when each is due again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.structs.failures import (
+    DISK_KINDS,
+    MAX_BACKOFF_SECONDS,
+    NODE_KINDS,
+    DownloadError,
+    FailureKind,
+    backoff,
+)
+from agent.structs.grants import Granted, grant_for
+from agent.structs.notes import FailedAttempt, FailedAttempts
+from agent.structs.requests import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agent.disk.store import Store
+    from agent.structs.manifest import Access
+    from agent.structs.options import Options
+    from agent.structs.requests import Request, Requester
+
+# What says nothing any more when somebody has got the model.
+_PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Retry:
+    """The last failed attempt, and when the next one is due (monotonic)."""
+
+    attempt: Request
+    failure: Failure
+    at: float
+
+
+class Retries:
+    """The failures of what is wanted, by key and requester.
+
+    What one requester's credentials cannot get, another's may: each has its own attempts. What is
+    wrong with the node is so for all.
+    """
+
+    def __init__(self, options: Options, store: Store) -> None:
+        self._options = options
+        self._store = store
+        self._retries: dict[str, dict[Requester, _Retry]] = {}
+        self._is_restored = not options.remembers_failures
+
+    def due(self, requests: Iterable[Request]) -> dict[str, float]:
+        """When the next attempt for each key is due (monotonic), where all have failed."""
+        return {
+            request.key: min(failed[one].at for one in request.requesters)
+            for request in requests
+            if (failed := self._retries.get(request.key))
+            and all(one in failed for one in request.requesters)
+        }
+
+    def at(self, key: str, requester: Requester) -> float:
+        """When an attempt is due (monotonic)."""
+        retry = self._retries.get(key, {}).get(requester)
+        return retry.at if retry else 0.0
+
+    def next_attempt(self, request: Request) -> Request:
+        """The attempt whose turn it is: of those that are due, the first."""
+        now = self._options.monotonic()
+        due = (one for one in request.requesters if self.at(request.key, one) <= now)
+        return request.by(next(due, request.requester))
+
+    def failures(self, key: str) -> dict[Requester, Failure]:
+        """The last failure of each requester whose last attempt failed."""
+        return {one: retry.failure for one, retry in self._retries.get(key, {}).items()}
+
+    def keep(self, requests: Mapping[str, Request]) -> None:
+        """Forget failures of what is not asked for, or asked for otherwise: that is another try.
+
+        The first time, those come back that were noted before the agent started.
+        """
+        if not self._is_restored:
+            self._restore(requests)
+        self._forget(
+            lambda key, retry: key not in requests or not requests[key].asks_as(retry.attempt)
+        )
+
+    def disk_is_back(self) -> None:
+        """Forget what failed because of the disk: it is tried again at once."""
+        self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
+
+    def published(self, copies: Mapping[str, Access | None]) -> None:
+        """Forget what kept these from being published: an error of the disk may come after that.
+
+        So may the end of the agent, whose next start then completes the publication. What failed
+        for those who may not have the copy is another matter.
+        """
+
+        def is_over(key: str, retry: _Retry) -> bool:
+            return (
+                key in copies
+                and retry.failure.error.kind in _PASSED | {FailureKind.NO_SPACE}
+                and retry.attempt.requester in Granted(copies[key])
+            )
+
+        self._forget(is_over)
+
+    def succeeded(self, attempt: Request) -> None:
+        """Forget the failures of a requester, and what was wrong with the node or a former copy."""
+        failed = self._retries.pop(attempt.key, {})
+        left = {
+            one: retry
+            for one, retry in failed.items()
+            if one != attempt.requester and retry.failure.error.kind not in _PASSED
+        }
+        if left:
+            self._retries[attempt.key] = left
+        if failed:
+            self._note(attempt.key)
+
+    def failed(
+        self,
+        request: Request,
+        attempt: Request,
+        error: DownloadError,
+        event: str = "Download failed",
+    ) -> None:
+        """Note that an attempt for a request failed. What the origin asks to wait is waited."""
+        if error.kind in NODE_KINDS:
+            for requester in request.requesters:
+                self._failed(request.by(requester), error, event)
+        else:
+            self._failed(attempt, error, event)
+        if error.kind not in DISK_KINDS:
+            self._note(request.key)
+
+    def _failed(self, attempt: Request, error: DownloadError, event: str) -> None:
+        failed = self._retries.setdefault(attempt.key, {})
+        before = failed.get(attempt.requester)
+        attempts = before.failure.attempts + 1 if before else 1
+        told = error.told_to(attempt.requester.namespace)
+        delay = max(backoff(error.kind, attempts, self._options.jitter()), error.retry_after or 0.0)
+        failed[attempt.requester] = _Retry(
+            attempt,
+            Failure(told, attempts, self._options.later(delay)),
+            self._options.monotonic() + delay,
+        )
+        log.warning(
+            event,
+            key=attempt.key,
+            namespace=attempt.requester.namespace or None,
+            reason=error.kind.value,
+            detail=error.message,
+            attempts=attempts,
+            retrySeconds=round(delay, 1),
+        )
+
+    def _forget(self, is_over: Callable[[str, _Retry], bool]) -> None:
+        left = {
+            key: {one: retry for one, retry in failed.items() if not is_over(key, retry)}
+            for key, failed in self._retries.items()
+        }
+        changed = [key for key, failed in left.items() if len(failed) < len(self._retries[key])]
+        self._retries = {key: failed for key, failed in left.items() if failed}
+        for key in changed:
+            self._note(key)
+
+    def _note(self, key: str) -> None:
+        """Note what has failed for after a restart, but for what was wrong with the disk."""
+        if not self._options.remembers_failures:
+            return
+        failed = tuple(
+            FailedAttempt(
+                requester=grant_for(one),
+                expected=tuple(sorted(retry.attempt.expected)),
+                kind=retry.failure.error.kind,
+                detail=retry.failure.error.message,
+                attempts=retry.failure.attempts,
+                retry_time=retry.failure.retry_time,
+            )
+            for one, retry in self._retries.get(key, {}).items()
+            if retry.failure.error.kind not in DISK_KINDS
+        )
+        try:
+            self._store.note_failed(key, FailedAttempts(attempts=failed) if failed else None)
+        except OSError as error:
+            log.warning("Could not note a failure", key=key, reason=str(error))
+
+    def _restore(self, requests: Mapping[str, Request]) -> None:
+        try:
+            noted = self._store.failed()
+        except OSError as error:
+            log.warning("Could not read what has failed before", reason=str(error))
+            return
+        self._is_restored = True
+        for key, note in noted.items():
+            request = requests.get(key)
+            before = {one.requester: one for one in note.attempts}
+            for requester in request.requesters if request else ():
+                found = before.get(grant_for(requester))
+                if request and found and frozenset(found.expected) == request.expected:
+                    retry = self._restored(request.by(requester), found)
+                    self._retries.setdefault(key, {})[requester] = retry
+            if key not in self._retries:
+                self._note(key)
+
+    def _restored(self, attempt: Request, noted: FailedAttempt) -> _Retry:
+        """What was noted. A clock that was set makes nobody wait for longer than ever."""
+        left = (noted.retry_time - self._options.now()).total_seconds()
+        delay = min(max(left, 0.0), MAX_BACKOFF_SECONDS)
+        error = DownloadError(noted.kind, noted.detail)
+        failure = Failure(error, noted.attempts, self._options.later(delay))
+        return _Retry(attempt, failure, self._options.monotonic() + delay)

@@ -1,0 +1,98 @@
+"""Which published copy is read next for bad files, and what becomes of what is found."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.structs.notes import Scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+
+    from agent.disk.inventory import Inventory
+    from agent.disk.on_disk import OnDisk
+    from agent.jobs.workers import Scrubbed, Workers
+    from agent.structs.options import Options
+
+log = structlog.get_logger(__name__)
+
+
+class Scrubbing:
+    """Has one copy after the other read, the least recently read first.
+
+    `damaged` hears the key of a copy that is bad, and what is wrong with it.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        inventory: Inventory,
+        options: Options,
+        damaged: Callable[[str, str], None],
+    ) -> None:
+        self._workers = workers
+        self._inventory = inventory
+        self._options = options
+        self._damaged = damaged
+        self._key = ""
+        self._stopped = threading.Event()
+        # When each was read, also where that said nothing or could not be noted.
+        self._read: dict[str, datetime] = {}
+
+    def begin(self, busy: Collection[str]) -> None:
+        """Start to read a copy, if one is due and nothing works on it."""
+        rate, now = self._options.scrub_bytes_per_second, self._options.now()
+        if self._key or not rate:
+            return
+        due = [
+            (last, key, manifest)
+            for key, copy, manifest in self._inventory.published()
+            if manifest.hash is not None and key not in busy
+            for last in [self._last(key, copy, now)]
+            if last is None or (now - last).total_seconds() >= self._options.scrub_interval
+        ]
+        if due:
+            _, self._key, manifest = min(due, key=lambda d: (d[0] is not None, d[0] or now, d[1]))
+            self._stopped = threading.Event()
+            self._workers.scrub(manifest, rate, self._stopped)
+
+    def _last(self, key: str, copy: OnDisk, now: datetime) -> datetime | None:
+        """When its files were last known to be whole: they were verified before they were there.
+
+        A time in the future, from before the clock was set back, says nothing.
+        """
+        noted = copy.scrub.time if copy.scrub else None
+        published = copy.usage.published_time if copy.usage else None
+        times = (noted, published, self._read.get(key))
+        return max((time for time in times if time is not None and time <= now), default=None)
+
+    def take(self, end: Scrubbed) -> None:
+        """Take in what was found."""
+        if end.stopped is not self._stopped:
+            return
+        key, self._key = end.key, ""
+        now = self._options.now()
+        self._read[key] = now
+        if end.bad is None or self._stopped.is_set():
+            return
+        self._inventory.note_scrub(key, Scrub(time=now, bad=end.bad))
+        if end.bad:
+            problem = self._inventory.copy(key).problem
+            log.warning("Published model is damaged", key=key, problem=problem)
+            self._damaged(key, problem)
+
+    def stop(self, key: str) -> None:
+        """Stop reading a copy that goes."""
+        if key == self._key:
+            self._stopped.set()
+            self._key = ""
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Stop reading any other copy."""
+        if self._key not in keys:
+            self.stop(self._key)
+        self._read = {key: time for key, time in self._read.items() if key in keys}

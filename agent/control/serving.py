@@ -1,0 +1,99 @@
+"""Whether a copy serves those who want it, and whether a download may begin where not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.disk.on_disk import Found
+from agent.structs.failures import NODE_KINDS, FailureKind
+from agent.structs.grants import Granted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.disk.on_disk import OnDisk
+    from agent.structs.manifest import Manifest
+    from agent.structs.requests import Failure, Request, Requester
+
+
+def serves(
+    copy: OnDisk,
+    request: Request | None,
+    failures: Mapping[Requester, Failure],
+    *,
+    in_use: bool,
+) -> bool:
+    """Whether a copy is whole, has the hash that is asked for, and is not outlived.
+
+    `failures` are those of the requesters; `in_use` is whether a pod may mount it.
+    """
+    if copy.is_unreadable:
+        # It may be whole: nothing replaces it on a guess.
+        return True
+    if copy.found is not Found.PUBLISHED or copy.manifest is None:
+        return False
+    if request is None:
+        return True
+    if not in_use and _is_outlived(copy.manifest, request, failures):
+        return False
+    # What the hash is, is known soon.
+    return copy.manifest.hash is None or request.accepts(copy.manifest.hash)
+
+
+def attempts(request: Request, copy: OnDisk) -> Request:
+    """The request as far as downloads may be made for it, those who had the copy first.
+
+    Where a LocalModelCache is served from a folder, its own sources alone fill and repair it, also
+    while they fail. Of the others, those come first that begin before the others' turn.
+    """
+    granted = Granted(copy.access) if copy.access else ()
+    order = sorted(request.deciding, key=lambda one: (one not in granted, one in request.suspended))
+    return replace(request, requesters=tuple(order))
+
+
+def awaits_turn(request: Request, copy: OnDisk) -> bool:
+    """Whether no download begins for a request before the node's turn.
+
+    The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
+    """
+    return attempts(request, copy).is_suspended and copy.found is not Found.DAMAGED
+
+
+def is_withdrawn(
+    manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
+) -> bool:
+    """Whether a whole copy must not stay where pods mount it: it is not for those it would serve.
+
+    A LocalModelCache is never served from what a namespace fetched and its own source does not
+    confirm; and nobody from what the source has taken back from all.
+    """
+    access = manifest.access
+    if access is None:
+        return False
+    granted = Granted(access)
+    if not any(one in granted for one in request.requesters):
+        # Those who had it are gone, and claims of the others may lead there. What their source
+        # confirms comes back without a download.
+        return True
+    if not request.administrators:
+        return False
+    return all(
+        one not in granted and one in failures and failures[one].error.kind not in NODE_KINDS
+        for one in request.administrators
+    )
+
+
+def _is_outlived(
+    manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
+) -> bool:
+    """Whether nobody whose word counts may have it, and the source has another one for them."""
+    has_another = any(
+        failures[one].error.kind is FailureKind.OTHER_VERSION
+        for one in request.deciding
+        if one in failures
+    )
+    if not has_another:
+        return False
+    granted = Granted(manifest.access)
+    return not any(one in granted for one in request.deciding)

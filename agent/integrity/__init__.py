@@ -1,1 +1,0 @@
-"""Published models are read: for their digests, and again and again for damage."""

@@ -1,0 +1,218 @@
+"""Makes a folder ours that somebody else filled, such as KServe, if it is what its source has.
+
+No content of it is touched: what the source has and the folder lacks is put beside it, then modes
+are opened that keep servers from reading it, and then its manifest is written. A crash before that
+leaves it somebody else's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from agent.jobs.adoption.compare import (
+    first_difference,
+    missing,
+    other_content,
+    says_too_little,
+    still_written,
+)
+from agent.jobs.adoption.foreign import Reader, instead_of_folder, look, signature
+from agent.sources.waits import CALL_SECONDS, waiting
+from agent.structs.adoption import Adopted, closed, foreign
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.grants import first_access
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from agent.disk.store import Store
+    from agent.jobs.adoption.compare import Seen
+    from agent.structs.manifest import Manifest
+    from agent.structs.remote import RemoteModel
+    from agent.structs.requests import Request
+
+
+class Refusals:
+    """Why folders were not adopted, so that none is read again while all is as it was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[bytes, DownloadError]] = {}
+
+    def of(self, key: str, state: bytes) -> DownloadError | None:
+        """Why this key's folder is not adopted in this state; None: not known."""
+        with self._lock:
+            known = self._known.get(key)
+        return known[1] if known is not None and known[0] == state else None
+
+    def note(self, key: str, state: bytes, failure: DownloadError) -> None:
+        """Remember it."""
+        with self._lock:
+            self._known[key] = (state, failure)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget why the folders of other models were not."""
+        with self._lock:
+            self._known = {key: known for key, known in self._known.items() if key in keys}
+
+    def forget(self, key: str) -> None:
+        """It is adopted."""
+        with self._lock:
+            self._known.pop(key, None)
+
+
+class Adopting:
+    """One attempt to adopt the folder of one model.
+
+    `fetch` brings files of the model into staging, verified and unpacked, and says what is there
+    then; its second argument is how many bytes the folder has beside. `report` gets the bytes that
+    were compared.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        remote: RemoteModel,
+        *,
+        store: Store,
+        refusals: Refusals,
+        fetch: Callable[[Sequence[RemoteFile], int], list[ManifestFile]],
+        cancelled: threading.Event,
+        report: Callable[[int], None],
+    ) -> None:
+        self._request = request
+        self._remote = remote
+        self._store = store
+        self._tree = store.path(request.key)
+        self._refusals = refusals
+        self._fetch = fetch
+        self._cancelled = cancelled
+        self._report = report
+
+    def run(self) -> tuple[Manifest, Adopted]:
+        """The manifest of the adopted model.
+
+        Raises DownloadError (ForeignDirectory) if the folder is another one, CancelledError,
+        OSError, and what `fetch` raises.
+        """
+        instead = instead_of_folder(self._tree)
+        if instead:
+            raise foreign(self._tree, instead)
+        key = self._request.key
+        state = self._state()
+        known = self._refusals.of(key, state)
+        if known is not None:
+            raise known
+        try:
+            found = self._run_permitted()
+        except DownloadError as failure:
+            if failure.kind is FailureKind.FOREIGN_DIRECTORY:
+                self._refusals.note(key, state, failure)
+                if says_too_little(self._remote.files):
+                    # What was fetched to be compared is of no more use, and takes room.
+                    self._store.discard(key)
+            raise
+        self._refusals.forget(key)
+        return found
+
+    def _state(self) -> bytes:
+        """A digest of what the folder, its source and the caches say: of many files it is small."""
+        folder, expected = sorted(signature(self._tree)), sorted(self._request.expected)
+        described = repr((folder, self._remote.files, expected))
+        return hashlib.sha256(described.encode(errors="surrogateescape")).digest()
+
+    def _run_permitted(self) -> tuple[Manifest, Adopted]:
+        try:
+            with os.scandir(self._tree):
+                # Before anything is fetched for a folder that cannot be looked into.
+                pass
+            return self._run()
+        except PermissionError as error:
+            place = os.path.relpath(error.filename or self._tree, self._tree)
+            problem = f"may not be read by the agent ({error.strerror})"
+            raise foreign(self._tree, closed(place, problem, self._tree)) from None
+
+    def _run(self) -> tuple[Manifest, Adopted]:
+        listed = self._remote.files
+        # A server of a tenant's own can tell sizes and checksums of what it has never had.
+        unproved = self._request.requester.chooses_server
+        content = self._fetch(listed, 0) if unproved or says_too_little(listed) else None
+        files = listed if content is None else [_listing_of(file) for file in content]
+        seen = look(self._tree, [file.path for file in files])
+        difference = first_difference(files, seen)
+        if difference:
+            raise foreign(self._tree, difference)
+        there = self._compare(files, seen)
+        here = sum(file.size for file in there)
+        lacking = missing(files, seen)
+        paths = [file.path for file in lacking]
+        if content is not None:
+            there = content
+        elif lacking:
+            there += self._fetch(lacking, here)
+        manifest = self._manifest(there)
+        self._store.adopt(manifest, paths)
+        return manifest, Adopted(here, manifest.size - here)
+
+    def _compare(
+        self, files: Sequence[RemoteFile], seen: Mapping[str, Seen | None]
+    ) -> list[ManifestFile]:
+        """The files that are there, if each is what its store says of it."""
+        self._report(0)
+        reader = Reader(self._tree, self._cancelled.is_set, self._report)
+        return [self._verify(file, reader) for file in files if seen[file.path] is not None]
+
+    def _verify(self, file: RemoteFile, reader: Reader) -> ManifestFile:
+        if self._cancelled.is_set():
+            raise CancelledError
+        size, sha256 = file.size or 0, None
+        with waiting(CALL_SECONDS, self._cancelled.is_set):
+            proof = proof_of(self._remote, file)
+        ours = bool(self._request.expected)
+        if proof is None and not ours:
+            # Its size is all that can be compared. The digest is computed later.
+            reader.skip(size)
+        else:
+            digests = reader.digests(file.path, proof, ours=ours)
+            if digests is None:
+                raise foreign(self._tree, still_written(file.path))
+            if proof is not None and not digests.agree:
+                raise foreign(self._tree, other_content(file.path, proof))
+            sha256 = digests.sha256
+        return ManifestFile(
+            path=file.path,
+            size=size,
+            sha256=sha256,
+            version=file.version,
+            checksum=str(file.checksum) if file.checksum else None,
+        )
+
+    def _manifest(self, files: Sequence[ManifestFile]) -> Manifest:
+        manifest = make_manifest(
+            self._request.uri,
+            files,
+            self._request.caches,
+            first_access(self._remote, self._request.requester),
+        )
+        if not self._request.accepts(manifest.hash):
+            expected = " and ".join(sorted(self._request.expected))
+            raise foreign(
+                self._tree,
+                f"it has the hash {manifest.hash}, and the cache expects {expected} (check "
+                "spec.hash)",
+            )
+        if self._cancelled.is_set():
+            raise CancelledError
+        return manifest
+
+
+def _listing_of(file: ManifestFile) -> RemoteFile:
+    """A file that was fetched, as if its source had told all of it."""
+    assert file.sha256 is not None  # noqa: S101
+    checksum = Checksum(ChecksumAlgorithm.SHA256, file.sha256)
+    return RemoteFile(file.path, file.path, file.size, file.version, checksum)

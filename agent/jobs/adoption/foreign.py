@@ -1,0 +1,106 @@
+"""Looks into a folder that somebody else filled, and changes nothing in it. Raises OSError."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agent.disk.beneath import find, open_file
+from agent.disk.files import read_whole
+from agent.engine.digests import Digests, is_cheap
+from agent.jobs.adoption.compare import Seen
+from agent.structs.failures import CancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from agent.structs.remote import Checksum
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link, which is not followed",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a file",
+}
+
+# Path, inode, size and change time of a folder and all that is in it. No tool can set that time
+# back.
+Signature = frozenset[tuple[str, int, int, int]]
+
+
+def signature(tree: Path) -> Signature:
+    """What changes with anything in a folder, without a look into files."""
+    top = os.lstat(tree)
+    found = {(str(tree), top.st_ino, top.st_size, top.st_ctime_ns)}
+    for folder, folders, names in os.walk(tree):
+        for name in (*folders, *names):
+            path = os.path.join(folder, name)  # noqa: PTH118 - many files
+            with suppress(FileNotFoundError):
+                one = os.lstat(path)
+                found.add((path, one.st_ino, one.st_size, one.st_ctime_ns))
+    return frozenset(found)
+
+
+def look(tree: Path, paths: Iterable[str]) -> dict[str, Seen | None]:
+    """What is in the place of each file; None: nothing."""
+    return {path: _seen(path, *find(tree, path)) for path in paths}
+
+
+def instead_of_folder(tree: Path) -> str:
+    """What is in the place of a model's folder that is none; empty: a folder is there."""
+    mode = tree.lstat().st_mode
+    return "" if stat.S_ISDIR(mode) else f"it is {_kind(mode)}"
+
+
+def _seen(path: str, at: str, found: os.stat_result | None) -> Seen | None:
+    if found is None:
+        return None
+    if at == path and stat.S_ISREG(found.st_mode):
+        return Seen(found.st_size)
+    return Seen(instead=f"{at!r} is {_kind(found.st_mode)}")
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+class Reader:
+    """Reads files of one folder. `report` gets how many bytes it has read in all."""
+
+    def __init__(
+        self, tree: Path, stopped: Callable[[], bool], report: Callable[[int], None]
+    ) -> None:
+        self._tree = tree
+        self._stopped = stopped
+        self._report = report
+        self._done = 0
+
+    def skip(self, size: int) -> None:
+        """Count a file that is not read."""
+        self._done += size
+        self._report(self._done)
+
+    def digests(self, path: str, checksum: Checksum | None, *, ours: bool) -> Digests | None:
+        """The digests of a file; None if it changed meanwhile. Raises CancelledError too.
+
+        Our own is left out where the store's is cheaper, unless `ours`: as a download does.
+        """
+        descriptor = open_file(self._tree, path)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            before = os.fstat(descriptor)
+            digests = Digests(checksum, before.st_size, ours=ours or not is_cheap(checksum))
+
+            def take(piece: memoryview) -> None:
+                # A copy: the checksums of awscrt take bytes only.
+                digests.update(bytes(piece))
+                self.skip(len(piece))
+
+            try:
+                read_whole(file, take, self._stopped)
+            except InterruptedError:
+                raise CancelledError from None
+            after = os.fstat(descriptor)
+        same = (before.st_size, before.st_ctime_ns) == (after.st_size, after.st_ctime_ns)
+        return digests if same and digests.position == after.st_size else None

@@ -1,0 +1,317 @@
+"""What of an archive was unpacked already, and what may be. An archive is a tenant's input.
+
+A member that has the name of an earlier one takes its place. A published model has no links: each
+becomes a copy of what it leads to, hard ones at once and symbolic ones at the end.
+"""
+
+from __future__ import annotations
+
+import lzma
+import posixpath
+import struct
+import zlib
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import structlog
+
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import check_path
+from crds.quantity import format_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Of members, with the copies that links become.
+MAX_MEMBERS = 100_000
+# Of one path, and of all that must be remembered.
+MAX_PATH_LENGTH = 4000
+MAX_PATHS_LENGTH = 64 << 20
+# Links to links and folders in folders, and segments of paths that are looked up in all.
+MAX_CHAIN = 40
+MAX_STEPS = 5_000_000
+# How the modules of the standard library fail on bytes that are no archive.
+BROKEN = (
+    EOFError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+_PIECE = 1 << 20
+
+log = structlog.get_logger(__name__)
+
+
+class Stream(Protocol):
+    """The content of one member. Raises DownloadError (Corrupt) if it is not whole."""
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the files go. What it raises passes."""
+
+    def check(self) -> None:
+        """Raises if nobody wants them any more."""
+        ...
+
+    def write(self, path: str, size: int, stream: Stream) -> None:
+        """Put a new file. What is left unread is skipped."""
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """The content of a file that was put."""
+        ...
+
+    def drop(self, path: str) -> None:
+        """Take a file away that was put."""
+        ...
+
+
+@dataclass
+class Plan:
+    """What was unpacked already, and what may be.
+
+    `links` has the targets of links by their paths, as they are written; one with a leading `/` is
+    a hard link's, and is a path of the archive.
+    """
+
+    name: str
+    sink: Sink
+    left: int
+    files: dict[str, int] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    links: dict[str, str] = field(default_factory=dict)
+    members: int = 0
+    remembered: int = 0
+    steps: int = 0
+
+    def file(self, name: str, size: int, stream: Stream) -> None:
+        """Write a file, if there is room for it."""
+        path = self._new(name)
+        self._put(path, size, stream)
+        self.files[path] = size
+
+    def folder(self, name: str) -> None:
+        """Take in that there is a folder."""
+        self._count(name)
+        path = self._resolve(name, [], name, last=True)
+        if path:
+            self._enter(name, path)
+
+    def link(self, name: str, target: str) -> None:
+        """Take in a symbolic link."""
+        path = self._new(name)
+        if target.startswith("/") or not target:
+            raise self._leaves(name, target)
+        self.remember(name, target)
+        # Where it leads to now or later: never out of the archive.
+        self._resolve(name, _folder(path), target, last=True)
+        self.links[path] = target
+
+    def hard_link(self, name: str, target: str) -> None:
+        """Write a copy of the file that a hard link leads to."""
+        if target.startswith("/"):
+            raise self._leaves(name, target)
+        there = self._resolve(name, [], target, last=False)
+        if there == self._resolve(name, [], name, last=False) and self._has(there):
+            # A file that was packed twice.
+            self._count(name)
+            return
+        path = self._new(name)
+        if there in self.files:
+            with self.sink.open(there) as content:
+                self._put(path, self.files[there], content)
+            self.files[path] = self.files[there]
+        elif there in self.links:
+            self.links[path] = self.links[there]
+            self._resolve(name, [], path, last=True)
+        else:
+            self.remember(name, there)
+            self.links[path] = f"/{there}"
+
+    def finish(self) -> None:
+        """Write the copies that links become."""
+        paths = sorted(self.files.keys() | self.links.keys())
+        for path in self.links:
+            self._copy(path, path, paths, ())
+
+    def _copy(self, link: str, path: str, paths: Sequence[str], within: tuple[str, ...]) -> None:
+        """Write what a link leads to, below the path. `within` are the folders that have led here.
+
+        A symbolic link that leads nowhere is left out: nobody can read it either.
+        """
+        self._count(link)
+        is_hard = self.links[link].startswith("/")
+        there = self._resolve(link, [], link, last=True)
+        if there in self.files:
+            self._copy_file(there, path, link)
+        elif is_hard:
+            raise self.refused(link, f"is a link to no file in the archive ({there[:300]!r})")
+        elif there in self.folders or not there:
+            circles = not there or there in within or link.startswith(f"{there}/")
+            if circles or len(within) >= MAX_CHAIN:
+                raise self.refused(link, "is a link to a folder that the link itself is in")
+            for inner in _below(there, paths):
+                below = path + inner.removeprefix(there)
+                if inner in self.links:
+                    self._copy(inner, below, paths, (*within, there))
+                else:
+                    self._count(link)
+                    self._copy_file(inner, below, link)
+        else:
+            log.info("Link to nothing is left out", archive=self.name, path=link[:300])
+
+    def _copy_file(self, source: str, path: str, link: str) -> None:
+        if len(path) > MAX_PATH_LENGTH:
+            raise self._too_long(link)
+        self.remember(link, path)
+        with self.sink.open(source) as content:
+            self._put(path, self.files[source], content)
+
+    def _new(self, name: str) -> str:
+        """The path for a member, at which nothing is any more."""
+        self._count(name)
+        path = self._resolve(name, [], name, last=False)
+        try:
+            check_path(path)
+        except ValueError as error:
+            raise self.refused(name, f"cannot be stored ({str(error)[:300]})") from None
+        if path in self.folders:
+            raise self._twice(name)
+        self._enter(name, posixpath.dirname(path))
+        if path in self.files:
+            self.left += self.files.pop(path)
+            self.sink.drop(path)
+        elif path in self.links:
+            del self.links[path]
+        else:
+            self.remember(name, path)
+        return path
+
+    def _enter(self, name: str, folder: str) -> None:
+        """Take in a folder, and those above it."""
+        while folder and folder not in self.folders:
+            if folder in self.files or folder in self.links:
+                raise self._twice(name)
+            self.remember(name, folder)
+            self.folders.add(folder)
+            folder = posixpath.dirname(folder)
+
+    def _has(self, path: str) -> bool:
+        return path in self.files or path in self.links
+
+    def _resolve(self, member: str, folder: list[str], name: str, *, last: bool) -> str:
+        """The path that a name in a folder leads to, through links; with `last`, itself too.
+
+        What leads in circles ends at one of its links. Raises DownloadError (Unsupported) for what
+        leaves the archive.
+        """
+        if len(name) > MAX_PATH_LENGTH:
+            raise self._too_long(member)
+        here, todo, chain = list(folder), deque(name.split("/")), 0
+        while todo:
+            segment = todo.popleft()
+            self._step(member)
+            if segment in {"", "."}:
+                continue
+            if segment == "..":
+                if not here:
+                    raise self._leaves(member, name)
+                here.pop()
+                continue
+            here.append(segment)
+            if not self.links or not (last or any(one not in {"", "."} for one in todo)):
+                continue
+            target = self.links.get("/".join(here))
+            if target is not None:
+                chain += 1
+                if chain > MAX_CHAIN:
+                    if last:
+                        break
+                    raise self.refused(member, "lies behind links that lead in circles")
+                here = [] if target.startswith("/") else here[:-1]
+                todo.extendleft(reversed(target.split("/")))
+        return "/".join(here)
+
+    def _step(self, member: str) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise self.refused(member, "comes after others whose paths are too long together")
+
+    def _count(self, name: str) -> None:
+        self.members += 1
+        if self.members > MAX_MEMBERS:
+            raise self.refused(name, f"comes after {MAX_MEMBERS} others, which are too many")
+
+    def remember(self, member: str, *texts: str) -> None:
+        """Raises DownloadError (Unsupported) if these are more than should be kept in memory."""
+        self.remembered += sum(map(len, texts))
+        if self.remembered > MAX_PATHS_LENGTH:
+            raise self.refused(member, "comes after others whose paths are too long together")
+
+    def _put(self, path: str, size: int, stream: Stream) -> None:
+        if size > self.left:
+            raise DownloadError(
+                FailureKind.NO_SPACE,
+                f"{self.name} is too large when unpacked: {path[-300:]!r} needs "
+                f"{format_quantity(size)}, and {format_quantity(self.left)} are left: make space "
+                "on the node",
+            )
+        self.left -= size
+        self.sink.write(path, size, stream)
+        while stream.read(_PIECE):
+            pass
+
+    def refused(self, member: str, why: str) -> DownloadError:
+        """The failure for a member that a model cannot have."""
+        shown = member if member == "it" else repr(member)[:300]
+        return DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{self.name} is not unpacked: {shown} {why}; make the archive anew without it",
+        )
+
+    def corrupt(self) -> DownloadError:
+        """The failure for an archive that is damaged."""
+        return DownloadError(
+            FailureKind.CORRUPT,
+            f"{self.name} is damaged or not whole: check the archive at its source, it is tried "
+            "again by itself",
+        )
+
+    def too_large_dictionary(self) -> DownloadError:
+        """The failure for LZMA that takes more memory than one archive may."""
+        return self.refused("it", "is compressed with an LZMA dictionary of more than 64 MiB")
+
+    def _twice(self, name: str) -> DownloadError:
+        return self.refused(name, "is in it twice, as a file and as a folder")
+
+    def _too_long(self, name: str) -> DownloadError:
+        return self.refused(name, f"has a path of more than {MAX_PATH_LENGTH} characters")
+
+    def _leaves(self, name: str, target: str) -> DownloadError:
+        if target == name:
+            return self.refused(name, "leaves the archive")
+        return self.refused(name, f"is a link that leaves the archive ({repr(target)[:300]})")
+
+
+def _folder(path: str) -> list[str]:
+    return path.split("/")[:-1]
+
+
+def _below(folder: str, paths: Sequence[str]) -> Iterator[str]:
+    """The paths in a folder, of those that are in order."""
+    start = f"{folder}/"
+    for at in range(bisect_left(paths, start), len(paths)):
+        if not paths[at].startswith(start):
+            return
+        yield paths[at]

@@ -1,0 +1,27 @@
+"""Reads a published model for the digests of its files that were left for later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.disk.files import file_digest
+from agent.structs.manifest import Manifest, model_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest:
+    """The manifest of a published model with the digests that were left for later.
+
+    Raises OSError, also when it is stopped.
+    """
+    found = []
+    for file in manifest.files:
+        digest = file.sha256
+        if digest is None:
+            digest = file_digest(tree / file.path, stopped)
+        found.append(replace(file, sha256=digest))
+    return manifest.model_copy(update={"files": tuple(found), "hash": model_hash(found)})

@@ -1,0 +1,426 @@
+"""One download, from the listing to the published model."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.disk.on_disk import Found, bad_files
+from agent.disk.repair import has_others
+from agent.disk.watch import disk_failure
+from agent.engine.job import FileChangedError
+from agent.jobs.adoption.adopting import Adopting
+from agent.jobs.archive.model import unpack_model
+from agent.jobs.listing import InOneAnswer, Part, check_tree, is_archive, is_listed, total_size
+from agent.jobs.reservations import Coming, NoRoomError
+from agent.sources.readable import check_readable
+from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
+from agent.structs.adoption import foreign
+from agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
+from agent.structs.grants import Granted, first_access, from_elsewhere, grant_for
+from agent.structs.manifest import Manifest, ManifestFile, make_manifest
+from agent.structs.sizes import in_blocks
+from crds.quantity import format_quantity
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Sequence
+
+    from agent.disk.on_disk import OnDisk
+    from agent.disk.staging import Staging
+    from agent.disk.store import Store
+    from agent.engine.engine import Engine
+    from agent.engine.job import Fetched
+    from agent.jobs.adoption.adopting import Refusals
+    from agent.sources import Sources
+    from agent.structs.adoption import Adopted
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import RemoteFile, RemoteModel
+    from agent.structs.requests import Request
+
+# How often a source may change in the middle of one download before it counts as a failure.
+MAX_CHANGES = 3
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What is partly here is of no use after these, and its space is needed.
+_STARTS_OVER = {FailureKind.NO_SPACE, FailureKind.UNSUPPORTED}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes that are here, and bytes of the model; None while the source has not told them."""
+
+    done: int
+    total: int | None
+    # Whether nothing is fetched: a folder of somebody else is compared with the source.
+    comparing: bool = False
+
+
+class Download:
+    """One attempt to get a model. What it leaves in staging, the next attempt goes on with.
+
+    Somebody else's folder in its place is adopted if it is the model; without `refusals`, it is
+    left alone. `origin` is the server that it must come from, None: any. `reserve` gets the bytes
+    of the disk that are needed, and for what.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        sources: Sources,
+        store: Store,
+        engine: Engine,
+        credentials: Callable[[], Credentials | None],
+        cancelled: threading.Event,
+        in_use: bool = False,
+        origin: str | None = None,
+        report: Callable[[Progress], None],
+        reserve: Callable[[int, Coming], None] = lambda _size, _coming: None,
+        refusals: Refusals | None = None,
+    ) -> None:
+        self._request = request
+        self._sources = sources
+        self._store = store
+        self._engine = engine
+        self._credentials = credentials
+        self._cancelled = cancelled
+        self._in_use = in_use
+        self._origin = origin
+        self._report = report
+        self._reserve = reserve
+        self._refusals = refusals
+        self._done = 0
+        self._total: int | None = None
+        # What is reserved, and for what.
+        self._room, self._coming = 0, Coming.MODEL
+        # Bytes of the model that are in a folder to be adopted, and not staging's.
+        self._beside = 0
+        # Set by `run`, if it has adopted a folder.
+        self.adopted: Adopted | None = None
+
+    def run(self) -> Manifest:
+        """The manifest of the published model.
+
+        Raises CancelledError, DownloadError with what is wrong, or what `reserve` raises: it is
+        called once the source has told the sizes, before the first byte.
+        """
+        staging = self._store.staging(self._request.key)
+        try:
+            return self._run(staging)
+        except OSError as error:
+            failure = self._disk_failure(error)
+            self._after(failure)
+            raise failure from error
+        except FileChangedError as change:
+            raise change.failure from None
+        except DownloadError as failure:
+            if self._cancelled.is_set():
+                # What was broken off for it looks like the origin's fault.
+                raise CancelledError from None
+            self._after(failure)
+            raise
+        finally:
+            staging.close()
+
+    def _run(self, staging: Staging) -> Manifest:
+        key, uri = self._request.key, self._request.uri
+        published = self._store.finish_interrupted(key)
+        if published is not None and self._request.accepts(published.hash):
+            # Pods may read it already: it is not fetched again to take its own place.
+            return published
+        refusals = self._refusals
+        adopts = self._store.is_foreign(key)
+        if adopts and refusals is None:
+            raise foreign(self._store.path(key))
+        source = self._sources.of(uri, self._request.requester.namespace)
+        credentials = self._credentials()
+
+        def resolve(version: str | None) -> RemoteModel:
+            size = listing_bytes(self._request.requester.namespace)
+            with waiting(LISTING_SECONDS, self._cancelled.is_set, size=size):
+                remote = source.resolve(uri, credentials, version)
+            if self._origin not in {None, remote.origin}:
+                raise from_elsewhere(public_uri(uri), remote.origin)
+            return remote
+
+        if adopts and refusals is not None:
+            return self._adopt(staging, resolve(None), refusals)
+        mended = self._repair(staging, resolve)
+        if mended is not None:
+            return mended
+        return self._bring(staging, resolve)
+
+    def _bring(self, staging: Staging, resolve: Callable[[str | None], RemoteModel]) -> Manifest:
+        """Download it, of whichever version the source has at the end."""
+        remote, other_tags = resolve(staging.version(self._request.uri)), set[tuple[str, str]]()
+        for changes in range(MAX_CHANGES + 1):
+            try:
+                return self._publish(staging, self._fetch(staging, remote), remote)
+            except FileChangedError as change:
+                if changes == MAX_CHANGES:
+                    raise
+                log.warning("File changed at its source", key=self._request.key, path=change.path)
+                remote = resolve(None)
+                if _is_again(change, other_tags):
+                    remote = InOneAnswer(remote)
+        raise AssertionError
+
+    def _repair(
+        self, staging: Staging, resolve: Callable[[str | None], RemoteModel]
+    ) -> Manifest | None:
+        """Make a damaged copy whole where it is; None: there is none, or it is downloaded anew."""
+        copy = self._store.inspect(self._request.key)
+        if copy.is_unreadable:
+            # It may be whole, and a pod may mount it: nothing replaces it on a guess.
+            what = "the copy on the disk cannot be read"
+            problem = what if self._request.requester.namespace else copy.problem
+            raise DownloadError(FailureKind.INTERNAL, f"{problem}; check the node's disk")
+        if copy.found is not Found.DAMAGED:
+            return None
+        if not self._stays(copy):
+            # No pod should begin to read it.
+            self._store.salvage(self._request.key, copy, self._cancelled.is_set)
+            return None
+        mended = self._mend(staging, copy, resolve(None))
+        if mended is None and self._in_use:
+            raise self._cannot_mend(copy)
+        return mended
+
+    def _adopt(self, staging: Staging, remote: RemoteModel, refusals: Refusals) -> Manifest:
+        """Make somebody else's folder ours, if it is the model, and fetch what it lacks."""
+        check_tree(remote.files, self._request.uri)
+        self._check_access(remote)
+        total = total_size(remote.files)
+
+        def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
+            self._beside = beside
+            part = remote if len(files) == len(remote.files) else Part(tuple(files), remote)
+            found = self._contents(staging, self._fetch(staging, part, Coming.REST), part)
+            staging.sync()
+            staging.close()
+            return found
+
+        manifest, self.adopted = Adopting(
+            self._request,
+            remote,
+            store=self._store,
+            refusals=refusals,
+            fetch=fetch,
+            cancelled=self._cancelled,
+            report=lambda done: self._report(Progress(done, total, comparing=True)),
+        ).run()
+        return manifest
+
+    def _stays(self, copy: OnDisk) -> bool:
+        """Whether a damaged copy is mended where it is, and not taken out of models/.
+
+        Pods mount it, or it was adopted with files that are not the model's.
+        """
+        manifest = copy.manifest
+        tree = self._store.path(self._request.key)
+        return self._in_use or (manifest is not None and has_others(tree, manifest))
+
+    def _mend(self, staging: Staging, copy: OnDisk, remote: RemoteModel) -> Manifest | None:
+        """Replace the bad files of a copy, and only those; None: its source has others."""
+        key, manifest = self._request.key, copy.manifest
+        if manifest is None or not self._request.accepts(manifest.hash):
+            return None
+        if manifest.access is not None and manifest.access.origin != remote.origin:
+            return None
+        bad = {f.path: f for f in bad_files(self._store.path(key), manifest, copy.scrub)}
+        files = tuple(file for file in remote.files if is_listed(file, bad))
+        if len(files) != len(bad):
+            return None
+        if self._request.requester not in Granted(manifest.access):
+            self._check_access(remote)
+        fetched = self._fetch(staging, Part(files, remote), Coming.REPAIR)
+        if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
+            self._store.discard(key)
+            return None
+        if self._cancelled.is_set():
+            raise CancelledError
+        staging.sync()
+        staging.close()
+        self._store.mend(manifest, bad)
+        return manifest
+
+    def _check_access(self, remote: RemoteModel) -> None:
+        """What others brought becomes a namespace's only if its own credentials may read it."""
+        if self._request.requester.namespace:
+            with waiting(LISTING_SECONDS, self._cancelled.is_set):
+                check_readable(remote)
+
+    def _cannot_mend(self, copy: OnDisk) -> DownloadError:
+        is_mine = self._request.requester in Granted(copy.access)
+        problem = f" ({copy.problem})" if is_mine else ""
+        return DownloadError(
+            FailureKind.CORRUPT,
+            f"the copy on the disk is damaged{problem}, and its source no longer has the "
+            "same files: end the pods that mount it, and the model is downloaded anew",
+        )
+
+    def _fetch(
+        self, staging: Staging, remote: RemoteModel, coming: Coming = Coming.MODEL
+    ) -> tuple[Fetched, ...]:
+        """All files of a listing, complete in staging."""
+        uri = self._request.uri
+        check_tree(remote.files, uri)
+        self._check_capacity(remote.files)
+        mine = grant_for(self._request.requester)
+        if staging.is_anothers(uri, remote.origin, mine):
+            self._check_access(remote)
+        for path in staging.begin(uri, remote.version, remote.files, remote.origin, mine):
+            log.warning("File changed and starts over", uri=public_uri(uri), path=path)
+        self._total = total_size(remote.files)
+        # First: what does not fit beside others waits, and did not fail.
+        self._room, self._coming = self._disk_bytes(remote), coming
+        self._reserve(self._room, coming)
+        if self._total is not None:
+            self._total += self._beside
+        self._check_space(staging, remote.files)
+        return self._engine.fetch(
+            remote,
+            staging,
+            priority=self._request.priority,
+            owner=self._request.requester.namespace,
+            cancelled=self._cancelled,
+            # An expected hash is compared before the publication.
+            later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
+            report=self._tell,
+        )
+
+    def _contents(
+        self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
+    ) -> list[ManifestFile]:
+        """What is in staging, with an archive unpacked."""
+        checksums = {
+            file.path: str(file.checksum) for file in remote.files if file.checksum is not None
+        }
+        if is_archive(remote):
+            archive = in_blocks(fetched[0].size)
+            try:
+                return unpack_model(
+                    staging,
+                    fetched[0].path,
+                    self._request.uri,
+                    free=self._store.disk().available,
+                    reserve=lambda taken: self._need(archive + taken),
+                    cancelled=self._cancelled,
+                )
+            except NoRoomError:
+                # It waits, and what was unpacked is of no use.
+                staging.close()
+                self._store.discard(self._request.key)
+                raise
+        return [
+            ManifestFile(
+                path=file.path,
+                size=file.size,
+                sha256=file.sha256,
+                version=file.version,
+                checksum=checksums.get(file.path),
+            )
+            for file in fetched
+        ]
+
+    def _publish(
+        self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
+    ) -> Manifest:
+        manifest = make_manifest(
+            self._request.uri,
+            self._contents(staging, fetched, remote),
+            self._request.caches,
+            first_access(remote, self._request.requester),
+        )
+        if not self._request.accepts(manifest.hash):
+            expected = " and ".join(sorted(self._request.expected))
+            raise DownloadError(
+                FailureKind.CORRUPT,
+                f"{public_uri(self._request.uri)} has the hash {manifest.hash}, and the cache "
+                f"expects {expected}: check spec.hash, and whether the model was changed",
+            )
+        if self._cancelled.is_set():
+            raise CancelledError
+        staging.sync()
+        staging.close()
+        self._store.publish(manifest)
+        return manifest
+
+    def _check_capacity(self, files: Sequence[RemoteFile]) -> None:
+        """Staging lays out what is told: a size that no disk has must not get so far."""
+        size, disk = sum(file.size or 0 for file in files), self._store.disk()
+        if size > disk.capacity:
+            raise self._no_space(size, disk.available)
+
+    def _check_space(self, staging: Staging, files: Sequence[RemoteFile]) -> None:
+        missing = sum(file.size or 0 for file in files) - staging.done()
+        available = self._store.disk().available
+        if missing > available + staging.allocated():
+            raise self._no_space(missing, available)
+
+    def _disk_bytes(self, remote: RemoteModel) -> int:
+        """What the files take of the disk."""
+        needed = sum(in_blocks(file.size or 0) for file in remote.files)
+        # Of an archive's contents, and of a file whose size the source does not tell, only what is
+        # declared says how much it is.
+        told = total_size(remote.files) is not None and not is_archive(remote)
+        return needed if told else max(needed, in_blocks(self._request.size))
+
+    def _need(self, size: int) -> None:
+        """Have so much reserved: nothing may take more than that."""
+        if size > self._room:
+            self._room = size
+            self._reserve(size, self._coming)
+
+    def _tell(self, done: int) -> None:
+        if self._total is None and done > self._room:
+            # Its source has not told how large it is.
+            self._need(2 * done)
+        self._done = done + self._beside
+        self._report(Progress(self._done, self._total))
+
+    def _after(self, failure: DownloadError) -> None:
+        if failure.kind in _STARTS_OVER or _is_unexpected(failure, self._request):
+            with suppress(OSError):
+                self._store.discard(self._request.key)
+
+    def _no_space(self, needed: int, available: int) -> DownloadError:
+        return DownloadError(
+            FailureKind.NO_SPACE,
+            f"{public_uri(self._request.uri)} needs {format_quantity(needed)}, and "
+            f"{self._store.root} has {format_quantity(available)} left: make space on the node, or "
+            "take a model from it",
+        )
+
+    def _disk_failure(self, error: OSError) -> DownloadError:
+        if error.errno in _FULL:
+            return self._no_space(max(self._done, self._total or 0), self._store.disk().available)
+        failure = disk_failure(error, self._store.root)
+        if failure is not None:
+            return failure
+        place = error.filename or self._store.root
+        return DownloadError(
+            FailureKind.INTERNAL, f"{place}: {error.strerror}; check the node's disk"
+        )
+
+
+def _is_unexpected(failure: DownloadError, request: Request) -> bool:
+    """Whether the whole model was here and is not the expected one."""
+    return failure.kind is FailureKind.CORRUPT and bool(request.expected)
+
+
+def _is_again(change: FileChangedError, seen: set[tuple[str, str]]) -> bool:
+    """Whether a file of one time has met another ETag before, in `seen`: it has not changed."""
+    modified = getattr(change.failure, "modified", None)
+    if modified is None:
+        return False
+    again = (change.path, modified) in seen
+    seen.add((change.path, modified))
+    return again

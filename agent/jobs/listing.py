@@ -1,0 +1,82 @@
+"""What a download makes of the listing of its source. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.jobs.archive.model import archive_of
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.manifest import check_path, folders
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.structs.manifest import ManifestFile
+    from agent.structs.remote import Body, RemoteFile, RemoteModel
+
+
+class Part:
+    """Some files of a listing."""
+
+    def __init__(self, files: tuple[RemoteFile, ...], whole: RemoteModel) -> None:
+        self.files = files
+        self.origin, self.version = whole.origin, whole.version
+        self.read = whole.read
+
+
+class InOneAnswer:
+    """A listing whose files come in one answer each, of whichever version that is.
+
+    Where servers behind one address have ETags of their own, ranges of a file never have one.
+    """
+
+    def __init__(self, whole: RemoteModel) -> None:
+        self._whole = whole
+        self.files = tuple(replace(file, ranges=False) for file in whole.files)
+        self.origin, self.version = whole.origin, whole.version
+
+    def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
+        """The bytes of a file."""
+        return self._whole.read(replace(file, version=None), start, end)
+
+
+def is_archive(remote: RemoteModel) -> bool:
+    """Whether the model is what comes out of its one file. One of several files stays as it is."""
+    return not isinstance(remote, Part) and archive_of(remote.files) is not None
+
+
+def total_size(files: Sequence[RemoteFile]) -> int | None:
+    """Bytes of all files; None: the source does not tell that of each."""
+    sizes = [file.size for file in files]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:
+    """Whether it is one of these, and the same one still."""
+    before = former.get(file.path)
+    return before is not None and (file.size, file.version) == (before.size, before.version)
+
+
+def check_tree(files: Sequence[RemoteFile], uri: str) -> None:
+    """Raises DownloadError (Unsupported) if the files cannot lie in one folder as they are named.
+
+    An object store may have both `a` and `a/b`, or `../a`.
+    """
+    for file in files:
+        try:
+            check_path(file.path)
+        except ValueError as error:
+            raise DownloadError(
+                FailureKind.UNSUPPORTED,
+                f"{public_uri(uri)} cannot be stored: {error}; rename it at the source",
+            ) from None
+    paths = {file.path for file in files}
+    twice = sorted(paths & folders(paths))
+    if twice or len(paths) != len(files):
+        name = twice[0] if twice else "a path"
+        raise DownloadError(
+            FailureKind.UNSUPPORTED,
+            f"{public_uri(uri)} cannot be stored: it has {name!r} twice, as a file and as a folder "
+            "or as two files; rename one at the source",
+        )

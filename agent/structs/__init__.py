@@ -1,0 +1,1 @@
+"""The words of all other layers: values and failures, without I/O."""

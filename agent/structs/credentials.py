@@ -1,0 +1,54 @@
+"""Credentials of one model, by the names that KServe gives them. Pure.
+
+The names are those of the environment variables that KServe's storage initializer reads:
+AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, S3_VERIFY_SSL, awsAnonymousCredential, HF_TOKEN, AZ_CLIENT_ID,
+and so on. So what stands in the agent's environment and what a Secret gives mean the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The content of a Google service account's key file; KServe mounts it under this name.
+GCS_KEY_FILE = "gcloud-application-credentials.json"
+# Certificates of authorities to trust for S3, as PEM. KServe mounts them as a file.
+S3_AUTHORITIES = "AWS_CA_BUNDLE_PEM"
+# After a server as agent.structs.urls has it: the headers for a web server, as a JSON object.
+HEADERS_SUFFIX = "-headers"
+
+
+class Unlisted(StrEnum):
+    """What caches of a namespace may do with credentials that do not list the namespaces."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Settings by name. Hashable, so that clients can be kept by it; its text tells no secret."""
+
+    items: tuple[tuple[str, str], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Credentials:
+        """Credentials with these settings."""
+        return cls(tuple(sorted(values.items())))
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a setting."""
+        return dict(self.items).get(name, default)
+
+
+@dataclass(frozen=True)
+class CredentialRef:
+    """What a cache names: a key of the secret storage-config, or else a ServiceAccount."""
+
+    service_account: str = ""
+    storage_key: str | None = None
+    parameters: tuple[tuple[str, str], ...] = field(default=(), repr=False)

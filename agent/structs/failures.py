@@ -1,0 +1,144 @@
+"""What can go wrong with one model, in types, and how long to wait before the next try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+# Nothing waits longer than this, so that a repaired origin is noticed without anybody's help.
+MAX_BACKOFF_SECONDS = 300.0
+_MAX_DOUBLINGS = 16
+
+
+class FailureKind(StrEnum):
+    """Kinds of failures; the value is the reason in LocalModelNode.status."""
+
+    NOT_FOUND = "NotFound"
+    DENIED = "Denied"
+    THROTTLED = "Throttled"
+    UNREACHABLE = "Unreachable"
+    TLS = "TLS"
+    CORRUPT = "Corrupt"
+    CHANGED = "Changed"
+    OTHER_VERSION = "OtherVersion"
+    NO_SPACE = "NoSpace"
+    READ_ONLY = "ReadOnly"
+    UNAVAILABLE = "Unavailable"
+    OTHER_DISK = "OtherDisk"
+    UNSUPPORTED = "Unsupported"
+    FOREIGN_DIRECTORY = "ForeignDirectory"
+    INTERNAL = "Internal"
+
+
+# Failures of the node's disk as a whole, not of one model.
+DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureKind.OTHER_DISK})
+# Failures that no source has a part in. (One may lie about sizes: NoSpace is no such failure.)
+NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
+
+
+_FOREIGN = (
+    "a folder that localmodel did not make is in the model's place on this node, and is not what "
+    "the source has. It is left alone: have it moved away, or deleted, and the model is downloaded"
+)
+
+
+class CancelledError(Exception):
+    """A download, or another task of a worker, was cancelled."""
+
+
+class DownloadError(Exception):
+    """A model cannot be had now.
+
+    The message is for a person: what is wrong, where, and what to do. It must hold no secret: URIs
+    go through `public_uri`, and texts of other libraries' errors, which quote URLs, stay out.
+
+    `retry_after` is what the origin asked for, in seconds. `hides` is whether the origin says that
+    something is not there where it must not be read.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hides: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.retry_after = retry_after
+        self.hides = hides
+
+    def told_to(self, namespace: str) -> DownloadError:
+        """The failure as caches of this namespace may know it.
+
+        A folder that somebody else made is nobody's in particular: what is in it is told to the
+        administrator alone.
+        """
+        if not namespace or self.kind is not FailureKind.FOREIGN_DIRECTORY:
+            return self
+        return DownloadError(self.kind, _FOREIGN)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether these credentials may not read it: that it is away is no such answer."""
+        return self.kind is FailureKind.DENIED or self.hides
+
+
+@dataclass(frozen=True)
+class _Backoff:
+    """Seconds before the second try, and the most before any."""
+
+    base: float
+    cap: float = MAX_BACKOFF_SECONDS
+
+
+_BACKOFFS = {
+    FailureKind.NOT_FOUND: _Backoff(5),
+    FailureKind.DENIED: _Backoff(5),
+    FailureKind.THROTTLED: _Backoff(60),
+    FailureKind.UNREACHABLE: _Backoff(1, cap=60),
+    FailureKind.TLS: _Backoff(5),
+    FailureKind.CORRUPT: _Backoff(5),
+    FailureKind.CHANGED: _Backoff(1, cap=60),
+    FailureKind.OTHER_VERSION: _Backoff(5),
+    FailureKind.NO_SPACE: _Backoff(30),
+    FailureKind.READ_ONLY: _Backoff(10),
+    FailureKind.UNAVAILABLE: _Backoff(10),
+    FailureKind.OTHER_DISK: _Backoff(10),
+    FailureKind.UNSUPPORTED: _Backoff(60),
+    FailureKind.FOREIGN_DIRECTORY: _Backoff(10),
+    FailureKind.INTERNAL: _Backoff(5),
+}
+
+
+def backoff(kind: FailureKind, attempts: int, jitter: float) -> float:
+    """Seconds to wait after the failed attempt number `attempts` (from 1).
+
+    It doubles from the kind's base up to its cap. `jitter`, from 0 to 1, takes up to a quarter
+    off, so that many nodes do not come back to an origin at once. After Throttled it adds up to a
+    quarter instead, up to the cap: an origin that asks for less gets one try a minute at most.
+    """
+    rule = _BACKOFFS[kind]
+    delay = min(rule.cap, rule.base * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))
+    if kind is FailureKind.THROTTLED:
+        return min(rule.cap, delay * (1 + 0.25 * jitter))
+    return delay * (1 - 0.25 * jitter)
+
+
+def public_uri(uri: str) -> str:
+    """The URI without what may be secret: user, password, query and fragment."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri.split("://", 1)[0] + "://…"
+    host = parts.netloc.rpartition("@")[2]
+    query = "?…" if parts.query else ""
+    return f"{parts.scheme}://{host}{parts.path}{query}"
+
+
+def scheme(uri: str) -> str:
+    """The scheme of a URI, in lower case: `s3` of `s3://bucket/model`."""
+    return uri.partition("://")[0].lower()
