@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Eviction:
+class Victim:
     """A copy that goes: for another model (`newcomer`), or since `group`'s marks say so."""
 
     key: str
@@ -48,7 +48,7 @@ class Admission:
 
     start: list[str] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
-    evict: list[Eviction] = field(default_factory=list)
+    evict: list[Victim] = field(default_factory=list)
     waiting: dict[str, Shortage] = field(default_factory=dict)
     queued: list[str] = field(default_factory=list)
     making_room: str | None = None
@@ -186,7 +186,7 @@ class _Work:
         victims = self._ledger.victims(lambda victim: gives_way(victim, rank))
         gone = self._ledger.lowered(excess, victims) or []
         self.found.making_room = key
-        self.found.evict += [Eviction(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
+        self.found.evict += [Victim(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
         self._ledger = self._ledger.without(gone)
         self._reserve(key)
 
@@ -218,5 +218,5 @@ class _Work:
             relieving.add(account.name)
             reason = EvictionReason.DISK_PRESSURE if account.disk else EvictionReason.LIMIT_EXCEEDED
             if not self.found.evict:
-                self.found.evict = [Eviction(key, reason, group=account.group) for key in gone]
+                self.found.evict = [Victim(key, reason, group=account.group) for key in gone]
         self.found.relieving = frozenset(relieving)

@@ -9,7 +9,7 @@ from agent.commands.limits_file import follow, read_limits
 from agent.commands.process import STOP_SECONDS, begin_anew
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.jobs.workers import Means
+from agent.jobs.workers import Fetching
 from agent.sources import all_sources
 from agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
 
@@ -39,13 +39,13 @@ def own_credentials(_requester: Requester) -> Credentials | None:
     return None
 
 
-def make_means(
+def make_fetching(
     options: argparse.Namespace,
     *,
     file_directories: Sequence[Path],
     credentials: Callable[[Requester], Credentials | None] = own_credentials,
     own: Collection[str] = (),
-) -> Means:
+) -> Fetching:
     """What the loop's downloads are made with. Raises LimitsError.
 
     `own` are the addresses of the node and the API server.
@@ -57,7 +57,7 @@ def make_means(
         rules=Rules(refused=(*DEFAULT_RULES.refused, *refused)),
         namespace_rules=rules_for_namespaces(refused, own, options.allow_network),
     )
-    return Means(sources, make_engine(options, options.limits_file), credentials)
+    return Fetching(sources, make_engine(options, options.limits_file), credentials)
 
 
 def attend(loop: Loop, stop: Stop) -> None:

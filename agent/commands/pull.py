@@ -23,7 +23,7 @@ from agent.disk.root import StoreError
 from agent.jobs import memory
 from agent.jobs.archive.model import archive_of
 from agent.jobs.reservations import Reservations
-from agent.jobs.workers import Digested, Finished, Means, Workers
+from agent.jobs.workers import Digested, Fetching, Finished, Workers
 from agent.sources import all_sources
 from agent.structs.failures import DownloadError, FailureKind, backoff, public_uri
 from agent.structs.requests import Request
@@ -86,8 +86,8 @@ def _pull(options: argparse.Namespace, directory: Path, display: Display, stop: 
     store = PullStore(directory)
     store.open()
     try:
-        means = Means(all_sources(file_directories=[ANYWHERE]), make_engine(options))
-        puller = Puller(store, means, display, stop, retries=options.retries)
+        fetching = Fetching(all_sources(file_directories=[ANYWHERE]), make_engine(options))
+        puller = Puller(store, fetching, display, stop, retries=options.retries)
         if store.prepare(request.key, force=options.force):
             manifest = puller.hashed(request.key)
             display.say(f"{directory} is already there: {_contents(manifest)}")
@@ -123,7 +123,7 @@ class Puller:
     """Downloads with the agent's own workers, tries again, and shows how far it is."""
 
     def __init__(
-        self, store: PullStore, means: Means, display: Display, stop: Stop, *, retries: int
+        self, store: PullStore, fetching: Fetching, display: Display, stop: Stop, *, retries: int
     ) -> None:
         self._store = store
         self._display = display
@@ -131,7 +131,7 @@ class Puller:
         self._retries = retries
         self._name = store.directory.name
         self._events: queue.SimpleQueue[End] = queue.SimpleQueue()
-        self._workers = Workers(means, store, Reservations(), self._events.put, adopts=False)
+        self._workers = Workers(fetching, store, Reservations(), self._events.put, adopts=False)
         self._started = time.monotonic()
         self._seconds = 0.0
         # Bytes that were here before, and the most that have ever been here.

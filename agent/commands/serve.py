@@ -11,7 +11,7 @@ from agent.cluster.event_writer import EventWriter
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.commands import logs
-from agent.commands.assemble import attend, make_means
+from agent.commands.assemble import attend, make_fetching
 from agent.commands.exit_codes import OK, USAGE
 from agent.commands.limits_file import LimitsError
 from agent.commands.own_addresses import own_addresses
@@ -56,7 +56,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         options.unlisted_credentials,
         anonymous(os.environ),
     )
-    means = make_means(
+    fetching = make_fetching(
         options,
         file_directories=options.allow_file_dir,
         credentials=resolver.resolve,
@@ -67,7 +67,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     return Loop(
         NodeReport(options.node_name, client),
         store,
-        means,
+        fetching,
         loop_options(options),
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),

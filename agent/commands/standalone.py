@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from agent.commands import logs
-from agent.commands.assemble import attend, make_means
+from agent.commands.assemble import attend, make_fetching
 from agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
 from agent.commands.file_node import FileNode
 from agent.commands.flags import ANYWHERE
@@ -76,7 +76,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
 
     node = FileNode(options.models, told=watcher.told, wrong=wrong)
     node.load()
-    means = make_means(options, file_directories=[ANYWHERE])
+    fetching = make_fetching(options, file_directories=[ANYWHERE])
     store = Store(options.root, options.disk_size)
     store.open()
     store.recover()
@@ -85,7 +85,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
     return Loop(
         node,
         store,
-        means,
+        fetching,
         Options(
             grace=options.grace_seconds,
             progress=min(SHOW_SECONDS, options.progress_seconds),

@@ -13,10 +13,10 @@ from agent.structs.grants import Granted, is_same_copy, with_grant, without_gran
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from agent.control.node_events import News
+    from agent.control.node_events import NodeEvents
     from agent.control.retries import Retries
     from agent.disk.inventory import Inventory
-    from agent.jobs.workers import Checked, Workers
+    from agent.jobs.workers import AccessResult, Workers
     from agent.structs.manifest import Manifest
     from agent.structs.options import Options
     from agent.structs.requests import Request, Requester
@@ -41,13 +41,13 @@ class Checks:
         workers: Workers,
         inventory: Inventory,
         retries: Retries,
-        news: News,
+        news: NodeEvents,
         options: Options,
     ) -> None:
         self._workers = workers
         self._inventory = inventory
         self._retries = retries
-        self._news = news
+        self._node_events = news
         self._options = options
         self._rechecks = Rechecks(options)
         # Those under way, and what ends each.
@@ -113,7 +113,9 @@ class Checks:
         running = {one.namespace for _, one in self._running}
         return namespace not in running and (not namespace or len(running - {""}) < MAX_CHECKS)
 
-    def take(self, end: Checked, requests: Mapping[str, Request], busy: Collection[str]) -> None:
+    def take(
+        self, end: AccessResult, requests: Mapping[str, Request], busy: Collection[str]
+    ) -> None:
         """Take in the answer, if it is still about what is asked and what is here."""
         key, requester = end.attempt.key, end.attempt.requester
         if self._running.pop((key, requester)).is_set():
@@ -133,7 +135,7 @@ class Checks:
                 self._inventory.rewrite(key, without_grant(now, requester, request.requesters))
                 log.warning("Copy was taken back", key=key, namespace=requester.namespace)
             self._retries.failed(end.attempt, end.attempt, end.error, "Check of access failed")
-            self._news.failed(key, names, end.error)
+            self._node_events.failed(key, names, end.error)
         elif had_it:
             self._rechecks.seen(key, requester, end.credentials, asked=end.origin is not None)
         elif end.origin is not None:
@@ -142,4 +144,4 @@ class Checks:
             granted = with_grant(now, end.origin, requester, request.requesters)
             self._inventory.rewrite(key, granted)
             log.info("Source gives a copy to another", key=key, namespace=requester.namespace)
-            self._news.downloaded(key, names, now.size)
+            self._node_events.downloaded(key, names, now.size)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
-    from agent.capacity.admission import Eviction
+    from agent.capacity.admission import Victim
     from agent.capacity.ledger import Shortage
     from agent.structs.sizes import Space
     from crds.node import LocalModel, LocalModelNode
@@ -158,7 +158,7 @@ def waiting_message(shortage: Shortage) -> str:
 
 
 def eviction_message(
-    eviction: Eviction,
+    eviction: Victim,
     ledger: Ledger,
     *,
     size: int,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.structs.options import Options
 
 
-class Reading:
+class BackgroundReads:
     """Both kinds, for each copy. `damaged` hears of one that is bad, and why."""
 
     def __init__(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from agent.capacity.ledger import Shortage
     from agent.cluster.pods import PodMounts
-    from agent.control.owners import Names
+    from agent.control.owners import Owners
     from agent.control.retries import Retries
     from agent.disk.inventory import Inventory
     from agent.structs.failures import DownloadError
@@ -61,7 +61,7 @@ def referrer_of(
 def make_facts(
     node: LocalModelNode,
     inventory: Inventory,
-    names: Names,
+    owners: Owners,
     retries: Retries,
     *,
     transfers: Mapping[str, Transfer],
@@ -104,7 +104,7 @@ def make_facts(
         generation=node.metadata.generation,
         wanted=wanted,
         copies={key: copy_of(key) for key in present | keys},
-        leftover={key: names.by_key[key] for key in present - keys if key in names.by_key},
+        leftover={key: owners.by_key[key] for key in present - keys if key in owners.by_key},
         foreign=inventory.foreign,
         capacity=inventory.disk.capacity,
         used=inventory.disk.used,

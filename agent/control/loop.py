@@ -16,13 +16,13 @@ from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.versions import Versions
 from agent.control.access_checks import Checks
 from agent.control.accounts import make_ledger
-from agent.control.background_reads import Reading
+from agent.control.background_reads import BackgroundReads
 from agent.control.facts import in_queue, make_facts, of_services, referrer_of, waiting_of
-from agent.control.node_events import LogSink, News
+from agent.control.node_events import LogSink, NodeEvents
 from agent.control.outcomes import Outcomes
-from agent.control.owners import TRUST_GRACES, Names
-from agent.control.plan import Plan, View, make_plan
-from agent.control.pod_usage import Uses
+from agent.control.owners import TRUST_GRACES, Owners
+from agent.control.plan import StepPlan, View, plan_step
+from agent.control.pod_usage import PodUsage
 from agent.control.removals import Removals
 from agent.control.reporter import Reporter
 from agent.control.retries import Retries
@@ -31,7 +31,7 @@ from agent.control.wanted import requests
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
 from agent.jobs.reservations import Reservations
-from agent.jobs.workers import Checked, Digested, End, Finished, Scrubbed, Task, Workers
+from agent.jobs.workers import AccessResult, Digested, End, Finished, Scrubbed, Task, Workers
 from agent.structs.failures import DISK_KINDS, FailureKind, public_uri
 from agent.structs.grants import bound_origin
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from agent.control.pod_usage import PodSource
     from agent.disk.on_disk import OnDisk
     from agent.disk.store import Store
-    from agent.jobs.workers import Means
+    from agent.jobs.workers import Fetching
     from agent.structs.manifest import Access, Manifest
     from agent.structs.options import Options
     from agent.structs.requests import Request
@@ -71,7 +71,7 @@ class Loop:
         self,
         api: NodeApi,
         store: Store,
-        means: Means,
+        fetching: Fetching,
         options: Options,
         *,
         pods: PodSource | None = None,
@@ -83,21 +83,23 @@ class Loop:
         self._pods = pods
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._reservations = Reservations()
-        self._workers = Workers(means, store, self._reservations, self._events.put)
+        self._workers = Workers(fetching, store, self._reservations, self._events.put)
         self._inventory = Inventory(store)
         self._disk = DiskWatch(store, self._inventory)
-        self._uses = Uses(self._inventory)
+        self._pod_usage = PodUsage(self._inventory)
         self._users: Mapping[str, tuple[PodMounts, ...]] | None = None
-        self._names = Names(self._inventory, options)
+        self._owners = Owners(self._inventory, options)
         self._reporter = Reporter(api, options.progress)
-        self._news = News(events or LogSink())
-        self._reading = Reading(self._workers, self._inventory, options, self._tell_damage)
+        self._node_events = NodeEvents(events or LogSink())
+        self._background_reads = BackgroundReads(
+            self._workers, self._inventory, options, self._tell_damage
+        )
         self._removals = Removals(
             store,
             self._inventory,
-            self._reading,
-            names=self._names,
-            news=self._news,
+            self._background_reads,
+            owners=self._owners,
+            news=self._node_events,
             options=options,
         )
         self._stopped = threading.Event()
@@ -107,18 +109,20 @@ class Loop:
         self._of_services: frozenset[str] = frozenset()
         self._tasks: dict[str, Task] = {}
         self._retries = Retries(options, store)
-        self._outcomes = Outcomes(self._inventory, self._retries, self._news, options)
-        self._checks = Checks(self._workers, self._inventory, self._retries, self._news, options)
+        self._outcomes = Outcomes(self._inventory, self._retries, self._node_events, options)
+        self._checks = Checks(
+            self._workers, self._inventory, self._retries, self._node_events, options
+        )
         self._ledger = Ledger()
         self._patience = Patience()
         # When a source told the size of what does not fit (monotonic).
         self._listed: dict[str, float] = {}
-        self._last = Plan()
+        self._last = StepPlan()
         self._confirm_at = 0.0
         self._versions = Versions()
         self._rescan_at = 0.0
         if pods is None:
-            self._uses.see(())
+            self._pod_usage.see(())
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -189,7 +193,7 @@ class Loop:
             self._start(key, now, has_room=key not in plan.ask)
         self._last = plan
         if self._disk.failure is None:
-            self._reading.begin(self._tasks)
+            self._background_reads.begin(self._tasks)
             self._checks.begin(self._requests, self._tasks)
         return min(self._wake_times(plan, allowed=allowed, now=now))
 
@@ -201,7 +205,7 @@ class Loop:
             return
         copy, request = self._inventory.copy(key), self._attempt(key)
         log.info("Started a download", key=key, uri=public_uri(request.uri))
-        self._reading.stop(key)
+        self._background_reads.stop(key)
         self._tasks[key] = self._workers.start(
             request,
             now,
@@ -212,9 +216,9 @@ class Loop:
             return
         who = referrer_of(key, self._of_services, self._users or {})
         if who:
-            self._news.returning(self._names.granted(key), who)
+            self._node_events.returning(self._owners.granted(key), who)
 
-    def _wake_times(self, plan: Plan, *, allowed: bool, now: float) -> Iterator[float]:
+    def _wake_times(self, plan: StepPlan, *, allowed: bool, now: float) -> Iterator[float]:
         yield self._rescan_at
         if plan.wake_at is not None:
             yield plan.wake_at
@@ -235,13 +239,13 @@ class Loop:
         if isinstance(event, Observed):
             self._take_node(event.node, fresh=False)
         elif isinstance(event, PodsSeen):
-            self._uses.see(event.pods)
+            self._pod_usage.see(event.pods)
         elif isinstance(event, Finished):
             self._take_end(event)
-        elif isinstance(event, Checked):
+        elif isinstance(event, AccessResult):
             self._checks.take(event, self._requests, self._tasks)
         elif isinstance(event, Digested | Scrubbed):
-            self._reading.take(event)
+            self._background_reads.take(event)
 
     def _take_node(self, found: NodeObject | None, *, fresh: bool) -> None:
         node = None
@@ -253,25 +257,25 @@ class Loop:
         known = self._node
         if known is not None and (node is None or node.metadata.uid != known.metadata.uid):
             log.info("LocalModelNode is gone", uid=known.metadata.uid)
-            self._last = Plan()
-            self._names.begin_anew()
+            self._last = StepPlan()
+            self._owners.begin_anew()
         self._node = node
         if node is None:
             return
-        self._news.about(node.metadata.uid or "")
-        self._names.take(node)
+        self._node_events.about(node.metadata.uid or "")
+        self._owners.take(node)
         self._requests = requests(node.spec.local_models)
         self._of_services = of_services(node.spec.local_models)
         self._retries.keep(self._requests)
         self._patience.keep(self._requests, self._options.monotonic())
         self._listed = {key: at for key, at in self._listed.items() if key in self._requests}
         self._reservations.keep(self._requests)
-        self._news.keep(self._requests)
+        self._node_events.keep(self._requests)
 
     def _hold_all(self) -> None:
         """Take nothing away for a while: the state that is here now lacks what came after it."""
         seconds = TRUST_GRACES * self._options.grace
-        self._last = Plan()
+        self._last = StepPlan()
         self._confirm_at = self._options.monotonic() + seconds
         log.warning(
             "The API server's state is older than before, as after a restore of etcd: nothing is "
@@ -308,26 +312,26 @@ class Loop:
             for task in self._tasks.values():
                 task.cancelled.set()
             if before is None or before.kind is not FailureKind.OTHER_DISK:
-                self._news.other_disk(failure.message)
+                self._node_events.other_disk(failure.message)
         self._retries.published(self._published())
-        self._reading.keep(self._inventory.copies)
+        self._background_reads.keep(self._inventory.copies)
         self._removals.keep(self._inventory.copies)
         self._workers.keep(self._requests)
 
     def _published(self) -> dict[str, Access | None]:
         return {key: copy.access for key, copy, _ in self._inventory.published()}
 
-    def _plan(self, now: float) -> Plan:
-        self._users = self._uses.by_key(self._names.all())
+    def _plan(self, now: float) -> StepPlan:
+        self._users = self._pod_usage.by_key(self._owners.all())
         mounted = None if self._users is None else frozenset(self._users)
-        self._uses.note(mounted, self._options.now())
+        self._pod_usage.note(mounted, self._options.now())
         copies = self._inventory.copies.items()
         node = self._node
         wanted = None if node is None else tuple(entry.key for entry in node.spec.local_models)
-        keep_until = self._removals.retry_at | self._names.doubts()
+        keep_until = self._removals.retry_at | self._owners.doubts()
         self._ledger = self._make_ledger(now, keep_until)
         self._reservations.see(self._ledger)
-        return make_plan(
+        return plan_step(
             View(
                 now=now,
                 grace=self._options.grace,
@@ -429,8 +433,8 @@ class Loop:
             # One server may refuse for a moment what the watch is told.
             return self._wait_for_api(now, "it does not let the agent see pods")
         if self._pods is not None:
-            self._uses.see(pods)
-            self._users = self._uses.by_key(self._names.all())
+            self._pod_usage.see(pods)
+            self._users = self._pod_usage.by_key(self._owners.all())
         return now >= self._confirm_at
 
     def _wait_for_api(self, now: float, why: str) -> bool:
@@ -458,7 +462,7 @@ class Loop:
             and is_withdrawn(manifest, self._requests[key], self._retries.failures(key))
         ]
 
-    def _destroy(self, plan: Plan, now: float) -> None:
+    def _destroy(self, plan: StepPlan, now: float) -> None:
         for key in plan.cancel:
             self._tasks[key].cancelled.set()
         doomed = (*plan.remove, *plan.discard)
@@ -477,7 +481,7 @@ class Loop:
     # Telling
 
     def _tell_damage(self, key: str, problem: str) -> None:
-        self._news.damaged(self._names.granted(key), problem)
+        self._node_events.damaged(self._owners.granted(key), problem)
 
     def _report(self, now: float) -> float | None:
         node = self._node
@@ -485,16 +489,16 @@ class Loop:
             return None
         if self._tasks:
             self._inventory.measure()
-        self._names.keep({entry.key for entry in node.spec.local_models}, set(self._tasks))
+        self._owners.keep({entry.key for entry in node.spec.local_models}, set(self._tasks))
         waiting = waiting_of(self._last.waiting, pods_known=self._users is not None)
         if self._users is not None:
-            self._news.waiting(waiting, self._names.by_key)
+            self._node_events.waiting(waiting, self._owners.by_key)
         failed = {key for key in self._last.queued if self._retries.failures(key)}
         waiting |= in_queue(self._last.queued - failed, self._options.max_downloads)
         facts = make_facts(
             node,
             self._inventory,
-            self._names,
+            self._owners,
             self._retries,
             transfers={key: task.transfer(now) for key, task in self._tasks.items()},
             users=self._users or {},

@@ -41,7 +41,7 @@ class LogSink:
         log.info("Event", eventReason=event.reason, detail=event.message, warning=event.warning)
 
 
-class News:
+class NodeEvents:
     """Tells what happened. A state that lasts is told when it begins."""
 
     def __init__(self, sink: NodeEventSink) -> None:
@@ -111,10 +111,10 @@ class News:
     def _tell(
         self, reason: str, names: Iterable[CacheName], detail: str, *, warning: bool = False
     ) -> None:
-        self._sink.tell(NodeEvent(reason, f"{spoken(names)}: {detail}", warning))
+        self._sink.tell(NodeEvent(reason, f"{display_names(names)}: {detail}", warning))
 
 
-def spoken(names: Iterable[CacheName]) -> str:
+def display_names(names: Iterable[CacheName]) -> str:
     """A model by the names of its caches."""
     found = sorted({f"{n.namespace}/{n.name}" if n.namespace else n.name for n in names})
     return ", ".join(found) or "a model"

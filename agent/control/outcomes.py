@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.control.node_events import spoken
+from agent.control.node_events import display_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.control.node_events import News
+    from agent.control.node_events import NodeEvents
     from agent.control.retries import Retries
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import Finished
@@ -29,12 +29,12 @@ class Outcomes:
         self,
         inventory: Inventory,
         retries: Retries,
-        news: News,
+        news: NodeEvents,
         options: Options,
     ) -> None:
         self._inventory = inventory
         self._retries = retries
-        self._news = news
+        self._node_events = news
         self._options = options
 
     def take(self, end: Finished, requests: Mapping[str, Request]) -> None:
@@ -58,16 +58,16 @@ class Outcomes:
             log.info(
                 "Adopted a model that was there",
                 key=key,
-                caches=spoken(names),
+                caches=display_names(names),
                 bytes=end.adopted.found,
                 added=end.adopted.added,
             )
-            self._news.adopted(key, names, end.adopted)
+            self._node_events.adopted(key, names, end.adopted)
             return
         copy = self._inventory.published_now(key, now)
         log.info("Published a model", key=key)
         size = copy.manifest.size if copy.manifest else 0
-        self._news.downloaded(key, names, size)
+        self._node_events.downloaded(key, names, size)
 
     def _fail(
         self, request: Request, error: DownloadError, requests: Mapping[str, Request]
@@ -76,4 +76,4 @@ class Outcomes:
         # Another hash or other credentials are another try.
         if asked is not None and asked.asks_as(request):
             self._retries.failed(asked, request, error)
-            self._news.failed(request.key, asked.caches_of(request.requester), error)
+            self._node_events.failed(request.key, asked.caches_of(request.requester), error)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TRUST_GRACES = 10
 
 
-class Names:
+class Owners:
     """The caches of each key, and the groups that a LocalModelNode has ever listed."""
 
     def __init__(self, inventory: Inventory, options: Options) -> None:

@@ -13,7 +13,7 @@ from agent.capacity.places import Hold, Places
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.capacity.admission import Eviction
+    from agent.capacity.admission import Victim
     from agent.capacity.ledger import Shortage
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
@@ -75,7 +75,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """Actions in order, and when to plan again if nothing happens before (None: never).
 
     `ask` is what starts without room, to hear its size from its source before anything goes for it.
@@ -86,7 +86,7 @@ class Plan:
 
     start: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
-    evict: tuple[Eviction, ...] = ()
+    evict: tuple[Victim, ...] = ()
     waiting: Mapping[str, Shortage] = field(default_factory=lambda: _NO_SHORTAGES)
     suspended: frozenset[str] = frozenset()
     queued: frozenset[str] = frozenset()
@@ -104,7 +104,7 @@ class Plan:
         return bool(self.cancel or self.remove or self.discard or self.evict)
 
 
-def make_plan(view: View) -> Plan:
+def plan_step(view: View) -> StepPlan:
     """The plan for a view.
 
     Nothing is removed, cancelled or discarded while it is unknown what is wanted, and the clocks of
@@ -115,7 +115,7 @@ def make_plan(view: View) -> Plan:
     are not part of the view, so no plan can name them.
     """
     if view.wanted is None:
-        return Plan()
+        return StepPlan()
     order = tuple(dict.fromkeys(view.wanted))
     here = view.published | view.staged | view.active | view.evicted
     since = {key: view.unwanted_since.get(key, view.now) for key in sorted(here.difference(order))}
@@ -126,7 +126,7 @@ def make_plan(view: View) -> Plan:
     due = [key for key, at in due_at.items() if at <= view.now]
     waiting = [at for at in due_at.values() if at > view.now]
     if not view.disk_ready:
-        return Plan(
+        return StepPlan(
             unwanted_since=MappingProxyType(since),
             making_room=view.making_room,
             relieving=view.relieving,
@@ -157,7 +157,7 @@ def make_plan(view: View) -> Plan:
     )
     running = view.active - view.cancelling
     left = (view.staged | view.evicted) - view.published
-    return Plan(
+    return StepPlan(
         start=tuple(admission.start),
         ask=tuple(admission.ask),
         evict=tuple(admission.evict),

@@ -36,7 +36,7 @@ class PodSource(Protocol):
         ...
 
 
-class Uses:
+class PodUsage:
     """What pods use. Until the first ones are seen, each model may be in use."""
 
     def __init__(self, inventory: Inventory) -> None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.control.accounts import eviction_message
-from agent.control.node_events import spoken
+from agent.control.node_events import display_names
 from agent.structs.notes import Evicted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from agent.capacity.admission import Eviction
+    from agent.capacity.admission import Victim
     from agent.capacity.ledger import Ledger
-    from agent.control.background_reads import Reading
-    from agent.control.node_events import News
-    from agent.control.owners import Names
+    from agent.control.background_reads import BackgroundReads
+    from agent.control.node_events import NodeEvents
+    from agent.control.owners import Owners
     from agent.disk.inventory import Inventory
     from agent.disk.store import Store
     from agent.structs.manifest import CacheName, Manifest
@@ -36,17 +36,17 @@ class Removals:
         self,
         store: Store,
         inventory: Inventory,
-        reading: Reading,
+        reading: BackgroundReads,
         *,
-        names: Names,
-        news: News,
+        owners: Owners,
+        news: NodeEvents,
         options: Options,
     ) -> None:
         self._store = store
         self._inventory = inventory
-        self._reading = reading
-        self._names = names
-        self._news = news
+        self._background_reads = reading
+        self._owners = owners
+        self._node_events = news
         self._options = options
         # Until when a copy stays that could not be taken away.
         self.retry_at: dict[str, float] = {}
@@ -57,7 +57,7 @@ class Removals:
 
     def remove(self, key: str, now: float) -> None:
         """Remove what is no longer wanted, with all that is noted of it."""
-        self._reading.stop(key)
+        self._background_reads.stop(key)
         try:
             self._store.remove(key)
         except OSError as error:
@@ -71,7 +71,7 @@ class Removals:
     def set_aside(self, manifest: Manifest, now: float) -> None:
         """Take a copy out of models/ that nobody may have now; its files wait for who may."""
         key = manifest.key
-        self._reading.stop(key)
+        self._background_reads.stop(key)
         try:
             self._store.set_aside(manifest)
         except OSError as error:
@@ -81,20 +81,20 @@ class Removals:
             log.info("Set a copy aside that is not for those who ask for it", key=key)
         self._inventory.look_at(key)
 
-    def evict(self, eviction: Eviction, ledger: Ledger, now: float) -> None:
+    def evict(self, eviction: Victim, ledger: Ledger, now: float) -> None:
         """Evict a copy. `ledger` is what was decided by."""
         key, time, copy = eviction.key, self._options.now(), self._inventory.copy(eviction.key)
-        names = self._names.granted(key)
+        names = self._owners.granted(key)
         message = eviction_message(
             eviction,
             ledger,
             size=copy.tree_bytes,
             now=time,
-            newcomer=spoken(_tellable(self._names.of(eviction.newcomer), names)),
+            newcomer=display_names(_tellable(self._owners.of(eviction.newcomer), names)),
             last_used=copy.usage.last_used_time if copy.usage else None,
         )
         note = Evicted(time=time, size=copy.tree_bytes, reason=eviction.reason, message=message)
-        self._reading.stop(key)
+        self._background_reads.stop(key)
         try:
             self._store.evict(key, note)
         except OSError as error:
@@ -105,7 +105,7 @@ class Removals:
         self._inventory.evicted(key, note)
         if self._inventory.copy(key).evicted is not None:
             log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
-            self._news.evicted(names, note)
+            self._node_events.evicted(names, note)
 
 
 def _tellable(newcomers: Iterable[CacheName], names: Iterable[CacheName]) -> list[CacheName]:

@@ -42,9 +42,9 @@ from agent.disk.files import (
     tree_blocks,
     write_atomically,
 )
+from agent.disk.identity import DiskIdentity, identify
 from agent.disk.modes import open_up
 from agent.disk.on_disk import Disk, Found, OnDisk, compare, look, measure, read_note, staged_bytes
-from agent.disk.place import Place, place_of
 from agent.disk.recovery import clear_leftovers
 from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
 from agent.disk.root import Root, StoreError
@@ -84,7 +84,7 @@ class Store:
         self._lock: int | None = None
         self._was_laid_out = False
         # Where its folders were when it was opened.
-        self._place: Place | None = None
+        self._place: DiskIdentity | None = None
         # Whether it is ours, and recovered.
         self.is_open = False
         # What was read and could not be noted, by key.
@@ -103,7 +103,7 @@ class Store:
                 root.lay_out()
             if self._lock is None:
                 self._lock = root.lock()
-                self._place = place_of((self.root, self._models, self._private))
+                self._place = identify((self.root, self._models, self._private))
         except OSError as error:
             raise StoreError(
                 f"cannot use {error.filename or self.root} as the root: {error.strerror}"

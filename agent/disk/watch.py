@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.disk.identity import MovedError
 from agent.disk.on_disk import MISSING
-from agent.disk.place import MovedError
 from agent.disk.root import StoreError
 from agent.structs.failures import DownloadError, FailureKind
 

@@ -16,7 +16,7 @@ _TASKS = Path("/proc/self/task")
 
 
 @dataclass
-class Crowd:
+class CpuPressure:
     """Looks at the kernel's account of some threads. Without one, nothing is ever crowded."""
 
     tasks: Path = _TASKS

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.disk.blocks import Gap
-from agent.engine.cpu_pressure import Crowd
+from agent.engine.cpu_pressure import CpuPressure
 from agent.engine.job import FileChangedError, FileJob, Job, Segment
 from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
 from agent.engine.pace import STALL_SECONDS, Pace
@@ -74,7 +74,7 @@ class Engine:
         self.to_digest = threading.Condition(self.lock)
         self.drained = threading.Condition(self.lock)
         self.bucket = TokenBucket()
-        self.crowd = Crowd()
+        self.crowd = CpuPressure()
         self.digest_queue: deque[FileJob] = deque()
         self._jitter = jitter
         self._stall_seconds = stall_seconds

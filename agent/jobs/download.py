@@ -15,7 +15,14 @@ from agent.disk.watch import disk_failure
 from agent.engine.job import FileChangedError
 from agent.jobs.adoption.adopting import Adopting
 from agent.jobs.archive.model import unpack_model
-from agent.jobs.listing import InOneAnswer, Part, check_tree, is_archive, is_listed, total_size
+from agent.jobs.listing import (
+    InOneAnswer,
+    PartialListing,
+    check_tree,
+    is_archive,
+    is_listed,
+    total_size,
+)
 from agent.jobs.reservations import Coming, NoRoomError
 from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
@@ -201,7 +208,9 @@ class Download:
 
         def fetch(files: Sequence[RemoteFile], beside: int) -> list[ManifestFile]:
             self._beside = beside
-            part = remote if len(files) == len(remote.files) else Part(tuple(files), remote)
+            part = (
+                remote if len(files) == len(remote.files) else PartialListing(tuple(files), remote)
+            )
             found = self._contents(staging, self._fetch(staging, part, Coming.REST), part)
             staging.sync()
             staging.close()
@@ -240,7 +249,7 @@ class Download:
             return None
         if self._request.requester not in Granted(manifest.access):
             self._check_access(remote)
-        fetched = self._fetch(staging, Part(files, remote), Coming.REPAIR)
+        fetched = self._fetch(staging, PartialListing(files, remote), Coming.REPAIR)
         if any(bad[file.path].sha256 not in {None, file.sha256} for file in fetched):
             self._store.discard(key)
             return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.structs.remote import Body, RemoteFile, RemoteModel
 
 
-class Part:
+class PartialListing:
     """Some files of a listing."""
 
     def __init__(self, files: tuple[RemoteFile, ...], whole: RemoteModel) -> None:
@@ -43,7 +43,7 @@ class InOneAnswer:
 
 def is_archive(remote: RemoteModel) -> bool:
     """Whether the model is what comes out of its one file. One of several files stays as it is."""
-    return not isinstance(remote, Part) and archive_of(remote.files) is not None
+    return not isinstance(remote, PartialListing) and archive_of(remote.files) is not None
 
 
 def total_size(files: Sequence[RemoteFile]) -> int | None:

@@ -117,7 +117,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Checked:
+class AccessResult:
     """The source of a copy was asked with the credentials of this attempt's requester.
 
     `manifest` is the copy's at that time; `origin` the server that has told the same, None if there
@@ -151,11 +151,11 @@ class Scrubbed:
 
 
 # What is told of what was started.
-End = Finished | Digested | Scrubbed | Checked
+End = Finished | Digested | Scrubbed | AccessResult
 
 
 @dataclass(frozen=True)
-class Means:
+class Fetching:
     """What downloads are made with. `credentials` gives a requester's, or DownloadError."""
 
     sources: Sources
@@ -171,14 +171,14 @@ class Workers:
 
     def __init__(
         self,
-        means: Means,
+        fetching: Fetching,
         store: Store,
         reservations: Reservations,
         tell: Callable[[End], None],
         *,
         adopts: bool = True,
     ) -> None:
-        self._means = means
+        self._fetching = fetching
         self._store = store
         self._reservations = reservations
         self._tell = tell
@@ -203,7 +203,7 @@ class Workers:
         """Forget what is known of other models, and what sources keep and nobody uses."""
         if self._refusals is not None:
             self._refusals.keep(keys)
-        self._means.sources.tidy()
+        self._fetching.sources.tidy()
 
     def digest(self, manifest: Manifest, stopped: threading.Event) -> None:
         """Compute the digests that were left for later; their end is told from another thread."""
@@ -286,12 +286,12 @@ class Workers:
         self, attempt: Request, manifest: Manifest, ended: threading.Event, again: Recheck | None
     ) -> None:
         try:
-            credentials = self._means.credentials(attempt.requester)
+            credentials = self._fetching.credentials(attempt.requester)
             digest = digest_of(credentials)
             if again is not None and not again.is_due and again.digest in {"", digest}:
-                self._tell(Checked(attempt, manifest, credentials=digest))
+                self._tell(AccessResult(attempt, manifest, credentials=digest))
                 return
-            source = self._means.sources.of(attempt.uri, attempt.requester.namespace)
+            source = self._fetching.sources.of(attempt.uri, attempt.requester.namespace)
             size = listing_bytes(attempt.requester.namespace)
             with waiting(CHECK_SECONDS, ended.is_set, size=size):
                 remote = source.resolve(attempt.uri, credentials, None)
@@ -301,12 +301,12 @@ class Workers:
             with waiting(LISTING_SECONDS, ended.is_set):
                 check_readable(remote)
         except DownloadError as error:
-            self._tell(Checked(attempt, manifest, error=error))
+            self._tell(AccessResult(attempt, manifest, error=error))
         except Exception as error:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
-            self._tell(Checked(attempt, manifest, error=_fault(error)))
+            self._tell(AccessResult(attempt, manifest, error=_fault(error)))
         else:
-            self._tell(Checked(attempt, manifest, remote.origin, credentials=digest))
+            self._tell(AccessResult(attempt, manifest, remote.origin, credentials=digest))
 
     def _work(self, task: Task) -> None:
         end = self._download(task)
@@ -322,10 +322,10 @@ class Workers:
         request = task.request
         download = Download(
             request,
-            sources=self._means.sources,
+            sources=self._fetching.sources,
             store=self._store,
-            engine=self._means.engine,
-            credentials=lambda: self._means.credentials(request.requester),
+            engine=self._fetching.engine,
+            credentials=lambda: self._fetching.credentials(request.requester),
             cancelled=task.cancelled,
             in_use=task.in_use,
             origin=task.origin,

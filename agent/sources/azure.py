@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     import requests
 
-    from agent.sources.azure_access import Access
-    from agent.sources.bounded_cache import Kept
+    from agent.sources.azure_access import AzureAccess
+    from agent.sources.bounded_cache import BoundedCache
     from agent.sources.transport import Transport, Transports
     from agent.structs.remote import Body
 
@@ -105,7 +105,9 @@ class AzureSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._accesses: Kept[tuple[Credentials | None, str], Access] = transports.keep()
+        self._accesses: BoundedCache[tuple[Credentials | None, str], AzureAccess] = (
+            transports.keep()
+        )
 
     def resolve(
         self,
@@ -147,7 +149,7 @@ class AzureSource:
             _check_tier(blob, place)
         return _Model(container, files, origin_of(container.endpoint))
 
-    def _access(self, place: Place, credentials: Credentials | None) -> Access:
+    def _access(self, place: Place, credentials: Credentials | None) -> AzureAccess:
         """What the requests carry; kept, because it may hold an access token."""
         if place.signature:
             return Shared(place.signature)
@@ -163,7 +165,7 @@ class _Container:
 
     endpoint: str
     place: Place
-    access: Access
+    access: AzureAccess
     transport: Transport
 
     def blobs(self, prefix: str, where: str) -> Iterator[_Blob]:

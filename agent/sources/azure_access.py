@@ -39,7 +39,7 @@ _AUTHORITIES = {
 }
 
 
-class Access(Protocol):
+class AzureAccess(Protocol):
     """How requests are allowed."""
 
     @property
@@ -184,7 +184,7 @@ class Application:
         return {"client_assertion_type": _ASSERTION, "client_assertion": assertion.strip()}
 
 
-def access_of(credentials: Credentials | None, transport: Transport, host: str) -> Access:
+def access_of(credentials: Credentials | None, transport: Transport, host: str) -> AzureAccess:
     """What lets requests to a host read, by the settings. Raises DownloadError (Denied).
 
     An application comes before a key, as for KServe; the names that begin with AZURE_ are

@@ -25,7 +25,7 @@ class _Entry(Generic[_V]):
     asked: float
 
 
-class Kept(Generic[_K, _V]):
+class BoundedCache(Generic[_K, _V]):
     """At most `most` of them: those that were asked for last. Calls may come from any thread.
 
     One that nobody has asked for during IDLE_SECONDS goes with the next call. `close` gets what

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from agent.sources.bounded_cache import Kept
+    from agent.sources.bounded_cache import BoundedCache
     from agent.sources.google_token import Token
     from agent.sources.transport import Transport, Transports
     from agent.structs.remote import Body
@@ -66,7 +66,7 @@ class GoogleStorageSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._clients: Kept[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
 
     def resolve(
         self,

@@ -47,7 +47,7 @@ from agent.structs.remote import Checksum, RemoteFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agent.sources.bounded_cache import Kept
+    from agent.sources.bounded_cache import BoundedCache
     from agent.sources.transport import Transports, Trust
     from agent.structs.remote import Body
 
@@ -136,7 +136,7 @@ class S3Source:
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._clients: Kept[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
 
     def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key.

@@ -35,7 +35,7 @@ from agent.sources.answers import (
     status_of,
 )
 from agent.sources.bodies import begin, drop, keep
-from agent.sources.bounded_cache import Kept
+from agent.sources.bounded_cache import BoundedCache
 from agent.sources.checked import CheckedBody
 from agent.sources.guard import GuardedAdapter
 from agent.sources.pins import condition, is_unchanged, version_of
@@ -438,7 +438,7 @@ class Transports:
     def __init__(self, *, max_connections: int, rules: Rules = DEFAULT_RULES) -> None:
         self._max_connections = max_connections
         self._rules = rules
-        self._kept: list[Kept[Any, Any]] = []
+        self._kept: list[BoundedCache[Any, Any]] = []
         self._usual = self._make(True)
         self._by_trust = self.keep(Transport.close)
 
@@ -448,9 +448,9 @@ class Transports:
             return self._usual
         return self._by_trust.get(trust, lambda: self._make(trust))
 
-    def keep(self, close: Callable[[_V], None] = lambda _: None) -> Kept[Any, _V]:
+    def keep(self, close: Callable[[_V], None] = lambda _: None) -> BoundedCache[Any, _V]:
         """A place for what a source keeps for some settings, such as a client."""
-        kept: Kept[Any, _V] = Kept(MAX_KEPT, close)
+        kept: BoundedCache[Any, _V] = BoundedCache(MAX_KEPT, close)
         self._kept.append(kept)
         return kept
 

@@ -25,7 +25,7 @@ from agent.engine.engine import Engine
 from agent.engine.workers import DigestWorker
 from agent.jobs import memory as agent_memory
 from agent.jobs.download import Download
-from agent.jobs.workers import Means
+from agent.jobs.workers import Fetching
 from agent.sources import all_sources
 from agent.structs.credentials import Credentials
 from agent.structs.requests import Request
@@ -46,7 +46,7 @@ class _Agent:
         self._root = root
         self._store = Store(root)
         self._store.open()
-        self._means = Means(all_sources(), Engine())
+        self._fetching = Fetching(all_sources(), Engine())
 
     def download(self, uris: list[str], settings: dict[str, str]) -> list[str]:
         """Download models at once; where they are. Raises the first failure."""
@@ -56,9 +56,9 @@ class _Agent:
         def one(uri: str) -> None:
             download = Download(
                 Request(model_key(uri), uri, ()),
-                sources=self._means.sources,
+                sources=self._fetching.sources,
                 store=self._store,
-                engine=self._means.engine,
+                engine=self._fetching.engine,
                 credentials=lambda: credentials,
                 cancelled=threading.Event(),
                 report=lambda _: None,

@@ -20,7 +20,7 @@ from agent.disk.store import Store
 from agent.disk.watch import RESCAN_SECONDS, open_store
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
-from agent.jobs.workers import Means
+from agent.jobs.workers import Fetching
 from agent.structs.failures import FailureKind
 from agent.structs.options import Options
 from crds.eviction import EvictionPolicy, EvictionSettings
@@ -69,7 +69,7 @@ class _Quick(Loop):
 
     def wait(self, until: float) -> None:
         clock = self._clock
-        digesting, scrubbing = self._reading._digesting, self._reading._scrubbing
+        digesting, scrubbing = self._background_reads._digesting, self._background_reads._scrubbing
         if self._tasks or scrubbing._key or any(digesting._running.values()):
             with suppress(queue.Empty):
                 self._take(self._events.get(timeout=BUSY_SECONDS))
@@ -113,7 +113,7 @@ class _Quick(Loop):
     def _is_read(self, key: str) -> bool:
         """Whether all files of a copy are known to be good in this life."""
         copy, now = self._inventory.copy(key), self._clock.now()
-        last = self._reading._scrubbing._last(key, copy, now)
+        last = self._background_reads._scrubbing._last(key, copy, now)
         return last is not None and last >= self._began
 
 
@@ -194,8 +194,8 @@ def _live(scenario: Scenario, root: Path, horizon: float) -> str:
     store = Store(root)
     try:
         open_store(store)
-        means = Means(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
-        loop = _Quick(api, store, means, options, pods=NoPods(lambda: loop))
+        fetching = Fetching(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
+        loop = _Quick(api, store, fetching, options, pods=NoPods(lambda: loop))
     except (StoreError, OSError) as error:
         # As the command does: it ends, and is started again.
         sys.stderr.write(f"cannot start: {error}\n")

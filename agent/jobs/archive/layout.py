@@ -78,7 +78,7 @@ class Sink(Protocol):
 
 
 @dataclass
-class Plan:
+class Layout:
     """What was unpacked already, and what may be.
 
     `links` has the targets of links by their paths, as they are written; one with a leading `/` is

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.jobs.archive.layout import Plan, Stream
+    from agent.jobs.archive.layout import Layout, Stream
 
 # Of one member with its extensions, and of all: tarfile reads what a header announces.
 MAX_HEADER_BYTES = 1 << 20
@@ -32,7 +32,7 @@ _ALL_BROKEN = (*BROKEN, tarfile.TarError)
 class _TarStream:
     """The archive's bytes, forward only, with a limit for what tarfile reads of headers."""
 
-    def __init__(self, raw: BinaryIO, plan: Plan) -> None:
+    def __init__(self, raw: BinaryIO, plan: Layout) -> None:
         self._raw = raw
         self._plan = plan
         self._at = 0
@@ -97,7 +97,7 @@ class _TarStream:
 class _TarMember:
     """The content of one member of a tar, of which so many bytes are stored."""
 
-    def __init__(self, stream: _TarStream, size: int, plan: Plan) -> None:
+    def __init__(self, stream: _TarStream, size: int, plan: Layout) -> None:
         self._stream = stream
         self._left = size
         self._plan = plan
@@ -113,7 +113,7 @@ class _TarMember:
 class _SparseMember:
     """The content of a member whose zeros are not stored."""
 
-    def __init__(self, stream: _TarStream, member: tarfile.TarInfo, plan: Plan) -> None:
+    def __init__(self, stream: _TarStream, member: tarfile.TarInfo, plan: Layout) -> None:
         # Pairs of zeros and stored bytes that follow each other.
         runs = _runs(member, plan)
         self._runs = iter(runs)
@@ -135,7 +135,7 @@ class _SparseMember:
         return found
 
 
-def _runs(member: tarfile.TarInfo, plan: Plan) -> list[tuple[int, int]]:
+def _runs(member: tarfile.TarInfo, plan: Layout) -> list[tuple[int, int]]:
     """How many zeros come before how many stored bytes. Raises DownloadError (Corrupt)."""
     runs, at = [], 0
     for offset, stored in cast("list[tuple[int, int]]", member.sparse):
@@ -149,7 +149,7 @@ def _runs(member: tarfile.TarInfo, plan: Plan) -> list[tuple[int, int]]:
     return [*runs, (member.size - at, 0)]
 
 
-def untar(archive: Path, plan: Plan, kind: ArchiveKind) -> None:
+def untar(archive: Path, plan: Layout, kind: ArchiveKind) -> None:
     """Put every file of a tar, and what links lead to."""
     for member, stream in _members(archive, plan, kind):
         if member.isdir():
@@ -165,7 +165,7 @@ def untar(archive: Path, plan: Plan, kind: ArchiveKind) -> None:
 
 
 def _members(
-    archive: Path, plan: Plan, kind: ArchiveKind
+    archive: Path, plan: Layout, kind: ArchiveKind
 ) -> Iterator[tuple[tarfile.TarInfo, Stream]]:
     """The members with their contents. Each content is to be read before the next member."""
     with archive.open("rb") as file, opened(file, kind, plan.sink.check) as raw:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.jobs.archive.layout import Plan
+from agent.jobs.archive.layout import Layout
 from agent.jobs.archive.tar import untar
 from agent.jobs.archive.zip import unzip
 from agent.structs.archive_kinds import START_BYTES, ArchiveKind, kind_of, other_kind
@@ -26,7 +26,7 @@ def unpack(archive: Path, named: ArchiveKind, sink: Sink, *, free: int) -> None:
     cannot have, Corrupt, NoSpace; what was written until then is to be deleted. Errors of `sink`,
     and OSError for the archive itself, pass.
     """
-    plan = Plan(archive.name, sink, free)
+    plan = Layout(archive.name, sink, free)
     with archive.open("rb") as raw:
         start = raw.read(START_BYTES)
     kind, other = kind_of(start, named), other_kind(start)

@@ -17,7 +17,7 @@ from agent.jobs.archive.packed import TooLargeDictionaryError, Unpacked, Unpacke
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.jobs.archive.layout import Plan, Stream
+    from agent.jobs.archive.layout import Layout, Stream
 
 # Of a zip's directory, which zipfile reads whole.
 MAX_DIRECTORY_BYTES = 16 << 20
@@ -38,7 +38,7 @@ _ALL_BROKEN = (*BROKEN, zipfile.BadZipFile, NotImplementedError)
 class _Checked:
     """The content of one member, of exactly its announced size and CRC."""
 
-    def __init__(self, opened: BinaryIO, info: zipfile.ZipInfo, plan: Plan) -> None:
+    def __init__(self, opened: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> None:
         self._opened = opened
         self._left = info.file_size
         self._crc = info.CRC
@@ -65,7 +65,7 @@ class _Checked:
 class _ZipFile:
     """A zip whose directory is of a bearable size: zipfile reads it in one piece."""
 
-    def __init__(self, raw: BinaryIO, plan: Plan) -> None:
+    def __init__(self, raw: BinaryIO, plan: Layout) -> None:
         self._raw = raw
         self._plan = plan
         self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
@@ -80,7 +80,7 @@ class _ZipFile:
         return found
 
 
-def unzip(archive: Path, plan: Plan) -> None:
+def unzip(archive: Path, plan: Layout) -> None:
     """Put every file of a zip, and what links lead to."""
     with archive.open("rb") as raw:
         try:
@@ -95,7 +95,7 @@ def unzip(archive: Path, plan: Plan) -> None:
                 _take(raw, opened, info, plan)
 
 
-def _take(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Plan) -> None:
+def _take(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Layout) -> None:
     # The name as it is stored: zipfile cuts it at a zero byte.
     name = info.orig_filename
     if info.is_dir():
@@ -114,7 +114,7 @@ def _mode(info: zipfile.ZipInfo) -> int:
     return stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
 
 
-def _check(info: zipfile.ZipInfo, plan: Plan) -> None:
+def _check(info: zipfile.ZipInfo, plan: Layout) -> None:
     name = info.orig_filename
     if info.header_offset < 0 or not info.filename:
         # zipfile fails on these as if it were the disk or itself.
@@ -129,14 +129,16 @@ def _check(info: zipfile.ZipInfo, plan: Plan) -> None:
         raise plan.refused(name, "has .. in its path")
 
 
-def _target(info: zipfile.ZipInfo, stream: Stream, plan: Plan) -> str:
+def _target(info: zipfile.ZipInfo, stream: Stream, plan: Layout) -> str:
     if info.file_size > MAX_PATH_LENGTH:
         raise plan.refused(info.orig_filename, "is a link that is too long")
     target = b"".join(iter(lambda: stream.read(_PIECE), b""))
     return target.decode("utf-8", "surrogateescape")
 
 
-def _content(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Plan) -> BinaryIO:
+def _content(
+    raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Layout
+) -> BinaryIO:
     try:
         if info.compress_type in _OURS:
             return _unpacked(raw, info, plan)
@@ -145,7 +147,7 @@ def _content(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan
         raise plan.corrupt() from None
 
 
-def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, plan: Plan) -> BinaryIO:
+def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> BinaryIO:
     """What zipfile unpacks in pieces of any size. Raises what _ALL_BROKEN names."""
     raw.seek(info.header_offset)
     sign, name, extra = _LOCAL.unpack(raw.read(_LOCAL.size))

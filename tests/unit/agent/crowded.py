@@ -30,7 +30,7 @@ class NoPods:
 
     def read(self) -> tuple[PodMounts, ...] | None:
         """As they were told."""
-        return self._loop()._uses._pods
+        return self._loop()._pod_usage._pods
 
     def watch(self, observe: object, stopped: threading.Event) -> None:
         """Tell nothing."""

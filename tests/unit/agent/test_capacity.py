@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.capacity.admission import Admission, Eviction, admit
+from agent.capacity.admission import Admission, Victim, admit
 from agent.capacity.ledger import Group, Ledger, Model
 from agent.capacity.places import Places
 from agent.capacity.ranks import Rank, Standing, gives_way
@@ -107,7 +107,7 @@ def test_who_goes_for_a_first_download(victim: Model, goes: bool) -> None:
     assert ("x" in found.waiting) is not goes
     assert found.making_room == ("x" if goes else None)
     if goes:
-        assert found.evict == [Eviction("a", MADE_ROOM, newcomer="x")]
+        assert found.evict == [Victim("a", MADE_ROOM, newcomer="x")]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_past_the_high_mark_models_go_until_the_low_one() -> None:
         "c": here(30, last_used=3),
     }
     found = decide(**models)
-    assert found.evict == [Eviction("a", LIMIT, group="lru")]
+    assert found.evict == [Victim("a", LIMIT, group="lru")]
     assert found.relieving == {"limit/lru"}
     models["c"] = here(29, last_used=3)
     assert decide(**models).evict == []
@@ -273,13 +273,13 @@ def test_the_last_model_stays_between_the_high_mark_and_the_limit(model: Model, 
 def test_the_last_model_goes_where_it_would_keep_the_group_above_its_limit() -> None:
     pinned = here(60, last_used=1, pinned=True)
     found = decide(a=pinned, b=here(41, last_used=2))
-    assert found.evict == [Eviction("b", LIMIT, group="lru")]
+    assert found.evict == [Victim("b", LIMIT, group="lru")]
     assert decide(a=pinned, b=here(40, last_used=2)).evict == []
 
 
 def test_the_disk_is_relieved_of_the_last_model_too_and_never_of_what_is_used() -> None:
     found = decide(space=Space(100, 95, 51), a=here(40), b=here(1, referenced=True))
-    assert found.evict == [Eviction("a", DISK, group="lru")]
+    assert found.evict == [Victim("a", DISK, group="lru")]
     assert decide(space=Space(100, 95, 51), a=here(40, mounted=True, referenced=True)).evict == []
 
 
@@ -400,7 +400,7 @@ def test_a_copy_of_two_namespaces_is_above_the_shares_of_both_or_stays() -> None
     x = new(30, owners=frozenset({"team-c"}))
     # The share of each is 33: what it would rather keep is already more than that of one of them.
     assert decide("x", a=both, b=mine, p=here(20), x=x).evict == [
-        Eviction("b", MADE_ROOM, newcomer="x")
+        Victim("b", MADE_ROOM, newcomer="x")
     ]
 
 

@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.capacity.ledger import Group, Ledger, Model
 from agent.capacity.patience import Patience
 from agent.capacity.ranks import gives_way
-from agent.control.plan import Plan, View, make_plan
+from agent.control.plan import StepPlan, View, plan_step
 from agent.structs.sizes import EvictionReason, Space
 
 if TYPE_CHECKING:
-    from agent.capacity.admission import Eviction
+    from agent.capacity.admission import Victim
     from agent.capacity.ledger import Account
 
 KEYS = ("a", "b", "c", "d", "e", "f")
@@ -100,7 +100,7 @@ class CapacityMachine(RuleBasedStateMachine):
         self.listed: set[str] = set()
         self.patience = Patience()
         self.retry_at: dict[str, float] = {}
-        self.plan = Plan()
+        self.plan = StepPlan()
         self.evictions = 0
         self.act()
 
@@ -156,7 +156,7 @@ class CapacityMachine(RuleBasedStateMachine):
         self.listed.clear()
         self.patience = Patience()
         self.retry_at.clear()
-        self.plan = Plan()
+        self.plan = StepPlan()
         self.act()
 
     # How it goes on
@@ -242,13 +242,13 @@ class CapacityMachine(RuleBasedStateMachine):
     def act(self) -> None:
         """Carry out plans until there is nothing to be done at this moment."""
         for _ in range(MANY):
-            plan = self.plan = make_plan(self.view())
+            plan = self.plan = plan_step(self.view())
             if not plan.start and not plan.ask and not plan.destroys:
                 return
             self.carry_out(plan)
         raise AssertionError("it does not come to rest")
 
-    def carry_out(self, plan: Plan) -> None:
+    def carry_out(self, plan: StepPlan) -> None:
         for key in plan.start:
             ledger = self.ledger()
             if ledger.is_gated(key):
@@ -270,7 +270,7 @@ class CapacityMachine(RuleBasedStateMachine):
         if plan.evict:
             self.evict(plan.evict[0])
 
-    def evict(self, eviction: Eviction) -> None:
+    def evict(self, eviction: Victim) -> None:
         key = eviction.key
         model = self.model(key)
         assert self.mounted is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.disk.place import MovedError
+from agent.disk.identity import MovedError
 from agent.disk.store import Store
 from tests.faults import mounts
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig

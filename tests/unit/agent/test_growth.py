@@ -12,7 +12,7 @@ from agent.capacity.admission import admit
 from agent.capacity.ledger import Group, Ledger, Model
 from agent.capacity.places import Places
 from agent.cluster.pods import PodMounts, users
-from agent.control.plan import View, make_plan
+from agent.control.plan import View, plan_step
 from agent.control.status import Copy, Facts, build_status
 from agent.control.wanted import requester_of
 from agent.disk.on_disk import Found
@@ -218,7 +218,7 @@ def test_a_plan(kind: str) -> None:
             retry_at=dict.fromkeys(keys, 200.0) if kind == "later" else {},
             ledger=ledger(n, here=kind == "ready"),
         )
-        return lambda: make_plan(view)
+        return lambda: plan_step(view)
 
     assert_grows_no_faster_than_its_input(prepare)
 

@@ -12,7 +12,7 @@ from agent.jobs.adoption import adopting
 from agent.jobs.reservations import Coming, Reservations
 from agent.sources import bounded_cache
 from agent.sources.azure import AzureSource
-from agent.sources.bounded_cache import IDLE_SECONDS, Kept
+from agent.sources.bounded_cache import IDLE_SECONDS, BoundedCache
 from agent.sources.gs import GoogleStorageSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports
@@ -35,7 +35,7 @@ TENANTS = 12
 
 def test_only_the_last_ones_are_kept() -> None:
     closed: list[int] = []
-    things: Kept[int, int] = Kept(3, closed.append, clock=lambda: 0.0)
+    things: BoundedCache[int, int] = BoundedCache(3, closed.append, clock=lambda: 0.0)
     for number in (0, 1, 2, 0, 3, 0, 4):
         things.get(number, lambda number=number: number)  # type: ignore[misc]
     assert len(things) == 3
@@ -45,7 +45,7 @@ def test_only_the_last_ones_are_kept() -> None:
 def test_what_nobody_asks_for_goes() -> None:
     closed: list[str] = []
     now = 0.0
-    things: Kept[str, str] = Kept(3, closed.append, clock=lambda: now)
+    things: BoundedCache[str, str] = BoundedCache(3, closed.append, clock=lambda: now)
     things.get("a", lambda: "a")
     now = 100.0
     things.get("b", lambda: "b")
@@ -62,7 +62,7 @@ def test_what_nobody_asks_for_goes() -> None:
 
 
 def test_what_cannot_be_made_is_not_kept() -> None:
-    things: Kept[str, float] = Kept(3)
+    things: BoundedCache[str, float] = BoundedCache(3)
     with pytest.raises(ZeroDivisionError):
         things.get("a", lambda: 1 / 0)
     assert len(things) == 0
@@ -153,16 +153,16 @@ def left(world: World) -> dict[str, int]:
         "requests": len(loop._requests),
         "tasks": len(loop._tasks),
         "retries": len(loop._retries._retries),
-        "failures that were told": len(loop._news._failures),
-        "waiting": len(loop._news._waiting),
+        "failures that were told": len(loop._node_events._failures),
+        "waiting": len(loop._node_events._waiting),
         "reserved": len(loop._reservations._reserved),
         "learned sizes": len(loop._reservations._learned),
         "checks": len(loop._checks._running),
-        "names": len(loop._names.by_key),
+        "names": len(loop._owners.by_key),
         "removals": len(loop._removals.retry_at),
         "refused folders": len(refusals._known),
-        "digests": len(loop._reading._digesting._running),
-        "reads": len(loop._reading._scrubbing._read),
+        "digests": len(loop._background_reads._digesting._running),
+        "reads": len(loop._background_reads._scrubbing._read),
         "origins": len(world.engine._origins),
         "jobs": len(world.engine._jobs),
     }

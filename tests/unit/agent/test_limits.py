@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.commands.limits_file import LimitsError, follow, read_limits
-from agent.engine.cpu_pressure import Crowd
+from agent.engine.cpu_pressure import CpuPressure
 from agent.engine.limits import (
     FEW_CONNECTIONS,
     HOLD_SECONDS,
@@ -105,7 +105,7 @@ def test_crowd_is_more_waiting_than_work(tmp_path: Path) -> None:
         text = f"{int(ran * 1e9)} {int(waited * 1e9)} 12\n"
         (tmp_path / "7" / "schedstat").write_text(text)
 
-    crowd = Crowd(tmp_path)
+    crowd = CpuPressure(tmp_path)
     crowd.add(7)
     # One that has ended, or a kernel that keeps no account.
     crowd.add(8)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cluster.pods import PodMounts
-from agent.control.node_events import spoken
+from agent.control.node_events import display_names
 from agent.control.removals import _tellable
 from agent.sources import Sources
 from agent.sources.s3 import S3Source
@@ -511,4 +511,4 @@ def test_an_eviction_names_no_other_namespaces_cache(newcomer: str, text: str) -
     found = _tellable(
         [CacheName(name="b", namespace=newcomer)], [CacheName(name="a", namespace="team")]
     )
-    assert spoken(found) == text
+    assert display_names(found) == text

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.control.plan import Plan, View, make_plan
+from agent.control.plan import StepPlan, View, plan_step
 
 BASE = View(now=100.0, grace=60.0, max_downloads=2, wanted=())
 SET = frozenset
@@ -13,40 +13,40 @@ SET = frozenset
 @pytest.mark.parametrize(
     ("view", "plan"),
     [
-        pytest.param(BASE, Plan(), id="nothing"),
+        pytest.param(BASE, StepPlan(), id="nothing"),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c")),
-            Plan(start=("a", "b"), queued=SET("c")),
+            StepPlan(start=("a", "b"), queued=SET("c")),
             id="starts-in-order-and-two-at-once",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "a", "b")),
-            Plan(start=("a", "b")),
+            StepPlan(start=("a", "b")),
             id="one-key-once",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b"), ready=SET("a"), published=SET("a")),
-            Plan(start=("b",)),
+            StepPlan(start=("b",)),
             id="ready-is-left",
         ),
         pytest.param(
             replace(BASE, wanted=("a",), published=SET("a")),
-            Plan(start=("a",)),
+            StepPlan(start=("a",)),
             id="damaged-is-downloaded-again",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c"), active=SET("b")),
-            Plan(start=("a",), queued=SET("c")),
+            StepPlan(start=("a",), queued=SET("c")),
             id="active-takes-a-place",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c"), active=SET("bc")),
-            Plan(queued=SET("a")),
+            StepPlan(queued=SET("a")),
             id="no-place-left",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b"), refused=SET("a")),
-            Plan(start=("b",)),
+            StepPlan(start=("b",)),
             id="refused-is-not-tried",
         ),
         pytest.param(
@@ -59,17 +59,17 @@ SET = frozenset
                 active=SET("c"),
                 retry_at={"a": 130.0},
             ),
-            Plan(start=("d",), suspended=SET("a")),
+            StepPlan(start=("d",), suspended=SET("a")),
             id="suspended-is-not-begun-and-what-is-here-or-runs-stays",
         ),
         pytest.param(
             replace(BASE, wanted=("a", "b", "c"), retry_at={"a": 130.0, "b": 100.0}),
-            Plan(start=("b", "c"), wake_at=130.0),
+            StepPlan(start=("b", "c"), wake_at=130.0),
             id="failed-waits",
         ),
         pytest.param(
             replace(BASE, published=SET("x"), ready=SET("x")),
-            Plan(wake_at=160.0, unwanted_since={"x": 100.0}),
+            StepPlan(wake_at=160.0, unwanted_since={"x": 100.0}),
             id="unwanted-has-a-grace",
         ),
         pytest.param(
@@ -80,7 +80,7 @@ SET = frozenset
                 active=SET("d"),
                 unwanted_since=dict.fromkeys("xysd", 40.0),
             ),
-            Plan(
+            StepPlan(
                 cancel=("d",),
                 remove=("x", "y"),
                 discard=("s",),
@@ -97,19 +97,19 @@ SET = frozenset
                 cancelling=SET("x"),
                 unwanted_since={"x": 0.0},
             ),
-            Plan(unwanted_since={"x": 0.0}),
+            StepPlan(unwanted_since={"x": 0.0}),
             id="nothing-goes-under-a-running-download",
         ),
         pytest.param(
             replace(BASE, published=SET("x"), unwanted_since={"x": 0.0}, keep_until={"x": 110.0}),
-            Plan(wake_at=110.0, unwanted_since={"x": 0.0}),
+            StepPlan(wake_at=110.0, unwanted_since={"x": 0.0}),
             id="failed-removal-waits",
         ),
         pytest.param(
             replace(
                 BASE, wanted=("x",), ready=SET("x"), published=SET("x"), unwanted_since={"x": 0}
             ),
-            Plan(),
+            StepPlan(),
             id="wanted-again-forgets-the-clock",
         ),
         pytest.param(
@@ -121,22 +121,22 @@ SET = frozenset
                 active=SET("d"),
                 unwanted_since=dict.fromkeys("xsd", 0.0),
             ),
-            Plan(),
+            StepPlan(),
             id="unknown-touches-nothing-and-restarts-the-clocks",
         ),
         pytest.param(
             replace(BASE, grace=0.0, published=SET("x")),
-            Plan(remove=("x",), unwanted_since={"x": 100.0}),
+            StepPlan(remove=("x",), unwanted_since={"x": 100.0}),
             id="no-grace",
         ),
     ],
 )
-def test_plan(view: View, plan: Plan) -> None:
-    assert make_plan(view) == plan
+def test_plan(view: View, plan: StepPlan) -> None:
+    assert plan_step(view) == plan
 
 
 def test_a_plan_cannot_be_changed() -> None:
-    plan = make_plan(replace(BASE, published=SET("x")))
+    plan = plan_step(replace(BASE, published=SET("x")))
     with pytest.raises(TypeError):
         plan.unwanted_since["x"] = 0.0  # type: ignore[index]
 
@@ -144,11 +144,11 @@ def test_a_plan_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("plan", "destroys"),
     [
-        (Plan(start=("a",)), False),
-        (Plan(cancel=("a",)), True),
-        (Plan(remove=("a",)), True),
-        (Plan(discard=("a",)), True),
+        (StepPlan(start=("a",)), False),
+        (StepPlan(cancel=("a",)), True),
+        (StepPlan(remove=("a",)), True),
+        (StepPlan(discard=("a",)), True),
     ],
 )
-def test_what_destroys(plan: Plan, destroys: bool) -> None:
+def test_what_destroys(plan: StepPlan, destroys: bool) -> None:
     assert plan.destroys is destroys

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.control.plan import Plan, View, make_plan
+from agent.control.plan import StepPlan, View, plan_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ class PlanMachine(RuleBasedStateMachine):
         self.since: Mapping[str, float] = {}
         # Since when the world itself knows each key to be unwanted, without a break.
         self.unwanted_from: dict[str, float] = {}
-        self.plan = Plan()
+        self.plan = StepPlan()
 
     @rule(wanted=st.none() | st.lists(keys, max_size=6))
     def wish(self, wanted: list[str] | None) -> None:
@@ -105,7 +105,7 @@ class PlanMachine(RuleBasedStateMachine):
         )
 
     def act(self) -> None:
-        plan = self.plan = make_plan(self.view())
+        plan = self.plan = plan_step(self.view())
         wanted = self.wanted or ()
         gone = {*plan.cancel, *plan.remove, *plan.discard}
         assert not gone.intersection(wanted)
@@ -136,7 +136,7 @@ class PlanMachine(RuleBasedStateMachine):
     @invariant()
     def a_plan_that_was_carried_out_is_done(self) -> None:
         if hasattr(self, "limit"):
-            again = make_plan(self.view())
+            again = plan_step(self.view())
             assert not again.start
             assert not again.destroys
 

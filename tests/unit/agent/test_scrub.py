@@ -109,7 +109,7 @@ def flip(world: World, path: str) -> None:
 def read_again(world: World) -> None:
     """A day passes, the model is read, and what follows from that happens."""
     world.step(DAY)
-    world.settle_until(lambda: not world.loop._reading._scrubbing._key)
+    world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
     world.settle()
 
 
@@ -280,7 +280,7 @@ def test_a_clock_that_is_set_back_makes_nothing_be_read_without_end(
     world.clock_set = -30 * DAY
     for _ in range(20):
         world.step(60)
-        world.settle_until(lambda: not world.loop._reading._scrubbing._key)
+        world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
     # Nothing says that it was read before: so it is, once.
     assert read == [KEY]
 
@@ -311,7 +311,7 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
         monkeypatch.setattr("agent.disk.on_disk._first_usage", lambda _: None)
         world.want(*map(world.model, "abc"))
         world.settle_until(lambda: len(order) == 3)
-        world.settle_until(lambda: not world.loop._reading._scrubbing._key)
+        world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
         assert order == [world.key(name) for name in "bca"]
         assert set(running) == {1}
         world.store.close()

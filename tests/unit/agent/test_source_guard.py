@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.commands.assemble import make_means
+from agent.commands.assemble import make_fetching
 from agent.commands.flags import parse
 from agent.commands.own_addresses import own_addresses
 from agent.sources import all_sources
@@ -242,7 +242,7 @@ def test_the_flags_say_what_is_refused_to_whom(
     def sources(*more: str) -> Sources:
         options = parse([*flags, *more])
         assert options.node_address == ["10.0.0.7", "fd00::7"]
-        return make_means(options, file_directories=[], own=options.node_address).sources
+        return make_fetching(options, file_directories=[], own=options.node_address).sources
 
     assert "--allow-network" in failure(sources(), uri, "team").message
     assert sources().of(uri, "").resolve(uri, None, None)

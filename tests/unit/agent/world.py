@@ -14,7 +14,7 @@ from agent.cluster.node_api import ApiUnavailableError
 from agent.control.loop import Loop
 from agent.disk.store import Store
 from agent.engine.engine import Engine
-from agent.jobs.workers import Means
+from agent.jobs.workers import Fetching
 from agent.sources import Sources
 from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
@@ -115,7 +115,7 @@ class World:
         self.loop = Loop(
             self.api,
             self.store,
-            Means(self.sources, self.engine, self._credentials_of),
+            Fetching(self.sources, self.engine, self._credentials_of),
             Options(
                 scrub_bytes_per_second=self.scrub_rate,
                 grace=GRACE,

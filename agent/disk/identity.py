@@ -31,7 +31,7 @@ class MovedError(OSError):
 
 
 @dataclass(frozen=True)
-class Place:
+class DiskIdentity:
     """Folders by their file systems and inodes, and the mount that the first one is in."""
 
     folders: tuple[Path, ...]
@@ -60,9 +60,9 @@ class Place:
         return None not in {now, self.mount} and now != self.mount and self.mount in _mounts()
 
 
-def place_of(folders: Sequence[Path]) -> Place:
+def identify(folders: Sequence[Path]) -> DiskIdentity:
     """Where these are now. Raises OSError."""
-    return Place(tuple(folders), tuple(map(_identity, folders)), _mount(folders[0]))
+    return DiskIdentity(tuple(folders), tuple(map(_identity, folders)), _mount(folders[0]))
 
 
 def _identity(path: Path) -> tuple[int, int]:
