@@ -8,9 +8,9 @@ RUN /opt/localmodel/bin/pip install --no-cache-dir --require-hashes -r locks/run
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY crds crds
-COPY deploy/__init__.py deploy/__init__.py
 COPY deploy/takeover deploy/takeover
 COPY hooks hooks
+COPY localmodel localmodel
 RUN /opt/localmodel/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.11-slim
@@ -23,4 +23,4 @@ ENV PATH=/opt/localmodel/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 65532:65532
 EXPOSE 8080
-CMD ["gunicorn", "--config=python:hooks.gunicorn_conf", "hooks.app:create_app()"]
+CMD ["gunicorn", "--config=python:localmodel.hooks.gunicorn_conf", "localmodel.hooks.app:create_app()"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from crds.base import (
+from localmodel.crds.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     LABEL_KEY,
@@ -23,10 +23,10 @@ from crds.base import (
     says_nothing,
     validations,
 )
-from crds.eviction import Retention
-from crds.keys import model_key
-from crds.quantity import Quantity, positive
-from crds.states import StoredNodeStatus
+from localmodel.crds.eviction import Retention
+from localmodel.crds.keys import model_key
+from localmodel.crds.quantity import Quantity, positive
+from localmodel.crds.states import StoredNodeStatus
 
 # What KServe's users write; which of them this agent can fetch is the agent's to say.
 SCHEMES = (

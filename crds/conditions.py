@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from crds.base import Condition
+from localmodel.crds.base import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, Field
 
-from crds.base import Int32, Model, validations
+from localmodel.crds.base import Int32, Model, validations
 
 HIGH_PERCENT = 90
 LOW_PERCENT = 80

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
-from crds.base import (
+from localmodel.crds.base import (
     ATOMIC_LIST,
     Conditions,
     Int32,
@@ -21,15 +21,15 @@ from crds.base import (
     says_nothing,
     validations,
 )
-from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
-from crds.limits import NodeLimit
-from crds.quantity import Quantity, positive
-from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+from localmodel.crds.eviction import Eviction, EvictionPolicy, EvictionSettings
+from localmodel.crds.limits import NodeLimit
+from localmodel.crds.quantity import Quantity, positive
+from localmodel.crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crds.base import Identity
+    from localmodel.crds.base import Identity
 
 # A number and not a percentage: what an origin can serve does not grow with the cluster.
 DEFAULT_CONCURRENT_NODES = 100

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Identity, Int32, MicroTime, Model, Resource, says_nothing
-from crds.cache import ModelRequest
-from crds.eviction import EvictionSettings
-from crds.quantity import Quantity
-from crds.volumes import NodeSelectorTerm
+from localmodel.crds.base import (
+    ATOMIC_LIST,
+    Identity,
+    Int32,
+    MicroTime,
+    Model,
+    Resource,
+    says_nothing,
+)
+from localmodel.crds.cache import ModelRequest
+from localmodel.crds.eviction import EvictionSettings
+from localmodel.crds.quantity import Quantity
+from localmodel.crds.volumes import NodeSelectorTerm
 
 
 class PlacedModel(ModelRequest):

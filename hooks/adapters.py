@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hooks.envelope import decoder
+from localmodel.hooks.envelope import decoder
 
 # By the adapter's name. Older versions of KServe also write sourceUri and pvcName.
 _ENTRIES = dict[str, dict[str, Any] | None] | None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crds.base import API_VERSION
-from crds.cache import CacheStatus
-from hooks import reasons
-from hooks.cache_status import Groups, cache_status, view
-from hooks.claim_limits import ClaimLimits, limit_rules
-from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
-from hooks.envelope import (
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.cache import CacheStatus
+from localmodel.hooks import reasons
+from localmodel.hooks.cache_status import Groups, cache_status, view
+from localmodel.hooks.claim_limits import ClaimLimits, limit_rules
+from localmodel.hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
+from localmodel.hooks.envelope import (
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -21,10 +21,10 @@ from hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from hooks.imported import imported_status, shared_claim
-from hooks.kserve_config import config_rules, read_config
-from hooks.mounts import Mounts, claim_rule, plan_mounts
-from hooks.reading import (
+from localmodel.hooks.imported import imported_status, shared_claim
+from localmodel.hooks.kserve_config import config_rules, read_config
+from localmodel.hooks.mounts import Mounts, claim_rule, plan_mounts
+from localmodel.hooks.reading import (
     NODE_GROUP,
     Found,
     UnreadableError,
@@ -32,9 +32,9 @@ from hooks.reading import (
     parse_cache,
     parse_group,
 )
-from hooks.services import Users, service_rules, services_of
-from hooks.unreadable import as_they_are, unreadable_status
-from hooks.volumes import (
+from localmodel.hooks.services import Users, service_rules, services_of
+from localmodel.hooks.unreadable import as_they_are, unreadable_status
+from localmodel.hooks.volumes import (
     NO_LIMITS,
     as_it_is,
     is_bound,
@@ -48,11 +48,11 @@ from hooks.volumes import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from crds.conditions import Finding
-    from crds.nodegroup import LocalModelNodeGroup
-    from hooks.observed import Cache
-    from hooks.services import Service
-    from hooks.settings import Settings
+    from localmodel.crds.conditions import Finding
+    from localmodel.crds.nodegroup import LocalModelNodeGroup
+    from localmodel.hooks.observed import Cache
+    from localmodel.hooks.services import Service
+    from localmodel.hooks.settings import Settings
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:

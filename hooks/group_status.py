@@ -6,34 +6,34 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from crds.conditions import Finding, conditions
-from crds.meaning import path_meant
-from crds.nodegroup import (
+from localmodel.crds.conditions import Finding, conditions
+from localmodel.crds.meaning import path_meant
+from localmodel.crds.nodegroup import (
     GroupDownload,
     GroupModel,
     LocalModelNodeGroupStatus,
     ModelFailure,
 )
-from crds.quantity import format_quantity, parse_quantity
-from crds.states import CopyState, ModelState
-from hooks import reasons
-from hooks.messages import count
-from hooks.room import fitting
-from hooks.sharing import NOBODY, Others
-from hooks.volumes import node_selector_terms
+from localmodel.crds.quantity import format_quantity, parse_quantity
+from localmodel.crds.states import CopyState, ModelState
+from localmodel.hooks import reasons
+from localmodel.hooks.messages import count
+from localmodel.hooks.room import fitting
+from localmodel.hooks.sharing import NOBODY, Others
+from localmodel.hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from crds.base import Condition, Identity
-    from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import LocalModelPlacementSpec
-    from hooks.copies import Copies
-    from hooks.observed import Cache, Node, NodeReport
-    from hooks.plan import Plan
-    from hooks.sharing import Owners
+    from localmodel.crds.base import Condition, Identity
+    from localmodel.crds.nodegroup import LocalModelNodeGroup
+    from localmodel.crds.placement import LocalModelPlacementSpec
+    from localmodel.hooks.copies import Copies
+    from localmodel.hooks.observed import Cache, Node, NodeReport
+    from localmodel.hooks.plan import Plan
+    from localmodel.hooks.sharing import Owners
 
 # How long changes of state are collected before the caches are told.
 STATUS_INTERVAL = timedelta(seconds=2)

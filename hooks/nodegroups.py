@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crds.base import API_VERSION
-from crds.naming import claim_name
-from crds.nodegroup import LocalModelNodeGroupStatus
-from hooks import naming, reasons
-from hooks.admission import admit, observe, within_objects
-from hooks.copies import copies_of
-from hooks.envelope import (
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.naming import claim_name
+from localmodel.crds.nodegroup import LocalModelNodeGroupStatus
+from localmodel.hooks import naming, reasons
+from localmodel.hooks.admission import admit, observe, within_objects
+from localmodel.hooks.copies import copies_of
+from localmodel.hooks.envelope import (
     BadRequest,
     CompositeRequest,
     CompositeResponse,
@@ -22,11 +22,11 @@ from hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from hooks.group_status import debounce, finding, group_status, is_urgent
-from hooks.kserve_config import config_rules, read_config
-from hooks.pace import Unhurried, is_large, late
-from hooks.plan import EMPTY_PLAN, NO_PLAN, Plan, keep, make_plan
-from hooks.reading import (
+from localmodel.hooks.group_status import debounce, finding, group_status, is_urgent
+from localmodel.hooks.kserve_config import config_rules, read_config
+from localmodel.hooks.pace import Unhurried, is_large, late
+from localmodel.hooks.plan import EMPTY_PLAN, NO_PLAN, Plan, keep, make_plan
+from localmodel.hooks.reading import (
     CACHE,
     NAMESPACE_CACHE,
     NODE,
@@ -41,11 +41,11 @@ from hooks.reading import (
     placed_of,
     unknown_node,
 )
-from hooks.removal import removal
-from hooks.sharing import Owners
-from hooks.turns import Decision, whose_turn
-from hooks.unreadable import as_they_are, conditions_of, unreadable_status
-from hooks.volumes import (
+from localmodel.hooks.removal import removal
+from localmodel.hooks.sharing import Owners
+from localmodel.hooks.turns import Decision, whose_turn
+from localmodel.hooks.unreadable import as_they_are, conditions_of, unreadable_status
+from localmodel.hooks.volumes import (
     as_it_is,
     is_bound,
     make_volume,
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from crds.base import Identity
-    from crds.conditions import Finding
-    from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
-    from hooks.observed import Cache, Node
-    from hooks.plan import CacheName
-    from hooks.settings import Settings
+    from localmodel.crds.base import Identity
+    from localmodel.crds.conditions import Finding
+    from localmodel.crds.nodegroup import LocalModelNodeGroup
+    from localmodel.crds.placement import LocalModelPlacementSpec, PlacedModel
+    from localmodel.hooks.observed import Cache, Node
+    from localmodel.hooks.plan import CacheName
+    from localmodel.hooks.settings import Settings
 
 # A deletion looks again by itself: an agent that is gone for good tells nothing.
 _FINALIZE_RESYNC_SECONDS = 2.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hooks.envelope import CompositeResponse
+    from localmodel.hooks.envelope import CompositeResponse
 
 # Fewer copies than these, nodes times models, are no work.
 LARGE = 5_000

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from crds.conditions import Finding
-from crds.states import ModelState
-from hooks import reasons
-from hooks.messages import some
+from localmodel.crds.conditions import Finding
+from localmodel.crds.states import ModelState
+from localmodel.hooks import reasons
+from localmodel.hooks.messages import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from crds.conditions import Stored
-    from crds.placement import LocalModelPlacementSpec
-    from hooks.observed import Node
+    from localmodel.crds.conditions import Stored
+    from localmodel.crds.placement import LocalModelPlacementSpec
+    from localmodel.hooks.observed import Node
 
 # A node's hook that was on its way with the full plan has written by then, and runs again.
 SETTLE = timedelta(seconds=3)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from hooks.messages import cut
+from localmodel.hooks.messages import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, RejectedModel
-    from crds.placement import PlacedModel
+    from localmodel.crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, RejectedModel
+    from localmodel.crds.placement import PlacedModel
 
 _Item = TypeVar("_Item")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+    from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 
 # As long as a label's value may be.
 _DIGITS = re.compile(r"[0-9]{1,63}", re.ASCII)

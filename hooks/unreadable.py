@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from crds.conditions import Finding, conditions
-from hooks import reasons
-from hooks.envelope import decoder, parse_foreign
-from hooks.messages import MESSAGE_MAX, cut
-from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
-from hooks.reading import salvage
-from hooks.volumes import as_it_is
+from localmodel.crds.conditions import Finding, conditions
+from localmodel.hooks import reasons
+from localmodel.hooks.envelope import decoder, parse_foreign
+from localmodel.hooks.messages import MESSAGE_MAX, cut
+from localmodel.hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
+from localmodel.hooks.reading import salvage
+from localmodel.hooks.volumes import as_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from msgspec import Raw
     from pydantic import BaseModel
 
-    from hooks.envelope import CompositeRequest, Object
-    from hooks.reading import UnreadableError
+    from localmodel.hooks.envelope import CompositeRequest, Object
+    from localmodel.hooks.reading import UnreadableError
 
 
 def as_they_are(request: CompositeRequest) -> tuple[Object, ...]:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crds.meaning import nodes_meant, path_meant
-from crds.naming import claim_name
-from crds.quantity import parse_quantity
-from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
-from hooks import naming
-from hooks.claim_limits import NamespaceLimits
+from localmodel.crds.meaning import nodes_meant, path_meant
+from localmodel.crds.naming import claim_name
+from localmodel.crds.quantity import parse_quantity
+from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+from localmodel.hooks import naming
+from localmodel.hooks.claim_limits import NamespaceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
-    from crds.volumes import PersistentVolumeClaimSpec
-    from hooks.envelope import Object
-    from hooks.observed import Cache
+    from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+    from localmodel.crds.volumes import PersistentVolumeClaimSpec
+    from localmodel.hooks.envelope import Object
+    from localmodel.hooks.observed import Cache
 
 NO_LIMITS = NamespaceLimits()
 # To delete or recycle a volume would mean the root of all models.

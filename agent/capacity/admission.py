@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.capacity.ledger import (
+from localmodel.agent.capacity.ledger import (
     Ledger,
     Model,
     Shortage,
@@ -15,14 +15,14 @@ from agent.capacity.ledger import (
     fits_low,
     relief,
 )
-from agent.capacity.ranks import gives_way
-from agent.structs.sizes import EvictionReason
+from localmodel.agent.capacity.ranks import gives_way
+from localmodel.agent.structs.sizes import EvictionReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from agent.capacity.ledger import Account
-    from agent.capacity.places import Places
+    from localmodel.agent.capacity.ledger import Account
+    from localmodel.agent.capacity.places import Places
 
 
 @dataclass(frozen=True)

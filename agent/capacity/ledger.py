@@ -12,13 +12,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.capacity.ranks import Rank, Standing, gives_way
-from agent.capacity.shares import Shares
+from localmodel.agent.capacity.ranks import Rank, Standing, gives_way
+from localmodel.agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from agent.structs.sizes import Space
+    from localmodel.agent.structs.sizes import Space
 
 
 @dataclass(frozen=True)

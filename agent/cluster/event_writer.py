@@ -16,11 +16,11 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from agent.cluster.kube_watch import CALL_TIMEOUT, reason
-from crds.base import API_VERSION, GROUP
+from localmodel.agent.cluster.kube_watch import CALL_TIMEOUT, reason
+from localmodel.crds.base import API_VERSION, GROUP
 
 if TYPE_CHECKING:
-    from agent.cluster.events import NodeEvent
+    from localmodel.agent.cluster.events import NodeEvent
 
 CONTROLLER = f"localmodel.{GROUP}/agent"
 # Where Events of objects go that have no namespace: kubectl looks there.

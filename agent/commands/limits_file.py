@@ -15,10 +15,10 @@ import structlog
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from agent.engine.limits import Limits
-from agent.structs.options import MAX_CONNECTIONS
-from crds.base import Model
-from crds.quantity import Quantity, parse_quantity
+from localmodel.agent.engine.limits import Limits
+from localmodel.agent.structs.options import MAX_CONNECTIONS
+from localmodel.crds.base import Model
+from localmodel.crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from crds.base import Model
-from crds.cache import ModelHash
-from crds.node import LocalModel
-from crds.quantity import Quantity, parse_quantity
+from localmodel.crds.base import Model
+from localmodel.crds.cache import ModelHash
+from localmodel.crds.node import LocalModel
+from localmodel.crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.disk.files import read_whole
-from agent.disk.modes import closed_folders, closed_problem, is_closed
-from agent.disk.repair import checksum_of
-from agent.engine.digests import Digests
-from agent.structs.manifest import ManifestFile, model_hash
+from localmodel.agent.disk.files import read_whole
+from localmodel.agent.disk.modes import closed_folders, closed_problem, is_closed
+from localmodel.agent.disk.repair import checksum_of
+from localmodel.agent.engine.digests import Digests
+from localmodel.agent.structs.manifest import ManifestFile, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.structs.manifest import Manifest
-    from agent.structs.remote import Checksum, RemoteFile
+    from localmodel.agent.structs.manifest import Manifest
+    from localmodel.agent.structs.remote import Checksum, RemoteFile
 
 
 class StoppedError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.structs.credentials import Credentials
+from localmodel.agent.structs.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,13 +5,20 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from agent.credentials.settings import KEYTAB, Setting, as_text, denied, settle, web_server
-from agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
+from localmodel.agent.credentials.settings import (
+    KEYTAB,
+    Setting,
+    as_text,
+    denied,
+    settle,
+    web_server,
+)
+from localmodel.agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from agent.credentials.secret_api import Secret, ServiceAccount
+    from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
 
 _ANNOTATION = "serving.kserve.io/s3-"
 # By the end of the annotation.

@@ -6,14 +6,21 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.credentials.attached_secrets import HDFS_KEYS
-from agent.credentials.settings import CA_PATH, Setting, as_text, decoded_text, denied, settle
-from agent.structs.credentials import GCS_KEY_FILE, S3_AUTHORITIES
+from localmodel.agent.credentials.attached_secrets import HDFS_KEYS
+from localmodel.agent.credentials.settings import (
+    CA_PATH,
+    Setting,
+    as_text,
+    decoded_text,
+    denied,
+    settle,
+)
+from localmodel.agent.structs.credentials import GCS_KEY_FILE, S3_AUTHORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.credentials.secret_api import Secret
+    from localmodel.agent.credentials.secret_api import Secret
 
 STORAGE_CONFIG = "storage-config"
 

@@ -8,7 +8,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agent.disk.files import DIRECTORY_MODE
+from localmodel.agent.disk.files import DIRECTORY_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

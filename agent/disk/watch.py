@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.disk.identity import MovedError
-from agent.disk.on_disk import MISSING
-from agent.disk.root import StoreError
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.disk.identity import MovedError
+from localmodel.agent.disk.on_disk import MISSING
+from localmodel.agent.disk.root import StoreError
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from agent.disk.inventory import Inventory
-    from agent.disk.store import Store
+    from localmodel.agent.disk.inventory import Inventory
+    from localmodel.agent.disk.store import Store
 
 # How often the disk is looked at without a reason, and while it is not as it should be.
 RESCAN_SECONDS = 60.0

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.disk.blocks import Gap
-from agent.engine.cpu_pressure import CpuPressure
-from agent.engine.job import FileChangedError, FileJob, Job, Segment
-from agent.engine.limits import ConnectionLimit, Limits, TokenBucket
-from agent.engine.pace import STALL_SECONDS, Pace
-from agent.engine.retries import is_limit, refused_delay, retry_delay
-from agent.engine.shares import Shares, share
-from agent.engine.workers import DigestWorker, FetchWorker, internal
-from agent.sources.waits import HEAD_SECONDS, waiting
-from agent.structs.failures import CancelledError, DownloadError, FailureKind
-from agent.structs.remote import RangeIgnoredError
+from localmodel.agent.disk.blocks import Gap
+from localmodel.agent.engine.cpu_pressure import CpuPressure
+from localmodel.agent.engine.job import FileChangedError, FileJob, Job, Segment
+from localmodel.agent.engine.limits import ConnectionLimit, Limits, TokenBucket
+from localmodel.agent.engine.pace import STALL_SECONDS, Pace
+from localmodel.agent.engine.retries import is_limit, refused_delay, retry_delay
+from localmodel.agent.engine.shares import Shares, share
+from localmodel.agent.engine.workers import DigestWorker, FetchWorker, internal
+from localmodel.agent.sources.waits import HEAD_SECONDS, waiting
+from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
+from localmodel.agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agent.disk.staging import Staging
-    from agent.engine.job import Fetched
-    from agent.structs.remote import RemoteModel
+    from localmodel.agent.disk.staging import Staging
+    from localmodel.agent.engine.job import Fetched
+    from localmodel.agent.structs.remote import RemoteModel
 
 MAX_THREADS = 64
 TICK_SECONDS = 0.1

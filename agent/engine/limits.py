@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.structs.options import MAX_CONNECTIONS
+from localmodel.agent.structs.options import MAX_CONNECTIONS
 
 START_CONNECTIONS = 16
 # Where the CPU is the limit, more than these only get in each other's way.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.engine.job import Segment
+    from localmodel.agent.engine.job import Segment
 
 # A request below this part of the usual rate, twice in a row, gets a second one.
 SLOW = 0.25

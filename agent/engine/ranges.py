@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.disk.blocks import BLOCK_BYTES
+from localmodel.agent.disk.blocks import BLOCK_BYTES
 
 MIN_RANGE_BYTES = 4 << 20
 # Of one file at a time, ranges are smaller: what is digested is what is here without a gap.

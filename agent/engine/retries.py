@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 # Requests for the same byte, by what keeps failing; None: that is the model's failure at once.
 _ATTEMPTS = {

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.engine.job import DIGEST_BYTES
-from agent.sources.waits import waiting
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.engine.job import DIGEST_BYTES
+from localmodel.agent.sources.waits import waiting
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from agent.engine.engine import Engine
-    from agent.engine.job import FileJob, Segment
-    from agent.structs.remote import Body
+    from localmodel.agent.engine.engine import Engine
+    from localmodel.agent.engine.job import FileJob, Segment
+    from localmodel.agent.structs.remote import Body
 
 # Pieces that a connection reads: as large as comes soon, so that a kill costs little of a slow one.
 FIRST_READ_BYTES = 64 << 10

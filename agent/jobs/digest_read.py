@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.disk.files import file_digest
-from agent.structs.manifest import Manifest, model_hash
+from localmodel.agent.disk.files import file_digest
+from localmodel.agent.structs.manifest import Manifest, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable

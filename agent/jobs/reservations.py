@@ -6,13 +6,13 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from agent.capacity.ledger import Ledger, Taken
+from localmodel.agent.capacity.ledger import Ledger, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.capacity.ledger import Model
-    from agent.structs.requests import Request
+    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.structs.requests import Request
 
 
 class Coming(Enum):

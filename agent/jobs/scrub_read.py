@@ -9,16 +9,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.disk.on_disk import MISSING
-from agent.engine.limits import TokenBucket
-from agent.structs.notes import BadFile
+from localmodel.agent.disk.on_disk import MISSING
+from localmodel.agent.engine.limits import TokenBucket
+from localmodel.agent.structs.notes import BadFile
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.structs.manifest import Manifest
+    from localmodel.agent.structs.manifest import Manifest
 
 _READ_BYTES = 1 << 20
 # What says that the medium has lost it. Others, such as too many open files, say nothing of it.

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from agent.sources.answers import Get, retry_after
-from agent.sources.azure_access import Shared, access_of
-from agent.sources.bodies import bounded
-from agent.sources.markers import not_listed, without_markers
-from agent.sources.transport import IDENTITY, origin_of
-from agent.structs.causes import status_failure
-from agent.structs.credentials import Credentials
-from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from localmodel.agent.sources.answers import Get, retry_after
+from localmodel.agent.sources.azure_access import Shared, access_of
+from localmodel.agent.sources.bodies import bounded
+from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.transport import IDENTITY, origin_of
+from localmodel.agent.structs.causes import status_failure
+from localmodel.agent.structs.credentials import Credentials
+from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     import requests
 
-    from agent.sources.azure_access import AzureAccess
-    from agent.sources.bounded_cache import BoundedCache
-    from agent.sources.transport import Transport, Transports
-    from agent.structs.remote import Body
+    from localmodel.agent.sources.azure_access import AzureAccess
+    from localmodel.agent.sources.bounded_cache import BoundedCache
+    from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.remote import Body
 
 # Of the REST API; what is used here has long been there, and other clouds and emulators have it.
 API_VERSION = "2021-12-02"

@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from agent.sources.answers import retry_after
-from agent.structs.causes import status_failure
-from agent.structs.credentials import Credentials
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.sources.answers import retry_after
+from localmodel.agent.structs.causes import status_failure
+from localmodel.agent.structs.credentials import Credentials
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     import requests
 
-    from agent.sources.transport import Transport
+    from localmodel.agent.sources.transport import Transport
 
 # How long a signature of ours lasts: each request has its own.
 SIGNED_SECONDS = 3600

@@ -15,14 +15,14 @@ from urllib.parse import unquote, urlsplit
 
 import smart_open
 
-from agent.sources.answers import changed
-from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from agent.structs.remote import RemoteFile
+from localmodel.agent.sources.answers import changed
+from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from localmodel.agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agent.structs.credentials import Credentials
+    from localmodel.agent.structs.credentials import Credentials
 
 
 @dataclass

@@ -14,25 +14,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agent.sources.answers import Get, changed, retry_after
-from agent.sources.bodies import bounded
-from agent.sources.google_token import named_token, own_token
-from agent.sources.markers import not_listed, without_markers
-from agent.sources.transport import origin_of
-from agent.structs.causes import status_failure
-from agent.structs.credentials import Credentials
-from agent.structs.failures import DownloadError, FailureKind, public_uri
-from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from localmodel.agent.sources.answers import Get, changed, retry_after
+from localmodel.agent.sources.bodies import bounded
+from localmodel.agent.sources.google_token import named_token, own_token
+from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.transport import origin_of
+from localmodel.agent.structs.causes import status_failure
+from localmodel.agent.structs.credentials import Credentials
+from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
+from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import requests
 
-    from agent.sources.bounded_cache import BoundedCache
-    from agent.sources.google_token import Token
-    from agent.sources.transport import Transport, Transports
-    from agent.structs.remote import Body
+    from localmodel.agent.sources.bounded_cache import BoundedCache
+    from localmodel.agent.sources.google_token import Token
+    from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.remote import Body
 
 ENDPOINT = "https://storage.googleapis.com"
 PAGE = 1000

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 from smart_open import hdfs
 
-from agent.sources.answers import changed
-from agent.structs.failures import DownloadError, FailureKind, public_uri
-from agent.structs.remote import RangeIgnoredError, RemoteFile
+from localmodel.agent.sources.answers import changed
+from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
+from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.structs.credentials import Credentials
+    from localmodel.agent.structs.credentials import Credentials
 
 PROGRAM = "hdfs"
 PROGRAM_SECONDS = 300.0

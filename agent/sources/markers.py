@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.structs.failures import DownloadError
-from agent.structs.manifest import folders
+from localmodel.agent.structs.failures import DownloadError
+from localmodel.agent.structs.manifest import folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.structs.remote import RemoteFile
+    from localmodel.agent.structs.remote import RemoteFile
 
 _HADOOP = "_$folder$"
 

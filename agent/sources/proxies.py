@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

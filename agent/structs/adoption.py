@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 # Of a path, in a message.
 _SHOWN_CHARACTERS = 300

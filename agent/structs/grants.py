@@ -10,14 +10,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from agent.structs.failures import DownloadError, FailureKind, public_uri
-from agent.structs.manifest import Access, Grant
+from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
+from localmodel.agent.structs.manifest import Access, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agent.structs.manifest import Manifest
-    from agent.structs.requests import Requester
+    from localmodel.agent.structs.manifest import Manifest
+    from localmodel.agent.structs.requests import Requester
 
 
 class ListedFile(Protocol):

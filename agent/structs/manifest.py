@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from crds.base import Model
-from crds.keys import model_key
+from localmodel.crds.base import Model
+from localmodel.crds.keys import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from agent.structs.credentials import CredentialRef
-    from agent.structs.failures import DownloadError
-    from agent.structs.manifest import CacheName
+    from localmodel.agent.structs.credentials import CredentialRef
+    from localmodel.agent.structs.failures import DownloadError
+    from localmodel.agent.structs.manifest import CacheName
 
 
 # Of storage.parameters: what says nothing of where the bytes come from.

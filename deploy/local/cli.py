@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from crds.quantity import parse_quantity
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
@@ -22,6 +21,7 @@ from deploy.local.layout import KUBECTL
 from deploy.local.nodes import NODE
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
+from localmodel.crds.quantity import parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -52,10 +52,10 @@ def hooks(ports: Ports, environment: dict[str, str]) -> Process:
     argv = (
         str(VENV / "bin" / "gunicorn"),
         "--config",
-        "python:hooks.gunicorn_conf",
+        "python:localmodel.hooks.gunicorn_conf",
         "--bind",
         f"{LOOPBACK}:{ports.hooks}",
-        "hooks.app:create_app()",
+        "localmodel.hooks.app:create_app()",
     )
     return Process(argv, cwd=str(CHECKOUT), env=environment, order=2)
 
@@ -115,7 +115,7 @@ def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
     argv = (
         PYTHON,
         "-m",
-        "agent.main",
+        "localmodel.agent.main",
         "run",
         "--node-name",
         node,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.takeover import names, objects
-from deploy.takeover.kinds import NAMESPACE_CACHE, KubeObject, Ref, ref_to
-from deploy.takeover.words import some
+from localmodel.takeover import names, objects
+from localmodel.takeover.kinds import NAMESPACE_CACHE, KubeObject, Ref, ref_to
+from localmodel.takeover.words import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

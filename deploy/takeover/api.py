@@ -11,7 +11,7 @@ import urllib3
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from deploy.takeover.kinds import Kind, KubeObject, Ref
+    from localmodel.takeover.kinds import Kind, KubeObject, Ref
 
 CALL_TIMEOUT = (5.0, 30.0)
 PAGE_OBJECTS = 500

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploy.takeover import names, objects
-from deploy.takeover.kinds import (
+from localmodel.hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
+from localmodel.takeover import names, objects
+from localmodel.takeover.kinds import (
     CACHE,
     DAEMON_SET,
     MODEL_NODE,
@@ -23,9 +24,8 @@ from deploy.takeover.kinds import (
     Ref,
     ref_to,
 )
-from deploy.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
-from deploy.takeover.words import running_pods, some
-from hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
+from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
+from localmodel.takeover.words import running_pods, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

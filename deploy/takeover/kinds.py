@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from crds.base import API_VERSION
+from localmodel.crds.base import API_VERSION
 
 # An object as JSON.
 KubeObject = dict[str, Any]

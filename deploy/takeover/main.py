@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cluster.report import ConfigError, connect
-from deploy.takeover import names
-from deploy.takeover.api import Api, ApiError
-from deploy.takeover.back import plan_back
-from deploy.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
-from deploy.takeover.perform import perform
-from deploy.takeover.there import plan_takeover
+from localmodel.agent.cluster.report import ConfigError, connect
+from localmodel.takeover import names
+from localmodel.takeover.api import Api, ApiError
+from localmodel.takeover.back import plan_back
+from localmodel.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
+from localmodel.takeover.perform import perform
+from localmodel.takeover.there import plan_takeover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deploy.takeover.steps import Plan
+    from localmodel.takeover.steps import Plan
 
 OK = 0
 FAILED = 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deploy.takeover import names
+from localmodel.takeover import names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from deploy.takeover.kinds import KubeObject
+    from localmodel.takeover.kinds import KubeObject
 
 _ENDED = ("Succeeded", "Failed")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from deploy.takeover import back, names, there
-from deploy.takeover.kinds import (
+from localmodel.takeover import back, names, there
+from localmodel.takeover.kinds import (
     CACHE,
     CLAIM,
     COMPOSITE,
@@ -33,8 +33,8 @@ from deploy.takeover.kinds import (
 )
 
 if TYPE_CHECKING:
-    from deploy.takeover.api import Api
-    from deploy.takeover.kinds import Kind, KubeObject
+    from localmodel.takeover.api import Api
+    from localmodel.takeover.kinds import Kind, KubeObject
 
 
 class ConfigUnreadableError(Exception):

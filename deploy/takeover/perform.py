@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from deploy.takeover import objects
-from deploy.takeover.api import JSON_PATCH, MERGE_PATCH, ApiError
-from deploy.takeover.steps import Delete, DropFinalizers, Merge
+from localmodel.takeover import objects
+from localmodel.takeover.api import JSON_PATCH, MERGE_PATCH, ApiError
+from localmodel.takeover.steps import Delete, DropFinalizers, Merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.takeover.api import Api
-    from deploy.takeover.steps import Action
+    from localmodel.takeover.api import Api
+    from localmodel.takeover.steps import Action
 
 POLL_SECONDS = 0.5
 PATCH_SECONDS = 15.0

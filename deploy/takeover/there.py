@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deploy.takeover import names, objects
-from deploy.takeover.alone import left_alone, run_by_kserve_alone, to_decide
-from deploy.takeover.downloads import Downloads, is_download
-from deploy.takeover.kinds import (
+from localmodel.takeover import names, objects
+from localmodel.takeover.alone import left_alone, run_by_kserve_alone, to_decide
+from localmodel.takeover.downloads import Downloads, is_download
+from localmodel.takeover.kinds import (
     CACHE,
     CRD,
     DAEMON_SET,
@@ -31,8 +31,8 @@ from deploy.takeover.kinds import (
     Ref,
     ref_to,
 )
-from deploy.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
-from deploy.takeover.words import running_pods, some
+from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
+from localmodel.takeover.words import running_pods, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

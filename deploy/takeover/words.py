@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.takeover import objects
+from localmodel.takeover import objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from deploy.takeover.kinds import KubeObject
+    from localmodel.takeover.kinds import KubeObject
 
 _SHOWN = 3
 

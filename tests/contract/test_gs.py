@@ -12,12 +12,12 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from agent.sources import google_token, gs
-from agent.sources.addresses import Rules
-from agent.sources.gs import GoogleStorageSource
-from agent.sources.transport import Transports
-from agent.structs.credentials import Credentials
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.sources import google_token, gs
+from localmodel.agent.sources.addresses import Rules
+from localmodel.agent.sources.gs import GoogleStorageSource
+from localmodel.agent.sources.transport import Transports
+from localmodel.agent.structs.credentials import Credentials
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_gs import (
     BUCKET,
     Bucket,
@@ -262,9 +262,9 @@ def test_off_google_nobody_waits_for_a_metadata_server(
 
 READ = """
 import sys
-from agent.sources.gs import GoogleStorageSource
-from agent.sources.addresses import Rules
-from agent.sources.transport import Transports
+from localmodel.agent.sources.gs import GoogleStorageSource
+from localmodel.agent.sources.addresses import Rules
+from localmodel.agent.sources.transport import Transports
 
 source = GoogleStorageSource(Transports(max_connections=1))
 print(source.resolve(sys.argv[1], None, None).files[0].path)

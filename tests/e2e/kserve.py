@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crds.base import API_VERSION
 from deploy.local.kubeapi import ApiError, Resource
+from localmodel.crds.base import API_VERSION
 from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, World
 
 if TYPE_CHECKING:

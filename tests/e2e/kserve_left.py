@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crds.base import API_VERSION
-from crds.keys import model_key
 from deploy.local.kubeapi import Object, Resource
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.keys import model_key
 from tests.e2e.world import CLAIMS, VOLUMES
 
 if TYPE_CHECKING:

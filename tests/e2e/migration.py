@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crds.keys import model_key
 from deploy.local import manifests
 from deploy.local.manifests import CRD
 from deploy.local.waiting import wait_until
+from localmodel.crds.keys import model_key
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours
 from tests.e2e.kserve_left import (

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials.permission import ANNOTATION
-from agent.credentials.resolver import DEFAULT_NAMESPACE
-from crds.base import API_VERSION
-from crds.keys import model_key
-from hooks.naming import volume_name
+from localmodel.agent.credentials.permission import ANNOTATION
+from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.keys import model_key
+from localmodel.hooks.naming import volume_name
 from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.unit.agent.servers import WebFiles, serving
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
 from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import CRD, MANAGER, read
-from deploy.takeover.kinds import KERNEL_KINDS
+from localmodel.crds.base import API_VERSION
+from localmodel.takeover.kinds import KERNEL_KINDS
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_left import (

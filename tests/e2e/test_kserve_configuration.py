@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 from tests.e2e.world import CLAIMS
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.structs.credentials import GCS_KEY_FILE
-from crds.keys import model_key
 from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
+from localmodel.agent.structs.credentials import GCS_KEY_FILE
+from localmodel.crds.keys import model_key
 from tests.contract import servers_azure as azure
 from tests.contract import servers_gs as google
 from tests.contract import servers_s3 as s3

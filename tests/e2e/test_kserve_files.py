@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crds.keys import model_key
 from deploy.local.product import agent_name
+from localmodel.crds.keys import model_key
 from tests.contract.servers_hf import Repo
 from tests.e2e.kserve import SECONDS, KServeNodesWorld
 from tests.e2e.world import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES

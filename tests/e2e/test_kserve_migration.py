@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crds.keys import model_key
 from deploy.local import manifests
 from deploy.local.cluster import Cluster
 from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import CRD
 from deploy.local.origin import S3Origin
+from localmodel.crds.keys import model_key
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded

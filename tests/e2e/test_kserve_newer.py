@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
 from deploy.local.kubeapi import ApiError
+from localmodel.crds.base import API_VERSION
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crds.base import API_VERSION
+from localmodel.crds.base import API_VERSION
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.world import (
     CACHES,

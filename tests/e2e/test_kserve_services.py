@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hooks.naming import member_label, volume_name
+from localmodel.hooks.naming import member_label, volume_name
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.world import (
     CACHES,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.cluster.report import connect
-from crds.base import API_VERSION
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import CRD
-from deploy.takeover.api import Api
-from deploy.takeover.kinds import CACHE, KubeObject, Ref
-from deploy.takeover.perform import perform
-from deploy.takeover.steps import DropFinalizers
+from localmodel.agent.cluster.report import connect
+from localmodel.crds.base import API_VERSION
+from localmodel.takeover.api import Api
+from localmodel.takeover.kinds import CACHE, KubeObject, Ref
+from localmodel.takeover.perform import perform
+from localmodel.takeover.steps import DropFinalizers
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_crds import BINDING, KSERVE, ours

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from crds.keys import model_key
+from localmodel.crds.keys import model_key
 from tests.e2e.world import LOCAL_MODEL_NODES, NODES, World
 
 if TYPE_CHECKING:

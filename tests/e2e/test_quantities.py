@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
-from crds.quantity import parse_quantity
 from deploy.local.kubeapi import ApiError
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.quantity import parse_quantity
 from tests.e2e.world import CACHES, CLAIMS, GROUPS, VOLUMES, World
 
 if TYPE_CHECKING:

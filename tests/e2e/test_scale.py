@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
 from deploy.local.layout import CHECKOUT
+from localmodel.crds.base import API_VERSION
 from tests.bench.control import counters, objects
 from tests.bench.control.follower import Follower
 from tests.bench.control.measuring import Meter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
+from localmodel.crds.base import API_VERSION
 from tests.e2e.kserve_crds import ours, replace
 from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 

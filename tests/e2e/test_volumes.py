@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crds.base import API_VERSION
 from deploy.local.kubeapi import ApiError
-from hooks.naming import member_label, volume_name
+from localmodel.crds.base import API_VERSION
+from localmodel.hooks.naming import member_label, volume_name
 from tests.e2e.world import (
     CACHES,
     CLAIMS,

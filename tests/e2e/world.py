@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
-from crds.base import API_VERSION
-from crds.keys import model_key
 from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
 from deploy.local.waiting import wait_until
+from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.keys import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crds.base import API_VERSION
-from crds.naming import claim_name
 from deploy.local.kubeapi import ApiError, Resource
-from hooks.naming import kserve_volume_name, volume_name
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.naming import claim_name
+from localmodel.hooks.naming import kserve_volume_name, volume_name
 from tests.e2e.world import CLAIMS, NAMESPACE_CACHES
 from tests.faults import hostile
 

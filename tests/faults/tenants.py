@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import requests
 
-from agent.credentials.permission import ANNOTATION
-from agent.credentials.resolver import DEFAULT_NAMESPACE
-from crds.base import GROUP as API_GROUP
-from crds.keys import model_key
 from deploy.local.errors import LocalError
 from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.manifests import MANAGER, established
 from deploy.local.waiting import wait_until
+from localmodel.agent.credentials.permission import ANNOTATION
+from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
+from localmodel.crds.base import GROUP as API_GROUP
+from localmodel.crds.keys import model_key
 from tests.e2e.kserve_crds import OPEN, kserves
 from tests.e2e.world import (
     CACHES,

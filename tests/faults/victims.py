@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from crds.naming import claim_name
 from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.product import HOOKS, agent_name
+from localmodel.crds.naming import claim_name
 from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.faults.disk import read_tree
 

@@ -7,17 +7,17 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.disk.beneath import find, open_file
-from agent.disk.files import read_whole
-from agent.engine.digests import Digests, is_cheap
-from agent.jobs.adoption.compare import Seen
-from agent.structs.failures import CancelledError
+from localmodel.agent.disk.beneath import find, open_file
+from localmodel.agent.disk.files import read_whole
+from localmodel.agent.engine.digests import Digests, is_cheap
+from localmodel.agent.jobs.adoption.compare import Seen
+from localmodel.agent.structs.failures import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from agent.structs.remote import Checksum
+    from localmodel.agent.structs.remote import Checksum
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link, which is not followed",

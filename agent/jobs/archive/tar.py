@@ -6,15 +6,15 @@ import re
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from agent.jobs.archive.layout import BROKEN
-from agent.jobs.archive.packed import TooLargeDictionaryError, opened
-from agent.structs.archive_kinds import ArchiveKind
+from localmodel.agent.jobs.archive.layout import BROKEN
+from localmodel.agent.jobs.archive.packed import TooLargeDictionaryError, opened
+from localmodel.agent.structs.archive_kinds import ArchiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.jobs.archive.layout import Layout, Stream
+    from localmodel.agent.jobs.archive.layout import Layout, Stream
 
 # Of one member with its extensions, and of all: tarfile reads what a header announces.
 MAX_HEADER_BYTES = 1 << 20

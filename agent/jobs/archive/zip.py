@@ -11,13 +11,13 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from agent.jobs.archive.layout import BROKEN, MAX_MEMBERS, MAX_PATH_LENGTH
-from agent.jobs.archive.packed import TooLargeDictionaryError, Unpacked, UnpackedLzma
+from localmodel.agent.jobs.archive.layout import BROKEN, MAX_MEMBERS, MAX_PATH_LENGTH
+from localmodel.agent.jobs.archive.packed import TooLargeDictionaryError, Unpacked, UnpackedLzma
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.jobs.archive.layout import Layout, Stream
+    from localmodel.agent.jobs.archive.layout import Layout, Stream
 
 # Of a zip's directory, which zipfile reads whole.
 MAX_DIRECTORY_BYTES = 16 << 20

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from crds.base import API_VERSION
-from crds.quantity import format_quantity
 from deploy.local.errors import LocalError
 from deploy.local.kubeapi import Resource
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

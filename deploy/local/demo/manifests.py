@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crds.base import API_VERSION
+from localmodel.crds.base import API_VERSION
 
 TEAM = "team-a"
 

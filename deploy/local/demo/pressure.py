@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crds.base import API_VERSION
-from crds.keys import model_key
 from deploy.local.demo import manifests
 from deploy.local.demo.follow import LOCAL_MODEL_NODE
 from deploy.local.errors import LocalError
 from deploy.local.kubeapi import Resource
 from deploy.local.waiting import wait_until
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.keys import model_key
 
 if TYPE_CHECKING:
     from deploy.local.demo.stage import Stage

@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crds.base import API_VERSION
-from crds.keys import model_key
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
@@ -27,6 +25,8 @@ from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.nodes import NODE
 from deploy.local.origin import S3Origin
 from deploy.local.waiting import wait_until
+from localmodel.crds.base import API_VERSION
+from localmodel.crds.keys import model_key
 
 CACHE = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
 CLAIM = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crds.base import API_VERSION
 from deploy.local import nodes
 from deploy.local.kubeapi import Resource
+from localmodel.crds.base import API_VERSION
 from tests.bench.control import counters, names, objects
 from tests.bench.control.figures import Value, limit
 from tests.bench.control.follower import Follower

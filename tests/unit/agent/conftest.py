@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.disk.store import Store
+from localmodel.agent.disk.store import Store
 from tests.unit.agent.servers import WebFiles, serving
 from tests.unit.agent.world import DATA, World
 

@@ -6,18 +6,18 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.structs.manifest import ManifestFile, make_manifest
-from agent.structs.remote import RemoteFile
-from crds.node import LocalModel
+from localmodel.agent.structs.manifest import ManifestFile, make_manifest
+from localmodel.agent.structs.remote import RemoteFile
+from localmodel.crds.node import LocalModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pytest
 
-    from agent.disk.store import Store
-    from agent.structs.manifest import Manifest
-    from crds.node import LocalModelNodeGroupRef
+    from localmodel.agent.disk.store import Store
+    from localmodel.agent.structs.manifest import Manifest
+    from localmodel.crds.node import LocalModelNodeGroupRef
 
 
 def set_aws(monkeypatch: pytest.MonkeyPatch, *unset: str) -> None:

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.structs.failures import MAX_BACKOFF_SECONDS, FailureKind, backoff, public_uri, scheme
+from localmodel.agent.structs.failures import (
+    MAX_BACKOFF_SECONDS,
+    FailureKind,
+    backoff,
+    public_uri,
+    scheme,
+)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agent.disk.store import Store
-from agent.structs.manifest import Manifest
-from crds.keys import model_key
+from localmodel.agent.disk.store import Store
+from localmodel.agent.structs.manifest import Manifest
+from localmodel.crds.keys import model_key
 from tests.unit.agent.servers import Handler, etag, serving
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.control.access_checks import MAX_CHECKS
-from agent.sources import Sources
-from agent.sources.s3 import S3Source
-from agent.sources.transport import Transports
-from agent.structs.credentials import CredentialRef, Credentials
-from agent.structs.failures import DownloadError, FailureKind
-from agent.structs.manifest import Grant, Manifest
-from agent.structs.requests import Requester
+from localmodel.agent.control.access_checks import MAX_CHECKS
+from localmodel.agent.sources import Sources
+from localmodel.agent.sources.s3 import S3Source
+from localmodel.agent.sources.transport import Transports
+from localmodel.agent.structs.credentials import CredentialRef, Credentials
+from localmodel.agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.structs.manifest import Grant, Manifest
+from localmodel.agent.structs.requests import Requester
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, serving
 from tests.unit.agent.world import DATA, GRACE
@@ -23,7 +23,7 @@ from tests.unit.agent.world import DATA, GRACE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from crds.node import LocalModel
+    from localmodel.crds.node import LocalModel
     from tests.unit.agent.servers import Handler
     from tests.unit.agent.world import World
 

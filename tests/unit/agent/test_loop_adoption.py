@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.disk.files import read_whole
-from agent.disk.on_disk import Disk
-from agent.jobs.adoption import foreign
-from crds.eviction import EvictionPolicy
+from localmodel.agent.disk.files import read_whole
+from localmodel.agent.disk.on_disk import Disk
+from localmodel.agent.jobs.adoption import foreign
+from localmodel.crds.eviction import EvictionPolicy
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told
 from tests.unit.agent.helpers import hash_of
 from tests.unit.agent.world import DATA, GRACE

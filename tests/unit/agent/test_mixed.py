@@ -10,10 +10,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from agent.sources.http import HttpSource
-from agent.sources.pins import holds
-from agent.sources.transport import Transports
-from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from localmodel.agent.sources.http import HttpSource
+from localmodel.agent.sources.pins import holds
+from localmodel.agent.sources.transport import Transports
+from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
 from tests.unit.agent.servers import Handler, Span, etag, serving, span_of
@@ -21,7 +21,7 @@ from tests.unit.agent.servers import Handler, Span, etag, serving, span_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.disk.store import Store
+    from localmodel.agent.disk.store import Store
 
 __all__ = ["small_steps"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.disk.modes import open_up
-from agent.disk.on_disk import Found
-from agent.sources.file import FileSource
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.disk.modes import open_up
+from localmodel.agent.disk.on_disk import Found
+from localmodel.agent.sources.file import FileSource
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import tree
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.rights import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.disk.store import Store
+    from localmodel.agent.disk.store import Store
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.sources import all_sources
-from agent.sources.file import FileSource
-from agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.sources import all_sources
+from localmodel.agent.sources.file import FileSource
+from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.structs.remote import RemoteFile, RemoteModel
+    from localmodel.agent.structs.remote import RemoteFile, RemoteModel
 
 
 @pytest.fixture

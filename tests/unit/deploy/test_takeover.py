@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
-from deploy.takeover import back, names, there
-from deploy.takeover.back import plan_back
-from deploy.takeover.kinds import (
+from localmodel.takeover import back, names, there
+from localmodel.takeover.back import plan_back
+from localmodel.takeover.kinds import (
     COMPOSITE,
     CRD,
     KERNEL_KINDS,
@@ -20,16 +20,16 @@ from deploy.takeover.kinds import (
     KubeObject,
     Ref,
 )
-from deploy.takeover.main import main
-from deploy.takeover.objects import without_finalizers
-from deploy.takeover.steps import Delete, DropFinalizers, Merge
-from deploy.takeover.there import plan_takeover
-from deploy.takeover.words import some
+from localmodel.takeover.main import main
+from localmodel.takeover.objects import without_finalizers
+from localmodel.takeover.steps import Delete, DropFinalizers, Merge
+from localmodel.takeover.there import plan_takeover
+from localmodel.takeover.words import some
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deploy.takeover.steps import Plan
+    from localmodel.takeover.steps import Plan
 
 OURS = "metacontroller.io/compositecontroller-localmodel-caches"
 KSERVES, KSERVES_SPACED = names.KSERVE_FINALIZERS

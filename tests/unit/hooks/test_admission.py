@@ -12,30 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from crds.base import ObjectMeta
-from crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
-from crds.eviction import Eviction, EvictionPolicy
-from crds.node import (
+from localmodel.crds.base import ObjectMeta
+from localmodel.crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
+from localmodel.crds.eviction import Eviction, EvictionPolicy
+from localmodel.crds.node import (
     LocalModel,
     LocalModelNode,
     LocalModelNodeSpec,
     LocalModelNodeStatus,
     NodeModelStatus,
 )
-from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
-from crds.placement import LocalModelPlacementSpec
-from crds.quantity import parse_quantity
-from crds.states import ModelState
-from hooks import reasons
-from hooks.admission import Observed, admit, observe, within_objects
-from hooks.copies import copies_of
-from hooks.group_status import debounce, group_status
-from hooks.plan import Plan, make_plan
-from hooks.room import MODELS_BYTES, PLAN_BYTES, model_bytes
+from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+from localmodel.crds.placement import LocalModelPlacementSpec
+from localmodel.crds.quantity import parse_quantity
+from localmodel.crds.states import ModelState
+from localmodel.hooks import reasons
+from localmodel.hooks.admission import Observed, admit, observe, within_objects
+from localmodel.hooks.copies import copies_of
+from localmodel.hooks.group_status import debounce, group_status
+from localmodel.hooks.plan import Plan, make_plan
+from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
-    from hooks.observed import Cache, Node
+    from localmodel.hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE, LRU = EvictionPolicy.NONE, EvictionPolicy.LRU

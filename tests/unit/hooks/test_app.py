@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hooks import nodegroups
-from hooks.app import create_app
-from hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
+from localmodel.hooks import nodegroups
+from localmodel.hooks.app import create_app
+from localmodel.hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hooks.app import create_app
-from hooks.settings import Settings
+from localmodel.hooks.app import create_app
+from localmodel.hooks.settings import Settings
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 SHORT = "caches/sync/claims-for-namespaces"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from hooks.app import create_app
-from hooks.settings import Settings
+from localmodel.hooks.app import create_app
+from localmodel.hooks.settings import Settings
 from tests.schemas import check_part, crd_schemas
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"

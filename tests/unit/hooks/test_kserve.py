@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hooks.app import create_app
-from hooks.settings import (
+from localmodel.hooks.app import create_app
+from localmodel.hooks.settings import (
     KSERVE_CONFIG_VARIABLE,
     SERVICE_KINDS_VARIABLE,
     ConfigMapName,

@@ -5,23 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crds.base import ObjectMeta
-from crds.cache import (
+from localmodel.crds.base import ObjectMeta
+from localmodel.crds.cache import (
     LocalModelCache,
     LocalModelCacheSpec,
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
-from crds.keys import model_key
-from crds.node import LocalModelNode, LocalModelNodeSpec, LocalModelNodeStatus, NodeModelStatus
-from crds.states import ModelState
-from hooks.copies import copies_of
-from hooks.plan import make_plan
-from hooks.sharing import Others, Owners
+from localmodel.crds.keys import model_key
+from localmodel.crds.node import (
+    LocalModelNode,
+    LocalModelNodeSpec,
+    LocalModelNodeStatus,
+    NodeModelStatus,
+)
+from localmodel.crds.states import ModelState
+from localmodel.hooks.copies import copies_of
+from localmodel.hooks.plan import make_plan
+from localmodel.hooks.sharing import Others, Owners
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
-    from hooks.observed import Cache, Node
+    from localmodel.hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 URI = "s3://models/llama"

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crds.base import API_VERSION
-from hooks.app import create_app
-from hooks.settings import Settings
+from localmodel.crds.base import API_VERSION
+from localmodel.hooks.app import create_app
+from localmodel.hooks.settings import Settings
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
