@@ -11,6 +11,7 @@ from agent.commands import flag_types
 from agent.commands.exit_codes import USAGE
 from agent.credentials import Unlisted
 from agent.credentials.resolver import DEFAULT_NAMESPACE
+from crds.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command line. Exits with 2 for one that is wrong."""
     parser = _Parser(prog="localmodel-agent", description="Keeps models on this node's disk.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",

@@ -24,6 +24,7 @@ from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.loop import Loop
 from agent.options import Options
+from crds.version import __version__
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +42,7 @@ def serve(options: argparse.Namespace) -> int:
         fail(str(error))
         return USAGE
     stop = Stop()
-    log.info("Agent started", node=options.node_name, root=str(options.root))
+    log.info("Agent started", node=options.node_name, root=str(options.root), version=__version__)
     attend(loop, stop)
     log.info("Agent stopped")
     return leave(OK)

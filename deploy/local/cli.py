@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from crds.quantity import parse_quantity
+from crds.version import __version__
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m deploy.local", description="A whole Kubernetes on loopback, for localmodel."
     )
+    top.add_argument("--version", action="version", version=f"localmodel {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     make = commands.add_parser("build", help="build and install what the cluster and the demo run")
     make.add_argument("what", nargs="?", choices=sorted(PARTS), default="all")
