@@ -35,7 +35,9 @@ class ReleaseError(Exception):
 
 def main(arguments: Sequence[str] | None = None, tree: Path = TREE) -> int:
     """Write the version into the files of the tree: all of them, or none."""
-    parser = argparse.ArgumentParser(prog="make release", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make release", usage="make release VERSION=0.2.0", description=__doc__
+    )
     parser.add_argument("version", help="such as 0.2.0")
     version = parser.parse_args(arguments).version
     files = [*PLACES, CHANGELOG]
@@ -76,7 +78,7 @@ def _dated(changelog: str, version: str, today: str) -> str:
     """The changelog, with what is unreleased below the version."""
     head, title, rest = changelog.partition(_UNRELEASED)
     if not rest.partition("\n## ")[0].strip():
-        raise ReleaseError(f"{CHANGELOG} has nothing below {title or _UNRELEASED!r}; add it first")
+        raise ReleaseError(f'{CHANGELOG} has no entry below "Unreleased"; add one first')
     if re.search(f"^## {re.escape(version)} ", rest, re.MULTILINE):
         raise ReleaseError(f"{CHANGELOG} has {version} already; give a newer version")
     return f"{head}{title}\n## {version} - {today}\n{rest}"

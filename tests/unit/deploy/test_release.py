@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+UNRELEASED = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.0.1 - 2025-01-02\n"
 # Where a version of an image, and so a place that a release has to change, may stand.
 IMAGES = re.compile(r"(?:registry\.example\.com/localmodel:|newTag: )\S+")
 
 
 @pytest.fixture
 def texts() -> dict[str, str]:
-    return {name: (TREE / name).read_text() for name in (*PLACES, CHANGELOG)}
+    return {name: (TREE / name).read_text() for name in PLACES} | {CHANGELOG: UNRELEASED}
 
 
 @pytest.fixture
@@ -50,6 +51,12 @@ def test_no_other_place_has_a_version() -> None:
     assert found <= {*PLACES}
 
 
+def test_the_changelog_has_a_place_for_what_is_unreleased() -> None:
+    titles = re.findall(r"^## (.+)", (TREE / CHANGELOG).read_text(), re.MULTILINE)
+    assert titles[0] == "Unreleased"
+    assert len({*titles}) == len(titles)
+
+
 def test_the_package_has_the_version_of_its_source() -> None:
     project = tomllib.loads((TREE / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
@@ -60,11 +67,9 @@ def test_a_release_changes_every_place_and_dates_the_changelog(tree: Path) -> No
     assert main(["7.0.1"], tree) == 0
     for name in PLACES:
         assert stated(name, (tree / name).read_text()) == {"7.0.1"}
-    changelog = (tree / CHANGELOG).read_text()
-    before = (TREE / CHANGELOG).read_text()
-    dated = re.search(r"## Unreleased\n(\n## 7\.0\.1 - \d{4}-\d\d-\d\d\n)\n### ", changelog)
-    assert dated is not None
-    assert changelog.replace(dated[1], "") == before
+    head, rest = UNRELEASED.split("\n### Added")
+    dated = rf"{head}\n## 7\.0\.1 - \d{{4}}-\d\d-\d\d\n\n### Added{rest}"
+    assert re.fullmatch(dated, (tree / CHANGELOG).read_text())
 
 
 def test_the_version_that_was_never_released_can_be(texts: dict[str, str]) -> None:
@@ -75,7 +80,7 @@ def test_the_version_that_was_never_released_can_be(texts: dict[str, str]) -> No
 
 def test_a_release_twice_is_refused(texts: dict[str, str]) -> None:
     once = released(texts, "7.0.1", "2026-01-02")
-    with pytest.raises(ReleaseError, match="nothing below"):
+    with pytest.raises(ReleaseError, match="no entry below"):
         released(once, "7.0.2", "2026-01-03")
     once[CHANGELOG] = once[CHANGELOG].replace("## Unreleased\n", "## Unreleased\n\n- More.\n")
     with pytest.raises(ReleaseError, match=r"has 7\.0\.1 already"):
