@@ -1,6 +1,8 @@
 # One image for all programs: the hooks by default, the agent with `localmodel-agent run`, and
 # `localmodel-takeover`.
-FROM python:3.11-slim AS build
+FROM python:3.11-slim@sha256:3c1dfceb3f1267d4d378e7883cddf35c58757bab98d70bba30b6e02e808fa21d AS base
+
+FROM base AS build
 WORKDIR /src
 RUN python -m venv /opt/localmodel
 COPY locks/runtime.txt locks/
@@ -13,7 +15,7 @@ COPY hooks hooks
 COPY localmodel localmodel
 RUN /opt/localmodel/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.11-slim
+FROM base
 LABEL org.opencontainers.image.title="localmodel" \
       org.opencontainers.image.description="Keeps model files on the disks of the nodes that will serve them" \
       org.opencontainers.image.licenses="Apache-2.0" \

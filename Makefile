@@ -23,8 +23,8 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control faults lint format generate lock clean \
-	distclean
+	node-down demo test test-unit bench-download bench-control faults lint format generate lock release \
+	clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -114,6 +114,9 @@ lock: venv ## Choose new versions of the Python packages and write locks/
 	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-annotate --no-header --quiet -c locks/runtime.txt -o locks/dev.txt
 	$(BIN)/python -m deploy.local.uv pip compile tests/bench/peers.in --universal --generate-hashes --no-annotate --no-header --quiet -o tests/bench/peers.txt
 	$(BIN)/python -m deploy.local.uv pip compile deploy/local/kserve-sdk.in --universal --generate-hashes --no-annotate --no-header --quiet $(NOT_IN_SDK:%=--no-emit-package %) -o deploy/local/kserve-sdk.txt
+
+release: venv ## Write a new version wherever the version stands, and date the changelog (VERSION=0.2.0)
+	@$(if $(VERSION),,$(error name the version, as in: make release VERSION=0.2.0))exec $(BIN)/python -m deploy.release "$(VERSION)"
 
 clean: ## Stop the local cluster; remove its folder and the tools' caches
 	@test ! -e "$(LOCAL)/.lock" || $(MAKE) --no-print-directory down LOCAL="$(LOCAL)"

@@ -7,6 +7,9 @@ import gc
 import os
 import shutil
 import tempfile
+from typing import Any
+
+from localmodel.crds.version import __version__
 
 # In memory, where gunicorn keeps a heartbeat too: neither needs a writable home or disk.
 _MEMORY = "/dev/shm"  # noqa: S108
@@ -34,8 +37,9 @@ worker_tmp_dir = _MEMORY
 _OBJECTS_OF_A_REQUEST = 250_000
 
 
-def when_ready(_server: object) -> None:
+def when_ready(server: Any) -> None:
     """Leave what is loaded out of the garbage collector's work, and in pages that workers share."""
+    server.log.info("localmodel-hooks %s", __version__)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)

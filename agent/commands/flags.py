@@ -12,6 +12,7 @@ from localmodel.agent.commands.exit_codes import USAGE
 from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 from localmodel.agent.structs.credentials import Unlisted
 from localmodel.agent.structs.options import MAX_CONNECTIONS
+from localmodel.crds.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command line. Exits with 2 for one that is wrong."""
     parser = _Parser(prog="localmodel-agent", description="Keeps models on this node's disk.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",

@@ -25,6 +25,7 @@ from localmodel.agent.disk.store import Store
 from localmodel.agent.disk.watch import open_store
 from localmodel.agent.jobs import memory
 from localmodel.agent.structs.options import Options
+from localmodel.crds.version import __version__
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +43,7 @@ def serve(options: argparse.Namespace) -> int:
         fail(str(error))
         return USAGE
     stop = Stop()
-    log.info("Agent started", node=options.node_name, root=str(options.root))
+    log.info("Agent started", node=options.node_name, root=str(options.root), version=__version__)
     attend(loop, stop)
     log.info("Agent stopped")
     return leave(OK)

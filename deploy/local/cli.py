@@ -22,6 +22,7 @@ from deploy.local.nodes import NODE
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
 from localmodel.crds.quantity import parse_quantity
+from localmodel.crds.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m deploy.local", description="A whole Kubernetes on loopback, for localmodel."
     )
+    top.add_argument("--version", action="version", version=f"localmodel {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     make = commands.add_parser("build", help="build and install what the cluster and the demo run")
     make.add_argument("what", nargs="?", choices=sorted(PARTS), default="all")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localmodel.agent.cluster.report import ConfigError, connect
+from localmodel.crds.version import __version__
 from localmodel.takeover import names
 from localmodel.takeover.api import Api, ApiError
 from localmodel.takeover.back import plan_back
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"%(prog)s {__version__}")
     add("--apply", action="store_true", help="do it; without this, it is only shown")
     add(
         "--back",
