@@ -20,9 +20,8 @@ from localmodel.agent.commands.progress import LogLines, Shown, duration, make_d
 from localmodel.agent.commands.pull_store import PullStore
 from localmodel.agent.commands.verify import (
     Comparer,
-    StoppedError,
-    expected_of_manifest,
-    expected_of_source,
+    listed_at_source,
+    listed_in_manifest,
 )
 from localmodel.agent.disk.root import StoreError
 from localmodel.agent.jobs import memory
@@ -30,7 +29,13 @@ from localmodel.agent.jobs.archive.model import archive_of
 from localmodel.agent.jobs.reservations import Reservations
 from localmodel.agent.jobs.workers import Digested, Fetching, Finished, Workers
 from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.failures import DownloadError, FailureKind, backoff, public_uri
+from localmodel.agent.structs.failures import (
+    CancelledError,
+    DownloadError,
+    FailureKind,
+    backoff,
+    public_uri,
+)
 from localmodel.agent.structs.requests import Request
 from localmodel.crds.keys import model_key
 from localmodel.crds.quantity import format_quantity
@@ -294,7 +299,7 @@ def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Compari
                 raise InterruptedPullError from None
             display.show(directory.name, Shown("verifying", comparer.done, total))
             continue
-        if isinstance(end, StoppedError):
+        if isinstance(end, CancelledError):
             raise InterruptedPullError
         if isinstance(end, BaseException):
             raise end
@@ -306,7 +311,7 @@ def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
     source = all_sources(file_directories=[ANYWHERE]).of(uri, "")
     listing = source.resolve(uri, None, None).files
     if archive_of(listing) is None:
-        expected = expected_of_source(listing, manifest)
+        expected = listed_at_source(listing, manifest)
         return comparer.compare(directory, expected, is_ours=manifest is not None)
     if manifest is None:
         raise DownloadError(
@@ -314,4 +319,4 @@ def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
             f"{public_uri(uri)} is an archive, which can be compared only with what a pull has "
             f"noted of {directory}, and there is no such note",
         )
-    return comparer.compare(directory, expected_of_manifest(manifest), is_ours=True)
+    return comparer.compare(directory, listed_in_manifest(manifest), is_ours=True)

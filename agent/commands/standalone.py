@@ -17,12 +17,12 @@ from localmodel.agent.commands.limits_file import LimitsError
 from localmodel.agent.commands.models_file import ModelsError
 from localmodel.agent.commands.process import Stop, fail, leave
 from localmodel.agent.commands.progress import LogLines, Shown, make_display
-from localmodel.agent.commands.verify import Comparer, StoppedError, expected_of_manifest
+from localmodel.agent.commands.verify import Comparer, listed_in_manifest
 from localmodel.agent.control.loop import Loop
 from localmodel.agent.disk.root import StoreError
 from localmodel.agent.disk.store import Store
 from localmodel.agent.jobs import memory
-from localmodel.agent.structs.failures import FailureKind
+from localmodel.agent.structs.failures import CancelledError, FailureKind
 from localmodel.agent.structs.options import Options
 from localmodel.crds.node import LocalModelNodeStatus, NodeModelStatus
 from localmodel.crds.quantity import format_quantity
@@ -58,7 +58,7 @@ def keep(options: argparse.Namespace) -> int:
         display.close()
         fail(str(error))
         return USAGE
-    except StoppedError:
+    except CancelledError:
         display.close()
         return leave(stop.code if options.once else OK)
     attend(loop, stop)
@@ -121,7 +121,7 @@ def _verify(store: Store, display: Display, stop: Stop) -> None:
             # What can be mended so is no damage; the rest is told by the comparison.
             for _ in store.open_up(manifest):
                 pass
-            expected = expected_of_manifest(manifest)
+            expected = listed_in_manifest(manifest)
             found = comparer.compare(store.path(key), expected, is_ours=True)
         except OSError as error:
             display.say(f"{name}: {error.filename} cannot be read: {error.strerror}")

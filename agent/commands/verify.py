@@ -9,38 +9,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import read_whole
 from localmodel.agent.disk.modes import closed_folders, closed_problem, is_closed
 from localmodel.agent.disk.repair import checksum_of
-from localmodel.agent.engine.digests import Digests
+from localmodel.agent.disk.verify import Expected, Fault, Verifier
 from localmodel.agent.structs.manifest import ManifestFile, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from localmodel.agent.disk.verify import Verdict
     from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.remote import Checksum, RemoteFile
+    from localmodel.agent.structs.remote import RemoteFile
 
-
-class StoppedError(Exception):
-    """The comparison was broken off."""
+_PROBLEMS = {
+    Fault.MISSING: "is not there",
+    Fault.NOT_A_FILE: "is {0.kind}, and a file at the source",
+    Fault.SIZE: "has {0.size} bytes, and {size} at the source",
+    Fault.CHECKSUM: "has another {algorithm} than at the source: it is damaged or changed",
+    Fault.CONTENT: "has other content than was downloaded: it is damaged or changed",
+}
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a file should be. None: nothing says so."""
+class Listed:
+    """A file as its source and the manifest of its download have it. None: nothing says so."""
 
-    path: str
-    size: int | None
-    checksum: Checksum | None = None
-    sha256: str | None = None
-    # Of the source, now and when the file was downloaded.
+    expected: Expected
+    # The version of the file at its source, now and when it was downloaded.
     version: str | None = None
     former_version: str | None = None
 
 
 @dataclass(frozen=True)
-class Checked:
+class Compared:
     """One file; `problem` is empty if it is as it should be."""
 
     path: str
@@ -55,15 +56,15 @@ class Checked:
 class Comparison:
     """All files of a directory."""
 
-    files: tuple[Checked, ...]
+    files: tuple[Compared, ...]
 
     @property
-    def problems(self) -> tuple[Checked, ...]:
+    def problems(self) -> tuple[Compared, ...]:
         """The files that are not as they should be."""
         return tuple(file for file in self.files if file.problem)
 
     @property
-    def unproved(self) -> tuple[Checked, ...]:
+    def unproved(self) -> tuple[Compared, ...]:
         """The files of which only the size could be compared."""
         return tuple(file for file in self.files if not file.problem and not file.proved)
 
@@ -82,25 +83,27 @@ class Comparison:
         )
 
 
-def expected_of_manifest(manifest: Manifest) -> tuple[Expected, ...]:
+def listed_in_manifest(manifest: Manifest) -> tuple[Listed, ...]:
     """What a manifest says of its files."""
     return tuple(
-        Expected(file.path, file.size, checksum_of(file.checksum), file.sha256)
+        Listed(Expected(file.path, file.size, checksum_of(file.checksum), file.sha256))
         for file in manifest.files
     )
 
 
-def expected_of_source(
+def listed_at_source(
     listing: Sequence[RemoteFile], manifest: Manifest | None
-) -> tuple[Expected, ...]:
+) -> tuple[Listed, ...]:
     """What a source says of its files, and the manifest where the source says nothing."""
     pulled = {file.path: file for file in manifest.files} if manifest else {}
     return tuple(
-        Expected(
-            file.path,
-            file.size,
-            file.checksum,
-            pulled[file.path].sha256 if file.path in pulled else None,
+        Listed(
+            Expected(
+                file.path,
+                file.size,
+                file.checksum,
+                pulled[file.path].sha256 if file.path in pulled else None,
+            ),
             file.version,
             pulled[file.path].version if file.path in pulled else None,
         )
@@ -116,69 +119,55 @@ class Comparer:
         self._stopped = stopped
         self._lock = threading.Lock()
 
-    def compare(
-        self, directory: Path, expected: Sequence[Expected], *, is_ours: bool
-    ) -> Comparison:
-        """Each expected file, and each other one that is there. Raises StoppedError and OSError.
+    def compare(self, directory: Path, files: Sequence[Listed], *, is_ours: bool) -> Comparison:
+        """Each listed file, and each other one that is there. No link in `directory` is followed.
 
         What is ours was readable for everybody when it was published, and has to be so still.
+        Raises CancelledError once stopped, and OSError.
         """
-        names = {file.path for file in expected}
+        names = {file.expected.path for file in files}
         extra = sorted(_files(directory) - names)
+        verifier = Verifier(directory.resolve(), self._stopped, report=self._count)
 
-        def check(file: Expected) -> Checked:
-            return self._check(directory / file.path, file, is_ours=is_ours)
+        def check(file: Listed) -> Compared:
+            return _compared(file, verifier.verify(file.expected), is_ours=is_ours)
 
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "verify") as threads:
-            checked = list(threads.map(check, expected))
-        checked += [Checked(path, problem="is not a file of the model") for path in extra]
+            compared = list(threads.map(check, files))
+        compared += [Compared(path, problem="is not a file of the model") for path in extra]
         if is_ours:
             closed = closed_folders(directory, names)
-            checked += [
-                Checked(path, problem=f"{problem}: chmod a+rx it")
+            compared += [
+                Compared(path, problem=f"{problem}: chmod a+rx it")
                 for path, problem in closed.items()
             ]
-        return Comparison(tuple(checked))
+        return Comparison(tuple(compared))
 
-    def _check(self, path: Path, file: Expected, *, is_ours: bool) -> Checked:
-        if not path.is_file():
-            return Checked(file.path, problem="is not there")
-        found = path.stat()
-        size = found.st_size
-        if file.size is not None and size != file.size:
-            return Checked(file.path, problem=f"has {size} bytes, and {file.size} at the source")
-        digests = Digests(file.checksum, size)
-        self._read(path, digests)
-        return Checked(
-            file.path,
-            size,
-            digests.sha256,
-            _problem(file, digests) or (_mode_problem(found.st_mode) if is_ours else ""),
-            proved=file.checksum is not None or file.sha256 is not None,
-        )
-
-    def _read(self, path: Path, digests: Digests) -> None:
-        def take(piece: memoryview) -> None:
-            # A copy: the checksums of awscrt take bytes only.
-            digests.update(bytes(piece))
-            with self._lock:
-                self.done += len(piece)
-
-        try:
-            with path.open("rb", buffering=0) as opened:
-                read_whole(opened, take, self._stopped)
-        except InterruptedError:
-            raise StoppedError from None
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.done += size
 
 
-def _problem(file: Expected, digests: Digests) -> str:
-    if file.checksum is not None:
-        if digests.agree:
-            return ""
-        return f"has another {file.checksum.algorithm} than at the source: it is damaged or changed"
-    if file.sha256 is not None and file.sha256 != digests.sha256:
-        return "has other content than was downloaded: it is damaged or changed"
-    if file.former_version and file.version and file.former_version != file.version:
+def _compared(file: Listed, verdict: Verdict, *, is_ours: bool) -> Compared:
+    expected = file.expected
+    problem = _problem(file, verdict)
+    if verdict.sha256 is None:
+        return Compared(expected.path, problem=problem)
+    return Compared(
+        expected.path,
+        verdict.size,
+        verdict.sha256,
+        problem or (_mode_problem(verdict.mode) if is_ours else ""),
+        proved=expected.checksum is not None or expected.sha256 is not None,
+    )
+
+
+def _problem(file: Listed, verdict: Verdict) -> str:
+    expected = file.expected
+    if verdict.fault is not None:
+        algorithm = expected.checksum.algorithm if expected.checksum else ""
+        return _PROBLEMS[verdict.fault].format(verdict, size=expected.size, algorithm=algorithm)
+    if expected.checksum is None and len({file.version, file.former_version} - {None, ""}) > 1:
         return "has changed at the source since it was downloaded"
     return ""
 

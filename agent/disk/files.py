@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import io
-    from collections.abc import Callable
     from pathlib import Path
 
 FILE_MODE = 0o644
@@ -19,7 +15,6 @@ DIRECTORY_MODE = 0o755
 PRIVATE_MODE = 0o600
 TEMPORARY_SUFFIX = ".tmp"
 
-_READ_BYTES = 1 << 20
 # What stat counts blocks in, whatever the file system has.
 _STAT_BLOCK_BYTES = 512
 
@@ -89,28 +84,6 @@ def tree_blocks(path: Path) -> int:
             with suppress(FileNotFoundError):
                 total += blocks_of(os.lstat(os.path.join(folder, name)))  # noqa: PTH118 - many files
     return total
-
-
-def file_digest(path: Path, stopped: Callable[[], bool]) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises OSError, also when it is stopped."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        read_whole(file, digest.update, stopped)
-    return digest.hexdigest()
-
-
-def read_whole(
-    file: io.FileIO, take: Callable[[memoryview], object], stopped: Callable[[], bool]
-) -> None:
-    """Have `take` get all bytes of a file, in pieces that are good until the next one.
-
-    Raises OSError, InterruptedError when it is stopped.
-    """
-    buffer = memoryview(bytearray(_READ_BYTES))
-    while count := file.readinto(buffer):
-        if stopped():
-            raise InterruptedError(errno.EINTR, "stopped", str(file.name))
-        take(buffer[:count])
 
 
 def is_empty_directory(path: Path) -> bool:

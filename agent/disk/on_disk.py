@@ -170,17 +170,7 @@ def read_note(path: Path, kind: type[Note]) -> Note | None:
 def bad_files(tree: Path, manifest: Manifest, scrub: Scrub | None) -> list[ManifestFile]:
     """The files that are missing, have another size, or were bad when they were read last."""
     noted = {file.path for file in scrub.bad} if scrub else set()
-    return [f for f in manifest.files if f.path in noted or not _is_there(tree / f.path, f.size)]
-
-
-def _is_there(path: Path, size: int) -> bool:
-    try:
-        found = path.lstat()
-    except OSError as error:
-        if error.errno not in MISSING:
-            raise
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    return [f for f in manifest.files if f.path in noted or _glance(tree / f.path, f.size)[0]]
 
 
 def _first_usage(manifest: Path) -> Usage:
@@ -195,19 +185,24 @@ def compare(tree: Path, manifest: Manifest) -> tuple[str, int]:
     """
     problem, taken = "", 0
     for file in manifest.files:
-        path = tree / file.path
-        try:
-            found = path.lstat()
-        except OSError as error:
-            if error.errno not in MISSING:
-                raise
-            problem = problem or f"{path}: {error.strerror}"
-            continue
-        taken += blocks_of(found)
-        if not stat.S_ISREG(found.st_mode):
-            problem = problem or f"{path} is not a regular file"
-        elif found.st_size != file.size:
-            problem = problem or f"{path} has {found.st_size} bytes, and should have {file.size}"
+        wrong, blocks = _glance(tree / file.path, file.size)
+        problem = problem or wrong
+        taken += blocks
     if not problem and not tree.is_dir():
         problem = f"{tree} is not there"
     return problem, taken
+
+
+def _glance(path: Path, size: int) -> tuple[str, int]:
+    """What is wrong with a file by its kind and size, or nothing; and its bytes of the disk."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        return f"{path}: {error.strerror}", 0
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is not a regular file", blocks_of(found)
+    if found.st_size != size:
+        return f"{path} has {found.st_size} bytes, and should have {size}", blocks_of(found)
+    return "", blocks_of(found)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localmodel.agent.disk.beneath import put
-from localmodel.agent.disk.files import delete_tree, file_digest, make_directory
+from localmodel.agent.disk.files import delete_tree, make_directory
 from localmodel.agent.disk.on_disk import bad_files
 from localmodel.agent.disk.staging import Staging
+from localmodel.agent.disk.verify import Expected, Verifier
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def drop_others(tree: Path, manifest: Manifest, good: Collection[str]) -> None:
 
 
 def proved(tree: Path, copy: OnDisk, stopped: Callable[[], bool]) -> set[str]:
-    """The paths of the files that are as they were downloaded.
+    """The paths of the files that are as they were downloaded. Raises CancelledError once stopped.
 
     A scrub that found bad files has read the others. Without one, all are read now.
     """
@@ -64,7 +65,9 @@ def proved(tree: Path, copy: OnDisk, stopped: Callable[[], bool]) -> set[str]:
     bad = {file.path for file in bad_files(tree, copy.manifest, copy.scrub)}
     good = [file for file in copy.manifest.files if file.sha256 and file.path not in bad]
     if copy.scrub is None or not copy.scrub.bad:
-        good = [file for file in good if file_digest(tree / file.path, stopped) == file.sha256]
+        verifier = Verifier(tree, stopped)
+        expected = (Expected(file.path, file.size, sha256=file.sha256) for file in good)
+        return {file.path for file in map(verifier.verify, expected) if file.fault is None}
     return {file.path for file in good}
 
 

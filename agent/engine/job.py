@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from localmodel.agent.disk.blocks import Gap, carve
+from localmodel.agent.disk.digests import Digests, is_cheap
 from localmodel.agent.disk.staging import SYNC_EACH
-from localmodel.agent.engine.digests import Digests, is_cheap
 from localmodel.agent.engine.ranges import range_bytes
 from localmodel.agent.engine.retries import PROGRESS_BYTES
 from localmodel.agent.structs.failures import DownloadError, FailureKind

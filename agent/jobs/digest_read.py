@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import file_digest
+from localmodel.agent.disk.verify import Expected, Verifier
 from localmodel.agent.structs.manifest import Manifest, model_hash
 
 if TYPE_CHECKING:
@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest:
+def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | None:
     """The manifest of a published model with the digests that were left for later.
 
-    Raises OSError, also when it is stopped.
+    None: a file is not as the manifest has it, so that its digest would be of other content. Raises
+    OSError, and CancelledError once stopped.
     """
+    verifier = Verifier(tree, stopped)
     found = []
     for file in manifest.files:
-        digest = file.sha256
-        if digest is None:
-            digest = file_digest(tree / file.path, stopped)
-        found.append(replace(file, sha256=digest))
+        if file.sha256 is not None:
+            found.append(file)
+            continue
+        verdict = verifier.verify(Expected(file.path, file.size))
+        if verdict.fault is not None:
+            return None
+        found.append(replace(file, sha256=verdict.sha256))
     return manifest.model_copy(update={"files": tuple(found), "hash": model_hash(found)})

@@ -16,7 +16,7 @@ from localmodel.agent.jobs.digest_read import with_digests
 from localmodel.agent.jobs.download import Download, Progress
 from localmodel.agent.jobs.rechecks import digest_of
 from localmodel.agent.jobs.reservations import NoRoomError
-from localmodel.agent.jobs.scrub_read import ScrubReader, ScrubStoppedError
+from localmodel.agent.jobs.scrub_read import ScrubReader
 from localmodel.agent.sources.readable import check_readable
 from localmodel.agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
@@ -216,11 +216,12 @@ class Workers:
         with self._digesting:
             try:
                 found = with_digests(self._store.path(manifest.key), manifest, stopped.is_set)
+            except CancelledError:
+                found = None
             except OSError as error:
                 log.warning("Could not digest a model", key=manifest.key, reason=str(error))
-                self._tell(Digested(manifest.key, None))
-            else:
-                self._tell(Digested(manifest.key, found))
+                found = None
+            self._tell(Digested(manifest.key, found))
 
     def scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
         """Read a model at `rate` bytes per second; the end is told from another thread."""
@@ -243,7 +244,7 @@ class Workers:
             if bad:
                 # Where the whole disk is away, no file is bad.
                 probe(self._store)
-        except ScrubStoppedError:
+        except CancelledError:
             bad = None
         except OSError as error:
             bad = None

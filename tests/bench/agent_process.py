@@ -19,8 +19,8 @@ from unittest import mock
 
 from localmodel.agent import main as agent_main  # noqa: F401 - what the agent has in memory
 from localmodel.agent.disk import writeback
+from localmodel.agent.disk.digests import Digests
 from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.digests import Digests
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.engine.workers import DigestWorker
 from localmodel.agent.jobs import memory as agent_memory

@@ -12,6 +12,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from localmodel.agent.disk.digests import is_cheap
+from localmodel.agent.disk.verify import Expected, Fault, Verifier
 from localmodel.agent.jobs.adoption.compare import (
     first_difference,
     missing,
@@ -19,7 +21,7 @@ from localmodel.agent.jobs.adoption.compare import (
     says_too_little,
     still_written,
 )
-from localmodel.agent.jobs.adoption.foreign import Reader, instead_of_folder, look, signature
+from localmodel.agent.jobs.adoption.foreign import instead_of_folder, look, signature
 from localmodel.agent.sources.waits import CALL_SECONDS, waiting
 from localmodel.agent.structs.adoption import Adopted, closed, foreign
 from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
@@ -163,11 +165,22 @@ class Adopting:
         self, files: Sequence[RemoteFile], seen: Mapping[str, Seen | None]
     ) -> list[ManifestFile]:
         """The files that are there, if each is what its store says of it."""
-        self._report(0)
-        reader = Reader(self._tree, self._cancelled.is_set, self._report)
-        return [self._verify(file, reader) for file in files if seen[file.path] is not None]
+        done = 0
 
-    def _verify(self, file: RemoteFile, reader: Reader) -> ManifestFile:
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            self._report(done)
+
+        count(0)
+        verifier = Verifier(self._tree, self._cancelled.is_set, report=count)
+        return [
+            self._verify(file, verifier, count) for file in files if seen[file.path] is not None
+        ]
+
+    def _verify(
+        self, file: RemoteFile, verifier: Verifier, count: Callable[[int], None]
+    ) -> ManifestFile:
         if self._cancelled.is_set():
             raise CancelledError
         size, sha256 = file.size or 0, None
@@ -176,14 +189,15 @@ class Adopting:
         ours = bool(self._request.expected)
         if proof is None and not ours:
             # Its size is all that can be compared. The digest is computed later.
-            reader.skip(size)
+            count(size)
         else:
-            digests = reader.digests(file.path, proof, ours=ours)
-            if digests is None:
+            expected = Expected(file.path, file.size, proof)
+            verdict = verifier.verify(expected, ours=ours or not is_cheap(proof))
+            if verdict.changed or verdict.fault not in {None, Fault.CHECKSUM}:
                 raise foreign(self._tree, still_written(file.path))
-            if proof is not None and not digests.agree:
+            if proof is not None and verdict.fault is Fault.CHECKSUM:
                 raise foreign(self._tree, other_content(file.path, proof))
-            sha256 = digests.sha256
+            sha256 = verdict.sha256
         return ManifestFile(
             path=file.path,
             size=size,

@@ -7,23 +7,14 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.beneath import find, open_file
-from localmodel.agent.disk.files import read_whole
-from localmodel.agent.engine.digests import Digests, is_cheap
+from localmodel.agent.disk.beneath import find
+from localmodel.agent.disk.verify import kind_of
 from localmodel.agent.jobs.adoption.compare import Seen
-from localmodel.agent.structs.failures import CancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import Checksum
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link, which is not followed",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFREG: "a file",
-}
 
 # Path, inode, size and change time of a folder and all that is in it. No tool can set that time
 # back.
@@ -51,7 +42,7 @@ def look(tree: Path, paths: Iterable[str]) -> dict[str, Seen | None]:
 def instead_of_folder(tree: Path) -> str:
     """What is in the place of a model's folder that is none; empty: a folder is there."""
     mode = tree.lstat().st_mode
-    return "" if stat.S_ISDIR(mode) else f"it is {_kind(mode)}"
+    return "" if stat.S_ISDIR(mode) else f"it is {kind_of(mode)}"
 
 
 def _seen(path: str, at: str, found: os.stat_result | None) -> Seen | None:
@@ -59,48 +50,4 @@ def _seen(path: str, at: str, found: os.stat_result | None) -> Seen | None:
         return None
     if at == path and stat.S_ISREG(found.st_mode):
         return Seen(found.st_size)
-    return Seen(instead=f"{at!r} is {_kind(found.st_mode)}")
-
-
-def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
-
-
-class Reader:
-    """Reads files of one folder. `report` gets how many bytes it has read in all."""
-
-    def __init__(
-        self, tree: Path, stopped: Callable[[], bool], report: Callable[[int], None]
-    ) -> None:
-        self._tree = tree
-        self._stopped = stopped
-        self._report = report
-        self._done = 0
-
-    def skip(self, size: int) -> None:
-        """Count a file that is not read."""
-        self._done += size
-        self._report(self._done)
-
-    def digests(self, path: str, checksum: Checksum | None, *, ours: bool) -> Digests | None:
-        """The digests of a file; None if it changed meanwhile. Raises CancelledError too.
-
-        Our own is left out where the store's is cheaper, unless `ours`: as a download does.
-        """
-        descriptor = open_file(self._tree, path)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            before = os.fstat(descriptor)
-            digests = Digests(checksum, before.st_size, ours=ours or not is_cheap(checksum))
-
-            def take(piece: memoryview) -> None:
-                # A copy: the checksums of awscrt take bytes only.
-                digests.update(bytes(piece))
-                self.skip(len(piece))
-
-            try:
-                read_whole(file, take, self._stopped)
-            except InterruptedError:
-                raise CancelledError from None
-            after = os.fstat(descriptor)
-        same = (before.st_size, before.st_ctime_ns) == (after.st_size, after.st_ctime_ns)
-        return digests if same and digests.position == after.st_size else None
+    return Seen(instead=f"{at!r} is {kind_of(found.st_mode)}")

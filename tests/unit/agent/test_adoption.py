@@ -195,9 +195,7 @@ def test_a_refused_folder_is_not_read_again_while_all_is_as_it_was(
     node.lay(FILES | {"sub/w.bin": b"v" * 300_000})
     first = node.refused(proved())
     read: list[str] = []
-    monkeypatch.setattr(
-        "localmodel.agent.jobs.adoption.foreign.open_file", lambda _, path: read.append(path)
-    )
+    monkeypatch.setattr("localmodel.agent.disk.verify.open_file", lambda _, path: read.append(path))
     assert node.refused(proved()) == first
     assert read == []
 
@@ -323,7 +321,7 @@ def test_a_folder_that_is_written_meanwhile_is_not_adopted(
         return real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("localmodel.agent.jobs.adoption.foreign.os.fstat", moving)
+        patch.setattr("localmodel.agent.disk.verify.os.fstat", moving)
         with pytest.raises(DownloadError, match=r"something still writes to 'sub/w\.bin'"):
             node.run(proved())
     assert node.store.is_foreign(node.key)

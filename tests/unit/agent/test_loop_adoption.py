@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.files import read_whole
+from localmodel.agent.disk import verify
 from localmodel.agent.disk.on_disk import Disk
-from localmodel.agent.jobs.adoption import foreign
 from localmodel.crds.eviction import EvictionPolicy
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told
 from tests.unit.agent.helpers import hash_of
 from tests.unit.agent.world import DATA, GRACE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.agent.world import World
@@ -157,12 +157,13 @@ def test_the_status_says_that_a_folder_is_compared_and_does_not_flap(
 ) -> None:
     gate, reading = threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> None:
+    def slow(descriptor: int) -> Iterator[memoryview]:
         reading.set()
         gate.wait(10)
-        read_whole(*arguments)
+        yield from read_pieces(descriptor)
 
-    monkeypatch.setattr(foreign, "read_whole", slow)
+    read_pieces = verify.read_pieces
+    monkeypatch.setattr(verify, "read_pieces", slow)
     file = lay(world, "a", b"b" + DATA)
     wanted = world.model("a", hash=hash_of({"a.bin": b"a" + DATA}))
     world.want(wanted)

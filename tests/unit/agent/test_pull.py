@@ -185,6 +185,21 @@ def test_verify_names_what_is_wrong(source: Path, tmp_path: Path) -> None:
     assert "more is not a file of the model" in bad.stderr
 
 
+def test_verify_follows_no_links(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m"
+    run("pull", f"file://{source}", target)
+    (target / "a.bin").rename(tmp_path / "a.bin")
+    (target / "a.bin").symlink_to(tmp_path / "a.bin")
+    bad = run("pull", "--verify", f"file://{source}", target)
+    assert (bad.returncode, bad.stdout) == (6, "")
+    assert "a.bin is a symbolic link, which is not followed, and a file at the source" in bad.stderr
+    # The folder itself may be named by a link.
+    (target / "a.bin").unlink()
+    (tmp_path / "a.bin").rename(target / "a.bin")
+    (tmp_path / "link").symlink_to(target)
+    assert run("pull", "--verify", f"file://{source}", tmp_path / "link").returncode == 0
+
+
 def test_verify_sees_modes_that_changed_since_the_pull(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "m"
     run("pull", f"file://{source}", target)

@@ -41,7 +41,8 @@ class _Crc:
         self._value = 0
 
     def update(self, piece: bytes | memoryview, /) -> None:
-        self._value = self._function(piece, self._value)  # type: ignore[arg-type]
+        # Those of awscrt take no memory that could be written to.
+        self._value = self._function(bytes(piece), self._value)
 
     def hexdigest(self) -> str:
         return f"{self._value:0{self._digits}x}"
