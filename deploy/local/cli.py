@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import requests
 
@@ -23,20 +22,8 @@ from deploy.local.nodes import NODE
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 DEFAULT_LOCAL = Path(".local")
-
-PARTS: dict[str, Callable[[Console], object]] = {
-    "all": build.ensure_all,
-    "azurite": build.ensure_azurite,
-    "fake-gcs": build.ensure_fake_gcs,
-    "kserve-sdk": build.ensure_kserve_sdk,
-    "kube": build.ensure_kube,
-    "model": build.ensure_model,
-    "versitygw": build.ensure_versitygw,
-}
+_PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m deploy.local", description="A whole Kubernetes on loopback, for localmodel."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    make = commands.add_parser("build", help="build and install what the cluster and the demo run")
-    make.add_argument("what", nargs="?", choices=sorted(PARTS), default="all")
+    make = commands.add_parser("build", help="build and install what the cluster and the tests run")
+    make.add_argument("parts", nargs="*", metavar="PART", help=_PARTS_HELP)
     commands.add_parser("demo", help="show what localmodel does, and check it", add_help=False)
     up = commands.add_parser("up", help="start a cluster, and return when it is ready")
     up.add_argument("--nodes", default="3", help="how many nodes (default: 3)")
@@ -114,7 +101,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> None:
     if options.command == "build":
-        PARTS[options.what](console)
+        build.ensure(options.parts or build.PARTS, console)
         return
     cluster = Cluster(options.local, console)
     if options.command == "up":
