@@ -17,7 +17,6 @@ from agent.adoption.adopting import Refusals
 from agent.capacity.reservations import Coming, NoRoomError, Reservations
 from agent.disk.on_disk import Found
 from agent.download import Download, Progress
-from agent.engine import retries
 from agent.engine.engine import CancelledError, Engine
 from agent.failures import DownloadError, FailureKind
 from agent.sources import Sources
@@ -37,13 +36,10 @@ if TYPE_CHECKING:
     from agent.disk.store import Store
 
 URI = "mem://model"
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 FILES = {"config.json": b"{}", "sub/w.bin": b"w" * 300_000, "sub/deep/t.txt": b"tokens"}
 EXTRA = {".cache/huggingface/download/w.metadata": b"etag", "config.json.lock": b""}
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_DEFAULT_BASE_SECONDS", 0.001)
 
 
 def checksums(

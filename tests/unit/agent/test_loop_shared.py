@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Handler, Server
     from tests.unit.agent.world import World
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 URI = "s3://bucket/model"
 KEY = model_key(URI)
 TRUE = {"config": b"{}", "weights": b"true" * 50_000}

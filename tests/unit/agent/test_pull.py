@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from tests.unit.agent.servers import Server
 
+# Most tests start the command as a process.
+pytestmark = pytest.mark.timeout(120)
+
 DATA = os.urandom(12 << 20)
 
 

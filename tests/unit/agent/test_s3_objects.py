@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from agent.failures import DownloadError
 
 # More than objects have whose checksums are not asked for.
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 DATA = random.Random(9).randbytes(9 << 20)
 DAMAGED = DATA[:5_000_000] + bytes([DATA[5_000_000] ^ 1]) + DATA[5_000_001:]
 

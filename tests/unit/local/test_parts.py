@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local import build, cli
+from deploy.local import build, cli, demo
 from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
 
@@ -61,7 +61,7 @@ def test_the_demo_builds_only_what_it_runs(
 
     monkeypatch.setattr(build, "ensure_model", no_model)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert cli.main(["demo"]) == 1
+    assert demo.main([]) == 1
     assert built == ["kube", "versitygw", "model"]
 
 
