@@ -67,6 +67,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     set_aws(monkeypatch, "AWS_CA_BUNDLE")
 
 
+@pytest.mark.timeout(60)  # a damaged range of 9 MiB is fetched three times
 @pytest.mark.parametrize("kind", [Buckets, Silent])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_damaged_object_is_found_by_the_checksum_of_its_store(
