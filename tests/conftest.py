@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 # quarter of its limit at most.
 LIMITS = {"unit": 10, "contract": 60, "e2e": 400}
 # For a Hypothesis test: it runs a hundred examples, and shrinks one that fails before reporting it.
-PROPERTY_LIMIT = 60
+PROPERTY_LIMIT = 120
 # Characters of a parameter in a test's name.
 LONGEST_ID = 100
 

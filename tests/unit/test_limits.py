@@ -68,7 +68,7 @@ def test_each_folder_has_its_limit_and_a_mark_of_a_test_wins(tmp_path: Path) -> 
         "tests/unit/deep/test_own.py::test_of_the_module": "33",
         "tests/unit/deep/test_own.py::test_own": "44",
         "tests/unit/deep/test_own.py::test_own_property": "44",
-        "tests/unit/test_property.py::test_property": "60",
+        "tests/unit/test_property.py::test_property": "120",
     }
 
 
