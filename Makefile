@@ -52,6 +52,7 @@ test: build ## Run all tests: unit, golden, and end to end on local clusters
 	@exec $(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 test-unit: venv ## Run the tests that need no cluster
+	@$(BIN)/python -m deploy.local build versitygw fake-gcs azurite
 	@exec $(BIN)/python -m pytest --ignore=tests/e2e $(PYTEST_ARGS)
 
 bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
@@ -63,7 +64,7 @@ bench-control: ROUNDS = 1
 bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.control --nodes "$(NODES)" --models "$(MODELS)" --rounds "$(ROUNDS)"$(if $(AGAINST), --against "$(AGAINST)")$(if $(WRITE), --write) $(BENCH_ARGS)
 
-faults: build ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
+faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)
 
 lint: venv ## Check style, types, imports, dependencies, and that manifests match the types
@@ -81,7 +82,7 @@ format: venv ## Format the code and fix what can be fixed
 generate: venv ## Make the CRD manifests and the API reference from the types
 	$(BIN)/python -m localmodel.crds.generate
 
-build: venv ## Build and install what the local cluster and the demo run
+build: venv ## Build and install all that the local cluster, the demo and the tests run
 	@$(TOOL) build
 
 kube: venv ## Build only the control plane (etcd and Kubernetes, from Go modules)

@@ -1,6 +1,44 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+HERE = Path(__file__).parent
+# Seconds that a test of each folder may take, fixtures included, unless the test is marked with a
+# limit of its own. The tests run in parallel on busy machines, so alone a test should take a
+# quarter of its limit at most.
+LIMITS = {"unit": 10, "contract": 60, "e2e": 400}
+# For a Hypothesis test: it runs a hundred examples, and shrinks one that fails before reporting it.
+PROPERTY_LIMIT = 120
+# Characters of a parameter in a test's name.
+LONGEST_ID = 100
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_directory(
+    path: Path,
+) -> Generator[None, pytest.Collector | None, pytest.Collector | None]:
+    """Mark each folder with its limit: the marks of a module or a test are closer, and win."""
+    folder = yield
+    if folder is not None and path.parent == HERE and path.name in LIMITS:
+        folder.add_marker(pytest.mark.timeout(LIMITS[path.name]))
+    return folder
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a Hypothesis test with its limit: a mark of its own comes first, and wins."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker(pytest.mark.timeout(PROPERTY_LIMIT))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test after megabytes: pytest and xdist pass its name on with each report."""
+    return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,6 +18,7 @@ from deploy.local.processes import tail
 from deploy.local.running import run_logged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from deploy.local.console import Console
@@ -174,14 +175,25 @@ def ensure_kserve_sdk(console: Console | None = None) -> Path:
     return KSERVE_SDK
 
 
-def ensure_all(console: Console) -> None:
-    """Everything that the cluster and the demo run."""
-    ensure_kube(console)
-    ensure_versitygw(console)
-    ensure_fake_gcs(console)
-    ensure_azurite(console)
-    ensure_kserve_sdk(console)
-    ensure_model(console)
+# The parts by name, in the order in which `make build` makes them: the demo's first.
+PARTS: dict[str, Callable[[Console], object]] = {
+    "kube": ensure_kube,
+    "versitygw": ensure_versitygw,
+    "model": ensure_model,
+    "fake-gcs": ensure_fake_gcs,
+    "azurite": ensure_azurite,
+    "kserve-sdk": ensure_kserve_sdk,
+}
+DEMO = ("kube", "versitygw", "model")
+
+
+def ensure(names: Collection[str], console: Console) -> None:
+    """Build or install these parts where missing or out of date. Raises LocalError."""
+    if unknown := sorted(set(names) - set(PARTS)):
+        todo = f"name some of {', '.join(PARTS)}"
+        raise LocalError(f"there is no part {', '.join(unknown)}", todo=todo)
+    for name in names:
+        PARTS[name](console)
 
 
 def _ensure(program: Program, console: Console) -> None:

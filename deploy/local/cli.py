@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import requests
 
@@ -24,20 +23,8 @@ from deploy.local.product import DISK, META
 from localmodel.crds.quantity import parse_quantity
 from localmodel.crds.version import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 DEFAULT_LOCAL = Path(".local")
-
-PARTS: dict[str, Callable[[Console], object]] = {
-    "all": build.ensure_all,
-    "azurite": build.ensure_azurite,
-    "fake-gcs": build.ensure_fake_gcs,
-    "kserve-sdk": build.ensure_kserve_sdk,
-    "kube": build.ensure_kube,
-    "model": build.ensure_model,
-    "versitygw": build.ensure_versitygw,
-}
+_PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"localmodel {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    make = commands.add_parser("build", help="build and install what the cluster and the demo run")
-    make.add_argument("what", nargs="?", choices=sorted(PARTS), default="all")
+    make = commands.add_parser("build", help="build and install what the cluster and the tests run")
+    make.add_argument("parts", nargs="*", metavar="PART", help=_PARTS_HELP)
     commands.add_parser("demo", help="show what localmodel does, and check it", add_help=False)
     up = commands.add_parser("up", help="start a cluster, and return when it is ready")
     up.add_argument("--nodes", default="3", help="how many nodes (default: 3)")
@@ -116,7 +103,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> None:
     if options.command == "build":
-        PARTS[options.what](console)
+        build.ensure(options.parts or build.PARTS, console)
         return
     cluster = Cluster(options.local, console)
     if options.command == "up":

@@ -7,7 +7,9 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from deploy.local import build
 from deploy.local.cluster import Cluster
+from deploy.local.console import Console
 from tests.e2e.world import GRACE_SECONDS
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 @contextmanager
 def running(folder: Path, nodes: int, part: str, **options: Any) -> Iterator[Cluster]:
     """A cluster in a folder of its own; it is stopped in the end. Options are Cluster.up's."""
+    build.ensure_kube(Console(sys.stderr))
     cluster = Cluster(folder)
     try:
         sys.stderr.write(f"{part}: starting\n")

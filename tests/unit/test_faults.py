@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MODEL = Model("m", "mem://m", {"config.json": b"{}", "deep/w.bin": b"weights"})
 
 
+@pytest.mark.timeout(400)  # runs agents with twenty faults
 def test_some_faults_of_the_disk_and_some_kills() -> None:
     seed = str(random.randrange(10**6))
     done = subprocess.run(

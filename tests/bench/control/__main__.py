@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy.local import build
 from deploy.local.console import Console
 from deploy.local.errors import LocalError
 from deploy.local.layout import BUILD, CHECKOUT
@@ -72,7 +73,9 @@ def _run(options: argparse.Namespace) -> None:
         if options.against:
             name = f"{options.against} ({commit(options.against)[:7]})"
             checkouts[name] = cleanup.enter_context(worktree(options.against, WORK / "against"))
-        bench = _Bench(settings, checkouts, Console(sys.stderr))
+        console = Console(sys.stderr)
+        build.ensure_kube(console)
+        bench = _Bench(settings, checkouts, console)
         bench.run()
         text = bench.report()
     sys.stdout.write(text + "\n")

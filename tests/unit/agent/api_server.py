@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import queue
 import threading
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.unit.agent.servers import Handler
+
+# The client imports it in its first call, which takes a second of the time of a test.
+importlib.import_module("kubernetes.client.api.core_v1_api")
 
 PATH = "/apis/serving.kserve.io/v1alpha1/localmodelnodes"
 

@@ -24,6 +24,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that failed is asked for again at once."""
+    monkeypatch.setattr("localmodel.agent.engine.retries._BASE_SECONDS", {})
+    monkeypatch.setattr("localmodel.agent.engine.retries._DEFAULT_BASE_SECONDS", 0.001)
+
+
+@pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     web = WebFiles({f"/{name}.bin": name.encode() + DATA for name in "abc"})
     with serving(web) as server:

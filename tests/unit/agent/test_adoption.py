@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.engine import retries
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.jobs.adoption.adopting import Refusals
 from localmodel.agent.jobs.download import Download, Progress
@@ -37,13 +36,10 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.manifest import Manifest
 
 URI = "mem://model"
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 FILES = {"config.json": b"{}", "sub/w.bin": b"w" * 300_000, "sub/deep/t.txt": b"tokens"}
 EXTRA = {".cache/huggingface/download/w.metadata": b"etag", "config.json.lock": b""}
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_DEFAULT_BASE_SECONDS", 0.001)
 
 
 def checksums(

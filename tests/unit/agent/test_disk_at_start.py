@@ -145,6 +145,7 @@ def states(fake: FakeServer) -> dict[str, str]:
     return {model["name"]: model["state"] for model in fake.patches[-1][2]["status"]["models"]}
 
 
+@pytest.mark.timeout(120)  # an agent starts
 def test_an_agent_on_a_read_only_mount_tells_it_and_heals_by_itself(tmp_path: Path) -> None:
     def unshared() -> str:
         try:

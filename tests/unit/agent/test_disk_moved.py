@@ -157,6 +157,7 @@ def test_a_mount_over_the_root_is_told_from_one_that_is_taken_off(tmp_path: Path
     in_mounts_of_its_own(work)
 
 
+@pytest.mark.timeout(240)  # an agent starts twice
 def test_an_agent_begins_anew_on_a_disk_that_is_mounted_over_its_root(tmp_path: Path) -> None:
     in_mounts_of_its_own(lambda: _mounted_later(tmp_path))
 

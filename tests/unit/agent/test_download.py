@@ -12,7 +12,6 @@ import pytest
 
 from localmodel.agent.disk.on_disk import Disk, Found
 from localmodel.agent.disk.store import Store
-from localmodel.agent.engine import retries
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.jobs.download import Download, Progress
 from localmodel.agent.sources import Sources
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 URI = "mem://user:pw@model"
 KEY = model_key(URI)
 FILES = {"config.json": b"{}", "sub/w.bin": b"w" * 1000, "empty": b""}
@@ -36,11 +37,6 @@ FILES = {"config.json": b"{}", "sub/w.bin": b"w" * 1000, "empty": b""}
 
 def refuse(*_: object) -> None:
     raise AssertionError("nothing may be fetched")
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_DEFAULT_BASE_SECONDS", 0.001)
 
 
 class Run:
@@ -237,6 +233,7 @@ def test_a_copy_that_an_error_met_after_its_rename_is_not_fetched_again(
     assert {path.name for path in (store.root / ".localmodel" / KEY).iterdir()} == {"manifest.json"}
 
 
+@pytest.mark.timeout(60)  # downloads once for each call of the disk
 def test_any_error_of_the_disk_is_a_failure_and_never_half_a_model(tmp_path: Path) -> None:
     for n in range(1, 200):
         store = Store(tmp_path / str(n))

@@ -121,6 +121,7 @@ def test_a_fault_after_the_last_byte_is_one_models(tmp_path: Path) -> None:
     Fetch(tmp_path / "t", Memory({"f": BIG}), engine).check()
 
 
+@pytest.mark.timeout(60)  # collects garbage until the engine's threads have ended their turns
 def test_nothing_of_a_model_is_kept_once_it_is_here(tmp_path: Path) -> None:
     engine = Engine()
     source = Memory({f"f{number}": BIG[: 2 * MIB] for number in range(20)})
@@ -337,6 +338,7 @@ def test_slow_range_gets_a_second_request(tmp_path: Path, monkeypatch: pytest.Mo
     assert [start for _, start, _ in source.opened].count(0) == 2
 
 
+@pytest.mark.usefixtures("no_waiting")
 def test_stream_that_is_as_good_as_dead_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,7 @@ def no_longer_wanted(world: World, models: list[LocalModel]) -> list[LocalModel]
         no_longer_wanted,
     ],
 )
+@pytest.mark.timeout(60)  # steps of loops with hundreds of models
 def test_a_step_of_the_loop(
     world: World, tmp_path: Path, situation: Callable[[World, list[LocalModel]], list[LocalModel]]
 ) -> None:

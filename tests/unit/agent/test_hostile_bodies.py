@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Answer = Callable[[Handler, str], None]
 
+# Each test starts a process, to measure its memory.
+pytestmark = pytest.mark.timeout(120)
+
 MIB = 1 << 20
 # What an agent of 512Mi can spare for one origin.
 SPARE = 64 * MIB

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     Act = Callable[[Site, Handler, Span, int], bool]
 
-pytestmark = pytest.mark.usefixtures("small_steps")
+# Files of several MiB come in small ranges.
+pytestmark = [pytest.mark.usefixtures("small_steps"), pytest.mark.timeout(60)]
 small_steps = hostile.small_steps
 
 NEW = content(2)

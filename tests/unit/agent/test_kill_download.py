@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from localmodel.agent.disk.store import Store
 from localmodel.agent.structs.manifest import Manifest
 from localmodel.crds.keys import model_key
@@ -69,6 +71,7 @@ class SlowFile:
         time.sleep(max(wait, 0))
 
 
+@pytest.mark.timeout(240)  # starts fifty downloads as processes
 def test_fifty_kills_cost_less_than_a_tenth(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     chance = random.Random(seed)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Handler
     from tests.unit.agent.world import World
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 # Nobody listens there.
 REFUSED = "http://127.0.0.1:1/x.bin"
 
@@ -125,6 +127,7 @@ def test_the_administrators_models_stay_for_one_of_a_namespace(world: World) -> 
     assert world.states() == {"a": "Evicted", "b": "Downloaded", "c": "Downloaded"}
 
 
+@pytest.mark.timeout(60)  # a hundred steps, each until the loop settles
 def test_one_that_lists_and_never_comes_has_its_room_once(world: World) -> None:
     fill(world, "ab")
     listing_only(world, TAKES)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Handler, Server
     from tests.unit.agent.world import World
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 URI = "s3://bucket/model"
 KEY = model_key(URI)
 TRUE = {"config": b"{}", "weights": b"true" * 50_000}
@@ -313,6 +315,7 @@ def test_who_names_no_server_of_its_own_comes_first(stores: Stores) -> None:
     assert stores.told("team")["cached"] is True
 
 
+@pytest.mark.timeout(60)  # five rounds with a source that fails
 def test_what_another_has_fetched_is_completed_only_by_who_may_read_it(stores: Stores) -> None:
     gate = threading.Event()
 
@@ -430,6 +433,7 @@ def test_what_is_taken_back_from_all_goes_when_no_pod_mounts_it(stores: Stores) 
     assert sorted(fetched) == [f"model/{path}" for path in TRUE]
 
 
+@pytest.mark.timeout(60)  # a source that throttles is asked again after real seconds
 @pytest.mark.parametrize("code", [(500, "InternalError"), (404, "NoSuchKey"), (503, "SlowDown")])
 def test_a_source_that_is_away_takes_nothing_back(stores: Stores, code: tuple[int, str]) -> None:
     stores.want("team")

@@ -233,6 +233,7 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.timeout(120)  # an agent starts
 def test_sigterm_ends_it_well_and_quickly(agent: subprocess.Popen[str]) -> None:
     assert agent.stderr is not None
     started = json.loads(agent.stderr.readline())
@@ -245,6 +246,7 @@ def test_sigterm_ends_it_well_and_quickly(agent: subprocess.Popen[str]) -> None:
     assert time.monotonic() - before < 3
 
 
+@pytest.mark.timeout(120)  # an agent starts
 def test_agent_reads_named_credentials_and_follows_its_limits(tmp_path: Path) -> None:
     fake = FakeServer()
     fake.node = node_object(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# Models of a thousand files, counted call by call.
+pytestmark = pytest.mark.timeout(60)
+
 URI = "mem://model"
 FEW, MANY = 250, 1000
 # The most that a file takes at any time of its download, beside its listing and its content. With

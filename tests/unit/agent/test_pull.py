@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from tests.unit.agent.servers import Server
 
+# Most tests start the command as a process.
+pytestmark = pytest.mark.timeout(120)
+
 DATA = os.urandom(12 << 20)
 
 
@@ -403,7 +406,7 @@ def test_quiet_says_the_hash_only(source: Path, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (hash_of(FILES) + "\n", "")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -49,6 +49,7 @@ def _disks(folder: Path, url: str) -> list[Path]:
     return disks
 
 
+@pytest.mark.timeout(120)  # 32 agents, each with twenty models
 def test_a_throttling_origin_is_left_alone_and_keeps_no_model_from_being_ready(
     tmp_path: Path, throttling: Server
 ) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.failures import DownloadError
 
 # More than objects have whose checksums are not asked for.
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 DATA = random.Random(9).randbytes(9 << 20)
 DAMAGED = DATA[:5_000_000] + bytes([DATA[5_000_000] ^ 1]) + DATA[5_000_001:]
 
@@ -65,6 +67,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     set_aws(monkeypatch, "AWS_CA_BUNDLE")
 
 
+@pytest.mark.timeout(60)  # a damaged range of 9 MiB is fetched three times
 @pytest.mark.parametrize("kind", [Buckets, Silent])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_damaged_object_is_found_by_the_checksum_of_its_store(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Most tests start an agent as a process.
+pytestmark = pytest.mark.timeout(120)
+
+
 class World:
     """A folder with sources, a file of models, and a root."""
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# Each test changes a disk once for each of its calls, up to hundreds of times.
+pytestmark = pytest.mark.timeout(120)
+
 URI = "s3://bucket/model"
 KEY = model_key(URI)
 OLD = {"old.bin": b"old", "same": b"1"}

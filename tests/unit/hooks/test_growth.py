@@ -261,6 +261,7 @@ def _calls(path: str, request: Object) -> int:
     ],
     ids=lambda build: build.__name__,
 )
+@pytest.mark.timeout(60)  # answers for clusters of several sizes
 def test_work_grows_no_faster_than_its_input(build: Build) -> None:
     small, middle, large = (_calls(*build(size)) for size in SIZES)
     assert middle <= 2 * SLACK * small

@@ -18,6 +18,9 @@ from tests.unit.hooks.fleet import GROUP, Fleet, kind
 if TYPE_CHECKING:
     from datetime import datetime
 
+# The fixture lets a hundred nodes join.
+pytestmark = pytest.mark.timeout(60)
+
 NODES, MODELS = 100, 50
 WAIT = NODES * MODELS * SECONDS_FOR_EACH_COPY
 

@@ -182,6 +182,7 @@ def test_a_change_of_turn_writes_only_the_nodes_whose_turn_it_is() -> None:
     assert turned.removeprefix("node ") in fleet.downloading()
 
 
+@pytest.mark.timeout(60)  # a group of two hundred nodes
 def test_turns_change_now_and_then_and_not_with_every_node() -> None:
     fleet = _fleet(100, 200, "llama")
     fleet.sync()

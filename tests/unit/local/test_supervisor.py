@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+# Each test starts and stops several processes.
+pytestmark = pytest.mark.timeout(60)
+
 # Ignores TERM, and has a child that does so too, as gunicorn's workers are.
 STUBBORN = """
 import os, signal, sys, time
