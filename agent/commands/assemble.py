@@ -12,6 +12,7 @@ from localmodel.agent.engine.limits import Limits
 from localmodel.agent.jobs.workers import Fetching
 from localmodel.agent.sources import all_sources
 from localmodel.agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
+from localmodel.agent.structs.options import Options
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +33,18 @@ def make_engine(options: argparse.Namespace, limits_file: Path | None = None) ->
     engine = Engine(read_limits(limits_file, defaults))
     follow(limits_file, engine.set_limits, defaults)
     return engine
+
+
+def loop_options(options: argparse.Namespace) -> Options:
+    """How the loop behaves, by the flags."""
+    return Options(
+        grace=options.grace_seconds,
+        progress=options.progress_seconds,
+        max_downloads=options.max_downloads,
+        scrub_bytes_per_second=options.scrub_bytes_per_second or None,
+        scrub_interval=options.scrub_interval_seconds,
+        recheck=options.access_recheck_seconds,
+    )
 
 
 def own_credentials(_requester: Requester) -> Credentials | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from localmodel.agent.disk.files import delete_file
 from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.disk.root import BusyError, StoreError
+from localmodel.agent.disk.root import BusyError, Root, StoreError
 from localmodel.agent.disk.store import Store
 from localmodel.agent.structs.failures import public_uri
 
@@ -31,19 +31,15 @@ class PullStore(Store):
     """A store whose only model is in the named directory."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory.parent)
+        parent = directory.parent
+        private = parent / f".{directory.name}.localmodel"
+        super().__init__(parent, folders=Root(parent, parent, private, only=directory))
         self.directory = directory
-        self._models = directory.parent
-        self._private = directory.parent / f".{directory.name}.localmodel"
-
-    def path(self, _key: str) -> Path:
-        """The directory, whatever the model."""
-        return self.directory
 
     def open(self) -> None:
         """Be the only one that pulls there. Raises StoreError."""
         self._check_place()
-        if not self._private.exists() and self._names():
+        if not self._folders.private.exists() and self._names():
             raise StoreError(_foreign(self.directory))
         try:
             super().open()
@@ -54,10 +50,12 @@ class PullStore(Store):
 
     def close(self) -> None:
         """Let another pull work there, and leave no trace if there is nothing to come back to."""
-        if self._lock is not None and [path.name for path in self._private.iterdir()] == [_LOCK]:
-            delete_file(self._private / _LOCK)
+        if self._lock is not None and [path.name for path in self._folders.private.iterdir()] == [
+            _LOCK
+        ]:
+            delete_file(self._folders.private / _LOCK)
             with suppress(OSError):
-                self._private.rmdir()
+                self._folders.private.rmdir()
         super().close()
 
     def manifest(self, key: str) -> Manifest | None:

@@ -11,7 +11,7 @@ from localmodel.agent.cluster.event_writer import EventWriter
 from localmodel.agent.cluster.pod_watch import PodWatch
 from localmodel.agent.cluster.report import ConfigError, NodeReport, connect
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import attend, make_fetching
+from localmodel.agent.commands.assemble import attend, loop_options, make_fetching
 from localmodel.agent.commands.exit_codes import OK, USAGE
 from localmodel.agent.commands.limits_file import LimitsError
 from localmodel.agent.commands.own_addresses import own_addresses
@@ -24,7 +24,6 @@ from localmodel.agent.disk.root import StoreError
 from localmodel.agent.disk.store import Store
 from localmodel.agent.disk.watch import open_store
 from localmodel.agent.jobs import memory
-from localmodel.agent.structs.options import Options
 from localmodel.crds.version import __version__
 
 if TYPE_CHECKING:
@@ -72,16 +71,4 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         loop_options(options),
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),
-    )
-
-
-def loop_options(options: argparse.Namespace) -> Options:
-    """How the loop behaves, by the flags."""
-    return Options(
-        grace=options.grace_seconds,
-        progress=options.progress_seconds,
-        max_downloads=options.max_downloads,
-        scrub_bytes_per_second=options.scrub_bytes_per_second or None,
-        scrub_interval=options.scrub_interval_seconds,
-        recheck=options.access_recheck_seconds,
     )

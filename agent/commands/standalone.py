@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import attend, make_fetching
+from localmodel.agent.commands.assemble import attend, loop_options, make_fetching
 from localmodel.agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
 from localmodel.agent.commands.file_node import FileNode
 from localmodel.agent.commands.flags import ANYWHERE
@@ -23,7 +23,6 @@ from localmodel.agent.disk.root import StoreError
 from localmodel.agent.disk.store import Store
 from localmodel.agent.jobs import memory
 from localmodel.agent.structs.failures import CancelledError, FailureKind
-from localmodel.agent.structs.options import Options
 from localmodel.crds.node import LocalModelNodeStatus, NodeModelStatus
 from localmodel.crds.quantity import format_quantity
 from localmodel.crds.states import ModelState
@@ -86,12 +85,9 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
         node,
         store,
         fetching,
-        Options(
-            grace=options.grace_seconds,
+        replace(
+            loop_options(options),
             progress=min(SHOW_SECONDS, options.progress_seconds),
-            max_downloads=options.max_downloads,
-            scrub_bytes_per_second=options.scrub_bytes_per_second or None,
-            scrub_interval=options.scrub_interval_seconds,
             remembers_failures=False,
         ),
     )

@@ -26,11 +26,19 @@ class BusyError(StoreError):
 
 @dataclass(frozen=True)
 class Root:
-    """Where models are published, and where all else is. Both are on one file system."""
+    """Where models are published, and where all else is. Both are on one file system.
+
+    `only` is the directory of the one model of a root that has no other.
+    """
 
     path: Path
     models: Path
     private: Path
+    only: Path | None = None
+
+    def model(self, key: str) -> Path:
+        """Where a model is published."""
+        return self.only or self.models / key
 
     @property
     def is_laid_out(self) -> bool:

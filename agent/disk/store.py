@@ -83,13 +83,13 @@ class Store:
     """The models below one root. Calls for different keys may come from different threads.
 
     With a `size` (bytes) the root counts as a disk of that size on which nothing else is.
+    `folders` are other ones than those of an agent's root.
     """
 
-    def __init__(self, root: Path, size: int | None = None) -> None:
+    def __init__(self, root: Path, size: int | None = None, *, folders: Root | None = None) -> None:
         self.root = root
         self._size = size
-        self._models = root / "models"
-        self._private = root / ".localmodel"
+        self._folders = folders or Root(root, root / "models", root / ".localmodel")
         self._lock: int | None = None
         self._was_laid_out = False
         # Where its folders were when it was opened.
@@ -105,14 +105,14 @@ class Store:
         After a failure it may be called again, and finds the layout that was there or none: an
         empty directory in the disk's place is not begun on.
         """
-        root = Root(self.root, self._models, self._private)
+        root = self._folders
         try:
             if not self._was_laid_out:
                 self._was_laid_out = root.is_laid_out
                 root.lay_out()
             if self._lock is None:
                 self._lock = root.lock()
-                self._place = identify((self.root, self._models, self._private))
+                self._place = identify((self.root, self._folders.models, self._folders.private))
         except OSError as error:
             raise StoreError(
                 f"cannot use {error.filename or self.root} as the root: {error.strerror}"
@@ -135,23 +135,25 @@ class Store:
 
     def path(self, key: str) -> Path:
         """Where a published model is."""
-        return self._models / key
+        return self._folders.model(key)
 
     def disk(self) -> Disk:
         """How full the disk is."""
-        return measure(self.root, self._size, (self._models, self._private))
+        return measure(self.root, self._size, (self._folders.models, self._folders.private))
 
     # What is there
 
     def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
         """Each key that has something on the disk, and the names in models/ that are not ours."""
         self.check_place()
-        names = {entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)}
+        names = {
+            entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
+        }
         copies = {key: self.inspect(key) for key in sorted(names)}
         ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
         foreign = sorted(
             entry.name
-            for entry in self._models.iterdir()
+            for entry in self._folders.models.iterdir()
             if entry.name not in ours and not is_empty_directory(entry)
         )
         return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
@@ -215,7 +217,7 @@ class Store:
 
     def _complete(self, meta: Path) -> None:
         """The steps of a publication after its rename."""
-        sync_directory(self._models)
+        sync_directory(self._folders.models)
         sync_directory(meta)
         # What was found in an earlier copy says nothing of this one.
         self._forget_scrub(meta)
@@ -300,14 +302,16 @@ class Store:
 
     def failed(self) -> dict[str, FailedAttempts]:
         """Which attempts are noted to have failed, by key. Raises OSError."""
-        names = [entry.name for entry in self._private.iterdir() if _KEY.fullmatch(entry.name)]
+        names = [
+            entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
+        ]
         found = {key: read_note(self._meta(key) / "failed.json", FailedAttempts) for key in names}
         return {key: note for key, note in found.items() if note is not None}
 
     def probe(self) -> None:
         """Write and delete a small file. Raises OSError."""
         self.check_place()
-        path = self._private / ("probe" + TEMPORARY_SUFFIX)
+        path = self._folders.private / ("probe" + TEMPORARY_SUFFIX)
         path.write_bytes(b"probe")
         delete_file(path)
 
@@ -416,7 +420,7 @@ class Store:
 
     def _forget(self, meta: Path) -> None:
         """It has left models/, and is ours there no more."""
-        sync_directory(self._models)
+        sync_directory(self._folders.models)
         with suppress(OSError):
             # A full disk has no room for it before the files are gone.
             self._hold(meta, read_note(meta / "manifest.json", Manifest))
@@ -446,11 +450,11 @@ class Store:
         Raises StoreError if the disk cannot be read.
         """
         try:
-            entries = sorted(self._private.iterdir())
+            entries = sorted(self._folders.private.iterdir())
         except OSError as error:
             raise StoreError(
-                f"cannot read {error.filename or self._private}: {error.strerror}; check the "
-                "node's disk"
+                f"cannot read {error.filename or self._folders.private}: {error.strerror}; check "
+                "the node's disk"
             ) from error
         for entry in entries:
             if not _KEY.fullmatch(entry.name):
@@ -474,7 +478,7 @@ class Store:
         self._tidy(key)
 
     def _meta(self, key: str) -> Path:
-        return self._private / key
+        return self._folders.private / key
 
 
 def _to_bytes(note: BaseModel) -> bytes:
