@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures import CASES, CaseError, Cases, patches, text
@@ -259,6 +259,7 @@ def test_the_order_of_what_a_hook_answers_is_kept(folder: Folder) -> None:
         cases.update("groups/sync/case", answer | {"children": [volume, claim, other]})
 
 
+ANYTHING = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AMBIGUOUS = [
     *("yes", "on", "~", "null", "true", "", " ", "1e3", "1.5", "0x1f", "0o7", "1_000", "1:30"),
     *("2026-11-24", "2026-11-24T03:00:00Z", "- a", "a: b", "#", "{", "=", "<<", "s3://a,b", "é\n"),
@@ -280,6 +281,7 @@ VALUES = st.recursive(
 )
 
 
+@ANYTHING
 @given(VALUES)
 def test_any_value_is_the_same_when_it_was_written_and_read(value: Any) -> None:
     assert json.dumps(text.load(text.dump(value))) == json.dumps(value)
@@ -290,6 +292,7 @@ MODELS = st.fixed_dictionaries(
 )
 
 
+@ANYTHING
 @given(MODELS, MODELS)
 def test_the_patch_that_is_found_makes_the_one_of_the_other(base: Any, want: Any) -> None:
     patch = diff(base, want)
