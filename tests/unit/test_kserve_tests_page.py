@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.fixtures import CASES
+
 TREE = Path(__file__).parent.parent.parent
 PAGE = TREE / "docs/kserve-tests.md"
 
@@ -29,9 +31,7 @@ def test_the_tests_that_it_names_are_there() -> None:
 
 
 def test_the_fixtures_that_it_names_are_there() -> None:
-    there = {
-        "/".join(path.parts[-3:-1]) for path in (TREE / "tests/fixtures").rglob("request.json")
-    }
+    there = {name.partition("/")[2] for name in CASES.names}
     named = set(re.findall(r"`((?:sync|finalize)/[a-z-]+)`", PAGE.read_text()))
     assert len(named) >= 3
     assert named <= there

@@ -2,30 +2,24 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from localmodel.hooks import nodegroups
 from localmodel.hooks.app import create_app
 from localmodel.hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
+from tests.fixtures import load
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def client() -> FlaskClient:
     return create_app(Settings(), clock=lambda: NOW).test_client()
-
-
-def _request(case: str) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
-    return request
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -52,7 +46,7 @@ def test_a_body_that_is_no_request_is_refused_with_the_reason(
 
 
 def test_a_parent_of_another_kind_is_refused(client: FlaskClient) -> None:
-    request = _request("caches/sync/pending")
+    request = load("caches/sync/pending").request
     request["parent"]["kind"] = "LocalModelNodeGroup"
     response = client.post("/caches/sync", json=request)
     assert response.status_code == 422
@@ -79,7 +73,7 @@ def test_a_parent_of_another_kind_is_refused(client: FlaskClient) -> None:
 def test_a_kind_that_is_not_in_the_request_is_not_taken_for_no_objects(
     client: FlaskClient, case: str, part: str, missing: str
 ) -> None:
-    request = _request(case)
+    request = load(case).request
     del request[part][missing]
     response = client.post("/" + case.rsplit("/", 1)[0], json=request)
     assert response.status_code == 422
@@ -93,7 +87,7 @@ def test_an_error_of_ours_is_a_500_and_changes_nothing(
         raise RuntimeError("boom")
 
     monkeypatch.setattr(nodegroups, "make_plan", boom)
-    response = client.post("/nodegroups/sync", json=_request("nodegroups/sync/all-available"))
+    response = client.post("/nodegroups/sync", json=load("nodegroups/sync/all-available").request)
     assert response.status_code == 500
     assert "RuntimeError: boom" in response.text
 
@@ -113,7 +107,7 @@ def _counted(client: FlaskClient, name: str, **labels: str) -> float:
 
 
 def test_calls_are_counted_with_their_bytes_and_failures(client: FlaskClient) -> None:
-    body = json.dumps(_request("nodes/sync/warm-labels")).encode()
+    body = json.dumps(load("nodes/sync/warm-labels").request).encode()
     calls = {"hook": "/nodes/sync", "code": "200"}
     refused = {"hook": "/nodes/sync", "code": "422"}
     before = [
@@ -133,13 +127,13 @@ def test_a_hook_that_comes_near_its_timeout_says_so(caplog: pytest.LogCaptureFix
     hasty = Settings(group_hook_timeout=1e-9)
     client = create_app(hasty, clock=lambda: NOW).test_client()
     before = _counted(client, "localmodel_hook_late_total", hook="/nodegroups/sync")
-    client.post("/nodegroups/sync", json=_request("nodegroups/sync/all-available"))
+    client.post("/nodegroups/sync", json=load("nodegroups/sync/all-available").request)
     assert _counted(client, "localmodel_hook_late_total", hook="/nodegroups/sync") == before + 1
     (said,) = caplog.messages
     assert said.startswith("/nodegroups/sync took ")
     assert "LocalModelNodeGroup gpu" in said
     assert "webhook.timeout" in said
-    client.post("/nodes/sync", json=_request("nodes/sync/warm-labels"))
+    client.post("/nodes/sync", json=load("nodes/sync/warm-labels").request)
     assert len(caplog.messages) == 1
 
 

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localmodel.hooks.app import create_app
 from localmodel.hooks.settings import Settings
+from tests.fixtures import load
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 SHORT = "caches/sync/claims-for-namespaces"
 KSERVE = "caches/sync/kserve-form-with-mount-options"
 BOUND = "caches/sync/claims-are-bound"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 GROUP = "LocalModelNodeGroup.serving.kserve.io/v1alpha1"
 ADMISSION = "admissionregistration.k8s.io/v1"
-
-
-def _request(case: str) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
-    return request
 
 
 def _sync(request: dict[str, Any], controller: str = "caches") -> dict[str, Any]:
@@ -116,7 +110,7 @@ def _binding(name: str = "no-claims", *actions: str, **match: Any) -> dict[str, 
 
 
 def test_a_claim_asks_for_the_model_and_its_volume_has_the_groups_limit() -> None:
-    answer = _sync(_request(SHORT))
+    answer = _sync(load(SHORT).request)
     assert _asked(answer) == "16Gi"
     capacities = [c["spec"].get("capacity") for c in answer["children"]]
     assert {"storage": "500Gi"} in capacities
@@ -128,14 +122,14 @@ def test_a_claim_asks_for_the_model_and_its_volume_has_the_groups_limit() -> Non
     [("3Mi", "3Mi"), (3145728, "3145728"), ("2e3", "2e3"), ("600Gi", "500Gi")],
 )
 def test_any_form_of_a_size(declared: Any, asked: str) -> None:
-    request = _request(SHORT)
+    request = load(SHORT).request
     request["parent"]["spec"]["modelSize"] = declared
     assert _asked(_sync(request)) == asked
 
 
 def test_no_claim_asks_for_less_than_its_namespace_takes() -> None:
     least = (_limit(min="20Gi", max="1Ti"), _limit("more", min="25Gi"), _limit("x", "team-b"))
-    answer = _sync(_relate(_request(SHORT), *least))
+    answer = _sync(_relate(load(SHORT).request, *least))
     assert _asked(answer) == "25Gi"
     assert _asked(answer, "team-b") == "16Gi"
     assert _bound(answer)["reason"] == "ClaimPending"
@@ -146,7 +140,7 @@ def test_a_template_counts_where_the_namespace_takes_it() -> None:
         _limit(max="500Gi"),
         _quota({"requests.storage": "1Ti"}, {"requests.storage": "500Gi"}),
     )
-    answer = _sync(_relate(_request(KSERVE), *loose))
+    answer = _sync(_relate(load(KSERVE).request, *loose))
     assert _asked(answer) == "500Gi"
 
 
@@ -164,13 +158,13 @@ def test_a_template_counts_where_the_namespace_takes_it() -> None:
     ],
 )
 def test_where_the_namespace_refuses_a_template_the_model_counts(tight: dict[str, Any]) -> None:
-    answer = _sync(_relate(_request(KSERVE), tight))
+    answer = _sync(_relate(load(KSERVE).request, tight))
     assert _asked(answer) == "16Gi"
     assert _bound(answer)["reason"] == "ClaimPending"
 
 
 def test_a_template_that_asks_for_less_than_the_model_stays_so() -> None:
-    request = _request(KSERVE)
+    request = load(KSERVE).request
     claim = request["related"][GROUP]["gpu"]["spec"]["persistentVolumeClaimSpec"]
     claim["resources"]["requests"]["storage"] = "1Gi"
     assert _asked(_sync(_relate(request, _limit(max="10Gi")))) == "1Gi"
@@ -202,7 +196,7 @@ def test_a_template_that_asks_for_less_than_the_model_stays_so() -> None:
 def test_a_claim_that_is_refused_names_what_refuses_it(
     case: str, against: dict[str, Any], words: str
 ) -> None:
-    answer = _sync(_relate(_request(case), against))
+    answer = _sync(_relate(load(case).request, against))
     condition = _bound(answer)
     assert condition["reason"] == "ClaimRefused"
     assert condition["status"] == "False"
@@ -213,7 +207,7 @@ def test_a_claim_that_is_refused_names_what_refuses_it(
 
 
 def test_each_refused_claim_has_its_reason_and_the_others_theirs() -> None:
-    request = _relate(_request(SHORT), _limit(max="1Gi"), _policy(), _binding())
+    request = _relate(load(SHORT).request, _limit(max="1Gi"), _policy(), _binding())
     message = _bound(_sync(request))["message"]
     assert "not made: team-a/llama-gpu (LimitRange sizes takes" in message
     assert "not made yet: team-b/llama-gpu;" in message
@@ -233,7 +227,7 @@ def test_each_refused_claim_has_its_reason_and_the_others_theirs() -> None:
     ],
 )
 def test_what_does_not_refuse_is_not_named(harmless: dict[str, Any]) -> None:
-    condition = _bound(_sync(_relate(_request(SHORT), harmless)))
+    condition = _bound(_sync(_relate(load(SHORT).request, harmless)))
     assert condition["reason"] == "ClaimPending"
     assert harmless["metadata"]["name"] not in condition["message"]
 
@@ -241,7 +235,7 @@ def test_what_does_not_refuse_is_not_named(harmless: dict[str, Any]) -> None:
 @pytest.mark.parametrize("controller", ["caches", "namespace-caches"])
 def test_a_policy_that_looks_at_claims_is_named(controller: str) -> None:
     case = SHORT if controller == "caches" else "namespace-caches/sync/downloaded"
-    condition = _bound(_sync(_relate(_request(case), _policy(), _binding()), controller))
+    condition = _bound(_sync(_relate(load(case).request, _policy(), _binding()), controller))
     assert condition["reason"] == "ClaimPending"
     assert "ValidatingAdmissionPolicy (these look at new claims: no-claims)" in condition["message"]
     assert "kubectl describe local" in condition["message"]
@@ -288,12 +282,12 @@ NAME = "kubernetes.io/metadata.name"
 def test_which_policies_look_at_a_claim(
     policy: dict[str, Any], binding: dict[str, Any], named: bool
 ) -> None:
-    message = _bound(_sync(_relate(_request(SHORT), policy, binding)))["message"]
+    message = _bound(_sync(_relate(load(SHORT).request, policy, binding)))["message"]
     assert ("no-claims" in message) is named
 
 
 def test_claims_that_are_there_stay_whatever_they_ask_for() -> None:
-    request = _request(BOUND)
+    request = load(BOUND).request
     for claim in request["children"]["PersistentVolumeClaim.v1"].values():
         claim["spec"]["resources"] = {"requests": {"storage": "500Gi"}}
     # Neither a limit that came later nor a model that turned out larger changes one.
@@ -305,13 +299,15 @@ def test_claims_that_are_there_stay_whatever_they_ask_for() -> None:
 
 def _rules(case: str, **settings: Any) -> dict[str, dict[str, Any]]:
     client = create_app(Settings(**settings), clock=lambda: NOW).test_client()
-    answer = client.post(f"/{case.split('/', maxsplit=1)[0]}/customize", json=_request(case))
+    answer = client.post(f"/{case.split('/', maxsplit=1)[0]}/customize", json=load(case).request)
     return {rule["resource"]: rule for rule in json.loads(answer.text)["relatedResources"]}
 
 
 def test_only_what_concerns_a_cache_is_looked_at() -> None:
     selected = _rules("caches/customize/namespace-selector")
-    asked = _request("caches/customize/namespace-selector")["parent"]["spec"]["namespaceSelector"]
+    asked = load("caches/customize/namespace-selector").request["parent"]["spec"][
+        "namespaceSelector"
+    ]
     assert selected["limitranges"]["namespaceSelector"] == asked
     assert selected["resourcequotas"]["namespaceSelector"] == asked
     own = _rules("namespace-caches/customize/short-form")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +11,8 @@ import pytest
 from localmodel.hooks.app import create_app
 from localmodel.hooks.group_status import FINDING_INTERVAL, SETTLE, WATCHED
 from localmodel.hooks.settings import Settings
+from tests.fixtures import load
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures" / "nodegroups" / "sync"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 NODES = "LocalModelNode.serving.kserve.io/v1alpha1"
 PLACEMENTS = "LocalModelPlacement.serving.kserve.io/v1alpha1"
@@ -22,8 +20,7 @@ LIMIT = SETTLE + FINDING_INTERVAL
 
 
 def _fixture(case: str) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
-    return request
+    return load(f"nodegroups/sync/{case}").request
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""Every folder of tests/fixtures is a case: a request, and what the hook answers to it.
+"""What the hooks answer to the cases in tests/fixtures, compared as whole objects.
 
-tests/fixtures/<controller>/<hook>/<case>/{request,response}.json, and settings.json where the
-hooks' environment has more than its defaults. To add one, add the request and run
-`pytest --update-golden`, then read the response.
+To add a case, write `from:` and what differs in the request into a new file, run
+`pytest tests/unit/hooks/test_fixtures.py --update-golden`, and read the answer that it adds.
+`python -m tests.fixtures --show <controller>/<hook>/<case>` prints the whole of a case.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import copy
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localmodel.hooks.app import create_app
 from localmodel.hooks.settings import Settings
+from tests.fixtures import CASES, Case, load
 from tests.schemas import check_part, crd_schemas
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
-CASES = sorted(request.parent for request in FIXTURES.glob("*/*/*/request.json"))
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 
 # What Metacontroller decodes strictly under hook version v2.
@@ -38,33 +36,21 @@ CHILD_KINDS = {
 }
 
 
-def _call(case: Path, request: dict[str, Any], now: datetime = NOW) -> dict[str, Any]:
-    controller, hook, _ = case.relative_to(FIXTURES).parts
-    client = create_app(_settings(case), clock=lambda: now).test_client()
-    response = client.post(f"/{controller}/{hook}", json=request)
+def _call(case: Case, request: dict[str, Any], now: datetime = NOW) -> dict[str, Any]:
+    client = create_app(Settings.from_environment(case.settings), clock=lambda: now).test_client()
+    response = client.post(f"/{case.path}", json=request)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = json.loads(response.text)
     return answer
 
 
-def _settings(case: Path) -> Settings:
-    file = case / "settings.json"
-    return Settings.from_environment(json.loads(file.read_text()) if file.exists() else {})
-
-
-def _request(case: Path) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads((case / "request.json").read_text())
-    return request
-
-
-@pytest.fixture(params=CASES, ids=lambda case: "/".join(case.parts[-3:]))
-def case(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.param
-    return path
+@pytest.fixture(params=CASES.names)
+def case(request: pytest.FixtureRequest) -> Case:
+    return load(request.param)
 
 
 def test_there_are_cases_for_every_hook() -> None:
-    assert {"/".join(case.parts[-3:-1]) for case in CASES} == {
+    assert {load(name).path for name in CASES.names} == {
         "caches/customize",
         "caches/finalize",
         "caches/sync",
@@ -79,19 +65,19 @@ def test_there_are_cases_for_every_hook() -> None:
     }
 
 
-def test_the_hook_answers_as_recorded(case: Path, pytestconfig: pytest.Config) -> None:
-    answer = _call(case, _request(case))
-    file = case / "response.json"
+def test_the_hook_answers_as_recorded(case: Case, pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--update-golden"):
-        file.write_text(json.dumps(answer, indent=2) + "\n")
-    assert answer == json.loads(file.read_text())
+        for name in (*CASES.bases(case.name), case.name):
+            CASES.update(name, _call(load(name), load(name).request))
+    answer = _call(case, case.request)
+    assert answer == CASES.answer(case.name)
 
 
-def test_the_answer_is_what_metacontroller_and_the_api_server_take(case: Path) -> None:
-    controller, hook, _ = case.relative_to(FIXTURES).parts
-    request = _request(case)
+def test_the_answer_is_what_metacontroller_and_the_api_server_take(case: Case) -> None:
+    controller, _, hook = case.path.partition("/")
+    request = case.request
     answer = _call(case, request)
-    allowed = FIELDS.get(f"{controller}/{hook}") or FIELDS[hook]
+    allowed = FIELDS.get(case.path) or FIELDS[hook]
     assert set(answer) <= allowed
     if "status" in answer:
         check_part(request["parent"]["kind"], "status", answer["status"])
@@ -101,12 +87,12 @@ def test_the_answer_is_what_metacontroller_and_the_api_server_take(case: Path) -
             check_part(child["kind"], "spec", child["spec"])
 
 
-def test_the_answer_to_the_answer_is_the_same(case: Path) -> None:
+def test_the_answer_to_the_answer_is_the_same(case: Case) -> None:
     """Otherwise the hook would make work for itself for ever.
 
     An hour later, so that an answer that holds the time would differ.
     """
-    request = _request(case)
+    request = case.request
     answer = _call(case, request)
     again = _after(request, answer)
     if answer.get("resyncAfterSeconds") is not None:
@@ -141,13 +127,13 @@ def _after(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
 PLACEMENTS = "LocalModelPlacement.serving.kserve.io/v1alpha1"
 
 
-PLANS = [case for case in CASES if case.match("nodegroups/sync/*")]
+PLANS = [name for name in CASES.names if name.startswith("nodegroups/sync/")]
 
 
-@pytest.mark.parametrize("case", PLANS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PLANS, indirect=True)
 @pytest.mark.parametrize("told", [True, False], ids=["status-is-written", "status-is-not-yet"])
-def test_a_plan_that_is_written_stays_as_it_is(case: Path, told: bool) -> None:
-    request = _request(case)
+def test_a_plan_that_is_written_stays_as_it_is(case: Case, told: bool) -> None:
+    request = case.request
     answer = _call(case, request)
     again = _after(request, answer) if told else copy.deepcopy(request)
     (plan,) = (c for c in answer["children"] if c["kind"] == "LocalModelPlacement")

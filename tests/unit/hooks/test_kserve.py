@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,26 +16,20 @@ from localmodel.hooks.settings import (
     ServiceKind,
     Settings,
 )
+from tests.fixtures import load
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 API = "serving.kserve.io/v1alpha1"
 
 
 def _call(case: str, request: dict[str, Any]) -> TestResponse:
-    file = FIXTURES / case / "settings.json"
-    settings = Settings.from_environment(json.loads(file.read_text()) if file.exists() else {})
+    settings = Settings.from_environment(load(case).settings)
     controller, hook, _ = case.split("/")
     client = create_app(settings, clock=lambda: NOW).test_client()
     return client.post(f"/{controller}/{hook}", json=request)
-
-
-def _request(case: str) -> dict[str, Any]:
-    request: dict[str, Any] = json.loads((FIXTURES / case / "request.json").read_text())
-    return request
 
 
 def _refusal(case: str, request: dict[str, Any]) -> str:
@@ -71,7 +64,7 @@ def _prune(obj: dict[str, Any]) -> None:
     ],
 )
 def test_a_parent_that_lost_our_fields_fails_the_call(case: str) -> None:
-    request = _request(case)
+    request = load(case).request
     _prune(request["parent"])
     told = _refusal(case, request)
     assert f"{request['parent']['kind']} 'llama'" in told or "'gpu'" in told
@@ -81,7 +74,7 @@ def test_a_parent_that_lost_our_fields_fails_the_call(case: str) -> None:
 
 def test_a_related_group_that_lost_our_fields_is_told_and_claims_stay() -> None:
     case = "caches/sync/claims-are-bound"
-    request = _request(case)
+    request = load(case).request
     _prune(request["related"][f"LocalModelNodeGroup.{API}"]["gpu"])
     answer = json.loads(_call(case, request).text)
     ready, admitted, *_ = answer["status"]["conditions"]
@@ -105,7 +98,7 @@ def test_a_related_group_that_lost_our_fields_is_told_and_claims_stay() -> None:
 def test_a_cache_that_lost_our_fields_keeps_what_the_plan_has_of_it(
     case: str, kind: str, name: str
 ) -> None:
-    request = _request(case)
+    request = load(case).request
     before = json.loads(_call(case, request).text)["children"][0]
     request["children"][f"LocalModelPlacement.{API}"] = {"gpu": before | {"apiVersion": API}}
     _prune(request["related"][f"{kind}.{API}"][name])
@@ -118,13 +111,13 @@ def test_a_cache_that_lost_our_fields_keeps_what_the_plan_has_of_it(
 def test_local_model_nodes_that_all_lost_our_fields_fail_the_call() -> None:
     """Otherwise every node would count as not Ready."""
     case = "nodegroups/sync/all-available"
-    request = _request(case)
+    request = load(case).request
     nodes = request["related"][f"LocalModelNode.{API}"]
     for node in nodes.values():
         del node["spec"]["nodeReady"]
     assert "came without spec.nodeReady" in _refusal(case, request)
     case = "nodes/sync/warm-labels"
-    request = _request(case)
+    request = load(case).request
     (node,) = request["attachments"][f"LocalModelNode.{API}"].values()
     del node["spec"]["nodeReady"]
     assert "came without spec.nodeReady" in _refusal(case, request)
@@ -139,7 +132,7 @@ def test_local_model_nodes_that_all_lost_our_fields_fail_the_call() -> None:
 )
 def test_a_lost_short_form_fails_the_call(case: str, form: str) -> None:
     """A watch of our schema may show what another one has stored, with our defaults."""
-    request = _request(case)
+    request = load(case).request
     del request["parent"]["spec"][form]
     assert f"came without spec.{form}" in _refusal(case, request)
 
@@ -147,7 +140,7 @@ def test_a_lost_short_form_fails_the_call(case: str, form: str) -> None:
 @pytest.mark.parametrize("status", [{"observedGeneration": -1}, {"observedGeneration": 1}])
 def test_our_schema_alone_is_no_reason_to_refuse(status: dict[str, int]) -> None:
     """The first sync after a takeover or an upgrade sees no more than its defaults."""
-    request = _request("caches/sync/pending")
+    request = load("caches/sync/pending").request
     request["parent"]["status"] = status
     assert _call("caches/sync/pending", request).status_code == 200
 
@@ -166,7 +159,7 @@ SERVICES = "caches/sync/services-get-claims"
     ],
 )
 def test_a_kind_that_was_not_sent_is_not_an_empty_one(missing: str) -> None:
-    request = _request(SERVICES)
+    request = load(SERVICES).request
     del request["related"][missing]
     told = _refusal(SERVICES, request)
     assert f"no {missing} in the request" in told
@@ -176,7 +169,7 @@ def test_a_kind_that_was_not_sent_is_not_an_empty_one(missing: str) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"disableVolumeManagement": "perhaps"}'])
 def test_a_configuration_that_cannot_be_read_fails_the_call(text: str) -> None:
     for case in ("caches/sync/volumes-are-not-managed", "nodegroups/sync/volumes-are-not-managed"):
-        request = _request(case)
+        request = load(case).request
         request["related"]["ConfigMap.v1"]["kserve/inferenceservice-config"]["data"] = {
             "localModel": text
         }
@@ -187,7 +180,7 @@ def test_a_configuration_that_cannot_be_read_fails_the_call(text: str) -> None:
 @pytest.mark.parametrize("data", [{}, {"localModel": "{}"}, None])
 def test_a_configuration_that_says_nothing_has_kserves_defaults(data: dict[str, str]) -> None:
     case = "caches/sync/volumes-are-not-managed"
-    request = _request(case)
+    request = load(case).request
     request["related"]["ConfigMap.v1"]["kserve/inferenceservice-config"]["data"] = data
     children = json.loads(_call(case, request).text)["children"]
     assert {child["kind"] for child in children} == {"PersistentVolume", "PersistentVolumeClaim"}
@@ -239,7 +232,7 @@ def test_settings_that_cannot_work_are_refused_by_name(variable: str, value: str
 def test_entries_of_a_group_that_is_gone_wait_for_a_plan() -> None:
     """As KServe's controller left them: a plan of that name, however empty, takes them out."""
     case = "nodes/sync/joins-a-group"
-    request = _request(case)
+    request = load(case).request
     (plan,) = request["related"][f"LocalModelPlacement.{API}"].values()
     (name,) = (request["object"]["metadata"]["name"],)
     entry = {"sourceModelUri": "s3://models/old", "modelName": "old", "nodeGroup": "gone"}

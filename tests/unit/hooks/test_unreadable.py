@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 from localmodel.crds.base import API_VERSION
 from localmodel.hooks.app import create_app
 from localmodel.hooks.settings import Settings
+from tests.fixtures import load
 
-FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 Object = dict[str, Any]
 
@@ -25,11 +24,6 @@ CLIENT = create_app(Settings(), clock=lambda: NOW, sleep=lambda _: None).test_cl
 
 def _kind(name: str) -> str:
     return f"{name}.{API_VERSION}"
-
-
-def _request(case: str) -> Object:
-    request: Object = json.loads((FIXTURES / case / "request.json").read_text())
-    return request
 
 
 def _call(path: str, request: Object) -> Object:
@@ -62,7 +56,7 @@ def _cache(name: str, namespace: str = "", **spec: Any) -> Object:
 
 
 def _group_request(*caches: Object, plan: Object | None = None) -> Object:
-    request = _request("nodegroups/sync/all-available")
+    request = load("nodegroups/sync/all-available").request
     for kind in ("LocalModelCache", "LocalModelNamespaceCache"):
         request["related"].setdefault(_kind(kind), {})
     for cache in caches:
@@ -158,7 +152,7 @@ def test_a_cache_that_cannot_be_read_keeps_what_the_plan_has_of_it() -> None:
 
 
 def test_a_cache_that_cannot_be_read_keeps_its_claims_and_can_be_deleted() -> None:
-    request = _request("caches/sync/claims-are-bound")
+    request = load("caches/sync/claims-are-bound").request
     request["parent"]["spec"]["modelSize"] = "huge"
     answer = _call("/caches/sync", request)
     there = {
@@ -199,7 +193,7 @@ def test_a_status_that_cannot_be_read_is_told_anew() -> None:
     }
     plan = _plan_of(_call("/nodegroups/sync", _group_request(odd)))
     assert "odd" in {model["modelName"] for model in plan["spec"]["models"]}
-    request = _request("caches/sync/pending")
+    request = load("caches/sync/pending").request
     request["parent"]["status"] = odd["status"]
     assert _call("/caches/sync", request)["status"]["copies"]["total"] > 0
 
@@ -240,7 +234,7 @@ def test_a_group_that_cannot_be_read_is_told_and_can_be_deleted() -> None:
 
 
 def test_a_cache_goes_on_with_the_groups_that_can_be_read() -> None:
-    request = _request("caches/sync/node-in-two-groups")
+    request = load("caches/sync/node-in-two-groups").request
     groups = request["related"][_kind("LocalModelNodeGroup")]
     name = min(groups)
     groups[name]["spec"]["storageLimit"] = "huge"
@@ -254,7 +248,7 @@ def test_a_cache_goes_on_with_the_groups_that_can_be_read() -> None:
 
 
 def test_a_plan_that_cannot_be_read_is_one_that_is_missing() -> None:
-    request = _request("nodes/sync/two-groups-by-priority")
+    request = load("nodes/sync/two-groups-by-priority").request
     before = _call("/nodes/sync", request)
     (node,) = before["attachments"]
     request["attachments"][_kind("LocalModelNode")] = {
@@ -272,7 +266,7 @@ def test_a_plan_that_cannot_be_read_is_one_that_is_missing() -> None:
 
 def test_a_group_of_any_name_keeps_its_nodes() -> None:
     long = "g" * 69
-    request = _request("nodes/sync/joins-a-group")
+    request = load("nodes/sync/joins-a-group").request
     plans = request["related"][_kind("LocalModelPlacement")]
     (name,) = plans
     plan = plans.pop(name)
@@ -456,7 +450,7 @@ def test_whatever_a_cache_is_it_can_be_told_and_deleted(
 def test_whatever_is_stored_of_one_group_a_node_keeps_the_others(
     node: Object, plan: Object
 ) -> None:
-    request = _request("nodes/sync/joins-a-group")
+    request = load("nodes/sync/joins-a-group").request
     good = _call("/nodes/sync", request)["attachments"][0]["spec"]["localModels"]
     request["related"][_kind("LocalModelPlacement")]["bad"] = plan
     (made,) = _call("/nodes/sync", request)["attachments"]
@@ -468,7 +462,7 @@ def test_whatever_is_stored_of_one_group_a_node_keeps_the_others(
 
 
 def test_a_node_of_many_groups_lists_what_its_object_has_room_for() -> None:
-    request = _request("nodes/sync/joins-a-group")
+    request = load("nodes/sync/joins-a-group").request
     plans = request["related"][_kind("LocalModelPlacement")]
     ((name, plan),) = plans.items()
     (model,) = plan["spec"]["models"]
