@@ -14,6 +14,17 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+# Key of a schema extension that holds in the kinds that users write.
+FOR_USERS = "x-for-users"
+
+
+def for_users(**bounds: Any) -> dict[str, Any]:
+    """Schema extension: bounds of a field in the kinds that users write, such as maxItems=256.
+
+    An object that was stored before such a bound stays readable, since pydantic does not check it,
+    and is served as it is: the kinds that the hooks write repeat the field without the bound.
+    """
+    return {FOR_USERS: bounds}
 
 
 def validations(*rules: tuple[str, str]) -> dict[str, Any]:
@@ -144,6 +155,10 @@ class Resource(Model):
         return self.metadata.deletion_timestamp is not None
 
 
+# Kubernetes' own bound of a condition's message.
+MESSAGE_MAX = 32_768
+
+
 class Condition(Model):
     """One aspect of the state of an object, as metav1.Condition."""
 
@@ -158,7 +173,7 @@ class Condition(Model):
     )
     message: str = Field(
         description="Why, for a person: what is the matter, where, and what to do.",
-        max_length=32768,
+        max_length=MESSAGE_MAX,
     )
 
 

@@ -20,6 +20,7 @@ from crds.base import (
     ObservedGeneration,
     Resource,
     Time,
+    for_users,
     says_nothing,
     validations,
 )
@@ -87,7 +88,7 @@ NodeGroupName = Annotated[
     ),
 ]
 
-ModelHash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+ModelHash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", max_length=71)]
 
 HASH_RULE = (
     "sha256: and the SHA-256 of the lines '<sha256 of the file>  <path>\\n' of all files of the "
@@ -166,7 +167,9 @@ class LocalObjectReference(Model):
     name: str | None = Field(default=None, description="Its name.", max_length=253)
 
 
-# They go to every node, in one object with those of all models.
+# The parameters of all models go to every node in one object: 31 caches with the longest parameters
+# fill a group's plan (hooks/room.py). A certificate has some 2 KiB; a bundle of many belongs in the
+# ConfigMap that the secret names.
 PARAMETERS_MAX = 32
 PARAMETERS_LENGTH_MAX = 16_384
 
@@ -183,27 +186,18 @@ class ModelStorage(Model):
     parameters: dict[str, str] | None = Field(
         default=None,
         description="Settings that override those of the key, and count only with one. Where the "
-        "key holds a token, they cannot change whom it is sent to.",
-    )
-
-
-class CacheStorage(ModelStorage):
-    """As a cache asks for it. What was stored before there were bounds is still read."""
-
-    parameters: dict[str, str] | None = Field(
-        default=None,
-        description=f"{ModelStorage.model_fields['parameters'].description} {PARAMETERS_MAX} at "
-        f"most, of {PARAMETERS_LENGTH_MAX} characters together.",
-        json_schema_extra={
-            "maxProperties": PARAMETERS_MAX,
-            "additionalProperties": {"type": "string", "maxLength": PARAMETERS_LENGTH_MAX},
+        "key holds a token, they cannot change whom it is sent to. A cache sets at most "
+        f"{PARAMETERS_MAX}, of {PARAMETERS_LENGTH_MAX} characters together.",
+        json_schema_extra=for_users(
+            maxProperties=PARAMETERS_MAX,
+            additionalProperties={"type": "string", "maxLength": PARAMETERS_LENGTH_MAX},
             **validations(
                 (
                     f"self.map(key, size(key) + size(self[key])).sum() <= {PARAMETERS_LENGTH_MAX}",
                     f"parameters must have at most {PARAMETERS_LENGTH_MAX} characters together",
                 )
             ),
-        },
+        ),
     )
 
 
@@ -266,13 +260,10 @@ class CacheSpec(ModelRequest):
     node_group: NodeGroupName | None = Field(
         default=None, description="Short form of nodeGroups, for one group."
     )
-    storage: CacheStorage | None = Field(
-        default=None, description=ModelRequest.model_fields["storage"].description
-    )
     image_pull_secrets: tuple[LocalObjectReference, ...] | None = Field(
         default=None,
         description="KServe's, for oci://: kept for its controller, and not used here.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
 
     @property

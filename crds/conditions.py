@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from crds.base import Condition
+from crds.base import MESSAGE_MAX, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ def conditions(
                 observed_generation=generation,
                 last_transition_time=old.last_transition_time if old and same else now,
                 reason=finding.reason,
-                message=finding.message,
+                message=finding.message[:MESSAGE_MAX],
             )
         )
     return tuple(made)

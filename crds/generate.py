@@ -24,7 +24,7 @@ _HEADER = "# Made from the types in crds/ by `make generate`. Do not edit.\n"
 
 def object_schema(kind: Kind) -> Schema:
     """Schema of a whole object of the kind."""
-    schema = structural_schema(kind.model)
+    schema = structural_schema(kind.model, for_users=kind.waited_for)
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
         "kind": {"type": "string", "description": f"{kind.name}."},

@@ -8,6 +8,7 @@ from functools import lru_cache
 MODEL_KEY_LENGTH = 16
 
 
+# At most 16,384 URIs, of 2048 characters each: the CRDs take no longer ones.
 @lru_cache(maxsize=16_384)
 def model_key(source_model_uri: str) -> str:
     """Folder of a model below `models/`: 16 hex digits.

@@ -18,6 +18,7 @@ from crds.base import (
     ModelIdentity,
     ObservedGeneration,
     Resource,
+    for_users,
     says_nothing,
     validations,
 )
@@ -109,12 +110,12 @@ class LocalModelNodeGroupSpec(Model):
         default=None,
         description="KServe's, for its download Jobs: kept for its controller, and not used here. "
         "The agents run on tainted nodes as they are.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
     job_tolerations: tuple[Toleration, ...] | None = Field(
         default=None,
         description="Another name of tolerations in versions of KServe; kept likewise.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
     eviction: Eviction | None = Field(
         default=None, description="What goes when the models do not fit."

@@ -44,6 +44,7 @@ _EXACT = Context(prec=256)
 _SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 
 
+# At most 4096 quantities, of 64 characters each: a longer text raises, and errors are not cached.
 @lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> int:
     """Bytes of a quantity, rounded up, 2^63-1 at most.

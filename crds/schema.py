@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crds.base import FOR_USERS
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-_DROPPED = ("title", "default", "additionalProperties")
+_DROPPED = ("title", "default", "additionalProperties", FOR_USERS)
 
 
-def structural_schema(model: type[BaseModel]) -> Schema:
+def structural_schema(model: type[BaseModel], *, for_users: bool) -> Schema:
     """The schema of a type without references, nulls, titles and defaults.
 
-    Shape: OpenAPI v3 as apiextensions.k8s.io/v1 restricts it. Raises ValueError for a union, which
-    a structural schema cannot say.
+    for_users: whether the bounds of `crds.base.for_users` hold. Shape: OpenAPI v3 as
+    apiextensions.k8s.io/v1 restricts it. Raises ValueError for a union, which a structural schema
+    cannot say.
     """
     schema = model.model_json_schema(by_alias=True, mode="validation")
-    return _convert(schema, schema.get("$defs", {}))
+    return _convert(schema, schema.get("$defs", {}), for_users)
 
 
-def _convert(schema: Schema, defs: dict[str, Schema]) -> Schema:
+def _convert(schema: Schema, defs: dict[str, Schema], for_users: bool) -> Schema:
     schema = _dereference(schema, defs)
+    if for_users:
+        schema |= schema.get(FOR_USERS, {})
     if schema.get("x-kubernetes-int-or-string"):
         return {key: value for key, value in schema.items() if key not in _DROPPED}
     converted = {
@@ -33,12 +38,14 @@ def _convert(schema: Schema, defs: dict[str, Schema]) -> Schema:
         converted["enum"] = [converted.pop("const")]
     if "properties" in schema:
         converted["properties"] = {
-            name: _convert(value, defs) for name, value in schema["properties"].items()
+            name: _convert(value, defs, for_users) for name, value in schema["properties"].items()
         }
     elif isinstance(schema.get("additionalProperties"), dict):
-        converted["additionalProperties"] = _convert(schema["additionalProperties"], defs)
+        converted["additionalProperties"] = _convert(
+            schema["additionalProperties"], defs, for_users
+        )
     if "items" in schema:
-        converted["items"] = _convert(schema["items"], defs)
+        converted["items"] = _convert(schema["items"], defs, for_users)
     return converted
 
 

@@ -10,14 +10,27 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from crds.base import ATOMIC_LIST, Model
+from crds.base import ATOMIC_LIST, Model, for_users
 from crds.quantity import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-# Far more than there are: what a rule costs is reckoned by the largest map.
+# Each bound is far above real use, or is Kubernetes' own: a label value has at most 63 characters,
+# the name of a node or of a class 253, a path on Linux and the options of mount(2) 4096 bytes. A
+# volume may name each of 5000 nodes.
+_TERMS = ATOMIC_LIST | for_users(maxItems=256)
+_VALUES = ATOMIC_LIST | for_users(maxItems=10_000)
+_MODES = ATOMIC_LIST | for_users(maxItems=16)
+_OPTIONS = ATOMIC_LIST | for_users(maxItems=256)
+# The API server estimates the cost of a rule by the largest map.
 _AMOUNTS: dict[str, Any] = {"maxProperties": 16}
+
+_Value = Annotated[str, Field(json_schema_extra=for_users(maxLength=253))]
+_Mode = Annotated[str, Field(json_schema_extra=for_users(maxLength=63))]
+_Option = Annotated[str, Field(json_schema_extra=for_users(maxLength=4096))]
+_PATH = for_users(maxLength=4096)
+_CLASS = for_users(maxLength=253)
 
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
@@ -37,10 +50,10 @@ class NodeSelectorRequirement(Model):
         description="In, NotIn, Exists, DoesNotExist, Gt or Lt.",
         json_schema_extra={"enum": [*_OPERATORS]},
     )
-    values: tuple[str, ...] = Field(
+    values: tuple[_Value, ...] = Field(
         default=(),
         description="Values for In and NotIn; one integer for Gt and Lt; none otherwise.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=_VALUES,
     )
 
 
@@ -48,10 +61,10 @@ class NodeSelectorTerm(Model):
     """Expressions that must all hold for a node. A term without any matches no node."""
 
     match_expressions: tuple[NodeSelectorRequirement, ...] = Field(
-        default=(), description="Expressions over labels.", json_schema_extra=ATOMIC_LIST
+        default=(), description="Expressions over labels.", json_schema_extra=_TERMS
     )
     match_fields: tuple[NodeSelectorRequirement, ...] = Field(
-        default=(), description="Expressions over fields.", json_schema_extra=ATOMIC_LIST
+        default=(), description="Expressions over fields.", json_schema_extra=_TERMS
     )
 
 
@@ -59,7 +72,7 @@ class NodeSelector(Model):
     """Terms, of which one must hold."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
-        description="Terms; a node matches if one of them does.", json_schema_extra=ATOMIC_LIST
+        description="Terms; a node matches if one of them does.", json_schema_extra=_TERMS
     )
 
 
@@ -76,7 +89,10 @@ class LocalVolumeSource(Model):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    path: str = Field(description="Absolute path on the node: the root that the agent fills.")
+    path: str = Field(
+        description="Absolute path on the node: the root that the agent fills.",
+        json_schema_extra=_PATH,
+    )
 
 
 class HostPathVolumeSource(Model):
@@ -84,7 +100,10 @@ class HostPathVolumeSource(Model):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    path: str = Field(description="Absolute path on the node: the root that the agent fills.")
+    path: str = Field(
+        description="Absolute path on the node: the root that the agent fills.",
+        json_schema_extra=_PATH,
+    )
 
 
 class PersistentVolumeSpec(Model):
@@ -92,8 +111,8 @@ class PersistentVolumeSpec(Model):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    access_modes: tuple[str, ...] | None = Field(
-        default=None, description="Access modes of the volume.", json_schema_extra=ATOMIC_LIST
+    access_modes: tuple[_Mode, ...] | None = Field(
+        default=None, description="Access modes of the volume.", json_schema_extra=_MODES
     )
     capacity: dict[str, Amount] | None = Field(
         default=None,
@@ -106,16 +125,18 @@ class PersistentVolumeSpec(Model):
     local: LocalVolumeSource | None = Field(
         default=None, description="The node's directory, as a local volume."
     )
-    mount_options: tuple[str, ...] | None = Field(
+    mount_options: tuple[_Option, ...] | None = Field(
         default=None,
         description="Mount options. Without any, volumes are mounted read-only (ro).",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=_OPTIONS,
     )
     node_affinity: VolumeNodeAffinity | None = Field(
         default=None, description="Which nodes are in the group. Without it, none is."
     )
     storage_class_name: str | None = Field(
-        default=None, description="Ignored: a volume has the class of its claim."
+        default=None,
+        description="Ignored: a volume has the class of its claim.",
+        json_schema_extra=_CLASS,
     )
 
 
@@ -136,10 +157,10 @@ class PersistentVolumeClaimSpec(Model):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    access_modes: tuple[str, ...] | None = Field(
+    access_modes: tuple[_Mode, ...] | None = Field(
         default=None,
         description="Access modes of the claim; ReadOnlyMany by default.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=_MODES,
     )
     resources: ResourceRequirements | None = Field(
         default=None,
@@ -147,5 +168,7 @@ class PersistentVolumeClaimSpec(Model):
         "LimitRange or ResourceQuota refuses what is given here.",
     )
     storage_class_name: str | None = Field(
-        default=None, description="Class of claim and volume; none ('') by default."
+        default=None,
+        description="Class of claim and volume; none ('') by default.",
+        json_schema_extra=_CLASS,
     )

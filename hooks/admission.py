@@ -15,7 +15,7 @@ from crds.quantity import format_quantity, parse_quantity
 from hooks import reasons
 from hooks.copies import on_disk
 from hooks.plan import reject
-from hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes
+from hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -184,19 +184,21 @@ def within_objects(
     than there is, as the plan had it. held: the models that are in; had: those that are in a plan.
     """
     told = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
-    room = MODELS_BYTES - told
+    excess = spec_excess(group.spec)
+    models_bytes, plan_bytes = MODELS_BYTES - excess, PLAN_BYTES - excess
     placed = {cache.identity: json_bytes(cache.placed) for cache in plan.admitted}
-    if room >= 0 and sum(placed.values()) + sum(map(json_bytes, plan.kept)) <= PLAN_BYTES:
+    asked = sum(placed.values()) + sum(map(json_bytes, plan.kept))
+    if told <= models_bytes and asked <= plan_bytes:
         return plan
     stored = {identity: json_bytes(model) for identity, model in had.items()}
     staying = [one for one in plan.admitted if one.identity in held]
     status_room = (
-        MODELS_BYTES
+        models_bytes
         - sum(model_bytes(one.metadata.name, one.metadata.namespace, nodes) for one in staying)
         - sum(model_bytes(one.model_name, one.namespace, nodes) for one in plan.kept)
     )
     plan_room = (
-        PLAN_BYTES
+        plan_bytes
         - sum(stored.get(one.identity, placed[one.identity]) for one in staying)
         - sum(map(json_bytes, plan.kept))
     )
@@ -231,6 +233,7 @@ def _no_room(group: LocalModelNodeGroup, nodes: int, *, stays: bool) -> str:
         f"LocalModelNodeGroup {group.metadata.name} with its {nodes} nodes is as large as an "
         f"object can be, and has no room for {what}{then}: make two groups of it, by a label of "
         "their nodes, or make storage.parameters shorter"
+        + (", or the group's own spec" if spec_excess(group.spec) else "")
     )
 
 

@@ -6,7 +6,7 @@ stay plain dicts.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -83,7 +83,8 @@ class DecoratorResponse(Struct, rename="camel"):
     attachments: tuple[Object, ...] | UnsetType = UNSET
 
 
-@cache
+# The hooks decode some 60 types; their fields, one by one, only where an object cannot be read.
+@lru_cache(maxsize=512)
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     """What reads JSON as a type; each is made once."""
     return msgspec.json.Decoder(kind)

@@ -90,7 +90,8 @@ def group_status(
             rejected=plan.rejected,
             download=download,
             last_update_time=now,
-        )
+        ),
+        group.spec,
     )
     ready = (
         _blocked(group, host_path, removal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -23,16 +24,21 @@ class Memo(Generic[_Made]):
         self._most = most
         self._kept: OrderedDict[bytes, _Made] = OrderedDict()
         self._size = 0
+        # gunicorn's threads share a Memo.
+        self._lock = Lock()
 
     def __call__(self, raw: bytes) -> _Made:
         """What is made of these bytes. Raises what `make` raises."""
-        if raw in self._kept:
-            self._kept.move_to_end(raw)
-            return self._kept[raw]
+        with self._lock:
+            if raw in self._kept:
+                self._kept.move_to_end(raw)
+                return self._kept[raw]
         made = self._make(raw)
-        self._kept[raw] = made
-        self._size += len(raw)
-        while self._size > self._most:
-            gone, _ = self._kept.popitem(last=False)
-            self._size -= len(gone)
+        with self._lock:
+            if raw not in self._kept:
+                self._kept[raw] = made
+                self._size += len(raw)
+            while self._size > self._most:
+                gone, _ = self._kept.popitem(last=False)
+                self._size -= len(gone)
         return made

@@ -12,7 +12,12 @@ from hooks.messages import cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, RejectedModel
+    from crds.nodegroup import (
+        GroupModel,
+        LocalModelNodeGroupSpec,
+        LocalModelNodeGroupStatus,
+        RejectedModel,
+    )
     from crds.placement import PlacedModel
 
 _Item = TypeVar("_Item")
@@ -26,6 +31,9 @@ NODE_BYTES = 600_000
 MODELS_BYTES = 1_100_000
 # Of a group's status, for its models and the refused ones, with their messages.
 STATUS_BYTES = 1_300_000
+# Of a group's spec, which is stored beside the status, and whose node selector the plan repeats. A
+# longer spec leaves less room for the models.
+SPEC_BYTES = 150_000
 # A message that is cut still says what is the matter.
 _SHORT_MESSAGE = 120
 # An entry of a status without its message and its letters: names, numbers and the words of JSON.
@@ -39,9 +47,16 @@ def json_bytes(model: PlacedModel) -> int:
     return len(model.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
-def fitting(status: LocalModelNodeGroupStatus) -> tuple[LocalModelNodeGroupStatus, int]:
+def spec_excess(spec: LocalModelNodeGroupSpec) -> int:
+    """Bytes of a group's spec above those that it has for itself: the models have as many less."""
+    return max(len(spec.model_dump_json(exclude_unset=True).encode()) - SPEC_BYTES, 0)
+
+
+def fitting(
+    status: LocalModelNodeGroupStatus, spec: LocalModelNodeGroupSpec
+) -> tuple[LocalModelNodeGroupStatus, int]:
     """The status as it can be stored, and how many refused models it cannot list."""
-    room = STATUS_BYTES - sum(len(name) + 3 for name in status.nodes)
+    room = STATUS_BYTES - spec_excess(spec) - sum(len(name) + 3 for name in status.nodes)
     if _status_bytes(status) <= room:
         return status, 0
     status = status.model_copy(

@@ -31,7 +31,7 @@ from hooks.admission import Observed, admit, observe, within_objects
 from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
 from hooks.plan import Plan, make_plan
-from hooks.room import MODELS_BYTES, PLAN_BYTES, model_bytes
+from hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
@@ -196,6 +196,23 @@ def test_a_plan_takes_no_more_than_an_object_can_hold() -> None:
     plan = within_objects(make_plan("gpu", [*large, small]), group, 1, frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {"c03": reasons.GROUP_TOO_LARGE}
+
+
+def test_a_long_spec_of_a_group_leaves_its_models_less_room() -> None:
+    group, caches = _group(LRU, "100Gi"), _many(4)
+    large = [_with_parameters(cache, PLAN_BYTES // 5) for cache in caches]
+    plan = make_plan("gpu", large)
+    assert within_objects(plan, group, 1, frozenset(), {}) == plan
+    spec = group.spec.model_copy(
+        update={"node_selector": {f"label-{n}": "v" * 1000 for n in range(SPEC_BYTES // 1000)}}
+    )
+    assert within_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {}) == plan
+    spec = spec.model_copy(
+        update={"node_selector": {"label": "v" * (SPEC_BYTES + PLAN_BYTES // 2)}}
+    )
+    fewer = within_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {})
+    assert [cache.metadata.name for cache in fewer.admitted] == ["c00", "c01"]
+    assert "or the group's own spec" in fewer.rejected[0].message
 
 
 def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
