@@ -4,13 +4,15 @@ GUNICORN_CMD_ARGS overrides it: docs/scale.md says what a large cluster sets.
 """
 
 import gc
+import itertools
 import os
 import shutil
 import tempfile
+from typing import Any
 
 # In memory, where gunicorn keeps a heartbeat too: neither needs a writable home or disk.
 _MEMORY = "/dev/shm"  # noqa: S108
-# What the workers count for /metrics. Somebody else's folder is left alone.
+# The workers' metric files. A folder that the environment names is left alone at the end.
 _SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _MADE = None
 if _SHARED_DIR not in os.environ:
@@ -39,6 +41,17 @@ def when_ready(_server: object) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker the lowest slot that no living worker has: see hooks/metrics.py."""
+    taken = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
+
+
+def post_fork(_server: object, worker: Any) -> None:
+    """Name the worker's metric files after its slot."""
+    os.environ["LOCALMODEL_HOOKS_WORKER_SLOT"] = str(worker.slot)
 
 
 def on_exit(_server: object) -> None:

@@ -1,7 +1,9 @@
-"""What `/metrics` says of the hooks' calls, in Prometheus' text format.
+"""Metrics of the hooks' calls, at `/metrics` in Prometheus' text format.
 
-With several gunicorn workers, PROMETHEUS_MULTIPROC_DIR names the folder that they share
-(hooks/gunicorn_conf.py): the answer counts for all of them.
+gunicorn's workers share the folder that PROMETHEUS_MULTIPROC_DIR names (hooks/gunicorn_conf.py),
+and each answer has the sums of all workers. A worker's files are named after its slot and not after
+its process: a worker that replaces a dead one goes on with the same files, so that their number is
+bounded. Labels are bounded by the routes of the app and by the statuses that a hook answers.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from prometheus_client import (
     Counter,
     Histogram,
     generate_latest,
+    values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+SLOT_VARIABLE = "LOCALMODEL_HOOKS_WORKER_SLOT"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+if SHARED_DIR in os.environ:
+    values.ValueClass = values.MultiProcessValue(lambda: os.environ.get(SLOT_VARIABLE, "master"))
 
 _CALLS = Counter(
     "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]
