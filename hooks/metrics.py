@@ -26,7 +26,9 @@ SLOT_VARIABLE = "LOCALMODEL_HOOKS_WORKER_SLOT"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 if SHARED_DIR in os.environ:
-    values.ValueClass = values.MultiProcessValue(lambda: os.environ.get(SLOT_VARIABLE, "master"))
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: os.environ.get(SLOT_VARIABLE, "master")
+    )
 
 _CALLS = Counter(
     "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class _Hooks:
     def workers(self) -> set[int]:
         pid = self.process.pid
         return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    def has_others_than(self, pids: set[int]) -> bool:
+        return len(self.workers() - pids) == 2 and self.serves()
 
     def call(self) -> None:
         answer = requests.post(f"{self.url}/nodes/sync", data=b"{}", timeout=10)
@@ -82,7 +86,7 @@ def test_a_worker_that_replaces_a_dead_one_goes_on_with_its_metric_files(hooks: 
         before = hooks.workers()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        _until(lambda before=before: len(hooks.workers() - before) == 2 and hooks.serves())
+        _until(partial(hooks.has_others_than, before))
     slots = ("master", "0", "1")
     allowed = {f"{kind}_{slot}.db" for kind in ("counter", "histogram") for slot in slots}
     assert hooks.files() <= allowed
