@@ -68,7 +68,7 @@ Time = Annotated[datetime, PlainSerializer(_format_time, return_type=str)]
 MicroTime = Annotated[datetime, PlainSerializer(_format_micro_time, return_type=str)]
 
 
-class Model(BaseModel):
+class JsonObject(BaseModel):
     """Base of every type: immutable, camelCase in JSON, unknown fields ignored.
 
     Unknown fields are ignored because a newer version's objects must stay readable.
@@ -92,7 +92,7 @@ def says_nothing(value: object) -> bool:
     return not value
 
 
-class ModelIdentity(Model):
+class ModelIdentity(JsonObject):
     """Which model: its cache, and its folder.
 
     The key is part of it: a cache that was made again with another URI is another model.
@@ -113,13 +113,13 @@ class ModelIdentity(Model):
         return (self.key, self.namespace, self.name)
 
 
-class ManagedFields(Model):
+class ManagedFields(JsonObject):
     """Of metav1.ManagedFieldsEntry: when somebody last wrote fields of an object."""
 
     time: Time | None = None
 
 
-class ObjectMeta(Model):
+class ObjectMeta(JsonObject):
     """The fields of metav1.ObjectMeta that hooks and agent read."""
 
     name: str
@@ -144,7 +144,7 @@ class ObjectMeta(Model):
         return max(times, default=self.creation_timestamp) - self.creation_timestamp
 
 
-class Resource(Model):
+class Resource(JsonObject):
     """Base of the kinds: what a stored object has beside spec and status."""
 
     metadata: ObjectMeta
@@ -159,7 +159,7 @@ class Resource(Model):
 MESSAGE_MAX = 32_768
 
 
-class Condition(Model):
+class Condition(JsonObject):
     """One aspect of the state of an object, as metav1.Condition."""
 
     type: str = Field(description="Name of the condition.", max_length=316)

@@ -14,9 +14,9 @@ from crds.base import (
     Identity,
     Int32,
     Int64,
+    JsonObject,
     Labels,
     LabelValue,
-    Model,
     ObservedGeneration,
     Resource,
     Time,
@@ -100,7 +100,7 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 _REQUIREMENT_RULE = "In and NotIn need values, Exists and DoesNotExist take none"
 
 
-class LabelSelectorRequirement(Model):
+class LabelSelectorRequirement(JsonObject):
     """One expression over a label."""
 
     model_config = ConfigDict(
@@ -134,7 +134,7 @@ class LabelSelectorRequirement(Model):
         return self
 
 
-class LabelSelector(Model):
+class LabelSelector(JsonObject):
     """A metav1.LabelSelector; an empty one selects everything."""
 
     match_labels: Labels | None = Field(
@@ -161,7 +161,7 @@ ClaimName = Annotated[
 ]
 
 
-class LocalObjectReference(Model):
+class LocalObjectReference(JsonObject):
     """An object of the same namespace."""
 
     name: str | None = Field(default=None, description="Its name.", max_length=253)
@@ -174,7 +174,7 @@ PARAMETERS_MAX = 32
 PARAMETERS_LENGTH_MAX = 16_384
 
 
-class ModelStorage(Model):
+class ModelStorage(JsonObject):
     """An entry of the secret storage-config, and what goes over it."""
 
     key: str | None = Field(
@@ -201,7 +201,7 @@ class ModelStorage(Model):
     )
 
 
-class ModelRequest(Model):
+class ModelRequest(JsonObject):
     """A model, and how it is to be had."""
 
     source_model_uri: SourceModelUri
@@ -323,7 +323,7 @@ class LocalModelNamespaceCacheSpec(CacheSpec):
     )
 
 
-class ModelCopies(Model):
+class ModelCopies(JsonObject):
     """Counts of copies, one for each node of the groups."""
 
     available: Int32 = Field(default=0, description="Copies that a pod can mount now.")
@@ -331,14 +331,14 @@ class ModelCopies(Model):
     failed: Int32 = Field(default=0, description="Copies whose last download failed.")
 
 
-class NamespacedName(Model):
+class NamespacedName(JsonObject):
     """An object of a namespace."""
 
     namespace: str = Field(description="Its namespace.", max_length=63)
     name: str = Field(description="Its name.", max_length=253)
 
 
-class CacheStatus(Model):
+class CacheStatus(JsonObject):
     """What is there."""
 
     observed_generation: ObservedGeneration = None
@@ -386,7 +386,7 @@ class CacheStatus(Model):
 _OPEN = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
 
-class SharedClaimImport(Model):
+class SharedClaimImport(JsonObject):
     """The last import into the claim of pvcRef that came to its end."""
 
     model_config = _OPEN

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, Field
 
-from crds.base import Int32, Model, validations
+from crds.base import Int32, JsonObject, validations
 
 HIGH_PERCENT = 90
 LOW_PERCENT = 80
@@ -36,7 +36,7 @@ class Retention(StrEnum):
         return cls.PINNED
 
 
-class EvictionSettings(Model):
+class EvictionSettings(JsonObject):
     """What goes when models do not fit, with all defaults filled in."""
 
     policy: EvictionPolicy = Field(
@@ -50,7 +50,7 @@ class EvictionSettings(Model):
     )
 
 
-class Eviction(Model):
+class Eviction(JsonObject):
     """What goes when models do not fit."""
 
     model_config = ConfigDict(

@@ -10,7 +10,7 @@ from crds.base import (
     Conditions,
     Int32,
     Int64,
-    Model,
+    JsonObject,
     ModelIdentity,
     ObservedGeneration,
     Resource,
@@ -39,7 +39,7 @@ class LocalModel(PlacedModel):
     )
 
 
-class LocalModelNodeGroupRef(Model):
+class LocalModelNodeGroupRef(JsonObject):
     """A group that the node is in."""
 
     name: str = Field(description="Name of the LocalModelNodeGroup.", max_length=253)
@@ -49,7 +49,7 @@ class LocalModelNodeGroupRef(Model):
     )
 
 
-class LocalModelNodeSpec(Model):
+class LocalModelNodeSpec(JsonObject):
     """What this node shall have."""
 
     local_models: tuple[LocalModel, ...] = Field(
@@ -116,7 +116,7 @@ class NodeModelStatus(ModelIdentity):
     )
 
 
-class NodeDisk(Model):
+class NodeDisk(JsonObject):
     """The file system that holds the models, rounded for reading."""
 
     capacity: Quantity = Field(description="Its size.")
@@ -124,7 +124,7 @@ class NodeDisk(Model):
     available: Quantity = Field(description="What the agent can still write.")
 
 
-class LocalModelNodeStatus(Model):
+class LocalModelNodeStatus(JsonObject):
     """What is on this node's disk."""
 
     observed_generation: ObservedGeneration = None

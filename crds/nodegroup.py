@@ -12,9 +12,9 @@ from crds.base import (
     Conditions,
     Int32,
     Int64,
+    JsonObject,
     Labels,
     MicroTime,
-    Model,
     ModelIdentity,
     ObservedGeneration,
     Resource,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_CONCURRENT_NODES = 100
 
 
-class Download(Model):
+class Download(JsonObject):
     """How the nodes of a group download."""
 
     max_concurrent_nodes: NodeLimit | None = Field(
@@ -48,13 +48,13 @@ class Download(Model):
     )
 
 
-class Toleration(Model):
+class Toleration(JsonObject):
     """One of core/v1, kept as it is."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
 
-class LocalModelNodeGroupSpec(Model):
+class LocalModelNodeGroupSpec(JsonObject):
     """Which nodes, how much of their disks, and how pods get at the models.
 
     Either the short form (nodeSelector, storageSpec) or KServe's form (persistentVolumeSpec,
@@ -132,7 +132,7 @@ class LocalModelNodeGroupSpec(Model):
         return (self.eviction or Eviction()).settings(default)
 
 
-class ModelFailure(Model):
+class ModelFailure(JsonObject):
     """Why a model is not on a node: of the first that failed, or else of the first that waits."""
 
     node: str = Field(description="Where it failed, or waits.", max_length=253)
@@ -172,7 +172,7 @@ class RejectedModel(ModelIdentity):
     )
 
 
-class GroupDownload(Model):
+class GroupDownload(JsonObject):
     """Whose turn it is to download, while nodes wait for theirs."""
 
     limit: Int32 = Field(description="How many nodes may download at the same time.")
@@ -180,7 +180,7 @@ class GroupDownload(Model):
     waiting: Int32 = Field(description="Nodes that wait for their turn.")
 
 
-class LocalModelNodeGroupStatus(Model):
+class LocalModelNodeGroupStatus(JsonObject):
     """What is on the nodes of the group."""
 
     observed_generation: ObservedGeneration = None

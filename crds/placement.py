@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Identity, Int32, MicroTime, Model, Resource, says_nothing
+from crds.base import ATOMIC_LIST, Identity, Int32, JsonObject, MicroTime, Resource, says_nothing
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
 from crds.quantity import Quantity
@@ -46,7 +46,7 @@ class PlacedModel(ModelRequest):
         return (self.key, self.namespace, self.model_name)
 
 
-class Turn(Model):
+class Turn(JsonObject):
     """The nodes of a group that may begin to download."""
 
     nodes: tuple[str, ...] = Field(
@@ -55,7 +55,7 @@ class Turn(Model):
     since: MicroTime = Field(description="When they were chosen.")
 
 
-class LocalModelPlacementSpec(Model):
+class LocalModelPlacementSpec(JsonObject):
     """Which nodes, and which models, in what order."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from crds.base import ATOMIC_LIST, Model, for_users
+from crds.base import ATOMIC_LIST, JsonObject, for_users
 from crds.quantity import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
@@ -42,7 +42,7 @@ def _checked(operator: str) -> str:
     return operator
 
 
-class NodeSelectorRequirement(Model):
+class NodeSelectorRequirement(JsonObject):
     """One expression over a label or a field of a node."""
 
     key: str = Field(description="Label key, or field name (metadata.name).", max_length=317)
@@ -57,7 +57,7 @@ class NodeSelectorRequirement(Model):
     )
 
 
-class NodeSelectorTerm(Model):
+class NodeSelectorTerm(JsonObject):
     """Expressions that must all hold for a node. A term without any matches no node."""
 
     match_expressions: tuple[NodeSelectorRequirement, ...] = Field(
@@ -68,7 +68,7 @@ class NodeSelectorTerm(Model):
     )
 
 
-class NodeSelector(Model):
+class NodeSelector(JsonObject):
     """Terms, of which one must hold."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
@@ -76,7 +76,7 @@ class NodeSelector(Model):
     )
 
 
-class VolumeNodeAffinity(Model):
+class VolumeNodeAffinity(JsonObject):
     """Which nodes can reach the volume."""
 
     required: NodeSelector | None = Field(
@@ -84,7 +84,7 @@ class VolumeNodeAffinity(Model):
     )
 
 
-class LocalVolumeSource(Model):
+class LocalVolumeSource(JsonObject):
     """A directory of the node."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
@@ -95,7 +95,7 @@ class LocalVolumeSource(Model):
     )
 
 
-class HostPathVolumeSource(Model):
+class HostPathVolumeSource(JsonObject):
     """A directory of the node, without node affinity."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
@@ -106,7 +106,7 @@ class HostPathVolumeSource(Model):
     )
 
 
-class PersistentVolumeSpec(Model):
+class PersistentVolumeSpec(JsonObject):
     """Template of the group's PersistentVolumes: core/v1 PersistentVolumeSpec."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
@@ -140,7 +140,7 @@ class PersistentVolumeSpec(Model):
     )
 
 
-class ResourceRequirements(Model):
+class ResourceRequirements(JsonObject):
     """Requests of a claim."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
@@ -152,7 +152,7 @@ class ResourceRequirements(Model):
     )
 
 
-class PersistentVolumeClaimSpec(Model):
+class PersistentVolumeClaimSpec(JsonObject):
     """Template of the group's claims: core/v1 PersistentVolumeClaimSpec."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)

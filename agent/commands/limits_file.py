@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from agent.engine.limits import MAX_CONNECTIONS, Limits
-from crds.base import Model
+from crds.base import JsonObject
 from crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class LimitsError(Exception):
     """The file cannot be used. The message says what is wrong in it."""
 
 
-class _LimitsFile(Model):
-    model_config = Model.model_config | {"extra": "forbid"}
+class _LimitsFile(JsonObject):
+    model_config = JsonObject.model_config | {"extra": "forbid"}
 
     bytes_per_second: Quantity | None = None
     connections_per_origin: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS)
