@@ -87,7 +87,7 @@ class JsonObject(BaseModel):
 Identity = tuple[str, str, str]
 
 
-def says_nothing(value: object) -> bool:
+def is_falsy(value: object) -> bool:
     """Whether a field need not be written: its reader takes it so. For lists that are long."""
     return not value
 
@@ -103,7 +103,7 @@ class ModelIdentity(JsonObject):
         default="",
         description="Namespace of its cache; empty for a LocalModelCache.",
         max_length=63,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
     key: str = Field(description="Its folder below models/.", max_length=16)
 

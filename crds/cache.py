@@ -21,7 +21,7 @@ from crds.base import (
     Resource,
     Time,
     for_users,
-    says_nothing,
+    is_falsy,
     validations,
 )
 from crds.eviction import Retention
@@ -227,7 +227,7 @@ class ModelRequest(JsonObject):
         description="Models of a higher priority are downloaded first, and stay where not all fit.",
         ge=-1_000_000,
         le=1_000_000,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
     retention: Retention = Field(
         default=Retention.EVICTABLE,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class Stored(Protocol):
+class StoredCondition(Protocol):
     """A condition as it is stored: what tells whether it has flipped since."""
 
     @property
@@ -41,7 +41,7 @@ class Finding:
 def conditions(
     findings: Iterable[Finding],
     *,
-    observed: Iterable[Stored],
+    observed: Iterable[StoredCondition],
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:

@@ -50,7 +50,7 @@ class EvictionSettings(JsonObject):
     )
 
 
-class Eviction(JsonObject):
+class EvictionSpec(JsonObject):
     """What goes when models do not fit."""
 
     model_config = ConfigDict(

@@ -24,7 +24,7 @@ _HEADER = "# Made from the types in crds/ by `make generate`. Do not edit.\n"
 
 def object_schema(kind: Kind) -> Schema:
     """Schema of a whole object of the kind."""
-    schema = structural_schema(kind.model, for_users=kind.waited_for)
+    schema = structural_schema(kind.model, for_users=kind.written_by_users)
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
         "kind": {"type": "string", "description": f"{kind.name}."},
@@ -35,7 +35,7 @@ def object_schema(kind: Kind) -> Schema:
     schema["required"] = [name for name in schema["required"] if name != "metadata"]
     if not schema["required"]:
         del schema["required"]
-    if kind.waited_for:
+    if kind.written_by_users:
         # Tools that wait (kstatus, Helm, Flux) must not take an object that no hook has seen yet
         # for finished.
         status = schema["properties"]["status"]

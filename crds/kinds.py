@@ -51,8 +51,8 @@ class Kind:
     # On the whole object.
     rules: tuple[Rule, ...] = ()
 
-    # Whether users make it and wait for its status.
-    waited_for: bool = False
+    # Whether users write it, and wait for its status.
+    written_by_users: bool = False
 
     @property
     def name(self) -> str:
@@ -95,7 +95,7 @@ KINDS = (
         "lmc",
         _CACHE_COLUMNS,
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNamespaceCache,
@@ -104,7 +104,7 @@ KINDS = (
         _CACHE_COLUMNS,
         namespaced=True,
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNodeGroup,
@@ -119,7 +119,7 @@ KINDS = (
             _AGE,
         ),
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNode,

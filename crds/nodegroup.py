@@ -19,11 +19,11 @@ from crds.base import (
     ObservedGeneration,
     Resource,
     for_users,
-    says_nothing,
+    is_falsy,
     validations,
 )
-from crds.eviction import Eviction, EvictionPolicy, EvictionSettings
-from crds.limits import NodeLimit
+from crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
+from crds.node_limit import NodeLimit
 from crds.quantity import Quantity, positive
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
@@ -117,7 +117,7 @@ class LocalModelNodeGroupSpec(JsonObject):
         description="Another name of tolerations in versions of KServe; kept likewise.",
         json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
-    eviction: Eviction | None = Field(
+    eviction: EvictionSpec | None = Field(
         default=None, description="What goes when the models do not fit."
     )
     download: Download | None = Field(
@@ -129,7 +129,7 @@ class LocalModelNodeGroupSpec(JsonObject):
         """What goes when the models do not fit, with the defaults of the form."""
         short_form = self.node_selector is not None
         default = EvictionPolicy.LRU if short_form else EvictionPolicy.NONE
-        return (self.eviction or Eviction()).settings(default)
+        return (self.eviction or EvictionSpec()).settings(default)
 
 
 class ModelFailure(JsonObject):
@@ -155,7 +155,7 @@ class GroupModel(ModelIdentity):
         description="Whether no new claim is made yet: caches of other namespaces, or a "
         "LocalModelCache, have the same URI, or had it, and a node may have their copy and not "
         "this cache's.",
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
     failure: ModelFailure | None = Field(
         default=None, description="The first failure, or else why the first pending copy waits."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from crds.base import ATOMIC_LIST, Identity, Int32, JsonObject, MicroTime, Resource, says_nothing
+from crds.base import ATOMIC_LIST, Identity, Int32, JsonObject, MicroTime, Resource, is_falsy
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
 from crds.quantity import Quantity
@@ -19,7 +19,7 @@ class PlacedModel(ModelRequest):
         default="",
         description="Namespace of its cache; empty for a LocalModelCache.",
         max_length=63,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
     # Without the cache's rules: they have held there, and a list of this length is past what the
     # API server spends on rules.
@@ -28,7 +28,7 @@ class PlacedModel(ModelRequest):
     referenced: bool = Field(
         default=False,
         description="Whether a service refers to it. Pods of a node are its agent's to see.",
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
 
     precedence: Int32 = Field(
@@ -37,7 +37,7 @@ class PlacedModel(ModelRequest):
         "Of those that a node lists, that of the lowest: LocalModelCaches come first, then the "
         "namespace whose cache is oldest.",
         ge=0,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
 
     @property

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from crds.conditions import Finding, conditions
-from crds.meaning import path_meant
+from crds.equivalence import normalized_path
 from crds.nodegroup import (
     GroupDownload,
     GroupModel,
@@ -258,7 +258,7 @@ def _blocked(group: LocalModelNodeGroup, host_path: str, removal: Finding | None
     if group.deleting:
         return _no(reasons.DELETING, removal.message if removal else "it is being deleted")
     path = _volume_path(group)
-    if path is not None and path_meant(path) != path_meant(host_path):
+    if path is not None and normalized_path(path) != normalized_path(host_path):
         return _no(
             reasons.LOCAL_PATH_MISMATCH,
             f"persistentVolumeSpec has the path {path}, but the agents fill {host_path}: pods "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from crds.conditions import Stored
+    from crds.conditions import StoredCondition
     from crds.placement import LocalModelPlacementSpec
     from hooks.observed import Node
 
@@ -44,7 +44,7 @@ def removal(
     group: str,
     stored: LocalModelPlacementSpec | None,
     nodes: Sequence[Node],
-    told: Iterable[Stored],
+    told: Iterable[StoredCondition],
     now: datetime,
 ) -> Removal:
     """Decide it. stored: the plan as it is written; told: the group's conditions as they are."""
@@ -69,7 +69,7 @@ def _removed(status: str, reason: str, message: str) -> Finding:
     return Finding(reasons.REMOVED, status, reason, message)  # type: ignore[arg-type]
 
 
-def _lasted(finding: Finding, told: Iterable[Stored], now: datetime) -> timedelta:
+def _lasted(finding: Finding, told: Iterable[StoredCondition], now: datetime) -> timedelta:
     """For how long the condition has said so."""
     for one in told:
         if one.type == finding.type and one.status == finding.status:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from crds.limits import nodes_of
+from crds.node_limit import nodes_of
 from crds.nodegroup import DEFAULT_CONCURRENT_NODES, GroupDownload
 from crds.placement import Turn
 from crds.states import CopyState

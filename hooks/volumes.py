@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crds.meaning import nodes_meant, path_meant
+from crds.equivalence import normalized_nodes, normalized_path
 from crds.naming import claim_name
 from crds.quantity import parse_quantity
 from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
@@ -198,7 +198,9 @@ def _place(spec: Object) -> tuple[Any, ...]:
     stay as they are.
     """
     path = (spec.get("local") or spec.get("hostPath") or {}).get("path")
-    return nodes_meant(spec.get("nodeAffinity"), but=naming.is_member_label), path_meant(path)
+    return normalized_nodes(spec.get("nodeAffinity"), but=naming.is_member_label), normalized_path(
+        path
+    )
 
 
 def as_it_is(child: Object) -> Object:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crds.base import GROUP
-from crds.meaning import covers
+from crds.equivalence import covers
 from crds.naming import claim_name
 from deploy.takeover import names, objects
 from deploy.takeover.kinds import CLAIM, MODEL_NODE, VOLUME, KubeObject, ref_to

@@ -68,7 +68,7 @@ def test_all_that_a_user_writes_has_a_bound(kind: Kind) -> None:
 
 
 def test_the_kinds_that_hooks_write_are_those_that_nobody_waits_for() -> None:
-    assert {kind.name for kind in KINDS if not kind.waited_for} == WRITTEN_BY_HOOKS
+    assert {kind.name for kind in KINDS if not kind.written_by_users} == WRITTEN_BY_HOOKS
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -142,7 +142,7 @@ def test_no_rule_stands_over_an_open_field_of_a_cache() -> None:
 
 
 def test_what_users_wait_for_has_conditions_and_an_observed_generation(kind: Kind) -> None:
-    if not kind.waited_for:
+    if not kind.written_by_users:
         return
     status = _schema(kind)["properties"]["status"]
     assert {"conditions", "observedGeneration"} <= set(status["properties"])

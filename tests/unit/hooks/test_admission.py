@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from crds.base import ObjectMeta
 from crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
-from crds.eviction import Eviction, EvictionPolicy
+from crds.eviction import EvictionPolicy, EvictionSpec
 from crds.node import (
     LocalModel,
     LocalModelNode,
@@ -67,7 +67,7 @@ def _group(policy: EvictionPolicy, limit: str) -> LocalModelNodeGroup:
     return LocalModelNodeGroup(
         metadata=ObjectMeta(name="gpu", creation_timestamp=START),
         spec=LocalModelNodeGroupSpec(
-            storage_limit=limit, node_selector={"pool": "gpu"}, eviction=Eviction(policy=policy)
+            storage_limit=limit, node_selector={"pool": "gpu"}, eviction=EvictionSpec(policy=policy)
         ),
     )
 

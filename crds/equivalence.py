@@ -14,7 +14,7 @@ from crds.quantity import parse_quantity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-NodesMeant = frozenset[tuple[frozenset[Any], ...]]
+NormalizedNodes = frozenset[tuple[frozenset[Any], ...]]
 
 # Lists whose order says nothing.
 _SETS = ("accessModes",)
@@ -22,9 +22,9 @@ _AMOUNTS = ("capacity",)
 _PATHS = ("path",)
 
 
-def nodes_meant(
+def normalized_nodes(
     affinity: Mapping[str, Any] | None, but: Callable[[str], bool] = lambda _: False
-) -> NodesMeant | None:
+) -> NormalizedNodes | None:
     """The nodes of a volume's nodeAffinity, to be compared; None: all.
 
     The order of terms, expressions and values says nothing, nor does a term without expressions,
@@ -48,7 +48,7 @@ def nodes_meant(
     return frozenset(filter(any, parts))
 
 
-def path_meant(path: str | None) -> str | None:
+def normalized_path(path: str | None) -> str | None:
     """A path without doubled and last slashes."""
     return path and posixpath.normpath(f"/{path.lstrip('/')}")
 
@@ -68,13 +68,13 @@ def covers(wanted: Any, found: Any) -> bool:
 
 def _covers_field(key: str, wanted: Any, found: Any) -> bool:
     if key == "nodeAffinity":
-        return nodes_meant(wanted) == nodes_meant(found)
+        return normalized_nodes(wanted) == normalized_nodes(found)
     if key in _AMOUNTS:
         return _amounts(wanted) == _amounts(found)
     if key in _SETS:
         return frozenset(wanted or ()) == frozenset(found or ())
     if key in _PATHS:
-        return path_meant(wanted) == path_meant(found)
+        return normalized_path(wanted) == normalized_path(found)
     return covers(wanted, found)
 
 
