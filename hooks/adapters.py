@@ -11,7 +11,7 @@ from hooks.envelope import decoder
 
 # By the adapter's name. Older versions of KServe also write sourceUri and pvcName.
 _ENTRIES = dict[str, dict[str, Any] | None] | None
-_NOT_SO = (msgspec.MsgspecError, RecursionError)
+_DECODE_ERRORS = (msgspec.MsgspecError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_adapters(annotation: str | None) -> tuple[Adapter, ...] | None:
         return ()
     try:
         entries = decoder(_ENTRIES).decode(annotation)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
     adapters = []
     for entry in (entries or {}).values():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crds.nodegroup import LocalModelNodeGroup, RejectedModel
     from crds.placement import LocalModelPlacementSpec, PlacedModel
     from hooks.observed import Cache, Node
-    from hooks.plan import Plan
+    from hooks.plan import GroupPlan
 
 # Reasons of a group's Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
@@ -46,7 +46,7 @@ _OVER_LIMIT = {
 
 
 @dataclass(frozen=True)
-class Observed:
+class AdmissionInput:
     """What counts for admission beside the specs.
 
     sizes: bytes of the files that a node told of a model, to the cache that asked: others' sources
@@ -67,13 +67,13 @@ class Observed:
         return parse_quantity(model.model_size) if real is None else real
 
 
-def observe(
+def admission_input(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     caches: Iterable[Cache],
     nodes: Sequence[Node],
     stored: LocalModelPlacementSpec | None,
-) -> Observed:
+) -> AdmissionInput:
     """What counts for admission, from what the group's hook sees.
 
     plan: what is to be admitted. caches: all of the cluster. stored: the plan as it is written.
@@ -88,7 +88,7 @@ def observe(
         asked = {cache.identity: cache for cache in plan.admitted}
         for node in nodes:
             held |= _held_by(node, group.metadata.name, asked)
-    return Observed(sizes=_sizes(group, caches, nodes), held=held)
+    return AdmissionInput(sizes=_sizes(group, caches, nodes), held=held)
 
 
 def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Identity]:
@@ -127,7 +127,9 @@ def _largest(told: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]
     return sizes
 
 
-def admit(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def admit_by_size(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     """The plan without the models that do not fit, by the group's eviction policy.
 
     None: what is in stays in, whatever the others, the limit or its real size become, until its
@@ -139,14 +141,14 @@ def admit(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
     A cache that is being deleted stays in, if it is: a pod may still read through its claim.
     """
     if group.spec.eviction_settings.policy is EvictionPolicy.LRU:
-        return _but_too_large(plan, group, observed)
-    return _what_fits(plan, group, observed)
+        return _admit_with_eviction(plan, group, observed)
+    return _admit_without_eviction(plan, group, observed)
 
 
 class _Folders:
     """What models take together: a folder takes what the largest of its models says."""
 
-    def __init__(self, observed: Observed, kept: Iterable[PlacedModel] = ()) -> None:
+    def __init__(self, observed: AdmissionInput, kept: Iterable[PlacedModel] = ()) -> None:
         self.bytes = 0
         self._observed = observed
         self._folders: dict[str, int] = {}
@@ -170,13 +172,13 @@ class _Folders:
         self._folders[key] = self._folders.get(key, 0) + more
 
 
-def within_objects(
-    plan: Plan,
+def fit_into_objects(
+    plan: GroupPlan,
     group: LocalModelNodeGroup,
     nodes: int,
     held: AbstractSet[Identity],
     had: Mapping[Identity, PlacedModel],
-) -> Plan:
+) -> GroupPlan:
     """The plan without what its object, or the group's status, has no room for.
 
     An object of more than 1.5 MiB cannot be stored, and then no cache of the group would ever be
@@ -237,7 +239,9 @@ def _no_room(group: LocalModelNodeGroup, nodes: int, *, stays: bool) -> str:
     )
 
 
-def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def _admit_without_eviction(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     limit = parse_quantity(group.spec.storage_limit)
     folders = _Folders(observed, plan.kept)
     folders.add(*(cache for cache in plan.admitted if cache.identity in observed.held))
@@ -261,7 +265,9 @@ def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Pl
     )
 
 
-def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def _admit_with_eviction(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     limit = parse_quantity(group.spec.storage_limit)
     admitted: list[Cache] = []
     too_large: list[Cache] = []
@@ -280,7 +286,7 @@ def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -
 
 
 def _does_not_fit(
-    cache: Cache, group: LocalModelNodeGroup, folders: _Folders, observed: Observed
+    cache: Cache, group: LocalModelNodeGroup, folders: _Folders, observed: AdmissionInput
 ) -> RejectedModel:
     limit = parse_quantity(group.spec.storage_limit)
     more = folders.more(cache)
@@ -296,7 +302,7 @@ def _does_not_fit(
     )
 
 
-def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> RejectedModel:
+def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: AdmissionInput) -> RejectedModel:
     size = observed.size(cache)
     missing = format_quantity(size - parse_quantity(group.spec.storage_limit))
     return reject(
@@ -309,7 +315,7 @@ def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> 
     )
 
 
-def _needs(cache: Cache, size: int, observed: Observed) -> str:
+def _needs(cache: Cache, size: int, observed: AdmissionInput) -> str:
     known = cache.identity in observed.sizes
     return format_quantity(size) + ("" if known else " by its modelSize")
 

@@ -19,7 +19,7 @@ from hooks.envelope import (
     DecoratorRequest,
     parse_request,
 )
-from hooks.pace import Unhurried
+from hooks.pace import DelayedAnswer
 from hooks.reading import parent_name
 from hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
-    Hook = Callable[[bytes], Struct | Unhurried]
+    Hook = Callable[[bytes], Struct | DelayedAnswer]
 
 
 def _utc_now() -> datetime:
@@ -106,7 +106,7 @@ def _call(hook: Hook, body: bytes) -> tuple[Response, float]:
     except Exception as error:
         current_app.logger.exception("Hook failed")
         return _error(500, f"{type(error).__name__}: {error}"), 0.0
-    if isinstance(answer, Unhurried):
+    if isinstance(answer, DelayedAnswer):
         return _json(answer.response), answer.seconds
     return _json(answer), 0.0
 

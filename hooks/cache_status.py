@@ -73,7 +73,7 @@ class Groups:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def hindrance(self) -> tuple[str, str] | None:
+    def obstacle(self) -> tuple[str, str] | None:
         """Reason and message where one of them is missing or cannot be read."""
         for name, why in self.unreadable.items():
             what = f"LocalModelNodeGroup {name} cannot be read: {why}: correct it"
@@ -107,7 +107,7 @@ def cache_status(
     ]
     if any(_group_finding(one, reasons.FINDING_NODES) for one in views):
         # Each node that joins would be a write of each cache, and what counts are all of them.
-        counted = _as_told(cache)
+        counted = _as_stored(cache)
     return CacheStatus(
         conditions=conditions(
             findings,
@@ -154,7 +154,7 @@ def _count(
     )
 
 
-def _as_told(cache: Cache) -> _Counted:
+def _as_stored(cache: Cache) -> _Counted:
     told = cache.status
     return _Counted(
         node_status={node: KServeNodeStatus(word) for node, word in told.states().items()},
@@ -215,8 +215,8 @@ def _no(reason: str, message: str) -> Finding:
 
 def _blocked(groups: Groups) -> Finding | None:
     """Why the cache cannot be ready, whatever the nodes have."""
-    if groups.hindrance:
-        reason, what = groups.hindrance
+    if groups.obstacle:
+        reason, what = groups.obstacle
         return _no(reason, f"{what}, or name another group in the spec")
     for one in groups.views:
         finding = _blocked_by(one)
@@ -290,13 +290,13 @@ def _to_come(
     """What is said while copies failed, are on their way, or wait."""
     if CopyState.FAILED in in_state:
         failed = in_state[CopyState.FAILED]
-        why = _told(views, failed) or "an agent failed and gave no reason"
+        why = _report_of(views, failed) or "an agent failed and gave no reason"
         return _no(reasons.DOWNLOAD_FAILED, f"{on}; {why} (failed: {some(failed)})")
     if CopyState.DOWNLOADING in in_state:
         return _no(reasons.DOWNLOADING, f"{on}, {progress}% downloaded")
     if CopyState.PENDING in in_state:
         pending = in_state[CopyState.PENDING]
-        told = _told(views, pending)
+        told = _report_of(views, pending)
         why = f"waiting for the localmodel agent of {some(pending)}"
         return _no(
             reasons.DOWNLOAD_PENDING,
@@ -310,7 +310,7 @@ def _without_copies(views: Sequence[GroupView]) -> Finding:
     return next(filter(None, found), None) or _no(reasons.NO_NODES, "no node is in the groups")
 
 
-def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
+def _report_of(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
     """What a group says of one of the nodes that failed or wait."""
     for one in views:
         failure = one.model and one.model.failure
@@ -325,8 +325,8 @@ def _admitted(cache: Cache, groups: Groups) -> Finding:
     for one in groups.views:
         if one.rejected is not None:
             return _is_admitted("False", one.rejected.reason, one.rejected.message)
-    if groups.hindrance:
-        return _is_admitted("False" if groups.missing else "Unknown", *groups.hindrance)
+    if groups.obstacle:
+        return _is_admitted("False" if groups.missing else "Unknown", *groups.obstacle)
     going = [v.group.metadata.name for v in groups.views if v.group.deleting]
     if going:
         return _is_admitted("False", reasons.NODE_GROUP_DELETING, f"{some(going)} is being deleted")

@@ -33,14 +33,14 @@ from hooks.reading import (
     parse_group,
 )
 from hooks.services import Users, service_rules, services_of
-from hooks.unreadable import as_they_are, unreadable_status
+from hooks.unreadable import unchanged_children, unreadable_status
 from hooks.volumes import (
     NO_LIMITS,
-    as_it_is,
     is_bound,
     make_claim,
     make_volume,
     selects_by_name,
+    unchanged,
     volume_name_of,
     without_spent,
 )
@@ -102,14 +102,14 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
     try:
         seen = _see(request)
     except UnreadableError as error:
-        return _unreadable(request, error, as_they_are(request), now)
+        return _unreadable(request, error, unchanged_children(request), now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
     children, bound = _volumes_and_claims(seen, services, request, settings)
     status = cache_status(
         seen.cache,
         seen.groups,
         claims=bound,
-        users=Users.of(services),
+        users=Users.from_services(services),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=children)
@@ -186,8 +186,8 @@ def _made(
         volume = observed_volumes.get(name)
         if one is None or one.rejected is not None:
             # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
-            claims += [as_it_is(claim)] if claim else []
-            volumes += [as_it_is(volume)] if volume else []
+            claims += [unchanged(claim)] if claim else []
+            volumes += [unchanged(volume)] if volume else []
         elif one.group.deleting:
             continue
         elif claim is None and one.model is None:
@@ -249,7 +249,7 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
         seen.cache,
         seen.groups,
         claims=claims_going(left),
-        users=Users.told(seen.cache.status),
+        users=Users.from_status(seen.cache.status),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=(), finalized=not left)
@@ -267,13 +267,13 @@ def _see(request: CompositeRequest) -> _Seen:
     groups: Found[LocalModelNodeGroup] = (
         objects_of(NODE_GROUP, parse_group, request.related) if names else Found({}, {})
     )
-    good, bad = groups.good, groups.bad
+    readable, unreadable = groups.readable, groups.unreadable
     return _Seen(
         cache,
         Groups(
-            views=tuple(view(cache, good[n]) for n in names if n in good),
-            missing=tuple(n for n in names if n not in good and n not in bad),
-            unreadable={n: bad[n].why for n in names if n in bad},
+            views=tuple(view(cache, readable[n]) for n in names if n in readable),
+            missing=tuple(n for n in names if n not in readable and n not in unreadable),
+            unreadable={n: unreadable[n].why for n in names if n in unreadable},
         ),
     )
 

@@ -70,9 +70,9 @@ def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
     names = seen.names
     if not (names or seen.taken or seen.withheld or seen.waiting):
         return _without_claims(cache)
-    hindrance = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
-    if hindrance is not None:
-        return hindrance
+    obstacle = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
+    if obstacle is not None:
+        return obstacle
     if seen.missing:
         return _missing(cache, seen)
     pending = [name for name in names if not is_bound(seen.observed_claims[name])]

@@ -42,7 +42,7 @@ def _state(node: Node, report: NodeReport | None, cache: Cache) -> CopyState:
     if node.spec.node_ready is not True:
         return CopyState.NODE_NOT_READY
     if report is None:
-        told = None if node.status.models else told_by_kserve(node, cache)
+        told = None if node.status.models else kserve_status(node, cache)
         return CopyState.PENDING if told is None else copy_state(told)
     state = copy_state(report.state)
     if state is CopyState.AVAILABLE and cache.spec.hash not in {None, report.hash}:
@@ -63,11 +63,11 @@ def on_disk(node: Node, caches: Mapping[Identity, Cache]) -> set[Identity]:
         return set()
     downloaded = KServeModelStatus.DOWNLOADED
     return {
-        identity for identity, cache in caches.items() if told_by_kserve(node, cache) is downloaded
+        identity for identity, cache in caches.items() if kserve_status(node, cache) is downloaded
     }
 
 
-def told_by_kserve(node: Node, cache: Cache) -> KServeModelStatus | None:
+def kserve_status(node: Node, cache: Cache) -> KServeModelStatus | None:
     """What KServe's agent says of a model, which reports nothing but a map of words."""
     name, namespace = cache.metadata.name, cache.metadata.namespace
     return node.kserve_words.get(f"{namespace}/{name}" if namespace else name)

@@ -19,7 +19,7 @@ from crds.states import CopyState, ModelState
 from hooks import reasons
 from hooks.messages import count
 from hooks.room import fitting
-from hooks.sharing import NOBODY, Others
+from hooks.sharing import NO_OWNERS, ForeignCopies
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crds.placement import LocalModelPlacementSpec
     from hooks.copies import Copies
     from hooks.observed import Cache, Node, NodeReport
-    from hooks.plan import Plan
+    from hooks.plan import GroupPlan
     from hooks.sharing import Owners
 
 # How long changes of state are collected before the caches are told.
@@ -49,14 +49,14 @@ WATCHED = SETTLE + timedelta(seconds=10)
 
 def group_status(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     nodes: Sequence[Node],
     copies: Mapping[Identity, Copies],
     *,
     stored: LocalModelPlacementSpec | None,
     download: GroupDownload | None,
     host_path: str,
-    owners: Owners = NOBODY,
+    owners: Owners = NO_OWNERS,
     now: datetime,
     removal: Finding | None = None,
 ) -> LocalModelNodeGroupStatus:
@@ -67,14 +67,14 @@ def group_status(
     owners: whose caches name the URIs. removal: of a group that is being deleted, how far that is.
     """
     names = tuple(node.metadata.name for node in nodes)
-    others = Others(nodes, plan.admitted, owners)
+    others = ForeignCopies(nodes, plan.admitted, owners)
     models = tuple(
         _group_model(
             cache,
             nodes,
             copies[cache.identity],
-            _told_size(group.status, cache.identity),
-            claims_wait=others.hold_up(cache, copies[cache.identity]),
+            _known_size(group.status, cache.identity),
+            claims_wait=others.blocks_claims(cache, copies[cache.identity]),
         )
         for cache in plan.admitted
     )
@@ -95,7 +95,7 @@ def group_status(
     )
     ready = (
         _blocked(group, host_path, removal)
-        or finding(group, stored, names, now)
+        or nodes_pending(group, stored, names, now)
         or _found(group, models, nodes, download)
     )
     if left_out:
@@ -178,14 +178,19 @@ def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> boo
     return old.model_copy(update=apart) == new.model_copy(update=apart)
 
 
-def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
+def _known_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
     """What was told of a model, in the plan or not: it stays true, since the URI cannot change."""
     told = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
     return told.size if told else None
 
 
 def _group_model(
-    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None, *, claims_wait: bool
+    cache: Cache,
+    nodes: Sequence[Node],
+    copies: Copies,
+    known_size: int | None,
+    *,
+    claims_wait: bool,
 ) -> GroupModel:
     reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
@@ -195,7 +200,7 @@ def _group_model(
         namespace=cache.metadata.namespace,
         key=cache.spec.key,
         states="".join(copies.states),
-        size=max(sizes, default=told_size),
+        size=max(sizes, default=known_size),
         # Nodes that hold different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
@@ -272,7 +277,7 @@ def _blocked(group: LocalModelNodeGroup, host_path: str, removal: Finding | None
     return None
 
 
-def finding(
+def nodes_pending(
     group: LocalModelNodeGroup,
     stored: LocalModelPlacementSpec | None,
     names: tuple[str, ...],

@@ -9,7 +9,7 @@ from crds.base import API_VERSION
 from crds.naming import claim_name
 from crds.nodegroup import LocalModelNodeGroupStatus
 from hooks import naming, reasons
-from hooks.admission import admit, observe, within_objects
+from hooks.admission import admission_input, admit_by_size, fit_into_objects
 from hooks.copies import copies_of
 from hooks.envelope import (
     BadRequest,
@@ -22,10 +22,10 @@ from hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from hooks.group_status import debounce, finding, group_status, is_urgent
+from hooks.group_status import debounce, group_status, is_urgent, nodes_pending
 from hooks.kserve_config import config_rules, read_config
-from hooks.pace import Unhurried, is_large, late
-from hooks.plan import EMPTY_PLAN, NO_PLAN, Plan, keep, make_plan
+from hooks.pace import DelayedAnswer, delayed, is_large
+from hooks.plan import EMPTY_PLACEMENT, EMPTY_PLAN, GroupPlan, plan_group, retain_unreadable
 from hooks.reading import (
     CACHE,
     NAMESPACE_CACHE,
@@ -43,13 +43,13 @@ from hooks.reading import (
 )
 from hooks.removal import removal
 from hooks.sharing import Owners
-from hooks.turns import Decision, whose_turn
-from hooks.unreadable import as_they_are, conditions_of, unreadable_status
+from hooks.turns import Decision, decide_turn
+from hooks.unreadable import conditions_of, unchanged_children, unreadable_status
 from hooks.volumes import (
-    as_it_is,
     is_bound,
     make_volume,
     selects_by_name,
+    unchanged,
     volume_name_of,
     without_spent,
 )
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from hooks.plan import CacheName
     from hooks.settings import Settings
 
-# A deletion looks again by itself: an agent that is gone for good tells nothing.
+# A deletion looks again by itself: an agent that is gone for readable tells nothing.
 _FINALIZE_RESYNC_SECONDS = 2.0
 _CLAIMS = "PersistentVolumeClaim.v1"
 
@@ -108,7 +108,7 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 def sync(
     request: CompositeRequest, settings: Settings, now: datetime
-) -> CompositeResponse | Unhurried:
+) -> CompositeResponse | DelayedAnswer:
     """The group's LocalModelPlacement, the volumes of its namespace caches, its status.
 
     The answer may be late where nobody waits for it: see hooks.pace.
@@ -116,27 +116,27 @@ def sync(
     try:
         group = parse_group(request.parent)
     except UnreadableError as error:
-        return _unreadable(request, error, as_they_are(request), now)
+        return _unreadable(request, error, unchanged_children(request), now)
     name = group.metadata.name
-    caches = _see_caches(request)
+    caches = _read_caches(request)
     nodes = _nodes(request)
     stored = _stored(request, name)
-    asked = make_plan(name, caches.good)
-    if caches.bad:
-        asked = keep(asked, name, caches.bad, _had(name, stored, request))
-    observed = observe(group, asked, caches.good, nodes, stored)
-    plan = within_objects(
-        admit(asked, group, observed),
+    asked = plan_group(name, caches.readable)
+    if caches.unreadable:
+        asked = retain_unreadable(asked, name, caches.unreadable, _had(name, stored, request))
+    observed = admission_input(group, asked, caches.readable, nodes, stored)
+    plan = fit_into_objects(
+        admit_by_size(asked, group, observed),
         group,
         len(nodes),
         observed.held,
         {model.identity: model for model in stored.models} if stored else {},
     )
     copies = copies_of(plan.admitted, nodes)
-    owners = Owners(caches.good, caches.bad)
+    owners = Owners(caches.readable, caches.unreadable)
     names = tuple(node.metadata.name for node in nodes)
-    settled = finding(group, stored, names, now) is None
-    decision = whose_turn(
+    settled = nodes_pending(group, stored, names, now) is None
+    decision = decide_turn(
         group, plan.admitted, nodes, copies, stored=stored, settled=settled, now=now
     )
     new = group_status(
@@ -159,10 +159,10 @@ def sync(
     answer = _answer(
         status,
         (_child(name, placement), *volumes),
-        _sooner(resync, decision),
+        _earliest(resync, decision),
     )
     urgent = placement != stored or is_urgent(group.status, status)
-    return late(answer, count) if paced and not urgent else answer
+    return delayed(answer, count) if paced and not urgent else answer
 
 
 def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
@@ -177,7 +177,9 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
     except UnreadableError as error:
         stored = _stored(request, error.name)
         told = removal(error.name, stored, nodes, conditions_of(request.parent), now)
-        empty = stored.model_copy(update={"models": (), "turn": None}) if stored else NO_PLAN
+        empty = (
+            stored.model_copy(update={"models": (), "turn": None}) if stored else EMPTY_PLACEMENT
+        )
         answer = _unreadable(request, error, (_child(error.name, empty),), now, told.finding)
     else:
         name = group.metadata.name
@@ -205,39 +207,48 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 class _Caches:
     """All caches of the cluster but KServe's to import: those that can be read, and the others."""
 
-    good: tuple[Cache, ...]
-    bad: tuple[Unreadable, ...]
+    readable: tuple[Cache, ...]
+    unreadable: tuple[Unreadable, ...]
 
     def namespaced(self, group: str) -> Iterator[CacheName]:
         """Namespace and name of each LocalModelNamespaceCache that names a group, or may."""
-        for cache in self.good:
+        for cache in self.readable:
             if cache.metadata.namespace and group in cache.spec.group_names:
                 yield cache.metadata.namespace, cache.metadata.name
-        for one in self.bad:
+        for one in self.unreadable:
             if one.namespace:
                 yield one.namespace, one.name
 
 
-def _see_caches(request: CompositeRequest) -> _Caches:
+def _read_caches(request: CompositeRequest) -> _Caches:
     found = [objects_of(kind, parse_cache, request.related) for kind in (CACHE, NAMESPACE_CACHE)]
     return _Caches(
-        good=tuple(one for kind in found for one in kind.good.values() if not one.imported),
-        bad=tuple(one for kind in found for one in kind.bad.values() if not one.imported),
+        readable=tuple(one for kind in found for one in kind.readable.values() if not one.imported),
+        unreadable=tuple(
+            one for kind in found for one in kind.unreadable.values() if not one.imported
+        ),
     )
 
 
 def _nodes(request: CompositeRequest) -> list[Node]:
     """The group's nodes, by name. One that cannot be read counts as not Ready."""
     found = objects_of(NODE, parse_node, request.related)
-    if found.bad and not found.good and all(one.lost for one in found.bad.values()):
+    if (
+        found.unreadable
+        and not found.readable
+        and all(one.lost for one in found.unreadable.values())
+    ):
         # Not these objects, but the CRD: every node would count as not Ready.
-        raise BadRequest(next(iter(found.bad.values())).why)
-    nodes = [*found.good.values(), *(unknown_node(one.name) for one in found.bad.values())]
+        raise BadRequest(next(iter(found.unreadable.values())).why)
+    nodes = [
+        *found.readable.values(),
+        *(unknown_node(one.name) for one in found.unreadable.values()),
+    ]
     return sorted(nodes, key=lambda node: node.metadata.name)
 
 
 def _stored(request: CompositeRequest, group: str) -> LocalModelPlacementSpec | None:
-    return objects_of(PLACEMENT, parse_own_plan, request.children).good.get(group)
+    return objects_of(PLACEMENT, parse_own_plan, request.children).readable.get(group)
 
 
 def _had(
@@ -247,14 +258,14 @@ def _had(
     if stored is not None:
         models: Sequence[PlacedModel] = stored.models
     else:
-        listed = objects_of(NODE, placed_of, request.related).good.values()
+        listed = objects_of(NODE, placed_of, request.related).readable.values()
         models = [model for entries in listed for named, model in entries if named == group]
     return {(model.namespace, model.model_name): model for model in models}
 
 
 def _volumes(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     caches: _Caches,
     withheld: AbstractSet[Identity],
     *,
@@ -294,11 +305,11 @@ def _volumes(
             )
         elif cache is None and volume in observed:
             # A pod may read through it: it goes with its cache.
-            volumes.append(as_it_is(observed[volume]))
+            volumes.append(unchanged(observed[volume]))
     return without_spent(volumes, observed)
 
 
-def _sooner(resync: float | None, decision: Decision) -> float | None:
+def _earliest(resync: float | None, decision: Decision) -> float | None:
     """When to look again: for the status or for the next turn, whichever comes first."""
     turn = decision.resync.total_seconds() if decision.resync else None
     return min((one for one in (resync, turn) if one is not None), default=None)

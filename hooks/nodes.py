@@ -71,16 +71,18 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     name, labels = node.metadata.name, node.metadata.labels or {}
     # A plan that cannot be read is one that is missing: what the node lists of it stays.
     placements = objects_of(PLACEMENT, _plan, request.related)
-    plans = placements.good
+    plans = placements.readable
     nodes = objects_of(NODE, parse_node, request.attachments)
-    if name in nodes.bad:
-        raise BadRequest(nodes.bad[name].why)
-    observed = nodes.good.get(name)
+    if name in nodes.unreadable:
+        raise BadRequest(nodes.unreadable[name].why)
+    observed = nodes.readable.get(name)
 
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
     kept = _kept(request, name, observed, plans, in_group=bool(mine))
-    groups = _groups(mine, observed, {group for group, _ in kept} | placements.bad.keys())
-    members = _member_labels(labels, mine, {ref.name for ref in groups} | placements.bad.keys())
+    groups = _groups(mine, observed, {group for group, _ in kept} | placements.unreadable.keys())
+    members = _member_labels(
+        labels, mine, {ref.name for ref in groups} | placements.unreadable.keys()
+    )
     if not groups and observed is None:
         return DecoratorResponse(
             labels=members | dict.fromkeys(filter(naming.is_warm_label, labels))
@@ -107,7 +109,7 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     )
 
 
-class _Shown(NamedTuple):
+class _ListEntry(NamedTuple):
     """An entry of a LocalModelNode, as JSON. listed: whether it is there already."""
 
     priority: int
@@ -119,12 +121,12 @@ class _Entry(NamedTuple):
     """A model of a plan, as a node lists it: to be begun, or suspended."""
 
     identity: Identity
-    begin: _Shown
-    suspended: _Shown
+    begin: _ListEntry
+    suspended: _ListEntry
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _NodePlan:
     """A LocalModelPlacement, as nodes take it over.
 
     by_name: whether it selects nodes by name. turn: the nodes that may begin; None: all.
@@ -137,14 +139,14 @@ class _Plan:
     turn: frozenset[str] | None
 
 
-def _plan(raw: Raw) -> _Plan:
+def _plan(raw: Raw) -> _NodePlan:
     return _plans(bytes(raw))
 
 
-def _read_plan(raw: bytes) -> _Plan:
+def _read_plan(raw: bytes) -> _NodePlan:
     placement = parse_placement(Raw(raw))
     name, spec = placement.metadata.name, placement.spec
-    return _Plan(
+    return _NodePlan(
         selector=spec.node_selector_terms,
         by_name=any(term.match_fields for term in spec.node_selector_terms),
         group=GroupRef(
@@ -166,8 +168,8 @@ def _entry(model: PlacedModel, group: str) -> _Entry:
     suspended = listed.model_copy(update={"suspend": True})
     return _Entry(
         model.identity,
-        _Shown(model.priority, _json(listed)),
-        _Shown(model.priority, _json(suspended)),
+        _ListEntry(model.priority, _json(listed)),
+        _ListEntry(model.priority, _json(suspended)),
     )
 
 
@@ -175,7 +177,7 @@ def _json(model: LocalModel) -> Raw:
     return Raw(msgspec.json.encode(model.to_json()))
 
 
-def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
+def _entries(plan: _NodePlan, name: str, observed: Node | None) -> Iterator[_ListEntry]:
     """What a plan asks of a node. What the node has begun is never suspended again."""
     listed = observed.listed if observed else {}
     reports = observed.reports if observed else {}
@@ -192,7 +194,7 @@ def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
         yield shown if known is None else shown._replace(listed=True)
 
 
-def _within_object(models: list[_Shown]) -> tuple[list[_Shown], int]:
+def _within_object(models: list[_ListEntry]) -> tuple[list[_ListEntry], int]:
     """The entries for which a LocalModelNode has room, and how many are left out.
 
     Each plan has room for itself; a node of many groups may not. What it lists already comes first:
@@ -214,10 +216,10 @@ def _kept(
     request: DecoratorRequest,
     name: str,
     observed: Node | None,
-    plans: Mapping[str, _Plan],
+    plans: Mapping[str, _NodePlan],
     *,
     in_group: bool,
-) -> list[tuple[str, _Shown]]:
+) -> list[tuple[str, _ListEntry]]:
     """What stays listed because the plan that asked for it is missing, with its group's name."""
 
     def stays(model: ListedModel) -> bool:
@@ -228,14 +230,14 @@ def _kept(
         return []
     entries = listed_by(request.attachments[f"{NODE}.{API_VERSION}"][name])
     return [
-        (model.node_group, _Shown(model.priority, json, listed=True))
+        (model.node_group, _ListEntry(model.priority, json, listed=True))
         for model, json in entries
         if stays(model)
     ]
 
 
 def _groups(
-    mine: Iterable[_Plan], observed: Node | None, holders: AbstractSet[str]
+    mine: Iterable[_NodePlan], observed: Node | None, holders: AbstractSet[str]
 ) -> list[GroupRef]:
     """The node's groups. holders: those whose plans are missing, and of which something stays."""
     groups = {plan.group.name: plan.group for plan in mine}
@@ -258,7 +260,7 @@ def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Objec
 
 
 def _member_labels(
-    labels: Mapping[str, str], mine: Iterable[_Plan], groups: AbstractSet[str]
+    labels: Mapping[str, str], mine: Iterable[_NodePlan], groups: AbstractSet[str]
 ) -> dict[str, str | None]:
     """Labels of the groups whose volumes ask for one. groups: those that the node is in.
 

@@ -52,11 +52,11 @@ def _words(
         return {}
 
 
-class Observed(Struct, rename="camel", frozen=True):
+class ReadStruct(Struct, rename="camel", frozen=True):
     """Base of what is read: immutable, camelCase in JSON, unknown fields ignored."""
 
 
-class Metadata(Observed, frozen=True):
+class Metadata(ReadStruct, frozen=True):
     """Of metav1.ObjectMeta."""
 
     name: str
@@ -74,7 +74,7 @@ class Metadata(Observed, frozen=True):
         return self.creation_timestamp.isoformat() if self.creation_timestamp else ""
 
 
-class Resource(Observed, frozen=True):
+class Resource(ReadStruct, frozen=True):
     """Base of the kinds."""
 
     kind: str
@@ -87,7 +87,7 @@ class Resource(Observed, frozen=True):
         return self.metadata.deletion_timestamp is not None
 
 
-class Condition(Observed, frozen=True):
+class Condition(ReadStruct, frozen=True):
     """Of metav1.Condition: what tells whether a condition has flipped since."""
 
     type: str
@@ -95,14 +95,14 @@ class Condition(Observed, frozen=True):
     last_transition_time: datetime
 
 
-class ServiceName(Observed, frozen=True):
+class ServiceName(ReadStruct, frozen=True):
     """A service that a cache's status lists."""
 
     namespace: str
     name: str
 
 
-class CacheSpec(Observed, frozen=True):
+class CacheSpec(ReadStruct, frozen=True):
     """What a cache asks for, in either form."""
 
     source_model_uri: str
@@ -149,7 +149,7 @@ class CacheSpec(Observed, frozen=True):
         return {name: getattr(self, name) for name in ModelRequest.model_fields}
 
 
-class ModelCopies(Observed, frozen=True):
+class ModelCopies(ReadStruct, frozen=True):
     """Counts of copies."""
 
     available: Count = 0
@@ -157,7 +157,7 @@ class ModelCopies(Observed, frozen=True):
     failed: Count = 0
 
 
-class CacheStatus(Observed, frozen=True):
+class CacheStatus(ReadStruct, frozen=True):
     """What the hooks wrote."""
 
     observed_generation: int | None = None
@@ -208,7 +208,7 @@ class Cache(Resource, frozen=True, dict=True):
         )
 
 
-class ListedModel(Observed, frozen=True):
+class ListedModel(ReadStruct, frozen=True):
     """A model that a node shall have: an entry of its LocalModelNode's spec."""
 
     source_model_uri: str
@@ -224,7 +224,7 @@ class ListedModel(Observed, frozen=True):
         return (model_key(self.source_model_uri), self.namespace, self.model_name)
 
 
-class EvictionSettings(Observed, frozen=True):
+class EvictionSettings(ReadStruct, frozen=True):
     """Of crds.eviction."""
 
     policy: EvictionPolicy = EvictionPolicy.NONE
@@ -232,7 +232,7 @@ class EvictionSettings(Observed, frozen=True):
     low_percent: int = LOW_PERCENT
 
 
-class GroupRef(Observed, frozen=True):
+class GroupRef(ReadStruct, frozen=True):
     """A group that a node is in."""
 
     name: str
@@ -240,7 +240,7 @@ class GroupRef(Observed, frozen=True):
     eviction: EvictionSettings = EvictionSettings()
 
 
-class NodeSpec(Observed, frozen=True):
+class NodeSpec(ReadStruct, frozen=True):
     """What a node shall have."""
 
     local_models: tuple[ListedModel, ...] = ()
@@ -249,7 +249,7 @@ class NodeSpec(Observed, frozen=True):
     node_ready: bool | UnsetType = UNSET
 
 
-class NodeReport(Observed, frozen=True):
+class NodeReport(ReadStruct, frozen=True):
     """What a node's agent reports of one model."""
 
     name: str
@@ -270,7 +270,7 @@ class NodeReport(Observed, frozen=True):
         return (self.key, self.namespace, self.name)
 
 
-class NodeStatus(Observed, frozen=True):
+class NodeStatus(ReadStruct, frozen=True):
     """What a node's agent reports."""
 
     observed_generation: int | None = None
@@ -314,14 +314,14 @@ class Node(Resource, frozen=True, dict=True):
         return _words(_KSERVE_WORDS, self.status.model_status)
 
 
-class NodeCondition(Observed, frozen=True):
+class NodeCondition(ReadStruct, frozen=True):
     """Of core/v1 NodeCondition."""
 
     type: str
     status: str
 
 
-class CoreNodeStatus(Observed, frozen=True):
+class CoreNodeStatus(ReadStruct, frozen=True):
     """Of core/v1 NodeStatus."""
 
     conditions: tuple[NodeCondition, ...] | None = None

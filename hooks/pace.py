@@ -24,7 +24,7 @@ _AT_ONCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Unhurried:
+class DelayedAnswer:
     """An answer that may wait. seconds: how long."""
 
     response: CompositeResponse
@@ -36,11 +36,11 @@ def is_large(copies: int) -> bool:
     return copies >= LARGE
 
 
-def late(response: CompositeResponse, copies: int) -> Unhurried:
+def delayed(response: CompositeResponse, copies: int) -> DelayedAnswer:
     """The answer of a group of so many copies, for as long as it asks not to be called again."""
     seconds = min(copies * SECONDS_FOR_EACH_COPY, SECONDS_MAX)
     resync = response.resync_after_seconds
     if isinstance(resync, float):
         seconds = min(seconds, resync)
         response.resync_after_seconds = max(resync - seconds, _AT_ONCE_SECONDS)
-    return Unhurried(response, seconds)
+    return DelayedAnswer(response, seconds)

@@ -11,7 +11,7 @@ from crds.nodegroup import RejectedModel
 from crds.placement import LocalModelPlacementSpec
 from hooks import reasons
 from hooks.messages import MESSAGE_MAX, cut
-from hooks.sharing import NOBODY
+from hooks.sharing import NO_OWNERS
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ CacheName = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Plan:
+class GroupPlan:
     """The caches that a group keeps, most important first, and those that it refuses.
 
     kept: what the nodes have of caches that are refused, as the plan had it: what such a cache asks
@@ -50,7 +50,7 @@ class Plan:
         return [*admitted, *(model.identity for model in self.kept)]
 
     def placement(
-        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NOBODY
+        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NO_OWNERS
     ) -> LocalModelPlacementSpec:
         """The plan as nodes read it.
 
@@ -71,12 +71,12 @@ class Plan:
         return tuple(sorted((*models, *self.kept), key=lambda model: -model.priority))
 
 
-EMPTY_PLAN = Plan(admitted=(), rejected=())
+EMPTY_PLAN = GroupPlan(admitted=(), rejected=())
 # Of a group that cannot be read and has none.
-NO_PLAN = LocalModelPlacementSpec(storage_limit="0")
+EMPTY_PLACEMENT = LocalModelPlacementSpec(storage_limit="0")
 
 
-def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
+def plan_group(group: str, caches: Iterable[Cache]) -> GroupPlan:
     """The plan of a group, from all caches of the cluster, whatever their size: see admission.
 
     A cache that is being deleted stays in the plan until it is gone: its claims go first, and a
@@ -102,12 +102,15 @@ def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
             rejected.append(_claim_taken(cache, claim, holder))
         else:
             admitted.append(cache)
-    return Plan(admitted=tuple(admitted), rejected=tuple(rejected))
+    return GroupPlan(admitted=tuple(admitted), rejected=tuple(rejected))
 
 
-def keep(
-    plan: Plan, group: str, unreadable: Iterable[Unreadable], had: Mapping[CacheName, PlacedModel]
-) -> Plan:
+def retain_unreadable(
+    plan: GroupPlan,
+    group: str,
+    unreadable: Iterable[Unreadable],
+    had: Mapping[CacheName, PlacedModel],
+) -> GroupPlan:
     """The plan with what it had of caches that cannot be read.
 
     Nobody knows what such a cache asks for, so nothing new is made of it, and nothing of it goes

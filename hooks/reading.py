@@ -52,7 +52,7 @@ _Struct = TypeVar("_Struct", bound=Struct)
 _Whole = TypeVar("_Whole", LocalModelNodeGroup, LocalModelPlacement)
 
 # What msgspec and the types' own checks raise for JSON that is not what they take.
-_NOT_SO = (msgspec.MsgspecError, ValueError, RecursionError)
+_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class UnreadableError(BadRequest):
@@ -116,8 +116,8 @@ class _Asked(Struct):
 class Found(Generic[_Read]):
     """The objects of a kind by Metacontroller's key: those that can be read, and the others."""
 
-    good: dict[str, _Read]
-    bad: dict[str, Unreadable]
+    readable: dict[str, _Read]
+    unreadable: dict[str, Unreadable]
 
 
 class Head(Struct, rename="camel"):
@@ -159,15 +159,15 @@ def objects_of(kind: str, parse: Callable[[Raw], _Read], objects: RawObjects) ->
         raise BadRequest(
             f"no {kind}.{API_VERSION} in the request: is the controller's rule for it gone?"
         )
-    read: Found[_Read] = Found(good={}, bad={})
+    read: Found[_Read] = Found(readable={}, unreadable={})
     for key, raw in found.items():
         try:
-            read.good[key] = parse(raw)
+            read.readable[key] = parse(raw)
         except (BadRequest, ValidationError) as error:
             namespace, _, name = key.rpartition("/")
             why = _why(error)
             lost = isinstance(error, LostFieldsError)
-            read.bad[key] = Unreadable(namespace, name, why, raw, lost)
+            read.unreadable[key] = Unreadable(namespace, name, why, raw, lost)
     return read
 
 
@@ -178,7 +178,7 @@ def parse_cache(raw: Raw) -> Cache:
     """
     try:
         cache: Cache = decoder(Cache).decode(raw)
-    except _NOT_SO as error:
+    except _DECODE_ERRORS as error:
         rest = _lenient(_WithoutStatus, raw)
         if rest is None:
             raise _unreadable(raw, str(error), CACHE, NAMESPACE_CACHE) from error
@@ -294,7 +294,7 @@ def salvage(model: type[_Struct], raw: Raw) -> _Struct | None:
             return None
     try:
         return model(**values)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
 
 
@@ -321,7 +321,7 @@ def _spec_of(raw: Raw) -> Object:
 def _lenient(kind: Any, raw: Raw) -> Any:
     try:
         return decoder(kind).decode(raw)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
 
 
@@ -336,7 +336,7 @@ def _placed(entries: list[Any]) -> Iterator[PlacedModel]:
 def _read_what_can_be(model: type[_Struct], raw: Raw, kind: str, api_version: str) -> _Struct:
     try:
         obj: Any = decoder(model).decode(raw)
-    except _NOT_SO as error:
+    except _DECODE_ERRORS as error:
         obj = salvage(model, raw)
         if obj is None:
             raise _unreadable(raw, str(error), kind, api_version=api_version) from error
@@ -403,7 +403,7 @@ def _unreadable(raw: Raw, words: str, *kinds: str, api_version: str = API_VERSIO
 def _head(raw: Raw | bytes) -> Head:
     try:
         head: Head = decoder(Head).decode(raw)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return Head()
     return head
 

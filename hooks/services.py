@@ -50,12 +50,12 @@ class Users:
     llm_inference_services: tuple[NamespacedName, ...] | None = None
 
     @classmethod
-    def of(cls, services: Sequence[Service]) -> Users:
+    def from_services(cls, services: Sequence[Service]) -> Users:
         """The lists of some services, each in order."""
         return cls(_listed(services, INFERENCE_SERVICE), _listed(services, LLM_INFERENCE_SERVICE))
 
     @classmethod
-    def told(cls, status: CacheStatus) -> Users:
+    def from_status(cls, status: CacheStatus) -> Users:
         """What a status lists."""
         return cls(_names(status.inference_services), _names(status.llm_inference_services))
 

@@ -58,10 +58,10 @@ def _note(found: dict[str, dict[str, str]], key: str, owner: str, created: str) 
     owners[owner] = min(owners.get(owner, created), created)
 
 
-NOBODY = Owners(())
+NO_OWNERS = Owners(())
 
 
-class Others:
+class ForeignCopies:
     """Which nodes have whose copies of folders that several owners have, or had.
 
     A claim leads to all nodes of its group. So it waits for each Ready one that has a copy there
@@ -80,7 +80,7 @@ class Others:
                     key, owner, _ = identity
                     self._held.setdefault(key, []).append((index, owner))
 
-    def hold_up(self, cache: Cache, copies: Copies) -> bool:
+    def blocks_claims(self, cache: Cache, copies: Copies) -> bool:
         """Whether no new claim is made for a cache yet. copies: its own, in the nodes' order."""
         key, namespace, _ = cache.identity
         if self._owners.share(cache.identity) and CopyState.AVAILABLE not in copies.states:

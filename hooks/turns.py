@@ -61,7 +61,7 @@ class _Demand:
     waiting: frozenset[str]
 
 
-def whose_turn(
+def decide_turn(
     group: LocalModelNodeGroup,
     caches: Sequence[Cache],
     nodes: Sequence[Node],
@@ -87,7 +87,7 @@ def whose_turn(
     wait = _hold(wanted, last, len(nodes), now)
     same = last is not None and wanted == frozenset(last.nodes)
     turn = last if same or wait else _turn(wanted, group.metadata.creation_timestamp, now)
-    return Decision(turn, _told(demand, turn, limit), wait)
+    return Decision(turn, _group_download(demand, turn, limit), wait)
 
 
 def _next(demand: _Demand, last: Turn | None, limit: int) -> frozenset[str]:
@@ -120,7 +120,7 @@ def _turn(wanted: frozenset[str] | None, created: datetime | None, now: datetime
     return Turn(nodes=tuple(sorted(wanted)), since=since)
 
 
-def _told(demand: _Demand, turn: Turn | None, limit: int) -> GroupDownload | None:
+def _group_download(demand: _Demand, turn: Turn | None, limit: int) -> GroupDownload | None:
     waiting = demand.waiting.difference(turn.nodes) if turn else frozenset()
     if not waiting:
         return None

@@ -13,7 +13,7 @@ from hooks.envelope import decoder, parse_foreign
 from hooks.messages import MESSAGE_MAX, cut
 from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
 from hooks.reading import salvage
-from hooks.volumes import as_it_is
+from hooks.volumes import unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from hooks.reading import UnreadableError
 
 
-def as_they_are(request: CompositeRequest) -> tuple[Object, ...]:
+def unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
     """The children that are there, asked for as they are."""
     return tuple(
-        as_it_is(parse_foreign(raw))
+        unchanged(parse_foreign(raw))
         for objects in request.children.values()
         for raw in objects.values()
     )

@@ -188,10 +188,10 @@ def without_spent(volumes: Iterable[Object], observed: dict[str, Object]) -> lis
 
 def is_outdated(desired: Object, observed: Object) -> bool:
     """Whether a volume was made for other nodes or another path than its group has now."""
-    return _place(desired["spec"]) != _place(observed["spec"])
+    return _location(desired["spec"]) != _location(observed["spec"])
 
 
-def _place(spec: Object) -> tuple[Any, ...]:
+def _location(spec: Object) -> tuple[Any, ...]:
     """Where a volume leads.
 
     Whether it asks for our label does not count: KServe's volumes, and older ones, do not, and
@@ -203,7 +203,7 @@ def _place(spec: Object) -> tuple[Any, ...]:
     )
 
 
-def as_it_is(child: Object) -> Object:
+def unchanged(child: Object) -> Object:
     """A child that is there, asked for as it is."""
     known = ("name", "namespace", "labels")
     return {

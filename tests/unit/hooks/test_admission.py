@@ -27,10 +27,10 @@ from crds.placement import LocalModelPlacementSpec
 from crds.quantity import parse_quantity
 from crds.states import ModelState
 from hooks import reasons
-from hooks.admission import Observed, admit, observe, within_objects
+from hooks.admission import AdmissionInput, admission_input, admit_by_size, fit_into_objects
 from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
-from hooks.plan import Plan, make_plan
+from hooks.plan import GroupPlan, plan_group
 from hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
@@ -134,19 +134,19 @@ class Case:
 )
 def test_a_group_of_100gi(case: Case) -> None:
     models = {cache.metadata.name: cache.identity for cache in case.caches}
-    observed = Observed(
+    observed = AdmissionInput(
         sizes={models[name]: parse_quantity(size) for name, size in case.sizes.items()},
         held={c.identity for c in case.caches if c.metadata.name in case.held},
     )
-    plan = admit(make_plan("gpu", case.caches), _group(case.policy, "100Gi"), observed)
+    plan = admit_by_size(plan_group("gpu", case.caches), _group(case.policy, "100Gi"), observed)
     assert "".join(sorted(c.metadata.name for c in plan.admitted)) == case.admitted
     assert {one.name: one.reason for one in plan.rejected} == case.rejected
     assert (plan.over_limit and plan.over_limit.reason) == case.over
 
 
 def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
-    observed = Observed(sizes={C.identity: 30 << 30}, held={A.identity})
-    plan = admit(make_plan("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
+    observed = AdmissionInput(sizes={C.identity: 30 << 30}, held={A.identity})
+    plan = admit_by_size(plan_group("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
     (refused,) = plan.rejected
     assert refused.message == (
         "needs 50Gi by its modelSize, and 10Gi of storageLimit 100Gi are left in "
@@ -166,7 +166,7 @@ def _many(number: int) -> list[Cache]:
 
 def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
-    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(3), frozenset(), {})
+    plan = fit_into_objects(plan_group("gpu", caches), group, _nodes_for(3), frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {
         "c03": reasons.GROUP_TOO_LARGE,
@@ -178,11 +178,11 @@ def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
 def test_what_is_in_stays_in_when_a_group_grows_too_large() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
     held = frozenset(cache.identity for cache in caches[1:])
-    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(2), held, {})
+    plan = fit_into_objects(plan_group("gpu", caches), group, _nodes_for(2), held, {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c01", "c02", "c03", "c04"]
-    asked = make_plan("gpu", caches)
-    assert within_objects(asked, group, _nodes_for(5), held, {}) == asked
-    assert within_objects(asked, group, 0, held, {}) == asked
+    asked = plan_group("gpu", caches)
+    assert fit_into_objects(asked, group, _nodes_for(5), held, {}) == asked
+    assert fit_into_objects(asked, group, 0, held, {}) == asked
 
 
 def _with_parameters(cache: Cache, length: int) -> Cache:
@@ -193,7 +193,7 @@ def _with_parameters(cache: Cache, length: int) -> Cache:
 def test_a_plan_takes_no_more_than_an_object_can_hold() -> None:
     group, (small, *others) = _group(LRU, "100Gi"), _many(4)
     large = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in others]
-    plan = within_objects(make_plan("gpu", [*large, small]), group, 1, frozenset(), {})
+    plan = fit_into_objects(plan_group("gpu", [*large, small]), group, 1, frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {"c03": reasons.GROUP_TOO_LARGE}
 
@@ -201,16 +201,18 @@ def test_a_plan_takes_no_more_than_an_object_can_hold() -> None:
 def test_a_long_spec_of_a_group_leaves_its_models_less_room() -> None:
     group, caches = _group(LRU, "100Gi"), _many(4)
     large = [_with_parameters(cache, PLAN_BYTES // 5) for cache in caches]
-    plan = make_plan("gpu", large)
-    assert within_objects(plan, group, 1, frozenset(), {}) == plan
+    plan = plan_group("gpu", large)
+    assert fit_into_objects(plan, group, 1, frozenset(), {}) == plan
     spec = group.spec.model_copy(
         update={"node_selector": {f"label-{n}": "v" * 1000 for n in range(SPEC_BYTES // 1000)}}
     )
-    assert within_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {}) == plan
+    assert (
+        fit_into_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {}) == plan
+    )
     spec = spec.model_copy(
         update={"node_selector": {"label": "v" * (SPEC_BYTES + PLAN_BYTES // 2)}}
     )
-    fewer = within_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {})
+    fewer = fit_into_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {})
     assert [cache.metadata.name for cache in fewer.admitted] == ["c00", "c01"]
     assert "or the group's own spec" in fewer.rejected[0].message
 
@@ -219,7 +221,7 @@ def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
     group, caches = _group(LRU, "100Gi"), _many(3)
     had = {cache.identity: cache.placed for cache in caches}
     grown = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in caches]
-    plan = within_objects(make_plan("gpu", grown), group, 1, had.keys(), had)
+    plan = fit_into_objects(plan_group("gpu", grown), group, 1, had.keys(), had)
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01"]
     assert plan.kept == (caches[2].placed,)
     (refused,) = plan.rejected
@@ -259,13 +261,13 @@ class World:
             )
         )
 
-    def plan(self) -> tuple[Plan, Observed]:
+    def plan(self) -> tuple[GroupPlan, AdmissionInput]:
         caches = list(self.caches.values())
-        asked = make_plan("gpu", caches)
-        observed = observe(self.group, asked, caches, [self.node], self.stored)
-        return admit(asked, self.group, observed), observed
+        asked = plan_group("gpu", caches)
+        observed = admission_input(self.group, asked, caches, [self.node], self.stored)
+        return admit_by_size(asked, self.group, observed), observed
 
-    def sync(self) -> Plan:
+    def sync(self) -> GroupPlan:
         """The group's hook; each time a second later than the last."""
         plan, _ = self.plan()
         group, self.now = self.group, self.now + timedelta(seconds=1)
@@ -351,7 +353,9 @@ def _do(world: World, step: tuple[Any, ...]) -> None:
             world.cache_hook()
 
 
-def _taken(plan: Plan, observed: Observed, only: set[tuple[str, str, str]] | None = None) -> int:
+def _taken(
+    plan: GroupPlan, observed: AdmissionInput, only: set[tuple[str, str, str]] | None = None
+) -> int:
     folders: dict[str, int] = {}
     for cache in plan.admitted:
         if only is None or cache.identity in only:

@@ -11,7 +11,7 @@ import pytest
 
 from hooks.app import create_app
 from hooks.envelope import CompositeResponse
-from hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, is_large, late
+from hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
 from hooks.settings import Settings
 from tests.unit.hooks.fleet import GROUP, Fleet, kind
 
@@ -65,15 +65,15 @@ def _with(fleet: Fleet, node: str, **states: str) -> Fleet:
 def test_waiting_grows_with_the_copies_up_to_a_bound() -> None:
     assert not is_large(LARGE - 1)
     assert is_large(LARGE)
-    assert late(CompositeResponse(status={}), 10_000).seconds == 10_000 * SECONDS_FOR_EACH_COPY
-    assert late(CompositeResponse(status={}), 1_000_000).seconds == SECONDS_MAX
+    assert delayed(CompositeResponse(status={}), 10_000).seconds == 10_000 * SECONDS_FOR_EACH_COPY
+    assert delayed(CompositeResponse(status={}), 1_000_000).seconds == SECONDS_MAX
 
 
 def test_it_waits_no_longer_than_it_would_ask_to_be_called() -> None:
-    answer = late(CompositeResponse(status={}, resync_after_seconds=0.5), 1_000_000)
+    answer = delayed(CompositeResponse(status={}, resync_after_seconds=0.5), 1_000_000)
     assert answer.seconds == 0.5
     assert answer.response.resync_after_seconds == 0.05
-    answer = late(CompositeResponse(status={}, resync_after_seconds=5.0), 50_000)
+    answer = delayed(CompositeResponse(status={}, resync_after_seconds=5.0), 50_000)
     assert (answer.seconds, answer.response.resync_after_seconds) == (3.0, 2.0)
 
 

@@ -135,7 +135,7 @@ def test_adapters_of_a_namespaces_cache_are_its_services_alone() -> None:
 def test_a_service_with_a_cache_as_base_and_as_adapter_counts_once() -> None:
     users = _users(_cache(), _service({ADAPTERS: ONE, CLAIM: "llama-cpu"}, {LABEL: "llama"}))
     assert [one.groups for one in users] == [("cpu", "gpu")]
-    listed = Users.of(users).llm_inference_services
+    listed = Users.from_services(users).llm_inference_services
     assert [(one.namespace, one.name) for one in listed or ()] == [("team-a", "chat")]
 
 

@@ -16,8 +16,8 @@ from crds.keys import model_key
 from crds.node import LocalModelNode, LocalModelNodeSpec, LocalModelNodeStatus, NodeModelStatus
 from crds.states import ModelState
 from hooks.copies import copies_of
-from hooks.plan import make_plan
-from hooks.sharing import Others, Owners
+from hooks.plan import plan_group
+from hooks.sharing import ForeignCopies, Owners
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_who_is_alone_shares_nothing() -> None:
 
 def test_other_groups_count_since_a_node_may_be_in_several() -> None:
     here, there = _cache("a", 1), _cache("b", 9, group="other")
-    plan = make_plan("gpu", [here, there])
+    plan = plan_group("gpu", [here, there])
     assert [cache.metadata.namespace for cache in plan.admitted] == ["a"]
     owners = Owners([here, there])
     assert owners.share(here.identity)
@@ -94,7 +94,7 @@ def _node(name: str, *reports: tuple[str, str, bool], ready: bool = True) -> Nod
 def _waits(cache: Cache, nodes: list[Node], *others: Cache) -> bool:
     caches = [cache, *others]
     copies = copies_of(caches, nodes)[cache.identity]
-    return Others(nodes, caches, Owners(caches)).hold_up(cache, copies)
+    return ForeignCopies(nodes, caches, Owners(caches)).blocks_claims(cache, copies)
 
 
 MINE = ("a", "llama", True)
