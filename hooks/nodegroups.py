@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from hooks.plan import CacheName
     from hooks.settings import Settings
 
-# A deletion looks again by itself: an agent that is gone for readable tells nothing.
+# A deletion looks again by itself: an agent that is gone for good tells nothing.
 _FINALIZE_RESYNC_SECONDS = 2.0
 _CLAIMS = "PersistentVolumeClaim.v1"
 
