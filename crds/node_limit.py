@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
+
+from crds.base import NUMBER_AS_TEXT
 
 _SYNTAX = re.compile(r"([1-9][0-9]{0,5})|([1-9][0-9]?|100)%", re.ASCII)
 _MESSAGE = "must be a number of nodes of 1 or more, or a percentage from 1% to 100%"
@@ -30,8 +32,7 @@ def _checked(value: str) -> str:
 
 NodeLimit = Annotated[
     str,
-    # The API server stores a number as that number.
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    NUMBER_AS_TEXT,
     AfterValidator(_checked),
     WithJsonSchema(
         {

@@ -13,7 +13,9 @@ from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
+
+from crds.base import NUMBER_AS_TEXT
 
 _BINARY = {
     suffix: Decimal(1024) ** power
@@ -96,15 +98,13 @@ _SCHEMA: dict[str, Any] = {
     "x-kubernetes-int-or-string": True,
     "maxLength": _LENGTH_MAX,
 }
-# The API server stores a quantity that was given as a number as that number.
-_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
 _CHECKED = AfterValidator(_checked)
 
-Quantity = Annotated[str, _TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
+Quantity = Annotated[str, NUMBER_AS_TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
 # Of a volume or a claim: the API server takes none of another amount.
 Amount = Annotated[
     str,
-    _TEXT,
+    NUMBER_AS_TEXT,
     _CHECKED,
     WithJsonSchema(_SCHEMA | positive("must be a quantity of more than zero, such as 500Gi")),
 ]

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION
-from crds.cache import CacheStatus
-from hooks import reasons
 from hooks.cache_status import Groups, cache_status, view
 from hooks.claim_limits import ClaimLimits, limit_rules
 from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
@@ -33,7 +31,7 @@ from hooks.reading import (
     parse_group,
 )
 from hooks.services import Users, service_rules, services_of
-from hooks.unreadable import unchanged_children, unreadable_status
+from hooks.unreadable import unreadable_answer
 from hooks.volumes import (
     NO_LIMITS,
     is_bound,
@@ -102,7 +100,7 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
     try:
         seen = _see(request)
     except UnreadableError as error:
-        return _unreadable(request, error, unchanged_children(request), now)
+        return unreadable_answer(request, error, now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
     children, bound = _volumes_and_claims(seen, services, request, settings)
     status = cache_status(
@@ -242,7 +240,7 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
     try:
         seen = _see(request)
     except UnreadableError as error:
-        answer = _unreadable(request, error, (), now)
+        answer = unreadable_answer(request, error, now, children=())
         answer.finalized = not left
         return answer
     status = cache_status(
@@ -276,17 +274,6 @@ def _see(request: CompositeRequest) -> _Seen:
             unreadable={n: unreadable[n].why for n in names if n in unreadable},
         ),
     )
-
-
-def _unreadable(
-    request: CompositeRequest,
-    error: UnreadableError,
-    children: tuple[Object, ...],
-    now: datetime,
-) -> CompositeResponse:
-    said = (reasons.READY, reasons.ADMITTED)
-    status = unreadable_status(request.parent, error, CacheStatus, said, now=now)
-    return CompositeResponse(status=status, children=children)
 
 
 def _claims_of_these_names(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION
 from crds.naming import claim_name
-from crds.nodegroup import LocalModelNodeGroupStatus
-from hooks import naming, reasons
+from hooks import naming
 from hooks.admission import admission_input, admit_by_size, fit_into_objects
 from hooks.copies import copies_of
 from hooks.envelope import (
@@ -44,7 +43,7 @@ from hooks.reading import (
 from hooks.removal import removal
 from hooks.sharing import Owners
 from hooks.turns import Decision, decide_turn
-from hooks.unreadable import conditions_of, unchanged_children, unreadable_status
+from hooks.unreadable import conditions_of, unreadable_answer
 from hooks.volumes import (
     is_bound,
     make_volume,
@@ -60,8 +59,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crds.base import Identity
-    from crds.conditions import Finding
-    from crds.nodegroup import LocalModelNodeGroup
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
     from crds.placement import LocalModelPlacementSpec, PlacedModel
     from hooks.observed import Cache, Node
     from hooks.plan import CacheName
@@ -116,7 +114,7 @@ def sync(
     try:
         group = parse_group(request.parent)
     except UnreadableError as error:
-        return _unreadable(request, error, unchanged_children(request), now)
+        return unreadable_answer(request, error, now)
     name = group.metadata.name
     caches = _read_caches(request)
     nodes = _nodes(request)
@@ -180,7 +178,8 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
         empty = (
             stored.model_copy(update={"models": (), "turn": None}) if stored else EMPTY_PLACEMENT
         )
-        answer = _unreadable(request, error, (_child(error.name, empty),), now, told.finding)
+        children = (_child(error.name, empty),)
+        answer = unreadable_answer(request, error, now, children=children, more=(told.finding,))
     else:
         name = group.metadata.name
         stored = _stored(request, name)
@@ -324,19 +323,6 @@ def _answer(
         children=children,
         resync_after_seconds=resync,
     )
-
-
-def _unreadable(
-    request: CompositeRequest,
-    error: UnreadableError,
-    children: tuple[Object, ...],
-    now: datetime,
-    *more: Finding,
-) -> CompositeResponse:
-    status = unreadable_status(
-        request.parent, error, LocalModelNodeGroupStatus, (reasons.READY,), now=now, more=more
-    )
-    return CompositeResponse(status=status, children=children)
 
 
 def _child(group: str, placement: LocalModelPlacementSpec) -> Object:

@@ -60,6 +60,7 @@ class UnreadableError(BadRequest):
 
     def __init__(self, kind: str, name: object, why: str) -> None:
         super().__init__(f"cannot read {kind} {name!r}: {why}")
+        self.kind = kind
         self.name = str(name)
         self.why = why
 

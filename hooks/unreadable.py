@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from crds.cache import CacheStatus
 from crds.conditions import Finding, conditions
+from crds.nodegroup import LocalModelNodeGroupStatus
 from hooks import reasons
-from hooks.envelope import decoder, parse_foreign
+from hooks.envelope import CompositeResponse, decoder, parse_foreign
 from hooks.messages import MESSAGE_MAX, cut
 from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
-from hooks.reading import salvage
+from hooks.reading import CACHE, NAMESPACE_CACHE, NODE_GROUP, salvage
 from hooks.volumes import unchanged
 
 if TYPE_CHECKING:
@@ -26,7 +28,15 @@ if TYPE_CHECKING:
     from hooks.reading import UnreadableError
 
 
-def unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
+# By kind: the type of the status, and the conditions that say what is wrong.
+_STATUS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    CACHE: (CacheStatus, (reasons.READY, reasons.ADMITTED)),
+    NAMESPACE_CACHE: (CacheStatus, (reasons.READY, reasons.ADMITTED)),
+    NODE_GROUP: (LocalModelNodeGroupStatus, (reasons.READY,)),
+}
+
+
+def _unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
     """The children that are there, asked for as they are."""
     return tuple(
         unchanged(parse_foreign(raw))
@@ -35,31 +45,38 @@ def unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
     )
 
 
-def unreadable_status(
-    parent: Raw,
+def unreadable_answer(
+    request: CompositeRequest,
     error: UnreadableError,
-    status: type[BaseModel],
-    condition_types: tuple[str, ...],
-    *,
     now: datetime,
+    *,
+    children: tuple[Object, ...] | None = None,
     more: Iterable[Finding] = (),
-) -> Object:
-    """The parent's status, saying in each of the conditions what is wrong; the rest stays."""
+) -> CompositeResponse:
+    """The answer for the parent that the error names: conditions say what is wrong with it.
+
+    children: by default, those that exist stay as they are. more: further conditions.
+    """
+    parent = request.parent
+    status, types = _STATUS[error.kind]
     message = cut(
         f"the object cannot be read: {error.why}: correct it (kubectl edit) or delete it; until "
         "then, what there is of it stays as it is",
         MESSAGE_MAX,
     )
     found = conditions(
-        [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in condition_types), *more],
+        [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in types), *more],
         observed=conditions_of(parent),
         generation=generation_of(parent),
         now=now,
     )
     told = _whole(parent, status)
-    # Metacontroller's to set.
+    # Metacontroller sets it.
     told.pop("observedGeneration", None)
-    return told | {"conditions": [one.to_json() for one in found]}
+    return CompositeResponse(
+        status=told | {"conditions": [one.to_json() for one in found]},
+        children=_unchanged_children(request) if children is None else children,
+    )
 
 
 def conditions_of(parent: Raw) -> tuple[Condition, ...]:
