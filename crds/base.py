@@ -1,4 +1,4 @@
-"""What every type of the API is built on."""
+"""Base types of the API: JSON objects, metadata, conditions, and bounds of fields."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
-# Key of a schema extension that holds in the kinds that users write.
+# Key of the schema extension of `for_users`.
 FOR_USERS = "x-for-users"
 
 
 def for_users(**bounds: Any) -> dict[str, Any]:
     """Schema extension: bounds of a field in the kinds that users write, such as maxItems=256.
 
-    An object that was stored before such a bound stays readable, since pydantic does not check it,
-    and is served as it is: the kinds that the hooks write repeat the field without the bound.
+    pydantic does not check such a bound, so that objects which were stored before it stay readable.
+    The kinds that the hooks write have the same field without the bound: they copy it from there.
     """
     return {FOR_USERS: bounds}
 
 
 def validations(*rules: tuple[str, str]) -> dict[str, Any]:
-    """Schema extension: CEL rules, each with the message that a user sees."""
+    """Schema extension: pairs of a CEL rule and the message that a user sees."""
     return {"x-kubernetes-validations": [{"rule": r, "message": m} for r, m in rules]}
 
 
@@ -72,9 +72,9 @@ MicroTime = Annotated[datetime, PlainSerializer(_format_micro_time, return_type=
 
 
 class JsonObject(BaseModel):
-    """Base of every type: immutable, camelCase in JSON, unknown fields ignored.
+    """Base of every type: immutable, camelCase in JSON.
 
-    Unknown fields are ignored because a newer version's objects must stay readable.
+    Unknown fields are ignored, so that objects of a newer version stay readable.
     """
 
     model_config = ConfigDict(
@@ -82,7 +82,7 @@ class JsonObject(BaseModel):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON object, without the fields that hold nothing."""
+        """The JSON object as a dict, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -91,24 +91,25 @@ Identity = tuple[str, str, str]
 
 
 def is_falsy(value: object) -> bool:
-    """Whether a field need not be written: its reader takes it so. For lists that are long."""
+    """Whether a field is left out of JSON because it has its default. It keeps long lists short."""
     return not value
 
 
 class ModelIdentity(JsonObject):
-    """Which model: its cache, and its folder.
+    """Identity of a model: its cache and its key.
 
-    The key is part of it: a cache that was made again with another URI is another model.
+    A cache that was deleted and created again with another URI has another key, and so another
+    identity.
     """
 
-    name: str = Field(description="Name of its cache.", max_length=253)
+    name: str = Field(description="Name of the cache.", max_length=253)
     namespace: str = Field(
         default="",
-        description="Namespace of its cache; empty for a LocalModelCache.",
+        description="Namespace of the cache; empty for a LocalModelCache.",
         max_length=63,
         exclude_if=is_falsy,
     )
-    key: str = Field(description="Its folder below models/.", max_length=16)
+    key: str = Field(description="Name of the model's folder below models/.", max_length=16)
 
     @property
     def identity(self) -> Identity:
@@ -117,7 +118,7 @@ class ModelIdentity(JsonObject):
 
 
 class ManagedFields(JsonObject):
-    """Of metav1.ManagedFieldsEntry: when somebody last wrote fields of an object."""
+    """The time of a metav1.ManagedFieldsEntry: when a client last wrote fields of the object."""
 
     time: Time | None = None
 
@@ -137,9 +138,9 @@ class ObjectMeta(JsonObject):
 
     @property
     def known_age(self) -> timedelta:
-        """How old it was when it was last written, both by the API server's clock.
+        """Age of the object when it was last written, by the API server's clock.
 
-        What no API server has made is as old as can be.
+        timedelta.max for an object that does not come from an API server.
         """
         if self.creation_timestamp is None:
             return timedelta.max
@@ -148,13 +149,13 @@ class ObjectMeta(JsonObject):
 
 
 class Resource(JsonObject):
-    """Base of the kinds: what a stored object has beside spec and status."""
+    """Base of the kinds: the metadata of a stored object."""
 
     metadata: ObjectMeta
 
     @property
     def deleting(self) -> bool:
-        """Whether a deletion was asked for and waits for finalizers."""
+        """Whether the object is being deleted and waits for its finalizers."""
         return self.metadata.deletion_timestamp is not None
 
 
@@ -163,19 +164,23 @@ MESSAGE_MAX = 32_768
 
 
 class Condition(JsonObject):
-    """One aspect of the state of an object, as metav1.Condition."""
+    """A metav1.Condition: one aspect of the state of an object."""
 
     type: str = Field(description="Name of the condition.", max_length=316)
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
     observed_generation: int | None = Field(
-        default=None, description="The metadata.generation that it was computed for.", ge=0
+        default=None,
+        description="The metadata.generation that the condition was computed for.",
+        ge=0,
     )
-    last_transition_time: Time = Field(description="When the status last changed.")
+    last_transition_time: Time = Field(description="When the status of the condition last changed.")
     reason: str = Field(
-        description="Why, in one CamelCase word for programs.", min_length=1, max_length=1024
+        description="Reason for the status, one CamelCase word for programs.",
+        min_length=1,
+        max_length=1024,
     )
     message: str = Field(
-        description="Why, for a person: what is the matter, where, and what to do.",
+        description="Explanation for people: what is wrong, where, and what to do.",
         max_length=MESSAGE_MAX,
     )
 

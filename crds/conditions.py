@@ -1,4 +1,4 @@
-"""Conditions that keep the time of their last flip."""
+"""Conditions that keep the time of their last transition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StoredCondition(Protocol):
-    """A condition as it is stored: what tells whether it has flipped since."""
+    """The part of a stored condition that shows whether its status has changed since."""
 
     @property
     def type(self) -> str:
@@ -21,16 +21,16 @@ class StoredCondition(Protocol):
 
     @property
     def status(self) -> str:
-        """Whether it held."""
+        """Status of the condition."""
 
     @property
     def last_transition_time(self) -> datetime:
-        """When the status last changed."""
+        """When the status of the condition last changed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a condition says now, without its times."""
+    """The content of a condition: all but its times and generation."""
 
     type: str
     status: Literal["True", "False", "Unknown"]
@@ -45,10 +45,10 @@ def conditions(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Conditions from findings, in their order.
+    """Conditions from findings, in the same order.
 
-    lastTransitionTime is carried over from the observed condition of the type unless the status
-    differs: otherwise every sync would write.
+    lastTransitionTime is copied from the observed condition of the same type and status: otherwise
+    each sync would write the object. Messages are cut to the length that Kubernetes accepts.
     """
     before = {condition.type: condition for condition in observed}
     made = []

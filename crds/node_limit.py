@@ -1,4 +1,4 @@
-"""A number of nodes, or a percentage of all, such as 25%."""
+"""The type of a limit of nodes: a number, or a percentage of all nodes, such as 25%."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MESSAGE = "must be a number of nodes of 1 or more, or a percentage from 1% to 1
 
 
 def nodes_of(limit: str, total: int) -> int:
-    """How many of `total` nodes a limit allows: a percentage is rounded up, and at least 1.
+    """Number of nodes that a limit allows of `total`. A percentage is rounded up, to at least 1.
 
-    Raises ValueError for what is no limit.
+    Raises ValueError if the text is not a limit.
     """
     match = _SYNTAX.fullmatch(limit)
     if match is None:

@@ -1,4 +1,4 @@
-"""Structural OpenAPI schemas, as CRDs want them, from the types."""
+"""Structural OpenAPI schemas for the CRDs, made from the types."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _DROPPED = ("title", "default", "additionalProperties", FOR_USERS)
 def structural_schema(model: type[BaseModel], *, for_users: bool) -> Schema:
     """The schema of a type without references, nulls, titles and defaults.
 
-    for_users: whether the bounds of `crds.base.for_users` hold. Shape: OpenAPI v3 as
+    for_users: whether to include the bounds of `crds.base.for_users`. Shape: OpenAPI v3 as
     apiextensions.k8s.io/v1 restricts it. Raises ValueError for a union, which a structural schema
-    cannot say.
+    cannot express.
     """
     schema = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(schema, schema.get("$defs", {}), for_users)
@@ -50,7 +50,7 @@ def _convert(schema: Schema, defs: dict[str, Schema], for_users: bool) -> Schema
 
 
 def _dereference(schema: Schema, defs: dict[str, Schema]) -> Schema:
-    """Resolve `$ref` and `X | null`; what stands beside them wins, rules add up."""
+    """Resolve `$ref` and `X | null`. Keys beside a reference override it; rules are joined."""
     while "$ref" in schema or "anyOf" in schema:
         if "$ref" in schema:
             target = defs[schema["$ref"].rsplit("/", 1)[-1]]

@@ -1,7 +1,7 @@
-"""The parts of core/v1 volumes that node groups hold as templates.
+"""Parts of core/v1 PersistentVolumes and claims that groups have as templates.
 
-Only what localmodel reads is typed, and so explained by `kubectl explain`; every other field of
-core/v1 is kept as given.
+Only the fields that localmodel reads have types, which `kubectl explain` shows. All other fields of
+core/v1 are kept unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
 
 def _checked(operator: str) -> str:
-    """Refuse another one, wherever it was stored: nobody knows which nodes it means."""
+    """Refuse an unknown operator, also of a stored object: it selects unknown nodes."""
     if operator not in _OPERATORS:
         raise ValueError(f"{operator!r} is none of {', '.join(_OPERATORS)}")
     return operator
@@ -69,39 +69,39 @@ class NodeSelectorTerm(JsonObject):
 
 
 class NodeSelector(JsonObject):
-    """Terms, of which one must hold."""
+    """Terms of which one must match."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
-        description="Terms; a node matches if one of them does.", json_schema_extra=_TERMS
+        description="Terms; a node is selected if it matches one of them.", json_schema_extra=_TERMS
     )
 
 
 class VolumeNodeAffinity(JsonObject):
-    """Which nodes can reach the volume."""
+    """The nodes that can use the volume."""
 
     required: NodeSelector | None = Field(
-        default=None, description="The nodes that are in the group: those that match."
+        default=None, description="Selector of the nodes of the group."
     )
 
 
 class LocalVolumeSource(JsonObject):
-    """A directory of the node."""
+    """A directory of the node, as a local volume."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
     path: str = Field(
-        description="Absolute path on the node: the root that the agent fills.",
+        description="Absolute path of the agent's root directory on the node.",
         json_schema_extra=_PATH,
     )
 
 
 class HostPathVolumeSource(JsonObject):
-    """A directory of the node, without node affinity."""
+    """A directory of the node, as a hostPath volume."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
     path: str = Field(
-        description="Absolute path on the node: the root that the agent fills.",
+        description="Absolute path of the agent's root directory on the node.",
         json_schema_extra=_PATH,
     )
 
@@ -127,15 +127,15 @@ class PersistentVolumeSpec(JsonObject):
     )
     mount_options: tuple[_Option, ...] | None = Field(
         default=None,
-        description="Mount options. Without any, volumes are mounted read-only (ro).",
+        description="Mount options. Absent: volumes are mounted read-only (ro).",
         json_schema_extra=_OPTIONS,
     )
     node_affinity: VolumeNodeAffinity | None = Field(
-        default=None, description="Which nodes are in the group. Without it, none is."
+        default=None, description="The nodes of the group. Absent: the group has none."
     )
     storage_class_name: str | None = Field(
         default=None,
-        description="Ignored: a volume has the class of its claim.",
+        description="Ignored: a volume gets the class of its claim.",
         json_schema_extra=_CLASS,
     )
 
@@ -164,11 +164,11 @@ class PersistentVolumeClaimSpec(JsonObject):
     )
     resources: ResourceRequirements | None = Field(
         default=None,
-        description="Requested storage; the size of the model by default, and where a namespace's "
-        "LimitRange or ResourceQuota refuses what is given here.",
+        description="Requested storage. Default: the size of the model, which is also used where a "
+        "LimitRange or ResourceQuota of the namespace refuses the value here.",
     )
     storage_class_name: str | None = Field(
         default=None,
-        description="Class of claim and volume; none ('') by default.",
+        description="StorageClass of claims and volumes. Default: none ('').",
         json_schema_extra=_CLASS,
     )
