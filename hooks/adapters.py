@@ -1,4 +1,4 @@
-"""LoRA adapters of an LLMInferenceService, as KServe's webhook notes them in an annotation."""
+"""LoRA adapters of an LLMInferenceService, from the annotation that KServe's webhook writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import msgspec
 
 from hooks.envelope import decoder
 
-# By the adapter's name. Older versions of KServe also write sourceUri and pvcName.
+# JSON of the annotation, by adapter name. Older versions of KServe also write sourceUri and
+# pvcName.
 _ENTRIES = dict[str, dict[str, Any] | None] | None
 _DECODE_ERRORS = (msgspec.MsgspecError, RecursionError)
 
@@ -18,8 +19,8 @@ _DECODE_ERRORS = (msgspec.MsgspecError, RecursionError)
 class Adapter:
     """The cache of one adapter.
 
-    namespace: of a LocalModelNamespaceCache; empty for a LocalModelCache. claim: what the pods
-    mount, where KServe has written it down.
+    namespace: of a LocalModelNamespaceCache; empty for a LocalModelCache. claim: name of the claim
+    that the pods mount, if the annotation has it.
     """
 
     cache: str
@@ -27,13 +28,13 @@ class Adapter:
     claim: str | None = None
 
     def is_of(self, cache: str, namespace: str, service_namespace: str) -> bool:
-        """Whether it is this cache's, in a service of that namespace."""
+        """Whether an adapter of a service in that namespace uses this cache."""
         in_reach = not namespace or namespace == service_namespace
         return in_reach and (self.cache, self.namespace) == (cache, namespace)
 
 
 def read_adapters(annotation: str | None) -> tuple[Adapter, ...] | None:
-    """The adapters that have a cache; None for text that KServe cannot read either."""
+    """The adapters that have a cache; None if the annotation is not what KServe writes."""
     if not annotation:
         return ()
     try:
@@ -42,7 +43,7 @@ def read_adapters(annotation: str | None) -> tuple[Adapter, ...] | None:
         return None
     adapters = []
     for entry in (entries or {}).values():
-        # encoding/json takes the names of fields in any case, and null for no value.
+        # Go's encoding/json matches field names in any case, and treats null as absent.
         fields = {key.lower(): value for key, value in (entry or {}).items() if value is not None}
         cache, namespace = fields.get("cache", ""), fields.get("namespace", "")
         if not isinstance(cache, str) or not isinstance(namespace, str):

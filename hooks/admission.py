@@ -1,7 +1,7 @@
-"""Which models a group takes by their size, and whether it has more than its storageLimit.
+"""Admission: which models a group takes by their size, and whether they exceed storageLimit.
 
-A model counts with its real size once a node has told it, and with spec.modelSize till then. Models
-with one URI share a folder, which counts once.
+A model counts with its real size once a node has reported it, and with spec.modelSize until then.
+Models with the same URI share a folder, which counts once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from hooks.observed import Cache, Node
     from hooks.plan import GroupPlan
 
-# Reasons of a group's Ready before its nodes are known.
+# Reasons of a group's condition Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
 
-# What exceeds the limit, what comes of it, and what to do beside raising the limit.
+# By reason: what exceeds the limit, the consequence, and an alternative to a higher limit.
 _OVER_LIMIT = {
     reasons.ADMITTED_EXCEED_LIMIT: (
         "admitted models",
@@ -47,22 +47,22 @@ _OVER_LIMIT = {
 
 @dataclass(frozen=True)
 class AdmissionInput:
-    """What counts for admission beside the specs.
+    """Input of admission beside the specs.
 
-    sizes: bytes of the files that a node told of a model, to the cache that asked: others' sources
-    may tell others of the same folder. held: the models that are in already.
+    sizes: bytes of a model's files as nodes reported them, by identity: another cache's source may
+    list other files for the same folder. held: the models that are admitted already.
     """
 
     sizes: Mapping[Identity, int]
     held: AbstractSet[Identity]
 
     def size(self, cache: Cache) -> int:
-        """Bytes that a model counts with."""
+        """Bytes that count for a model."""
         real = self.sizes.get(cache.identity)
         return cache.spec.declared_bytes if real is None else real
 
     def kept_size(self, model: PlacedModel) -> int:
-        """Bytes that a model counts with which stays as the plan had it."""
+        """Bytes that count for a model that stays as it is in the stored plan."""
         real = self.sizes.get(model.identity)
         return parse_quantity(model.model_size) if real is None else real
 
@@ -74,13 +74,13 @@ def admission_input(
     nodes: Sequence[Node],
     stored: LocalModelPlacementSpec | None,
 ) -> AdmissionInput:
-    """What counts for admission, from what the group's hook sees.
+    """Collect the input of admission.
 
-    plan: what is to be admitted. caches: all of the cluster. stored: the plan as it is written.
+    plan: the models to admit. caches: all caches of the cluster. stored: the stored plan.
 
-    While there is none, and while the nodes of a new group are still joining, the copies that
-    nodes have count as admitted too: of a group that took over from another controller, or whose
-    LocalModelPlacement somebody deleted.
+    While no plan is stored, and while the nodes of a new group are joining, copies on nodes count
+    as admitted too: the group may have taken over from another controller, or somebody may have
+    deleted its LocalModelPlacement.
     """
     held = {model.identity for model in stored.models} if stored else set()
     was = next((one for one in group.status.conditions if one.type == reasons.READY), None)
@@ -92,7 +92,7 @@ def admission_input(
 
 
 def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Identity]:
-    """The models that a node lists for the group, or has for no group that it lists."""
+    """The models that a node lists for the group, or has on its disk and lists for no group."""
     listed: set[Identity] = set()
     others: set[Identity] = set()
     for model in node.spec.local_models:
@@ -103,10 +103,10 @@ def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Ide
 def _sizes(
     group: LocalModelNodeGroup, caches: Iterable[Cache], nodes: Sequence[Node]
 ) -> dict[Identity, int]:
-    """Bytes of the models' files: of what nodes tell now, or told last.
+    """Bytes of the models' files, as nodes report them now or reported them last.
 
-    What was told must not be forgotten when the copies go: a model that is too large would come in
-    again. The cache's status keeps it, and the group's own until the cache's is written.
+    A size stays known when the copies are deleted: otherwise a model that is too large would be
+    admitted again. It is stored in the status of the group, and later in that of the cache.
     """
     now = _largest((one.identity, one.size) for node in nodes for one in node.status.models)
     last = _largest(
@@ -132,13 +132,13 @@ def admit_by_size(
 ) -> GroupPlan:
     """The plan without the models that do not fit, by the group's eviction policy.
 
-    None: what is in stays in, whatever the others, the limit or its real size become, until its
-    cache goes or no longer names the group. What is new comes in by priority, then age, where it
-    fits next to all that is in. One that does not fit keeps no smaller one out: the space would
-    stay empty until somebody acts.
+    None: an admitted model stays admitted until its cache is deleted or no longer names the group,
+    even if priorities, the limit or its real size change. New models are admitted by priority, then
+    age, if they fit beside the admitted ones. A model that does not fit keeps no smaller one out:
+    the space would stay empty until somebody acts.
 
-    LRU: all come in, since agents make room, but for one that is larger than the limit by itself.
-    A cache that is being deleted stays in, if it is: a pod may still read through its claim.
+    LRU: every model is admitted, since agents evict, except one that is larger than the limit. An
+    admitted model whose cache is being deleted stays: a pod may still read through its claim.
     """
     if group.spec.eviction_settings.policy is EvictionPolicy.LRU:
         return _admit_with_eviction(plan, group, observed)
@@ -146,7 +146,7 @@ def admit_by_size(
 
 
 class _Folders:
-    """What models take together: a folder takes what the largest of its models says."""
+    """Bytes of a set of models: a folder counts once, with the largest size of its models."""
 
     def __init__(self, observed: AdmissionInput, kept: Iterable[PlacedModel] = ()) -> None:
         self.bytes = 0
@@ -156,7 +156,7 @@ class _Folders:
             self._take(model.key, observed.kept_size(model))
 
     def more(self, cache: Cache) -> int:
-        """Bytes that a model would take beside them."""
+        """Bytes that a further model would add."""
         return self._more(cache.spec.key, self._observed.size(cache))
 
     def add(self, *caches: Cache) -> None:
@@ -179,11 +179,12 @@ def fit_into_objects(
     held: AbstractSet[Identity],
     had: Mapping[Identity, PlacedModel],
 ) -> GroupPlan:
-    """The plan without what its object, or the group's status, has no room for.
+    """The plan without the models for which the plan's object or the group's status has no room.
 
-    An object of more than 1.5 MiB cannot be stored, and then no cache of the group would ever be
-    told of anything again, nor leave the nodes. What is in stays in: where it asks for more room
-    than there is, as the plan had it. held: the models that are in; had: those that are in a plan.
+    The API server stores no object of more than 1.5 MiB: statuses of all caches of the group, and
+    the models of its nodes, would then stay as they are for ever. Admitted models stay: if a
+    changed one has no room, then as it was. nodes: their number. held: identities of the admitted
+    models. had: entries of the stored plan.
     """
     told = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
     excess = spec_excess(group.spec)
