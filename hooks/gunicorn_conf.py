@@ -37,7 +37,7 @@ _OBJECTS_OF_A_REQUEST = 250_000
 
 
 def when_ready(_server: object) -> None:
-    """Exclude loaded modules from garbage collections, and keep them in pages that workers share."""
+    """Exclude loaded modules from garbage collections, so that workers share their pages."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)

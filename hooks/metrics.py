@@ -33,10 +33,10 @@ if SHARED_DIR in os.environ:
 _CALLS = Counter(
     "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]
 )
-_BYTES = Counter("localmodel_hook_request_bytes", "Bytes that a hook was sent.", ["hook"])
+_BYTES = Counter("localmodel_hook_request_bytes", "Bytes of the requests of a hook.", ["hook"])
 _WORK = Histogram(
     "localmodel_hook_work_seconds",
-    "Time that a hook worked for an answer, without what the answer waited.",
+    "Time that a hook worked for an answer, without the delay of the answer.",
     ["hook"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30),
 )
@@ -57,7 +57,7 @@ def record(hook: str, code: int, request_bytes: int, work_seconds: float, *, lat
 
 
 def exposition() -> bytes:
-    """All that was counted, by all workers."""
+    """The metrics of all workers."""
     if SHARED_DIR not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Hook of LocalModelNodeGroup: its plan for the nodes, and what they have of it."""
+"""Hook of LocalModelNodeGroup: the plan, volumes of namespace caches, and the status."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ if TYPE_CHECKING:
     from hooks.plan import CacheName
     from hooks.settings import Settings
 
-# A deletion looks again by itself: an agent that is gone for good tells nothing.
+# Finalize runs again after this time: an agent that is gone causes no event.
 _FINALIZE_RESYNC_SECONDS = 2.0
 _CLAIMS = "PersistentVolumeClaim.v1"
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """All caches, the LocalModelNodes that carry the group's label, KServe's configuration.
+    """Objects that a group's sync needs: all caches, the LocalModelNodes with the group's label.
 
-    And the claims of namespaces' caches: the volume behind one has the name that the claim gives.
+    And KServe's configuration, and claims of namespace caches: a claim names the volume behind it.
     """
     try:
         name = parse_group(request.parent).metadata.name
@@ -109,7 +109,7 @@ def sync(
 ) -> CompositeResponse | DelayedAnswer:
     """The group's LocalModelPlacement, the volumes of its namespace caches, its status.
 
-    The answer may be late where nobody waits for it: see hooks.pace.
+    The answer of a large group may be delayed: see hooks.pace.
     """
     try:
         group = parse_group(request.parent)
@@ -164,10 +164,10 @@ def sync(
 
 
 def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
-    """An empty plan, until it is stored, no node lists a model of the group, and agents are done.
+    """Empty the plan; finalized once no node lists a model of the group and agents are done.
 
-    Metacontroller writes no children in the pass that ends a finalization, and the plan goes with
-    the group: a plan that goes full would keep its models on the nodes for ever.
+    Metacontroller writes no children with the answer that ends a finalization, and deletes the plan
+    with the group. If that plan still listed models, they would stay on the nodes for ever.
     """
     nodes = _nodes(request)
     try:
@@ -204,13 +204,13 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 
 @dataclass(frozen=True)
 class _Caches:
-    """All caches of the cluster but KServe's to import: those that can be read, and the others."""
+    """All caches of the cluster but those with pvcRef: readable and unreadable ones."""
 
     readable: tuple[Cache, ...]
     unreadable: tuple[Unreadable, ...]
 
     def namespaced(self, group: str) -> Iterator[CacheName]:
-        """Namespace and name of each LocalModelNamespaceCache that names a group, or may."""
+        """Namespace and name of each LocalModelNamespaceCache that names a group or is unreadable."""
         for cache in self.readable:
             if cache.metadata.namespace and group in cache.spec.group_names:
                 yield cache.metadata.namespace, cache.metadata.name
@@ -230,14 +230,14 @@ def _read_caches(request: CompositeRequest) -> _Caches:
 
 
 def _nodes(request: CompositeRequest) -> list[Node]:
-    """The group's nodes, by name. One that cannot be read counts as not Ready."""
+    """The group's nodes, sorted by name. An unreadable one counts as not Ready."""
     found = objects_of(NODE, parse_node, request.related)
     if (
         found.unreadable
         and not found.readable
         and all(one.lost for one in found.unreadable.values())
     ):
-        # Not these objects, but the CRD: every node would count as not Ready.
+        # Another CRD is served: otherwise all nodes would count as not Ready.
         raise BadRequest(next(iter(found.unreadable.values())).why)
     nodes = [
         *found.readable.values(),
@@ -253,7 +253,7 @@ def _stored(request: CompositeRequest, group: str) -> LocalModelPlacementSpec | 
 def _had(
     group: str, stored: LocalModelPlacementSpec | None, request: CompositeRequest
 ) -> Mapping[CacheName, PlacedModel]:
-    """What the plan has of each cache; where it is missing, what nodes list for the group."""
+    """Entries of the stored plan by cache; without a stored plan, entries that nodes list."""
     if stored is not None:
         models: Sequence[PlacedModel] = stored.models
     else:
@@ -271,9 +271,9 @@ def _volumes(
     request: CompositeRequest,
     settings: Settings,
 ) -> list[Object]:
-    """The volumes of namespace caches. What is there stays; nothing new comes while it must not.
+    """The volumes of namespace caches: existing ones, and new ones of caches that may get a claim.
 
-    withheld: models of which no claim may come yet.
+    withheld: identities of models whose new claims wait.
     """
     observed = core_objects("PersistentVolume", request.children)
     claims = {key: parse_foreign(raw) for key, raw in request.related.get(_CLAIMS, {}).items()}
@@ -303,13 +303,13 @@ def _volumes(
                 )
             )
         elif cache is None and volume in observed:
-            # A pod may read through it: it goes with its cache.
+            # A pod may read through the volume: it stays until the cache is deleted.
             volumes.append(unchanged(observed[volume]))
     return without_spent(volumes, observed)
 
 
 def _earliest(resync: float | None, decision: Decision) -> float | None:
-    """When to look again: for the status or for the next turn, whichever comes first."""
+    """Seconds until the next sync: for the status or for the next turn, whichever comes first."""
     turn = decision.resync.total_seconds() if decision.resync else None
     return min((one for one in (resync, turn) if one is not None), default=None)
 
@@ -317,7 +317,7 @@ def _earliest(resync: float | None, decision: Decision) -> float | None:
 def _answer(
     status: LocalModelNodeGroupStatus, children: tuple[Object, ...], resync: float | None
 ) -> CompositeResponse:
-    # Metacontroller sets observedGeneration itself, and compares the status with it.
+    # Metacontroller sets observedGeneration itself.
     return CompositeResponse(
         status=status.model_copy(update={"observed_generation": None}).to_json(),
         children=children,
