@@ -204,13 +204,13 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 
 @dataclass(frozen=True)
 class _Caches:
-    """All caches of the cluster but those with pvcRef: readable and unreadable ones."""
+    """All caches of the cluster without pvcRef: readable and unreadable ones."""
 
     readable: tuple[Cache, ...]
     unreadable: tuple[Unreadable, ...]
 
     def namespaced(self, group: str) -> Iterator[CacheName]:
-        """Namespace and name of each LocalModelNamespaceCache that names a group or is unreadable."""
+        """Namespace and name of each LocalModelNamespaceCache that names the group or may do so."""
         for cache in self.readable:
             if cache.metadata.namespace and group in cache.spec.group_names:
                 yield cache.metadata.namespace, cache.metadata.name

@@ -1,4 +1,4 @@
-"""What is answered for a parent that cannot be read: it is told so, and what it has stays."""
+"""The answer for an unreadable parent: conditions say what is wrong, and its children stay."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STATUS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
 
 
 def _unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
-    """The children that are there, asked for as they are."""
+    """The existing children as desired children, unchanged."""
     return tuple(
         unchanged(parse_foreign(raw))
         for objects in request.children.values()
@@ -80,17 +80,17 @@ def unreadable_answer(
 
 
 def conditions_of(parent: Raw) -> tuple[Condition, ...]:
-    """Its conditions, as far as they can be read."""
+    """The readable conditions of a parent."""
     return (salvage(_Parent, parent) or _Parent()).status.conditions
 
 
 def generation_of(parent: Raw) -> int:
-    """Its metadata.generation; 0 where that cannot be read."""
+    """The metadata.generation of a parent; 0 if it cannot be read."""
     return (salvage(_Parent, parent) or _Parent()).metadata.generation
 
 
 def status_of(parent: Raw) -> Object:
-    """Its status as it is stored; empty where it is none."""
+    """The stored status of a parent; empty if it is not an object."""
     try:
         stored = decoder(_Any).decode(parent).status
     except (msgspec.MsgspecError, ValueError):
@@ -116,7 +116,7 @@ class _Any(Struct):
 
 
 def _whole(parent: Raw, status: type[BaseModel]) -> Object:
-    """The status as it is stored, if our CRD would take it back."""
+    """The stored status if our CRD would accept it; otherwise empty."""
     stored = status_of(parent)
     try:
         status.model_validate(stored)
