@@ -119,9 +119,9 @@ def _sizes(
     return last | now
 
 
-def _largest(told: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]:
+def _largest(reported: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]:
     sizes: dict[Identity, int] = {}
-    for identity, size in told:
+    for identity, size in reported:
         if size is not None:
             sizes[identity] = max(sizes.get(identity, 0), size)
     return sizes
@@ -186,12 +186,12 @@ def fit_into_objects(
     changed one has no room, then as it was. nodes: their number. held: identities of the admitted
     models. had: entries of the stored plan.
     """
-    told = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
+    listed = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
     excess = spec_excess(group.spec)
     models_bytes, plan_bytes = MODELS_BYTES - excess, PLAN_BYTES - excess
     placed = {cache.identity: json_bytes(cache.placed) for cache in plan.admitted}
     asked = sum(placed.values()) + sum(map(json_bytes, plan.kept))
-    if told <= models_bytes and asked <= plan_bytes:
+    if listed <= models_bytes and asked <= plan_bytes:
         return plan
     stored = {identity: json_bytes(model) for identity, model in had.items()}
     staying = [one for one in plan.admitted if one.identity in held]

@@ -155,21 +155,23 @@ def _count(
 
 
 def _as_stored(cache: Cache) -> _Counted:
-    told = cache.status
+    stored = cache.status
     return _Counted(
-        node_status={node: KServeNodeStatus(word) for node, word in told.states().items()},
+        node_status={node: KServeNodeStatus(word) for node, word in stored.states().items()},
         copies=ModelCopies(
-            available=told.copies.available, total=told.copies.total, failed=told.copies.failed
+            available=stored.copies.available,
+            total=stored.copies.total,
+            failed=stored.copies.failed,
         ),
-        hash=told.hash,
-        progress=told.progress,
+        hash=stored.hash,
+        progress=stored.progress,
     )
 
 
 def _size(cache: Cache, views: Sequence[GroupView]) -> int | None:
     """Bytes of the model's files. A reported size stays valid: the URI cannot change."""
-    told = [one.model or one.rejected for one in views]
-    sizes = [one.size for one in told if one is not None and one.size is not None]
+    models = [one.model or one.rejected for one in views]
+    sizes = [one.size for one in models if one is not None and one.size is not None]
     return max(sizes, default=cache.status.size)
 
 
@@ -266,7 +268,7 @@ def _copies_ready(
         in_state.setdefault(state, []).append(node)
     available = in_state.get(CopyState.AVAILABLE, [])
     on = f"on {len(available)} of {len(states)} nodes"
-    to_come = _to_come(views, in_state, on, progress)
+    to_come = _incomplete(views, in_state, on, progress)
     if to_come is not None:
         return to_come
     away = in_state.get(CopyState.NODE_NOT_READY, [])
@@ -281,13 +283,13 @@ def _copies_ready(
     return _no(reasons.NODES_NOT_READY, f"no node of the groups is Ready: {some(away)}")
 
 
-def _to_come(
+def _incomplete(
     views: Sequence[GroupView],
     in_state: Mapping[CopyState, Sequence[str]],
     on: str,
     progress: int,
 ) -> Finding | None:
-    """What is said while copies failed, are on their way, or wait."""
+    """The condition Ready while copies failed, download or wait."""
     if CopyState.FAILED in in_state:
         failed = in_state[CopyState.FAILED]
         why = _report_of(views, failed) or "an agent failed and gave no reason"
@@ -296,11 +298,11 @@ def _to_come(
         return _no(reasons.DOWNLOADING, f"{on}, {progress}% downloaded")
     if CopyState.PENDING in in_state:
         pending = in_state[CopyState.PENDING]
-        told = _report_of(views, pending)
+        report = _report_of(views, pending)
         why = f"waiting for the localmodel agent of {some(pending)}"
         return _no(
             reasons.DOWNLOAD_PENDING,
-            f"{on}; {told} (waiting: {some(pending)})" if told else f"{on}; {why}",
+            f"{on}; {report} (waiting: {some(pending)})" if report else f"{on}; {why}",
         )
     return None
 

@@ -134,10 +134,10 @@ def _missing(cache: Cache, seen: ClaimView) -> Finding:
     why_others = _why_missing(cache, others, seen.limits) if others else ""
     if not refused:
         return _not_bound(reasons.CLAIM_PENDING, why_others)
-    told = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
+    listed = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
     return _not_bound(
         reasons.CLAIM_REFUSED,
-        f"not made: {told}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) if "
+        f"not made: {listed}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) if "
         "the model is smaller" + (f"; {why_others}" if others else ""),
     )
 

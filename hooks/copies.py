@@ -41,8 +41,8 @@ def _state(node: Node, report: NodeReport | None, cache: Cache) -> CopyState:
     if node.spec.node_ready is not True:
         return CopyState.NODE_NOT_READY
     if report is None:
-        told = None if node.status.models else kserve_status(node, cache)
-        return CopyState.PENDING if told is None else copy_state(told)
+        reported = None if node.status.models else kserve_status(node, cache)
+        return CopyState.PENDING if reported is None else copy_state(reported)
     state = copy_state(report.state)
     if state is CopyState.AVAILABLE and cache.spec.hash not in {None, report.hash}:
         # The agent has not yet compared the copy with a changed spec.hash.

@@ -102,13 +102,13 @@ def group_status(
     if left_out:
         unlisted = f"; {left_out} refused models are not listed: the status has no room"
         ready = replace(ready, message=ready.message + unlisted)
-    told = conditions(
+    found = conditions(
         [one for one in (ready, plan.over_limit, removal) if one is not None],
         observed=group.status.conditions,
         generation=group.metadata.generation,
         now=now,
     )
-    return status.model_copy(update={"conditions": told})
+    return status.model_copy(update={"conditions": found})
 
 
 def debounce(
@@ -181,8 +181,8 @@ def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> boo
 
 def _known_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
     """Size of a model in the status, admitted or not. It stays valid: the URI cannot change."""
-    told = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
-    return told.size if told else None
+    known = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
+    return known.size if known else None
 
 
 def _group_model(
@@ -306,9 +306,9 @@ def nodes_pending(
         return _no(reasons.PLAN_PENDING, "the group's LocalModelPlacement is being written")
     none_as_before = was is not None and was.reason == reasons.NO_NODES and not names
     same = was is not None and was.reason == reasons.FINDING_NODES and group.status.nodes == names
-    told = group.status.last_update_time
+    written = group.status.last_update_time
     # Both times are by the hooks' clock. A time in the future means that the clock was set back.
-    settled = same and told is not None and SETTLE <= now - told <= WATCHED
+    settled = same and written is not None and SETTLE <= now - written <= WATCHED
     if none_as_before or settled:
         return None
     return _no(reasons.FINDING_NODES, f"finding the nodes of the group: {len(names)} so far")

@@ -58,27 +58,27 @@ def shared_claim(parent: Raw) -> str | None:
 
 def imported_status(parent: Raw, claim: str, now: datetime) -> Object:
     """The stored status with localmodel's conditions."""
-    told = status_of(parent)
+    status = status_of(parent)
     # Metacontroller sets it.
-    told.pop("observedGeneration", None)
-    listed = told.pop("conditions", None)
+    status.pop("observedGeneration", None)
+    listed = status.pop("conditions", None)
     stored = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    if "nodeStatus" in told:
-        told = {name: value for name, value in told.items() if name not in _OF_COPIES}
+    if "nodeStatus" in status:
+        status = {name: value for name, value in status.items() if name not in _OF_COPIES}
         stored = [one for one in stored if one.get("type") == reasons.ADMITTED]
-    said = [_finding(reasons.ADMITTED, claim)]
-    if not _is_told(stored):
-        said.append(_finding(reasons.READY, claim))
+    findings = [_finding(reasons.ADMITTED, claim)]
+    if not _has_ready_of_kserve(stored):
+        findings.append(_finding(reasons.READY, claim))
     ours = {
         one.type: one.to_json()
         for one in conditions(
-            said, observed=conditions_of(parent), generation=generation_of(parent), now=now
+            findings, observed=conditions_of(parent), generation=generation_of(parent), now=now
         )
     }
-    return told | {"conditions": [*_merged(stored, ours)]}
+    return status | {"conditions": [*_merged(stored, ours)]}
 
 
-def _is_told(stored: Iterable[Object]) -> bool:
+def _has_ready_of_kserve(stored: Iterable[Object]) -> bool:
     """Whether KServe's controller has written Ready."""
     return any(
         one.get("type") == reasons.READY and one.get("reason") not in _OURS for one in stored

@@ -174,16 +174,16 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
         group = parse_group(request.parent)
     except UnreadableError as error:
         stored = _stored(request, error.name)
-        told = removal(error.name, stored, nodes, conditions_of(request.parent), now)
+        progress = removal(error.name, stored, nodes, conditions_of(request.parent), now)
         empty = (
             stored.model_copy(update={"models": (), "turn": None}) if stored else EMPTY_PLACEMENT
         )
         children = (_child(error.name, empty),)
-        answer = unreadable_answer(request, error, now, children=children, more=(told.finding,))
+        answer = unreadable_answer(request, error, now, children=children, more=(progress.finding,))
     else:
         name = group.metadata.name
         stored = _stored(request, name)
-        told = removal(name, stored, nodes, group.status.conditions, now)
+        progress = removal(name, stored, nodes, group.status.conditions, now)
         new = group_status(
             group,
             EMPTY_PLAN,
@@ -193,12 +193,12 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
             download=None,
             host_path=settings.host_path,
             now=now,
-            removal=told.finding,
+            removal=progress.finding,
         )
         status, _ = debounce(group.status, new, now)
         answer = _answer(status, (_child(name, EMPTY_PLAN.placement(group)),), None)
     answer.resync_after_seconds = _FINALIZE_RESYNC_SECONDS
-    answer.finalized = told.done
+    answer.finalized = progress.done
     return answer
 
 

@@ -45,10 +45,10 @@ def removal(
     group: str,
     stored: LocalModelPlacementSpec | None,
     nodes: Sequence[Node],
-    told: Iterable[StoredCondition],
+    observed: Iterable[StoredCondition],
     now: datetime,
 ) -> Removal:
-    """Decide. stored: the stored plan. told: the stored conditions of the group."""
+    """Decide. stored: the stored plan. observed: the stored conditions of the group."""
     listing = [node.metadata.name for node in nodes if _lists(group, node)]
     removing = [node.metadata.name for node in nodes if _may_have_more(node)]
     emptied = stored is not None and not stored.models
@@ -57,22 +57,22 @@ def removal(
         return Removal(_removed("False", reasons.NODES_LIST_MODELS, message), done=False)
     if not emptied:
         finding = _removed("False", reasons.PLAN_PENDING, "waiting for its plan to be emptied")
-        return Removal(finding, done=stored is None and _lasted(finding, told, now) > PATIENCE)
+        return Removal(finding, done=stored is None and _lasted(finding, observed, now) > PATIENCE)
     if removing:
         message = f"waiting for nodes to remove the models: {some(removing)}"
         finding = _removed("Unknown", reasons.AGENTS_REMOVE_MODELS, message)
-        return Removal(finding, done=_lasted(finding, told, now) > PATIENCE)
+        return Removal(finding, done=_lasted(finding, observed, now) > PATIENCE)
     finding = _removed("True", reasons.MODELS_REMOVED, "models removed")
-    return Removal(finding, done=_lasted(finding, told, now) >= SETTLE)
+    return Removal(finding, done=_lasted(finding, observed, now) >= SETTLE)
 
 
 def _removed(status: str, reason: str, message: str) -> Finding:
     return Finding(reasons.REMOVED, status, reason, message)  # type: ignore[arg-type]
 
 
-def _lasted(finding: Finding, told: Iterable[StoredCondition], now: datetime) -> timedelta:
+def _lasted(finding: Finding, observed: Iterable[StoredCondition], now: datetime) -> timedelta:
     """How long the condition has had this status."""
-    for one in told:
+    for one in observed:
         if one.type == finding.type and one.status == finding.status:
             return now - one.last_transition_time
     return timedelta(0)

@@ -68,7 +68,7 @@ def fitting(
     if _status_bytes(status) > room:
         models = tuple(one.model_copy(update={"failure": None}) for one in status.models)
         status = status.model_copy(update={"models": models})
-    free = room - sum(map(_told_bytes, status.models))
+    free = room - sum(map(_listed_bytes, status.models))
     listed = first_within(status.rejected, _rejected_bytes, free)
     left_out = len(status.rejected) - len(listed)
     return status.model_copy(update={"rejected": tuple(listed)}), left_out
@@ -86,8 +86,8 @@ def first_within(
 
 
 def _status_bytes(status: LocalModelNodeGroupStatus) -> int:
-    told: Iterable[int] = map(_told_bytes, status.models)
-    return sum(told) + sum(map(_rejected_bytes, status.rejected))
+    listed: Iterable[int] = map(_listed_bytes, status.models)
+    return sum(listed) + sum(map(_rejected_bytes, status.rejected))
 
 
 def model_bytes(name: str, namespace: str, nodes: int) -> int:
@@ -95,9 +95,9 @@ def model_bytes(name: str, namespace: str, nodes: int) -> int:
     return _MODEL_BYTES + len(name) + len(namespace) + nodes
 
 
-def _told_bytes(model: GroupModel) -> int:
-    said = len(model.failure.message.encode()) if model.failure else 0
-    return model_bytes(model.name, model.namespace, len(model.states)) + said
+def _listed_bytes(model: GroupModel) -> int:
+    message = len(model.failure.message.encode()) if model.failure else 0
+    return model_bytes(model.name, model.namespace, len(model.states)) + message
 
 
 def _rejected_bytes(model: RejectedModel) -> int:

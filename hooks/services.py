@@ -191,10 +191,10 @@ def _asked_for(annotations: Mapping[str, str], cache: Cache) -> str | None:
     return asked if asked in groups else None
 
 
-def _names(told: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
-    if told is None:
+def _names(names: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
+    if names is None:
         return None
-    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in told)
+    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in names)
 
 
 def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...] | None:

@@ -70,11 +70,11 @@ def unreadable_answer(
         generation=generation_of(parent),
         now=now,
     )
-    told = _whole(parent, status)
+    stored = _whole(parent, status)
     # Metacontroller sets it.
-    told.pop("observedGeneration", None)
+    stored.pop("observedGeneration", None)
     return CompositeResponse(
-        status=told | {"conditions": [one.to_json() for one in found]},
+        status=stored | {"conditions": [one.to_json() for one in found]},
         children=_unchanged_children(request) if children is None else children,
     )
 
