@@ -137,8 +137,8 @@ def _missing(cache: Cache, seen: ClaimView) -> Finding:
     listed = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
     return _not_bound(
         reasons.CLAIM_REFUSED,
-        f"not made: {listed}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) if "
-        "the model is smaller" + (f"; {why_others}" if others else ""),
+        f"not made: {listed}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) "
+        "if the model is smaller" + (f"; {why_others}" if others else ""),
     )
 
 

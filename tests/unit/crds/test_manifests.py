@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).parent.parent.parent.parent
 
-# Every field of KServe's own types (September 2026): a drop-in takes and keeps them all.
+# All fields of KServe's types (September 2026): our CRDs accept and keep them.
 _CACHE_SPEC = {
     *("sourceModelUri", "modelSize", "nodeGroups", "serviceAccountName", "storage"),
     "imagePullSecrets",

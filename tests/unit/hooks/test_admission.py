@@ -1,4 +1,4 @@
-"""What a group takes by size: as a table, and whatever happens to caches, nodes and limits."""
+"""Admission by size: a table of cases, and random changes of caches, nodes and limits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _cache(
     deletion_timestamp: datetime | None = None,
     **spec: Any,
 ) -> Cache:
-    """A cache of a namespace: those may share a URI. Names in the order of their age."""
+    """A LocalModelNamespaceCache, since those may share a URI. Names sort by age."""
     fields = {"source_model_uri": f"s3://models/{name}", "model_size": size, "node_group": "gpu"}
     return read_cache(
         LocalModelNamespaceCache(
@@ -156,7 +156,7 @@ def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
 
 
 def _nodes_for(models: int) -> int:
-    """Nodes of a group with room for so many models in its status, and for no more."""
+    """The number of nodes with which a group's status has room for exactly so many models."""
     return (MODELS_BYTES - models * model_bytes("c00", "team", 0)) // models
 
 
@@ -234,7 +234,7 @@ def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
 
 @dataclass
 class World:
-    """A group with one node, and an agent that learns sizes and removes what is not wanted."""
+    """A group with one node, whose agent reports sizes and removes models that are not listed."""
 
     policy: EvictionPolicy
     limit: int = 10
@@ -268,7 +268,7 @@ class World:
         return admit_by_size(asked, self.group, observed), observed
 
     def sync(self) -> GroupPlan:
-        """The group's hook; each time a second later than the last."""
+        """Call the group's hook, a second after the last call."""
         plan, _ = self.plan()
         group, self.now = self.group, self.now + timedelta(seconds=1)
         new = group_status(
@@ -286,7 +286,7 @@ class World:
         return plan
 
     def agent(self) -> None:
-        """What is wanted is looked at, and what is not is gone at once."""
+        """The agent reports the listed models, and removes the others at once."""
         self.reports = {
             cache.metadata.name: NodeModelStatus(
                 name=cache.metadata.name,
@@ -301,7 +301,7 @@ class World:
         }
 
     def cache_hook(self) -> None:
-        """The caches keep the sizes that the group tells."""
+        """The caches' statuses get the sizes from the group's status."""
         status = self.group.status
         told = {one.identity: one.size for one in status.models}
         told |= {one.identity: one.size for one in status.rejected}

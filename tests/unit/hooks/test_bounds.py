@@ -1,4 +1,4 @@
-"""What lives longer than a request in the hooks has a bound, and does not grow with requests."""
+"""Values that live longer than a request in the hooks are bounded: requests do not grow them."""
 
 from __future__ import annotations
 

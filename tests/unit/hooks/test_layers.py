@@ -35,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def _lint(tree: Path) -> str:
-    """What `lint-imports` finds in the contracts of the hooks; empty: nothing."""
+    """The findings of `lint-imports` for the contracts of the hooks; empty: none."""
     contracts = ("--contract=hooks-io", "--contract=hooks-layers")
     done = subprocess.run(
         [LINT, "--no-cache", *contracts], cwd=tree, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What the hooks read is what the types of `crds/` describe, and goes through unchanged."""
+"""The types that the hooks read have the fields of the types of `crds/`, with equal values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.unit.hooks.stored import read_node
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# What each type of ours reads, and where else its fields may be.
+# The types of crds that each of these types reads.
 READ: dict[type[msgspec.Struct], tuple[type[BaseModel], ...]] = {
     observed.Metadata: (ObjectMeta,),
     observed.Condition: (Condition,),
@@ -79,7 +79,7 @@ def test_its_fields_are_those_of_the_api(part: type[msgspec.Struct]) -> None:
         there |= {"kind": True, "apiVersion": True}
     for field in msgspec.structs.fields(part):
         assert field.encode_name in there
-        # What the API server does not demand, an object may come without.
+        # A field that the schema does not require may be missing.
         assert not field.required or there[field.encode_name]
 
 

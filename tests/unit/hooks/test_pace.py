@@ -1,4 +1,4 @@
-"""A large group answers late where nobody waits for it, and repeats no status that may be old."""
+"""A large group's answers are delayed unless urgent, and never repeat an outdated status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT = NODES * MODELS * SECONDS_FOR_EACH_COPY
 
 @pytest.fixture(scope="module")
 def downloading() -> Fleet:
-    """A group of 5,000 copies that are under way."""
+    """A group whose 5,000 copies are downloading."""
     fleet = Fleet({"download": {"maxConcurrentNodes": "100%"}})
     fleet.add(*(f"model-{number}" for number in range(MODELS)))
     fleet.join(*(f"node-{number:03d}" for number in range(NODES)))
@@ -36,7 +36,7 @@ def downloading() -> Fleet:
 
 
 def _ask(fleet: Fleet, now: datetime, **parent: Any) -> tuple[dict[str, Any], float]:
-    """The answer of the group's hook, and how long it waited."""
+    """The answer of the group's hook, and its delay."""
     waited: list[float] = []
     client = create_app(Settings(), clock=lambda: now, sleep=waited.append).test_client()
     request = {
@@ -115,7 +115,7 @@ def test_the_last_change_does_not_wait(downloading: Fleet) -> None:
 
 
 def test_a_status_that_is_old_by_now_is_not_written_back(downloading: Fleet) -> None:
-    """Metacontroller sends what its cache has, and writes over what is stored."""
+    """Metacontroller sends objects of its cache, and overwrites the stored status."""
     old = downloading.group["status"]
     fleet = _with(downloading, "node-007", **{"model-3": "Downloaded"})
     first, _ = _ask(fleet, fleet.now + timedelta(seconds=0.1), status=old)

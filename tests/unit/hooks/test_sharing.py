@@ -110,15 +110,15 @@ def test_a_claim_of_a_folder_of_several_waits_for_a_first_copy() -> None:
 
 
 def test_a_claim_waits_for_each_node_that_has_anothers_copy() -> None:
-    """It leads to all of them."""
+    """A claim gives access to all nodes of its group."""
     mine, other = _cache("a", 1), _cache("b", 9)
     own, both = _node("1", MINE), _node("2", MINE, ANOTHERS)
     foreign = _node("3", NOT_MINE, ANOTHERS)
     assert not _waits(mine, [own, both], other)
     assert _waits(mine, [own, both, foreign], other)
-    # Nor is that one told of yet, or the cache of it there any more.
+    # Also if the node does not report this cache yet, and the other cache is deleted.
     assert _waits(mine, [own, _node("3", ANOTHERS)])
-    # A node that is not Ready runs no new pod, and may never be back.
+    # A node that is not Ready runs no new pod, and may never come back.
     assert not _waits(mine, [own, _node("3", ANOTHERS, ready=False)], other)
 
 
