@@ -76,9 +76,11 @@ def hooks(tmp_path: Path) -> Iterator[_Hooks]:
             process.terminate()
 
 
+# It starts gunicorn, and workers again.
+@pytest.mark.timeout(120)
 def test_a_worker_that_replaces_a_dead_one_goes_on_with_its_metric_files(hooks: _Hooks) -> None:
     made = 0
-    for _ in range(3):
+    for _ in range(2):
         for _ in range(10):
             hooks.call()
         made += 10
