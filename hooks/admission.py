@@ -230,8 +230,8 @@ def fit_into_objects(
 
 
 def _no_room(group: LocalModelNodeGroup, nodes: int, *, stays: bool) -> str:
-    what = "what its spec asks for now" if stays else "it"
-    then = "; the nodes keep what they have of it as it was" if stays else ""
+    what = "the changed spec of this cache" if stays else "this model"
+    then = "; the nodes keep the model as it was" if stays else ""
     return (
         f"LocalModelNodeGroup {group.metadata.name} with its {nodes} nodes is as large as an "
         f"object can be, and has no room for {what}{then}: make two groups of it, by a label of "

@@ -250,7 +250,7 @@ def _first_wait(nodes: Sequence[Node], copies: Copies) -> ModelFailure | None:
             return ModelFailure(
                 node=node.metadata.name,
                 reason=report.reason,
-                message=report.message or "the agent does not say more",
+                message=report.message or "the agent reports no message",
             )
     return None
 

@@ -226,7 +226,7 @@ def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
     assert plan.kept == (caches[2].placed,)
     (refused,) = plan.rejected
     assert (refused.name, refused.reason) == ("c02", reasons.GROUP_TOO_LARGE)
-    assert "the nodes keep what they have of it as it was" in refused.message
+    assert "the nodes keep the model as it was" in refused.message
     spec = plan.placement(group)
     assert len(spec.model_dump_json()) < 1 << 20
     assert {model.identity for model in spec.models} == set(had)
