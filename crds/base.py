@@ -1,11 +1,11 @@
-"""What every type of the API is built on."""
+"""Base types of the API: JSON objects, metadata, conditions, and bounds of fields."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 GROUP = "serving.kserve.io"
@@ -14,10 +14,21 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+# Key of the schema extension of `for_users`.
+FOR_USERS = "x-for-users"
+
+
+def for_users(**bounds: Any) -> dict[str, Any]:
+    """Schema extension: bounds of a field in the kinds that users write, such as maxItems=256.
+
+    pydantic does not check such a bound, so that objects which were stored before it stay readable.
+    The kinds that the hooks write have the same field without the bound: they copy it from there.
+    """
+    return {FOR_USERS: bounds}
 
 
 def validations(*rules: tuple[str, str]) -> dict[str, Any]:
-    """Schema extension: CEL rules, each with the message that a user sees."""
+    """Schema extension: pairs of a CEL rule and the message that a user sees."""
     return {"x-kubernetes-validations": [{"rule": r, "message": m} for r, m in rules]}
 
 
@@ -49,6 +60,9 @@ def _format_micro_time(value: datetime) -> str:
     return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+# The API server stores a number that was given for an int-or-string as that number.
+NUMBER_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+
 Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 
@@ -57,10 +71,10 @@ Time = Annotated[datetime, PlainSerializer(_format_time, return_type=str)]
 MicroTime = Annotated[datetime, PlainSerializer(_format_micro_time, return_type=str)]
 
 
-class Model(BaseModel):
-    """Base of every type: immutable, camelCase in JSON, unknown fields ignored.
+class JsonObject(BaseModel):
+    """Base of every type: immutable, camelCase in JSON.
 
-    Unknown fields are ignored because a newer version's objects must stay readable.
+    Unknown fields are ignored, so that objects of a newer version stay readable.
     """
 
     model_config = ConfigDict(
@@ -68,7 +82,7 @@ class Model(BaseModel):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON object, without the fields that hold nothing."""
+        """The JSON object as a dict, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -76,25 +90,26 @@ class Model(BaseModel):
 Identity = tuple[str, str, str]
 
 
-def says_nothing(value: object) -> bool:
-    """Whether a field need not be written: its reader takes it so. For lists that are long."""
+def is_falsy(value: object) -> bool:
+    """Whether a field is left out of JSON because it has its default. It keeps long lists short."""
     return not value
 
 
-class ModelIdentity(Model):
-    """Which model: its cache, and its folder.
+class ModelIdentity(JsonObject):
+    """Identity of a model: its cache and its key.
 
-    The key is part of it: a cache that was made again with another URI is another model.
+    A cache that was deleted and created again with another URI has another key, and so another
+    identity.
     """
 
-    name: str = Field(description="Name of its cache.", max_length=253)
+    name: str = Field(description="Name of the cache.", max_length=253)
     namespace: str = Field(
         default="",
-        description="Namespace of its cache; empty for a LocalModelCache.",
+        description="Namespace of the cache; empty for a LocalModelCache.",
         max_length=63,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
-    key: str = Field(description="Its folder below models/.", max_length=16)
+    key: str = Field(description="Name of the model's folder below models/.", max_length=16)
 
     @property
     def identity(self) -> Identity:
@@ -102,13 +117,13 @@ class ModelIdentity(Model):
         return (self.key, self.namespace, self.name)
 
 
-class ManagedFields(Model):
-    """Of metav1.ManagedFieldsEntry: when somebody last wrote fields of an object."""
+class ManagedFields(JsonObject):
+    """The time of a metav1.ManagedFieldsEntry: when a client last wrote fields of the object."""
 
     time: Time | None = None
 
 
-class ObjectMeta(Model):
+class ObjectMeta(JsonObject):
     """The fields of metav1.ObjectMeta that hooks and agent read."""
 
     name: str
@@ -123,9 +138,9 @@ class ObjectMeta(Model):
 
     @property
     def known_age(self) -> timedelta:
-        """How old it was when it was last written, both by the API server's clock.
+        """Age of the object when it was last written, by the API server's clock.
 
-        What no API server has made is as old as can be.
+        timedelta.max for an object that does not come from an API server.
         """
         if self.creation_timestamp is None:
             return timedelta.max
@@ -133,32 +148,40 @@ class ObjectMeta(Model):
         return max(times, default=self.creation_timestamp) - self.creation_timestamp
 
 
-class Resource(Model):
-    """Base of the kinds: what a stored object has beside spec and status."""
+class Resource(JsonObject):
+    """Base of the kinds: the metadata of a stored object."""
 
     metadata: ObjectMeta
 
     @property
     def deleting(self) -> bool:
-        """Whether a deletion was asked for and waits for finalizers."""
+        """Whether the object is being deleted and waits for its finalizers."""
         return self.metadata.deletion_timestamp is not None
 
 
-class Condition(Model):
-    """One aspect of the state of an object, as metav1.Condition."""
+# Kubernetes' own bound of a condition's message.
+MESSAGE_MAX = 32_768
+
+
+class Condition(JsonObject):
+    """A metav1.Condition: one aspect of the state of an object."""
 
     type: str = Field(description="Name of the condition.", max_length=316)
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
     observed_generation: int | None = Field(
-        default=None, description="The metadata.generation that it was computed for.", ge=0
+        default=None,
+        description="The metadata.generation that the condition was computed for.",
+        ge=0,
     )
-    last_transition_time: Time = Field(description="When the status last changed.")
+    last_transition_time: Time = Field(description="When the status of the condition last changed.")
     reason: str = Field(
-        description="Why, in one CamelCase word for programs.", min_length=1, max_length=1024
+        description="Reason for the status, one CamelCase word for programs.",
+        min_length=1,
+        max_length=1024,
     )
     message: str = Field(
-        description="Why, for a person: what is the matter, where, and what to do.",
-        max_length=32768,
+        description="Explanation for people: what is wrong, where, and what to do.",
+        max_length=MESSAGE_MAX,
     )
 
 

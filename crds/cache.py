@@ -1,4 +1,4 @@
-"""LocalModelCache and LocalModelNamespaceCache: a model, to be cached on node groups."""
+"""LocalModelCache and LocalModelNamespaceCache: a model to keep on the nodes of groups."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from localmodel.crds.base import (
     Identity,
     Int32,
     Int64,
+    JsonObject,
     Labels,
     LabelValue,
-    Model,
     ObservedGeneration,
     Resource,
     Time,
-    says_nothing,
+    for_users,
+    is_falsy,
     validations,
 )
 from localmodel.crds.eviction import Retention
@@ -28,7 +29,7 @@ from localmodel.crds.keys import model_key
 from localmodel.crds.quantity import Quantity, positive
 from localmodel.crds.states import StoredNodeStatus
 
-# What KServe's users write; which of them this agent can fetch is the agent's to say.
+# Schemes that KServe's users write. The agent decides which of them it can download.
 SCHEMES = (
     "azure",
     "file",
@@ -57,10 +58,10 @@ _ANY_SCHEME = "|".join(SCHEMES).replace("+", "[+]")
 SourceModelUri = Annotated[
     str,
     Field(
-        description="Where the model is, such as s3://bucket/path, hf://org/model:revision or "
-        "https://host/file. Immutable. Schemes that KServe's users have are accepted; those that "
-        "the agents cannot fetch (git://, model-registry://, modelscope://, oci:// and the like) "
-        "are told as Unsupported.",
+        description="URI of the model, such as s3://bucket/path, hf://org/model:revision or "
+        "https://host/file. Immutable. All schemes of KServe are accepted; for those that the "
+        "agents cannot download (git://, model-registry://, modelscope://, oci:// and the like) "
+        "the status says Unsupported.",
         min_length=1,
         max_length=2048,
         json_schema_extra=validations(
@@ -87,7 +88,7 @@ NodeGroupName = Annotated[
     ),
 ]
 
-ModelHash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+ModelHash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", max_length=71)]
 
 HASH_RULE = (
     "sha256: and the SHA-256 of the lines '<sha256 of the file>  <path>\\n' of all files of the "
@@ -99,7 +100,7 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 _REQUIREMENT_RULE = "In and NotIn need values, Exists and DoesNotExist take none"
 
 
-class LabelSelectorRequirement(Model):
+class LabelSelectorRequirement(JsonObject):
     """One expression over a label."""
 
     model_config = ConfigDict(
@@ -125,7 +126,7 @@ class LabelSelectorRequirement(Model):
 
     @model_validator(mode="after")
     def _is_one(self) -> LabelSelectorRequirement:
-        """Refuse what Kubernetes could not select by, wherever it was stored."""
+        """Refuse what Kubernetes would refuse, also in objects stored before the rule."""
         if self.operator not in _OPERATORS or (self.operator in _OPERATORS[:2]) != bool(
             self.values
         ):
@@ -133,11 +134,11 @@ class LabelSelectorRequirement(Model):
         return self
 
 
-class LabelSelector(Model):
+class LabelSelector(JsonObject):
     """A metav1.LabelSelector; an empty one selects everything."""
 
     match_labels: Labels | None = Field(
-        default=None, description="Labels that must be there with these values."
+        default=None, description="Labels that an object must have, with these values."
     )
     match_expressions: tuple[LabelSelectorRequirement, ...] | None = Field(
         default=None,
@@ -160,105 +161,100 @@ ClaimName = Annotated[
 ]
 
 
-class LocalObjectReference(Model):
+class LocalObjectReference(JsonObject):
     """An object of the same namespace."""
 
-    name: str | None = Field(default=None, description="Its name.", max_length=253)
+    name: str | None = Field(default=None, description="Name of the object.", max_length=253)
 
 
-# They go to every node, in one object with those of all models.
+# The parameters of all models go to every node in one object: 31 caches with the longest parameters
+# fill a group's plan (hooks/room.py). A certificate has some 2 KiB; a bundle of many belongs in the
+# ConfigMap that the secret names.
 PARAMETERS_MAX = 32
 PARAMETERS_LENGTH_MAX = 16_384
 
 
-class ModelStorage(Model):
-    """An entry of the secret storage-config, and what goes over it."""
+class ModelStorage(JsonObject):
+    """An entry of the secret storage-config, and settings that override it."""
 
     key: str | None = Field(
         default=None,
-        description="Key in the secret storage-config, in the namespace where ServiceAccounts are "
-        "looked for.",
+        description="Key in the secret storage-config, which is in the namespace of "
+        "serviceAccountName.",
         max_length=253,
     )
     parameters: dict[str, str] | None = Field(
         default=None,
-        description="Settings that override those of the key, and count only with one. Where the "
-        "key holds a token, they cannot change whom it is sent to.",
-    )
-
-
-class CacheStorage(ModelStorage):
-    """As a cache asks for it. What was stored before there were bounds is still read."""
-
-    parameters: dict[str, str] | None = Field(
-        default=None,
-        description=f"{ModelStorage.model_fields['parameters'].description} {PARAMETERS_MAX} at "
-        f"most, of {PARAMETERS_LENGTH_MAX} characters together.",
-        json_schema_extra={
-            "maxProperties": PARAMETERS_MAX,
-            "additionalProperties": {"type": "string", "maxLength": PARAMETERS_LENGTH_MAX},
+        description="Settings that override those of the key. Without a key they have no effect. "
+        "If the key holds a token, they cannot change the host that gets the token. A cache sets "
+        f"at most {PARAMETERS_MAX}, of {PARAMETERS_LENGTH_MAX} characters together.",
+        json_schema_extra=for_users(
+            maxProperties=PARAMETERS_MAX,
+            additionalProperties={"type": "string", "maxLength": PARAMETERS_LENGTH_MAX},
             **validations(
                 (
                     f"self.map(key, size(key) + size(self[key])).sum() <= {PARAMETERS_LENGTH_MAX}",
                     f"parameters must have at most {PARAMETERS_LENGTH_MAX} characters together",
                 )
             ),
-        },
+        ),
     )
 
 
-class ModelRequest(Model):
-    """A model, and how it is to be had."""
+class ModelRequest(JsonObject):
+    """A model, and how to download and keep it."""
 
     source_model_uri: SourceModelUri
     model_size: Quantity = Field(
-        description="Size of the model on disk, such as 140Gi: what capacity is planned with.",
+        description="Size of the model on disk, such as 140Gi. Capacity is planned with it.",
         json_schema_extra=positive("modelSize must be a quantity of more than zero, such as 140Gi"),
     )
     service_account_name: str | None = Field(
         default=None,
-        description="ServiceAccount whose secrets hold the credentials of the source. It is looked "
-        "for in the namespace that the agents are told (kserve-localmodel-jobs), for a cache of a "
-        "namespace too.",
+        description="ServiceAccount whose secrets hold the credentials of the source. It is in the "
+        "namespace that the agents are configured with (kserve-localmodel-jobs), also for a "
+        "LocalModelNamespaceCache.",
         max_length=253,
     )
     storage: ModelStorage | None = Field(
         default=None,
-        description="Credentials of the source by a key of the secret storage-config, which counts "
-        "before serviceAccountName. Without a key, the ServiceAccount counts, or else the one "
-        "named default.",
+        description="Credentials of the source by a key of the secret storage-config, which "
+        "overrides serviceAccountName. Without a key, the secrets of serviceAccountName are used, "
+        "or those of the ServiceAccount default.",
     )
     priority: Int32 = Field(
         default=0,
-        description="Models of a higher priority are downloaded first, and stay where not all fit.",
+        description="Models of a higher priority are downloaded first, and are kept if not all "
+        "fit.",
         ge=-1_000_000,
         le=1_000_000,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
     retention: Retention = Field(
         default=Retention.EVICTABLE,
-        description="Evictable: the model may make room for another one while no pod mounts it, in "
-        "a group whose eviction policy is LRU. Pinned: never.",
+        description="Evictable: a group with the eviction policy LRU may evict the model while no "
+        "pod mounts it. Pinned: the model is never evicted.",
         exclude_if=lambda value: value is Retention.EVICTABLE,
     )
     hash: ModelHash | None = Field(
         default=None,
-        description=f"What the model must be, or it is not published: {HASH_RULE}. Where caches "
-        "share a URI, and so a folder, a LocalModelCache's word counts before that of namespaces.",
+        description=f"Expected content of the model: {HASH_RULE}. A model with another hash is not "
+        "published. Where caches share a URI, and so a folder, the hash of a LocalModelCache "
+        "overrides those of LocalModelNamespaceCaches.",
     )
 
     @property
     def key(self) -> str:
-        """The model's folder on a disk."""
+        """Name of the model's folder on a disk."""
         return model_key(self.source_model_uri)
 
 
 class CacheSpec(ModelRequest):
-    """What both kinds of caches ask for."""
+    """The part of the spec that both kinds of caches have."""
 
     node_groups: tuple[NodeGroupName, ...] | None = Field(
         default=None,
-        description="LocalModelNodeGroups that keep the model. Either this or nodeGroup.",
+        description="LocalModelNodeGroups that keep the model. Set either this or nodeGroup.",
         min_length=1,
         max_length=64,
         json_schema_extra=ATOMIC_LIST,
@@ -266,24 +262,22 @@ class CacheSpec(ModelRequest):
     node_group: NodeGroupName | None = Field(
         default=None, description="Short form of nodeGroups, for one group."
     )
-    storage: CacheStorage | None = Field(
-        default=None, description=ModelRequest.model_fields["storage"].description
-    )
     image_pull_secrets: tuple[LocalObjectReference, ...] | None = Field(
         default=None,
-        description="KServe's, for oci://: kept for its controller, and not used here.",
-        json_schema_extra=ATOMIC_LIST,
+        description="A field of KServe for oci://. It is stored for KServe's controller, and not "
+        "used by localmodel.",
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The groups asked for, in either form, each once, in the order given."""
+        """Names of the groups, from either form, without duplicates, in order."""
         names = (self.node_group,) if self.node_group is not None else self.node_groups or ()
         return tuple(dict.fromkeys(names))
 
 
 class LocalModelCacheSpec(CacheSpec):
-    """The model, and where it shall be."""
+    """The model, and the groups that keep it."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -296,13 +290,13 @@ class LocalModelCacheSpec(CacheSpec):
 
     namespace_selector: LabelSelector | None = Field(
         default=None,
-        description="Namespaces that get a claim for the model: none without it, all of them, "
-        "the system's too, if it is empty.",
+        description="Namespaces that get a claim for the model. Absent: none. Empty: all, "
+        "including those of the system.",
     )
 
 
 class LocalModelNamespaceCacheSpec(CacheSpec):
-    """The model, and where it shall be. Its namespace gets a claim for it."""
+    """The model, and the groups that keep it. The cache's namespace gets a claim for it."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -316,7 +310,7 @@ class LocalModelNamespaceCacheSpec(CacheSpec):
                     "pvcRef (a claim, into which KServe's controller imports the model)"
                 ),
             ),
-            # Else the claims that services have would go with the groups, or an import Job stay.
+            # Otherwise the claims of services would be deleted with the groups, or a Job stay.
             (
                 "has(oldSelf.pvcRef) == has(self.pvcRef)",
                 "pvcRef is immutable: make another cache for it, or for node groups",
@@ -326,29 +320,31 @@ class LocalModelNamespaceCacheSpec(CacheSpec):
 
     pvc_ref: ClaimName | None = Field(
         default=None,
-        description="A claim of this namespace, into which KServe's own controller imports the "
-        "model, in place of nodeGroups. Immutable. Localmodel does nothing for such a cache, and "
-        "says so in the condition Admitted.",
+        description="A claim of this namespace into which KServe's controller imports the model, "
+        "instead of nodeGroups. Immutable. localmodel does nothing for such a cache, and says so "
+        "in the condition Admitted.",
     )
 
 
-class ModelCopies(Model):
-    """Counts of copies, one for each node of the groups."""
+class ModelCopies(JsonObject):
+    """Counts of the copies on the nodes of the groups."""
 
     available: Int32 = Field(default=0, description="Copies that a pod can mount now.")
-    total: Int32 = Field(default=0, description="Copies that should be there.")
+    total: Int32 = Field(
+        default=0, description="Copies that should exist: one on each node of the groups."
+    )
     failed: Int32 = Field(default=0, description="Copies whose last download failed.")
 
 
-class NamespacedName(Model):
-    """An object of a namespace."""
+class NamespacedName(JsonObject):
+    """Namespace and name of an object."""
 
-    namespace: str = Field(description="Its namespace.", max_length=63)
-    name: str = Field(description="Its name.", max_length=253)
+    namespace: str = Field(description="Namespace of the object.", max_length=63)
+    name: str = Field(description="Name of the object.", max_length=253)
 
 
-class CacheStatus(Model):
-    """What is there."""
+class CacheStatus(JsonObject):
+    """State of the model on the nodes of its groups."""
 
     observed_generation: ObservedGeneration = None
     conditions: Conditions = ()
@@ -360,63 +356,63 @@ class CacheStatus(Model):
     copies: ModelCopies | None = Field(default=None, description="Counts of copies.")
     key: str | None = Field(
         default=None,
-        description="The model's folder: mount the claim at the sub-path models/ and this.",
+        description="Name of the model's folder: mount the claim with the sub-path models/ and "
+        "this name.",
         max_length=16,
     )
     size: Int64 | None = Field(
         default=None,
-        description="Bytes of the model's files; what nodes told last, where none has them now.",
+        description="Bytes of the model's files, as nodes last reported them.",
     )
     hash: str | None = Field(
-        default=None, description=f"What was downloaded: {HASH_RULE}.", max_length=71
+        default=None, description=f"Hash of the downloaded model: {HASH_RULE}.", max_length=71
     )
     progress: Int32 | None = Field(
         default=None,
-        description="Percent of the bytes of all copies that are on the disks. Evicted copies are "
-        "left out: 100 with them means that all others are whole.",
+        description="Percent of the bytes of all copies that are on the disks. Evicted copies do "
+        "not count: 100 means that all other copies are complete.",
         ge=0,
         le=100,
     )
     inference_services: tuple[NamespacedName, ...] | None = Field(
         default=None,
-        description="InferenceServices that use the cache, where the hooks are told to look "
-        "for them.",
+        description="InferenceServices that use the cache, if the hooks are configured to watch "
+        "them.",
         json_schema_extra=ATOMIC_LIST,
     )
     llm_inference_services: tuple[NamespacedName, ...] | None = Field(
         default=None,
-        description="LLMInferenceServices that use the cache, where the hooks are told to look "
-        "for them.",
+        description="LLMInferenceServices that use the cache, if the hooks are configured to watch "
+        "them.",
         json_schema_extra=ATOMIC_LIST,
     )
 
 
-# What newer versions of KServe say is not dropped.
+# Fields of newer versions of KServe are kept.
 _OPEN = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
 
-class SharedClaimImport(Model):
-    """The last import into the claim of pvcRef that came to its end."""
+class SharedClaimImport(JsonObject):
+    """The last finished import into the claim of pvcRef."""
 
     model_config = _OPEN
 
     pvc_uid: str | None = Field(
         default=None, alias="pvcUID", description="UID of the claim.", max_length=128
     )
-    completion_time: Time | None = Field(
-        default=None, description="When the import came to its end."
-    )
+    completion_time: Time | None = Field(default=None, description="When the import finished.")
 
 
 class NamespaceCacheStatus(CacheStatus):
-    """What is there. Of a cache with pvcRef, KServe's controller says it."""
+    """State of the model. KServe's controller writes that of a cache with pvcRef."""
 
     model_config = _OPEN
 
     shared_pvc_import: SharedClaimImport | None = Field(
         default=None,
         alias="sharedPVCImport",
-        description="With pvcRef: what KServe's controller has imported. Kept as it is.",
+        description="With pvcRef: the import by KServe's controller. localmodel keeps it "
+        "unchanged.",
     )
 
 
@@ -425,23 +421,27 @@ class _Cache(Resource):
 
     @property
     def identity(self) -> Identity:
-        """Key, namespace and name: see ModelIdentity."""
+        """Key, namespace and name of the cache: see ModelIdentity."""
         return (self.spec.key, self.metadata.namespace, self.metadata.name)
 
 
 class LocalModelCache(_Cache):
-    """A model that is kept on the disks of the nodes of its node groups."""
+    """A model that is kept on the disks of the nodes of its groups."""
 
-    spec: LocalModelCacheSpec = Field(description="The model, and where it shall be.")
-    status: CacheStatus = Field(default=CacheStatus(), description="What is there.")
+    spec: LocalModelCacheSpec = Field(description="The model, and the groups that keep it.")
+    status: CacheStatus = Field(
+        default=CacheStatus(), description="State of the model on the nodes."
+    )
 
 
 class LocalModelNamespaceCache(_Cache):
-    """A model that is kept on the disks of its node groups for one namespace."""
+    """A model that is kept on the disks of the nodes of its groups, for one namespace."""
 
-    spec: LocalModelNamespaceCacheSpec = Field(description="The model, and where it shall be.")
+    spec: LocalModelNamespaceCacheSpec = Field(
+        description="The model, and the groups that keep it."
+    )
     status: NamespaceCacheStatus = Field(
-        default=NamespaceCacheStatus(), description="What is there."
+        default=NamespaceCacheStatus(), description="State of the model on the nodes."
     )
 
 

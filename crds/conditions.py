@@ -1,19 +1,19 @@
-"""Conditions that keep the time of their last flip."""
+"""Conditions that keep the time of their last transition."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from localmodel.crds.base import Condition
+from localmodel.crds.base import MESSAGE_MAX, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
 
-class Stored(Protocol):
-    """A condition as it is stored: what tells whether it has flipped since."""
+class StoredCondition(Protocol):
+    """The part of a stored condition that shows whether its status has changed since."""
 
     @property
     def type(self) -> str:
@@ -21,16 +21,16 @@ class Stored(Protocol):
 
     @property
     def status(self) -> str:
-        """Whether it held."""
+        """Status of the condition."""
 
     @property
     def last_transition_time(self) -> datetime:
-        """When the status last changed."""
+        """When the status of the condition last changed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a condition says now, without its times."""
+    """The content of a condition: all but its times and generation."""
 
     type: str
     status: Literal["True", "False", "Unknown"]
@@ -41,14 +41,14 @@ class Finding:
 def conditions(
     findings: Iterable[Finding],
     *,
-    observed: Iterable[Stored],
+    observed: Iterable[StoredCondition],
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Conditions from findings, in their order.
+    """Conditions from findings, in the same order.
 
-    lastTransitionTime is carried over from the observed condition of the type unless the status
-    differs: otherwise every sync would write.
+    lastTransitionTime is copied from the observed condition of the same type and status: otherwise
+    each sync would write the object. Messages are cut to the length that Kubernetes accepts.
     """
     before = {condition.type: condition for condition in observed}
     made = []
@@ -62,7 +62,7 @@ def conditions(
                 observed_generation=generation,
                 last_transition_time=old.last_transition_time if old and same else now,
                 reason=finding.reason,
-                message=finding.message,
+                message=finding.message[:MESSAGE_MAX],
             )
         )
     return tuple(made)

@@ -1,4 +1,4 @@
-"""What goes when the models of a group no longer fit."""
+"""Eviction: which models a group gives up when they do not fit."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, Field
 
-from localmodel.crds.base import Int32, Model, validations
+from localmodel.crds.base import Int32, JsonObject, validations
 
 HIGH_PERCENT = 90
 LOW_PERCENT = 80
 
 
 class EvictionPolicy(StrEnum):
-    """Whether a model that nobody uses may make room for another."""
+    """Whether an unused model may be evicted to make room for another."""
 
     NONE = "None"
     LRU = "LRU"
 
     @classmethod
     def _missing_(cls, _value: object) -> EvictionPolicy:
-        """A policy of another version takes nothing away."""
+        """A policy of a newer version evicts nothing."""
         return cls.NONE
 
 
@@ -32,26 +32,28 @@ class Retention(StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> Retention:
-        """What another version asks for keeps the model."""
+        """A retention of a newer version keeps the model."""
         return cls.PINNED
 
 
-class EvictionSettings(Model):
-    """What goes when models do not fit, with all defaults filled in."""
+class EvictionSettings(JsonObject):
+    """Settings of eviction with all defaults filled in."""
 
     policy: EvictionPolicy = Field(
-        default=EvictionPolicy.NONE, description="None: nothing. LRU: the least recently used."
+        default=EvictionPolicy.NONE,
+        description="None: no model is evicted. LRU: the least recently used models are.",
     )
     high_percent: Int32 = Field(
-        default=HIGH_PERCENT, description="More of storageLimit, or of the disk, is too much."
+        default=HIGH_PERCENT,
+        description="Percent of storageLimit, and of the disk, above which models are evicted.",
     )
     low_percent: Int32 = Field(
-        default=LOW_PERCENT, description="No more than this is taken after an eviction."
+        default=LOW_PERCENT, description="Percent that is in use at most after an eviction."
     )
 
 
-class Eviction(Model):
-    """What goes when models do not fit."""
+class EvictionSpec(JsonObject):
+    """Which models are evicted, and when."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
@@ -67,27 +69,28 @@ class Eviction(Model):
 
     policy: EvictionPolicy | None = Field(
         default=None,
-        description="LRU: the group takes every model, and evicts the least recently used ones "
-        "where they do not fit. None: it takes no model that does not fit next to what it has, "
-        "and evicts none. Default: LRU with nodeSelector, None with persistentVolumeSpec.",
+        description="LRU: the group admits every model and evicts the least recently used ones "
+        "where they do not fit. None: the group admits no model that does not fit beside the "
+        "admitted ones, and evicts none. Default: LRU with nodeSelector, None with "
+        "persistentVolumeSpec.",
     )
     high_percent: Int32 | None = Field(
         default=None,
-        description="Models are evicted when they take more than this part of storageLimit, or "
-        f"when more than this part of the node's disk is taken. Default: {HIGH_PERCENT}.",
+        description="Models are evicted when they take more than this percentage of storageLimit, "
+        f"or when more than this percentage of the node's disk is used. Default: {HIGH_PERCENT}.",
         ge=1,
         le=100,
     )
     low_percent: Int32 | None = Field(
         default=None,
-        description="They are evicted until no more than this part is taken. Default: "
+        description="Models are evicted until no more than this percentage is used. Default: "
         f"{LOW_PERCENT}, or highPercent if that is less.",
         ge=0,
         le=100,
     )
 
     def settings(self, default: EvictionPolicy) -> EvictionSettings:
-        """With the defaults filled in."""
+        """The settings with defaults filled in."""
         high = self.high_percent or HIGH_PERCENT
         low = LOW_PERCENT if self.low_percent is None else self.low_percent
         return EvictionSettings(

@@ -1,6 +1,6 @@
-"""Make what follows from the types: the CRD manifests and the API reference.
+"""Generate the CRD manifests and the API reference from the types.
 
-`python -m localmodel.crds.generate` writes them, `--check` fails when a file differs.
+`python -m localmodel.crds.generate` writes the files; `--check` fails when a file differs.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _HEADER = "# Made from the types in crds/ by `make generate`. Do not edit.\n"
 
 def object_schema(kind: Kind) -> Schema:
     """Schema of a whole object of the kind."""
-    schema = structural_schema(kind.model)
+    schema = structural_schema(kind.model, for_users=kind.written_by_users)
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
         "kind": {"type": "string", "description": f"{kind.name}."},
         **schema["properties"],
-        # metadata's own schema is Kubernetes' and may not be repeated.
+        # A CRD must not repeat the schema of metadata, which is Kubernetes' own.
         "metadata": {"type": "object"},
     }
     schema["required"] = [name for name in schema["required"] if name != "metadata"]
     if not schema["required"]:
         del schema["required"]
-    if kind.waited_for:
-        # Tools that wait (kstatus, Helm, Flux) must not take an object that no hook has seen yet
-        # for finished.
+    if kind.written_by_users:
+        # Tools that wait (kstatus, Helm, Flux) must not treat an object as finished before a hook
+        # has seen it.
         status = schema["properties"]["status"]
         status["default"] = {"observedGeneration": -1}
-        # And one that another controller wrote a status of. So it is always there, and where it is
-        # not, another schema than this one is served: see hooks/served.py.
+        # The same holds if another controller wrote the status. So the field always exists; an
+        # object without it comes from another CRD: see hooks/served.py.
         status["properties"]["observedGeneration"] |= {"default": -1}
     if kind.rules:
         schema["x-kubernetes-validations"] = [rule.to_json() for rule in kind.rules]
@@ -96,7 +96,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def generated_files() -> dict[Path, str]:
-    """Path in the tree and content of every file that follows from the types."""
+    """Path and content of every generated file."""
     files = {
         Path("crds/manifests") / f"{GROUP}_{kind.plural}.yaml": _HEADER
         + yaml.safe_dump(manifest(kind), sort_keys=False, width=100)

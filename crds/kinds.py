@@ -1,4 +1,4 @@
-"""How each kind is served: names, scope, columns of `kubectl get`, rules on the whole object."""
+"""The kinds of the API: names, scope, columns of `kubectl get`, rules on the whole object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of `kubectl get`; wide ones only show with `-o wide`."""
+    """A column of `kubectl get`. wide: shown only with `-o wide`."""
 
     name: str
     path: str
@@ -27,14 +27,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Rule:
-    """A CEL rule with what a user is told; optional_old_self: it holds for new objects too."""
+    """A CEL rule and its message. optional_old_self: the rule is evaluated on creation too."""
 
     rule: str
     message: str
     optional_old_self: bool = False
 
     def to_json(self) -> dict[str, str | bool]:
-        """As an entry of x-kubernetes-validations."""
+        """The rule as an entry of x-kubernetes-validations."""
         optional = {"optionalOldSelf": True} if self.optional_old_self else {}
         return {"rule": self.rule, "message": self.message, **optional}
 
@@ -48,11 +48,11 @@ class Kind:
     short_name: str
     columns: tuple[Column, ...]
     namespaced: bool = False
-    # On the whole object.
+    # Rules on the whole object.
     rules: tuple[Rule, ...] = ()
 
-    # Whether users make it and wait for its status.
-    waited_for: bool = False
+    # Whether users write objects of the kind and wait for their status.
+    written_by_users: bool = False
 
     @property
     def name(self) -> str:
@@ -64,24 +64,32 @@ def _condition(kind: str, field: str) -> str:
     return f'.status.conditions[?(@.type=="{kind}")].{field}'
 
 
-_AGE = Column("Age", ".metadata.creationTimestamp", "When it was created.", "date")
-_READY = Column("Ready", _condition("Ready", "status"), "Whether it is ready.")
-_STATUS = Column("Status", _condition("Ready", "message"), "What is there, or what to do.")
+_AGE = Column("Age", ".metadata.creationTimestamp", "When the object was created.", "date")
+_READY = Column("Ready", _condition("Ready", "status"), "Whether the object is ready.")
+_STATUS = Column("Status", _condition("Ready", "message"), "State of the object, or what to do.")
 
 _CACHE_COLUMNS = (
     _READY,
     Column("Size", ".spec.modelSize", "Declared size of the model."),
     Column("Copies", ".status.copies.available", "Copies that a pod can mount now.", "integer"),
     Column("Of", ".status.copies.total", "Copies that should be there.", "integer"),
-    Column("Percent", ".status.progress", "Percent of all bytes that are there.", "integer"),
-    Column("Reason", _condition("Ready", "reason"), "Why, in one word."),
-    Column("Status", _condition("Ready", "message"), "What is there, or what to do.", wide=True),
-    Column("Source", ".spec.sourceModelUri", "Where the model is.", wide=True),
+    Column(
+        "Percent",
+        ".status.progress",
+        "Percent of the bytes of all copies that are on disks.",
+        "integer",
+    ),
+    Column("Reason", _condition("Ready", "reason"), "Reason of the condition Ready."),
+    Column(
+        "Status", _condition("Ready", "message"), "State of the object, or what to do.", wide=True
+    ),
+    Column("Source", ".spec.sourceModelUri", "URI of the model.", wide=True),
     _AGE,
 )
 
-# A claim is named <cache>-<group> and labelled with both. Of new objects only: a name cannot
-# change, and one that was stored before must stay writable, down to its finalizers.
+# A claim is named <cache>-<group> and labelled with both names. The rule is for new objects only: a
+# name cannot change, and an object that was stored before must stay writable, to the last
+# finalizer.
 _SHORT_NAME = Rule(
     "oldSelf.hasValue() || size(self.metadata.name) <= 63",
     "metadata.name must have at most 63 characters: it becomes a label",
@@ -95,7 +103,7 @@ KINDS = (
         "lmc",
         _CACHE_COLUMNS,
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNamespaceCache,
@@ -104,7 +112,7 @@ KINDS = (
         _CACHE_COLUMNS,
         namespaced=True,
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNodeGroup,
@@ -113,13 +121,15 @@ KINDS = (
         (
             _READY,
             Column("Limit", ".spec.storageLimit", "Bytes for models on each node."),
-            Column("Used", ".status.used", "Taken on the fullest node."),
+            Column("Used", ".status.used", "Bytes that models take on the fullest node."),
             _STATUS,
-            Column("Reason", _condition("Ready", "reason"), "Why, in one word.", wide=True),
+            Column(
+                "Reason", _condition("Ready", "reason"), "Reason of the condition Ready.", wide=True
+            ),
             _AGE,
         ),
         rules=(_SHORT_NAME,),
-        waited_for=True,
+        written_by_users=True,
     ),
     Kind(
         LocalModelNode,
@@ -128,9 +138,11 @@ KINDS = (
         (
             _READY,
             Column("Disk", ".status.disk.capacity", "Size of the disk."),
-            Column("Free", ".status.disk.available", "What is left of it."),
+            Column("Free", ".status.disk.available", "Free bytes of the disk."),
             _STATUS,
-            Column("Reason", _condition("Ready", "reason"), "Why, in one word.", wide=True),
+            Column(
+                "Reason", _condition("Ready", "reason"), "Reason of the condition Ready.", wide=True
+            ),
             _AGE,
         ),
     ),

@@ -1,8 +1,8 @@
-"""Names that hooks give to objects, and agents read on pods."""
+"""Names of objects that both the hooks and the agents compute."""
 
 from __future__ import annotations
 
 
 def claim_name(cache: str, group: str) -> str:
-    """KServe's name of the claim for a cache on a group, in any namespace."""
+    """Name of the claim for a cache on a group, in any namespace, as in KServe."""
     return f"{cache}-{group}"

@@ -1,4 +1,4 @@
-"""LocalModelNode: one for each node; its share of the plans, and what is on its disk."""
+"""LocalModelNode: the models that a node keeps, by the plans of its groups, and their state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from localmodel.crds.base import (
     Conditions,
     Int32,
     Int64,
-    Model,
+    JsonObject,
     ModelIdentity,
     ObservedGeneration,
     Resource,
@@ -23,34 +23,37 @@ from localmodel.crds.states import ModelState, StoredModelStatus
 
 
 class LocalModel(PlacedModel):
-    """A model that this node shall have."""
+    """A model that the node keeps: an entry."""
 
-    # KServe's own entries have no size, and older ones no group.
-    model_size: Quantity = Field(
-        default="0", description="Declared size of the model; 0: not told."
-    )
+    # Entries that KServe wrote have no size, and older ones no group.
+    model_size: Quantity = Field(default="0", description="Declared size of the model; 0: unknown.")
     node_group: str = Field(
-        default="", description="The group that asks for it; empty: not told.", max_length=253
+        default="",
+        description="The group that the entry comes from; empty: unknown.",
+        max_length=253,
     )
     suspend: bool | None = Field(
         default=None,
-        description="True: the node does not begin to download it yet. Other nodes of the group "
-        "come first: see download.maxConcurrentNodes of the LocalModelNodeGroup.",
+        description="True: the node does not start the download yet. Other nodes of the group go "
+        "first: see download.maxConcurrentNodes of the LocalModelNodeGroup.",
     )
 
 
-class LocalModelNodeGroupRef(Model):
+class LocalModelNodeGroupRef(JsonObject):
     """A group that the node is in."""
 
     name: str = Field(description="Name of the LocalModelNodeGroup.", max_length=253)
-    storage_limit: Quantity = Field(description="Bytes that the group's models may take here.")
+    storage_limit: Quantity = Field(
+        description="Bytes that the group's models may take on the node."
+    )
     eviction: EvictionSettings = Field(
-        default=EvictionSettings(), description="What goes when the group's models do not fit."
+        default=EvictionSettings(),
+        description="What is evicted when the group's models do not fit.",
     )
 
 
-class LocalModelNodeSpec(Model):
-    """What this node shall have."""
+class LocalModelNodeSpec(JsonObject):
+    """The models that the node keeps."""
 
     local_models: tuple[LocalModel, ...] = Field(
         default=(),
@@ -63,91 +66,97 @@ class LocalModelNodeSpec(Model):
     node_ready: bool = Field(default=False, description="Whether the Node is Ready.")
     left_out: Int32 | None = Field(
         default=None,
-        description="How many models of its groups this object has no room for: none is "
-        "downloaded. Where it is not zero, take the node out of a group.",
+        description="Number of models of the node's groups that this object has no room for. They "
+        "are not downloaded. If it is not zero, take the node out of a group.",
     )
 
 
 class NodeModelStatus(ModelIdentity):
-    """One model on this node's disk, or on its way there or from there."""
+    """State of one model on the node's disk."""
 
     state: ModelState = Field(
-        description="Pending, Downloading, Downloaded, Failed, Evicted: it made room for another, "
-        "and comes back when something refers to it; or Removing: no longer wanted, and gone after "
-        "the grace period."
+        description="Pending, Downloading, Downloaded, Failed, Evicted (deleted to make room, and "
+        "downloaded again when a pod or a service refers to it) or Removing (no longer listed, and "
+        "deleted after the grace period)."
     )
     cached: bool = Field(
-        description="Whether a complete, verified copy is on the disk, and this cache may have it."
+        description="Whether a complete, verified copy is on the disk and this cache may use it."
     )
     size: Int64 | None = Field(
-        default=None, description="Bytes of the model's files, once the source has told them."
+        default=None, description="Bytes of the model's files, once the source has listed them."
     )
     disk_bytes: Int64 | None = Field(
         default=None,
-        description="What it takes of the disk, in blocks, with what is not published yet.",
+        description="Bytes of the disk that the model takes, in blocks, including unpublished "
+        "files.",
     )
     hash: str | None = Field(
-        default=None, description="What is on the disk; see LocalModelCache.", max_length=71
+        default=None,
+        description="Hash of the copy on the disk; see LocalModelCache.",
+        max_length=71,
     )
     last_used_time: Time | None = Field(
         default=None,
-        description="When a pod of this node last mounted it, as far as the agent saw; to the "
-        "minute while one does. None: never.",
+        description="When a pod of this node last mounted the model, as far as the agent has "
+        "observed; accurate to the minute while a pod does. Absent: never.",
     )
     downloaded_bytes: Int64 | None = Field(
-        default=None, description="Bytes that are here, while downloading."
+        default=None, description="Downloaded bytes, while downloading."
     )
-    bytes_per_second: Int64 | None = Field(default=None, description="Speed, while downloading.")
+    bytes_per_second: Int64 | None = Field(
+        default=None, description="Rate of the download, while downloading."
+    )
     attempts: Int32 | None = Field(
         default=None, description="Failed downloads since the last success."
     )
     reason: str | None = Field(
         default=None,
-        description="Why it failed, waits or was evicted, in one word.",
+        description="Reason why the model failed, waits or was evicted, one CamelCase word.",
         max_length=64,
     )
     message: str | None = Field(
         default=None,
-        description="Why it failed, waits or was evicted, where, and what to do.",
+        description="Why the model failed, waits or was evicted, where, and what to do.",
         max_length=1024,
     )
     next_retry_time: Time | None = Field(
-        default=None, description="When the next download starts by itself."
+        default=None, description="When the next download starts without a change."
     )
 
 
-class NodeDisk(Model):
-    """The file system that holds the models, rounded for reading."""
+class NodeDisk(JsonObject):
+    """The file system that holds the models; sizes are rounded for people."""
 
-    capacity: Quantity = Field(description="Its size.")
-    used: Quantity = Field(description="What is taken, by models and by everything else.")
-    available: Quantity = Field(description="What the agent can still write.")
+    capacity: Quantity = Field(description="Size of the file system.")
+    used: Quantity = Field(description="Used space, by models and by other files.")
+    available: Quantity = Field(description="Space that the agent can still write.")
 
 
-class LocalModelNodeStatus(Model):
-    """What is on this node's disk."""
+class LocalModelNodeStatus(JsonObject):
+    """State of the node's disk and of its models."""
 
     observed_generation: ObservedGeneration = None
     conditions: Conditions = ()
     model_status: dict[str, StoredModelStatus] | None = Field(
         default=None,
-        description="State of each wanted model, by <name> or <namespace>/<name>.",
+        description="State of each listed model in KServe's words, by <name> or "
+        "<namespace>/<name>.",
         json_schema_extra=ATOMIC_MAP,
     )
     models: tuple[NodeModelStatus, ...] = Field(
         default=(),
-        description="The models that are wanted or here.",
+        description="The models that are listed or on the disk.",
         json_schema_extra=ATOMIC_LIST,
     )
     disk: NodeDisk | None = Field(default=None, description="The disk that holds the models.")
 
 
 class LocalModelNode(Resource):
-    """What one node shall have and has. Made by localmodel; named after the node."""
+    """The models of one node and their state. localmodel creates it, with the name of the node."""
 
     spec: LocalModelNodeSpec = Field(
-        default=LocalModelNodeSpec(), description="What this node shall have."
+        default=LocalModelNodeSpec(), description="The models that the node keeps."
     )
     status: LocalModelNodeStatus = Field(
-        default=LocalModelNodeStatus(), description="What is on this node's disk."
+        default=LocalModelNodeStatus(), description="State of the node's disk and of its models."
     )

@@ -12,17 +12,18 @@ from localmodel.crds.base import (
     Conditions,
     Int32,
     Int64,
+    JsonObject,
     Labels,
     MicroTime,
-    Model,
     ModelIdentity,
     ObservedGeneration,
     Resource,
-    says_nothing,
+    for_users,
+    is_falsy,
     validations,
 )
-from localmodel.crds.eviction import Eviction, EvictionPolicy, EvictionSettings
-from localmodel.crds.limits import NodeLimit
+from localmodel.crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
+from localmodel.crds.node_limit import NodeLimit
 from localmodel.crds.quantity import Quantity, positive
 from localmodel.crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
@@ -31,30 +32,30 @@ if TYPE_CHECKING:
 
     from localmodel.crds.base import Identity
 
-# A number and not a percentage: what an origin can serve does not grow with the cluster.
+# A number and not a percentage: the capacity of an origin does not grow with the cluster.
 DEFAULT_CONCURRENT_NODES = 100
 
 
-class Download(Model):
+class Download(JsonObject):
     """How the nodes of a group download."""
 
     max_concurrent_nodes: NodeLimit | None = Field(
         default=None,
-        description="How many nodes of the group may download at the same time: a number, or a "
-        "percentage of the group's nodes, rounded up, such as 25%. Where more have models to "
-        "download, the others wait for their turn. 100%: no limit. Default: "
+        description="Number of nodes of the group that may download at the same time, or a "
+        "percentage of the group's nodes, rounded up, such as 25%. Further nodes wait for their "
+        "turn. 100%: no limit. Default: "
         f"{DEFAULT_CONCURRENT_NODES} with nodeSelector, no limit with persistentVolumeSpec.",
     )
 
 
-class Toleration(Model):
-    """One of core/v1, kept as it is."""
+class Toleration(JsonObject):
+    """A Toleration of core/v1, stored unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 
 
-class LocalModelNodeGroupSpec(Model):
-    """Which nodes, how much of their disks, and how pods get at the models.
+class LocalModelNodeGroupSpec(JsonObject):
+    """The nodes of the group, its part of their disks, and templates of volumes and claims.
 
     Either the short form (nodeSelector, storageSpec) or KServe's form (persistentVolumeSpec,
     persistentVolumeClaimSpec).
@@ -91,33 +92,33 @@ class LocalModelNodeGroupSpec(Model):
     )
     node_selector: Labels | None = Field(
         default=None,
-        description="Labels that a node of the group has.",
+        description="Labels of the nodes of the group.",
         json_schema_extra={"minProperties": 1},
     )
     storage_spec: PersistentVolumeClaimSpec | None = Field(
-        default=None, description="Template of the claims; its defaults suit most clusters."
+        default=None, description="Template of the claims; the defaults suit most clusters."
     )
     persistent_volume_spec: PersistentVolumeSpec | None = Field(
         default=None,
-        description="Template of the volumes; its nodeAffinity.required says which nodes are in "
-        "the group.",
+        description="Template of the volumes. Its nodeAffinity.required selects the nodes of the "
+        "group.",
     )
     persistent_volume_claim_spec: PersistentVolumeClaimSpec | None = Field(
         default=None, description="Template of the claims."
     )
     tolerations: tuple[Toleration, ...] | None = Field(
         default=None,
-        description="KServe's, for its download Jobs: kept for its controller, and not used here. "
-        "The agents run on tainted nodes as they are.",
-        json_schema_extra=ATOMIC_LIST,
+        description="A field of KServe for its download Jobs. It is stored for KServe's "
+        "controller, and not used by localmodel, whose agents run on tainted nodes without it.",
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
     job_tolerations: tuple[Toleration, ...] | None = Field(
         default=None,
-        description="Another name of tolerations in versions of KServe; kept likewise.",
-        json_schema_extra=ATOMIC_LIST,
+        description="The name of tolerations in some versions of KServe; stored likewise.",
+        json_schema_extra=ATOMIC_LIST | for_users(maxItems=256),
     )
-    eviction: Eviction | None = Field(
-        default=None, description="What goes when the models do not fit."
+    eviction: EvictionSpec | None = Field(
+        default=None, description="Which models are evicted, and when."
     )
     download: Download | None = Field(
         default=None, description="How the nodes of the group download."
@@ -125,82 +126,84 @@ class LocalModelNodeGroupSpec(Model):
 
     @property
     def eviction_settings(self) -> EvictionSettings:
-        """What goes when the models do not fit, with the defaults of the form."""
+        """Settings of eviction, with the defaults of the form of the spec."""
         short_form = self.node_selector is not None
         default = EvictionPolicy.LRU if short_form else EvictionPolicy.NONE
-        return (self.eviction or Eviction()).settings(default)
+        return (self.eviction or EvictionSpec()).settings(default)
 
 
-class ModelFailure(Model):
-    """Why a model is not on a node: of the first that failed, or else of the first that waits."""
+class ModelFailure(JsonObject):
+    """Why a model is not on a node: the first node that failed, or else the first that waits."""
 
-    node: str = Field(description="Where it failed, or waits.", max_length=253)
-    reason: str = Field(description="Why, in one word.", max_length=64)
-    message: str = Field(description="What is the matter, and what to do.", max_length=1024)
+    node: str = Field(description="Name of the node.", max_length=253)
+    reason: str = Field(description="Reason, one CamelCase word.", max_length=64)
+    message: str = Field(description="What is wrong, and what to do.", max_length=1024)
 
 
 class GroupModel(ModelIdentity):
-    """One model of the plan, over all nodes of the group."""
+    """State of one model of the plan on all nodes of the group."""
 
     states: str = Field(
         description="One letter for each of status.nodes: P pending, D downloading, A available, "
         "E evicted, F failed, N node not ready.",
     )
     size: Int64 | None = Field(default=None, description="Bytes of the model's files.")
-    hash: str | None = Field(default=None, description="What was downloaded.", max_length=71)
-    downloaded_bytes: Int64 = Field(default=0, description="Bytes that the nodes have, together.")
+    hash: str | None = Field(default=None, description="Hash of the model.", max_length=71)
+    downloaded_bytes: Int64 = Field(
+        default=0, description="Bytes of the model on all nodes, together."
+    )
     claims_wait: bool = Field(
         default=False,
-        description="Whether no new claim is made yet: caches of other namespaces, or a "
-        "LocalModelCache, have the same URI, or had it, and a node may have their copy and not "
-        "this cache's.",
-        exclude_if=says_nothing,
+        description="Whether new claims of the cache wait: caches of other namespaces, or a "
+        "LocalModelCache, have or had the same URI, and a node may have a copy that this cache "
+        "must not use yet.",
+        exclude_if=is_falsy,
     )
     failure: ModelFailure | None = Field(
-        default=None, description="The first failure, or else why the first pending copy waits."
+        default=None, description="The first failed copy, or else the first that waits."
     )
 
 
 class RejectedModel(ModelIdentity):
-    """A model that names the group and is not in its plan."""
+    """A model whose cache names the group and that is not in the plan."""
 
-    reason: str = Field(description="Why, in one word.", max_length=64)
-    message: str = Field(description="Why, and what to do.", max_length=1024)
+    reason: str = Field(description="Reason, one CamelCase word.", max_length=64)
+    message: str = Field(description="Why the model is rejected, and what to do.", max_length=1024)
     size: Int64 | None = Field(
-        default=None, description="Bytes of the model's files, where a node has told them."
+        default=None, description="Bytes of the model's files, if a node has reported them."
     )
 
 
-class GroupDownload(Model):
-    """Whose turn it is to download, while nodes wait for theirs."""
+class GroupDownload(JsonObject):
+    """Counts of the nodes that download or wait for their turn."""
 
-    limit: Int32 = Field(description="How many nodes may download at the same time.")
-    downloading: Int32 = Field(description="Nodes that download, or are about to begin.")
+    limit: Int32 = Field(description="Nodes that may download at the same time.")
+    downloading: Int32 = Field(description="Nodes that download or are about to start.")
     waiting: Int32 = Field(description="Nodes that wait for their turn.")
 
 
-class LocalModelNodeGroupStatus(Model):
-    """What is on the nodes of the group."""
+class LocalModelNodeGroupStatus(JsonObject):
+    """State of the models on the nodes of the group."""
 
     observed_generation: ObservedGeneration = None
     conditions: Conditions = ()
     used: Quantity | None = Field(
-        default=None, description="What the group's models take on its fullest node."
+        default=None, description="Bytes that the group's models take on its fullest node."
     )
     available: Quantity | None = Field(
-        default=None, description="What of storageLimit is left on its fullest node."
+        default=None, description="Part of storageLimit that is free on its fullest node."
     )
     nodes: tuple[str, ...] = Field(
         default=(), description="The nodes of the group, sorted.", json_schema_extra=ATOMIC_LIST
     )
     models: tuple[GroupModel, ...] = Field(
         default=(),
-        description="The models of the plan, in its order.",
+        description="The models of the plan, in the same order.",
         json_schema_extra=ATOMIC_LIST,
     )
     rejected: tuple[RejectedModel, ...] = Field(
         default=(),
-        description="The models that name the group and are not in its plan.",
+        description="The models whose caches name the group and that are not in the plan.",
         json_schema_extra=ATOMIC_LIST,
     )
     download: GroupDownload | None = Field(
@@ -210,25 +213,27 @@ class LocalModelNodeGroupStatus(Model):
     )
     last_update_time: MicroTime | None = Field(
         default=None,
-        description="When this status last changed; while states change fast it does so every "
-        "two seconds at most.",
+        description="When this status last changed: at most every two seconds while states change.",
     )
 
     @cached_property
     def models_by_identity(self) -> Mapping[Identity, GroupModel]:
-        """The models of the plan."""
+        """The models of the plan, by identity."""
         return {model.identity: model for model in self.models}
 
     @cached_property
     def rejected_by_identity(self) -> Mapping[Identity, RejectedModel]:
-        """The models that are not in it."""
+        """The rejected models, by identity."""
         return {model.identity: model for model in self.rejected}
 
 
 class LocalModelNodeGroup(Resource):
     """A set of nodes that keep models on their disks."""
 
-    spec: LocalModelNodeGroupSpec = Field(description="Which nodes, and how much of their disks.")
+    spec: LocalModelNodeGroupSpec = Field(
+        description="The nodes of the group, and its part of their disks."
+    )
     status: LocalModelNodeGroupStatus = Field(
-        default=LocalModelNodeGroupStatus(), description="What is on the nodes of the group."
+        default=LocalModelNodeGroupStatus(),
+        description="State of the models on the nodes of the group.",
     )

@@ -8,10 +8,10 @@ from localmodel.crds.base import (
     ATOMIC_LIST,
     Identity,
     Int32,
+    JsonObject,
     MicroTime,
-    Model,
     Resource,
-    says_nothing,
+    is_falsy,
 )
 from localmodel.crds.cache import ModelRequest
 from localmodel.crds.eviction import EvictionSettings
@@ -20,64 +20,67 @@ from localmodel.crds.volumes import NodeSelectorTerm
 
 
 class PlacedModel(ModelRequest):
-    """A model that every node of the group shall have."""
+    """A model that every node of the group keeps."""
 
-    model_name: str = Field(description="Name of its cache.", max_length=253)
+    model_name: str = Field(description="Name of the cache.", max_length=253)
     namespace: str = Field(
         default="",
-        description="Namespace of its cache; empty for a LocalModelCache.",
+        description="Namespace of the cache; empty for a LocalModelCache.",
         max_length=63,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
-    # Without the cache's rules: they have held there, and a list of this length is past what the
-    # API server spends on rules.
-    source_model_uri: str = Field(description="Where the model is.", max_length=2048)
+    # Without the rules of the cache's field: the cache has passed them, and on a list of this
+    # length they would exceed the API server's budget for rules.
+    source_model_uri: str = Field(description="URI of the model.", max_length=2048)
     model_size: Quantity = Field(description="Declared size of the model.")
     referenced: bool = Field(
         default=False,
-        description="Whether a service refers to it. Pods of a node are its agent's to see.",
-        exclude_if=says_nothing,
+        description="Whether a service refers to the model. The pods of a node are watched by its "
+        "agent.",
+        exclude_if=is_falsy,
     )
 
     precedence: Int32 = Field(
         default=0,
-        description="Where caches of several owners have this URI: whose source fills the folder. "
-        "Of those that a node lists, that of the lowest: LocalModelCaches come first, then the "
-        "namespace whose cache is oldest.",
+        description="Which source fills the folder where caches of several namespaces have this "
+        "URI: that of the entry with the lowest precedence on the node. LocalModelCaches come "
+        "first, then the namespace whose cache is oldest.",
         ge=0,
-        exclude_if=says_nothing,
+        exclude_if=is_falsy,
     )
 
     @property
     def identity(self) -> Identity:
-        """Key, namespace and name: see ModelIdentity."""
+        """Key, namespace and name of the cache: see ModelIdentity."""
         return (self.key, self.namespace, self.model_name)
 
 
-class Turn(Model):
-    """The nodes of a group that may begin to download."""
+class Turn(JsonObject):
+    """The nodes of a group that may start to download."""
 
     nodes: tuple[str, ...] = Field(
-        default=(), description="Their names, sorted.", json_schema_extra=ATOMIC_LIST
+        default=(), description="Names of the nodes, sorted.", json_schema_extra=ATOMIC_LIST
     )
-    since: MicroTime = Field(description="When they were chosen.")
+    since: MicroTime = Field(description="When the nodes were chosen.")
 
 
-class LocalModelPlacementSpec(Model):
-    """Which nodes, and which models, in what order."""
+class LocalModelPlacementSpec(JsonObject):
+    """The nodes of the group, and the models in the order of their importance."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
         default=(),
-        description="The nodes of the group: those for which one of the terms holds.",
+        description="The nodes of the group: those that match one of the terms.",
         json_schema_extra=ATOMIC_LIST,
     )
-    storage_limit: Quantity = Field(description="Bytes that the models may take on each node.")
+    storage_limit: Quantity = Field(
+        description="Bytes that the group's models may take on each node."
+    )
     eviction: EvictionSettings = Field(
-        default=EvictionSettings(), description="What goes when the models do not fit."
+        default=EvictionSettings(), description="What is evicted when the models do not fit."
     )
     turn: Turn | None = Field(
         default=None,
-        description="Whose turn it is to download; absent: every node's. The other nodes get new "
+        description="The nodes that may start to download; absent: all. The other nodes get new "
         "models suspended.",
     )
     models: tuple[PlacedModel, ...] = Field(
@@ -88,10 +91,9 @@ class LocalModelPlacementSpec(Model):
 
 
 class LocalModelPlacement(Resource):
-    """The plan of one LocalModelNodeGroup. Made by localmodel, edited by nobody.
+    """The plan of one LocalModelNodeGroup. localmodel writes it; nobody edits it.
 
-    A model leaves the nodes when the plan no longer lists it. A plan that is missing removes
-    nothing.
+    Nodes remove a model when the plan no longer lists it. A missing plan removes nothing.
     """
 
-    spec: LocalModelPlacementSpec = Field(description="Which nodes, and which models.")
+    spec: LocalModelPlacementSpec = Field(description="The nodes and the models of the group.")

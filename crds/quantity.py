@@ -1,9 +1,9 @@
 """Kubernetes quantities of bytes, such as `140Gi`.
 
-The grammar is that of k8s.io/apimachinery/pkg/api/resource, with exponents of two digits at most:
-whatever the schema lets through can be computed with. What is more than an int64 counts as the
-largest one. Kubernetes caps it so in binary notation alone: it computes with 0 for 20E, and with
-less than nothing for 2^63.
+The grammar is that of k8s.io/apimachinery/pkg/api/resource, with exponents of at most two digits,
+so that each quantity that the schema accepts can be computed. A quantity above the largest int64
+counts as the largest int64. Kubernetes does so in binary notation only: it computes 0 for 20E, and
+a negative number for 2^63.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
+
+from localmodel.crds.base import NUMBER_AS_TEXT
 
 _BINARY = {
     suffix: Decimal(1024) ** power
@@ -37,18 +39,19 @@ _SYNTAX = re.compile(
 )
 _LENGTH_MAX = 64
 _MAX = 2**63 - 1
-# More digits than a product can have: nothing is rounded but by the last step.
+# More digits than a product can have: only the last step rounds.
 _EXACT = Context(prec=256)
 
-# As controller-gen writes it for resource.Quantity, but for the exponents.
+# The pattern that controller-gen writes for resource.Quantity, with shorter exponents.
 _SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 
 
+# At most 4096 quantities, of 64 characters each: a longer text raises, and errors are not cached.
 @lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> int:
-    """Bytes of a quantity, rounded up, 2^63-1 at most.
+    """Bytes of a quantity, rounded up, at most 2^63-1.
 
-    Raises ValueError for what is none, and for less than zero.
+    Raises ValueError if the text is not a quantity, or a negative one.
     """
     match = _SYNTAX.fullmatch(text) if len(text) <= _LENGTH_MAX else None
     if match is None:
@@ -65,10 +68,7 @@ def parse_quantity(text: str) -> int:
 
 
 def format_quantity(size: int) -> str:
-    """Bytes as a quantity that a person can read, in the largest binary unit, to one decimal.
-
-    It rounds: for display, and for comparisons by eye, never to compute with.
-    """
+    """Bytes as a quantity for people, in the largest binary unit, rounded to one decimal."""
     for suffix, unit in reversed(_BINARY.items()):
         if size >= unit:
             return f"{Decimal(size) / unit:.1f}".removesuffix(".0") + suffix
@@ -76,12 +76,12 @@ def format_quantity(size: int) -> str:
 
 
 def _checked(value: str) -> str:
-    """The text, or one that Kubernetes takes for the largest int64 too: it goes on into volumes."""
+    """The text, or `8Ei` if it is too large: Kubernetes reads that as the largest int64 too."""
     return "8Ei" if parse_quantity(value) == _MAX else value
 
 
 def positive(message: str) -> dict[str, Any]:
-    """Schema extension: a CEL rule that refuses quantities of zero and less."""
+    """Schema extension: a CEL rule that refuses zero and negative quantities."""
     rule = (
         "type(self) == string ? isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))"
         " : dyn(self) > 0"
@@ -95,15 +95,13 @@ _SCHEMA: dict[str, Any] = {
     "x-kubernetes-int-or-string": True,
     "maxLength": _LENGTH_MAX,
 }
-# The API server stores a quantity that was given as a number as that number.
-_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
 _CHECKED = AfterValidator(_checked)
 
-Quantity = Annotated[str, _TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
-# Of a volume or a claim: the API server takes none of another amount.
+Quantity = Annotated[str, NUMBER_AS_TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
+# A quantity of a volume or a claim, where the API server refuses zero.
 Amount = Annotated[
     str,
-    _TEXT,
+    NUMBER_AS_TEXT,
     _CHECKED,
     WithJsonSchema(_SCHEMA | positive("must be a quantity of more than zero, such as 500Gi")),
 ]

@@ -17,8 +17,8 @@ _INTRODUCTION = f"""\
 # API reference
 
 All kinds are of `{API_VERSION}`, KServe's API group, and in the category `localmodel`
-(`kubectl get localmodel`). Fields marked with * are required. What a rule refuses, and what it
-says then, stands under the fields.
+(`kubectl get localmodel`). Fields marked with * are required. Below each table are the messages
+with which the API server refuses an object.
 """
 
 
@@ -36,7 +36,7 @@ def reference_page(kinds: Sequence[Kind], schemas: Mapping[str, Schema]) -> str:
         sections += [row for name in parts for row in _rows(name, parts[name], name in required)]
         rules = list(_rules(schema))
         if rules:
-            sections.append("\nRefused, with these words:\n\n")
+            sections.append("\nThe API server refuses an object with these messages:\n\n")
             sections += [f"- {rule}\n" for rule in dict.fromkeys(rules)]
     return "".join(sections)
 

@@ -1,4 +1,4 @@
-"""States of a model on a node, in our words, in KServe's, and as letters."""
+"""States of a model on a node: ours, KServe's words for them, and one letter for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ModelState(StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> ModelState:
-        """A state of another version is none that counts as there."""
+        """A state of a newer version does not count as available."""
         return cls.PENDING
 
 
@@ -34,7 +34,7 @@ class KServeModelStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> KServeModelStatus:
-        """A state of another version is none that counts as there."""
+        """A state of a newer version does not count as available."""
         return cls.PENDING
 
 
@@ -49,12 +49,12 @@ class KServeNodeStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, _value: object) -> KServeNodeStatus:
-        """A state of another version is none that counts as there."""
+        """A state of a newer version does not count as available."""
         return cls.PENDING
 
 
 def _stored(values: type[StrEnum]) -> WithJsonSchema:
-    # KServe's own schema has the empty word too, and what is stored must stay writable.
+    # KServe's schema allows the empty string too, and stored objects must stay writable.
     words = ["", *(value.value for value in values)]
     return WithJsonSchema({"type": "string", "enum": words, "description": "KServe's word."})
 
@@ -74,13 +74,13 @@ class CopyState(StrEnum):
     NODE_NOT_READY = "N"
 
 
-# A model in its grace period is still whole on the disk, but no longer counts as there.
+# A model in its grace period is still complete on the disk, but no longer counts as available.
 _MODEL_STATUS = {
     ModelState.PENDING: KServeModelStatus.PENDING,
     ModelState.DOWNLOADING: KServeModelStatus.DOWNLOADING,
     ModelState.DOWNLOADED: KServeModelStatus.DOWNLOADED,
     ModelState.FAILED: KServeModelStatus.ERROR,
-    # KServe's words have none for it.
+    # KServe has no word for this state.
     ModelState.EVICTED: KServeModelStatus.PENDING,
     ModelState.REMOVING: KServeModelStatus.PENDING,
 }
@@ -107,15 +107,15 @@ _NODE_STATUS = {
 
 
 def kserve_model_status(state: ModelState) -> KServeModelStatus:
-    """What KServe's map shows for a state of ours."""
+    """KServe's word for a state of ours, in LocalModelNode.status.modelStatus."""
     return _MODEL_STATUS[state]
 
 
-def copy_state(told: ModelState | KServeModelStatus) -> CopyState:
-    """The letter for what an agent, ours or KServe's, reported."""
-    return _COPY_STATE[told]
+def copy_state(reported: ModelState | KServeModelStatus) -> CopyState:
+    """The letter for a state that an agent, ours or KServe's, reported."""
+    return _COPY_STATE[reported]
 
 
 def kserve_node_status(copy: CopyState) -> KServeNodeStatus:
-    """What KServe's map shows for a letter of ours."""
+    """KServe's word for a letter of ours, in LocalModelCache.status.nodeStatus."""
     return _NODE_STATUS[copy]

@@ -1,7 +1,7 @@
-"""The parts of core/v1 volumes that node groups hold as templates.
+"""Parts of core/v1 PersistentVolumes and claims that groups have as templates.
 
-Only what localmodel reads is typed, and so explained by `kubectl explain`; every other field of
-core/v1 is kept as given.
+Only the fields that localmodel reads have types, which `kubectl explain` shows. All other fields of
+core/v1 are kept unchanged.
 """
 
 from __future__ import annotations
@@ -10,26 +10,39 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from localmodel.crds.base import ATOMIC_LIST, Model
+from localmodel.crds.base import ATOMIC_LIST, JsonObject, for_users
 from localmodel.crds.quantity import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-# Far more than there are: what a rule costs is reckoned by the largest map.
+# Each bound is far above real use, or is Kubernetes' own: a label value has at most 63 characters,
+# the name of a node or of a class 253, a path on Linux and the options of mount(2) 4096 bytes. A
+# volume may name each of 5000 nodes.
+_TERMS = ATOMIC_LIST | for_users(maxItems=256)
+_VALUES = ATOMIC_LIST | for_users(maxItems=10_000)
+_MODES = ATOMIC_LIST | for_users(maxItems=16)
+_OPTIONS = ATOMIC_LIST | for_users(maxItems=256)
+# The API server estimates the cost of a rule by the largest map.
 _AMOUNTS: dict[str, Any] = {"maxProperties": 16}
+
+_Value = Annotated[str, Field(json_schema_extra=for_users(maxLength=253))]
+_Mode = Annotated[str, Field(json_schema_extra=for_users(maxLength=63))]
+_Option = Annotated[str, Field(json_schema_extra=for_users(maxLength=4096))]
+_PATH = for_users(maxLength=4096)
+_CLASS = for_users(maxLength=253)
 
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
 
 def _checked(operator: str) -> str:
-    """Refuse another one, wherever it was stored: nobody knows which nodes it means."""
+    """Refuse an unknown operator, also of a stored object: it selects unknown nodes."""
     if operator not in _OPERATORS:
         raise ValueError(f"{operator!r} is none of {', '.join(_OPERATORS)}")
     return operator
 
 
-class NodeSelectorRequirement(Model):
+class NodeSelectorRequirement(JsonObject):
     """One expression over a label or a field of a node."""
 
     key: str = Field(description="Label key, or field name (metadata.name).", max_length=317)
@@ -37,63 +50,69 @@ class NodeSelectorRequirement(Model):
         description="In, NotIn, Exists, DoesNotExist, Gt or Lt.",
         json_schema_extra={"enum": [*_OPERATORS]},
     )
-    values: tuple[str, ...] = Field(
+    values: tuple[_Value, ...] = Field(
         default=(),
         description="Values for In and NotIn; one integer for Gt and Lt; none otherwise.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=_VALUES,
     )
 
 
-class NodeSelectorTerm(Model):
+class NodeSelectorTerm(JsonObject):
     """Expressions that must all hold for a node. A term without any matches no node."""
 
     match_expressions: tuple[NodeSelectorRequirement, ...] = Field(
-        default=(), description="Expressions over labels.", json_schema_extra=ATOMIC_LIST
+        default=(), description="Expressions over labels.", json_schema_extra=_TERMS
     )
     match_fields: tuple[NodeSelectorRequirement, ...] = Field(
-        default=(), description="Expressions over fields.", json_schema_extra=ATOMIC_LIST
+        default=(), description="Expressions over fields.", json_schema_extra=_TERMS
     )
 
 
-class NodeSelector(Model):
-    """Terms, of which one must hold."""
+class NodeSelector(JsonObject):
+    """Terms of which one must match."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = Field(
-        description="Terms; a node matches if one of them does.", json_schema_extra=ATOMIC_LIST
+        description="Terms; a node is selected if it matches one of them.", json_schema_extra=_TERMS
     )
 
 
-class VolumeNodeAffinity(Model):
-    """Which nodes can reach the volume."""
+class VolumeNodeAffinity(JsonObject):
+    """The nodes that can use the volume."""
 
     required: NodeSelector | None = Field(
-        default=None, description="The nodes that are in the group: those that match."
+        default=None, description="Selector of the nodes of the group."
     )
 
 
-class LocalVolumeSource(Model):
-    """A directory of the node."""
+class LocalVolumeSource(JsonObject):
+    """A directory of the node, as a local volume."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    path: str = Field(description="Absolute path on the node: the root that the agent fills.")
+    path: str = Field(
+        description="Absolute path of the agent's root directory on the node.",
+        json_schema_extra=_PATH,
+    )
 
 
-class HostPathVolumeSource(Model):
-    """A directory of the node, without node affinity."""
+class HostPathVolumeSource(JsonObject):
+    """A directory of the node, as a hostPath volume."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    path: str = Field(description="Absolute path on the node: the root that the agent fills.")
+    path: str = Field(
+        description="Absolute path of the agent's root directory on the node.",
+        json_schema_extra=_PATH,
+    )
 
 
-class PersistentVolumeSpec(Model):
+class PersistentVolumeSpec(JsonObject):
     """Template of the group's PersistentVolumes: core/v1 PersistentVolumeSpec."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    access_modes: tuple[str, ...] | None = Field(
-        default=None, description="Access modes of the volume.", json_schema_extra=ATOMIC_LIST
+    access_modes: tuple[_Mode, ...] | None = Field(
+        default=None, description="Access modes of the volume.", json_schema_extra=_MODES
     )
     capacity: dict[str, Amount] | None = Field(
         default=None,
@@ -106,20 +125,22 @@ class PersistentVolumeSpec(Model):
     local: LocalVolumeSource | None = Field(
         default=None, description="The node's directory, as a local volume."
     )
-    mount_options: tuple[str, ...] | None = Field(
+    mount_options: tuple[_Option, ...] | None = Field(
         default=None,
-        description="Mount options. Without any, volumes are mounted read-only (ro).",
-        json_schema_extra=ATOMIC_LIST,
+        description="Mount options. Absent: volumes are mounted read-only (ro).",
+        json_schema_extra=_OPTIONS,
     )
     node_affinity: VolumeNodeAffinity | None = Field(
-        default=None, description="Which nodes are in the group. Without it, none is."
+        default=None, description="The nodes of the group. Absent: the group has none."
     )
     storage_class_name: str | None = Field(
-        default=None, description="Ignored: a volume has the class of its claim."
+        default=None,
+        description="Ignored: a volume gets the class of its claim.",
+        json_schema_extra=_CLASS,
     )
 
 
-class ResourceRequirements(Model):
+class ResourceRequirements(JsonObject):
     """Requests of a claim."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
@@ -131,21 +152,23 @@ class ResourceRequirements(Model):
     )
 
 
-class PersistentVolumeClaimSpec(Model):
+class PersistentVolumeClaimSpec(JsonObject):
     """Template of the group's claims: core/v1 PersistentVolumeClaimSpec."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_OPEN)
 
-    access_modes: tuple[str, ...] | None = Field(
+    access_modes: tuple[_Mode, ...] | None = Field(
         default=None,
         description="Access modes of the claim; ReadOnlyMany by default.",
-        json_schema_extra=ATOMIC_LIST,
+        json_schema_extra=_MODES,
     )
     resources: ResourceRequirements | None = Field(
         default=None,
-        description="Requested storage; the size of the model by default, and where a namespace's "
-        "LimitRange or ResourceQuota refuses what is given here.",
+        description="Requested storage. Default: the size of the model, which is also used where a "
+        "LimitRange or ResourceQuota of the namespace refuses the value here.",
     )
     storage_class_name: str | None = Field(
-        default=None, description="Class of claim and volume; none ('') by default."
+        default=None,
+        description="StorageClass of claims and volumes. Default: none ('').",
+        json_schema_extra=_CLASS,
     )

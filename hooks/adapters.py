@@ -1,4 +1,4 @@
-"""LoRA adapters of an LLMInferenceService, as KServe's webhook notes them in an annotation."""
+"""LoRA adapters of an LLMInferenceService, from the annotation that KServe's webhook writes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import msgspec
 
 from localmodel.hooks.envelope import decoder
 
-# By the adapter's name. Older versions of KServe also write sourceUri and pvcName.
+# JSON of the annotation, by adapter name. Older versions of KServe also write sourceUri and
+# pvcName.
 _ENTRIES = dict[str, dict[str, Any] | None] | None
-_NOT_SO = (msgspec.MsgspecError, RecursionError)
+_DECODE_ERRORS = (msgspec.MsgspecError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Adapter:
     """The cache of one adapter.
 
-    namespace: of a LocalModelNamespaceCache; empty for a LocalModelCache. claim: what the pods
-    mount, where KServe has written it down.
+    namespace: of a LocalModelNamespaceCache; empty for a LocalModelCache. claim: name of the claim
+    that the pods mount, if the annotation has it.
     """
 
     cache: str
@@ -27,22 +28,22 @@ class Adapter:
     claim: str | None = None
 
     def is_of(self, cache: str, namespace: str, service_namespace: str) -> bool:
-        """Whether it is this cache's, in a service of that namespace."""
+        """Whether an adapter of a service in that namespace uses this cache."""
         in_reach = not namespace or namespace == service_namespace
         return in_reach and (self.cache, self.namespace) == (cache, namespace)
 
 
 def read_adapters(annotation: str | None) -> tuple[Adapter, ...] | None:
-    """The adapters that have a cache; None for text that KServe cannot read either."""
+    """The adapters that have a cache; None if the annotation is not what KServe writes."""
     if not annotation:
         return ()
     try:
         entries = decoder(_ENTRIES).decode(annotation)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
     adapters = []
     for entry in (entries or {}).values():
-        # encoding/json takes the names of fields in any case, and null for no value.
+        # Go's encoding/json matches field names in any case, and treats null as absent.
         fields = {key.lower(): value for key, value in (entry or {}).items() if value is not None}
         cache, namespace = fields.get("cache", ""), fields.get("namespace", "")
         if not isinstance(cache, str) or not isinstance(namespace, str):

@@ -1,7 +1,7 @@
-"""Which models a group takes by their size, and whether it has more than its storageLimit.
+"""Admission: which models a group takes by their size, and whether they exceed storageLimit.
 
-A model counts with its real size once a node has told it, and with spec.modelSize till then. Models
-with one URI share a folder, which counts once.
+A model counts with its real size once a node has reported it, and with spec.modelSize until then.
+Models with the same URI share a folder, which counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from localmodel.crds.quantity import format_quantity, parse_quantity
 from localmodel.hooks import reasons
 from localmodel.hooks.copies import on_disk
 from localmodel.hooks.plan import reject
-from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes
+from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from localmodel.crds.nodegroup import LocalModelNodeGroup, RejectedModel
     from localmodel.crds.placement import LocalModelPlacementSpec, PlacedModel
     from localmodel.hooks.observed import Cache, Node
-    from localmodel.hooks.plan import Plan
+    from localmodel.hooks.plan import GroupPlan
 
-# Reasons of a group's Ready before its nodes are known.
+# Reasons of a group's condition Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)
 
-# What exceeds the limit, what comes of it, and what to do beside raising the limit.
+# By reason: what exceeds the limit, the consequence, and an alternative to a higher limit.
 _OVER_LIMIT = {
     reasons.ADMITTED_EXCEED_LIMIT: (
         "admitted models",
@@ -46,41 +46,41 @@ _OVER_LIMIT = {
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What counts for admission beside the specs.
+class AdmissionInput:
+    """Input of admission beside the specs.
 
-    sizes: bytes of the files that a node told of a model, to the cache that asked: others' sources
-    may tell others of the same folder. held: the models that are in already.
+    sizes: bytes of a model's files as nodes reported them, by identity: another cache's source may
+    list other files for the same folder. held: the models that are admitted already.
     """
 
     sizes: Mapping[Identity, int]
     held: AbstractSet[Identity]
 
     def size(self, cache: Cache) -> int:
-        """Bytes that a model counts with."""
+        """Bytes that count for a model."""
         real = self.sizes.get(cache.identity)
         return cache.spec.declared_bytes if real is None else real
 
     def kept_size(self, model: PlacedModel) -> int:
-        """Bytes that a model counts with which stays as the plan had it."""
+        """Bytes that count for a model that stays as it is in the stored plan."""
         real = self.sizes.get(model.identity)
         return parse_quantity(model.model_size) if real is None else real
 
 
-def observe(
+def admission_input(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     caches: Iterable[Cache],
     nodes: Sequence[Node],
     stored: LocalModelPlacementSpec | None,
-) -> Observed:
-    """What counts for admission, from what the group's hook sees.
+) -> AdmissionInput:
+    """Collect the input of admission.
 
-    plan: what is to be admitted. caches: all of the cluster. stored: the plan as it is written.
+    plan: the models to admit. caches: all caches of the cluster. stored: the stored plan.
 
-    While there is none, and while the nodes of a new group are still joining, the copies that
-    nodes have count as admitted too: of a group that took over from another controller, or whose
-    LocalModelPlacement somebody deleted.
+    While no plan is stored, and while the nodes of a new group are joining, copies on nodes count
+    as admitted too: the group may have taken over from another controller, or somebody may have
+    deleted its LocalModelPlacement.
     """
     held = {model.identity for model in stored.models} if stored else set()
     was = next((one for one in group.status.conditions if one.type == reasons.READY), None)
@@ -88,11 +88,11 @@ def observe(
         asked = {cache.identity: cache for cache in plan.admitted}
         for node in nodes:
             held |= _held_by(node, group.metadata.name, asked)
-    return Observed(sizes=_sizes(group, caches, nodes), held=held)
+    return AdmissionInput(sizes=_sizes(group, caches, nodes), held=held)
 
 
 def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Identity]:
-    """The models that a node lists for the group, or has for no group that it lists."""
+    """The models that a node lists for the group, or has on its disk and lists for no group."""
     listed: set[Identity] = set()
     others: set[Identity] = set()
     for model in node.spec.local_models:
@@ -103,10 +103,10 @@ def _held_by(node: Node, group: str, asked: Mapping[Identity, Cache]) -> set[Ide
 def _sizes(
     group: LocalModelNodeGroup, caches: Iterable[Cache], nodes: Sequence[Node]
 ) -> dict[Identity, int]:
-    """Bytes of the models' files: of what nodes tell now, or told last.
+    """Bytes of the models' files, as nodes report them now or reported them last.
 
-    What was told must not be forgotten when the copies go: a model that is too large would come in
-    again. The cache's status keeps it, and the group's own until the cache's is written.
+    A size stays known when the copies are deleted: otherwise a model that is too large would be
+    admitted again. It is stored in the status of the group, and later in that of the cache.
     """
     now = _largest((one.identity, one.size) for node in nodes for one in node.status.models)
     last = _largest(
@@ -119,34 +119,36 @@ def _sizes(
     return last | now
 
 
-def _largest(told: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]:
+def _largest(reported: Iterable[tuple[Identity, int | None]]) -> dict[Identity, int]:
     sizes: dict[Identity, int] = {}
-    for identity, size in told:
+    for identity, size in reported:
         if size is not None:
             sizes[identity] = max(sizes.get(identity, 0), size)
     return sizes
 
 
-def admit(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def admit_by_size(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     """The plan without the models that do not fit, by the group's eviction policy.
 
-    None: what is in stays in, whatever the others, the limit or its real size become, until its
-    cache goes or no longer names the group. What is new comes in by priority, then age, where it
-    fits next to all that is in. One that does not fit keeps no smaller one out: the space would
-    stay empty until somebody acts.
+    None: an admitted model stays admitted until its cache is deleted or no longer names the group,
+    even if priorities, the limit or its real size change. New models are admitted by priority, then
+    age, if they fit beside the admitted ones. A model that does not fit keeps no smaller one out:
+    the space would stay empty until somebody acts.
 
-    LRU: all come in, since agents make room, but for one that is larger than the limit by itself.
-    A cache that is being deleted stays in, if it is: a pod may still read through its claim.
+    LRU: every model is admitted, since agents evict, except one that is larger than the limit. An
+    admitted model whose cache is being deleted stays: a pod may still read through its claim.
     """
     if group.spec.eviction_settings.policy is EvictionPolicy.LRU:
-        return _but_too_large(plan, group, observed)
-    return _what_fits(plan, group, observed)
+        return _admit_with_eviction(plan, group, observed)
+    return _admit_without_eviction(plan, group, observed)
 
 
 class _Folders:
-    """What models take together: a folder takes what the largest of its models says."""
+    """Bytes of a set of models: a folder counts once, with the largest size of its models."""
 
-    def __init__(self, observed: Observed, kept: Iterable[PlacedModel] = ()) -> None:
+    def __init__(self, observed: AdmissionInput, kept: Iterable[PlacedModel] = ()) -> None:
         self.bytes = 0
         self._observed = observed
         self._folders: dict[str, int] = {}
@@ -154,7 +156,7 @@ class _Folders:
             self._take(model.key, observed.kept_size(model))
 
     def more(self, cache: Cache) -> int:
-        """Bytes that a model would take beside them."""
+        """Bytes that a further model would add."""
         return self._more(cache.spec.key, self._observed.size(cache))
 
     def add(self, *caches: Cache) -> None:
@@ -170,33 +172,36 @@ class _Folders:
         self._folders[key] = self._folders.get(key, 0) + more
 
 
-def within_objects(
-    plan: Plan,
+def fit_into_objects(
+    plan: GroupPlan,
     group: LocalModelNodeGroup,
     nodes: int,
     held: AbstractSet[Identity],
     had: Mapping[Identity, PlacedModel],
-) -> Plan:
-    """The plan without what its object, or the group's status, has no room for.
+) -> GroupPlan:
+    """The plan without the models for which the plan's object or the group's status has no room.
 
-    An object of more than 1.5 MiB cannot be stored, and then no cache of the group would ever be
-    told of anything again, nor leave the nodes. What is in stays in: where it asks for more room
-    than there is, as the plan had it. held: the models that are in; had: those that are in a plan.
+    The API server stores no object of more than 1.5 MiB: statuses of all caches of the group, and
+    the models of its nodes, would then stay as they are for ever. Admitted models stay: if a
+    changed one has no room, then as it was. nodes: their number. held: identities of the admitted
+    models. had: entries of the stored plan.
     """
-    told = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
-    room = MODELS_BYTES - told
+    listed = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
+    excess = spec_excess(group.spec)
+    models_bytes, plan_bytes = MODELS_BYTES - excess, PLAN_BYTES - excess
     placed = {cache.identity: json_bytes(cache.placed) for cache in plan.admitted}
-    if room >= 0 and sum(placed.values()) + sum(map(json_bytes, plan.kept)) <= PLAN_BYTES:
+    asked = sum(placed.values()) + sum(map(json_bytes, plan.kept))
+    if listed <= models_bytes and asked <= plan_bytes:
         return plan
     stored = {identity: json_bytes(model) for identity, model in had.items()}
     staying = [one for one in plan.admitted if one.identity in held]
     status_room = (
-        MODELS_BYTES
+        models_bytes
         - sum(model_bytes(one.metadata.name, one.metadata.namespace, nodes) for one in staying)
         - sum(model_bytes(one.model_name, one.namespace, nodes) for one in plan.kept)
     )
     plan_room = (
-        PLAN_BYTES
+        plan_bytes
         - sum(stored.get(one.identity, placed[one.identity]) for one in staying)
         - sum(map(json_bytes, plan.kept))
     )
@@ -225,16 +230,19 @@ def within_objects(
 
 
 def _no_room(group: LocalModelNodeGroup, nodes: int, *, stays: bool) -> str:
-    what = "what its spec asks for now" if stays else "it"
-    then = "; the nodes keep what they have of it as it was" if stays else ""
+    what = "the changed spec of this cache" if stays else "this model"
+    then = "; the nodes keep the model as it was" if stays else ""
     return (
         f"LocalModelNodeGroup {group.metadata.name} with its {nodes} nodes is as large as an "
         f"object can be, and has no room for {what}{then}: make two groups of it, by a label of "
         "their nodes, or make storage.parameters shorter"
+        + (", or the group's own spec" if spec_excess(group.spec) else "")
     )
 
 
-def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def _admit_without_eviction(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     limit = parse_quantity(group.spec.storage_limit)
     folders = _Folders(observed, plan.kept)
     folders.add(*(cache for cache in plan.admitted if cache.identity in observed.held))
@@ -258,7 +266,9 @@ def _what_fits(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Pl
     )
 
 
-def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -> Plan:
+def _admit_with_eviction(
+    plan: GroupPlan, group: LocalModelNodeGroup, observed: AdmissionInput
+) -> GroupPlan:
     limit = parse_quantity(group.spec.storage_limit)
     admitted: list[Cache] = []
     too_large: list[Cache] = []
@@ -277,7 +287,7 @@ def _but_too_large(plan: Plan, group: LocalModelNodeGroup, observed: Observed) -
 
 
 def _does_not_fit(
-    cache: Cache, group: LocalModelNodeGroup, folders: _Folders, observed: Observed
+    cache: Cache, group: LocalModelNodeGroup, folders: _Folders, observed: AdmissionInput
 ) -> RejectedModel:
     limit = parse_quantity(group.spec.storage_limit)
     more = folders.more(cache)
@@ -293,7 +303,7 @@ def _does_not_fit(
     )
 
 
-def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> RejectedModel:
+def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: AdmissionInput) -> RejectedModel:
     size = observed.size(cache)
     missing = format_quantity(size - parse_quantity(group.spec.storage_limit))
     return reject(
@@ -306,7 +316,7 @@ def _too_large(cache: Cache, group: LocalModelNodeGroup, observed: Observed) -> 
     )
 
 
-def _needs(cache: Cache, size: int, observed: Observed) -> str:
+def _needs(cache: Cache, size: int, observed: AdmissionInput) -> str:
     known = cache.identity in observed.sizes
     return format_quantity(size) + ("" if known else " by its modelSize")
 

@@ -1,4 +1,4 @@
-"""The Flask app: the hooks' only I/O. Parse, call, serialise."""
+"""The Flask app, with all I/O of the hooks: parse a request, call a hook, serialise the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from localmodel.hooks.envelope import (
     DecoratorRequest,
     parse_request,
 )
-from localmodel.hooks.pace import Unhurried
+from localmodel.hooks.pace import DelayedAnswer
 from localmodel.hooks.reading import parent_name
 from localmodel.hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
-    Hook = Callable[[bytes], Struct | Unhurried]
+    Hook = Callable[[bytes], Struct | DelayedAnswer]
 
 
 def _utc_now() -> datetime:
@@ -63,10 +63,10 @@ def create_app(
     clock: Callable[[], datetime] = _utc_now,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Flask:
-    """The app. Raises ValueError when the environment's settings cannot work.
+    """Make the app. Raises ValueError for invalid settings in the environment.
 
-    A hook answers 200 with the whole desired state, 4xx with what is wrong with the request, or
-    500; Metacontroller calls again after anything but 200, and changes nothing until then.
+    A hook answers 200 with the whole desired state, 4xx with an error of the request, or 500. After
+    any status but 200, Metacontroller changes nothing and calls again.
     """
     app = Flask("localmodel-hooks")
     settings = settings or Settings.from_environment(os.environ)
@@ -80,7 +80,7 @@ def create_app(
 
 
 def _view(hook: Hook, sleep: Callable[[float], None], limit: float) -> Callable[[], Response]:
-    """Answer a call, and say so where it came near the time that Metacontroller gives it."""
+    """The view of a hook; it logs a warning for a call that comes near Metacontroller's timeout."""
 
     def view() -> Response:
         begun = time.monotonic()
@@ -98,7 +98,7 @@ def _view(hook: Hook, sleep: Callable[[float], None], limit: float) -> Callable[
 
 
 def _call(hook: Hook, body: bytes) -> tuple[Response, float]:
-    """The answer, and how many seconds it waits."""
+    """The answer, and the seconds to wait before sending it."""
     try:
         answer = hook(body)
     except BadRequest as error:
@@ -106,7 +106,7 @@ def _call(hook: Hook, body: bytes) -> tuple[Response, float]:
     except Exception as error:
         current_app.logger.exception("Hook failed")
         return _error(500, f"{type(error).__name__}: {error}"), 0.0
-    if isinstance(answer, Unhurried):
+    if isinstance(answer, DelayedAnswer):
         return _json(answer.response), answer.seconds
     return _json(answer), 0.0
 

@@ -1,4 +1,4 @@
-"""The status of a cache, from what its groups have counted."""
+"""The status of a cache, from the statuses of its groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from localmodel.hooks.observed import Cache
     from localmodel.hooks.services import Users
 
-# A node in two groups has one copy: the best of what they say.
+# A node in two groups has one copy: the better of the two states counts.
 _BEST_FIRST = (
     CopyState.AVAILABLE,
     CopyState.DOWNLOADING,
@@ -32,18 +32,18 @@ _BEST_FIRST = (
 )
 _STATE_OF = {state.value: state for state in CopyState}
 _RANK = {state: rank for rank, state in enumerate(_BEST_FIRST)}
-# Where the model was evicted.
+# Part of the message for an evicted model.
 _COMES_BACK = "it comes back when a pod or a service refers to it"
-# Of a cache that goes, and was stored in such a form.
+# Message for a deleted cache that was stored without a group.
 _NO_NODE_GROUP = "the spec names no LocalModelNodeGroup"
 
 
 @dataclass(frozen=True)
 class GroupView:
-    """What one group says of one cache.
+    """The part of a group's status that is about one cache.
 
-    model is None while the plan does not list the cache (yet). withheld: it gets no new claim yet,
-    since others have its folder.
+    model: None while the plan does not list the cache. withheld: whether new claims of the cache
+    wait, since caches of other namespaces have its folder too.
     """
 
     group: LocalModelNodeGroup
@@ -53,7 +53,7 @@ class GroupView:
 
 
 def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
-    """Find a cache in a group's status; a former cache of that name does not count."""
+    """Find a cache in a group's status, by identity and not by name alone."""
     identity, status = cache.identity, group.status
     model = status.models_by_identity.get(identity)
     return GroupView(
@@ -66,15 +66,15 @@ def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups that a cache names, and why some cannot be read, by name."""
+    """The groups that a cache names. unreadable: why some cannot be read, by name."""
 
     views: tuple[GroupView, ...]
     missing: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def hindrance(self) -> tuple[str, str] | None:
-        """Reason and message where one of them is missing or cannot be read."""
+    def obstacle(self) -> tuple[str, str] | None:
+        """Reason and message if a group is missing or cannot be read."""
         for name, why in self.unreadable.items():
             what = f"LocalModelNodeGroup {name} cannot be read: {why}: correct it"
             return reasons.NODE_GROUP_UNREADABLE, what
@@ -92,7 +92,7 @@ def cache_status(
     users: Users,
     now: datetime,
 ) -> CacheStatus:
-    """The whole status. claims: the condition ClaimsBound; users: its services."""
+    """The whole status. claims: the condition ClaimsBound. users: the services of the cache."""
     views = groups.views
     states = _copy_states(views)
     size = _size(cache, views)
@@ -106,8 +106,8 @@ def cache_status(
         _size_as_declared(cache, size),
     ]
     if any(_group_finding(one, reasons.FINDING_NODES) for one in views):
-        # Each node that joins would be a write of each cache, and what counts are all of them.
-        counted = _as_told(cache)
+        # Otherwise each node that joins would cause a write of each cache.
+        counted = _as_stored(cache)
     return CacheStatus(
         conditions=conditions(
             findings,
@@ -154,22 +154,24 @@ def _count(
     )
 
 
-def _as_told(cache: Cache) -> _Counted:
-    told = cache.status
+def _as_stored(cache: Cache) -> _Counted:
+    stored = cache.status
     return _Counted(
-        node_status={node: KServeNodeStatus(word) for node, word in told.states().items()},
+        node_status={node: KServeNodeStatus(word) for node, word in stored.states().items()},
         copies=ModelCopies(
-            available=told.copies.available, total=told.copies.total, failed=told.copies.failed
+            available=stored.copies.available,
+            total=stored.copies.total,
+            failed=stored.copies.failed,
         ),
-        hash=told.hash,
-        progress=told.progress,
+        hash=stored.hash,
+        progress=stored.progress,
     )
 
 
 def _size(cache: Cache, views: Sequence[GroupView]) -> int | None:
-    """Bytes of the model's files. What was told stays true: the URI cannot change."""
-    told = [one.model or one.rejected for one in views]
-    sizes = [one.size for one in told if one is not None and one.size is not None]
+    """Bytes of the model's files. A reported size stays valid: the URI cannot change."""
+    models = [one.model or one.rejected for one in views]
+    sizes = [one.size for one in models if one is not None and one.size is not None]
     return max(sizes, default=cache.status.size)
 
 
@@ -187,7 +189,7 @@ def _copy_states(views: Sequence[GroupView]) -> dict[str, CopyState]:
 
 
 def _progress(models: Sequence[GroupModel], counts: Counter[CopyState], size: int | None) -> int:
-    """Percent, without evicted copies: nobody waits for those."""
+    """Percent of the bytes of all copies but the evicted ones."""
     copies = counts.total() - counts[CopyState.EVICTED]
     if not copies:
         return 0
@@ -214,9 +216,9 @@ def _no(reason: str, message: str) -> Finding:
 
 
 def _blocked(groups: Groups) -> Finding | None:
-    """Why the cache cannot be ready, whatever the nodes have."""
-    if groups.hindrance:
-        reason, what = groups.hindrance
+    """Why the cache cannot be ready, whatever copies the nodes have."""
+    if groups.obstacle:
+        reason, what = groups.obstacle
         return _no(reason, f"{what}, or name another group in the spec")
     for one in groups.views:
         finding = _blocked_by(one)
@@ -234,7 +236,7 @@ def _blocked_by(one: GroupView) -> Finding | None:
         )
     if one.rejected is not None:
         return _no(one.rejected.reason, one.rejected.message)
-    # What a group has so far may be a part of its nodes.
+    # The group may not know all of its nodes yet.
     whole = _group_finding(one, reasons.LOCAL_PATH_MISMATCH, reasons.FINDING_NODES)
     if whole is not None:
         return whole
@@ -244,12 +246,12 @@ def _blocked_by(one: GroupView) -> Finding | None:
 
 
 def _group_finding(one: GroupView, *only: str) -> Finding | None:
-    """What keeps a group itself from being ready, told for the cache."""
+    """The condition of a group that is not ready, as the condition Ready of the cache."""
     for condition in one.group.status.conditions:
         ready = condition.type == reasons.READY and condition.status == "False"
         if ready and (not only or condition.reason in only):
             name = one.group.metadata.name
-            # The message of that reason changes with every node that joins.
+            # The group's own message changes with each node that joins.
             finding = condition.reason == reasons.FINDING_NODES
             message = "finding its nodes" if finding else condition.message
             return _no(condition.reason, f"LocalModelNodeGroup {name}: {message}")
@@ -266,7 +268,7 @@ def _copies_ready(
         in_state.setdefault(state, []).append(node)
     available = in_state.get(CopyState.AVAILABLE, [])
     on = f"on {len(available)} of {len(states)} nodes"
-    to_come = _to_come(views, in_state, on, progress)
+    to_come = _incomplete(views, in_state, on, progress)
     if to_come is not None:
         return to_come
     away = in_state.get(CopyState.NODE_NOT_READY, [])
@@ -281,26 +283,26 @@ def _copies_ready(
     return _no(reasons.NODES_NOT_READY, f"no node of the groups is Ready: {some(away)}")
 
 
-def _to_come(
+def _incomplete(
     views: Sequence[GroupView],
     in_state: Mapping[CopyState, Sequence[str]],
     on: str,
     progress: int,
 ) -> Finding | None:
-    """What is said while copies failed, are on their way, or wait."""
+    """The condition Ready while copies failed, download or wait."""
     if CopyState.FAILED in in_state:
         failed = in_state[CopyState.FAILED]
-        why = _told(views, failed) or "an agent failed and gave no reason"
+        why = _report_of(views, failed) or "an agent failed and gave no reason"
         return _no(reasons.DOWNLOAD_FAILED, f"{on}; {why} (failed: {some(failed)})")
     if CopyState.DOWNLOADING in in_state:
         return _no(reasons.DOWNLOADING, f"{on}, {progress}% downloaded")
     if CopyState.PENDING in in_state:
         pending = in_state[CopyState.PENDING]
-        told = _told(views, pending)
+        report = _report_of(views, pending)
         why = f"waiting for the localmodel agent of {some(pending)}"
         return _no(
             reasons.DOWNLOAD_PENDING,
-            f"{on}; {told} (waiting: {some(pending)})" if told else f"{on}; {why}",
+            f"{on}; {report} (waiting: {some(pending)})" if report else f"{on}; {why}",
         )
     return None
 
@@ -310,8 +312,8 @@ def _without_copies(views: Sequence[GroupView]) -> Finding:
     return next(filter(None, found), None) or _no(reasons.NO_NODES, "no node is in the groups")
 
 
-def _told(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
-    """What a group says of one of the nodes that failed or wait."""
+def _report_of(views: Sequence[GroupView], nodes: Sequence[str]) -> str | None:
+    """The report in a group's status of one of the nodes that failed or wait."""
     for one in views:
         failure = one.model and one.model.failure
         if failure and failure.node in nodes:
@@ -325,8 +327,8 @@ def _admitted(cache: Cache, groups: Groups) -> Finding:
     for one in groups.views:
         if one.rejected is not None:
             return _is_admitted("False", one.rejected.reason, one.rejected.message)
-    if groups.hindrance:
-        return _is_admitted("False" if groups.missing else "Unknown", *groups.hindrance)
+    if groups.obstacle:
+        return _is_admitted("False" if groups.missing else "Unknown", *groups.obstacle)
     going = [v.group.metadata.name for v in groups.views if v.group.deleting]
     if going:
         return _is_admitted("False", reasons.NODE_GROUP_DELETING, f"{some(going)} is being deleted")
@@ -365,7 +367,7 @@ def _size_as_declared(cache: Cache, size: int | None) -> Finding:
 
 
 def _round_up(size: int) -> str:
-    """The next whole unit, so that what is suggested is enough."""
+    """The size rounded up to a whole unit, so that the suggested quantity is enough."""
     for suffix, unit in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
         if size >= 10 * unit:
             return f"{-(-size // unit)}{suffix}"

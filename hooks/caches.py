@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from localmodel.crds.base import API_VERSION
-from localmodel.crds.cache import CacheStatus
-from localmodel.hooks import reasons
 from localmodel.hooks.cache_status import Groups, cache_status, view
 from localmodel.hooks.claim_limits import ClaimLimits, limit_rules
 from localmodel.hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
@@ -33,14 +31,14 @@ from localmodel.hooks.reading import (
     parse_group,
 )
 from localmodel.hooks.services import Users, service_rules, services_of
-from localmodel.hooks.unreadable import as_they_are, unreadable_status
+from localmodel.hooks.unreadable import unreadable_answer
 from localmodel.hooks.volumes import (
     NO_LIMITS,
-    as_it_is,
     is_bound,
     make_claim,
     make_volume,
     selects_by_name,
+    unchanged,
     volume_name_of,
     without_spent,
 )
@@ -56,19 +54,19 @@ if TYPE_CHECKING:
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """What a cache looks at: its groups and namespaces, its services, claims of its names.
+    """Objects that a cache's sync needs: groups, namespaces, services, claims with its names.
 
-    And what may refuse its claims.
+    And the objects that may refuse its claims, and KServe's configuration.
     """
     if shared_claim(request.parent) is not None:
         return CustomizeResponse(related_resources=())
     try:
         cache = parse_cache(request.parent)
     except UnreadableError:
-        # What it asks for is not known. Its sync says so, and needs nothing for that.
+        # Nothing is known of its spec; the answer of sync needs no further objects.
         return CustomizeResponse(related_resources=())
     rules = []
-    # A rule without names would select every group.
+    # A rule without names would select all groups.
     if cache.spec.group_names:
         rules.append(
             RelatedRule(
@@ -77,7 +75,7 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
                 names=cache.spec.group_names,
             )
         )
-    # Finalize needs no more, and what Metacontroller cannot read or find must not stop it.
+    # Finalize needs no more, and must not fail on a kind that Metacontroller cannot list.
     if not cache.deleting:
         selector = cache.spec.namespace_selector
         if selector is not None:
@@ -94,22 +92,22 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 
 def sync(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
-    """Status, and for each group and namespace a claim with its volume."""
+    """The cache's status, and a claim with its volume for each group and namespace."""
     claim = shared_claim(request.parent)
     if claim is not None:
-        # Claims that it had while it named groups go.
+        # Claims from a time when the spec named groups are deleted.
         return CompositeResponse(status=imported_status(request.parent, claim, now))
     try:
         seen = _see(request)
     except UnreadableError as error:
-        return _unreadable(request, error, as_they_are(request), now)
+        return unreadable_answer(request, error, now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
     children, bound = _volumes_and_claims(seen, services, request, settings)
     status = cache_status(
         seen.cache,
         seen.groups,
         claims=bound,
-        users=Users.of(services),
+        users=Users.from_services(services),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=children)
@@ -127,7 +125,7 @@ def _volumes_and_claims(
     made = _made(seen, mounts, found, observed_volumes, limits=limits, host_path=settings.host_path)
     volumes, claims = made.volumes, made.claims
     if read_config(settings.kserve_config, request.related).volumes_disabled:
-        # Nothing is made any more. What is there goes when nobody asks for it, and not before.
+        # No new objects. Existing ones are deleted only when they are no longer wanted.
         claims = [c for c in claims if _key(c) in observed_claims]
         volumes = [v for v in volumes if _key(v) in observed_volumes]
         bound = claims_not_managed(settings.kserve_config)
@@ -150,7 +148,7 @@ def _volumes_and_claims(
 
 @dataclass(frozen=True)
 class _Made:
-    """Volumes and claims that shall be, and the keys of claims that wait: see ClaimView."""
+    """Desired volumes and claims, and the keys of claims that wait: see ClaimView."""
 
     volumes: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
@@ -167,7 +165,7 @@ def _made(
     limits: ClaimLimits,
     host_path: str,
 ) -> _Made:
-    """A namespace cache's volumes are its groups' to make."""
+    """Desired claims, and volumes of a LocalModelCache: groups make those of namespace caches."""
     cache = seen.cache
     groups = {one.group.metadata.name: one for one in seen.groups.views}
     made = _Made()
@@ -185,9 +183,9 @@ def _made(
         )
         volume = observed_volumes.get(name)
         if one is None or one.rejected is not None:
-            # Nothing is made, and what a pod may use stays: it goes when nobody asks for it.
-            claims += [as_it_is(claim)] if claim else []
-            volumes += [as_it_is(volume)] if volume else []
+            # No new objects; existing ones stay, since a pod may use them.
+            claims += [unchanged(claim)] if claim else []
+            volumes += [unchanged(volume)] if volume else []
         elif one.group.deleting:
             continue
         elif claim is None and one.model is None:
@@ -195,13 +193,14 @@ def _made(
         elif claim is None and one.withheld:
             made.withheld.append(mount.claim_key(cache))
         elif claim is not None and _waits_for_another(claim, name, cache):
-            # Left out, our own goes, and is made anew; one that is not ours stays.
+            # Metacontroller deletes the cache's own claim, and the next sync makes a new one; a
+            # claim of another owner stays.
             made.waiting[mount.claim_key(cache)] = (
                 "the one that is there asks for a volume that may be another claim's, and is made "
                 "anew once it is gone: delete it if it stays"
             )
         else:
-            # One that is there asks for what it asks for.
+            # The spec of an existing claim does not change.
             there = NO_LIMITS if claim else limits.in_namespace(mount.namespace)
             claims.append(
                 make_claim(cache, one.group, mount.namespace, claim, volume=name, limits=there)
@@ -223,15 +222,15 @@ def _made(
 
 
 def _waits_for_another(claim: Object, volume: str, cache: Cache) -> bool:
-    """Whether a claim is not bound, and asks for another volume than it would get."""
+    """Whether an unbound claim names another volume than the one it would get."""
     clusters = not cache.metadata.namespace
     return clusters and not is_bound(claim) and claim["spec"].get("volumeName") != volume
 
 
 def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> CompositeResponse:
-    """No claims and volumes, until there are none.
+    """Delete claims and volumes; finalized once none exists.
 
-    A claim that a pod uses stays until the pod ends; till then the cache stays too, and with it
+    A claim that a pod uses stays until the pod ends. Until then the cache stays too, and with it
     the model in the plans.
     """
     left = _children(request)
@@ -242,14 +241,14 @@ def finalize(request: CompositeRequest, _settings: Settings, now: datetime) -> C
     try:
         seen = _see(request)
     except UnreadableError as error:
-        answer = _unreadable(request, error, (), now)
+        answer = unreadable_answer(request, error, now, children=())
         answer.finalized = not left
         return answer
     status = cache_status(
         seen.cache,
         seen.groups,
         claims=claims_going(left),
-        users=Users.told(seen.cache.status),
+        users=Users.from_status(seen.cache.status),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=(), finalized=not left)
@@ -267,26 +266,15 @@ def _see(request: CompositeRequest) -> _Seen:
     groups: Found[LocalModelNodeGroup] = (
         objects_of(NODE_GROUP, parse_group, request.related) if names else Found({}, {})
     )
-    good, bad = groups.good, groups.bad
+    readable, unreadable = groups.readable, groups.unreadable
     return _Seen(
         cache,
         Groups(
-            views=tuple(view(cache, good[n]) for n in names if n in good),
-            missing=tuple(n for n in names if n not in good and n not in bad),
-            unreadable={n: bad[n].why for n in names if n in bad},
+            views=tuple(view(cache, readable[n]) for n in names if n in readable),
+            missing=tuple(n for n in names if n not in readable and n not in unreadable),
+            unreadable={n: unreadable[n].why for n in names if n in unreadable},
         ),
     )
-
-
-def _unreadable(
-    request: CompositeRequest,
-    error: UnreadableError,
-    children: tuple[Object, ...],
-    now: datetime,
-) -> CompositeResponse:
-    said = (reasons.READY, reasons.ADMITTED)
-    status = unreadable_status(request.parent, error, CacheStatus, said, now=now)
-    return CompositeResponse(status=status, children=children)
 
 
 def _claims_of_these_names(
@@ -298,7 +286,7 @@ def _claims_of_these_names(
 
 
 def _namespaces(cache: Cache, request: CompositeRequest) -> list[str]:
-    """Namespaces that get a claim. Nothing can be made in one that is going."""
+    """Namespaces that get a claim, without those that are being deleted."""
     if cache.metadata.namespace:
         return [cache.metadata.namespace]
     if cache.spec.namespace_selector is None:
@@ -312,13 +300,13 @@ def _namespaces(cache: Cache, request: CompositeRequest) -> list[str]:
 
 
 def _volumes_there(request: CompositeRequest) -> dict[str, Object]:
-    """The cache's own; those of a namespace cache are its groups' children."""
+    """The cache's own volumes. Those of a namespace cache are children of its groups."""
     volumes = request.children.get("PersistentVolume.v1", {})
     return {name: parse_foreign(raw) for name, raw in volumes.items()}
 
 
 def _key(obj: Object) -> str:
-    """Metacontroller's key of a child."""
+    """Key of a child in Metacontroller's requests: name, or namespace/name."""
     metadata = obj["metadata"]
     namespace = metadata.get("namespace")
     return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])

@@ -1,7 +1,8 @@
-"""What stands against a new claim: LimitRanges and ResourceQuotas of its namespace, policies.
+"""What may refuse a new claim: LimitRanges and ResourceQuotas of its namespace, and policies.
 
-Metacontroller makes the claims, and tells no hook why the API server refused one. What refuses by
-numbers is computed as the API server does it; of policies, those that look at new claims are named.
+Metacontroller creates the claims and does not report to a hook why the API server refused one.
+LimitRanges and ResourceQuotas are evaluated here as the API server does. The expressions of
+ValidatingAdmissionPolicies are not: messages name the policies that match new claims.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
 def limit_rules(cache: Cache, settings: Settings) -> list[RelatedRule]:
-    """What to look at for the claims of a cache; nothing where it can have none.
+    """Rules for the objects that may refuse a cache's claims; none if it can have no claim.
 
-    Where services say which namespaces have a claim, that may be any.
+    Where claims follow services, any namespace may get a claim.
     """
     namespace, selector = cache.metadata.namespace, cache.spec.namespace_selector
     if not settings.namespace_limits or not (
@@ -59,9 +60,9 @@ def limit_rules(cache: Cache, settings: Settings) -> list[RelatedRule]:
 
 @dataclass(frozen=True)
 class ClaimLimits:
-    """What a request tells of limits. Read only when a claim is to be made.
+    """The limits in a request, parsed only when a claim is to be made.
 
-    What it lacks, no rule has asked for: it is taken not to be there.
+    A kind that is missing in the request was not asked for, and counts as empty.
     """
 
     related: RawObjects
@@ -73,9 +74,9 @@ class ClaimLimits:
         )
 
     def policies_on_claims(self, namespaces: Iterable[str]) -> list[str]:
-        """Names of the policies in force that look at new claims in some of these namespaces.
+        """Names of the enforced policies that match new claims in one of these namespaces.
 
-        Whether one refuses a claim, its expressions say, which are the API server's to evaluate.
+        Whether a policy refuses a claim depends on its expressions, which are not evaluated here.
         """
         policies = {
             one["metadata"]["name"]: one["spec"].get("matchConstraints") or {}
@@ -123,12 +124,12 @@ class NamespaceLimits:
     quotas: Sequence[Object] = ()
 
     def at_least(self, request: str) -> str:
-        """A request for storage, or more where the namespace takes no smaller one."""
+        """The request, or the minimum of the namespace's LimitRanges if that is larger."""
         least = [request, *(str(bound) for _, bound in self._bounds("min"))]
         return max(least, key=lambda text: _amount(text) or 0)
 
     def refusals(self, spec: Object) -> list[str]:
-        """What refuses a new claim of this spec, and why; empty: nothing that is known."""
+        """Why a new claim with this spec would be refused; empty: no known reason."""
         request = spec["resources"]["requests"]["storage"]
         return [*self._out_of_bounds(request), *self._over_quota(spec, request)]
 
@@ -150,7 +151,7 @@ class NamespaceLimits:
     def _over_quota(self, spec: Object, request: Any) -> Iterator[str]:
         takes = _usage(spec, request)
         for quota in self.quotas:
-            # Scopes are of pods; those that are not have to do with volumes that others make.
+            # Scopes select pods, or claims with a VolumeAttributesClass.
             if quota["spec"].get("scopes") or quota["spec"].get("scopeSelector"):
                 continue
             status = quota.get("status") or {}
@@ -166,7 +167,7 @@ class NamespaceLimits:
 
 
 def _usage(spec: Object, request: Any) -> dict[str, Any]:
-    """What a claim counts in a quota, by resource."""
+    """Usage of a claim that a quota counts, by resource."""
     takes = {_STORAGE: request, _CLAIMS: 1, f"count/{_CLAIMS}": 1}
     if spec.get("storageClassName"):
         of_class = f"{spec['storageClassName']}.storageclass.storage.k8s.io"
@@ -175,7 +176,7 @@ def _usage(spec: Object, request: Any) -> dict[str, Any]:
 
 
 def _amount(quantity: Any) -> int | None:
-    """Bytes, or a number; None for what is no quantity that can be computed with."""
+    """The quantity as a number; None if it is not one that can be computed."""
     try:
         return parse_quantity(str(quantity))
     except ValueError:
@@ -183,9 +184,9 @@ def _amount(quantity: Any) -> int | None:
 
 
 def _may_match(match: Object, namespace: str, labels: Mapping[str, str] | None) -> bool:
-    """Whether new claims in a namespace may be what a policy or its binding matches.
+    """Whether a policy or its binding may match new claims in a namespace.
 
-    labels: the namespace's, where they are known.
+    labels: the namespace's; None if they are not known.
     """
     rules = match.get("resourceRules")
     return (

@@ -1,4 +1,4 @@
-"""Whether a cache's claims are bound: its condition ClaimsBound."""
+"""The condition ClaimsBound of a cache."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from localmodel.hooks.observed import Cache
     from localmodel.hooks.settings import ConfigMapName
 
-# Of what refuses one claim, so many reasons are told.
+# Most reasons that a message gives for one refused claim.
 _REASONS_MOST = 3
-# And so many claims are named.
+# Most claims that a message names.
 _NAMED_MOST = 3
 
 
 @dataclass(frozen=True)
 class ClaimView:
-    """What shall be and what is there, by Metacontroller's keys.
+    """Desired and observed claims and volumes, by Metacontroller's keys.
 
-    taken: claims that another cache has, and which one. withheld: claims that wait for access to a
-    copy that others have too. waiting: those that wait for something else, and what for. limits:
-    what may refuse a claim.
+    taken: claims that belong to another owner, and that owner. withheld: claims that wait until the
+    cache may use a copy that caches of other namespaces have too. waiting: claims that wait for
+    another reason, and the reason. limits: what may refuse a claim.
     """
 
     claims: Sequence[Object]
@@ -44,18 +44,18 @@ class ClaimView:
 
     @property
     def missing(self) -> Mapping[str, Object]:
-        """The claims that shall be and are not there, by name."""
+        """Desired claims that do not exist, by namespace/name."""
         named = zip(self.names, self.claims, strict=True)
         return {name: claim for name, claim in named if name not in self.observed_claims}
 
     @property
     def names(self) -> list[str]:
-        """The claims that shall be."""
+        """Desired claims, as namespace/name."""
         return [f"{c['metadata']['namespace']}/{c['metadata']['name']}" for c in self.claims]
 
     @property
     def outdated(self) -> list[str]:
-        """The claims whose volume was made for other nodes or another path."""
+        """Claims whose volume was made for other nodes or another path, as namespace/name."""
         refs = [
             volume["spec"]["claimRef"]
             for volume in self.volumes
@@ -66,13 +66,13 @@ class ClaimView:
 
 
 def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
-    """The condition, from what shall be and what is there."""
+    """Compute the condition."""
     names = seen.names
     if not (names or seen.taken or seen.withheld or seen.waiting):
         return _without_claims(cache)
-    hindrance = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
-    if hindrance is not None:
-        return hindrance
+    obstacle = _outdated(seen) or _taken(seen) or _withheld(seen) or _waiting(seen)
+    if obstacle is not None:
+        return obstacle
     if seen.missing:
         return _missing(cache, seen)
     pending = [name for name in names if not is_bound(seen.observed_claims[name])]
@@ -124,7 +124,7 @@ def _waiting(seen: ClaimView) -> Finding | None:
 
 
 def _missing(cache: Cache, seen: ClaimView) -> Finding:
-    """Of claims that are not there: what limits of their namespaces refuse, and the others."""
+    """The condition if claims are missing: those that limits refuse, and the others."""
     refused = {
         name: "; ".join(why[:_REASONS_MOST])
         for name, claim in seen.missing.items()
@@ -134,16 +134,16 @@ def _missing(cache: Cache, seen: ClaimView) -> Finding:
     why_others = _why_missing(cache, others, seen.limits) if others else ""
     if not refused:
         return _not_bound(reasons.CLAIM_PENDING, why_others)
-    told = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
+    listed = some([f"{name} ({why})" for name, why in refused.items()], _NAMED_MOST)
     return _not_bound(
         reasons.CLAIM_REFUSED,
-        f"not made: {told}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) if "
-        "the model is smaller" + (f"; {why_others}" if others else ""),
+        f"not made: {listed}: raise the limit, or lower spec.modelSize ({cache.spec.model_size}) "
+        "if the model is smaller" + (f"; {why_others}" if others else ""),
     )
 
 
 def _why_missing(cache: Cache, missing: Mapping[str, Object], limits: ClaimLimits) -> str:
-    # Of those that are named alone: a cluster has many namespaces, and many policies.
+    # Only for the claims that the message names: a cluster has many namespaces and policies.
     named = [*missing.values()][:_NAMED_MOST]
     policies = limits.policies_on_claims({one["metadata"]["namespace"] for one in named})
     look = f" (these look at new claims: {some(policies)})" if policies else ""
@@ -158,7 +158,7 @@ def _why_missing(cache: Cache, missing: Mapping[str, Object], limits: ClaimLimit
 
 
 def claims_not_managed(config: ConfigMapName | None) -> Finding:
-    """The condition where KServe's configuration leaves volumes and claims to somebody else."""
+    """The condition if KServe's configuration disables the management of volumes and claims."""
     return Finding(
         reasons.CLAIMS_BOUND,
         "Unknown",
@@ -184,7 +184,7 @@ def _why_pending(pending: Sequence[str], seen: ClaimView) -> str:
 
 
 def claims_going(left: Sequence[str]) -> Finding:
-    """The condition while the cache is being deleted. left: kind and name of what is there."""
+    """The condition while the cache is being deleted. left: kind and name of existing children."""
     message = (
         f"waiting for claims and volumes to go: {some(sorted(left))}" if left else "claims are gone"
     )

@@ -1,4 +1,4 @@
-"""What nodes report of a model, whoever their agents are."""
+"""States of a model's copies, from the reports of our agents and of KServe's."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class Copies:
     """The copies of one model, in the order of the nodes.
 
-    states: as they count now: one on a node that is not Ready serves nobody. reports: what agents
-    of ours say of them.
+    states: NODE_NOT_READY for each copy on a node that is not Ready. reports: those of our agents.
     """
 
     states: Sequence[CopyState]
@@ -27,7 +26,7 @@ class Copies:
 
 
 def copies_of(caches: Iterable[Cache], nodes: Sequence[Node]) -> Mapping[Identity, Copies]:
-    """The copies of each model. The nodes' reports are looked up, and never searched."""
+    """The copies of each model, in time proportional to nodes times models."""
     reports_of = [node.reports for node in nodes]
     found = {}
     for cache in caches:
@@ -42,17 +41,17 @@ def _state(node: Node, report: NodeReport | None, cache: Cache) -> CopyState:
     if node.spec.node_ready is not True:
         return CopyState.NODE_NOT_READY
     if report is None:
-        told = None if node.status.models else told_by_kserve(node, cache)
-        return CopyState.PENDING if told is None else copy_state(told)
+        reported = None if node.status.models else kserve_status(node, cache)
+        return CopyState.PENDING if reported is None else copy_state(reported)
     state = copy_state(report.state)
     if state is CopyState.AVAILABLE and cache.spec.hash not in {None, report.hash}:
-        # Until then, the agent has not seen the hash that is asked for now.
+        # The agent has not yet compared the copy with a changed spec.hash.
         return CopyState.PENDING
     return state
 
 
 def on_disk(node: Node, caches: Mapping[Identity, Cache]) -> set[Identity]:
-    """The models of which a whole copy is there to stay, be the node Ready or not."""
+    """Models with a complete copy on the node's disk that is not being removed, Ready or not."""
     if node.status.models:
         return {
             identity
@@ -63,11 +62,11 @@ def on_disk(node: Node, caches: Mapping[Identity, Cache]) -> set[Identity]:
         return set()
     downloaded = KServeModelStatus.DOWNLOADED
     return {
-        identity for identity, cache in caches.items() if told_by_kserve(node, cache) is downloaded
+        identity for identity, cache in caches.items() if kserve_status(node, cache) is downloaded
     }
 
 
-def told_by_kserve(node: Node, cache: Cache) -> KServeModelStatus | None:
-    """What KServe's agent says of a model, which reports nothing but a map of words."""
+def kserve_status(node: Node, cache: Cache) -> KServeModelStatus | None:
+    """The state of a model as KServe's agent reports it, in status.modelStatus."""
     name, namespace = cache.metadata.name, cache.metadata.namespace
     return node.kserve_words.get(f"{namespace}/{name}" if namespace else name)

@@ -1,12 +1,12 @@
 """Requests and responses of Metacontroller's hooks, version v2.
 
-Objects stay as they came until a hook asks for them: see hooks.reading. Those that are not ours
-stay plain dicts.
+Objects stay raw JSON until a hook needs them: see hooks.reading. Objects of kinds that are not ours
+become dicts.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,17 +20,17 @@ _Request = TypeVar("_Request", bound=Struct)
 
 
 class BadRequest(Exception):  # noqa: N818 - named after the HTTP answer that it becomes
-    """A request that a hook cannot answer; says what is wrong with it."""
+    """A request that a hook cannot answer. The message says what is wrong with it."""
 
 
 class CustomizeRequest(Struct):
-    """Which related objects does this parent need?"""
+    """Request of a customize hook: which related objects does the parent need?"""
 
     parent: Raw
 
 
 class CompositeRequest(Struct):
-    """What shall be, for a parent of a CompositeController?"""
+    """Request of a sync or finalize hook of a CompositeController."""
 
     parent: Raw
     children: RawObjects
@@ -39,7 +39,7 @@ class CompositeRequest(Struct):
 
 
 class DecoratorRequest(Struct):
-    """What shall be, for an object of a DecoratorController?"""
+    """Request of a sync hook of a DecoratorController."""
 
     object: Raw
     attachments: RawObjects
@@ -48,7 +48,7 @@ class DecoratorRequest(Struct):
 
 
 class RelatedRule(Struct, rename="camel", omit_defaults=True):
-    """Objects that a parent's sync shall see, and be called for when they change."""
+    """A rule for related objects: requests contain them, and their changes cause a sync."""
 
     api_version: str
     resource: str
@@ -67,7 +67,7 @@ class CustomizeResponse(Struct, rename="camel"):
 class CompositeResponse(Struct, rename="camel"):
     """Answer of a sync or finalize hook of a CompositeController.
 
-    status replaces the parent's whole status; observedGeneration is Metacontroller's to set.
+    status replaces the parent's whole status, but Metacontroller sets observedGeneration.
     """
 
     status: Object
@@ -77,15 +77,16 @@ class CompositeResponse(Struct, rename="camel"):
 
 
 class DecoratorResponse(Struct, rename="camel"):
-    """Answer of a sync hook of a DecoratorController. A label of None is taken off."""
+    """Answer of a sync hook of a DecoratorController. A label of None is removed."""
 
     labels: dict[str, str | None] = {}
     attachments: tuple[Object, ...] | UnsetType = UNSET
 
 
-@cache
+# The hooks decode some 60 types; their fields, one by one, only where an object cannot be read.
+@lru_cache(maxsize=512)
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    """What reads JSON as a type; each is made once."""
+    """The decoder of JSON into a type, made once for each type."""
     return msgspec.json.Decoder(kind)
 
 
@@ -99,7 +100,7 @@ def parse_request(model: type[_Request], body: bytes) -> _Request:
 
 
 def parse_foreign(raw: Raw) -> Object:
-    """An object that is not ours."""
+    """An object of a kind that is not ours, as a dict."""
     return msgspec.json.decode(raw)  # type: ignore[no-any-return]
 
 
@@ -109,7 +110,7 @@ def core_objects(kind: str, objects: RawObjects) -> dict[str, Object]:
 
 
 def foreign_objects(kind: str, api_version: str, objects: RawObjects) -> dict[str, Raw]:
-    """All objects of somebody else's kind, by Metacontroller's key. Raises BadRequest."""
+    """All objects of a kind that is not ours, by Metacontroller's key. Raises BadRequest."""
     found = objects.get(f"{kind}.{api_version}")
     if found is None:
         raise BadRequest(

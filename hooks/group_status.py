@@ -1,4 +1,4 @@
-"""What the nodes of a group have, counted once for all caches."""
+"""The status of a group: what its nodes report, counted once for all caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from localmodel.crds.conditions import Finding, conditions
-from localmodel.crds.meaning import path_meant
+from localmodel.crds.equivalence import normalized_path
 from localmodel.crds.nodegroup import (
     GroupDownload,
     GroupModel,
@@ -19,7 +19,7 @@ from localmodel.crds.states import CopyState, ModelState
 from localmodel.hooks import reasons
 from localmodel.hooks.messages import count
 from localmodel.hooks.room import fitting
-from localmodel.hooks.sharing import NOBODY, Others
+from localmodel.hooks.sharing import NO_OWNERS, ForeignCopies
 from localmodel.hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -32,49 +32,50 @@ if TYPE_CHECKING:
     from localmodel.crds.placement import LocalModelPlacementSpec
     from localmodel.hooks.copies import Copies
     from localmodel.hooks.observed import Cache, Node, NodeReport
-    from localmodel.hooks.plan import Plan
+    from localmodel.hooks.plan import GroupPlan
     from localmodel.hooks.sharing import Owners
 
-# How long changes of state are collected before the caches are told.
+# How long changes of states are collected before the status is written.
 STATUS_INTERVAL = timedelta(seconds=2)
-# Nodes join a group one after the other; when none has come for so long, they are all there.
-# What is told meanwhile starts this anew, so it is not longer than STATUS_INTERVAL.
+# Nodes join a group one after the other. When none has joined for so long, all have joined. Each
+# write of the status restarts the time, so it must not be longer than STATUS_INTERVAL.
 SETTLE = STATUS_INTERVAL
-# Nodes that have come are told sooner, since the settling counts from there.
+# Interval of writes while nodes join: SETTLE begins with the write that names the last of them.
 FINDING_INTERVAL = timedelta(seconds=0.5)
-# When nobody looked for longer, Metacontroller was away, and no node could come meanwhile. It looks
-# after SETTLE, and gives a hook ten seconds: a slow one is not away.
+# Metacontroller calls the hook again after SETTLE, and waits ten seconds for an answer. After a
+# longer pause Metacontroller was down, when no node could join, so that SETTLE begins anew.
 WATCHED = SETTLE + timedelta(seconds=10)
 
 
 def group_status(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     nodes: Sequence[Node],
     copies: Mapping[Identity, Copies],
     *,
     stored: LocalModelPlacementSpec | None,
     download: GroupDownload | None,
     host_path: str,
-    owners: Owners = NOBODY,
+    owners: Owners = NO_OWNERS,
     now: datetime,
     removal: Finding | None = None,
 ) -> LocalModelNodeGroupStatus:
     """The whole status of a group.
 
-    nodes: its LocalModelNodes, sorted by name; copies: on these, of each model of the plan.
-    stored: the plan that the nodes can see by now. download: whose turn it is, if nodes wait.
-    owners: whose caches name the URIs. removal: of a group that is being deleted, how far that is.
+    nodes: LocalModelNodes of the group, sorted by name. copies: those of each model of the plan, on
+    these nodes. stored: the stored plan, which nodes can see. download: counts of waiting nodes, if
+    there are any. owners: owners of the URIs. removal: the condition of a group that is being
+    deleted.
     """
     names = tuple(node.metadata.name for node in nodes)
-    others = Others(nodes, plan.admitted, owners)
+    others = ForeignCopies(nodes, plan.admitted, owners)
     models = tuple(
         _group_model(
             cache,
             nodes,
             copies[cache.identity],
-            _told_size(group.status, cache.identity),
-            claims_wait=others.hold_up(cache, copies[cache.identity]),
+            _known_size(group.status, cache.identity),
+            claims_wait=others.blocks_claims(cache, copies[cache.identity]),
         )
         for cache in plan.admitted
     )
@@ -90,23 +91,24 @@ def group_status(
             rejected=plan.rejected,
             download=download,
             last_update_time=now,
-        )
+        ),
+        group.spec,
     )
     ready = (
         _blocked(group, host_path, removal)
-        or finding(group, stored, names, now)
+        or nodes_pending(group, stored, names, now)
         or _found(group, models, nodes, download)
     )
     if left_out:
         unlisted = f"; {left_out} refused models are not listed: the status has no room"
         ready = replace(ready, message=ready.message + unlisted)
-    told = conditions(
+    found = conditions(
         [one for one in (ready, plan.over_limit, removal) if one is not None],
         observed=group.status.conditions,
         generation=group.metadata.generation,
         now=now,
     )
-    return status.model_copy(update={"conditions": told})
+    return status.model_copy(update={"conditions": found})
 
 
 def debounce(
@@ -116,14 +118,14 @@ def debounce(
     *,
     paced: bool = False,
 ) -> tuple[LocalModelNodeGroupStatus, float | None]:
-    """The status to write, and after how many seconds to look again.
+    """The status to write, and the seconds after which to sync again.
 
-    Each write makes the hooks of all caches of the group run, so a status that changes fast is
-    written every STATUS_INTERVAL at most, but for a flip of Ready and a model that turned out to be
-    too large. Nothing but the status is ever held back.
+    Each write runs the hooks of all caches of the group. So a status that changes fast is written
+    at most every STATUS_INTERVAL, unless Ready changes or a model turns out to be too large. Only
+    the status is delayed, never the plan.
 
-    paced: the answers are apart anyway, see hooks.pace. To answer the old status would then do
-    harm: under load, Metacontroller sends one that is not the last any more, and writes it back.
+    paced: whether the answers are delayed anyway, see hooks.pace. The old status must then not be
+    the answer: under load, Metacontroller sends an outdated one, and would write it back.
     """
     was, ready = _ready(old), _ready(new)
     searching = ready is not None and ready.reason == reasons.FINDING_NODES
@@ -132,9 +134,9 @@ def debounce(
     if since is None or was is None or ready is None or was.status != ready.status:
         return new, again
     if _rejected_sizes(new) - _rejected_sizes(old):
-        # What was learned of a model's size must be kept before its copies are gone.
+        # The size of a model must be stored before its copies are deleted.
         return new, again
-    # While nodes are being found, no change is what is waited for.
+    # While nodes join, an unchanged status must be written: SETTLE ends with it.
     if _same(old, new) and not searching:
         return old, None
     sooner = searching and (was.reason != ready.reason or old.nodes != new.nodes)
@@ -142,14 +144,14 @@ def debounce(
         return new, again
     interval = FINDING_INTERVAL if sooner else STATUS_INTERVAL
     wait = since + interval - now
-    # A clock that was set back must not hold the status back for long.
+    # A clock that was set back must not delay the status for long.
     if timedelta(0) < wait <= interval:
         return old, max(wait.total_seconds(), 0.05)
     return new, again
 
 
 def is_urgent(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> bool:
-    """Whether somebody waits for a change: Ready says another thing, or nothing more is to come."""
+    """Whether to answer at once: Ready has another reason, or no more changes are expected."""
     was, ready = _ready(old), _ready(new)
     if was is None or ready is None or was.reason != ready.reason:
         return True
@@ -157,7 +159,7 @@ def is_urgent(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) ->
 
 
 def _moves(status: LocalModelNodeGroupStatus) -> bool:
-    """Whether more changes are to come: copies are under way, or wait to be."""
+    """Whether further changes are expected: copies are pending or downloading."""
     moving = (CopyState.PENDING, CopyState.DOWNLOADING)
     return any(state in model.states for model in status.models for state in moving)
 
@@ -177,14 +179,19 @@ def _same(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> boo
     return old.model_copy(update=apart) == new.model_copy(update=apart)
 
 
-def _told_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
-    """What was told of a model, in the plan or not: it stays true, since the URI cannot change."""
-    told = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
-    return told.size if told else None
+def _known_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | None:
+    """Size of a model in the status, admitted or not. It stays valid: the URI cannot change."""
+    known = status.models_by_identity.get(identity) or status.rejected_by_identity.get(identity)
+    return known.size if known else None
 
 
 def _group_model(
-    cache: Cache, nodes: Sequence[Node], copies: Copies, told_size: int | None, *, claims_wait: bool
+    cache: Cache,
+    nodes: Sequence[Node],
+    copies: Copies,
+    known_size: int | None,
+    *,
+    claims_wait: bool,
 ) -> GroupModel:
     reports = [report for report in copies.reports if report is not None]
     sizes = [report.size for report in reports if report.size is not None]
@@ -194,8 +201,8 @@ def _group_model(
         namespace=cache.metadata.namespace,
         key=cache.spec.key,
         states="".join(copies.states),
-        size=max(sizes, default=told_size),
-        # Nodes that hold different content have no common hash.
+        size=max(sizes, default=known_size),
+        # Nodes with different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
         claims_wait=claims_wait,
@@ -210,7 +217,7 @@ def _bytes_here(report: NodeReport) -> int:
 
 
 def _used(node: Node, keys: AbstractSet[str]) -> int:
-    """Bytes that a node's disk has for models, each folder once."""
+    """Bytes that models take on a node's disk; each folder counts once."""
     here: dict[str, int] = {}
     for report in node.status.models:
         if report.key in keys:
@@ -221,7 +228,7 @@ def _used(node: Node, keys: AbstractSet[str]) -> int:
 def _on_disk(report: NodeReport) -> int:
     if report.disk_bytes is not None:
         return report.disk_bytes
-    # Other agents tell no more.
+    # KServe's agents do not report diskBytes.
     return (report.size or 0) if report.cached else 0
 
 
@@ -237,13 +244,13 @@ def _first_failure(nodes: Sequence[Node], copies: Copies) -> ModelFailure | None
 
 
 def _first_wait(nodes: Sequence[Node], copies: Copies) -> ModelFailure | None:
-    """Why the first copy that is pending waits, if its agent says why."""
+    """Why the first pending copy waits, if its agent reports a reason."""
     for node, state, report in zip(nodes, copies.states, copies.reports, strict=True):
         if state is CopyState.PENDING and report is not None and report.reason:
             return ModelFailure(
                 node=node.metadata.name,
                 reason=report.reason,
-                message=report.message or "the agent does not say more",
+                message=report.message or "the agent reports no message",
             )
     return None
 
@@ -257,7 +264,7 @@ def _blocked(group: LocalModelNodeGroup, host_path: str, removal: Finding | None
     if group.deleting:
         return _no(reasons.DELETING, removal.message if removal else "it is being deleted")
     path = _volume_path(group)
-    if path is not None and path_meant(path) != path_meant(host_path):
+    if path is not None and normalized_path(path) != normalized_path(host_path):
         return _no(
             reasons.LOCAL_PATH_MISMATCH,
             f"persistentVolumeSpec has the path {path}, but the agents fill {host_path}: pods "
@@ -271,26 +278,27 @@ def _blocked(group: LocalModelNodeGroup, host_path: str, removal: Finding | None
     return None
 
 
-def finding(
+def nodes_pending(
     group: LocalModelNodeGroup,
     stored: LocalModelPlacementSpec | None,
     names: tuple[str, ...],
     now: datetime,
 ) -> Finding | None:
-    """What is said until the nodes that the selector matches have joined.
+    """The condition Ready until all nodes that the selector matches have joined; None afterwards.
 
-    Nobody tells which nodes are still to come (the hook does not look at Nodes), so they are taken
-    to be there when the status has said for SETTLE which they are. What was once found stays so:
-    a node that joins later is a node more, and a plan that is missing takes none away.
+    The hook does not get Nodes, and so does not know which nodes will join. All have joined when
+    the status has named the same nodes for SETTLE. A group that was Ready stays so when further
+    nodes join, or while its plan is missing.
     """
     was = _ready(group.status)
     if was is not None and was.observed_generation != group.metadata.generation:
-        # Another selector has other nodes. Whether it is the selector that changed cannot be told
-        # for sure: the status that is seen may be older than the plan that is seen.
+        # A changed selector has other nodes. Any change of the spec counts: the status in the
+        # request may be older than the plan, so a changed selector cannot be recognised for sure.
         was = None
     if was is not None and was.status == "True":
         return None
-    # The plan is written before a first status: to say so would be one more write of every cache.
+    # The first plan is written before the first status: PlanPending would be one more write of each
+    # cache.
     first = stored is None and not group.status.conditions
     if not first and (
         stored is None or stored.node_selector_terms != node_selector_terms(group.spec)
@@ -298,9 +306,9 @@ def finding(
         return _no(reasons.PLAN_PENDING, "the group's LocalModelPlacement is being written")
     none_as_before = was is not None and was.reason == reasons.NO_NODES and not names
     same = was is not None and was.reason == reasons.FINDING_NODES and group.status.nodes == names
-    told = group.status.last_update_time
-    # By the hooks' clock alone; it was set back when that time is still to come.
-    settled = same and told is not None and SETTLE <= now - told <= WATCHED
+    written = group.status.last_update_time
+    # Both times are by the hooks' clock. A time in the future means that the clock was set back.
+    settled = same and written is not None and SETTLE <= now - written <= WATCHED
     if none_as_before or settled:
         return None
     return _no(reasons.FINDING_NODES, f"finding the nodes of the group: {len(names)} so far")

@@ -1,9 +1,10 @@
-"""How gunicorn serves the hooks, in the image and in the local cluster alike.
+"""gunicorn's configuration for the hooks, in the image and in the local cluster.
 
-GUNICORN_CMD_ARGS overrides it: docs/scale.md says what a large cluster sets.
+GUNICORN_CMD_ARGS overrides it: docs/scale.md has the values for a large cluster.
 """
 
 import gc
+import itertools
 import os
 import shutil
 import tempfile
@@ -11,41 +12,52 @@ from typing import Any
 
 from localmodel.crds.version import __version__
 
-# In memory, where gunicorn keeps a heartbeat too: neither needs a writable home or disk.
+# In memory: neither the metric files nor gunicorn's heartbeats need a writable disk.
 _MEMORY = "/dev/shm"  # noqa: S108
-# What the workers count for /metrics. Somebody else's folder is left alone.
+# The workers' metric files. A folder that the environment names is left alone at the end.
 _SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 _MADE = None
 if _SHARED_DIR not in os.environ:
     _MADE = os.environ[_SHARED_DIR] = tempfile.mkdtemp(prefix="localmodel-hooks-", dir=_MEMORY)
 
 bind = "0.0.0.0:8080"
-# Two, so that the hook of a large group, which takes a while, does not hold up those of nodes.
+# Two, so that the long call of a large group does not block the calls of nodes.
 workers = 2
 worker_class = "gthread"
 threads = 8
 preload_app = True
-# Metacontroller keeps idle connections for 90 s, and fails a sync on one that was closed.
+# Metacontroller keeps idle connections for 90 s, and a sync on a closed connection fails.
 keepalive = 120
-# Metacontroller gives a hook 10 s unless told otherwise.
+# Metacontroller's default timeout of a hook.
 graceful_timeout = 10
 control_socket_disable = True
 worker_tmp_dir = _MEMORY
 
-# A large request makes 200,000 objects, none of them in a circle: they are not to be looked through
-# again and again while they are made.
+# A large request makes 200,000 objects without reference cycles. With the default thresholds, the
+# garbage collector would scan them again and again.
 _OBJECTS_OF_A_REQUEST = 250_000
 
 
 def when_ready(server: Any) -> None:
-    """Leave what is loaded out of the garbage collector's work, and in pages that workers share."""
+    """Exclude loaded modules from garbage collections, so that workers share their pages."""
     server.log.info("localmodel-hooks %s", __version__)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker the lowest slot that no living worker has: see hooks/metrics.py."""
+    taken = {other.slot for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
+
+
+def post_fork(_server: object, worker: Any) -> None:
+    """Name the worker's metric files after its slot."""
+    os.environ["LOCALMODEL_HOOKS_WORKER_SLOT"] = str(worker.slot)
+
+
 def on_exit(_server: object) -> None:
-    """Leave nothing in memory."""
+    """Delete the metric files."""
     if _MADE is not None:
         shutil.rmtree(_MADE, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""What is answered for a cache with pvcRef: KServe's controller imports it, and tells its status.
+"""The answer for a cache with pvcRef, which KServe's controller imports into a claim.
 
-So what that controller wrote is answered as it is stored. Localmodel's own word is the condition
-Admitted; Ready too, while nobody else has written one.
+KServe's controller writes the status of such a cache, and the answer repeats it unchanged.
+localmodel adds the condition Admitted, and Ready until that controller has written it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     from localmodel.hooks.envelope import Object
 
-# What the hooks say of other caches: of one that named groups before it had pvcRef.
+# Fields and conditions of caches with groups, which are dropped: the cache may have had groups
+# before.
 _OF_COPIES = ("nodeStatus", "copies", "key", "size", "hash", "progress")
 _ABOUT_COPIES = (reasons.CLAIMS_BOUND, reasons.SIZE_AS_DECLARED)
 _NAME_MAX = 253
-# Reasons of Ready that localmodel has for a cache that counts no copies.
+# Reasons of Ready that localmodel writes for a cache without copies.
 _OURS = (reasons.IMPORTED_BY_KSERVE, reasons.INVALID_SPEC)
 
 
@@ -46,9 +47,9 @@ class _Parent(Struct):
 
 
 def shared_claim(parent: Raw) -> str | None:
-    """The claim that a cache of a namespace is to be imported into, if it is; else None.
+    """Name of the claim in pvcRef of a LocalModelNamespaceCache; None if it has no pvcRef.
 
-    However little else of the cache can be read: it is not localmodel's to judge.
+    Other fields of the cache may be unreadable: KServe's controller validates such a cache.
     """
     seen = salvage(_Parent, parent) or _Parent()
     named = seen.spec.pvc_ref
@@ -56,28 +57,28 @@ def shared_claim(parent: Raw) -> str | None:
 
 
 def imported_status(parent: Raw, claim: str, now: datetime) -> Object:
-    """The status as it is stored, with what localmodel has to say."""
-    told = status_of(parent)
-    # Metacontroller's to set.
-    told.pop("observedGeneration", None)
-    listed = told.pop("conditions", None)
+    """The stored status with localmodel's conditions."""
+    status = status_of(parent)
+    # Metacontroller sets it.
+    status.pop("observedGeneration", None)
+    listed = status.pop("conditions", None)
     stored = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    if "nodeStatus" in told:
-        told = {name: value for name, value in told.items() if name not in _OF_COPIES}
+    if "nodeStatus" in status:
+        status = {name: value for name, value in status.items() if name not in _OF_COPIES}
         stored = [one for one in stored if one.get("type") == reasons.ADMITTED]
-    said = [_finding(reasons.ADMITTED, claim)]
-    if not _is_told(stored):
-        said.append(_finding(reasons.READY, claim))
+    findings = [_finding(reasons.ADMITTED, claim)]
+    if not _has_ready_of_kserve(stored):
+        findings.append(_finding(reasons.READY, claim))
     ours = {
         one.type: one.to_json()
         for one in conditions(
-            said, observed=conditions_of(parent), generation=generation_of(parent), now=now
+            findings, observed=conditions_of(parent), generation=generation_of(parent), now=now
         )
     }
-    return told | {"conditions": [*_merged(stored, ours)]}
+    return status | {"conditions": [*_merged(stored, ours)]}
 
 
-def _is_told(stored: Iterable[Object]) -> bool:
+def _has_ready_of_kserve(stored: Iterable[Object]) -> bool:
     """Whether KServe's controller has written Ready."""
     return any(
         one.get("type") == reasons.READY and one.get("reason") not in _OURS for one in stored
@@ -85,7 +86,7 @@ def _is_told(stored: Iterable[Object]) -> bool:
 
 
 def _merged(stored: Iterable[Object], ours: dict[str, Object]) -> Iterable[Object]:
-    """Each where it is stored: the order alone is no reason to write."""
+    """The conditions in their stored order: another order would be a write."""
     left = dict(ours)
     for one in stored:
         kind = one.get("type")

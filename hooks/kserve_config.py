@@ -1,4 +1,4 @@
-"""What KServe's ConfigMap inferenceservice-config says of local models."""
+"""The key localModel of KServe's ConfigMap inferenceservice-config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "localModel"
 
 
 class KServeConfig(BaseModel):
-    """Its part that hooks heed. Without the ConfigMap or the key, KServe's defaults hold."""
+    """The settings that hooks use. Without the ConfigMap or the key, KServe's defaults hold."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -25,7 +25,7 @@ class KServeConfig(BaseModel):
 
 
 def config_rules(name: ConfigMapName | None) -> list[RelatedRule]:
-    """The ConfigMap, if it is to be heeded."""
+    """The rule for the ConfigMap, if one is configured."""
     if name is None:
         return []
     return [
@@ -36,7 +36,7 @@ def config_rules(name: ConfigMapName | None) -> list[RelatedRule]:
 
 
 def read_config(name: ConfigMapName | None, related: RawObjects) -> KServeConfig:
-    """What it says. Raises BadRequest where it cannot be read: nobody knows what it asks for."""
+    """The settings. Raises BadRequest for an invalid ConfigMap, whose settings are unknown."""
     if name is None:
         return KServeConfig()
     config_map = core_objects("ConfigMap", related).get(str(name), {})

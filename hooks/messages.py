@@ -1,4 +1,4 @@
-"""Words that messages share."""
+"""Helpers for the text of messages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# Of what is said of one model, or of one object that cannot be read.
+# Most characters of a message about one model, or about one object that cannot be read.
 MESSAGE_MAX = 1024
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """A few names for a message, and how many more there are."""
+    """The first few names, and the number of further ones."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def cut(text: str, most: int) -> str:
-    """A text of no more characters than a field takes."""
+    """The text, cut to a number of characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

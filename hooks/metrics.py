@@ -1,7 +1,9 @@
-"""What `/metrics` says of the hooks' calls, in Prometheus' text format.
+"""Metrics of the hooks' calls, at `/metrics` in Prometheus' text format.
 
-With several gunicorn workers, PROMETHEUS_MULTIPROC_DIR names the folder that they share
-(hooks/gunicorn_conf.py): the answer counts for all of them.
+gunicorn's workers share the folder that PROMETHEUS_MULTIPROC_DIR names (hooks/gunicorn_conf.py),
+and each answer has the sums of all workers. A worker's files are named after its slot and not after
+its process: a worker that replaces a dead one goes on with the same files, so that their number is
+bounded. Labels are bounded by the routes of the app and by the statuses that a hook answers.
 """
 
 from __future__ import annotations
@@ -15,19 +17,26 @@ from prometheus_client import (
     Counter,
     Histogram,
     generate_latest,
+    values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+SLOT_VARIABLE = "LOCALMODEL_HOOKS_WORKER_SLOT"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+if SHARED_DIR in os.environ:
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: os.environ.get(SLOT_VARIABLE, "master")
+    )
 
 _CALLS = Counter(
     "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]
 )
-_BYTES = Counter("localmodel_hook_request_bytes", "Bytes that a hook was sent.", ["hook"])
+_BYTES = Counter("localmodel_hook_request_bytes", "Bytes of the requests of a hook.", ["hook"])
 _WORK = Histogram(
     "localmodel_hook_work_seconds",
-    "Time that a hook worked for an answer, without what the answer waited.",
+    "Time that a hook worked for an answer, without the delay of the answer.",
     ["hook"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30),
 )
@@ -48,7 +57,7 @@ def record(hook: str, code: int, request_bytes: int, work_seconds: float, *, lat
 
 
 def exposition() -> bytes:
-    """All that was counted, by all workers."""
+    """The metrics of all workers."""
     if SHARED_DIR not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

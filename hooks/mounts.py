@@ -1,4 +1,4 @@
-"""In which namespaces a cache has claims, for which of its groups."""
+"""The claims that a cache is to have: in which namespaces, for which of its groups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Mount:
-    """A claim that a cache is to have: in this namespace, for this group."""
+    """A claim that a cache is to have, by its namespace and group."""
 
     namespace: str
     group: str
@@ -30,14 +30,14 @@ class Mount:
 
 @dataclass(frozen=True)
 class Mounts:
-    """What a cache is to have, and what somebody else has, by the claim's key."""
+    """wanted: the claims of a cache. taken: owners of the claims that others have, by key."""
 
     wanted: tuple[Mount, ...]
     taken: Mapping[str, str]
 
 
 def claim_rule(cache: Cache) -> RelatedRule:
-    """Every claim that has a name which the cache wants, whoever made it."""
+    """The rule for all claims with a name that the cache wants, whoever created them."""
     names = tuple(claim_name(cache.metadata.name, g) for g in cache.spec.group_names)
     return RelatedRule(
         api_version="v1",
@@ -55,14 +55,15 @@ def plan_mounts(
 ) -> Mounts:
     """The claims of a cache.
 
-    namespaces: those that have a claim for each group, whatever runs in them. found: claims of
-    such names, the cache's own and others'. Who has a name keeps it: a pod may use that claim.
+    namespaces: those with a claim for each group, with or without services. found: existing claims
+    with such names, of any owner. An owner keeps its claim, since a pod may use it.
     """
     mounts = {Mount(one, group) for one in namespaces for group in cache.spec.group_names}
     for service in services:
         for group in service.groups:
             mount = Mount(service.namespace, group)
-            # One that goes, perhaps with its namespace, keeps its claim and gets no new one.
+            # A service that is being deleted keeps its claim and gets no new one: its namespace may
+            # be deleted too.
             if not service.deleting or mount.claim_key(cache) in found:
                 mounts.add(mount)
     taken = {
@@ -76,9 +77,9 @@ def plan_mounts(
 
 
 def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:
-    """Who has a claim, if it is not the cache's and cannot become so.
+    """The owner of a claim; None if the cache owns it or can adopt it.
 
-    KServe's own claims can: they name the cache as their owner, or nobody, and the volume's name.
+    It can adopt claims of KServe: they have the cache or nobody as owner, and name the volume.
     """
     metadata = claim["metadata"]
     for owner in metadata.get("ownerReferences") or ():

@@ -1,4 +1,4 @@
-"""Hook of LocalModelNodeGroup: its plan for the nodes, and what they have of it."""
+"""Hook of LocalModelNodeGroup: the plan, volumes of namespace caches, and the status."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.naming import claim_name
-from localmodel.crds.nodegroup import LocalModelNodeGroupStatus
-from localmodel.hooks import naming, reasons
-from localmodel.hooks.admission import admit, observe, within_objects
+from localmodel.hooks import naming
+from localmodel.hooks.admission import admission_input, admit_by_size, fit_into_objects
 from localmodel.hooks.copies import copies_of
 from localmodel.hooks.envelope import (
     BadRequest,
@@ -22,10 +21,16 @@ from localmodel.hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from localmodel.hooks.group_status import debounce, finding, group_status, is_urgent
+from localmodel.hooks.group_status import debounce, group_status, is_urgent, nodes_pending
 from localmodel.hooks.kserve_config import config_rules, read_config
-from localmodel.hooks.pace import Unhurried, is_large, late
-from localmodel.hooks.plan import EMPTY_PLAN, NO_PLAN, Plan, keep, make_plan
+from localmodel.hooks.pace import DelayedAnswer, delayed, is_large
+from localmodel.hooks.plan import (
+    EMPTY_PLACEMENT,
+    EMPTY_PLAN,
+    GroupPlan,
+    plan_group,
+    retain_unreadable,
+)
 from localmodel.hooks.reading import (
     CACHE,
     NAMESPACE_CACHE,
@@ -43,13 +48,13 @@ from localmodel.hooks.reading import (
 )
 from localmodel.hooks.removal import removal
 from localmodel.hooks.sharing import Owners
-from localmodel.hooks.turns import Decision, whose_turn
-from localmodel.hooks.unreadable import as_they_are, conditions_of, unreadable_status
+from localmodel.hooks.turns import Decision, decide_turn
+from localmodel.hooks.unreadable import conditions_of, unreadable_answer
 from localmodel.hooks.volumes import (
-    as_it_is,
     is_bound,
     make_volume,
     selects_by_name,
+    unchanged,
     volume_name_of,
     without_spent,
 )
@@ -60,22 +65,21 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from localmodel.crds.base import Identity
-    from localmodel.crds.conditions import Finding
-    from localmodel.crds.nodegroup import LocalModelNodeGroup
+    from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
     from localmodel.crds.placement import LocalModelPlacementSpec, PlacedModel
     from localmodel.hooks.observed import Cache, Node
     from localmodel.hooks.plan import CacheName
     from localmodel.hooks.settings import Settings
 
-# A deletion looks again by itself: an agent that is gone for good tells nothing.
+# Finalize runs again after this time: an agent that is gone causes no event.
 _FINALIZE_RESYNC_SECONDS = 2.0
 _CLAIMS = "PersistentVolumeClaim.v1"
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """All caches, the LocalModelNodes that carry the group's label, KServe's configuration.
+    """Objects that a group's sync needs: all caches, the LocalModelNodes with the group's label.
 
-    And the claims of namespaces' caches: the volume behind one has the name that the claim gives.
+    And KServe's configuration, and claims of namespace caches: a claim names the volume behind it.
     """
     try:
         name = parse_group(request.parent).metadata.name
@@ -108,35 +112,35 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
 
 def sync(
     request: CompositeRequest, settings: Settings, now: datetime
-) -> CompositeResponse | Unhurried:
+) -> CompositeResponse | DelayedAnswer:
     """The group's LocalModelPlacement, the volumes of its namespace caches, its status.
 
-    The answer may be late where nobody waits for it: see hooks.pace.
+    The answer of a large group may be delayed: see hooks.pace.
     """
     try:
         group = parse_group(request.parent)
     except UnreadableError as error:
-        return _unreadable(request, error, as_they_are(request), now)
+        return unreadable_answer(request, error, now)
     name = group.metadata.name
-    caches = _see_caches(request)
+    caches = _read_caches(request)
     nodes = _nodes(request)
     stored = _stored(request, name)
-    asked = make_plan(name, caches.good)
-    if caches.bad:
-        asked = keep(asked, name, caches.bad, _had(name, stored, request))
-    observed = observe(group, asked, caches.good, nodes, stored)
-    plan = within_objects(
-        admit(asked, group, observed),
+    asked = plan_group(name, caches.readable)
+    if caches.unreadable:
+        asked = retain_unreadable(asked, name, caches.unreadable, _had(name, stored, request))
+    observed = admission_input(group, asked, caches.readable, nodes, stored)
+    plan = fit_into_objects(
+        admit_by_size(asked, group, observed),
         group,
         len(nodes),
         observed.held,
         {model.identity: model for model in stored.models} if stored else {},
     )
     copies = copies_of(plan.admitted, nodes)
-    owners = Owners(caches.good, caches.bad)
+    owners = Owners(caches.readable, caches.unreadable)
     names = tuple(node.metadata.name for node in nodes)
-    settled = finding(group, stored, names, now) is None
-    decision = whose_turn(
+    settled = nodes_pending(group, stored, names, now) is None
+    decision = decide_turn(
         group, plan.admitted, nodes, copies, stored=stored, settled=settled, now=now
     )
     new = group_status(
@@ -159,30 +163,33 @@ def sync(
     answer = _answer(
         status,
         (_child(name, placement), *volumes),
-        _sooner(resync, decision),
+        _earliest(resync, decision),
     )
     urgent = placement != stored or is_urgent(group.status, status)
-    return late(answer, count) if paced and not urgent else answer
+    return delayed(answer, count) if paced and not urgent else answer
 
 
 def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> CompositeResponse:
-    """An empty plan, until it is stored, no node lists a model of the group, and agents are done.
+    """Empty the plan; finalized once no node lists a model of the group and agents are done.
 
-    Metacontroller writes no children in the pass that ends a finalization, and the plan goes with
-    the group: a plan that goes full would keep its models on the nodes for ever.
+    Metacontroller writes no children with the answer that ends a finalization, and deletes the plan
+    with the group. If that plan still listed models, they would stay on the nodes for ever.
     """
     nodes = _nodes(request)
     try:
         group = parse_group(request.parent)
     except UnreadableError as error:
         stored = _stored(request, error.name)
-        told = removal(error.name, stored, nodes, conditions_of(request.parent), now)
-        empty = stored.model_copy(update={"models": (), "turn": None}) if stored else NO_PLAN
-        answer = _unreadable(request, error, (_child(error.name, empty),), now, told.finding)
+        progress = removal(error.name, stored, nodes, conditions_of(request.parent), now)
+        empty = (
+            stored.model_copy(update={"models": (), "turn": None}) if stored else EMPTY_PLACEMENT
+        )
+        children = (_child(error.name, empty),)
+        answer = unreadable_answer(request, error, now, children=children, more=(progress.finding,))
     else:
         name = group.metadata.name
         stored = _stored(request, name)
-        told = removal(name, stored, nodes, group.status.conditions, now)
+        progress = removal(name, stored, nodes, group.status.conditions, now)
         new = group_status(
             group,
             EMPTY_PLAN,
@@ -192,78 +199,87 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
             download=None,
             host_path=settings.host_path,
             now=now,
-            removal=told.finding,
+            removal=progress.finding,
         )
         status, _ = debounce(group.status, new, now)
         answer = _answer(status, (_child(name, EMPTY_PLAN.placement(group)),), None)
     answer.resync_after_seconds = _FINALIZE_RESYNC_SECONDS
-    answer.finalized = told.done
+    answer.finalized = progress.done
     return answer
 
 
 @dataclass(frozen=True)
 class _Caches:
-    """All caches of the cluster but KServe's to import: those that can be read, and the others."""
+    """All caches of the cluster without pvcRef: readable and unreadable ones."""
 
-    good: tuple[Cache, ...]
-    bad: tuple[Unreadable, ...]
+    readable: tuple[Cache, ...]
+    unreadable: tuple[Unreadable, ...]
 
     def namespaced(self, group: str) -> Iterator[CacheName]:
-        """Namespace and name of each LocalModelNamespaceCache that names a group, or may."""
-        for cache in self.good:
+        """Namespace and name of each LocalModelNamespaceCache that names the group or may do so."""
+        for cache in self.readable:
             if cache.metadata.namespace and group in cache.spec.group_names:
                 yield cache.metadata.namespace, cache.metadata.name
-        for one in self.bad:
+        for one in self.unreadable:
             if one.namespace:
                 yield one.namespace, one.name
 
 
-def _see_caches(request: CompositeRequest) -> _Caches:
+def _read_caches(request: CompositeRequest) -> _Caches:
     found = [objects_of(kind, parse_cache, request.related) for kind in (CACHE, NAMESPACE_CACHE)]
     return _Caches(
-        good=tuple(one for kind in found for one in kind.good.values() if not one.imported),
-        bad=tuple(one for kind in found for one in kind.bad.values() if not one.imported),
+        readable=tuple(one for kind in found for one in kind.readable.values() if not one.imported),
+        unreadable=tuple(
+            one for kind in found for one in kind.unreadable.values() if not one.imported
+        ),
     )
 
 
 def _nodes(request: CompositeRequest) -> list[Node]:
-    """The group's nodes, by name. One that cannot be read counts as not Ready."""
+    """The group's nodes, sorted by name. An unreadable one counts as not Ready."""
     found = objects_of(NODE, parse_node, request.related)
-    if found.bad and not found.good and all(one.lost for one in found.bad.values()):
-        # Not these objects, but the CRD: every node would count as not Ready.
-        raise BadRequest(next(iter(found.bad.values())).why)
-    nodes = [*found.good.values(), *(unknown_node(one.name) for one in found.bad.values())]
+    if (
+        found.unreadable
+        and not found.readable
+        and all(one.lost for one in found.unreadable.values())
+    ):
+        # Another CRD is served: otherwise all nodes would count as not Ready.
+        raise BadRequest(next(iter(found.unreadable.values())).why)
+    nodes = [
+        *found.readable.values(),
+        *(unknown_node(one.name) for one in found.unreadable.values()),
+    ]
     return sorted(nodes, key=lambda node: node.metadata.name)
 
 
 def _stored(request: CompositeRequest, group: str) -> LocalModelPlacementSpec | None:
-    return objects_of(PLACEMENT, parse_own_plan, request.children).good.get(group)
+    return objects_of(PLACEMENT, parse_own_plan, request.children).readable.get(group)
 
 
 def _had(
     group: str, stored: LocalModelPlacementSpec | None, request: CompositeRequest
 ) -> Mapping[CacheName, PlacedModel]:
-    """What the plan has of each cache; where it is missing, what nodes list for the group."""
+    """Entries of the stored plan by cache; without a stored plan, entries that nodes list."""
     if stored is not None:
         models: Sequence[PlacedModel] = stored.models
     else:
-        listed = objects_of(NODE, placed_of, request.related).good.values()
+        listed = objects_of(NODE, placed_of, request.related).readable.values()
         models = [model for entries in listed for named, model in entries if named == group]
     return {(model.namespace, model.model_name): model for model in models}
 
 
 def _volumes(
     group: LocalModelNodeGroup,
-    plan: Plan,
+    plan: GroupPlan,
     caches: _Caches,
     withheld: AbstractSet[Identity],
     *,
     request: CompositeRequest,
     settings: Settings,
 ) -> list[Object]:
-    """The volumes of namespace caches. What is there stays; nothing new comes while it must not.
+    """The volumes of namespace caches: existing ones, and new ones of caches that may get a claim.
 
-    withheld: models of which no claim may come yet.
+    withheld: identities of models whose new claims wait.
     """
     observed = core_objects("PersistentVolume", request.children)
     claims = {key: parse_foreign(raw) for key, raw in request.related.get(_CLAIMS, {}).items()}
@@ -293,13 +309,13 @@ def _volumes(
                 )
             )
         elif cache is None and volume in observed:
-            # A pod may read through it: it goes with its cache.
-            volumes.append(as_it_is(observed[volume]))
+            # A pod may read through the volume: it stays until the cache is deleted.
+            volumes.append(unchanged(observed[volume]))
     return without_spent(volumes, observed)
 
 
-def _sooner(resync: float | None, decision: Decision) -> float | None:
-    """When to look again: for the status or for the next turn, whichever comes first."""
+def _earliest(resync: float | None, decision: Decision) -> float | None:
+    """Seconds until the next sync: for the status or for the next turn, whichever comes first."""
     turn = decision.resync.total_seconds() if decision.resync else None
     return min((one for one in (resync, turn) if one is not None), default=None)
 
@@ -307,25 +323,12 @@ def _sooner(resync: float | None, decision: Decision) -> float | None:
 def _answer(
     status: LocalModelNodeGroupStatus, children: tuple[Object, ...], resync: float | None
 ) -> CompositeResponse:
-    # Metacontroller sets observedGeneration itself, and compares the status with it.
+    # Metacontroller sets observedGeneration itself.
     return CompositeResponse(
         status=status.model_copy(update={"observed_generation": None}).to_json(),
         children=children,
         resync_after_seconds=resync,
     )
-
-
-def _unreadable(
-    request: CompositeRequest,
-    error: UnreadableError,
-    children: tuple[Object, ...],
-    now: datetime,
-    *more: Finding,
-) -> CompositeResponse:
-    status = unreadable_status(
-        request.parent, error, LocalModelNodeGroupStatus, (reasons.READY,), now=now, more=more
-    )
-    return CompositeResponse(status=status, children=children)
 
 
 def _child(group: str, placement: LocalModelPlacementSpec) -> Object:

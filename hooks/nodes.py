@@ -1,12 +1,12 @@
-"""Hook of Node: its share of the plans, as a LocalModelNode, and labels for its warm models.
+"""Hook of Node: the LocalModelNode with the models of the node's groups, and labels of the Node.
 
-And for the groups whose volumes ask for one: those that select nodes by name.
+Labels name the cached models, and the groups that select nodes by name, whose volumes require them.
 
-Absence is not a wish: where a LocalModelPlacement is missing, what the LocalModelNode lists of
-that group stays. Only a plan that is there takes models out.
+A missing LocalModelPlacement removes nothing: entries of its group stay in the LocalModelNode. Only
+an existing plan removes entries.
 
-It runs for every node when a plan changes, so what a plan means for a node is made once for each
-plan, as the JSON that it becomes.
+A change of a plan runs this hook for every node. So the entries of a plan are made once for each
+plan, as JSON.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
 
 
 def customize(_request: CustomizeRequest) -> CustomizeResponse:
-    """All plans.
+    """The rule for all plans.
 
-    The answer must not depend on the node: Metacontroller caches it by generation, and a Node has
-    none.
+    The answer must not depend on the node: Metacontroller caches it by generation, which Nodes do
+    not have.
     """
     return CustomizeResponse(
         related_resources=(RelatedRule(api_version=API_VERSION, resource="localmodelplacements"),)
@@ -66,21 +66,23 @@ def customize(_request: CustomizeRequest) -> CustomizeResponse:
 
 
 def sync(request: DecoratorRequest) -> DecoratorResponse:
-    """The node's LocalModelNode, if it is or was in a group, and its labels."""
+    """The node's labels, and its LocalModelNode if it is or was in a group."""
     node = parse_core_node(request.object)
     name, labels = node.metadata.name, node.metadata.labels or {}
-    # A plan that cannot be read is one that is missing: what the node lists of it stays.
+    # An unreadable plan counts as missing: the node's entries of its group stay.
     placements = objects_of(PLACEMENT, _plan, request.related)
-    plans = placements.good
+    plans = placements.readable
     nodes = objects_of(NODE, parse_node, request.attachments)
-    if name in nodes.bad:
-        raise BadRequest(nodes.bad[name].why)
-    observed = nodes.good.get(name)
+    if name in nodes.unreadable:
+        raise BadRequest(nodes.unreadable[name].why)
+    observed = nodes.readable.get(name)
 
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
     kept = _kept(request, name, observed, plans, in_group=bool(mine))
-    groups = _groups(mine, observed, {group for group, _ in kept} | placements.bad.keys())
-    members = _member_labels(labels, mine, {ref.name for ref in groups} | placements.bad.keys())
+    groups = _groups(mine, observed, {group for group, _ in kept} | placements.unreadable.keys())
+    members = _member_labels(
+        labels, mine, {ref.name for ref in groups} | placements.unreadable.keys()
+    )
     if not groups and observed is None:
         return DecoratorResponse(
             labels=members | dict.fromkeys(filter(naming.is_warm_label, labels))
@@ -107,8 +109,8 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     )
 
 
-class _Shown(NamedTuple):
-    """An entry of a LocalModelNode, as JSON. listed: whether it is there already."""
+class _ListEntry(NamedTuple):
+    """An entry of a LocalModelNode, as JSON. listed: whether the node has it already."""
 
     priority: int
     json: Raw
@@ -116,18 +118,18 @@ class _Shown(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A model of a plan, as a node lists it: to be begun, or suspended."""
+    """A model of a plan as an entry, in both forms: to start, and suspended."""
 
     identity: Identity
-    begin: _Shown
-    suspended: _Shown
+    begin: _ListEntry
+    suspended: _ListEntry
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A LocalModelPlacement, as nodes take it over.
+class _NodePlan:
+    """A LocalModelPlacement with the entries that nodes get.
 
-    by_name: whether it selects nodes by name. turn: the nodes that may begin; None: all.
+    by_name: whether it selects nodes by name. turn: the nodes that may start; None: all.
     """
 
     selector: tuple[NodeSelectorTerm, ...]
@@ -137,14 +139,14 @@ class _Plan:
     turn: frozenset[str] | None
 
 
-def _plan(raw: Raw) -> _Plan:
+def _plan(raw: Raw) -> _NodePlan:
     return _plans(bytes(raw))
 
 
-def _read_plan(raw: bytes) -> _Plan:
+def _read_plan(raw: bytes) -> _NodePlan:
     placement = parse_placement(Raw(raw))
     name, spec = placement.metadata.name, placement.spec
-    return _Plan(
+    return _NodePlan(
         selector=spec.node_selector_terms,
         by_name=any(term.match_fields for term in spec.node_selector_terms),
         group=GroupRef(
@@ -157,7 +159,7 @@ def _read_plan(raw: bytes) -> _Plan:
     )
 
 
-# Each comes again for every node.
+# The same plans are in the request of every node.
 _plans = Memo(_read_plan)
 
 
@@ -166,8 +168,8 @@ def _entry(model: PlacedModel, group: str) -> _Entry:
     suspended = listed.model_copy(update={"suspend": True})
     return _Entry(
         model.identity,
-        _Shown(model.priority, _json(listed)),
-        _Shown(model.priority, _json(suspended)),
+        _ListEntry(model.priority, _json(listed)),
+        _ListEntry(model.priority, _json(suspended)),
     )
 
 
@@ -175,15 +177,15 @@ def _json(model: LocalModel) -> Raw:
     return Raw(msgspec.json.encode(model.to_json()))
 
 
-def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
-    """What a plan asks of a node. What the node has begun is never suspended again."""
+def _entries(plan: _NodePlan, name: str, observed: Node | None) -> Iterator[_ListEntry]:
+    """The entries of a plan for a node. A started one is never suspended again."""
     listed = observed.listed if observed else {}
     reports = observed.reports if observed else {}
     may_begin = plan.turn is None or name in plan.turn
     for entry in plan.entries:
         known = listed.get(entry.identity)
         if may_begin:
-            # There is nothing to begin with a copy that is here, and so nothing to write.
+            # A suspended entry with a copy on the disk stays: there is nothing to start or write.
             report = reports.get(entry.identity)
             suspend = bool(known and known.suspend and report and report.cached)
         else:
@@ -192,11 +194,11 @@ def _entries(plan: _Plan, name: str, observed: Node | None) -> Iterator[_Shown]:
         yield shown if known is None else shown._replace(listed=True)
 
 
-def _within_object(models: list[_Shown]) -> tuple[list[_Shown], int]:
-    """The entries for which a LocalModelNode has room, and how many are left out.
+def _within_object(models: list[_ListEntry]) -> tuple[list[_ListEntry], int]:
+    """The entries for which a LocalModelNode has room, and the number of those left out.
 
-    Each plan has room for itself; a node of many groups may not. What it lists already comes first:
-    what is left out of a list leaves the disk.
+    A node of many groups may not have room for all of their plans. Entries that the node has
+    already come first: agents remove the models of entries that are left out.
     """
     if sum(len(bytes(model.json)) for model in models) <= NODE_BYTES:
         return models, 0
@@ -214,30 +216,30 @@ def _kept(
     request: DecoratorRequest,
     name: str,
     observed: Node | None,
-    plans: Mapping[str, _Plan],
+    plans: Mapping[str, _NodePlan],
     *,
     in_group: bool,
-) -> list[tuple[str, _Shown]]:
-    """What stays listed because the plan that asked for it is missing, with its group's name."""
+) -> list[tuple[str, _ListEntry]]:
+    """Entries that stay because the plan of their group is missing, with the group's name."""
 
     def stays(model: ListedModel) -> bool:
-        # What names no group is from an older KServe: it goes once a plan says what is wanted.
+        # Entries of older versions of KServe name no group: they stay until the node has a plan.
         return model.node_group not in plans and (bool(model.node_group) or not in_group)
 
     if observed is None or not any(map(stays, observed.spec.local_models)):
         return []
     entries = listed_by(request.attachments[f"{NODE}.{API_VERSION}"][name])
     return [
-        (model.node_group, _Shown(model.priority, json, listed=True))
+        (model.node_group, _ListEntry(model.priority, json, listed=True))
         for model, json in entries
         if stays(model)
     ]
 
 
 def _groups(
-    mine: Iterable[_Plan], observed: Node | None, holders: AbstractSet[str]
+    mine: Iterable[_NodePlan], observed: Node | None, holders: AbstractSet[str]
 ) -> list[GroupRef]:
-    """The node's groups. holders: those whose plans are missing, and of which something stays."""
+    """The node's groups. holders: groups with a missing plan whose entries stay."""
     groups = {plan.group.name: plan.group for plan in mine}
     if observed is not None and holders:
         groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
@@ -250,19 +252,20 @@ def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Objec
     if observed is None or observed.spec.groups != tuple(groups):
         return metadata
     if not labels.items() <= (observed.metadata.labels or {}).items():
-        # Somebody took a label off. Metacontroller applies an object again when its generation or
-        # what we ask for changes, and a change of labels is no new generation.
+        # Somebody removed a label. Metacontroller applies an object again if its generation or the
+        # desired object changes, and a change of labels makes no new generation.
         version = observed.metadata.resource_version
         metadata["annotations"] = {naming.RESTORED_ANNOTATION: version}
     return metadata
 
 
 def _member_labels(
-    labels: Mapping[str, str], mine: Iterable[_Plan], groups: AbstractSet[str]
+    labels: Mapping[str, str], mine: Iterable[_NodePlan], groups: AbstractSet[str]
 ) -> dict[str, str | None]:
-    """Labels of the groups whose volumes ask for one. groups: those that the node is in.
+    """Labels of groups that select by name. groups: names of the node's groups.
 
-    While it is in one, a label stays: volumes that were made when the group selected by name do.
+    A label stays while the node is in the group, also if the group no longer selects by name:
+    existing volumes require the label.
     """
     wanted: dict[str, str | None] = {
         naming.member_label(plan.group.name): "" for plan in mine if plan.by_name
@@ -274,7 +277,7 @@ def _member_labels(
 
 def _warm_labels(labels: Mapping[str, str], observed: Node | None) -> dict[str, str | None]:
     if observed is None or observed.status.observed_generation is None:
-        # Nothing is known of the disk: what the labels say stands.
+        # The agent has not reported yet: the labels stay as they are.
         return {}
     warm: dict[str, str | None] = {
         naming.warm_label(model.name, model.namespace): model.key

@@ -1,8 +1,8 @@
-"""What the hooks read of stored objects: the fields that count, typed, and no others.
+"""Types of stored objects with only the fields that the hooks read.
 
-A group's hook gets every LocalModelNode and every cache of the cluster at once, 22 MiB for 1000
-nodes with 50 models. The types of `crds/` check what the API server has checked before; these take
-a fifth of their time. Their fields are those of `crds/`, by name and meaning
+A group's hook gets all its LocalModelNodes and all caches of the cluster, 22 MiB for 1000 nodes
+with 50 models. The types of `crds/` repeat the checks of the API server; these types take a fifth
+of their time. Names and meanings of fields are those of `crds/`
 (tests/unit/hooks/test_observed.py).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from localmodel.crds.base import Identity
 
 Quantity = str | int
-# What a status may hold: whoever wrote one, nothing larger goes on into ours.
+# Bounds of fields in a status, which any agent may have written and which our statuses repeat.
 Bytes = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
@@ -48,16 +48,16 @@ def _words(
     try:
         return decoder.decode(raw) or {}
     except msgspec.MsgspecError:
-        # Not as the API has it, so not told by an agent.
+        # No agent wrote this.
         return {}
 
 
-class Observed(Struct, rename="camel", frozen=True):
-    """Base of what is read: immutable, camelCase in JSON, unknown fields ignored."""
+class ReadStruct(Struct, rename="camel", frozen=True):
+    """Base of the types: immutable, camelCase in JSON, unknown fields ignored."""
 
 
-class Metadata(Observed, frozen=True):
-    """Of metav1.ObjectMeta."""
+class Metadata(ReadStruct, frozen=True):
+    """The fields of metav1.ObjectMeta that the hooks read."""
 
     name: str
     namespace: str = ""
@@ -70,11 +70,11 @@ class Metadata(Observed, frozen=True):
 
     @property
     def created(self) -> str:
-        """When it was made, to sort by; empty: not known."""
+        """Time of creation, to sort by; empty if it is not known."""
         return self.creation_timestamp.isoformat() if self.creation_timestamp else ""
 
 
-class Resource(Observed, frozen=True):
+class Resource(ReadStruct, frozen=True):
     """Base of the kinds."""
 
     kind: str
@@ -83,33 +83,33 @@ class Resource(Observed, frozen=True):
 
     @property
     def deleting(self) -> bool:
-        """Whether a deletion was asked for and waits for finalizers."""
+        """Whether the object is being deleted and waits for its finalizers."""
         return self.metadata.deletion_timestamp is not None
 
 
-class Condition(Observed, frozen=True):
-    """Of metav1.Condition: what tells whether a condition has flipped since."""
+class Condition(ReadStruct, frozen=True):
+    """The fields of metav1.Condition that show whether its status has changed since."""
 
     type: str
     status: str
     last_transition_time: datetime
 
 
-class ServiceName(Observed, frozen=True):
+class ServiceName(ReadStruct, frozen=True):
     """A service that a cache's status lists."""
 
     namespace: str
     name: str
 
 
-class CacheSpec(Observed, frozen=True):
-    """What a cache asks for, in either form."""
+class CacheSpec(ReadStruct, frozen=True):
+    """The spec of a cache, in either form."""
 
     source_model_uri: str
     model_size: Quantity
     node_groups: tuple[str, ...] | None = None
     node_group: str | None = None
-    # Of caches of namespaces alone: see reading.parse_cache.
+    # Only LocalModelNamespaceCaches have it: see reading.parse_cache.
     pvc_ref: str | None = None
     namespace_selector: dict[str, Any] | None = None
     service_account_name: str | None = None
@@ -119,7 +119,7 @@ class CacheSpec(Observed, frozen=True):
     hash: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a size that cannot be computed with."""
+        """Refuse a size that is not a valid quantity."""
         try:
             parse_quantity(str(self.model_size))
         except ValueError as error:
@@ -127,17 +127,17 @@ class CacheSpec(Observed, frozen=True):
 
     @property
     def key(self) -> str:
-        """The model's folder on a disk."""
+        """Name of the model's folder on a disk."""
         return model_key(self.source_model_uri)
 
     @property
     def declared_bytes(self) -> int:
-        """What modelSize says."""
+        """Bytes of modelSize."""
         return parse_quantity(str(self.model_size))
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The groups asked for, in either form, each once, in the order given."""
+        """Names of the groups, from either form, without duplicates, in order."""
         if self.pvc_ref:
             return ()
         if self.node_group is not None:
@@ -149,7 +149,7 @@ class CacheSpec(Observed, frozen=True):
         return {name: getattr(self, name) for name in ModelRequest.model_fields}
 
 
-class ModelCopies(Observed, frozen=True):
+class ModelCopies(ReadStruct, frozen=True):
     """Counts of copies."""
 
     available: Count = 0
@@ -157,12 +157,12 @@ class ModelCopies(Observed, frozen=True):
     failed: Count = 0
 
 
-class CacheStatus(Observed, frozen=True):
-    """What the hooks wrote."""
+class CacheStatus(ReadStruct, frozen=True):
+    """The status that the hooks wrote."""
 
     observed_generation: int | None = None
     conditions: tuple[Condition, ...] = ()
-    # An entry for each node: read only where it is to stay as it is.
+    # An entry for each node. Raw: it is read only where it stays unchanged.
     node_status: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
     copies: ModelCopies = ModelCopies()
     size: Bytes | None = None
@@ -184,22 +184,22 @@ class Cache(Resource, frozen=True, dict=True):
 
     @property
     def identity(self) -> Identity:
-        """Which model it asks for."""
+        """Key, namespace and name of the cache: see crds.base.ModelIdentity."""
         return (self.spec.key, self.metadata.namespace, self.metadata.name)
 
     @property
     def imported(self) -> bool:
-        """Whether it is KServe's to import, into a claim, and asks nothing of localmodel."""
+        """Whether the cache has pvcRef: KServe's controller imports it into a claim."""
         return bool(self.spec.pvc_ref)
 
     @property
     def referenced(self) -> bool:
-        """Whether services use it, as its own hook wrote: their events call no group's hook."""
+        """Whether services use the cache, by its status: groups do not watch services."""
         return bool(self.status.inference_services or self.status.llm_inference_services)
 
     @cached_property
     def placed(self) -> PlacedModel:
-        """It as a plan lists it. Raises ValueError where it asks for what no plan may list."""
+        """The cache as an entry of a plan. Raises ValueError for an invalid spec."""
         return PlacedModel(
             model_name=self.metadata.name,
             namespace=self.metadata.namespace,
@@ -208,8 +208,8 @@ class Cache(Resource, frozen=True, dict=True):
         )
 
 
-class ListedModel(Observed, frozen=True):
-    """A model that a node shall have: an entry of its LocalModelNode's spec."""
+class ListedModel(ReadStruct, frozen=True):
+    """An entry of a LocalModelNode's spec: a model that the node keeps."""
 
     source_model_uri: str
     model_name: str
@@ -220,19 +220,19 @@ class ListedModel(Observed, frozen=True):
 
     @property
     def identity(self) -> Identity:
-        """Which model it is."""
+        """Key, namespace and name of the cache: see crds.base.ModelIdentity."""
         return (model_key(self.source_model_uri), self.namespace, self.model_name)
 
 
-class EvictionSettings(Observed, frozen=True):
-    """Of crds.eviction."""
+class EvictionSettings(ReadStruct, frozen=True):
+    """See crds.eviction.EvictionSettings."""
 
     policy: EvictionPolicy = EvictionPolicy.NONE
     high_percent: int = HIGH_PERCENT
     low_percent: int = LOW_PERCENT
 
 
-class GroupRef(Observed, frozen=True):
+class GroupRef(ReadStruct, frozen=True):
     """A group that a node is in."""
 
     name: str
@@ -240,16 +240,16 @@ class GroupRef(Observed, frozen=True):
     eviction: EvictionSettings = EvictionSettings()
 
 
-class NodeSpec(Observed, frozen=True):
-    """What a node shall have."""
+class NodeSpec(ReadStruct, frozen=True):
+    """The spec of a LocalModelNode."""
 
     local_models: tuple[ListedModel, ...] = ()
     groups: tuple[GroupRef, ...] = ()
-    # KServe's own objects do not have it.
+    # Objects of KServe do not have this field.
     node_ready: bool | UnsetType = UNSET
 
 
-class NodeReport(Observed, frozen=True):
+class NodeReport(ReadStruct, frozen=True):
     """What a node's agent reports of one model."""
 
     name: str
@@ -266,21 +266,21 @@ class NodeReport(Observed, frozen=True):
 
     @property
     def identity(self) -> Identity:
-        """Which model it is."""
+        """Key, namespace and name of the cache: see crds.base.ModelIdentity."""
         return (self.key, self.namespace, self.name)
 
 
-class NodeStatus(Observed, frozen=True):
+class NodeStatus(ReadStruct, frozen=True):
     """What a node's agent reports."""
 
     observed_generation: int | None = None
     models: tuple[NodeReport, ...] = ()
-    # Read only of agents that tell nothing else.
+    # Raw: it is read only of KServe's agents, which report nothing else.
     model_status: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 class Node(Resource, frozen=True, dict=True):
-    """A LocalModelNode. Made once, its reports are found by model."""
+    """A LocalModelNode."""
 
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = field(default_factory=NodeStatus)
@@ -292,37 +292,37 @@ class Node(Resource, frozen=True, dict=True):
 
     @property
     def answered(self) -> bool:
-        """Whether its agent has seen what the spec asks for now."""
+        """Whether the agent has observed the current spec."""
         seen = self.status.observed_generation
         return seen is not None and seen >= self.metadata.generation
 
     @cached_property
     def reports(self) -> Mapping[Identity, NodeReport]:
-        """What its agent reports, by model."""
+        """Reports of the agent, by identity."""
         return {report.identity: report for report in self.status.models}
 
     @cached_property
     def listed(self) -> Mapping[Identity, ListedModel]:
-        """What it shall have, by model; of one that two groups ask for, an entry that may begin."""
+        """Entries by identity. If two groups list a model, an entry that is not suspended wins."""
         entries = self.spec.local_models
         suspended = {entry.identity: entry for entry in entries if entry.suspend}
         return suspended | {entry.identity: entry for entry in entries if not entry.suspend}
 
     @cached_property
     def kserve_words(self) -> Mapping[str, KServeModelStatus]:
-        """What KServe's agent reports, by <name> or <namespace>/<name>; ours reports more."""
+        """Reports of KServe's agent, by <name> or <namespace>/<name>."""
         return _words(_KSERVE_WORDS, self.status.model_status)
 
 
-class NodeCondition(Observed, frozen=True):
-    """Of core/v1 NodeCondition."""
+class NodeCondition(ReadStruct, frozen=True):
+    """A NodeCondition of core/v1."""
 
     type: str
     status: str
 
 
-class CoreNodeStatus(Observed, frozen=True):
-    """Of core/v1 NodeStatus."""
+class CoreNodeStatus(ReadStruct, frozen=True):
+    """A NodeStatus of core/v1."""
 
     conditions: tuple[NodeCondition, ...] | None = None
 
@@ -334,6 +334,6 @@ class CoreNode(Resource, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether it is Ready."""
+        """Whether the Node is Ready."""
         conditions = self.status.conditions or ()
         return any(one.type == "Ready" and one.status == "True" for one in conditions)

@@ -1,9 +1,9 @@
-"""How late the answer of a large group's hook is.
+"""The delay of a large group's answers.
 
-Metacontroller calls a group's hook again as soon as it has answered, while its nodes report: with
-20 MiB for 1000 nodes of 50 models, back to back. While it waits for an answer, it gathers what
-changes. So an answer that nobody waits for is late, the more so the larger the group: a small group
-answers at once, and a large one does not take a core for itself.
+While nodes report, Metacontroller calls a group's hook again as soon as it has answered, each time
+with 20 MiB for 1000 nodes with 50 models. While Metacontroller waits for an answer, it collects
+further changes. So an answer that is not urgent is delayed in proportion to the size of the group:
+a large group does not keep a CPU busy, and a small one answers at once.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from localmodel.hooks.envelope import CompositeResponse
 
-# Fewer copies than these, nodes times models, are no work.
+# Copies (nodes times models) from which a group counts as large.
 LARGE = 5_000
 SECONDS_FOR_EACH_COPY = 60e-6
-# Metacontroller gives a hook ten seconds.
+# Metacontroller's default timeout is ten seconds.
 SECONDS_MAX = 3.0
-# What Metacontroller looks at again at once.
+# The shortest time after which Metacontroller is asked to sync again.
 _AT_ONCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Unhurried:
-    """An answer that may wait. seconds: how long."""
+class DelayedAnswer:
+    """An answer that is sent after a delay, in seconds."""
 
     response: CompositeResponse
     seconds: float
 
 
 def is_large(copies: int) -> bool:
-    """Whether a group of so many copies answers late."""
+    """Whether answers of a group with so many copies are delayed."""
     return copies >= LARGE
 
 
-def late(response: CompositeResponse, copies: int) -> Unhurried:
-    """The answer of a group of so many copies, for as long as it asks not to be called again."""
+def delayed(response: CompositeResponse, copies: int) -> DelayedAnswer:
+    """Delay the answer of a group with so many copies, at most until its resync."""
     seconds = min(copies * SECONDS_FOR_EACH_COPY, SECONDS_MAX)
     resync = response.resync_after_seconds
     if isinstance(resync, float):
         seconds = min(seconds, resync)
         response.resync_after_seconds = max(resync - seconds, _AT_ONCE_SECONDS)
-    return Unhurried(response, seconds)
+    return DelayedAnswer(response, seconds)

@@ -1,4 +1,4 @@
-"""Which models a group's nodes shall have, in what order, and which not."""
+"""The plan of a group: which models its nodes keep, in what order, and which are rejected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localmodel.crds.nodegroup import RejectedModel
 from localmodel.crds.placement import LocalModelPlacementSpec
 from localmodel.hooks import reasons
 from localmodel.hooks.messages import MESSAGE_MAX, cut
-from localmodel.hooks.sharing import NOBODY
+from localmodel.hooks.sharing import NO_OWNERS
 from localmodel.hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ CacheName = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The caches that a group keeps, most important first, and those that it refuses.
+class GroupPlan:
+    """The caches that a group admits, most important first, and those that it rejects.
 
-    kept: what the nodes have of caches that are refused, as the plan had it: what such a cache asks
-    for now cannot be read, or has no room. over_limit: what there is to say where those that it
-    keeps are more than its storageLimit.
+    kept: unchanged entries of the stored plan for rejected caches: the current spec of such a cache
+    is unreadable or has no room. over_limit: the condition OverLimit, if admitted models exceed
+    storageLimit.
     """
 
     admitted: tuple[Cache, ...]
@@ -45,16 +45,16 @@ class Plan:
 
     @property
     def identities(self) -> list[Identity]:
-        """Every model that the nodes shall have."""
+        """Identities of all models that the nodes keep."""
         admitted = [cache.identity for cache in self.admitted]
         return [*admitted, *(model.identity for model in self.kept)]
 
     def placement(
-        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NOBODY
+        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NO_OWNERS
     ) -> LocalModelPlacementSpec:
-        """The plan as nodes read it.
+        """The plan as a LocalModelPlacement.
 
-        turn: whose it is to download, if not everybody's. owners: whose caches name the URIs.
+        turn: the nodes that may start to download; None: all. owners: owners of the URIs.
         """
         return LocalModelPlacementSpec(
             node_selector_terms=node_selector_terms(group.spec),
@@ -71,16 +71,16 @@ class Plan:
         return tuple(sorted((*models, *self.kept), key=lambda model: -model.priority))
 
 
-EMPTY_PLAN = Plan(admitted=(), rejected=())
-# Of a group that cannot be read and has none.
-NO_PLAN = LocalModelPlacementSpec(storage_limit="0")
+EMPTY_PLAN = GroupPlan(admitted=(), rejected=())
+# The plan of an unreadable group without a stored plan.
+EMPTY_PLACEMENT = LocalModelPlacementSpec(storage_limit="0")
 
 
-def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
-    """The plan of a group, from all caches of the cluster, whatever their size: see admission.
+def plan_group(group: str, caches: Iterable[Cache]) -> GroupPlan:
+    """The plan of a group, from all caches of the cluster; hooks.admission applies sizes.
 
-    A cache that is being deleted stays in the plan until it is gone: its claims go first, and a
-    pod may still read through them. Higher priority comes first, then the older cache.
+    A cache that is being deleted stays in the plan until it is gone: its claims are deleted first,
+    and a pod may still read through them. Higher priority comes first, then the older cache.
     """
     caches = tuple(sorted(caches, key=_age))
     uris = _owners_of_uris(caches)
@@ -102,16 +102,19 @@ def make_plan(group: str, caches: Iterable[Cache]) -> Plan:
             rejected.append(_claim_taken(cache, claim, holder))
         else:
             admitted.append(cache)
-    return Plan(admitted=tuple(admitted), rejected=tuple(rejected))
+    return GroupPlan(admitted=tuple(admitted), rejected=tuple(rejected))
 
 
-def keep(
-    plan: Plan, group: str, unreadable: Iterable[Unreadable], had: Mapping[CacheName, PlacedModel]
-) -> Plan:
-    """The plan with what it had of caches that cannot be read.
+def retain_unreadable(
+    plan: GroupPlan,
+    group: str,
+    unreadable: Iterable[Unreadable],
+    had: Mapping[CacheName, PlacedModel],
+) -> GroupPlan:
+    """The plan with the stored entries of unreadable caches.
 
-    Nobody knows what such a cache asks for, so nothing new is made of it, and nothing of it goes
-    until it is gone, or surely names the group no more.
+    The spec of such a cache is unknown. So it gets no new entry, and its stored entry stays
+    until the cache is gone or certainly no longer names the group. had: entries of the stored plan.
     """
     kept: list[PlacedModel] = []
     rejected: list[RejectedModel] = []
@@ -121,7 +124,7 @@ def keep(
         if model is not None and (groups and group not in groups):
             continue
         if model is not None and uri is not None and model.source_model_uri != uri:
-            # It was made again since.
+            # The cache was deleted and created again.
             model = None
         if model is None and group not in groups:
             continue
@@ -140,7 +143,7 @@ def keep(
 
 
 def _owners_of_uris(by_age: Iterable[Cache]) -> dict[str, Cache]:
-    """The LocalModelCache that has each URI: the oldest. Namespace caches may share one."""
+    """The oldest LocalModelCache of each URI. LocalModelNamespaceCaches may share a URI."""
     owners: dict[str, Cache] = {}
     for cache in by_age:
         if not cache.metadata.namespace:
@@ -150,16 +153,16 @@ def _owners_of_uris(by_age: Iterable[Cache]) -> dict[str, Cache]:
 
 @dataclass(frozen=True)
 class _Claims:
-    """Who has each name of a claim, in all namespaces or in one.
+    """Owners of names of claims, in all namespaces or in one.
 
-    `<cache>-<group>` is not unique: a-b on c and a on b-c have the same.
+    `<cache>-<group>` is not unique: a-b on c and a on b-c have the same name.
     """
 
     everywhere: dict[str, Cache]
     in_namespace: dict[tuple[str, str], Cache]
 
     def holder(self, claim: str, namespace: str) -> Cache | None:
-        """The cache that may use a name; a LocalModelCache comes before those of namespaces."""
+        """The cache that owns a name. A LocalModelCache comes before caches of namespaces."""
         return self.everywhere.get(claim) or self.in_namespace.get((namespace, claim))
 
 
@@ -202,7 +205,7 @@ def _claim_taken(cache: Cache, claim: str, holder: Cache) -> RejectedModel:
 
 
 def reject(cache: Cache, reason: str, message: str, size: int | None = None) -> RejectedModel:
-    """An entry for a cache that is not in the plan. size: bytes of its files, where known."""
+    """The status of a rejected cache. size: bytes of the model's files, if known."""
     return RejectedModel(
         name=cache.metadata.name,
         namespace=cache.metadata.namespace,

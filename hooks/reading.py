@@ -1,8 +1,8 @@
-"""Stored objects, read one by one: what cannot be read of one never stops the others.
+"""Parsing of stored objects, one by one: an unreadable object never stops the others.
 
-Objects outlive the limits of their CRDs, and others write statuses too. So what was stored may lack
-a field, or have one that no type of ours takes. Of what the hooks themselves wrote, as much counts
-as can be read. What somebody asks for counts as a whole or not at all.
+Stored objects may be older than the bounds of their CRDs, and other controllers write statuses too.
+So a stored object may lack a field, or have an invalid one. A status, or an object that the hooks
+wrote, is read as far as possible. A user's spec is read as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -51,28 +51,29 @@ _Read = TypeVar("_Read")
 _Struct = TypeVar("_Struct", bound=Struct)
 _Whole = TypeVar("_Whole", LocalModelNodeGroup, LocalModelPlacement)
 
-# What msgspec and the types' own checks raise for JSON that is not what they take.
-_NOT_SO = (msgspec.MsgspecError, ValueError, RecursionError)
+# Errors of msgspec and of the types' own checks for invalid JSON.
+_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class UnreadableError(BadRequest):
-    """One stored object that cannot be read. The message names it; `why` says what is wrong."""
+    """A stored object that cannot be read. The message names it; `why` says what is wrong."""
 
     def __init__(self, kind: str, name: object, why: str) -> None:
         super().__init__(f"cannot read {kind} {name!r}: {why}")
+        self.kind = kind
         self.name = str(name)
         self.why = why
 
 
 class LostFieldsError(BadRequest):
-    """An object without fields that our CRD gives each: another CRD is served."""
+    """An object without fields that our CRD adds to each object: another CRD is served."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An object that cannot be read: its names, what is wrong, and what there is of it.
+    """An object that cannot be read: its names, what is wrong, and its JSON.
 
-    lost: whether it came without fields that our CRD gives each.
+    lost: whether it lacks fields that our CRD adds to each object.
     """
 
     namespace: str
@@ -83,11 +84,11 @@ class Unreadable:
 
     @property
     def imported(self) -> bool:
-        """Of a cache: whether it is KServe's to import: see hooks.observed.Cache."""
+        """Of a cache: whether it has pvcRef, see hooks.observed.Cache."""
         return bool(self.namespace and _spec_of(self.raw).get("pvcRef"))
 
     def asks_for(self) -> tuple[frozenset[str], str | None]:
-        """Of a cache: the groups that it names and its URI, as far as they can be read."""
+        """Of a cache: names of its groups and its URI, as far as they can be read."""
         spec = _spec_of(self.raw)
         names = spec.get("nodeGroups")
         listed = [*names] if isinstance(names, list) else []
@@ -99,7 +100,7 @@ class Unreadable:
 
     @property
     def created(self) -> str:
-        """When it was made, to sort by; empty: not known."""
+        """Time of creation, to sort by; empty if it is not known."""
         head = _lenient(_Created, self.raw)
         return head.metadata.created if head else ""
 
@@ -114,14 +115,14 @@ class _Asked(Struct):
 
 @dataclass(frozen=True)
 class Found(Generic[_Read]):
-    """The objects of a kind by Metacontroller's key: those that can be read, and the others."""
+    """The objects of a kind, by Metacontroller's key: readable and unreadable ones."""
 
-    good: dict[str, _Read]
-    bad: dict[str, Unreadable]
+    readable: dict[str, _Read]
+    unreadable: dict[str, Unreadable]
 
 
 class Head(Struct, rename="camel"):
-    """What tells one object from another, however little else of it can be read."""
+    """Kind, version and name of an object, which may be unreadable otherwise."""
 
     kind: Any = None
     api_version: Any = None
@@ -129,7 +130,7 @@ class Head(Struct, rename="camel"):
 
     @property
     def name(self) -> Any:
-        """Its name, where it has one."""
+        """Name of the object, if it has one."""
         return self.metadata.get("name") if isinstance(self.metadata, dict) else None
 
 
@@ -139,7 +140,7 @@ class _Whose(Struct):
 
 
 def parent_name(body: bytes) -> str:
-    """Whom a request is about, for a message."""
+    """Kind and name of a request's parent, for a message."""
     try:
         whose = decoder(_Whose).decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -149,36 +150,36 @@ def parent_name(body: bytes) -> str:
 
 
 def objects_of(kind: str, parse: Callable[[Raw], _Read], objects: RawObjects) -> Found[_Read]:
-    """All objects of one of our kinds. Raises BadRequest where the kind was not sent.
+    """All objects of one of our kinds. Raises BadRequest if the request lacks the kind.
 
-    Metacontroller sends every kind that was declared, empty if there is none: a kind that is
-    missing is not the same as no objects.
+    Metacontroller sends each declared kind, also without objects: a missing kind does not mean that
+    there are no objects.
     """
     found = objects.get(f"{kind}.{API_VERSION}")
     if found is None:
         raise BadRequest(
             f"no {kind}.{API_VERSION} in the request: is the controller's rule for it gone?"
         )
-    read: Found[_Read] = Found(good={}, bad={})
+    read: Found[_Read] = Found(readable={}, unreadable={})
     for key, raw in found.items():
         try:
-            read.good[key] = parse(raw)
+            read.readable[key] = parse(raw)
         except (BadRequest, ValidationError) as error:
             namespace, _, name = key.rpartition("/")
             why = _why(error)
             lost = isinstance(error, LostFieldsError)
-            read.bad[key] = Unreadable(namespace, name, why, raw, lost)
+            read.unreadable[key] = Unreadable(namespace, name, why, raw, lost)
     return read
 
 
 def parse_cache(raw: Raw) -> Cache:
     """A LocalModelCache or LocalModelNamespaceCache. Raises BadRequest.
 
-    Its status is the hooks' own: what cannot be read of it is told anew.
+    The hooks write its status anew: unreadable parts of the status are ignored.
     """
     try:
         cache: Cache = decoder(Cache).decode(raw)
-    except _NOT_SO as error:
+    except _DECODE_ERRORS as error:
         rest = _lenient(_WithoutStatus, raw)
         if rest is None:
             raise _unreadable(raw, str(error), CACHE, NAMESPACE_CACHE) from error
@@ -186,11 +187,11 @@ def parse_cache(raw: Raw) -> Cache:
         cache = Cache(rest.kind, rest.api_version, rest.metadata, rest.spec, status)
     _check_kind(cache, CACHE, NAMESPACE_CACHE)
     if cache.kind == CACHE and cache.spec.pvc_ref is not None:
-        # No field of that kind.
+        # LocalModelCaches have no such field.
         cache = replace(cache, spec=replace(cache.spec, pvc_ref=None))
     _check_whole(cache.kind, cache.metadata.name, lost_field(cache))
     try:
-        # What no plan could list, and what no selector of Kubernetes is, cannot be asked for.
+        # Refuse a spec that no plan may contain, and a selector that Kubernetes would refuse.
         _ = cache.placed
         if cache.spec.namespace_selector is not None:
             LabelSelector.model_validate(cache.spec.namespace_selector)
@@ -208,26 +209,26 @@ class _WithoutStatus(Struct, rename="camel"):
 
 
 def parse_node(raw: Raw) -> Node:
-    """A LocalModelNode: as much of it as can be read. Raises BadRequest."""
+    """A LocalModelNode, as far as it can be read. Raises BadRequest."""
     node = _read_what_can_be(Node, raw, NODE, API_VERSION)
     _check_whole(node.kind, node.metadata.name, lost_field(node))
     return node
 
 
 def unknown_node(name: str) -> Node:
-    """A LocalModelNode of which nothing but its name can be read: it counts as not Ready."""
+    """A LocalModelNode of which only the name can be read: it counts as not Ready."""
     return Node(NODE, API_VERSION, Metadata(name), NodeSpec(node_ready=False))
 
 
 def parse_core_node(raw: Raw) -> CoreNode:
-    """A Node of core/v1: as much of it as can be read. Raises BadRequest."""
+    """A Node of core/v1, as far as it can be read. Raises BadRequest."""
     return _read_what_can_be(CoreNode, raw, "Node", "v1")
 
 
 def parse_group(raw: Raw) -> LocalModelNodeGroup:
     """A LocalModelNodeGroup. Raises BadRequest.
 
-    Its status is the hooks' own: one that cannot be read is told anew.
+    The hooks write its status anew: an unreadable status is ignored.
     """
     return _group(bytes(raw))
 
@@ -238,7 +239,7 @@ def parse_placement(raw: Raw) -> LocalModelPlacement:
 
 
 def parse_own_plan(raw: Raw) -> LocalModelPlacementSpec:
-    """The plan that a group's hook has written: the entries that can be read, at least."""
+    """The stored plan of a group. Of an unreadable one, the readable entries."""
     try:
         return parse_placement(raw).spec
     except BadRequest:
@@ -248,7 +249,7 @@ def parse_own_plan(raw: Raw) -> LocalModelPlacementSpec:
 
 
 def placed_of(raw: Raw) -> tuple[tuple[str, PlacedModel], ...]:
-    """What a LocalModelNode lists, each with the name of its group, as far as it can be read."""
+    """The readable entries of a LocalModelNode, each with the name of its group."""
     entries = _spec_of(raw).get("localModels")
     if not isinstance(entries, list):
         return ()
@@ -261,7 +262,7 @@ def placed_of(raw: Raw) -> tuple[tuple[str, PlacedModel], ...]:
 
 
 def listed_by(raw: Raw) -> list[tuple[ListedModel, Raw]]:
-    """What a LocalModelNode lists, read and as it is written."""
+    """The readable entries of a LocalModelNode, parsed and as JSON."""
     node = _lenient(_ListingNode, raw)
     entries = node.spec.local_models if node else ()
     read = ((_lenient(ListedModel, entry), entry) for entry in entries)
@@ -277,9 +278,9 @@ class _ListingNode(Struct):
 
 
 def salvage(model: type[_Struct], raw: Raw) -> _Struct | None:
-    """As much as can be read: fields that cannot have their default, items of lists are left out.
+    """Read as much as possible: unreadable fields get their default, unreadable items are dropped.
 
-    None where a field cannot be read that the object must have.
+    None if a required field cannot be read.
     """
     fields = _lenient(dict[str, Raw], raw)
     if fields is None:
@@ -294,7 +295,7 @@ def salvage(model: type[_Struct], raw: Raw) -> _Struct | None:
             return None
     try:
         return model(**values)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
 
 
@@ -313,7 +314,7 @@ def _salvage_part(kind: Any, raw: Raw) -> Any:
 
 
 def _spec_of(raw: Raw) -> Object:
-    """What there is of an object's spec."""
+    """The spec of an object as a dict; empty if there is none."""
     found = _lenient(_Asked, raw)
     return found.spec if found and isinstance(found.spec, dict) else {}
 
@@ -321,7 +322,7 @@ def _spec_of(raw: Raw) -> Object:
 def _lenient(kind: Any, raw: Raw) -> Any:
     try:
         return decoder(kind).decode(raw)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return None
 
 
@@ -336,7 +337,7 @@ def _placed(entries: list[Any]) -> Iterator[PlacedModel]:
 def _read_what_can_be(model: type[_Struct], raw: Raw, kind: str, api_version: str) -> _Struct:
     try:
         obj: Any = decoder(model).decode(raw)
-    except _NOT_SO as error:
+    except _DECODE_ERRORS as error:
         obj = salvage(model, raw)
         if obj is None:
             raise _unreadable(raw, str(error), kind, api_version=api_version) from error
@@ -345,7 +346,7 @@ def _read_what_can_be(model: type[_Struct], raw: Raw, kind: str, api_version: st
 
 
 def _read_whole(model: type[_Whole], raw: Raw | bytes) -> _Whole:
-    """An object of which all fields count."""
+    """Read an object of which each field must be valid."""
     kind = model.__name__
     head = _head(raw)
     if head.kind != kind or head.api_version != API_VERSION:
@@ -366,7 +367,7 @@ def _read_group(raw: bytes) -> LocalModelNodeGroup:
     return group
 
 
-# Each comes again for every cache.
+# The same groups are in the request of every cache.
 _group = Memo(_read_group)
 
 
@@ -403,7 +404,7 @@ def _unreadable(raw: Raw, words: str, *kinds: str, api_version: str = API_VERSIO
 def _head(raw: Raw | bytes) -> Head:
     try:
         head: Head = decoder(Head).decode(raw)
-    except _NOT_SO:
+    except _DECODE_ERRORS:
         return Head()
     return head
 

@@ -1,9 +1,9 @@
-"""When a group that is being deleted may go: its condition ModelsRemoved.
+"""When the deletion of a group is complete: its condition ModelsRemoved.
 
-Its plan is emptied first. While a node's object lists a model of the group, the group stays: with
-the group its plan goes, and a plan that is missing takes nothing off a node. The node's hook writes
-that list, so it becomes empty on nodes that are not Ready too. Times are those at which the
-condition has changed, by the hooks' own clock.
+The plan is emptied first. The group stays while a LocalModelNode lists a model of the group: the
+plan is deleted with the group, and a missing plan removes no entries. The node's hook writes the
+entries, so they go on nodes that are not Ready too. Durations are measured from transitions of the
+condition, by the hooks' clock.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from localmodel.crds.conditions import Stored
+    from localmodel.crds.conditions import StoredCondition
     from localmodel.crds.placement import LocalModelPlacementSpec
     from localmodel.hooks.observed import Node
 
-# A node's hook that was on its way with the full plan has written by then, and runs again.
+# After this time, each call of a node's hook that began with the full plan has been written and
+# redone.
 SETTLE = timedelta(seconds=3)
-# Agents that do not answer for so long are not waited for: their nodes list nothing any more, and
-# they clean up when they are back. Nor is a plan that cannot be written and that no node follows.
+# Agents that do not respond for so long are not waited for: their entries are gone, so they clean
+# up when they are back. The same holds for a plan that cannot be written and that no node follows.
 PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What the condition says, and whether the group may go."""
+    """The condition, and whether the deletion may complete."""
 
     finding: Finding
     done: bool
@@ -44,10 +45,10 @@ def removal(
     group: str,
     stored: LocalModelPlacementSpec | None,
     nodes: Sequence[Node],
-    told: Iterable[Stored],
+    observed: Iterable[StoredCondition],
     now: datetime,
 ) -> Removal:
-    """Decide it. stored: the plan as it is written; told: the group's conditions as they are."""
+    """Decide. stored: the stored plan. observed: the stored conditions of the group."""
     listing = [node.metadata.name for node in nodes if _lists(group, node)]
     removing = [node.metadata.name for node in nodes if _may_have_more(node)]
     emptied = stored is not None and not stored.models
@@ -56,22 +57,22 @@ def removal(
         return Removal(_removed("False", reasons.NODES_LIST_MODELS, message), done=False)
     if not emptied:
         finding = _removed("False", reasons.PLAN_PENDING, "waiting for its plan to be emptied")
-        return Removal(finding, done=stored is None and _lasted(finding, told, now) > PATIENCE)
+        return Removal(finding, done=stored is None and _lasted(finding, observed, now) > PATIENCE)
     if removing:
         message = f"waiting for nodes to remove the models: {some(removing)}"
         finding = _removed("Unknown", reasons.AGENTS_REMOVE_MODELS, message)
-        return Removal(finding, done=_lasted(finding, told, now) > PATIENCE)
+        return Removal(finding, done=_lasted(finding, observed, now) > PATIENCE)
     finding = _removed("True", reasons.MODELS_REMOVED, "models removed")
-    return Removal(finding, done=_lasted(finding, told, now) >= SETTLE)
+    return Removal(finding, done=_lasted(finding, observed, now) >= SETTLE)
 
 
 def _removed(status: str, reason: str, message: str) -> Finding:
     return Finding(reasons.REMOVED, status, reason, message)  # type: ignore[arg-type]
 
 
-def _lasted(finding: Finding, told: Iterable[Stored], now: datetime) -> timedelta:
-    """For how long the condition has said so."""
-    for one in told:
+def _lasted(finding: Finding, observed: Iterable[StoredCondition], now: datetime) -> timedelta:
+    """How long the condition has had this status."""
+    for one in observed:
         if one.type == finding.type and one.status == finding.status:
             return now - one.last_transition_time
     return timedelta(0)
@@ -82,7 +83,7 @@ def _lists(group: str, node: Node) -> bool:
 
 
 def _may_have_more(node: Node) -> bool:
-    """Whether a Ready node may still have models of a group that it lists no more."""
+    """Whether a Ready node may still have models that it no longer lists."""
     if not node.ready:
         return False
     seen = node.status.observed_generation

@@ -1,6 +1,6 @@
-"""How large an object may become: the API server stores none of more than 1.5 MiB.
+"""Bounds of the objects that the hooks write: the API server stores at most 1.5 MiB of an object.
 
-What cannot be stored is never told: a plan that is too large would keep what it was for ever.
+A plan that is larger could not be stored, and the old one would stay for ever.
 """
 
 from __future__ import annotations
@@ -12,25 +12,33 @@ from localmodel.hooks.messages import cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from localmodel.crds.nodegroup import GroupModel, LocalModelNodeGroupStatus, RejectedModel
+    from localmodel.crds.nodegroup import (
+        GroupModel,
+        LocalModelNodeGroupSpec,
+        LocalModelNodeGroupStatus,
+        RejectedModel,
+    )
     from localmodel.crds.placement import PlacedModel
 
 _Item = TypeVar("_Item")
 
-# Of a plan, for its models. The names of the nodes whose turn it is come beside them, and a node's
-# own object has its status beside what it lists.
+# Of a plan, for its models. The plan has the names of the nodes with the turn too, and a
+# LocalModelNode has a status beside its entries.
 PLAN_BYTES = 500_000
-# Of a LocalModelNode, for what it lists: the plans of all its groups.
+# Of a LocalModelNode, for its entries, which are those of all its groups.
 NODE_BYTES = 600_000
-# Of a group's status, for its models: a letter for each node, and what is said beside them.
+# Of a group's status, for its models without their messages.
 MODELS_BYTES = 1_100_000
-# Of a group's status, for its models and the refused ones, with their messages.
+# Of a group's status, for its models and the rejected ones, with their messages.
 STATUS_BYTES = 1_300_000
-# A message that is cut still says what is the matter.
+# Of a group's spec, which is stored beside the status, and whose node selector the plan repeats. A
+# longer spec leaves less room for the models.
+SPEC_BYTES = 150_000
+# Characters of a shortened message.
 _SHORT_MESSAGE = 120
-# An entry of a status without its message and its letters: names, numbers and the words of JSON.
+# Bytes of a model in a status without its name, its message and its letters.
 _MODEL_BYTES = 300
-# Services of a cache that its status lists.
+# Most services of each kind in the status of a cache.
 SERVICES_MAX = 1000
 
 
@@ -39,9 +47,16 @@ def json_bytes(model: PlacedModel) -> int:
     return len(model.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
-def fitting(status: LocalModelNodeGroupStatus) -> tuple[LocalModelNodeGroupStatus, int]:
-    """The status as it can be stored, and how many refused models it cannot list."""
-    room = STATUS_BYTES - sum(len(name) + 3 for name in status.nodes)
+def spec_excess(spec: LocalModelNodeGroupSpec) -> int:
+    """Bytes of a group's spec above SPEC_BYTES, which the models have less."""
+    return max(len(spec.model_dump_json(exclude_unset=True).encode()) - SPEC_BYTES, 0)
+
+
+def fitting(
+    status: LocalModelNodeGroupStatus, spec: LocalModelNodeGroupSpec
+) -> tuple[LocalModelNodeGroupStatus, int]:
+    """The status as it can be stored, and the number of rejected models that it has no room for."""
+    room = STATUS_BYTES - spec_excess(spec) - sum(len(name) + 3 for name in status.nodes)
     if _status_bytes(status) <= room:
         return status, 0
     status = status.model_copy(
@@ -53,7 +68,7 @@ def fitting(status: LocalModelNodeGroupStatus) -> tuple[LocalModelNodeGroupStatu
     if _status_bytes(status) > room:
         models = tuple(one.model_copy(update={"failure": None}) for one in status.models)
         status = status.model_copy(update={"models": models})
-    free = room - sum(map(_told_bytes, status.models))
+    free = room - sum(map(_listed_bytes, status.models))
     listed = first_within(status.rejected, _rejected_bytes, free)
     left_out = len(status.rejected) - len(listed)
     return status.model_copy(update={"rejected": tuple(listed)}), left_out
@@ -62,7 +77,7 @@ def fitting(status: LocalModelNodeGroupStatus) -> tuple[LocalModelNodeGroupStatu
 def first_within(
     items: Sequence[_Item], size: Callable[[_Item], int], room: int
 ) -> Sequence[_Item]:
-    """As many of the first items as there is room for."""
+    """The first items, as many as there is room for."""
     for index, item in enumerate(items):
         room -= size(item)
         if room < 0:
@@ -71,18 +86,18 @@ def first_within(
 
 
 def _status_bytes(status: LocalModelNodeGroupStatus) -> int:
-    told: Iterable[int] = map(_told_bytes, status.models)
-    return sum(told) + sum(map(_rejected_bytes, status.rejected))
+    listed: Iterable[int] = map(_listed_bytes, status.models)
+    return sum(listed) + sum(map(_rejected_bytes, status.rejected))
 
 
 def model_bytes(name: str, namespace: str, nodes: int) -> int:
-    """Bytes of a model in its group's status, without what is said of it."""
+    """Bytes of a model in the status of a group, without a message."""
     return _MODEL_BYTES + len(name) + len(namespace) + nodes
 
 
-def _told_bytes(model: GroupModel) -> int:
-    said = len(model.failure.message.encode()) if model.failure else 0
-    return model_bytes(model.name, model.namespace, len(model.states)) + said
+def _listed_bytes(model: GroupModel) -> int:
+    message = len(model.failure.message.encode()) if model.failure else 0
+    return model_bytes(model.name, model.namespace, len(model.states)) + message
 
 
 def _rejected_bytes(model: RejectedModel) -> int:

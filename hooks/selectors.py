@@ -1,4 +1,4 @@
-"""Whether a node is selected, by the rules of core/v1 NodeSelector."""
+"""Evaluation of a NodeSelector of core/v1."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
     from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 
-# As long as a label's value may be.
+# A label value has at most 63 characters.
 _DIGITS = re.compile(r"[0-9]{1,63}", re.ASCII)
 _INT64_MAX = 2**63 - 1
 
 
 def selects(terms: Iterable[NodeSelectorTerm], name: str, labels: Mapping[str, str]) -> bool:
-    """Whether one of the terms holds for a node; no term holds for none."""
+    """Whether a node matches one of the terms. Without terms, no node matches."""
     fields = {"metadata.name": name}
     return any(_term_holds(term, labels, fields) for term in terms)
 
@@ -33,7 +33,7 @@ def _term_holds(
 
 
 def _holds(requirement: NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
-    """Whether a requirement holds. One that Kubernetes cannot read holds for no node."""
+    """Whether a requirement holds. One that Kubernetes cannot parse holds for no node."""
     value, asked = values.get(requirement.key), requirement.values
     match requirement.operator:
         case "Exists":
@@ -60,7 +60,7 @@ def _compares(requirement: NodeSelectorRequirement, value: str | None) -> bool:
 
 
 def _integer(text: str | None) -> int | None:
-    """The number of a label's value: of an int64 in decimal digits, as no label has a sign."""
+    """The label value as an int64, in decimal digits without a sign; None if it is not one."""
     if text is None or not _DIGITS.fullmatch(text):
         return None
     number = int(text)

@@ -1,7 +1,7 @@
-"""Whether the API server serves our schema of a kind, or one that drops our fields.
+"""Detection of objects of another CRD, which drops our fields.
 
-KServe has CRDs of the same names: an upgrade of its chart puts them back. Objects then come without
-what they do not know, and a hook that believed them would take models off the nodes.
+KServe has CRDs with the same names, and an upgrade of its chart replaces ours. Objects then lack
+the fields that only ours have, and a hook that used them would remove models from nodes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from localmodel.hooks.observed import Cache, Node
 
 @singledispatch
 def lost_field(_obj: object) -> str | None:
-    """The field that an object must have come with and has not, or None.
+    """The name of a missing field that each object of our CRD has, or None.
 
-    Our schema of caches and groups has a default for status.observedGeneration, which holds from
-    the moment when it is served: the first sync after a takeover or an upgrade has one too. For a
-    second after the change, watches of the former schema go on, and give the default to what was
-    stored by the new one: then the short form tells, which our schema demands unless KServe's own
-    is there.
+    Our schema of caches and groups has a default for status.observedGeneration, so that each object
+    has the field as soon as our CRD is served. For a second after KServe's CRD has replaced ours,
+    old watches still add the default to objects of KServe's CRD. Then the short form shows the
+    change: our schema requires it unless KServe's form is used.
     """
     return None
 
@@ -49,13 +48,13 @@ def _(group: LocalModelNodeGroup) -> str | None:
 def _(node: Node) -> str | None:
     if node.spec.node_ready is not UNSET:
         return None
-    # The node's hook writes it together with the labels; KServe's own objects have neither.
+    # The node's hook writes the field together with the labels; KServe's objects have neither.
     ours = any(label.startswith(naming.GROUP_LABEL_DOMAIN) for label in node.metadata.labels or ())
     return "spec.nodeReady" if ours else None
 
 
 def explain_loss(kind: str, name: str, field: str) -> str:
-    """What is the matter, and what to do."""
+    """The message: what is wrong, and what to do."""
     return (
         f"{kind} {name!r} came without {field}: the CRD that is served for {kind} is "
         "not localmodel's, and drops its fields (KServe's chart kserve-localmodel-crd has one of "

@@ -1,4 +1,4 @@
-"""The services that use a cache, as KServe's own webhooks have labelled and annotated them."""
+"""The services that use a cache, by the labels and annotations that KServe's webhooks set."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Service:
     """A service that uses a cache.
 
-    groups: those whose claims its pods mount, as far as the cache is on them. Empty also where
-    it is not known whether it uses the cache.
+    groups: groups of the cache whose claims its pods mount; also empty if it is not known whether
+    the service uses the cache.
     """
 
     kind: str
@@ -44,23 +44,23 @@ class Service:
 
 @dataclass(frozen=True)
 class Users:
-    """The services of a cache, as its status lists them; None: nobody looks for them."""
+    """The services of a cache, as in its status; None: the hooks do not watch services."""
 
     inference_services: tuple[NamespacedName, ...] | None = None
     llm_inference_services: tuple[NamespacedName, ...] | None = None
 
     @classmethod
-    def of(cls, services: Sequence[Service]) -> Users:
-        """The lists of some services, each in order."""
+    def from_services(cls, services: Sequence[Service]) -> Users:
+        """The services by kind, in order."""
         return cls(_listed(services, INFERENCE_SERVICE), _listed(services, LLM_INFERENCE_SERVICE))
 
     @classmethod
-    def told(cls, status: CacheStatus) -> Users:
-        """What a status lists."""
+    def from_status(cls, status: CacheStatus) -> Users:
+        """The services in a status."""
         return cls(_names(status.inference_services), _names(status.llm_inference_services))
 
     def in_namespace(self, namespace: str) -> list[str]:
-        """Kind and name of those in one namespace."""
+        """Kind and name of the services in one namespace."""
         return [
             f"{kind} {one.name}"
             for kind, listed in (
@@ -76,7 +76,7 @@ class Users:
 
 
 def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRule]:
-    """The services that may use a cache: services_of tells which do."""
+    """Rules for the services that may use a cache: services_of selects those that do."""
     return [
         RelatedRule(
             api_version=kind.api_version,
@@ -90,13 +90,13 @@ def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRul
 
 
 def _selector(cache: Cache, kind: ServiceKind) -> Object | None:
-    """Which labels the services of a kind have that may use a cache; None: none of them may."""
+    """Selector of the services of a kind that may use a cache; None: no service of the kind may."""
     name, namespace = cache.metadata.name, cache.metadata.namespace
     if kind.kind == LLM_INFERENCE_SERVICE:
-        # Adapters are in an annotation, by which nothing can be selected.
+        # Adapters are in an annotation, and selectors do not match annotations.
         return {}
     if len(name) > naming.LABEL_LENGTH_MAX:
-        # No label can hold it, and Metacontroller refuses a selector that asks for it.
+        # No label can have this value, and Metacontroller refuses such a selector.
         return None
     if namespace:
         return {
@@ -118,7 +118,7 @@ def services_of(
 ) -> tuple[Service, ...]:
     """The services that use a cache, for their model or for LoRA adapters, in order.
 
-    One that is being deleted is among them until it is gone: its pods may still read.
+    A service that is being deleted counts until it is gone: its pods may still read.
     """
     by_claim = {claim_name(cache.metadata.name, group): group for group in cache.spec.group_names}
     found = (
@@ -135,13 +135,13 @@ class _Metadata(Metadata, frozen=True):
 
 
 class _Labelled(Struct):
-    """What counts of a service."""
+    """A service, with only the metadata that is read."""
 
     metadata: _Metadata
 
 
 def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> Service | None:
-    """A service, if it uses the cache. by_claim: the cache's groups."""
+    """The service if it uses the cache, or else None. by_claim: the cache's groups, by claim."""
     metadata = decoder(_Labelled).decode(raw).metadata
     annotations = metadata.annotations or {}
     if naming.SERVICE_DISABLE_ANNOTATION in annotations:
@@ -154,11 +154,11 @@ def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> 
     if kind == LLM_INFERENCE_SERVICE:
         adapters = read_adapters(annotations.get(naming.SERVICE_ADAPTERS_ANNOTATION))
     claims += [a.claim for a in adapters or () if a.is_of(*names, metadata.namespace)]
-    # As in KServe, one whose adapters cannot be read may use any cache that is in its reach.
+    # As in KServe, a service with an invalid annotation may use any cache that it can reach.
     may_use = adapters is None and cache.metadata.namespace in {"", metadata.namespace}
     if not claims and not may_use:
         return None
-    # What KServe has written down is what the pods mount, whatever has changed since.
+    # Pods mount the claim in the annotation, even if other fields have changed since.
     default = _asked_for(annotations, cache)
     groups = {by_claim.get(claim or "", default) for claim in claims}
     return Service(
@@ -171,10 +171,10 @@ def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> 
 
 
 def _has_labels(metadata: _Metadata, name: str, namespace: str) -> bool:
-    """Whether its labels say that its own model is the cache's.
+    """Whether the labels say that the service's own model is that of the cache.
 
-    Those of a namespace cache carry its namespace as a label too, so they do not count for the
-    LocalModelCache of the same name.
+    Services of a LocalModelNamespaceCache have its namespace as a label too, so that they do not
+    count for the LocalModelCache of the same name.
     """
     labels = metadata.labels or {}
     return (
@@ -185,16 +185,16 @@ def _has_labels(metadata: _Metadata, name: str, namespace: str) -> bool:
 
 
 def _asked_for(annotations: Mapping[str, str], cache: Cache) -> str | None:
-    """The group that a service asks for, by default the first; None: the cache is not on it."""
+    """The group that a service asks for, by default the first; None: not a group of the cache."""
     groups = cache.spec.group_names
     asked = annotations.get(naming.SERVICE_GROUP_ANNOTATION, next(iter(groups), None))
     return asked if asked in groups else None
 
 
-def _names(told: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
-    if told is None:
+def _names(names: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
+    if names is None:
         return None
-    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in told)
+    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in names)
 
 
 def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...] | None:
@@ -203,5 +203,5 @@ def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...
         for one in services
         if one.kind == kind
     )
-    # Whoever may label services decides how many there are, and the status must be storable.
+    # Tenants decide how many services there are, and the status must stay small enough to store.
     return names[:SERVICES_MAX] or None

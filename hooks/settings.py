@@ -1,4 +1,4 @@
-"""What an administrator sets for the hooks."""
+"""Settings of the hooks, from environment variables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMESPACE_LIMITS_VARIABLE = "LOCALMODEL_NAMESPACE_LIMITS"
 
 GROUP_HOOK_TIMEOUT_VARIABLE = "LOCALMODEL_GROUP_HOOK_TIMEOUT"
 
-# Seconds, as metacontroller/ has them: those of Metacontroller, and what it gives a group's hook.
+# Timeouts in seconds, as in metacontroller/: the default of a hook, and that of a group's hook.
 HOOK_TIMEOUT = 10.0
 DEFAULT_GROUP_HOOK_TIMEOUT = 30.0
 DEFAULT_HOST_PATH = "/var/lib/localmodel"
@@ -28,20 +28,20 @@ LLM_INFERENCE_SERVICE = "LLMInferenceService"
 
 @dataclass(frozen=True)
 class ServiceKind:
-    """A kind of services that use caches, in the version that is asked for."""
+    """A kind of services that may use caches, with its API version."""
 
     kind: str
     api_version: str
 
     @property
     def resource(self) -> str:
-        """Its plural."""
+        """Plural name of the kind."""
         return f"{self.kind.lower()}s"
 
 
 @dataclass(frozen=True)
 class ConfigMapName:
-    """A ConfigMap of the cluster."""
+    """Namespace and name of a ConfigMap."""
 
     namespace: str
     name: str
@@ -54,13 +54,13 @@ class ConfigMapName:
 class Settings:
     """Settings shared by all hooks.
 
-    host_path: the directory of each node that its agent fills, absolute; volumes point at it.
-    service_kinds: the services that caches are related to. A kind that is not served makes every
-    sync of a cache fail, so only an overlay for clusters that have them names any.
-    kserve_config: KServe's ConfigMap, if it is to be heeded.
-    namespace_limits: whether caches look at what may refuse their claims: LimitRanges,
+    host_path: absolute path of the agents' root directory on nodes, for volumes.
+    service_kinds: kinds of services that caches watch. With a kind that the API server does not
+    serve, every sync of a cache fails, so only the overlay for KServe names any.
+    kserve_config: KServe's ConfigMap, if hooks use it.
+    namespace_limits: whether caches watch what may refuse their claims: LimitRanges,
     ResourceQuotas and ValidatingAdmissionPolicies.
-    group_hook_timeout: seconds that Metacontroller gives a group's hook before it gives up.
+    group_hook_timeout: Metacontroller's timeout of a group's hook, in seconds.
     """
 
     host_path: str = DEFAULT_HOST_PATH
@@ -70,12 +70,12 @@ class Settings:
     group_hook_timeout: float = DEFAULT_GROUP_HOOK_TIMEOUT
 
     def timeout(self, path: str) -> float:
-        """Seconds that Metacontroller gives a hook. path: of its URL."""
+        """Metacontroller's timeout of a hook, in seconds. path: that of the hook's URL."""
         return self.group_hook_timeout if path.startswith("/nodegroups/") else HOOK_TIMEOUT
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read the settings. Raises ValueError for a value that cannot work."""
+        """Read the settings. Raises ValueError for an invalid value."""
         host_path = environment.get(HOST_PATH_VARIABLE) or DEFAULT_HOST_PATH
         if not host_path.startswith("/"):
             raise ValueError(f"{HOST_PATH_VARIABLE} must be an absolute path, not {host_path!r}")

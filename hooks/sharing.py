@@ -1,8 +1,8 @@
-"""Whose a folder is that caches of several owners have: the administrator's, and namespaces'.
+"""Folders that caches of several owners share. An owner is a namespace, or the administrator.
 
-A folder is named after its URI alone, on every group. Agents tell a copy as a cache's own once it
-comes from that cache's source, or this source has accepted its credentials. Before that, no claim
-is made for it.
+A folder is named after its URI alone, in all groups. Agents report a copy as cached for a cache
+once the copy comes from the cache's own source, or that source has accepted the cache's
+credentials. Until then, the cache gets no claim.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Owners:
-    """Whose caches name each URI: those of all groups, since a node may be in several.
+    """The owners of each URI, from caches of all groups, since a node may be in several groups.
 
     An owner is a namespace, or "" for all LocalModelCaches.
     """
@@ -35,7 +35,7 @@ class Owners:
             _, uri = one.asks_for()
             if uri is not None:
                 _note(found, model_key(uri), one.namespace, one.created)
-        # Where there is one alone, nothing is to be said.
+        # Only folders with several owners.
         self._in_order = {
             key: sorted(owners, key=lambda owner: (owner != "", owners[owner], owner))
             for key, owners in found.items()
@@ -43,29 +43,29 @@ class Owners:
         }
 
     def share(self, identity: Identity) -> bool:
-        """Whether another owner has the model's folder too."""
+        """Whether the model's folder has another owner too."""
         return identity[0] in self._in_order
 
     def precedence(self, identity: Identity) -> int:
-        """Which of its folder's owners a model's is: 0 for LocalModelCaches, then by age."""
+        """Rank of the model's owner for its folder: 0 for LocalModelCaches, then by age."""
         key, namespace, _ = identity
         return self._in_order[key].index(namespace) if key in self._in_order else 0
 
 
 def _note(found: dict[str, dict[str, str]], key: str, owner: str, created: str) -> None:
-    """An owner is as old as the first of its caches."""
+    """Record an owner of a key: it is as old as the oldest of its caches."""
     owners = found.setdefault(key, {})
     owners[owner] = min(owners.get(owner, created), created)
 
 
-NOBODY = Owners(())
+NO_OWNERS = Owners(())
 
 
-class Others:
-    """Which nodes have whose copies of folders that several owners have, or had.
+class ForeignCopies:
+    """Copies on Ready nodes, by owner, of folders that several owners have or had.
 
-    A claim leads to all nodes of its group. So it waits for each Ready one that has a copy there
-    which is another owner's, also of one whose cache is gone, and not this cache's too.
+    A claim gives access to all nodes of its group. So it waits while a Ready node has a copy that
+    is cached for another owner, even one whose caches are gone, and not for this cache.
     """
 
     def __init__(self, nodes: Sequence[Node], caches: Iterable[Cache], owners: Owners) -> None:
@@ -80,8 +80,8 @@ class Others:
                     key, owner, _ = identity
                     self._held.setdefault(key, []).append((index, owner))
 
-    def hold_up(self, cache: Cache, copies: Copies) -> bool:
-        """Whether no new claim is made for a cache yet. copies: its own, in the nodes' order."""
+    def blocks_claims(self, cache: Cache, copies: Copies) -> bool:
+        """Whether new claims of a cache wait. copies: those of the cache, in order of the nodes."""
         key, namespace, _ = cache.identity
         if self._owners.share(cache.identity) and CopyState.AVAILABLE not in copies.states:
             return True

@@ -1,9 +1,9 @@
-"""Whose turn it is to download, where a group limits how many nodes do so at the same time.
+"""Turns: which nodes may download, if a group limits how many download at the same time.
 
-The group's plan names the nodes that may begin. The others get new models suspended, and begin
-when the plan names them. What a node has begun is never suspended again, so a node gets one write
-for its turn and none for the end of it. A plan without a turn lets all nodes begin: so it is while
-no more nodes have models to download than may do so.
+The plan names the nodes that may start. Other nodes get new models suspended, and start when the
+plan names them. A started download is never suspended again, so a turn costs one write of a node's
+object and its end costs none. A plan without a turn lets all nodes start: that is so while no more
+nodes have models to download than the limit allows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from localmodel.crds.limits import nodes_of
+from localmodel.crds.node_limit import nodes_of
 from localmodel.crds.nodegroup import DEFAULT_CONCURRENT_NODES, GroupDownload
 from localmodel.crds.placement import Turn
 from localmodel.crds.states import CopyState
@@ -30,22 +30,23 @@ if TYPE_CHECKING:
     from localmodel.hooks.observed import Cache, Node, NodeReport
 
 ALL = "100%"
-# Each change of the turn makes Metacontroller call the hook of every node of the cluster.
+# Each change of the turn runs the hook of every node of the cluster.
 INTERVAL_FOR_EACH_NODE = timedelta(milliseconds=5)
 INTERVAL_MIN = timedelta(seconds=0.5)
 INTERVAL_MAX = timedelta(seconds=30)
-# A node whose agent does not answer for so long holds up nobody.
+# A node whose agent does not respond for so long no longer takes a turn from others.
 PATIENCE = timedelta(seconds=60)
-# Why a copy waits that no turn would help.
+# Reasons of a pending copy that would start with a turn. With another reason it waits for something
+# else.
 AWAITING_TURN = "AwaitingTurn"
 _ABOUT_TO_BEGIN = frozenset({None, "", "Referenced", "Corrupt", AWAITING_TURN})
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a plan says of the turn, what the status says of it, and when to look again.
+    """The turn in the plan, the counts in the status, and the time until the next decision.
 
-    turn: None lets every node begin. download: None while no node waits.
+    turn: None lets all nodes start. download: None while no node waits.
     """
 
     turn: Turn | None = None
@@ -55,13 +56,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Demand:
-    """Names of the nodes that download, or may; and of those that wait for their turn."""
+    """Names of the nodes that download or may start, and of those that wait for their turn."""
 
     begun: frozenset[str]
     waiting: frozenset[str]
 
 
-def whose_turn(
+def decide_turn(
     group: LocalModelNodeGroup,
     caches: Sequence[Cache],
     nodes: Sequence[Node],
@@ -71,56 +72,57 @@ def whose_turn(
     settled: bool,
     now: datetime,
 ) -> Decision:
-    """Decide it anew, from what the nodes have of the plan.
+    """Decide the turn.
 
-    caches: the plan's; stored: the plan as it is written; settled: whether all nodes are known.
+    caches: admitted caches. copies: their copies. stored: the stored plan. settled: whether all
+    nodes of the group are known.
     """
     limit = _limit(group.spec, len(nodes))
     if limit is None:
         return Decision()
     last = stored.turn if stored else None
     demand = _demand(caches, nodes, copies, last, now)
-    # Nobody knows yet how many nodes the selector matches.
+    # With a new selector, the number of nodes is not known yet.
     new = stored is None or stored.node_selector_terms != node_selector_terms(group.spec)
     few = len(demand.begun) + len(demand.waiting) <= limit
     wanted = None if few and (settled or (last is None and not new)) else _next(demand, last, limit)
     wait = _hold(wanted, last, len(nodes), now)
     same = last is not None and wanted == frozenset(last.nodes)
     turn = last if same or wait else _turn(wanted, group.metadata.creation_timestamp, now)
-    return Decision(turn, _told(demand, turn, limit), wait)
+    return Decision(turn, _group_download(demand, turn, limit), wait)
 
 
 def _next(demand: _Demand, last: Turn | None, limit: int) -> frozenset[str]:
-    """Who is named next: those that are at it, and as many more as may begin."""
+    """The nodes of the next turn: those that download, and as many more as the limit allows."""
     named = frozenset(last.nodes) if last else frozenset()
     kept = demand.begun | (demand.waiting & named)
     free = max(limit - len(kept), 0)
     gain = sorted(demand.waiting - kept, key=_order)[:free]
-    # To take out those that are done is worth no call of every node's hook.
+    # Removing finished nodes alone is not worth a call of every node's hook.
     return named if last is not None and not gain else kept.union(gain)
 
 
 def _hold(
     wanted: frozenset[str] | None, last: Turn | None, nodes: int, now: datetime
 ) -> timedelta | None:
-    """How long a change has to wait, since the last one was just made."""
+    """How long a change of the turn must wait after the last one; None: not at all."""
     if last is None or wanted == frozenset(last.nodes):
         return None
     interval = min(max(INTERVAL_FOR_EACH_NODE * nodes, INTERVAL_MIN), INTERVAL_MAX)
     wait = last.since + interval - now
-    # A clock that was set back must not hold it back for long.
+    # A clock that was set back must not delay the change for long.
     return wait if timedelta(0) < wait <= interval else None
 
 
 def _turn(wanted: frozenset[str] | None, created: datetime | None, now: datetime) -> Turn | None:
-    """A new turn. Asked again before the plan is seen, the answer shall be the same."""
+    """A new turn. Calls before the plan is observed must give the same answer."""
     if wanted is None:
         return None
     since = now.replace(microsecond=0) if wanted else created or now
     return Turn(nodes=tuple(sorted(wanted)), since=since)
 
 
-def _told(demand: _Demand, turn: Turn | None, limit: int) -> GroupDownload | None:
+def _group_download(demand: _Demand, turn: Turn | None, limit: int) -> GroupDownload | None:
     waiting = demand.waiting.difference(turn.nodes) if turn else frozenset()
     if not waiting:
         return None
@@ -165,5 +167,5 @@ def _may_begin(report: NodeReport | None) -> bool:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """By a digest of the name: neighbours are in one rack or zone, and share its way out."""
+    """Order by a digest of the name: nodes with similar names share a rack and its uplink."""
     return (zlib.crc32(name.encode()), name)

@@ -1,4 +1,4 @@
-"""What is answered for a parent that cannot be read: it is told so, and what it has stays."""
+"""The answer for an unreadable parent: conditions say what is wrong, and its children stay."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from localmodel.crds.cache import CacheStatus
 from localmodel.crds.conditions import Finding, conditions
+from localmodel.crds.nodegroup import LocalModelNodeGroupStatus
 from localmodel.hooks import reasons
-from localmodel.hooks.envelope import decoder, parse_foreign
+from localmodel.hooks.envelope import CompositeResponse, decoder, parse_foreign
 from localmodel.hooks.messages import MESSAGE_MAX, cut
 from localmodel.hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
-from localmodel.hooks.reading import salvage
-from localmodel.hooks.volumes import as_it_is
+from localmodel.hooks.reading import CACHE, NAMESPACE_CACHE, NODE_GROUP, salvage
+from localmodel.hooks.volumes import unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,54 +28,69 @@ if TYPE_CHECKING:
     from localmodel.hooks.reading import UnreadableError
 
 
-def as_they_are(request: CompositeRequest) -> tuple[Object, ...]:
-    """The children that are there, asked for as they are."""
+# By kind: the type of the status, and the conditions that say what is wrong.
+_STATUS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    CACHE: (CacheStatus, (reasons.READY, reasons.ADMITTED)),
+    NAMESPACE_CACHE: (CacheStatus, (reasons.READY, reasons.ADMITTED)),
+    NODE_GROUP: (LocalModelNodeGroupStatus, (reasons.READY,)),
+}
+
+
+def _unchanged_children(request: CompositeRequest) -> tuple[Object, ...]:
+    """The existing children as desired children, unchanged."""
     return tuple(
-        as_it_is(parse_foreign(raw))
+        unchanged(parse_foreign(raw))
         for objects in request.children.values()
         for raw in objects.values()
     )
 
 
-def unreadable_status(
-    parent: Raw,
+def unreadable_answer(
+    request: CompositeRequest,
     error: UnreadableError,
-    status: type[BaseModel],
-    condition_types: tuple[str, ...],
-    *,
     now: datetime,
+    *,
+    children: tuple[Object, ...] | None = None,
     more: Iterable[Finding] = (),
-) -> Object:
-    """The parent's status, saying in each of the conditions what is wrong; the rest stays."""
+) -> CompositeResponse:
+    """The answer for the parent that the error names: conditions say what is wrong with it.
+
+    children: by default, those that exist stay as they are. more: further conditions.
+    """
+    parent = request.parent
+    status, types = _STATUS[error.kind]
     message = cut(
         f"the object cannot be read: {error.why}: correct it (kubectl edit) or delete it; until "
         "then, what there is of it stays as it is",
         MESSAGE_MAX,
     )
     found = conditions(
-        [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in condition_types), *more],
+        [*(Finding(one, "False", reasons.INVALID_SPEC, message) for one in types), *more],
         observed=conditions_of(parent),
         generation=generation_of(parent),
         now=now,
     )
-    told = _whole(parent, status)
-    # Metacontroller's to set.
-    told.pop("observedGeneration", None)
-    return told | {"conditions": [one.to_json() for one in found]}
+    stored = _whole(parent, status)
+    # Metacontroller sets it.
+    stored.pop("observedGeneration", None)
+    return CompositeResponse(
+        status=stored | {"conditions": [one.to_json() for one in found]},
+        children=_unchanged_children(request) if children is None else children,
+    )
 
 
 def conditions_of(parent: Raw) -> tuple[Condition, ...]:
-    """Its conditions, as far as they can be read."""
+    """The readable conditions of a parent."""
     return (salvage(_Parent, parent) or _Parent()).status.conditions
 
 
 def generation_of(parent: Raw) -> int:
-    """Its metadata.generation; 0 where that cannot be read."""
+    """The metadata.generation of a parent; 0 if it cannot be read."""
     return (salvage(_Parent, parent) or _Parent()).metadata.generation
 
 
 def status_of(parent: Raw) -> Object:
-    """Its status as it is stored; empty where it is none."""
+    """The stored status of a parent; empty if it is not an object."""
     try:
         stored = decoder(_Any).decode(parent).status
     except (msgspec.MsgspecError, ValueError):
@@ -99,7 +116,7 @@ class _Any(Struct):
 
 
 def _whole(parent: Raw, status: type[BaseModel]) -> Object:
-    """The status as it is stored, if our CRD would take it back."""
+    """The stored status if our CRD would accept it; otherwise empty."""
     stored = status_of(parent)
     try:
         status.model_validate(stored)

@@ -1,19 +1,18 @@
-"""PersistentVolumes and claims that let a pod mount a model.
+"""PersistentVolumes and claims, with which pods mount a model.
 
-Names and shape are KServe's. A volume is bound to its claim from the start, both ways, so that
-neither a default StorageClass nor another claim gets between them. Of two that name each other,
-Kubernetes compares neither size nor class nor access modes: a claim may ask for less than its
-volume has.
+Names and shape are those of KServe. Volume and claim name each other from the start, so that
+neither a default StorageClass nor another claim can separate them. For such a pair, Kubernetes
+compares neither size nor class nor access modes: a claim may request less than its volume has.
 
-Of a volume's spec, Kubernetes lets nobody change the path and the nodes; of a claim's, nothing but
-a request that grows. So what is there stays as it is, whatever its group's template says by now.
+Kubernetes refuses changes of a volume's path and nodes, and changes of a claim but a larger
+request. So existing ones stay as they are when the group's template changes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.meaning import nodes_meant, path_meant
+from localmodel.crds.equivalence import normalized_nodes, normalized_path
 from localmodel.crds.naming import claim_name
 from localmodel.crds.quantity import parse_quantity
 from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
@@ -29,15 +28,15 @@ if TYPE_CHECKING:
     from localmodel.hooks.observed import Cache
 
 NO_LIMITS = NamespaceLimits()
-# To delete or recycle a volume would mean the root of all models.
+# Deleting or recycling a volume would delete the root directory of all models.
 _RETAINED = {"persistentVolumeReclaimPolicy": "Retain"}
 
-# Phases from which a volume does not bind again by itself: it has to be made anew.
+# A volume in these phases does not bind again: it has to be deleted and created again.
 _SPENT_PHASES = ("Released", "Failed")
 
 
 def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm, ...]:
-    """The nodes of a group, whichever form it has; no terms select no node."""
+    """The node selector of a group, from either form. Without terms, it selects no node."""
     if spec.node_selector is not None:
         return (
             NodeSelectorTerm(
@@ -54,7 +53,7 @@ def node_selector_terms(spec: LocalModelNodeGroupSpec) -> tuple[NodeSelectorTerm
 
 
 def selects_by_name(group: LocalModelNodeGroup) -> bool:
-    """Whether a group's terms ask for names of nodes, so that its volumes ask for a label."""
+    """Whether a group selects nodes by name, so that its volumes require a label of the nodes."""
     return any(term.match_fields for term in node_selector_terms(group.spec))
 
 
@@ -69,11 +68,13 @@ def volume_name_of(
 ) -> str:
     """The name of the volume behind the claim of a cache on a group in a namespace.
 
-    claim: what is there of that name; volumes: those that are ours, by name. A volume that KServe
-    has named, or we have earlier, keeps its name. Only if it surely is this claim's: a tenant can
-    make a claim that names another's volume, but cannot make it bound. by_name: whether the group
-    selects so. Then a new volume is not what KServe may have left of that name, which nobody can
-    make ask for a label.
+    claim: the existing claim of that name. volumes: our existing volumes, by name. by_name: whether
+    the group selects nodes by name.
+
+    An existing volume with KServe's name or an older name of ours keeps it, but only if the volume
+    certainly belongs to this claim: a tenant can create a claim that names the volume of another
+    claim, but cannot make it bound. With by_name, a new volume never has KServe's name: a volume of
+    KServe with that name may exist, without the required label.
     """
     plain = naming.kserve_volume_name(cache, group, namespace)
     own = naming.own_volume_name(cache, group, namespace)
@@ -86,7 +87,7 @@ def volume_name_of(
             ref = there["spec"].get("claimRef") or {}
             if (ref.get("namespace"), ref.get("name")) == (namespace, claim_name(cache, group)):
                 return name
-    # No other claim can have its own one.
+    # The name with the digest cannot belong to another claim.
     by_name = by_name or asked == own
     return own if by_name else naming.volume_name(cache, group, namespace)
 
@@ -102,8 +103,8 @@ def make_claim(
 ) -> Object:
     """The claim for a cache on a group in a namespace.
 
-    found: the claim of that name that is there, perhaps KServe's: it stays as it is, whatever it
-    asks for. volume: the name of the volume behind it. limits: its namespace's.
+    found: the existing claim of that name, perhaps of KServe: its spec stays unchanged. volume:
+    name of the volume behind the claim. limits: those of the namespace.
     """
     return {
         "apiVersion": "v1",
@@ -127,10 +128,10 @@ def make_volume(
     name: str,
     adopted: bool = False,
 ) -> Object:
-    """The volume of that name behind that claim.
+    """The volume behind the claim for a cache on a group in a namespace.
 
-    host_path: the nodes' directory, for the short form. found: the claim that is there already.
-    adopted: whether the volume is there too, and becomes the cache's: it stays as it is.
+    host_path: directory of the nodes, for the short form. found: the existing claim. adopted:
+    whether the volume exists and becomes the cache's: then its spec stays unchanged.
     """
     spec = _RETAINED if adopted else _new_volume_spec(group, host_path, found)
     return {
@@ -169,40 +170,43 @@ def _new_volume_spec(group: LocalModelNodeGroup, host_path: str, found: Object |
     if terms := _terms_of(group):
         spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": terms}}
     if "local" in spec:
-        # Read-only: a pod's fsGroup or a stray write would change every tenant's files, and kubelet
-        # would make an empty directory for a sub-path that is not there yet. (It refuses to mount a
-        # hostPath volume that has mount options.)
+        # Read-only: otherwise a pod's fsGroup or a stray write would change files of all tenants,
+        # and kubelet would create an empty directory for a missing sub-path. (It refuses to mount a
+        # hostPath volume with mount options.)
         spec.setdefault("mountOptions", ["ro"])
-    # They would bind with two classes too; one is what a person expects to see.
+    # Volume and claim would bind with different classes too; people expect the same.
     return spec | _RETAINED | {"storageClassName": claim["storageClassName"]}
 
 
 def without_spent(volumes: Iterable[Object], observed: dict[str, Object]) -> list[Object]:
-    """The volumes, but for those that are there and do not bind again by themselves.
+    """The volumes without those that exist and do not bind again.
 
-    A volume whose claim was deleted is Released and keeps the old claim's uid, which blocks the
-    next claim of that name. Left out, Metacontroller deletes it; the next sync makes it anew.
+    A volume whose claim was deleted is Released and keeps the uid of that claim, which blocks the
+    next claim of that name. Metacontroller deletes a volume that is left out here, and the next
+    sync creates it again.
     """
     return [volume for volume in volumes if not _spent(observed.get(volume["metadata"]["name"]))]
 
 
 def is_outdated(desired: Object, observed: Object) -> bool:
-    """Whether a volume was made for other nodes or another path than its group has now."""
-    return _place(desired["spec"]) != _place(observed["spec"])
+    """Whether an observed volume has other nodes or another path than the desired one."""
+    return _location(desired["spec"]) != _location(observed["spec"])
 
 
-def _place(spec: Object) -> tuple[Any, ...]:
-    """Where a volume leads.
+def _location(spec: Object) -> tuple[Any, ...]:
+    """Nodes and path of a volume, in a form that can be compared.
 
-    Whether it asks for our label does not count: KServe's volumes, and older ones, do not, and
+    The requirement of our label is ignored: volumes of KServe and older ones of ours lack it, and
     stay as they are.
     """
     path = (spec.get("local") or spec.get("hostPath") or {}).get("path")
-    return nodes_meant(spec.get("nodeAffinity"), but=naming.is_member_label), path_meant(path)
+    return normalized_nodes(spec.get("nodeAffinity"), but=naming.is_member_label), normalized_path(
+        path
+    )
 
 
-def as_it_is(child: Object) -> Object:
-    """A child that is there, asked for as it is."""
+def unchanged(child: Object) -> Object:
+    """An existing child as a desired child, unchanged."""
     known = ("name", "namespace", "labels")
     return {
         "apiVersion": child["apiVersion"],
@@ -213,7 +217,7 @@ def as_it_is(child: Object) -> Object:
 
 
 def is_bound(claim: Object | None) -> bool:
-    """Whether a claim is bound, and so its volume there."""
+    """Whether a claim is bound, and so has a volume."""
     return claim is not None and claim.get("status", {}).get("phase") == "Bound"
 
 
@@ -224,11 +228,11 @@ def _spent(volume: Object | None) -> bool:
 def _new_claim_spec(
     cache: Cache, group: LocalModelNodeGroupSpec, volume: str, limits: NamespaceLimits
 ) -> Object:
-    """The group's template with a request that the namespace takes, if there is one.
+    """The spec of a new claim: the group's template, with a request that the namespace accepts.
 
-    The template's own request counts, or the model's size where it has none. Where the namespace
-    would refuse the template's, the model's size counts too: a volume is bound to its claim
-    whatever that asks for, and no more than the model is what the namespace uses.
+    The request is that of the template, or the model's size if the template has none or if limits
+    of the namespace refuse it: the volume binds with any request, and the namespace uses no more
+    than the model's size.
     """
     spec = _claim_spec(group)
     resources = spec.get("resources") or {}
@@ -250,7 +254,7 @@ def _new_claim_spec(
 
 
 def _size_on(cache: Cache, group: LocalModelNodeGroupSpec) -> str:
-    """The model's size as it is declared, and no more than its volume has."""
+    """The declared size of the model, or the capacity of the volume if that is less."""
     template = group.persistent_volume_spec
     capacity = ((template and template.capacity) or {}).get("storage", group.storage_limit)
     return min(cache.placed.model_size, capacity, key=parse_quantity)
@@ -264,18 +268,18 @@ def _claim_spec(spec: LocalModelNodeGroupSpec) -> dict[str, Any]:
         template.model_dump(mode="json", by_alias=True, exclude_unset=True) if template else {}
     )
     claim.setdefault("accessModes", ["ReadOnlyMany"])
-    # '' and not absent: the default StorageClass fills an absent one, and the claim would count in
-    # the quota of that class.
+    # '' and not absent: an absent class becomes the default StorageClass, and the claim would count
+    # in the quota of that class.
     claim["storageClassName"] = claim.get("storageClassName") or ""
     return claim
 
 
 def _terms_of(group: LocalModelNodeGroup) -> list[Object]:
-    """The group's terms, as its volumes have them.
+    """The group's terms for its volumes.
 
-    Where Kubernetes asks whether a node may mount a volume, it knows the node's labels and not its
-    name: a term with matchFields would hold for every node. So it asks for the label too that such
-    a group's nodes get (hooks.nodes).
+    When Kubernetes checks whether a node may mount a volume, it uses the node's labels and not its
+    name: a term with matchFields would match every node. So such a term also requires the label
+    that the nodes of the group get (hooks.nodes).
     """
     label = {"key": naming.member_label(group.metadata.name), "operator": "Exists"}
     terms = []
@@ -290,7 +294,7 @@ def _terms_of(group: LocalModelNodeGroup) -> list[Object]:
 
 
 def _may_be_of_a_volume(field: NodeSelectorRequirement) -> bool:
-    """Whether the API server takes it: Kubernetes, pkg/apis/core/validation."""
+    """Whether the API server accepts the field in a volume (pkg/apis/core/validation)."""
     return field.operator in {"In", "NotIn"} and len(field.values) == 1
 
 

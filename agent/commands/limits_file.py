@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from localmodel.agent.engine.limits import Limits
 from localmodel.agent.structs.options import MAX_CONNECTIONS
-from localmodel.crds.base import Model
+from localmodel.crds.base import JsonObject
 from localmodel.crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class LimitsError(Exception):
     """The file cannot be used. The message says what is wrong in it."""
 
 
-class _LimitsFile(Model):
-    model_config = Model.model_config | {"extra": "forbid"}
+class _LimitsFile(JsonObject):
+    model_config = JsonObject.model_config | {"extra": "forbid"}
 
     bytes_per_second: Quantity | None = None
     connections_per_origin: int | None = Field(default=None, ge=1, le=MAX_CONNECTIONS)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from localmodel.crds.base import Model
+from localmodel.crds.base import JsonObject
 from localmodel.crds.cache import ModelHash
 from localmodel.crds.node import LocalModel
 from localmodel.crds.quantity import Quantity, parse_quantity
@@ -34,8 +34,8 @@ class ModelsError(Exception):
     """The file cannot be used. The message says what is wrong in it."""
 
 
-class _Entry(Model):
-    model_config = Model.model_config | {"extra": "forbid"}
+class _Entry(JsonObject):
+    model_config = JsonObject.model_config | {"extra": "forbid"}
 
     uri: str = Field(min_length=1, max_length=2048, pattern="^[A-Za-z][A-Za-z0-9+.-]*://.")
     name: str | None = Field(default=None, min_length=1, max_length=253)
@@ -51,8 +51,8 @@ class _Entry(Model):
         return value
 
 
-class _Models(Model):
-    model_config = Model.model_config | {"extra": "forbid"}
+class _Models(JsonObject):
+    model_config = JsonObject.model_config | {"extra": "forbid"}
 
     models: tuple[_Entry, ...]
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
 from localmodel.agent.structs.manifest import Grant
-from localmodel.crds.base import Model
+from localmodel.crds.base import JsonObject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class JournalFile:
         return cls(path=file.path, size=file.size, version=file.version, checksum=checksum)
 
 
-class Journal(Model):
+class Journal(JsonObject):
     """Which files are being downloaded, and where their progress is.
 
     `origin` is the server that they come from, and `by` whose credentials have fetched what is

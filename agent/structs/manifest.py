@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from localmodel.crds.base import Model
+from localmodel.crds.base import JsonObject
 from localmodel.crds.keys import model_key
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def folders(paths: Iterable[str]) -> set[str]:
     return found
 
 
-class CacheName(Model):
+class CacheName(JsonObject):
     """A cache that a model belongs to, and the group that asked for it."""
 
     name: str
@@ -56,7 +56,7 @@ class CacheName(Model):
     node_group: str = ""
 
 
-class Grant(Model):
+class Grant(JsonObject):
     """Who may have a copy: the caches of a namespace that name these credentials.
 
     It holds no secret: `parameters` is the digest of a cache's storage.parameters.
@@ -68,7 +68,7 @@ class Grant(Model):
     parameters: str | None = None
 
 
-class Access(Model):
+class Access(JsonObject):
     """Where a copy came from, and who may have it.
 
     `origin` is the server that it came from; `listing` the digest of the source's listing, which
@@ -112,7 +112,7 @@ def model_hash(files: Iterable[ManifestFile]) -> str | None:
     return f"sha256:{digest.hexdigest()}"
 
 
-class Manifest(Model):
+class Manifest(JsonObject):
     """What a published model consists of. It is not valid unless key, size and hash agree.
 
     `access` is None where an agent published it that did not know of it.

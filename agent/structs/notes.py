@@ -8,10 +8,10 @@ from typing import Literal
 from localmodel.agent.structs.failures import FailureKind
 from localmodel.agent.structs.manifest import Grant
 from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.base import Model
+from localmodel.crds.base import JsonObject
 
 
-class Usage(Model):
+class Usage(JsonObject):
     """When a model was published, and when a pod used it last, as far as the agent saw."""
 
     schema_version: Literal[1] = 1
@@ -23,14 +23,14 @@ class Usage(Model):
         return min(self.last_used_time or self.published_time, now).timestamp()
 
 
-class BadFile(Model):
+class BadFile(JsonObject):
     """A published file that is not as it was downloaded, and what is wrong with it."""
 
     path: str
     problem: str
 
 
-class Scrub(Model):
+class Scrub(JsonObject):
     """When a published model was read last, and the files that were found to be bad."""
 
     schema_version: Literal[1] = 1
@@ -38,7 +38,7 @@ class Scrub(Model):
     bad: tuple[BadFile, ...] = ()
 
 
-class Evicted(Model):
+class Evicted(JsonObject):
     """That a model was evicted: when, how many bytes of the disk it took, and why."""
 
     schema_version: Literal[1] = 1
@@ -48,7 +48,7 @@ class Evicted(Model):
     message: str
 
 
-class FailedAttempt(Model):
+class FailedAttempt(JsonObject):
     """The last attempt of one requester, if it failed: the how many-th, and when the next is due.
 
     `expected` are the hashes that were asked for then.
@@ -62,7 +62,7 @@ class FailedAttempt(Model):
     retry_time: datetime
 
 
-class FailedAttempts(Model):
+class FailedAttempts(JsonObject):
     """Why a model is not here: so that a restart begins no new series of attempts."""
 
     schema_version: Literal[1] = 1

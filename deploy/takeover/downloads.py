@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from localmodel.crds.base import GROUP
-from localmodel.crds.meaning import covers
+from localmodel.crds.equivalence import covers
 from localmodel.crds.naming import claim_name
 from localmodel.takeover import names, objects
 from localmodel.takeover.kinds import CLAIM, MODEL_NODE, VOLUME, KubeObject, ref_to

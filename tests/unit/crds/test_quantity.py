@@ -39,13 +39,13 @@ from localmodel.crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeS
         ("1Pi", 2**50),
         ("7Ei", 7 * 2**60),
         ("9.2E", 92 * 10**17),
-        # No digit is lost, however many there are.
+        # All digits count.
         ("9223372036854775806.000000000000000000000000000000000000000001", 2**63 - 1),
         ("1.00000000000000000000000000000000000000000000000000000000001", 2),
         ("9007199254740993", 2**53 + 1),
         ("8796093022207Mi", 2**63 - 2**20),
         ("9223372036854775807", 2**63 - 1),
-        # Kubernetes computes with 0 for some of these, and with less for others.
+        # Kubernetes computes 0 for some of these, and a negative number for others.
         ("9223372036854775808", 2**63 - 1),
         ("8Ei", 2**63 - 1),
         ("9.3E", 2**63 - 1),

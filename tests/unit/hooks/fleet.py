@@ -1,4 +1,4 @@
-"""A made-up cluster around the hooks: they are called, and answered to, as Metacontroller does.
+"""A simulated cluster that calls the hooks, and applies their answers, as Metacontroller does.
 
 What it counts does not depend on the machine: calls, bytes, writes.
 """
@@ -62,9 +62,9 @@ class Fleet:
     calls: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
-    # Nodes whose hook is to run.
+    # Nodes whose hook is due.
     stale: set[str] = field(default_factory=set)
-    # Nodes whose agents do not answer.
+    # Nodes whose agents do not respond.
     silent: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Fleet:
         }
         self._client = create_app(Settings(), clock=lambda: self.now).test_client()
 
-    # What people do.
+    # Actions of people.
 
     def join(self, *names: str) -> None:
         for name in names:
@@ -98,7 +98,7 @@ class Fleet:
         for name in names:
             self.caches[name] = cache_object(name, **spec)
 
-    # What Metacontroller does.
+    # Actions of Metacontroller.
 
     def call(self, path: str, request: Object) -> Object:
         body = json.dumps(request)
@@ -192,19 +192,19 @@ class Fleet:
         }
 
     def sync(self) -> None:
-        """All hooks once: the group's, then those of the nodes that are to run."""
+        """Call the group's hook, then those of the nodes that are due."""
         self.sync_group()
         for name in sorted(self.stale):
             self.sync_node(name)
 
     def run(self, seconds: float, step: float = 0.5) -> None:
-        """Let time pass, with the resyncs that were asked for and those of every minute."""
+        """Advance the clock, with the requested resyncs and those of every minute."""
         until = self.now + timedelta(seconds=seconds)
         while self.now < until:
             self.now += timedelta(seconds=step)
             self.sync()
 
-    # What agents do.
+    # Actions of agents.
 
     def listed(self, name: str) -> list[Object]:
         local = self.local_nodes.get(name)
@@ -221,7 +221,7 @@ class Fleet:
         return next((one["state"] for one in models if one["name"] == model), "Pending")
 
     def report(self, name: str, **states: str) -> None:
-        """The node's agent reports: what it said before, and these."""
+        """The node's agent reports these states beside those that it reported before."""
         local = self.local_nodes[name]
         told = []
         for model in self.listed(name):
@@ -236,7 +236,7 @@ class Fleet:
         self.stale.add(name)
 
     def answer(self) -> None:
-        """Every agent has seen its LocalModelNode, and begins what it may."""
+        """Each agent observes its LocalModelNode and starts the downloads that it may start."""
         for name in set(self.local_nodes) - self.silent:
             begun = {
                 model["modelName"]: "Downloading"
@@ -249,7 +249,7 @@ class Fleet:
                 self.report(name, **begun)
 
     def downloading(self) -> set[str]:
-        """The nodes that may download and are not done, whether they have begun or not."""
+        """The nodes that may download and are not done, started or not."""
         return {
             name
             for name in self.local_nodes

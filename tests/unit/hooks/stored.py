@@ -1,4 +1,4 @@
-"""Objects as the hooks read them, from the types that are stored."""
+"""Objects as the hooks read them, made from the types of crds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_node(node: LocalModelNode) -> Node:
 
 
 def _raw(obj: Resource) -> Raw:
-    # The API server's default, without which the hooks do not take an object for ours.
+    # The API server's default, without which the hooks treat the object as one of another CRD.
     whole = {"status": {"observedGeneration": -1}} | obj.to_json()
     whole["status"] = {"observedGeneration": -1} | whole["status"]
     head = {"apiVersion": API_VERSION, "kind": type(obj).__name__}

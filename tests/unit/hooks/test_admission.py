@@ -1,4 +1,4 @@
-"""What a group takes by size: as a table, and whatever happens to caches, nodes and limits."""
+"""Admission by size: a table of cases, and random changes of caches, nodes and limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from localmodel.crds.base import ObjectMeta
 from localmodel.crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
-from localmodel.crds.eviction import Eviction, EvictionPolicy
+from localmodel.crds.eviction import EvictionPolicy, EvictionSpec
 from localmodel.crds.node import (
     LocalModel,
     LocalModelNode,
@@ -27,11 +27,16 @@ from localmodel.crds.placement import LocalModelPlacementSpec
 from localmodel.crds.quantity import parse_quantity
 from localmodel.crds.states import ModelState
 from localmodel.hooks import reasons
-from localmodel.hooks.admission import Observed, admit, observe, within_objects
+from localmodel.hooks.admission import (
+    AdmissionInput,
+    admission_input,
+    admit_by_size,
+    fit_into_objects,
+)
 from localmodel.hooks.copies import copies_of
 from localmodel.hooks.group_status import debounce, group_status
-from localmodel.hooks.plan import Plan, make_plan
-from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, model_bytes
+from localmodel.hooks.plan import GroupPlan, plan_group
+from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
@@ -48,7 +53,7 @@ def _cache(
     deletion_timestamp: datetime | None = None,
     **spec: Any,
 ) -> Cache:
-    """A cache of a namespace: those may share a URI. Names in the order of their age."""
+    """A LocalModelNamespaceCache, since those may share a URI. Names sort by age."""
     fields = {"source_model_uri": f"s3://models/{name}", "model_size": size, "node_group": "gpu"}
     return read_cache(
         LocalModelNamespaceCache(
@@ -67,7 +72,7 @@ def _group(policy: EvictionPolicy, limit: str) -> LocalModelNodeGroup:
     return LocalModelNodeGroup(
         metadata=ObjectMeta(name="gpu", creation_timestamp=START),
         spec=LocalModelNodeGroupSpec(
-            storage_limit=limit, node_selector={"pool": "gpu"}, eviction=Eviction(policy=policy)
+            storage_limit=limit, node_selector={"pool": "gpu"}, eviction=EvictionSpec(policy=policy)
         ),
     )
 
@@ -134,19 +139,19 @@ class Case:
 )
 def test_a_group_of_100gi(case: Case) -> None:
     models = {cache.metadata.name: cache.identity for cache in case.caches}
-    observed = Observed(
+    observed = AdmissionInput(
         sizes={models[name]: parse_quantity(size) for name, size in case.sizes.items()},
         held={c.identity for c in case.caches if c.metadata.name in case.held},
     )
-    plan = admit(make_plan("gpu", case.caches), _group(case.policy, "100Gi"), observed)
+    plan = admit_by_size(plan_group("gpu", case.caches), _group(case.policy, "100Gi"), observed)
     assert "".join(sorted(c.metadata.name for c in plan.admitted)) == case.admitted
     assert {one.name: one.reason for one in plan.rejected} == case.rejected
     assert (plan.over_limit and plan.over_limit.reason) == case.over
 
 
 def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
-    observed = Observed(sizes={C.identity: 30 << 30}, held={A.identity})
-    plan = admit(make_plan("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
+    observed = AdmissionInput(sizes={C.identity: 30 << 30}, held={A.identity})
+    plan = admit_by_size(plan_group("gpu", [A, B, C]), _group(NONE, "100Gi"), observed)
     (refused,) = plan.rejected
     assert refused.message == (
         "needs 50Gi by its modelSize, and 10Gi of storageLimit 100Gi are left in "
@@ -156,7 +161,7 @@ def test_the_missing_bytes_are_those_after_all_that_came_in() -> None:
 
 
 def _nodes_for(models: int) -> int:
-    """Nodes of a group with room for so many models in its status, and for no more."""
+    """The number of nodes with which a group's status has room for exactly so many models."""
     return (MODELS_BYTES - models * model_bytes("c00", "team", 0)) // models
 
 
@@ -166,7 +171,7 @@ def _many(number: int) -> list[Cache]:
 
 def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
-    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(3), frozenset(), {})
+    plan = fit_into_objects(plan_group("gpu", caches), group, _nodes_for(3), frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {
         "c03": reasons.GROUP_TOO_LARGE,
@@ -178,11 +183,11 @@ def test_a_group_takes_no_more_models_than_its_status_has_room_for() -> None:
 def test_what_is_in_stays_in_when_a_group_grows_too_large() -> None:
     group, caches = _group(LRU, "100Gi"), _many(5)
     held = frozenset(cache.identity for cache in caches[1:])
-    plan = within_objects(make_plan("gpu", caches), group, _nodes_for(2), held, {})
+    plan = fit_into_objects(plan_group("gpu", caches), group, _nodes_for(2), held, {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c01", "c02", "c03", "c04"]
-    asked = make_plan("gpu", caches)
-    assert within_objects(asked, group, _nodes_for(5), held, {}) == asked
-    assert within_objects(asked, group, 0, held, {}) == asked
+    asked = plan_group("gpu", caches)
+    assert fit_into_objects(asked, group, _nodes_for(5), held, {}) == asked
+    assert fit_into_objects(asked, group, 0, held, {}) == asked
 
 
 def _with_parameters(cache: Cache, length: int) -> Cache:
@@ -193,21 +198,40 @@ def _with_parameters(cache: Cache, length: int) -> Cache:
 def test_a_plan_takes_no_more_than_an_object_can_hold() -> None:
     group, (small, *others) = _group(LRU, "100Gi"), _many(4)
     large = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in others]
-    plan = within_objects(make_plan("gpu", [*large, small]), group, 1, frozenset(), {})
+    plan = fit_into_objects(plan_group("gpu", [*large, small]), group, 1, frozenset(), {})
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01", "c02"]
     assert {one.name: one.reason for one in plan.rejected} == {"c03": reasons.GROUP_TOO_LARGE}
+
+
+def test_a_long_spec_of_a_group_leaves_its_models_less_room() -> None:
+    group, caches = _group(LRU, "100Gi"), _many(4)
+    large = [_with_parameters(cache, PLAN_BYTES // 5) for cache in caches]
+    plan = plan_group("gpu", large)
+    assert fit_into_objects(plan, group, 1, frozenset(), {}) == plan
+    spec = group.spec.model_copy(
+        update={"node_selector": {f"label-{n}": "v" * 1000 for n in range(SPEC_BYTES // 1000)}}
+    )
+    assert (
+        fit_into_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {}) == plan
+    )
+    spec = spec.model_copy(
+        update={"node_selector": {"label": "v" * (SPEC_BYTES + PLAN_BYTES // 2)}}
+    )
+    fewer = fit_into_objects(plan, group.model_copy(update={"spec": spec}), 1, frozenset(), {})
+    assert [cache.metadata.name for cache in fewer.admitted] == ["c00", "c01"]
+    assert "or the group's own spec" in fewer.rejected[0].message
 
 
 def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
     group, caches = _group(LRU, "100Gi"), _many(3)
     had = {cache.identity: cache.placed for cache in caches}
     grown = [_with_parameters(cache, PLAN_BYTES // 2 - 1000) for cache in caches]
-    plan = within_objects(make_plan("gpu", grown), group, 1, had.keys(), had)
+    plan = fit_into_objects(plan_group("gpu", grown), group, 1, had.keys(), had)
     assert [cache.metadata.name for cache in plan.admitted] == ["c00", "c01"]
     assert plan.kept == (caches[2].placed,)
     (refused,) = plan.rejected
     assert (refused.name, refused.reason) == ("c02", reasons.GROUP_TOO_LARGE)
-    assert "the nodes keep what they have of it as it was" in refused.message
+    assert "the nodes keep the model as it was" in refused.message
     spec = plan.placement(group)
     assert len(spec.model_dump_json()) < 1 << 20
     assert {model.identity for model in spec.models} == set(had)
@@ -215,7 +239,7 @@ def test_what_is_in_and_grows_beyond_an_object_stays_as_it_was() -> None:
 
 @dataclass
 class World:
-    """A group with one node, and an agent that learns sizes and removes what is not wanted."""
+    """A group with one node, whose agent reports sizes and removes models that are not listed."""
 
     policy: EvictionPolicy
     limit: int = 10
@@ -242,14 +266,14 @@ class World:
             )
         )
 
-    def plan(self) -> tuple[Plan, Observed]:
+    def plan(self) -> tuple[GroupPlan, AdmissionInput]:
         caches = list(self.caches.values())
-        asked = make_plan("gpu", caches)
-        observed = observe(self.group, asked, caches, [self.node], self.stored)
-        return admit(asked, self.group, observed), observed
+        asked = plan_group("gpu", caches)
+        observed = admission_input(self.group, asked, caches, [self.node], self.stored)
+        return admit_by_size(asked, self.group, observed), observed
 
-    def sync(self) -> Plan:
-        """The group's hook; each time a second later than the last."""
+    def sync(self) -> GroupPlan:
+        """Call the group's hook, a second after the last call."""
         plan, _ = self.plan()
         group, self.now = self.group, self.now + timedelta(seconds=1)
         new = group_status(
@@ -267,7 +291,7 @@ class World:
         return plan
 
     def agent(self) -> None:
-        """What is wanted is looked at, and what is not is gone at once."""
+        """The agent reports the listed models, and removes the others at once."""
         self.reports = {
             cache.metadata.name: NodeModelStatus(
                 name=cache.metadata.name,
@@ -282,7 +306,7 @@ class World:
         }
 
     def cache_hook(self) -> None:
-        """The caches keep the sizes that the group tells."""
+        """The caches' statuses get the sizes from the group's status."""
         status = self.group.status
         told = {one.identity: one.size for one in status.models}
         told |= {one.identity: one.size for one in status.rejected}
@@ -334,7 +358,9 @@ def _do(world: World, step: tuple[Any, ...]) -> None:
             world.cache_hook()
 
 
-def _taken(plan: Plan, observed: Observed, only: set[tuple[str, str, str]] | None = None) -> int:
+def _taken(
+    plan: GroupPlan, observed: AdmissionInput, only: set[tuple[str, str, str]] | None = None
+) -> int:
     folders: dict[str, int] = {}
     for cache in plan.admitted:
         if only is None or cache.identity in only:

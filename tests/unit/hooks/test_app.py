@@ -86,7 +86,7 @@ def test_an_error_of_ours_is_a_500_and_changes_nothing(
     def boom(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(nodegroups, "make_plan", boom)
+    monkeypatch.setattr(nodegroups, "plan_group", boom)
     response = client.post("/nodegroups/sync", json=load("nodegroups/sync/all-available").request)
     assert response.status_code == 500
     assert "RuntimeError: boom" in response.text

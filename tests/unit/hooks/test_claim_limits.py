@@ -1,4 +1,4 @@
-"""What a new claim asks for, and what is told where it is refused."""
+"""The request of a new claim, and the condition if something refuses the claim."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_claim_asks_for_the_model_and_its_volume_has_the_groups_limit() -> Non
 
 @pytest.mark.parametrize(
     ("declared", "asked"),
-    # As the API server takes it; and never more than the volume has.
+    # A request that the API server accepts, and never more than the volume has.
     [("3Mi", "3Mi"), (3145728, "3145728"), ("2e3", "2e3"), ("600Gi", "500Gi")],
 )
 def test_any_form_of_a_size(declared: Any, asked: str) -> None:
@@ -202,7 +202,7 @@ def test_a_claim_that_is_refused_names_what_refuses_it(
     assert condition["status"] == "False"
     assert "team-a/llama-gpu (" in condition["message"]
     assert words in condition["message"]
-    # It is asked for all the same: who raises the limit need do no more.
+    # The claim is still desired, so that raising the limit is enough.
     assert _asked(answer) == "16Gi"
 
 
@@ -219,7 +219,7 @@ def test_each_refused_claim_has_its_reason_and_the_others_theirs() -> None:
     [
         _limit(namespace="team-c", max="1Gi"),
         _quota({"pods": "1"}, {"pods": "1"}),
-        # Not computed yet: the API server enforces nothing of it.
+        # The quota has no status yet: the API server does not enforce it.
         _quota({"requests.storage": "1"}, {}) | {"status": {}},
         _quota({"requests.storage": "1"}, {}, scopes=["BestEffort"]),
         _quota({"gold.storageclass.storage.k8s.io/requests.storage": "1"}, {}),
@@ -290,7 +290,7 @@ def test_claims_that_are_there_stay_whatever_they_ask_for() -> None:
     request = load(BOUND).request
     for claim in request["children"]["PersistentVolumeClaim.v1"].values():
         claim["spec"]["resources"] = {"requests": {"storage": "500Gi"}}
-    # Neither a limit that came later nor a model that turned out larger changes one.
+    # A later limit or a larger real size does not change an existing claim.
     request["parent"]["spec"]["modelSize"] = "32Gi"
     answer = _sync(_relate(request, _limit(max="1Gi"), _quota({"requests.storage": "1"}, {})))
     assert _asked(answer) == "500Gi"
@@ -312,7 +312,7 @@ def test_only_what_concerns_a_cache_is_looked_at() -> None:
     assert selected["resourcequotas"]["namespaceSelector"] == asked
     own = _rules("namespace-caches/customize/short-form")
     assert own["limitranges"]["namespace"] == own["resourcequotas"]["namespace"] == "team-a"
-    # It can have no claim.
+    # The cache can have no claim.
     assert "limitranges" not in _rules("caches/customize/short-form")
     off = _rules("caches/customize/namespace-selector", namespace_limits=False)
     assert "resourcequotas" not in off

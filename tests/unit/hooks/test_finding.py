@@ -25,13 +25,13 @@ def _fixture(case: str) -> dict[str, Any]:
 
 @dataclass
 class Group:
-    """A group on a made-up cluster, called as Metacontroller does: by events and by resyncs."""
+    """A group on a simulated cluster, whose hook is called by events and resyncs."""
 
     request: dict[str, Any] = field(default_factory=lambda: _fixture("new-group-without-a-plan"))
     at: timedelta = timedelta(0)
     due: timedelta | None = None
     writes: int = 0
-    # What the hooks' clock is ahead.
+    # How far the hooks' clock is ahead.
     skew: timedelta = timedelta(0)
 
     def sync(self) -> None:
@@ -46,7 +46,7 @@ class Group:
         self.due = None if after is None else self.at + timedelta(seconds=after)
 
     def run(self, until: timedelta) -> None:
-        """Let time pass, with the resyncs that were asked for."""
+        """Advance the clock, with the requested resyncs."""
         while self.due is not None and self.due <= until:
             self.at = self.due
             self.sync()
@@ -70,7 +70,7 @@ class Group:
         return dict(condition)
 
     def run_until_ready(self) -> timedelta:
-        """How long it takes until Ready is True."""
+        """Time until Ready is True."""
         start = self.at
         while self.ready["status"] != "True":
             assert self.due is not None, self.ready
@@ -149,7 +149,7 @@ def test_after_a_change_of_the_selector_nodes_are_found_again() -> None:
     before = group.request["parent"]["status"]
     group.change(nodeSelector={"pool": "other"})
     assert group.ready["reason"] == "PlanPending"
-    # Metacontroller's cache may lag: the plan is there, and our own status not yet.
+    # Metacontroller's cache may lag: it has the plan, and not yet our status.
     group.request["parent"]["status"] = before
     group.sync()
     assert group.ready["reason"] == "FindingNodes"

@@ -1,4 +1,4 @@
-"""The work of each hook grows no faster than what it is sent.
+"""The work of each hook grows no faster than its request.
 
 Work is counted in calls of functions, Python's and C's, and not by a clock: four times as many
 nodes, models, caches, groups or namespaces are at most four times the calls.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Build = Callable[[int], tuple[str, Object]]
 
 SIZES = (20, 40, 80)
-# What does not grow, such as Flask's part, makes the ratio smaller; sorting makes it larger.
+# Constant work, such as Flask's, makes the ratio smaller; sorting makes it larger.
 SLACK = 1.1
 LLM_SERVICES = "LLMInferenceService.serving.kserve.io/v1alpha2"
 ADAPTERS = "internal.serving.kserve.io/localmodel-lora"
@@ -215,7 +215,7 @@ def finalized_cache_by_claims(n: int) -> tuple[str, Object]:
 
 
 def _calls(path: str, request: Object) -> int:
-    """Calls of functions while a hook answers. It has answered once before: no import counts."""
+    """Number of function calls while a hook answers. A first call before excludes imports."""
     kinds = LLM_SERVICES if LLM_SERVICES in request.get("related", {}) else ""
     settings = Settings.from_environment({SERVICE_KINDS_VARIABLE: kinds})
     client = create_app(settings, clock=lambda: START, sleep=lambda _seconds: None).test_client()
@@ -266,7 +266,7 @@ def test_work_grows_no_faster_than_its_input(build: Build) -> None:
     small, middle, large = (_calls(*build(size)) for size in SIZES)
     assert middle <= 2 * SLACK * small
     assert large <= 4 * SLACK * small
-    # Nor from step to step: a square hides behind what does not grow.
+    # Check each step too: constant work can hide a quadratic part.
     assert large - middle <= 2 * SLACK * (middle - small) + 20
 
 

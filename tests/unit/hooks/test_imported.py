@@ -1,4 +1,4 @@
-"""A cache with pvcRef is KServe's: nothing is made of it, and what KServe says of it stays."""
+"""A cache with pvcRef belongs to KServe: localmodel makes nothing, and KServe's status stays."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_localmodel_says_is_written_once_and_gives_way() -> None:
     later = create_app(Settings(), clock=lambda: NOW + timedelta(hours=1)).test_client()
     request = {"parent": parent, "children": {}, "related": {}, "finalizing": False}
     assert json.loads(later.post("/namespace-caches/sync", json=request).text)["status"] == first
-    # As KServe's controller does it: by type, each where it is.
+    # KServe's controller updates conditions by type, in place.
     for one in first["conditions"]:
         if one["type"] == "Ready":
             one |= {"status": "True", "reason": "ImportSucceeded", "message": "done"}
@@ -136,11 +136,11 @@ def test_its_deletion_waits_for_claims_of_its_own_alone() -> None:
     ids=["good", "unreadable", "both", "both-unreadable"],
 )
 def test_no_group_counts_it(spec: Object) -> None:
-    """Not in its plan, its room, its volumes, nor as another owner of the folder."""
+    """The plan, its room, the volumes and the owners of the folder do not include such a cache."""
     of_others = _cache("llama", "team-b", sourceModelUri="s3://models/same")
     before = _call("/nodegroups/sync", _group_request(of_others))
     shared = _shared(sourceModelUri="s3://models/same", **spec)
-    # One that named the group before is not kept either.
+    # Nor does a stored entry from a time when the cache named the group stay.
     plan = _plan_of(
         _call("/nodegroups/sync", _group_request(of_others, _cache("shared", "team-a")))
     )
@@ -152,7 +152,7 @@ def test_no_group_counts_it(spec: Object) -> None:
 
 
 def test_the_field_counts_for_caches_of_namespaces_alone() -> None:
-    """The API server drops it from a LocalModelCache, as from KServe's."""
+    """The API server drops the field from a LocalModelCache, as with KServe's CRD."""
     plain = _call("/nodegroups/sync", _group_request(_cache("odd")))
     odd = _cache("odd", pvcRef="shared-models")
     assert _call("/nodegroups/sync", _group_request(odd)) == plain

@@ -1,4 +1,4 @@
-"""What the hooks refuse to read, and the settings that a KServe overlay gives them."""
+"""Objects of KServe's CRDs, which the hooks refuse, and the settings of the KServe overlay."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _refusal(case: str, request: dict[str, Any]) -> str:
     return response.text
 
 
-# As KServe's CRDs leave objects: without what they do not know.
+# Objects as KServe's CRDs return them: without our fields.
 
 KEPT = {
     "LocalModelCache": ("nodeStatus", "copies"),
@@ -131,7 +131,7 @@ def test_local_model_nodes_that_all_lost_our_fields_fail_the_call() -> None:
     ],
 )
 def test_a_lost_short_form_fails_the_call(case: str, form: str) -> None:
-    """A watch of our schema may show what another one has stored, with our defaults."""
+    """A watch of our schema may add our defaults to objects that another schema stored."""
     request = load(case).request
     del request["parent"]["spec"][form]
     assert f"came without spec.{form}" in _refusal(case, request)
@@ -139,13 +139,13 @@ def test_a_lost_short_form_fails_the_call(case: str, form: str) -> None:
 
 @pytest.mark.parametrize("status", [{"observedGeneration": -1}, {"observedGeneration": 1}])
 def test_our_schema_alone_is_no_reason_to_refuse(status: dict[str, int]) -> None:
-    """The first sync after a takeover or an upgrade sees no more than its defaults."""
+    """At the first sync after a takeover or an upgrade, the status has only its defaults."""
     request = load("caches/sync/pending").request
     request["parent"]["status"] = status
     assert _call("caches/sync/pending", request).status_code == 200
 
 
-# What is missing or unreadable is no wish.
+# Missing and unreadable objects remove nothing.
 
 SERVICES = "caches/sync/services-get-claims"
 
@@ -230,7 +230,7 @@ def test_settings_that_cannot_work_are_refused_by_name(variable: str, value: str
 
 
 def test_entries_of_a_group_that_is_gone_wait_for_a_plan() -> None:
-    """As KServe's controller left them: a plan of that name, however empty, takes them out."""
+    """Entries that KServe's controller left: an empty plan of their group removes them."""
     case = "nodes/sync/joins-a-group"
     request = load(case).request
     (plan,) = request["related"][f"LocalModelPlacement.{API}"].values()

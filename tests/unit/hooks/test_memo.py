@@ -15,13 +15,13 @@ def test_what_comes_again_is_made_once_and_what_is_kept_is_bounded() -> None:
     memo = Memo(make, 10)
     assert [memo(raw) for raw in (b"aaaa", b"bbbb", b"aaaa")] == [4, 4, 4]
     assert made == [b"aaaa", b"bbbb"]
-    # What was asked for longest ago goes.
+    # The least recently used value is dropped.
     memo(b"cccc")
     memo(b"aaaa")
     assert made == [b"aaaa", b"bbbb", b"cccc"]
     memo(b"bbbb")
     assert made[-1] == b"bbbb"
-    # What is larger than all that is kept is made each time.
+    # A value that is larger than the bound is made each time.
     assert [memo(b"x" * 11), memo(b"x" * 11)] == [11, 11]
     assert made.count(b"x" * 11) == 2
 

@@ -1,4 +1,4 @@
-"""What the hooks read is what the types of `crds/` describe, and goes through unchanged."""
+"""The types that the hooks read have the fields of the types of `crds/`, with equal values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.unit.hooks.stored import read_node
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# What each type of ours reads, and where else its fields may be.
+# The types of crds that each of these types reads.
 READ: dict[type[msgspec.Struct], tuple[type[BaseModel], ...]] = {
     observed.Metadata: (ObjectMeta,),
     observed.Condition: (Condition,),
@@ -56,14 +56,14 @@ READ: dict[type[msgspec.Struct], tuple[type[BaseModel], ...]] = {
     observed.Node: (LocalModelNode,),
 }
 CORE = {observed.CoreNode, observed.CoreNodeStatus, observed.NodeCondition}
-BASES = {observed.Observed, observed.Resource}
+BASES = {observed.ReadStruct, observed.Resource}
 
 
 def test_every_type_is_held_against_one_of_the_api() -> None:
     types = {
         value
         for value in vars(observed).values()
-        if isinstance(value, type) and issubclass(value, observed.Observed)
+        if isinstance(value, type) and issubclass(value, observed.ReadStruct)
     }
     assert types == set(READ) | CORE | BASES
 
@@ -79,7 +79,7 @@ def test_its_fields_are_those_of_the_api(part: type[msgspec.Struct]) -> None:
         there |= {"kind": True, "apiVersion": True}
     for field in msgspec.structs.fields(part):
         assert field.encode_name in there
-        # What the API server does not demand, an object may come without.
+        # A field that the schema does not require may be missing.
         assert not field.required or there[field.encode_name]
 
 

@@ -1,4 +1,4 @@
-"""A large group answers late where nobody waits for it, and repeats no status that may be old."""
+"""A large group's answers are delayed unless urgent, and never repeat an outdated status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from localmodel.hooks.app import create_app
 from localmodel.hooks.envelope import CompositeResponse
-from localmodel.hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, is_large, late
+from localmodel.hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
 from localmodel.hooks.settings import Settings
 from tests.unit.hooks.fleet import GROUP, Fleet, kind
 
@@ -27,7 +27,7 @@ WAIT = NODES * MODELS * SECONDS_FOR_EACH_COPY
 
 @pytest.fixture(scope="module")
 def downloading() -> Fleet:
-    """A group of 5,000 copies that are under way."""
+    """A group whose 5,000 copies are downloading."""
     fleet = Fleet({"download": {"maxConcurrentNodes": "100%"}})
     fleet.add(*(f"model-{number}" for number in range(MODELS)))
     fleet.join(*(f"node-{number:03d}" for number in range(NODES)))
@@ -39,7 +39,7 @@ def downloading() -> Fleet:
 
 
 def _ask(fleet: Fleet, now: datetime, **parent: Any) -> tuple[dict[str, Any], float]:
-    """The answer of the group's hook, and how long it waited."""
+    """The answer of the group's hook, and its delay."""
     waited: list[float] = []
     client = create_app(Settings(), clock=lambda: now, sleep=waited.append).test_client()
     request = {
@@ -68,15 +68,15 @@ def _with(fleet: Fleet, node: str, **states: str) -> Fleet:
 def test_waiting_grows_with_the_copies_up_to_a_bound() -> None:
     assert not is_large(LARGE - 1)
     assert is_large(LARGE)
-    assert late(CompositeResponse(status={}), 10_000).seconds == 10_000 * SECONDS_FOR_EACH_COPY
-    assert late(CompositeResponse(status={}), 1_000_000).seconds == SECONDS_MAX
+    assert delayed(CompositeResponse(status={}), 10_000).seconds == 10_000 * SECONDS_FOR_EACH_COPY
+    assert delayed(CompositeResponse(status={}), 1_000_000).seconds == SECONDS_MAX
 
 
 def test_it_waits_no_longer_than_it_would_ask_to_be_called() -> None:
-    answer = late(CompositeResponse(status={}, resync_after_seconds=0.5), 1_000_000)
+    answer = delayed(CompositeResponse(status={}, resync_after_seconds=0.5), 1_000_000)
     assert answer.seconds == 0.5
     assert answer.response.resync_after_seconds == 0.05
-    answer = late(CompositeResponse(status={}, resync_after_seconds=5.0), 50_000)
+    answer = delayed(CompositeResponse(status={}, resync_after_seconds=5.0), 50_000)
     assert (answer.seconds, answer.response.resync_after_seconds) == (3.0, 2.0)
 
 
@@ -118,7 +118,7 @@ def test_the_last_change_does_not_wait(downloading: Fleet) -> None:
 
 
 def test_a_status_that_is_old_by_now_is_not_written_back(downloading: Fleet) -> None:
-    """Metacontroller sends what its cache has, and writes over what is stored."""
+    """Metacontroller sends objects of its cache, and overwrites the stored status."""
     old = downloading.group["status"]
     fleet = _with(downloading, "node-007", **{"model-3": "Downloaded"})
     first, _ = _ask(fleet, fleet.now + timedelta(seconds=0.1), status=old)

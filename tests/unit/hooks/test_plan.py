@@ -13,7 +13,7 @@ from localmodel.crds.cache import (
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
-from localmodel.hooks.plan import make_plan
+from localmodel.hooks.plan import plan_group
 from tests.unit.hooks.stored import read_cache
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def caches(draw: st.DrawFn) -> list[Cache]:
 def test_the_order_of_what_is_observed_does_not_matter(made: list[Cache], random: object) -> None:
     shuffled = list(made)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert make_plan("a", made) == make_plan("a", shuffled)
+    assert plan_group("a", made) == plan_group("a", shuffled)
 
 
 @given(caches())
 def test_each_cache_of_the_group_is_admitted_or_rejected(made: list[Cache]) -> None:
-    plan = make_plan("a", made)
+    plan = plan_group("a", made)
     asked = {(c.metadata.namespace, c.metadata.name) for c in made if "a" in c.spec.group_names}
     admitted = {(c.metadata.namespace, c.metadata.name) for c in plan.admitted}
     rejected = {(r.namespace, r.name) for r in plan.rejected}
@@ -66,7 +66,7 @@ def test_each_cache_of_the_group_is_admitted_or_rejected(made: list[Cache]) -> N
 def test_a_uri_has_one_cluster_cache_in_all_groups_together(made: list[Cache]) -> None:
     owners: dict[str, str] = {}
     for group in ("a", "b"):
-        for cache in make_plan(group, made).admitted:
+        for cache in plan_group(group, made).admitted:
             if not cache.metadata.namespace:
                 uri = cache.spec.source_model_uri
                 assert owners.setdefault(uri, cache.metadata.name) == cache.metadata.name
@@ -74,6 +74,6 @@ def test_a_uri_has_one_cluster_cache_in_all_groups_together(made: list[Cache]) -
 
 @given(caches())
 def test_higher_priority_comes_first_then_age(made: list[Cache]) -> None:
-    admitted = make_plan("a", made).admitted
+    admitted = plan_group("a", made).admitted
     order = [(-c.spec.priority, c.metadata.creation_timestamp) for c in admitted]
     assert order == sorted(order)

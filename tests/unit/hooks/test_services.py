@@ -63,7 +63,7 @@ def _users(cache: Any, service: Raw, kind: str = LLM) -> tuple[Service, ...]:
 
 
 def _groups(service: Raw, cache: Any = None) -> tuple[str, ...] | None:
-    """The groups whose claims it mounts; None: it does not use the cache."""
+    """The groups whose claims the service mounts; None: the service does not use the cache."""
     users = _users(cache or _cache(), service)
     return users[0].groups if users else None
 
@@ -74,7 +74,7 @@ def _groups(service: Raw, cache: Any = None) -> tuple[str, ...] | None:
         ({ADAPTERS: ONE}, ("gpu",)),
         ({ADAPTERS: ONE, GROUP: "cpu"}, ("cpu",)),
         ({ADAPTERS: ONE, GROUP: "none-of-them"}, ()),
-        # What older versions of KServe write: the pods mount what it says.
+        # Older versions of KServe write the claim that the pods mount.
         ({ADAPTERS: '{"a": {"cache": "llama", "pvcName": "llama-cpu"}}'}, ("cpu",)),
         ({ADAPTERS: '{"a": {"cache": "llama", "pvcName": "llama-gone"}}'}, ("gpu",)),
         ({ADAPTERS: '{"a": {"cache": "llama", "pvcName": 7}}'}, ("gpu",)),
@@ -118,9 +118,9 @@ def test_adapters_that_cannot_be_read_hold_every_cache_and_get_no_claim(text: st
     service = _service({ADAPTERS: text})
     assert _groups(service) == ()
     assert _groups(service, _cache("team-a")) == ()
-    # A namespace's cache is out of reach of other namespaces.
+    # Services of other namespaces cannot use a LocalModelNamespaceCache.
     assert _groups(service, _cache("team-b")) is None
-    # A claim that is known to be mounted is still made.
+    # A claim that pods mount is still desired.
     assert _groups(_service({ADAPTERS: text}, {LABEL: "llama"})) == ("gpu",)
 
 
@@ -135,7 +135,7 @@ def test_adapters_of_a_namespaces_cache_are_its_services_alone() -> None:
 def test_a_service_with_a_cache_as_base_and_as_adapter_counts_once() -> None:
     users = _users(_cache(), _service({ADAPTERS: ONE, CLAIM: "llama-cpu"}, {LABEL: "llama"}))
     assert [one.groups for one in users] == [("cpu", "gpu")]
-    listed = Users.of(users).llm_inference_services
+    listed = Users.from_services(users).llm_inference_services
     assert [(one.namespace, one.name) for one in listed or ()] == [("team-a", "chat")]
 
 
@@ -164,7 +164,7 @@ def test_only_llm_services_have_adapters() -> None:
 
 @pytest.mark.parametrize("kind", [ISVC, LLM])
 def test_a_claim_that_kserve_has_written_down_counts_before_the_order_of_groups(kind: str) -> None:
-    # Its pods mount it, also after the cache's first group became another one.
+    # The pods mount that claim, also after the cache's first group has changed.
     users = _users(_cache(), _service({CLAIM: "llama-cpu"}, {LABEL: "llama"}), kind)
     assert [one.groups for one in users] == [("cpu",)]
     users = _users(_cache(), _service({CLAIM: "llama-gone"}, {LABEL: "llama"}), kind)

@@ -21,8 +21,8 @@ from localmodel.crds.node import (
 )
 from localmodel.crds.states import ModelState
 from localmodel.hooks.copies import copies_of
-from localmodel.hooks.plan import make_plan
-from localmodel.hooks.sharing import Others, Owners
+from localmodel.hooks.plan import plan_group
+from localmodel.hooks.sharing import ForeignCopies, Owners
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_who_is_alone_shares_nothing() -> None:
 
 def test_other_groups_count_since_a_node_may_be_in_several() -> None:
     here, there = _cache("a", 1), _cache("b", 9, group="other")
-    plan = make_plan("gpu", [here, there])
+    plan = plan_group("gpu", [here, there])
     assert [cache.metadata.namespace for cache in plan.admitted] == ["a"]
     owners = Owners([here, there])
     assert owners.share(here.identity)
@@ -99,7 +99,7 @@ def _node(name: str, *reports: tuple[str, str, bool], ready: bool = True) -> Nod
 def _waits(cache: Cache, nodes: list[Node], *others: Cache) -> bool:
     caches = [cache, *others]
     copies = copies_of(caches, nodes)[cache.identity]
-    return Others(nodes, caches, Owners(caches)).hold_up(cache, copies)
+    return ForeignCopies(nodes, caches, Owners(caches)).blocks_claims(cache, copies)
 
 
 MINE = ("a", "llama", True)
@@ -115,15 +115,15 @@ def test_a_claim_of_a_folder_of_several_waits_for_a_first_copy() -> None:
 
 
 def test_a_claim_waits_for_each_node_that_has_anothers_copy() -> None:
-    """It leads to all of them."""
+    """A claim gives access to all nodes of its group."""
     mine, other = _cache("a", 1), _cache("b", 9)
     own, both = _node("1", MINE), _node("2", MINE, ANOTHERS)
     foreign = _node("3", NOT_MINE, ANOTHERS)
     assert not _waits(mine, [own, both], other)
     assert _waits(mine, [own, both, foreign], other)
-    # Nor is that one told of yet, or the cache of it there any more.
+    # Also if the node does not report this cache yet, and the other cache is deleted.
     assert _waits(mine, [own, _node("3", ANOTHERS)])
-    # A node that is not Ready runs no new pod, and may never be back.
+    # A node that is not Ready runs no new pod, and may never come back.
     assert not _waits(mine, [own, _node("3", ANOTHERS, ready=False)], other)
 
 

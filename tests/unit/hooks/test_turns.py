@@ -1,4 +1,4 @@
-"""A limit of nodes that download at the same time: never more, and everybody's turn comes."""
+"""A limit of nodes that download at the same time: never more, and each node gets its turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmodel.crds.limits import nodes_of
+from localmodel.crds.node_limit import nodes_of
 from localmodel.hooks.turns import INTERVAL_FOR_EACH_NODE, INTERVAL_MIN, PATIENCE
 from tests.unit.hooks.fleet import START, Fleet
 
@@ -16,7 +16,7 @@ TURN = "turn"
 
 
 def _fleet(limit: object, nodes: int, *caches: str) -> Fleet:
-    """A group that has found its nodes, with a limit, and caches that are new."""
+    """A Ready group with a limit and new caches."""
     fleet = Fleet({"download": {"maxConcurrentNodes": limit}})
     fleet.join(*(f"node-{number:03d}" for number in range(nodes)))
     fleet.run(4)
@@ -58,7 +58,7 @@ def test_a_new_model_begins_on_as_many_nodes_as_may_and_is_listed_on_all() -> No
     assert all(len(fleet.listed(name)) == 1 for name in fleet.nodes)
     assert len(fleet.downloading()) == 3
     assert sorted(fleet.downloading()) == _turn(fleet)
-    # In the write that brought the model, and no other.
+    # In the same write as the model.
     assert all(fleet.writes[f"node {name}"] == 2 for name in fleet.nodes)
 
 
@@ -142,7 +142,7 @@ def test_nodes_that_are_done_or_failed_make_way() -> None:
     second = fleet.downloading()
     assert len(second) == 2
     assert not second & set(first)
-    # What has begun is not suspended again, and is not written again.
+    # A started download is not suspended, and its entry is not written again.
     assert not any(fleet.suspended(name) for name in first)
     assert all(fleet.writes[f"node {name}"] == 2 for name in first)
 
@@ -209,7 +209,7 @@ def test_a_copy_that_is_here_already_needs_no_turn_and_no_write() -> None:
     assert _turn(fleet) is None
     after = {key: n for key, n in fleet.writes.items() if key.startswith("node ")}
     assert after == {key: n for key, n in before.items() if key.startswith("node ")}
-    # When it is evicted, it may come back.
+    # An evicted model may be downloaded again.
     name = next(name for name in sorted(fleet.nodes) if fleet.suspended(name))
     fleet.report(name, llama="Evicted")
     fleet.run(1)
@@ -306,7 +306,7 @@ def test_many_nodes_that_join_later_wait_for_their_turn() -> None:
         fleet.run(0.5)
         fleet.answer()
         most = max(most, len(fleet.downloading()))
-    # One may slip in before the group has counted the others.
+    # One node may start before the group has counted the others.
     assert most <= 3
     assert len(fleet.downloading()) <= 3
 

@@ -1,4 +1,4 @@
-"""One object that cannot be read stops none of the others, is told so, and keeps what it has."""
+"""An unreadable object stops no other; its conditions say so, and its copies and claims stay."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _plan_of(answer: Object) -> Object:
     return plan
 
 
-# What was stored before a CRD had a limit, and what KServe's own takes.
+# Specs that were stored before our CRD had bounds, or by KServe's CRD.
 BAD_SPECS = [
     {"modelSize": "1e100"},
     {"modelSize": "-1Gi"},
@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_read_keeps_what_the_plan_has_of_it() -> None:
     assert _plan_of(answer)["spec"] == before["spec"]
     (told,) = answer["status"]["rejected"]
     assert "what the nodes have of it stays" in told["message"]
-    # It is gone when it is gone, or asks for another group, or is another model.
+    # The entry goes with the cache, with another group in the spec, or with another URI.
     assert "bad" not in json.dumps(_plan_of(_call("/nodegroups/sync", _group_request(plan=before))))
     for change in ({"nodeGroup": "other"}, {"sourceModelUri": "s3://other"}):
         other = copy.deepcopy(bad)
@@ -291,7 +291,7 @@ def test_a_report_that_cannot_be_read_hides_no_other() -> None:
     assert _call("/nodegroups/sync", request)["status"]["models"] == before
 
 
-# Anything at all.
+# Any JSON value.
 
 JSON = st.recursive(
     st.none()
@@ -436,7 +436,7 @@ def test_whatever_a_cache_is_it_can_be_told_and_deleted(
             ("finalize", gone | {"finalizing": True}),
         ):
             response = CLIENT.post(f"{path}/{hook}", json=request)
-            # Of another kind, or of a CRD that is not ours: nobody can say anything about it.
+            # An object of another kind or of another CRD: the call is refused.
             ours = response.status_code == 422 and (
                 "expected a LocalModelCache" in response.text or "came without" in response.text
             )
@@ -481,7 +481,7 @@ def test_a_node_of_many_groups_lists_what_its_object_has_room_for() -> None:
     listed = [one["modelName"] for one in made["spec"]["localModels"]]
     assert made["spec"]["leftOut"] == 76 - len(listed)
     assert 600_000 - 17_000 < len(json.dumps(made["spec"])) < 620_000
-    # Those of the highest priority; and what is listed once stays so.
+    # Models of the highest priority; listed ones stay listed.
     assert {one.partition("-")[0] for one in listed} == {"m2", "m1", model["modelName"]}
     request["attachments"][_kind("LocalModelNode")] = {
         made["metadata"]["name"]: made | {"status": {}}

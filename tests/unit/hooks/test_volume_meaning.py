@@ -1,4 +1,4 @@
-"""A volume that is there is held against the one that should be by what both mean."""
+"""Observed and desired volumes are compared by meaning."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _terms(volume: Object) -> list[Object]:
 
 
 def _stored(value: Any) -> Any:
-    """As the API server gives a volume back: without lists that hold nothing."""
+    """A volume as the API server returns it: without empty lists."""
     if isinstance(value, dict):
         return {k: _stored(v) for k, v in value.items() if v not in ([], {}, "", None)}
     return [_stored(one) for one in value] if isinstance(value, list) else value
@@ -149,7 +149,7 @@ def test_volumes_that_are_the_same_let_the_same_nodes_in(
     def lets_in(terms: list[Object]) -> bool:
         return selects([NodeSelectorTerm.model_validate(term) for term in terms], *node)
 
-    # Of several names nothing is in the volume: its label follows the group.
+    # Several names are not in the volume: it requires only the label.
     names = [field["values"] for term in (*one, *other) for field in term.get("matchFields", ())]
     by_label = any(len(values) != 1 for values in names)
     if not by_label and not is_outdated(_volume(one), _stored(_volume(other))):
@@ -160,7 +160,7 @@ def test_volumes_that_are_the_same_let_the_same_nodes_in(
 def test_a_volume_lets_in_the_nodes_of_its_group_and_no_others(
     terms: list[Object], node: tuple[str, dict[str, str]]
 ) -> None:
-    """As Kubernetes asks it: of a node's labels alone; what is said of its name does not count."""
+    """Kubernetes' own check of a volume: by the node's labels, without its name."""
     name, labels = node
     parsed = [NodeSelectorTerm.model_validate(term) for term in terms]
     in_group = selects(parsed, name, labels)
@@ -179,7 +179,7 @@ def test_a_volume_lets_in_the_nodes_of_its_group_and_no_others(
 def test_names_that_the_api_server_takes_in_no_volume_are_left_to_the_label(
     operator: str, values: list[str]
 ) -> None:
-    """It takes one name for each expression; the label is that of the nodes of the group."""
+    """It accepts one name in each expression; the label is that of the group's nodes."""
     names = {"key": "metadata.name", "operator": operator, "values": values}
     expression = {"key": "pool", "operator": "Exists"}
     terms: list[Object] = [{"matchFields": [names], "matchExpressions": [expression]}]
@@ -187,7 +187,7 @@ def test_names_that_the_api_server_takes_in_no_volume_are_left_to_the_label(
 
 
 def test_volumes_that_ask_for_no_label_of_ours_stay_as_they_are() -> None:
-    """KServe's own, and those that were made before."""
+    """Volumes of KServe, and older ones of ours."""
     terms: list[Object] = [
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}
     ]
@@ -215,16 +215,16 @@ OWN = "llama-gpu-team-f53a9788"
     ("claim", "volumes", "by_name", "expected"),
     [
         (None, {}, False, PLAIN),
-        # KServe may have left one of the plain name.
+        # KServe may have left a volume with its name.
         (None, {}, True, OWN),
         (None, _there(PLAIN, "Released"), True, OWN),
-        # What is in use keeps its name, whatever its group selects by now, or where it is gone.
+        # A bound volume keeps its name, also if the group has changed or is deleted.
         (_claim(PLAIN), {}, True, PLAIN),
         (_claim(OWN), {}, False, OWN),
         (None, _there(PLAIN), True, PLAIN),
         (None, _there(OWN), False, OWN),
         (_claim(PLAIN, "Pending"), _there(PLAIN, "Available"), True, PLAIN),
-        # A claim that names what is another's gets its own.
+        # A claim that names the volume of another claim gets its own volume.
         (_claim(PLAIN, "Pending"), _there(PLAIN, namespace="other"), True, OWN),
     ],
 )

@@ -1,7 +1,7 @@
-"""What parts of core/v1 volumes mean, to hold what is stored against what was asked for.
+"""Comparison of parts of core/v1 volumes by meaning and not by text.
 
-The API server drops what says nothing (an empty list, an empty class), adds defaults, and writes
-amounts in its own way; and two people write one thing in two ways.
+The API server drops empty lists and empty classes, adds defaults and rewrites quantities. People
+write the same selector in several ways.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from localmodel.crds.quantity import parse_quantity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-NodesMeant = frozenset[tuple[frozenset[Any], ...]]
+NormalizedNodes = frozenset[tuple[frozenset[Any], ...]]
 
-# Lists whose order says nothing.
+# Lists whose order has no meaning.
 _SETS = ("accessModes",)
 _AMOUNTS = ("capacity",)
 _PATHS = ("path",)
 
 
-def nodes_meant(
+def normalized_nodes(
     affinity: Mapping[str, Any] | None, but: Callable[[str], bool] = lambda _: False
-) -> NodesMeant | None:
-    """The nodes of a volume's nodeAffinity, to be compared; None: all.
+) -> NormalizedNodes | None:
+    """A volume's nodeAffinity in a form that can be compared; None: all nodes.
 
-    The order of terms, expressions and values says nothing, nor does a term without expressions,
-    which holds for no node. but: label keys whose expressions do not count.
+    The order of terms, expressions and values is dropped, and so are terms without expressions,
+    which match no node. but: whether to ignore the expressions of a label key.
     """
     required = (affinity or {}).get("required")
     if not required:
@@ -48,13 +48,13 @@ def nodes_meant(
     return frozenset(filter(any, parts))
 
 
-def path_meant(path: str | None) -> str | None:
-    """A path without doubled and last slashes."""
+def normalized_path(path: str | None) -> str | None:
+    """The path without double and trailing slashes."""
     return path and posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def covers(wanted: Any, found: Any) -> bool:
-    """Whether a part of a stored volume has all that is asked for. It may have more."""
+    """Whether a part of a stored volume has all of what is wanted. Further fields are ignored."""
     if isinstance(wanted, dict):
         there = found if isinstance(found, dict) else {}
         return all(_covers_field(key, value, there.get(key)) for key, value in wanted.items())
@@ -68,13 +68,13 @@ def covers(wanted: Any, found: Any) -> bool:
 
 def _covers_field(key: str, wanted: Any, found: Any) -> bool:
     if key == "nodeAffinity":
-        return nodes_meant(wanted) == nodes_meant(found)
+        return normalized_nodes(wanted) == normalized_nodes(found)
     if key in _AMOUNTS:
         return _amounts(wanted) == _amounts(found)
     if key in _SETS:
         return frozenset(wanted or ()) == frozenset(found or ())
     if key in _PATHS:
-        return path_meant(wanted) == path_meant(found)
+        return normalized_path(wanted) == normalized_path(found)
     return covers(wanted, found)
 
 
@@ -83,7 +83,7 @@ def _amounts(amounts: Mapping[str, Any] | None) -> dict[str, int | str]:
 
 
 def _amount(text: str) -> int | str:
-    # The API server stores exponents that nobody can compute with.
+    # The API server stores quantities with exponents that are too large for parse_quantity.
     try:
         return parse_quantity(text)
     except ValueError:

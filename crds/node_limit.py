@@ -1,20 +1,22 @@
-"""A number of nodes, or a percentage of all, such as 25%."""
+"""The type of a limit of nodes: a number, or a percentage of all nodes, such as 25%."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
+
+from localmodel.crds.base import NUMBER_AS_TEXT
 
 _SYNTAX = re.compile(r"([1-9][0-9]{0,5})|([1-9][0-9]?|100)%", re.ASCII)
 _MESSAGE = "must be a number of nodes of 1 or more, or a percentage from 1% to 100%"
 
 
 def nodes_of(limit: str, total: int) -> int:
-    """How many of `total` nodes a limit allows: a percentage is rounded up, and at least 1.
+    """Number of nodes that a limit allows of `total`. A percentage is rounded up, to at least 1.
 
-    Raises ValueError for what is no limit.
+    Raises ValueError if the text is not a limit.
     """
     match = _SYNTAX.fullmatch(limit)
     if match is None:
@@ -30,8 +32,7 @@ def _checked(value: str) -> str:
 
 NodeLimit = Annotated[
     str,
-    # The API server stores a number as that number.
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    NUMBER_AS_TEXT,
     AfterValidator(_checked),
     WithJsonSchema(
         {

@@ -1,0 +1,94 @@
+"""The hooks under gunicorn, with the configuration of the image."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from deploy.local.ports import free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TREE = Path(__file__).parent.parent.parent.parent
+CALLS = 'localmodel_hook_calls_total{code="422",hook="/nodes/sync"} '
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class _Hooks:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
+        self.process, self.url, self.folder = process, url, folder
+
+    def serves(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def workers(self) -> set[int]:
+        pid = self.process.pid
+        return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    def has_others_than(self, pids: set[int]) -> bool:
+        return len(self.workers() - pids) == 2 and self.serves()
+
+    def call(self) -> None:
+        answer = requests.post(f"{self.url}/nodes/sync", data=b"{}", timeout=10)
+        assert answer.status_code == 422
+
+    def counted(self) -> float:
+        lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        return sum(float(one.removeprefix(CALLS)) for one in lines if one.startswith(CALLS))
+
+    def files(self) -> set[str]:
+        return {file.name for file in self.folder.iterdir()}
+
+
+@pytest.fixture
+def hooks(tmp_path: Path) -> Iterator[_Hooks]:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "gunicorn", "--config=python:localmodel.hooks.gunicorn_conf"]
+    with subprocess.Popen(
+        [*command, f"--bind=127.0.0.1:{port}", "localmodel.hooks.app:create_app()"],
+        cwd=TREE,
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+    ) as process:
+        made = _Hooks(process, f"http://127.0.0.1:{port}", tmp_path)
+        try:
+            _until(made.serves)
+            yield made
+        finally:
+            process.terminate()
+
+
+# It starts gunicorn, and workers again.
+@pytest.mark.timeout(120)
+def test_a_worker_that_replaces_a_dead_one_goes_on_with_its_metric_files(hooks: _Hooks) -> None:
+    made = 0
+    for _ in range(2):
+        for _ in range(10):
+            hooks.call()
+        made += 10
+        assert hooks.counted() == made
+        before = hooks.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        _until(partial(hooks.has_others_than, before))
+    slots = ("master", "0", "1")
+    allowed = {f"{kind}_{slot}.db" for kind in ("counter", "histogram") for slot in slots}
+    assert hooks.files() <= allowed
