@@ -9,6 +9,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY crds crds
 COPY deploy/__init__.py deploy/__init__.py
+COPY deploy/kube deploy/kube
 COPY deploy/takeover deploy/takeover
 COPY hooks hooks
 RUN /opt/localmodel/bin/pip install --no-cache-dir --no-deps .

@@ -10,16 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import requests
-
 from crds.quantity import parse_quantity
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import NODES
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError
 from deploy.local.layout import KUBECTL
-from deploy.local.nodes import NODE
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
 
@@ -106,8 +104,8 @@ def main(arguments: list[str]) -> int:
     except LocalError as error:
         print(error.text(), file=sys.stderr)
         return 1
-    except (ApiError, requests.RequestException) as error:
-        print(f"error: the API server does not answer: {error}", file=sys.stderr)
+    except ApiError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -174,5 +172,5 @@ def _status(cluster: Cluster, console: Console) -> None:
         shown = "the stand-in for it" if name == META and not state.metacontroller else ""
         console.line(f"{name:<28}{cluster.pid(name) or '-':>8}  {deaths}  {shown}".rstrip())
     console.line()
-    names = [node["metadata"]["name"] for node in cluster.api.list(NODE)["items"]]
+    names = [node["metadata"]["name"] for node in cluster.api.list(NODES)]
     console.line(f"nodes: {', '.join(names) or 'none'}")

@@ -9,7 +9,7 @@ from deploy.takeover import names
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from deploy.takeover.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 _ENDED = ("Succeeded", "Failed")
 

@@ -9,7 +9,7 @@ from deploy.takeover import objects
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from deploy.takeover.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 _SHOWN = 3
 

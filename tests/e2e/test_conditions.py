@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crds.base import API_VERSION
-from tests.e2e.world import GROUPS, World
+from deploy.kube.kinds import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.e2e.world import World
 
 
 @pytest.fixture(scope="module")
