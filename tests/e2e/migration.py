@@ -151,7 +151,7 @@ class Migration:
             "copies": {"available": 1, "total": 1},
             "sharedPVCImport": {"pvcUID": "u", "completionTime": "2026-11-24T03:40:00Z"},
         }
-        merge(world, NAMESPACE_CACHES, name, space, {"status": status}, subresource="status")
+        world.api.patch(NAMESPACE_CACHES, name, {"status": status}, space, subresource="status")
 
     def _users(self, caches: dict[str, KubeObject]) -> None:
         """The services, and the caches as KServe's controller keeps them."""
@@ -173,9 +173,9 @@ class Migration:
                 "nodeStatus": dict.fromkeys(nodes, "NodeDownloaded"),
                 "copies": {"available": len(nodes), "total": len(nodes), "failed": 0},
             }
-            merge(world, resource, name, space, {"metadata": {"finalizers": [finalizer]}})
+            world.api.patch(resource, name, {"metadata": {"finalizers": [finalizer]}}, space)
             change = {"status": status | listed.get(name, {})}
-            merge(world, resource, name, space, change, subresource="status")
+            world.api.patch(resource, name, change, space, subresource="status")
             caches[name] = world.api.get(resource, name, space)
 
     def _model_nodes(self, left: KServeLeft) -> dict[str, KubeObject]:
@@ -299,15 +299,3 @@ def _covers(before: Any, now: Any) -> bool:
             any(_covers(item, other) for other in now) for item in before
         )
     return bool(before == now)
-
-
-def merge(
-    world: KServeWorld,
-    resource: Kind,
-    name: str,
-    namespace: str,
-    change: KubeObject,
-    subresource: str = "",
-) -> None:
-    """Merge a change into an object."""
-    world.api.patch(resource, name, change, namespace, subresource=subresource)

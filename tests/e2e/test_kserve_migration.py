@@ -39,7 +39,7 @@ from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded
 from tests.e2e.kserve_left import FINALIZER, JOB_NAMESPACE, NAMESPACE_FINALIZER, WEBHOOK, KServeLeft
-from tests.e2e.migration import IMPORTED, LAID_OUT, NODE_NAMES, SERVED, Migration, merge
+from tests.e2e.migration import IMPORTED, LAID_OUT, NODE_NAMES, SERVED, Migration
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
 
@@ -263,7 +263,7 @@ def test_localmodel_comes_again_after_the_way_back(migration: Migration) -> None
         space = LAID_OUT[name][0]
         finalizer = NAMESPACE_FINALIZER if space else FINALIZER
         change = {"metadata": {"finalizers": [finalizer]}}
-        merge(world, NAMESPACE_CACHES if space else CACHES, name, space, change)
+        world.api.patch(NAMESPACE_CACHES if space else CACHES, name, change, space)
     KServeLeft(world.api).webhook()
     assert migration.command.run("--apply").code == A_PERSON_FIRST
     for plural in KSERVE:
@@ -306,7 +306,7 @@ def test_each_cache_can_be_deleted_afterwards_and_goes(migration: Migration) -> 
     world.delete(NAMESPACE_CACHES, shared, space)
     world.until(lambda: len(_held(world)) == 1, "localmodel to let it go", SECONDS)
     assert _held(world) == [NAMESPACE_FINALIZER]
-    merge(world, NAMESPACE_CACHES, shared, space, {"metadata": {"finalizers": None}})
+    world.api.patch(NAMESPACE_CACHES, shared, {"metadata": {"finalizers": None}}, space)
     assert world.find(CLAIMS, claim, space)
     world.until(
         lambda: not world.api.list(CACHES) and not world.api.list(NAMESPACE_CACHES),
