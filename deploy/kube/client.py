@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from deploy.kube.connection import APPLY, JSON_PATCH, MERGE_PATCH, READ_SECONDS, Connection
 from deploy.kube.errors import NotFoundError, UnansweredError, refusal
 from deploy.kube.kinds import JsonPatch, Kind, KubeObject, Ref, ref_to, root
+from deploy.kube.raw_client import APPLY, JSON_PATCH, MERGE_PATCH, READ_SECONDS, RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +29,8 @@ PAGE_OBJECTS = 500
 WATCH_SECONDS = 300
 
 
-class KubeClient(Connection):
-    """Reads, watches and changes objects. See Connection for timeouts, and for calls by path.
+class KubeClient(RawClient):
+    """Reads, watches and changes objects. See RawClient for timeouts, and for calls by path.
 
     Make one by `KubeClient.connect`. Threads may share a client.
     """

@@ -10,7 +10,6 @@ import pytest
 
 from crds.base import API_VERSION
 from deploy.kube.client import KubeClient
-from deploy.kube.connection import JSON, MERGE_PATCH
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import (
     CACHES,
@@ -25,6 +24,7 @@ from deploy.kube.kinds import (
     WEBHOOKS,
     Kind,
 )
+from deploy.kube.raw_client import JSON, MERGE_PATCH
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import MANAGER, read
 from deploy.takeover.names import KERNEL_KINDS

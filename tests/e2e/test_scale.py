@@ -12,8 +12,8 @@ import pytest
 
 from crds.base import API_VERSION
 from deploy.kube import kinds
-from deploy.kube.connection import STRATEGIC_PATCH
 from deploy.kube.kinds import CACHES, LOCAL_MODEL_NODES
+from deploy.kube.raw_client import STRATEGIC_PATCH
 from deploy.local.layout import CHECKOUT
 from tests.bench.control import counters, objects
 from tests.bench.control.follower import Follower

@@ -1,7 +1,7 @@
-"""One user's calls to one API server, by the path of the URL.
+"""HTTP calls to the API server, by the path of the URL.
 
-The library reads kubeconfigs and ServiceAccounts, refreshes tokens and keeps connections. The
-module adds the timeouts, the repetition of calls that came too early, and the errors.
+The kubernetes library reads kubeconfigs and ServiceAccounts, refreshes tokens and keeps TCP
+connections. RawClient adds timeouts, retries of what a busy API server refused, and typed errors.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-# Connections that are kept, of as many threads at once.
+# Idle connections that are kept: more than threads of a tool call at once.
 CONNECTIONS = 64
-# Too many requests, or a kind whose CRD was changed a moment ago. It was not carried out.
+# Too many requests, or a kind whose CRD was changed a moment ago. Nothing was carried out.
 _LATER = 429
 TRIES = 5
 LATER_SECONDS = 1.0
@@ -45,8 +45,8 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
-class Connection:
-    """Calls one API server as one user. Threads may share a connection.
+class RawClient:
+    """Calls one API server as one user. Threads may share a client.
 
     A call waits 5 s for a connection and 30 s for the next bytes of the answer. When the API server
     is busy (429), the client waits a second and calls again, up to five times in all. A call that
@@ -122,7 +122,7 @@ class Connection:
     ) -> urllib3.HTTPResponse:
         """The answer to a call, with a status below 400; its body is not read yet."""
         for attempt in range(1, TRIES + 1):
-            # In each try, since it also refreshes the token.
+            # Once for each try, because it refreshes the token, too.
             _, url, headers, _, _ = self._client.param_serialize(
                 method,
                 path,
@@ -136,7 +136,7 @@ class Connection:
                     method, url, headers, body, _request_timeout=timeout
                 )
             except ApiException as error:
-                # A wrapped SSLError, of two lines.
+                # The library wraps an SSLError, in two lines.
                 cause = str(error.reason).replace("\n", ": ")
                 raise UnreachableError(doing, f"{_SILENT}: {cause}") from None
             except _NO_CONNECTION as error:
