@@ -10,6 +10,7 @@ RUN /opt/localmodel/bin/pip install --no-cache-dir --require-hashes -r locks/run
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY crds crds
+COPY deploy/kube deploy/kube
 COPY deploy/takeover deploy/takeover
 COPY hooks hooks
 COPY localmodel localmodel

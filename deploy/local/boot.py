@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import requests
 
 from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
+from localmodel.agent.cluster.report import ConfigError
+from localmodel.kube.client import KubeClient
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import CONFIG_MAPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +28,12 @@ if TYPE_CHECKING:
     from deploy.local.state import State
 
 START_SECONDS = 60.0
-ROOT_CA = Resource("v1", "configmaps", "ConfigMap", namespaced=True)
 
 
 def add_node(
     layout: Layout,
     processes: Processes,
-    api: KubeApi,
+    api: KubeClient,
     options: AgentOptions,
     *,
     name: str,
@@ -96,7 +98,7 @@ class Boot:
                     needs=[product.agent_name(name) for name in names],
                 )
 
-    def _start_control_plane(self) -> KubeApi:
+    def _start_control_plane(self) -> KubeClient:
         layout, processes, ports = self.layout, self.processes, self.state.ports
         processes.set(controlplane.ETCD, controlplane.etcd(layout, ports))
         self._write_credentials()
@@ -118,7 +120,7 @@ class Boot:
             seconds=START_SECONDS,
             needs=[controlplane.ETCD, controlplane.API_SERVER],
         )
-        return KubeApi.from_kubeconfig(layout.kubeconfig)
+        return KubeClient.connect(layout.kubeconfig)
 
     def _write_credentials(self) -> None:
         layout = self.layout
@@ -139,7 +141,7 @@ class Boot:
                 )
             )
 
-    def _install(self, api: KubeApi) -> None:
+    def _install(self, api: KubeClient) -> None:
         url = product.hooks_url(self.state.ports)
         name = self.state.overlay
         self._apply_kinds(api, manifests.install_files(CHECKOUT))
@@ -156,7 +158,7 @@ class Boot:
                 needs=[controlplane.API_SERVER],
             )
 
-    def _apply_kinds(self, api: KubeApi, files: Sequence[Path]) -> None:
+    def _apply_kinds(self, api: KubeClient, files: Sequence[Path]) -> None:
         """Apply manifests with CRDs among them, and wait until these are served."""
         objects = manifests.read(files, hooks_url=product.hooks_url(self.state.ports))
         manifests.apply_all(api, objects)
@@ -179,7 +181,7 @@ class Boot:
         manager = controlplane.controller_manager(self.layout)
         self.processes.set(controlplane.CONTROLLER_MANAGER, manager)
 
-    def _wait_for_controllers(self, api: KubeApi) -> None:
+    def _wait_for_controllers(self, api: KubeClient) -> None:
         ports = self.state.ports
         self.processes.wait(
             "the hooks",
@@ -210,8 +212,8 @@ class Boot:
         if not self.layout.certificate.exists():
             return False
         try:
-            KubeApi.from_kubeconfig(self.layout.kubeconfig).request("GET", "/readyz")
-        except (ApiError, requests.RequestException, OSError):
+            KubeClient.connect(self.layout.kubeconfig).text("/readyz")
+        except (ApiError, ConfigError):
             return False
         return True
 
@@ -221,9 +223,8 @@ class Boot:
         return self._answers(f"http://{LOOPBACK}:{self.state.ports.metacontroller}/readyz")
 
 
-def _root_ca_is_published(api: KubeApi) -> bool:
+def _root_ca_is_published(api: KubeClient) -> bool:
     try:
-        api.get(ROOT_CA, "kube-root-ca.crt", "default")
+        return api.find(CONFIG_MAPS, "kube-root-ca.crt", "default") is not None
     except ApiError:
         return False
-    return True

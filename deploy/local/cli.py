@@ -9,19 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-import requests
-
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError
 from deploy.local.layout import KUBECTL
-from deploy.local.nodes import NODE
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
 from localmodel.crds.quantity import parse_quantity
 from localmodel.crds.version import __version__
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import NODES
 
 DEFAULT_LOCAL = Path(".local")
 _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
@@ -95,8 +93,8 @@ def main(arguments: list[str]) -> int:
     except LocalError as error:
         print(error.text(), file=sys.stderr)
         return 1
-    except (ApiError, requests.RequestException) as error:
-        print(f"error: the API server does not answer: {error}", file=sys.stderr)
+    except ApiError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -163,5 +161,5 @@ def _status(cluster: Cluster, console: Console) -> None:
         shown = "the stand-in for it" if name == META and not state.metacontroller else ""
         console.line(f"{name:<28}{cluster.pid(name) or '-':>8}  {deaths}  {shown}".rstrip())
     console.line()
-    names = [node["metadata"]["name"] for node in cluster.api.list(NODE)["items"]]
+    names = [node["metadata"]["name"] for node in cluster.api.list(NODES)]
     console.line(f"nodes: {', '.join(names) or 'none'}")

@@ -12,13 +12,13 @@ from deploy.local import build, nodes, posix, product
 from deploy.local.boot import Boot, add_node
 from deploy.local.console import Console, silent
 from deploy.local.errors import LocalError, PortTakenError
-from deploy.local.kubeapi import KubeApi
 from deploy.local.layout import CHECKOUT, KUBE, Layout
 from deploy.local.overlay import BASE, agents_environment
 from deploy.local.overlay import check as check_overlay
 from deploy.local.ports import choose_ports
 from deploy.local.processes import Processes
 from deploy.local.state import State
+from localmodel.kube.client import KubeClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Cluster:
         self.layout = Layout(root.resolve())
         self.processes = Processes(self.layout)
         self.console = console or silent()
-        self._api: KubeApi | None = None
+        self._api: KubeClient | None = None
 
     # What there is.
 
@@ -64,10 +64,10 @@ class Cluster:
         return self.layout.logs
 
     @property
-    def api(self) -> KubeApi:
+    def api(self) -> KubeClient:
         """The API server, as the administrator."""
         if self._api is None:
-            self._api = KubeApi.from_kubeconfig(self.kubeconfig)
+            self._api = KubeClient.connect(self.kubeconfig)
         return self._api
 
     @property

@@ -5,28 +5,24 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import requests
 import yaml
 
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
+from localmodel.kube.errors import ApiError, NotFoundError
+from localmodel.kube.kinds import CRDS, KubeObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from localmodel.kube.client import KubeClient
+
 MANAGER = "localmodel-local"
 HOOKS_IN_CLUSTER = "http://localmodel-hooks.localmodel.svc:8080"
-CRD = Resource(
-    "apiextensions.k8s.io/v1",
-    "customresourcedefinitions",
-    "CustomResourceDefinition",
-    namespaced=False,
-)
 # A kind is served a moment after its CRD says so.
 SERVED_SECONDS = 10.0
 
-DEFAULT_STORAGE_CLASS: Object = {
+DEFAULT_STORAGE_CLASS: KubeObject = {
     "apiVersion": "storage.k8s.io/v1",
     "kind": "StorageClass",
     "metadata": {
@@ -56,15 +52,15 @@ def controller_files(checkout: Path) -> list[Path]:
     return [checkout / f"metacontroller/{name}.yaml" for name in names]
 
 
-def parse(text: str, *, hooks_url: str) -> list[Object]:
+def parse(text: str, *, hooks_url: str) -> list[KubeObject]:
     """The objects of a manifest, with the hooks where they are here."""
     local = text.replace(HOOKS_IN_CLUSTER, hooks_url)
     return [document for document in yaml.load_all(local, yaml.CSafeLoader) if document]
 
 
-def read(files: Iterable[Path], *, hooks_url: str) -> list[Object]:
+def read(files: Iterable[Path], *, hooks_url: str) -> list[KubeObject]:
     """The objects of some manifests."""
-    objects: list[Object] = []
+    objects: list[KubeObject] = []
     for path in files:
         try:
             objects += parse(path.read_text(), hooks_url=hooks_url)
@@ -77,7 +73,7 @@ def read(files: Iterable[Path], *, hooks_url: str) -> list[Object]:
     return objects
 
 
-def apply_all(api: KubeApi, objects: Sequence[Object]) -> None:
+def apply_all(api: KubeClient, objects: Sequence[KubeObject]) -> None:
     """Apply objects in their order, each as soon as its kind is served."""
     deadline = time.monotonic() + SERVED_SECONDS
     for obj in objects:
@@ -85,24 +81,22 @@ def apply_all(api: KubeApi, objects: Sequence[Object]) -> None:
             time.sleep(0.05)
 
 
-def _apply(api: KubeApi, obj: Object, *, last_try: bool) -> bool:
+def _apply(api: KubeClient, obj: KubeObject, *, last_try: bool) -> bool:
     try:
         api.apply(obj, manager=MANAGER)
-    except (ApiError, requests.ConnectionError) as error:
-        missing = isinstance(error, ApiError) and error.status == 404
-        if missing and not last_try:
-            api.discover.cache_clear()
+    except ApiError as error:
+        if isinstance(error, NotFoundError) and not last_try:
             return False
         what = f"{obj.get('kind')} {obj.get('metadata', {}).get('name')}"
         raise LocalError(f"the API server does not take {what}", detail=str(error)) from error
     return True
 
 
-def established(api: KubeApi, names: Iterable[str]) -> bool:
+def established(api: KubeClient, names: Iterable[str]) -> bool:
     """Whether the API server serves all these CRDs."""
     ready = {
         crd["metadata"]["name"]
-        for crd in api.list(CRD)["items"]
+        for crd in api.list(CRDS)
         # Null at first.
         for condition in crd.get("status", {}).get("conditions") or ()
         if condition["type"] == "Established" and condition["status"] == "True"
@@ -110,6 +104,6 @@ def established(api: KubeApi, names: Iterable[str]) -> bool:
     return ready.issuperset(names)
 
 
-def crd_names(objects: Iterable[Object]) -> list[str]:
+def crd_names(objects: Iterable[KubeObject]) -> list[str]:
     """Names of the CRDs among some objects."""
-    return [obj["metadata"]["name"] for obj in objects if obj["kind"] == CRD.kind]
+    return [obj["metadata"]["name"] for obj in objects if obj["kind"] == CRDS.name]

@@ -7,14 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError, Resource
+from localmodel.kube.errors import NotFoundError
+from localmodel.kube.kinds import NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploy.local.kubeapi import KubeApi, Object
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import KubeObject
 
-NODE = Resource("v1", "nodes", "Node", namespaced=False)
 MANAGER = "localmodel-local"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?")
 
@@ -33,7 +34,7 @@ def check_name(name: str) -> None:
         )
 
 
-def node_object(name: str, labels: Mapping[str, str] | None) -> Object:
+def node_object(name: str, labels: Mapping[str, str] | None) -> KubeObject:
     """A Node as its kubelet would register it."""
     own = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "pool": "gpu"}
     return {
@@ -43,7 +44,7 @@ def node_object(name: str, labels: Mapping[str, str] | None) -> Object:
     }
 
 
-def node_status(name: str, now: str) -> Object:
+def node_status(name: str, now: str) -> KubeObject:
     """The status of a Node that is well."""
     ready = {
         "type": "Ready",
@@ -61,19 +62,17 @@ def node_status(name: str, now: str) -> Object:
     }
 
 
-def register(api: KubeApi, name: str, labels: Mapping[str, str] | None) -> None:
+def register(api: KubeClient, name: str, labels: Mapping[str, str] | None) -> None:
     """Make the Node, ready at once."""
     api.apply(node_object(name, labels), manager=MANAGER)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     api.apply(node_status(name, now), manager=MANAGER, subresource="status")
 
 
-def unregister(api: KubeApi, name: str) -> bool:
+def unregister(api: KubeClient, name: str) -> bool:
     """Delete the Node. Returns whether there was one."""
     try:
-        api.request("DELETE", NODE.path(name=name))
-    except ApiError as error:
-        if error.status == 404:
-            return False
-        raise
+        api.delete(NODES, name)
+    except NotFoundError:
+        return False
     return True

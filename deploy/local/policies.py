@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.local.kubeapi import ApiError, Object, Resource
+from localmodel.kube.errors import AlreadyExistsError, ApiError
+from localmodel.kube.kinds import CACHES, KubeObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deploy.local.kubeapi import KubeApi
+    from localmodel.kube.client import KubeClient
 
 KIND = "ValidatingAdmissionPolicy"
-CACHES = Resource("serving.kserve.io/v1alpha1", "localmodelcaches", "LocalModelCache", False)
 # The last one of each overlay's manifests: where it is enforced, the others are known too.
 LAST = "localmodel-cache-unique-uri"
 
 _PROBE = "localmodel-probe"
-_CONFLICT = 409
 
 
-def are_among(objects: Iterable[Object]) -> bool:
+def are_among(objects: Iterable[KubeObject]) -> bool:
     """Whether some of these objects are policies."""
     return any(obj["kind"] == KIND for obj in objects)
 
 
-def in_force(api: KubeApi) -> bool:
+def in_force(api: KubeClient) -> bool:
     """Whether a second cache with the URI of a first one is refused because of it.
 
     The first one is made for that, and deleted at the end: no controller may run yet. A policy with
@@ -33,17 +32,17 @@ def in_force(api: KubeApi) -> bool:
     """
     if _refusal(api, _PROBE):
         return False
-    if f"LocalModelCache {_PROBE} has" not in _refusal(api, f"{_PROBE}-2", dryRun="All"):
+    if f"LocalModelCache {_PROBE} has" not in _refusal(api, f"{_PROBE}-2", dry_run=True):
         return False
-    api.request("DELETE", CACHES.path("", _PROBE))
+    api.delete(CACHES, _PROBE)
     return True
 
 
-def _refusal(api: KubeApi, name: str, **params: str) -> str:
+def _refusal(api: KubeClient, name: str, *, dry_run: bool = False) -> str:
     """Message of the refusal of a cache of this name; empty where it is taken, or there."""
     cache = {
         "apiVersion": CACHES.api_version,
-        "kind": CACHES.kind,
+        "kind": CACHES.name,
         "metadata": {"name": name},
         "spec": {
             "sourceModelUri": "s3://localmodel/probe",
@@ -52,7 +51,9 @@ def _refusal(api: KubeApi, name: str, **params: str) -> str:
         },
     }
     try:
-        api.request("POST", CACHES.path(), body=cache, params=params)
+        api.create(cache, dry_run=dry_run)
+    except AlreadyExistsError:
+        return ""
     except ApiError as error:
-        return "" if error.status == _CONFLICT else error.message
+        return error.message
     return ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from localmodel.kube.kinds import NAMESPACE_CACHES, KubeObject, Ref, ref_to
 from localmodel.takeover import names, objects
-from localmodel.takeover.kinds import NAMESPACE_CACHE, KubeObject, Ref, ref_to
 from localmodel.takeover.words import some
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BESIDE = "kubectl apply --server-side -k deploy/overlays/kserve/beside"
 def run_by_kserve_alone(caches: Iterable[KubeObject], kernel_caches: Iterable[Ref]) -> list[str]:
     """What there is of it, in words."""
     imported = [
-        f"{ref_to(NAMESPACE_CACHE, cache)} (pvcRef)"
+        f"{ref_to(NAMESPACE_CACHES, cache)} (pvcRef)"
         for cache in caches
         if objects.is_imported(cache)
     ]
@@ -58,7 +58,7 @@ def left_alone(alone: list[str], caches: Iterable[KubeObject], *, goes_on: bool)
     if held is not None:
         name, space = held["metadata"]["name"], held["metadata"]["namespace"]
         yield (
-            f"a deletion of {ref_to(NAMESPACE_CACHE, held)}, and of others with pvcRef, waits for "
+            f"a deletion of {ref_to(NAMESPACE_CACHES, held)}, and of others with pvcRef, waits for "
             f"KServe's controller. Without it: kubectl -n {space} delete job {name}-import "
             f"--cascade=foreground, and then take {' or '.join(names.KSERVE_FINALIZERS)} off: "
             f"kubectl -n {space} edit localmodelnamespacecache {name}"

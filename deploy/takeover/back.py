@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localmodel.hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
-from localmodel.takeover import names, objects
-from localmodel.takeover.kinds import (
-    CACHE,
-    DAEMON_SET,
-    MODEL_NODE,
-    NAMESPACE_CACHE,
-    NODE,
-    NODE_GROUP,
-    PLACEMENT,
+from localmodel.kube.kinds import (
+    CACHES,
+    DAEMON_SETS,
+    GROUPS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    NODES,
+    PLACEMENTS,
     Kind,
     KubeObject,
     Ref,
     ref_to,
 )
+from localmodel.takeover import names, objects
 from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
 from localmodel.takeover.words import running_pods, some
 
@@ -59,13 +59,13 @@ def plan_back(seen: Seen) -> Plan:
         *_finalizers(seen),
         *_placements(seen),
         *_labels(
-            MODEL_NODE,
+            LOCAL_MODEL_NODES,
             seen.model_nodes,
             _is_group_label,
             "the hooks would take it for one that has lost its fields when they come again",
         ),
         *_labels(
-            NODE,
+            NODES,
             seen.nodes,
             lambda label: is_warm_label(label) or (is_member_label(label) and label not in asked),
             "nobody will keep up to date what they say of its models and groups",
@@ -82,7 +82,7 @@ def _running(seen: Seen) -> Iterator[str]:
             "put back what this command takes away: kubectl delete -k metacontroller"
         )
     if seen.agent is not None:
-        ref = Ref(DAEMON_SET, names.AGENT, names.NAMESPACE)
+        ref = Ref(DAEMON_SETS, names.AGENT, names.NAMESPACE)
         yield (
             f"delete localmodel's agents ({ref}): KServe's and they must not look after the same "
             f"folders: kubectl -n {names.NAMESPACE} delete daemonset {names.AGENT}"
@@ -122,7 +122,7 @@ def _imported(seen: Seen) -> Iterator[str]:
 
 
 def _parent(obj: KubeObject) -> Ref:
-    kinds = {kind.name: kind for kind in (CACHE, NAMESPACE_CACHE, NODE_GROUP)}
+    kinds = {kind.name: kind for kind in (CACHES, NAMESPACE_CACHES, GROUPS)}
     return ref_to(kinds[obj["kind"]], obj)
 
 
@@ -143,7 +143,7 @@ def _finalizers(seen: Seen) -> Iterator[Step]:
 
 def _placements(seen: Seen) -> Iterator[Step]:
     for placement in seen.placements:
-        ref = ref_to(PLACEMENT, placement)
+        ref = ref_to(PLACEMENTS, placement)
         yield Step(
             Delete(ref, placement["metadata"]["uid"]),
             f"delete {ref}",

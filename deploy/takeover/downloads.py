@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from localmodel.crds.base import GROUP
 from localmodel.crds.equivalence import covers
 from localmodel.crds.naming import claim_name
+from localmodel.kube.kinds import CLAIMS, LOCAL_MODEL_NODES, VOLUMES, KubeObject, ref_to
 from localmodel.takeover import names, objects
-from localmodel.takeover.kinds import CLAIM, MODEL_NODE, VOLUME, KubeObject, ref_to
 from localmodel.takeover.steps import Delete, Merge, Step
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def is_download(job: KubeObject) -> bool:
         return False
     pod = job["spec"]["template"]["spec"]
     return (
-        owner.get("kind") == MODEL_NODE.name
+        owner.get("kind") == LOCAL_MODEL_NODES.name
         and owner["apiVersion"].startswith(f"{GROUP}/")
         and owner["name"] == node
         and job["metadata"]["name"].startswith(f"{model}-{node}"[:GENERATED_FROM])
@@ -200,14 +200,14 @@ def _holds(template: dict[str, Any], spec: dict[str, Any]) -> bool:
 def _removal(volume: KubeObject | None, claim: KubeObject | None) -> Iterator[Step]:
     """Steps for what is there of a claim and its volume, and is not going already."""
     if volume is not None and volume["spec"].get(RECLAIM, "Retain") != "Retain":
-        ref = ref_to(VOLUME, volume)
+        ref = ref_to(VOLUMES, volume)
         yield Step(
             Merge(ref, {"spec": {RECLAIM: "Retain"}}),
             f"make {ref} one that is retained",
             f"with the policy {volume['spec'][RECLAIM]}, its directory could be emptied when its "
             "claim goes",
         )
-    for kind, obj in ((CLAIM, claim), (VOLUME, volume)):
+    for kind, obj in ((CLAIMS, claim), (VOLUMES, volume)):
         if obj is not None and not objects.is_going(obj):
             ref = ref_to(kind, obj)
             yield Step(

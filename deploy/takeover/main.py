@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.cluster.report import ConfigError, connect
+from localmodel.agent.cluster.report import ConfigError
 from localmodel.crds.version import __version__
+from localmodel.kube.client import KubeClient
+from localmodel.kube.errors import ApiError
 from localmodel.takeover import names
-from localmodel.takeover.api import Api, ApiError
 from localmodel.takeover.back import plan_back
 from localmodel.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
-from localmodel.takeover.perform import perform
+from localmodel.takeover.perform import StillThereError, perform
 from localmodel.takeover.there import plan_takeover
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        api = Api(connect(options.kubeconfig or _usual_kubeconfig(), options.context))
+        api = KubeClient.connect(options.kubeconfig or _usual_kubeconfig(), options.context)
         plan = _plan(api, options)
         return _apply(api, plan, options.timeout) if options.apply else _show(plan)
     except ConfigError as error:
         _say(f"localmodel-takeover: {error}", error=True)
         return USAGE
-    except (ApiError, ConfigUnreadableError) as error:
+    except (ApiError, ConfigUnreadableError, StillThereError) as error:
         _say(f"localmodel-takeover: {error}", error=True)
         return FAILED
     except KeyboardInterrupt:
@@ -105,7 +106,7 @@ def _usual_kubeconfig() -> Path | None:
     return usual if named or usual.exists() else None
 
 
-def _plan(api: Api, options: argparse.Namespace) -> Plan:
+def _plan(api: KubeClient, options: argparse.Namespace) -> Plan:
     if options.back:
         return plan_back(see_localmodel(api))
     return plan_takeover(see_kserve(api, options.kserve_namespace, options.job_namespace))
@@ -117,7 +118,7 @@ def _show(plan: Plan) -> int:
     return _end(plan, done=not plan.steps)
 
 
-def _apply(api: Api, plan: Plan, wait_seconds: float) -> int:
+def _apply(api: KubeClient, plan: Plan, wait_seconds: float) -> int:
     _tell("A person has to do this first; nothing was changed:", plan.first)
     for number, step in enumerate(plan.steps, 1):
         _say(f"{number:>3}. {step.what}: {step.why} …")

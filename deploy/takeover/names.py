@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from localmodel.crds.base import API_VERSION
+from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, Kind
+
+# The kinds that KServe has too.
+SHARED = (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES)
+# KServe's kernel caches, as far as users make them: the process of its local model cache runs them.
+KERNEL_KINDS = (
+    Kind(API_VERSION, "kernelcaches", "KernelCache", namespaced=True),
+    Kind(API_VERSION, "kernelcachecaptures", "KernelCacheCapture", namespaced=True),
+    Kind(API_VERSION, "kernelcachenodegroups", "KernelCacheNodeGroup"),
+)
+
 KSERVE_NAMESPACE = "kserve"
 KSERVE_CONTROLLER = "kserve-localmodel-controller-manager"
 KSERVE_AGENT = "kserve-localmodelnode-agent"

@@ -9,7 +9,7 @@ from localmodel.takeover import names
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from localmodel.takeover.kinds import KubeObject
+    from localmodel.kube.kinds import KubeObject
 
 _ENDED = ("Succeeded", "Failed")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from localmodel.kube.errors import ApiError, ConflictError, NotFoundError
 from localmodel.takeover import objects
-from localmodel.takeover.api import JSON_PATCH, MERGE_PATCH, ApiError
 from localmodel.takeover.steps import Delete, DropFinalizers, Merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from localmodel.takeover.api import Api
+    from localmodel.kube.client import KubeClient
     from localmodel.takeover.steps import Action
 
 POLL_SECONDS = 0.5
@@ -22,8 +21,12 @@ PATCH_SECONDS = 15.0
 _ONCE_MORE = (404, 409, 422, 500)
 
 
-def perform(api: Api, action: Action, *, wait_seconds: float) -> None:
-    """Do it, and find it done where somebody was faster. Raises ApiError.
+class StillThereError(Exception):
+    """What was deleted did not go in time. The message says what holds it, and what to do."""
+
+
+def perform(api: KubeClient, action: Action, *, wait_seconds: float) -> None:
+    """Do it, and find it done where somebody was faster. Raises ApiError, StillThereError.
 
     wait_seconds: how long a deletion that is waited for may take.
     """
@@ -31,49 +34,43 @@ def perform(api: Api, action: Action, *, wait_seconds: float) -> None:
         case DropFinalizers():
             _drop_finalizers(api, action)
         case Merge(ref, change):
-            _unless_gone(lambda: api.patch(ref, change, MERGE_PATCH))
+            with suppress(NotFoundError):
+                api.patch(ref.kind, ref.name, change, ref.namespace)
         case Delete(ref, uid, wait):
             # A conflict is another object of that name, which nobody has looked at.
-            _unless_gone(lambda: api.delete(ref, uid, foreground=wait), gone=(404, 409))
+            with suppress(NotFoundError, ConflictError):
+                api.delete(*ref, uid=uid, foreground=wait)
             if wait:
                 _wait_until_gone(api, action, wait_seconds)
 
 
-def _drop_finalizers(api: Api, action: DropFinalizers) -> None:
+def _drop_finalizers(api: KubeClient, action: DropFinalizers) -> None:
     deadline = time.monotonic() + PATCH_SECONDS
+    ref = action.ref
     while True:
-        found = api.find(action.ref)
+        found = api.find(*ref)
         patch = objects.without_finalizers(found, action.finalizers) if found else []
         if not patch:
             return
         try:
-            api.patch(action.ref, patch, JSON_PATCH)
+            api.patch(ref.kind, ref.name, patch, ref.namespace)
         except ApiError as error:
             if error.status not in _ONCE_MORE or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
 
 
-def _unless_gone(call: Callable[[], None], gone: tuple[int, ...] = (404,)) -> None:
-    try:
-        call()
-    except ApiError as error:
-        if error.status not in gone:
-            raise
-
-
-def _wait_until_gone(api: Api, action: Delete, seconds: float) -> None:
+def _wait_until_gone(api: KubeClient, action: Delete, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _is_there(api, action):
         if time.monotonic() > deadline:
-            raise ApiError(
-                0,
+            raise StillThereError(
                 f"{action.ref} is still there after {seconds:g} s: its pods have not ended, or "
                 "somebody's finalizer holds it; look at it, and run this again",
             )
         time.sleep(POLL_SECONDS)
 
 
-def _is_there(api: Api, action: Delete) -> bool:
-    found = api.find(action.ref)
+def _is_there(api: KubeClient, action: Delete) -> bool:
+    found = api.find(*action.ref)
     return found is not None and found["metadata"]["uid"] == action.uid

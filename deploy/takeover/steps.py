@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localmodel.takeover.kinds import KubeObject, Ref
+    from localmodel.kube.kinds import KubeObject, Ref
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.takeover import names, objects
-from localmodel.takeover.alone import left_alone, run_by_kserve_alone, to_decide
-from localmodel.takeover.downloads import Downloads, is_download
-from localmodel.takeover.kinds import (
-    CACHE,
-    CRD,
-    DAEMON_SET,
-    DEPLOYMENT,
-    JOB,
-    NAMESPACE_CACHE,
-    WEBHOOK,
+from localmodel.kube.kinds import (
+    CACHES,
+    CRDS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    NAMESPACE_CACHES,
+    WEBHOOKS,
     KubeObject,
     Ref,
     ref_to,
 )
+from localmodel.takeover import names, objects
+from localmodel.takeover.alone import left_alone, run_by_kserve_alone, to_decide
+from localmodel.takeover.downloads import Downloads, is_download
 from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
 from localmodel.takeover.words import running_pods, some
 
@@ -97,7 +97,7 @@ def plan_takeover(seen: Seen) -> Plan:
 
 
 def _missing_kinds(seen: Seen) -> Iterator[str]:
-    if not any(crd["metadata"]["name"] == CACHE.crd for crd in seen.crds):
+    if not any(crd["metadata"]["name"] == CACHES.crd for crd in seen.crds):
         yield (
             "nothing is here to take over: the cluster does not know the kind LocalModelCache. "
             "Install localmodel as its README says, or name the right cluster with --context"
@@ -125,8 +125,8 @@ def _is_on(seen: Seen) -> bool:
 def _running(seen: Seen) -> Iterator[str]:
     """What a person does while KServe's controller or agent is there, with the commands."""
     space = f"kubectl -n {seen.kserve_namespace}"
-    controller = Ref(DEPLOYMENT, names.KSERVE_CONTROLLER, seen.kserve_namespace)
-    agent = Ref(DAEMON_SET, names.KSERVE_AGENT, seen.kserve_namespace)
+    controller = Ref(DEPLOYMENTS, names.KSERVE_CONTROLLER, seen.kserve_namespace)
+    agent = Ref(DAEMON_SETS, names.KSERVE_AGENT, seen.kserve_namespace)
     if seen.controller is not None and _is_on(seen) and not seen.beside:
         yield (
             f"switch KServe's controller off ({controller}), which would put back what this "
@@ -165,7 +165,7 @@ def _made_by_helm(obj: KubeObject) -> str:
 def _keep_crds(seen: Seen) -> Iterator[Step]:
     for crd in seen.crds:
         if objects.annotations_of(crd).get(names.KEEP_ANNOTATION) != names.KEEP:
-            ref = ref_to(CRD, crd)
+            ref = ref_to(CRDS, crd)
             yield Step(
                 Merge(ref, {"metadata": {"annotations": {names.KEEP_ANNOTATION: names.KEEP}}}),
                 f"annotate {ref} with {names.KEEP_ANNOTATION}: {names.KEEP}",
@@ -177,7 +177,7 @@ def _keep_crds(seen: Seen) -> Iterator[Step]:
 def _end_jobs(seen: Seen) -> Iterator[Step]:
     for job in seen.jobs:
         if is_download(job):
-            ref = ref_to(JOB, job)
+            ref = ref_to(JOBS, job)
             yield Step(
                 Delete(ref, job["metadata"]["uid"], wait=True),
                 f"delete {ref}, and wait until its pods are gone",
@@ -202,7 +202,7 @@ def _policies_first() -> str:
 
 
 def _drop_webhook(webhook: KubeObject) -> Step:
-    ref = ref_to(WEBHOOK, webhook)
+    ref = ref_to(WEBHOOKS, webhook)
     return Step(
         Delete(ref, webhook["metadata"]["uid"]),
         f"delete {ref}",
@@ -221,7 +221,7 @@ def _finalizers(seen: Seen) -> tuple[list[Step], list[str]]:
             continue
         found = objects.finalizers(cache)
         theirs = tuple(name for name in found if name in names.KSERVE_FINALIZERS)
-        ref = ref_to(NAMESPACE_CACHE if "namespace" in cache["metadata"] else CACHE, cache)
+        ref = ref_to(NAMESPACE_CACHES if "namespace" in cache["metadata"] else CACHES, cache)
         users = objects.users(cache)
         ours = any(name in names.FINALIZERS for name in found)
         if not theirs:
@@ -266,7 +266,7 @@ def _install(seen: Seen, waiting: list[str]) -> Iterator[str]:
 
 
 def _is_ours(crd: KubeObject) -> bool:
-    """Whether a CRD is localmodel's, by the fields that the hooks look for (hooks/served.py)."""
+    """Whether a CRDS is localmodel's, by the fields that the hooks look for (hooks/served.py)."""
     return any(
         field in _fields(version, part)
         for version in crd["spec"]["versions"]

@@ -9,7 +9,7 @@ from localmodel.takeover import objects
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from localmodel.takeover.kinds import KubeObject
+    from localmodel.kube.kinds import KubeObject
 
 _SHOWN = 3
 

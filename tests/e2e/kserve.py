@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.local.kubeapi import ApiError, Resource
 from localmodel.crds.base import API_VERSION
-from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, World
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    CONFIG_MAPS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    VOLUMES,
+    Kind,
+)
+from tests.e2e.world import World
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
     from tests.contract.servers_hf import Hub
     from tests.e2e.clouds import Clouds
 
-ISVCS = Resource(
-    "serving.kserve.io/v1beta1", "inferenceservices", "InferenceService", namespaced=True
-)
-LLM_ISVCS = Resource(
+ISVCS = Kind("serving.kserve.io/v1beta1", "inferenceservices", "InferenceService", namespaced=True)
+LLM_ISVCS = Kind(
     "serving.kserve.io/v1alpha2", "llminferenceservices", "LLMInferenceService", namespaced=True
 )
-CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap", namespaced=True)
 
 # Hosts that agents know by name, whatever a cache says.
 HUB_HOST = "huggingface.co"
@@ -46,7 +52,7 @@ SECONDS = 30.0
 class KServeWorld(World):
     """What contract tests see and do, with no agents unless told otherwise."""
 
-    def kserve_group(self, name: str, *nodes: str, **template: Any) -> Object:
+    def kserve_group(self, name: str, *nodes: str, **template: Any) -> KubeObject:
         """Make a group in KServe's form, of the nodes named."""
         volume = {
             "accessModes": ["ReadWriteOnce"],
@@ -81,7 +87,7 @@ class KServeWorld(World):
             }
         )
 
-    def kserve_cache(self, name: str, *groups: str, namespace: str = "", **spec: Any) -> Object:
+    def kserve_cache(self, name: str, *groups: str, namespace: str = "", **spec: Any) -> KubeObject:
         """Make a cache as KServe's users write it; of a namespace, if one is named."""
         self.space(namespace)
         kind = "LocalModelNamespaceCache" if namespace else "LocalModelCache"
@@ -98,7 +104,7 @@ class KServeWorld(World):
     def space(self, *namespaces: str) -> None:
         """Have namespaces."""
         for namespace in filter(None, namespaces):
-            if self.find(Resource("v1", "namespaces", "Namespace", namespaced=False), namespace):
+            if self.find(Kind("v1", "namespaces", "Namespace", namespaced=False), namespace):
                 continue
             self.namespace(namespace)
 
@@ -109,9 +115,9 @@ class KServeWorld(World):
         cache: str,
         *,
         of_namespace: bool = False,
-        resource: Resource = ISVCS,
+        resource: Kind = ISVCS,
         **annotations: str,
-    ) -> Object:
+    ) -> KubeObject:
         """Make or change a service as KServe's webhook leaves one that uses a cache."""
         self.space(namespace)
         labels = {"internal.serving.kserve.io/localmodel": cache}
@@ -126,7 +132,7 @@ class KServeWorld(World):
         return self.make(
             {
                 "apiVersion": resource.api_version,
-                "kind": resource.kind,
+                "kind": resource.name,
                 "metadata": {
                     "name": name,
                     "namespace": namespace,
@@ -141,10 +147,10 @@ class KServeWorld(World):
         """Play KServe's agent of a node: its map alone."""
         self.patch(LOCAL_MODEL_NODES, node, {"status": {"modelStatus": statuses}}, "status")
 
-    def wait_bound(self, namespace: str, claim: str) -> Object:
+    def wait_bound(self, namespace: str, claim: str) -> KubeObject:
         """Wait until a claim is bound. Returns it."""
 
-        def bound() -> Object:
+        def bound() -> KubeObject:
             found = self.find(CLAIMS, claim, namespace) or {}
             return found if found.get("status", {}).get("phase") == "Bound" else {}
 
@@ -159,7 +165,7 @@ class KServeWorld(World):
             SECONDS,
         )
 
-    def status(self, cache: str, namespace: str = "") -> Object:
+    def status(self, cache: str, namespace: str = "") -> KubeObject:
         """Status of a cache; empty while there is none."""
         found = self.find(NAMESPACE_CACHES if namespace else CACHES, cache, namespace) or {}
         return dict(found.get("status", {}))
@@ -182,7 +188,7 @@ class KServeWorld(World):
 
         self.until(listed, f"{cache} to list {users} in {field}", SECONDS)
 
-    def refused(self, obj: Object) -> str:
+    def refused(self, obj: KubeObject) -> str:
         """Why the API server does not take an object, which it must not."""
         try:
             self.make(obj)
@@ -190,24 +196,19 @@ class KServeWorld(World):
             return str(error)
         raise AssertionError(f"{obj['kind']} {obj['metadata']['name']} was taken")
 
-    def not_deleted(self, resource: Resource, name: str, namespace: str = "") -> str:
+    def not_deleted(self, resource: Kind, name: str, namespace: str = "") -> str:
         """Why the API server does not delete an object, which it must not."""
         try:
             self.delete(resource, name, namespace)
         except ApiError as error:
             return str(error)
-        raise AssertionError(f"{resource.kind} {name} was deleted")
+        raise AssertionError(f"{resource.name} {name} was deleted")
 
     def configure(self, text: str) -> str:
         """Put another text into the key localModel of KServe's ConfigMap. Returns the former."""
         name, namespace = "inferenceservice-config", "kserve"
         former = self.api.get(CONFIG_MAPS, name, namespace)["data"]["localModel"]
-        self.api.request(
-            "PATCH",
-            CONFIG_MAPS.path(namespace, name),
-            body={"data": {"localModel": text}},
-            content_type="application/merge-patch+json",
-        )
+        self.api.patch(CONFIG_MAPS, name, {"data": {"localModel": text}}, namespace)
         return str(former)
 
 

@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.layout import CHECKOUT
-from deploy.local.manifests import CRD, MANAGER, parse
+from deploy.local.manifests import MANAGER, parse
 from deploy.local.waiting import wait_until
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import CRDS, POLICY_BINDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.kubeapi import KubeApi, Object
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import KubeObject
 
 POLICY = "localmodel-crds"
-BINDING = Resource(
-    "admissionregistration.k8s.io/v1",
-    "validatingadmissionpolicybindings",
-    "ValidatingAdmissionPolicyBinding",
-    namespaced=False,
-)
 
 OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 STRING = {"type": "string"}
@@ -81,20 +77,20 @@ KSERVE: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(plural: str) -> Object:
+def ours(plural: str) -> KubeObject:
     """Localmodel's CRD."""
     path = CHECKOUT / f"crds/manifests/serving.kserve.io_{plural}.yaml"
-    crd: Object = yaml.safe_load(path.read_text())
+    crd: KubeObject = yaml.safe_load(path.read_text())
     return crd
 
 
-def kserves(plural: str) -> Object:
+def kserves(plural: str) -> KubeObject:
     """KServe's CRD of that name."""
     crd = ours(plural)
     properties = {
         part: {"type": "object", "properties": fields} for part, fields in KSERVE[plural].items()
     }
-    version: Object = {
+    version: KubeObject = {
         "name": "v1alpha1",
         "served": True,
         "storage": True,
@@ -106,16 +102,14 @@ def kserves(plural: str) -> Object:
     return crd
 
 
-def replace(api: KubeApi, crd: Object, *, dry_run: bool = False) -> None:
+def replace(api: KubeClient, crd: KubeObject, *, dry_run: bool = False) -> None:
     """Put a CRD in place of the one of its name, as an upgrade of a chart does."""
-    name = crd["metadata"]["name"]
-    stored = api.get(CRD, name)
+    stored = api.get(CRDS, crd["metadata"]["name"])
     stored["spec"] = crd["spec"]
-    params = {"dryRun": "All"} if dry_run else None
-    api.request("PUT", CRD.path(name=name), body=stored, params=params)
+    api.replace(stored, dry_run=dry_run)
 
 
-def refusal(api: KubeApi, crd: Object) -> str:
+def refusal(api: KubeClient, crd: KubeObject) -> str:
     """Why a CRD may not replace the one of its name; empty where it may."""
     try:
         replace(api, crd, dry_run=True)
@@ -125,15 +119,15 @@ def refusal(api: KubeApi, crd: Object) -> str:
 
 
 @contextmanager
-def unguarded(api: KubeApi) -> Iterator[None]:
+def unguarded(api: KubeClient) -> Iterator[None]:
     """Without the policy that keeps localmodel's CRDs, as on Kubernetes older than 1.30."""
     text = (CHECKOUT / "deploy/overlays/kserve/policies.yaml").read_text()
     (binding,) = (
         one
         for one in parse(text, hooks_url="")
-        if one["kind"] == BINDING.kind and one["metadata"]["name"] == POLICY
+        if one["kind"] == POLICY_BINDINGS.name and one["metadata"]["name"] == POLICY
     )
-    api.request("DELETE", BINDING.path(name=POLICY))
+    api.delete(POLICY_BINDINGS, POLICY)
     crd = kserves("localmodelnodes")
     wait_until(lambda: not refusal(api, crd), "the policy to be out of force", seconds=10)
     try:

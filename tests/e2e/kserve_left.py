@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.local.kubeapi import Object, Resource
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.keys import model_key
-from tests.e2e.world import CLAIMS, VOLUMES
+from localmodel.kube.kinds import (
+    CLAIMS,
+    JOBS,
+    PODS,
+    VOLUMES,
+    WEBHOOKS,
+    Kind,
+    KubeObject,
+)
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import KubeApi
+    from localmodel.kube.client import KubeClient
 
 JOB_NAMESPACE = "kserve-localmodel-jobs"
 FINALIZER = "localmodel.kserve.io/finalizer"
@@ -19,34 +26,21 @@ NAMESPACE_FINALIZER = "localmodelnamespacecache.kserve.io/finalizer"
 CONTROLLER = "kserve-localmodel-controller-manager"
 AGENT = "kserve-localmodelnode-agent"
 
-WEBHOOKS = Resource(
-    "admissionregistration.k8s.io/v1",
-    "validatingwebhookconfigurations",
-    "ValidatingWebhookConfiguration",
-    namespaced=False,
-)
 WEBHOOK = "localmodelcache.serving.kserve.io"
-DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment", namespaced=True)
-DAEMON_SETS = Resource("apps/v1", "daemonsets", "DaemonSet", namespaced=True)
-JOBS = Resource("batch/v1", "jobs", "Job", namespaced=True)
-PODS = Resource("v1", "pods", "Pod", namespaced=True)
 
 
 @dataclass(frozen=True)
 class KServeLeft:
     """Makes what KServe makes, by create, as KServe does."""
 
-    api: KubeApi
+    api: KubeClient
 
-    def create(self, resource: Resource, obj: Object) -> Object:
+    def create(self, resource: Kind, obj: KubeObject) -> KubeObject:
         """Create an object."""
-        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-        made: Object = self.api.request(
-            "POST", resource.path(obj["metadata"].get("namespace", "")), body=kind | obj
-        )
-        return made
+        kind = {"apiVersion": resource.api_version, "kind": resource.name}
+        return self.api.create(kind | obj)
 
-    def webhook(self) -> Object:
+    def webhook(self) -> KubeObject:
         """The webhook for caches, whose server is gone with the controller."""
         service = {"namespace": "kserve", "name": "localmodel-webhook-server-service"}
         path = "/validate-serving-kserve-io-v1alpha1-localmodelcache"
@@ -74,7 +68,7 @@ class KServeLeft:
             },
         )
 
-    def program(self, resource: Resource, name: str, **spec: Any) -> Object:
+    def program(self, resource: Kind, name: str, **spec: Any) -> KubeObject:
         """KServe's controller (a Deployment) or agent (a DaemonSet)."""
         labels = {"control-plane": name, "controller-tools.k8s.io": "1.0"}
         template = {
@@ -89,10 +83,10 @@ class KServeLeft:
             },
         )
 
-    def pod(self, name: str, namespace: str, claim: str = "", **metadata: Any) -> Object:
+    def pod(self, name: str, namespace: str, claim: str = "", **metadata: Any) -> KubeObject:
         """A pod that no node runs, which perhaps mounts a claim."""
-        container: Object = {"name": "main", "image": "none"}
-        spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        container: KubeObject = {"name": "main", "image": "none"}
+        spec: KubeObject = {"containers": [container], "terminationGracePeriodSeconds": 0}
         if claim:
             container["volumeMounts"] = [{"name": "model", "mountPath": "/mnt/models"}]
             source = {"persistentVolumeClaim": {"claimName": claim}}
@@ -102,8 +96,13 @@ class KServeLeft:
         )
 
     def volume(
-        self, name: str, namespace: str, claim: str, group: Object, owner: Object | None = None
-    ) -> tuple[Object, Object]:
+        self,
+        name: str,
+        namespace: str,
+        claim: str,
+        group: KubeObject,
+        owner: KubeObject | None = None,
+    ) -> tuple[KubeObject, KubeObject]:
         """A volume and the claim that leads to it, of a group's templates.
 
         A LocalModelCache owns both of its own, a LocalModelNamespaceCache only claims of its
@@ -131,7 +130,9 @@ class KServeLeft:
         )
         return volume, made
 
-    def download_volume(self, cache: Object, group: Object) -> tuple[Object, Object]:
+    def download_volume(
+        self, cache: KubeObject, group: KubeObject
+    ) -> tuple[KubeObject, KubeObject]:
         """The volume and the claim that a cache's download Jobs mount."""
         serving = f"{cache['metadata']['name']}-{group['metadata']['name']}"
         namespace = cache["metadata"].get("namespace")
@@ -139,12 +140,14 @@ class KServeLeft:
         claim = name if namespace else serving
         return self.volume(name, JOB_NAMESPACE, claim, group, cache)
 
-    def serving_volume(self, cache: Object, group: Object, namespace: str) -> tuple[Object, Object]:
+    def serving_volume(
+        self, cache: KubeObject, group: KubeObject, namespace: str
+    ) -> tuple[KubeObject, KubeObject]:
         """The volume and the claim of a namespace whose services use a cache."""
         claim = f"{cache['metadata']['name']}-{group['metadata']['name']}"
         return self.volume(f"{claim}-{namespace}", namespace, claim, group, cache)
 
-    def job(self, model: str, node: Object, uri: str, claim: str) -> Object:
+    def job(self, model: str, node: KubeObject, uri: str, claim: str) -> KubeObject:
         """A download Job as KServe's agent makes one for a LocalModelNode."""
         name = node["metadata"]["name"]
         mount = {"name": "kserve-pvc-source", "mountPath": "/mnt/models"}
@@ -176,7 +179,7 @@ class KServeLeft:
             },
         )
 
-    def import_job(self, cache: Object) -> Object:
+    def import_job(self, cache: KubeObject) -> KubeObject:
         """The Job that imports a cache with pvcRef, which has not begun."""
         metadata = cache["metadata"]
         pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}
@@ -193,7 +196,7 @@ class KServeLeft:
             },
         )
 
-    def running(self, job: Object) -> Object:
+    def running(self, job: KubeObject) -> KubeObject:
         """The pod that the Job controller makes for a Job, on no node yet."""
         (volume,) = job["spec"]["template"]["spec"]["volumes"]
         claim = volume["persistentVolumeClaim"]["claimName"]
@@ -201,7 +204,7 @@ class KServeLeft:
         return self.pod(name, JOB_NAMESPACE, claim, **_owned(job))
 
 
-def _owned(owner: Object | None) -> Object:
+def _owned(owner: KubeObject | None) -> KubeObject:
     """The ownerReferences of what an object controls."""
     if owner is None:
         return {}

@@ -7,26 +7,32 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deploy.local import manifests
-from deploy.local.manifests import CRD
 from deploy.local.waiting import wait_until
 from localmodel.crds.keys import model_key
+from localmodel.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    DEPLOYMENTS,
+    GROUPS,
+    JOBS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    VOLUMES,
+)
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours
 from tests.e2e.kserve_left import (
     CONTROLLER,
-    DEPLOYMENTS,
     FINALIZER,
     JOB_NAMESPACE,
-    JOBS,
     NAMESPACE_FINALIZER,
     KServeLeft,
 )
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deploy.local.kubeapi import Object, Resource
+    from localmodel.kube.kinds import Kind, KubeObject
     from tests.e2e.takeover import Ran, Takeover
 
 NODE_NAMES = ("node-1", "node-2", "node-3")
@@ -54,7 +60,7 @@ class Migration:
 
     world: KServeWorld
     takeover: Takeover | None = None
-    objects: dict[str, Object] = field(default_factory=dict)
+    objects: dict[str, KubeObject] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
     shown: Ran | None = None
     first: Ran | None = None
@@ -76,7 +82,7 @@ class Migration:
         """Make all that, on a cluster where nothing of localmodel is."""
         world, left = self.world, KServeLeft(self.world.api)
         for plural in KSERVE:
-            world.api.request("POST", CRD.path(), body=kserves(plural))
+            world.api.create(kserves(plural))
         names = [ours(plural)["metadata"]["name"] for plural in KSERVE]
         wait_until(lambda: manifests.established(world.api, names), "KServe's kinds", seconds=20)
         world.space(JOB_NAMESPACE, "team-a", "team-b")
@@ -145,9 +151,9 @@ class Migration:
             "copies": {"available": 1, "total": 1},
             "sharedPVCImport": {"pvcUID": "u", "completionTime": "2026-11-24T03:40:00Z"},
         }
-        merge(world, NAMESPACE_CACHES, name, space, {"status": status}, subresource="status")
+        world.api.patch(NAMESPACE_CACHES, name, {"status": status}, space, subresource="status")
 
-    def _users(self, caches: dict[str, Object]) -> None:
+    def _users(self, caches: dict[str, KubeObject]) -> None:
         """The services, and the caches as KServe's controller keeps them."""
         world = self.world
         world.service("team-a", "chat", "llama", nodegroup="gpu")
@@ -167,12 +173,12 @@ class Migration:
                 "nodeStatus": dict.fromkeys(nodes, "NodeDownloaded"),
                 "copies": {"available": len(nodes), "total": len(nodes), "failed": 0},
             }
-            merge(world, resource, name, space, {"metadata": {"finalizers": [finalizer]}})
+            world.api.patch(resource, name, {"metadata": {"finalizers": [finalizer]}}, space)
             change = {"status": status | listed.get(name, {})}
-            merge(world, resource, name, space, change, subresource="status")
+            world.api.patch(resource, name, change, space, subresource="status")
             caches[name] = world.api.get(resource, name, space)
 
-    def _model_nodes(self, left: KServeLeft) -> dict[str, Object]:
+    def _model_nodes(self, left: KServeLeft) -> dict[str, KubeObject]:
         made = {}
         for node in NODE_NAMES:
             held = [
@@ -208,7 +214,7 @@ class Migration:
                 folder.mkdir(parents=True)
                 (folder / "weights.bin").write_bytes(content)
 
-    def _deleted_one(self, left: KServeLeft, node: Object) -> None:
+    def _deleted_one(self, left: KServeLeft, node: KubeObject) -> None:
         """A cache whose deletion KServe's controller has not begun with."""
         world = self.world
         world.kserve_cache("going", "gpu", sourceModelUri=self.uri("going"))
@@ -237,12 +243,12 @@ class Migration:
                 )
         return seen
 
-    def look_at_objects(self) -> dict[str, Object]:
+    def look_at_objects(self) -> dict[str, KubeObject]:
         """What must stay: identity and spec of each, and of services all."""
         world = self.world
-        seen: dict[str, Object] = {}
+        seen: dict[str, KubeObject] = {}
         for resource in (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES):
-            for obj in world.api.list(resource)["items"]:
+            for obj in world.api.list(resource):
                 if obj["metadata"]["name"] != "going":
                     seen[_name(resource, obj)] = _kept(obj)
         for namespace, claim in SERVED:
@@ -251,7 +257,7 @@ class Migration:
             obj = world.api.get(VOLUMES, f"{claim}-{namespace}")
             seen[_name(VOLUMES, obj)] = _kept(obj) | {"phase": obj["status"]["phase"]}
         for resource in (ISVCS, LLM_ISVCS):
-            for obj in world.api.list(resource)["items"]:
+            for obj in world.api.list(resource):
                 seen[_name(resource, obj)] = obj
         space, name, claim = IMPORTED
         for resource, one in ((CLAIMS, claim), (JOBS, f"{name}-import")):
@@ -274,12 +280,12 @@ class Migration:
             assert _covers(before, now[name]), (name, before, now[name])
 
 
-def _name(resource: Resource, obj: Object) -> str:
+def _name(resource: Kind, obj: KubeObject) -> str:
     metadata = obj["metadata"]
-    return f"{resource.kind} {metadata.get('namespace', '')}/{metadata['name']}"
+    return f"{resource.name} {metadata.get('namespace', '')}/{metadata['name']}"
 
 
-def _kept(obj: Object) -> Object:
+def _kept(obj: KubeObject) -> KubeObject:
     return {"uid": obj["metadata"]["uid"], "spec": obj["spec"]}
 
 
@@ -293,20 +299,3 @@ def _covers(before: Any, now: Any) -> bool:
             any(_covers(item, other) for other in now) for item in before
         )
     return bool(before == now)
-
-
-def merge(
-    world: KServeWorld,
-    resource: Resource,
-    name: str,
-    namespace: str,
-    change: Object,
-    subresource: str = "",
-) -> None:
-    """Merge a change into an object."""
-    world.api.request(
-        "PATCH",
-        resource.path(namespace, name, subresource),
-        body=change,
-        content_type="application/merge-patch+json",
-    )

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import time
 
-from deploy.local.kubeapi import Resource
+from localmodel.kube.kinds import CACHES, CRDS, GROUPS, LOCAL_MODEL_NODES, NODES, PLACEMENTS, Kind
+from localmodel.kube.raw_client import STRATEGIC_PATCH
 from tests.e2e.world import (
-    CACHES,
     GRACE_SECONDS,
-    GROUPS,
     LABEL_GONE_SECONDS,
-    LOCAL_MODEL_NODES,
-    NODES,
     OBJECT_GONE_SECONDS,
-    PLACEMENTS,
     RETURN_SECONDS,
     World,
-)
-
-CRDS = Resource(
-    "apiextensions.k8s.io/v1",
-    "customresourcedefinitions",
-    "CustomResourceDefinition",
-    namespaced=False,
 )
 
 
@@ -36,7 +25,7 @@ def _setup(world: World, name: str, *nodes: str) -> str:
     return uri
 
 
-def _away(world: World, kind: Resource, seconds: float) -> None:
+def _away(world: World, kind: Kind, seconds: float) -> None:
     """Delete a CRD, with all its objects, and create it again after a while."""
     crd = f"{kind.plural}.serving.kserve.io"
     manifest = world.api.get(CRDS, crd)
@@ -213,7 +202,7 @@ def _set_ready(world: World, node: str, status: str) -> None:
     conditions = [{"type": "Ready", "status": status, "reason": "Test", "message": "test"}]
     world.api.request(
         "PATCH",
-        NODES.path("", node, "status"),
+        NODES.path(node, subresource="status"),
         body={"status": {"conditions": conditions}},
-        content_type="application/strategic-merge-patch+json",
+        content_type=STRATEGIC_PATCH,
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.world import GRACE_SECONDS, LOCAL_MODEL_NODES, SETTLE_SECONDS, World
+from localmodel.kube.kinds import LOCAL_MODEL_NODES
+from tests.e2e.world import GRACE_SECONDS, SETTLE_SECONDS, World
 from tests.unit.agent.servers import Buckets, Server, serving
 
 if TYPE_CHECKING:

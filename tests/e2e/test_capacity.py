@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.e2e.world import CACHES, CLAIMS, GRACE_SECONDS, World
+from localmodel.kube.kinds import CACHES, CLAIMS
+from tests.e2e.world import GRACE_SECONDS, World
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 MIB = 1 << 20
 NODE = "node-1"
@@ -42,8 +43,8 @@ def _end(world: World, namespace: str, *pods: str) -> None:
     world.kubectl("delete", "pod", "-n", namespace, *pods, "--force")
 
 
-def _wait_state(world: World, uri: str, state: str, reason: str) -> Object:
-    def is_so() -> Object:
+def _wait_state(world: World, uri: str, state: str, reason: str) -> KubeObject:
+    def is_so() -> KubeObject:
         found = world.report(NODE, uri)
         return found if (found.get("state"), found.get("reason")) == (state, reason) else {}
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from deploy.local.kubeapi import ApiError, Resource
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, World, an_object
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, POLICIES, POLICY_BINDINGS, Kind
+from tests.e2e.world import World, an_object
 
-LIMIT_RANGES = Resource("v1", "limitranges", "LimitRange", namespaced=True)
-QUOTAS = Resource("v1", "resourcequotas", "ResourceQuota", namespaced=True)
+LIMIT_RANGES = Kind("v1", "limitranges", "LimitRange", namespaced=True)
+QUOTAS = Kind("v1", "resourcequotas", "ResourceQuota", namespaced=True)
 _ADMISSION = "admissionregistration.k8s.io/v1"
-POLICIES = Resource(
-    _ADMISSION, "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
-)
-BINDINGS = Resource(
-    _ADMISSION,
-    "validatingadmissionpolicybindings",
-    "ValidatingAdmissionPolicyBinding",
-    namespaced=False,
-)
 
 
 def _limit(world: World, namespace: str, name: str, **bounds: str) -> None:
@@ -146,7 +138,7 @@ def test_a_claim_that_a_policy_refuses_is_told_with_the_policy(world: World) -> 
     }
     binding = {"policyName": "no-claims", "validationActions": ["Deny"], "matchResources": here}
     world.make(an_object(POLICIES, "no-claims", spec=policy))
-    world.make(an_object(BINDINGS, "no-claims", spec=binding))
+    world.make(an_object(POLICY_BINDINGS, "no-claims", spec=binding))
     probe = an_object(
         CLAIMS,
         "probe",
@@ -160,7 +152,7 @@ def test_a_claim_that_a_policy_refuses_is_told_with_the_policy(world: World) -> 
 
     def in_force() -> bool:
         try:
-            world.api.request("POST", CLAIMS.path("policed"), body=probe, params={"dryRun": "All"})
+            world.api.create(probe, dry_run=True)
         except ApiError as error:
             return "no claims here" in str(error)
         return False
@@ -176,7 +168,7 @@ def test_a_claim_that_a_policy_refuses_is_told_with_the_policy(world: World) -> 
             "ValidatingAdmissionPolicy (these look at new claims: no-claims)",
         )
     finally:
-        world.delete(BINDINGS, "no-claims")
+        world.delete(POLICY_BINDINGS, "no-claims")
         world.delete(POLICIES, "no-claims")
     world.wait_bound("policed", "policed-policed")
     world.remove_caches("policed")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localmodel.crds.base import API_VERSION
-from tests.e2e.world import GROUPS, World
+from localmodel.kube.kinds import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.e2e.world import World
 
 
 @pytest.fixture(scope="module")

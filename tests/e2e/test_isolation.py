@@ -15,13 +15,13 @@ from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.keys import model_key
 from localmodel.hooks.naming import volume_name
-from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
+from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.unit.agent.servers import WebFiles, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
     from tests.e2e.world import World
     from tests.unit.agent.servers import Handler, Server
 
@@ -87,21 +87,21 @@ def _cache(world: World, namespace: str, uri: str, group: str, account: str | No
     )
 
 
-def _condition(world: World, namespace: str, kind: str = "Ready") -> Object:
+def _condition(world: World, namespace: str, kind: str = "Ready") -> KubeObject:
     cache = world.find(NAMESPACE_CACHES, "model", namespace) or {}
     conditions = cache.get("status", {}).get("conditions", ())
     return next((dict(one) for one in conditions if one["type"] == kind), {})
 
 
-def _wait(world: World, namespace: str, reason: str, kind: str = "Ready") -> Object:
-    def has_it() -> Object:
+def _wait(world: World, namespace: str, reason: str, kind: str = "Ready") -> KubeObject:
+    def has_it() -> KubeObject:
         found = _condition(world, namespace, kind)
         return found if found.get("reason") == reason else {}
 
     return world.until(has_it, f"{namespace}/model to be {kind} because of {reason}")
 
 
-def _report(world: World, node: str, uri: str, namespace: str) -> Object:
+def _report(world: World, node: str, uri: str, namespace: str) -> KubeObject:
     models = world.api.get(LOCAL_MODEL_NODES, node)["status"]["models"]
     found = (m for m in models if (m["key"], m.get("namespace", "")) == (model_key(uri), namespace))
     return next(found, {})

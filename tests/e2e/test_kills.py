@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from localmodel.kube.kinds import CACHES
 from tests.e2e.world import API_GONE_SECONDS, RETURN_SECONDS, World
 
 NODES = ("node-1", "node-2")
@@ -41,7 +42,7 @@ def test_a_killed_controller(world: World, process: str) -> None:
     # What is asked for while it is away is done when it is back.
     uri = world.http.put(f"{name}-new.bin", b"new")
     world.cache(f"{name}-new", uri, name)
-    world.api.request("DELETE", f"/apis/serving.kserve.io/v1alpha1/localmodelcaches/{name}-doomed")
+    world.delete(CACHES, f"{name}-doomed")
     world.cluster.wait_for_pid(process, after=killed)
 
     world.wait_ready(f"{name}-new", len(NODES))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from localmodel.kube.kinds import CACHES, CLAIMS, NAMESPACE_CACHES, PLACEMENTS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
-from tests.e2e.world import CACHES, CLAIMS, NAMESPACE_CACHES, PLACEMENTS
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 USERS = "llmInferenceServices"
 ADAPTERS = "internal.serving.kserve.io/localmodel-lora"
@@ -20,7 +20,7 @@ def _service(
 ) -> None:
     """Make or change a service as KServe's webhook leaves one whose adapters have caches."""
     kserve.space(namespace)
-    metadata: Object = {"name": "chat", "namespace": namespace}
+    metadata: KubeObject = {"name": "chat", "namespace": namespace}
     if base:
         metadata["labels"] = {"internal.serving.kserve.io/localmodel": base}
     noted = {} if adapters is None else {ADAPTERS: adapters}
@@ -28,7 +28,7 @@ def _service(
     kserve.make(
         {
             "apiVersion": LLM_ISVCS.api_version,
-            "kind": LLM_ISVCS.kind,
+            "kind": LLM_ISVCS.name,
             "metadata": metadata | {"annotations": noted | users},
             "spec": {"model": {"uri": "hf://org/base"}},
         }
@@ -113,7 +113,7 @@ def test_adapters_that_cannot_be_read_hold_every_cache(kserve: KServeWorld) -> N
             refusal = kserve.not_deleted(CACHES, cache)
             assert "LLMInferenceService held/chat" in refusal
             assert f"{ADAPTERS} cannot be read" in refusal
-        assert not kserve.api.list(CLAIMS, "held")["items"]
+        assert not kserve.api.list(CLAIMS, "held")
     finally:
         kserve.delete(LLM_ISVCS, "chat", "held")
     for cache in ("held-1", "held-2"):

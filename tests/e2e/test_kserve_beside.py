@@ -8,48 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.layout import CHECKOUT
-from deploy.local.manifests import CRD, MANAGER, read
+from deploy.local.manifests import MANAGER, read
 from localmodel.crds.base import API_VERSION
-from localmodel.takeover.kinds import KERNEL_KINDS
-from tests.e2e.conftest import METACONTROLLERS
-from tests.e2e.kserve import SECONDS, KServeWorld
-from tests.e2e.kserve_left import (
-    CONTROLLER,
-    DEPLOYMENTS,
-    FINALIZER,
-    JOBS,
-    NAMESPACE_FINALIZER,
-    WEBHOOK,
-    WEBHOOKS,
-    KServeLeft,
-)
-from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
-from tests.e2e.world import (
+from localmodel.kube.client import KubeClient
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
     CACHES,
     CLAIMS,
+    CRDS,
+    DEPLOYMENTS,
     GROUPS,
+    JOBS,
     LOCAL_MODEL_NODES,
     NAMESPACE_CACHES,
     VOLUMES,
+    WEBHOOKS,
+    Kind,
 )
+from localmodel.kube.raw_client import JSON, MERGE_PATCH
+from localmodel.takeover.names import KERNEL_KINDS
+from tests.e2e.conftest import METACONTROLLERS
+from tests.e2e.kserve import SECONDS, KServeWorld
+from tests.e2e.kserve_left import CONTROLLER, FINALIZER, NAMESPACE_FINALIZER, WEBHOOK, KServeLeft
+from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 # It has nothing to do with how Metacontroller works: one is enough.
 pytestmark = pytest.mark.parametrize("kserve", METACONTROLLERS[-1:], indirect=True, scope="session")
 
 SPACE = "beside"
 ACCOUNT = f"system:serviceaccount:kserve:{CONTROLLER}"
-BINDINGS = Resource(
+BINDINGS = Kind(
     "rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
-MERGE = "application/merge-patch+json"
 
 
 @pytest.fixture
@@ -61,7 +58,7 @@ def policy(kserve: KServeWorld) -> Iterator[None]:
         kserve.make(
             {
                 "apiVersion": BINDINGS.api_version,
-                "kind": BINDINGS.kind,
+                "kind": BINDINGS.name,
                 "metadata": {"name": "beside"},
                 "roleRef": role,
                 "subjects": [subject],
@@ -71,7 +68,7 @@ def policy(kserve: KServeWorld) -> Iterator[None]:
         path = CHECKOUT / "deploy/overlays/kserve/beside/policy.yaml"
         for obj in read([path], hooks_url=""):
             kserve.api.apply(obj, manager=MANAGER)
-            kind = kserve.api.of_kind(obj["apiVersion"], obj["kind"])
+            kind = kserve.api.kind_of(obj)
             undone.callback(kserve.delete, kind, obj["metadata"]["name"])
         kserve.until(lambda: _write(kserve, "PATCH", GROUPS, "beside", {}), "the policy", SECONDS)
         yield
@@ -80,25 +77,25 @@ def policy(kserve: KServeWorld) -> Iterator[None]:
 def _write(
     kserve: KServeWorld,
     method: str,
-    resource: Resource,
+    resource: Kind,
     name: str,
-    body: Object | None,
+    body: KubeObject | None,
     *,
     namespace: str = "",
     subresource: str = "",
 ) -> str:
     """What the API server answers to KServe's controller; empty where it does it."""
-    api = KubeApi.from_kubeconfig(kserve.cluster.kubeconfig)
-    api._session.headers["Impersonate-User"] = ACCOUNT
-    more: dict[str, Any] = {"content_type": MERGE} if method == "PATCH" else {}
+    api = KubeClient.connect(kserve.cluster.kubeconfig, headers={"Impersonate-User": ACCOUNT})
+    path = resource.path(name, namespace, subresource)
+    content_type = MERGE_PATCH if method == "PATCH" else JSON
     try:
-        api.request(method, resource.path(namespace, name, subresource), body=body, **more)
+        api.request(method, path, body=body, content_type=content_type)
     except ApiError as error:
         return error.message
     return ""
 
 
-def _finalizers(*names: str) -> Object:
+def _finalizers(*names: str) -> KubeObject:
     return {"metadata": {"finalizers": [*names]}}
 
 
@@ -117,12 +114,7 @@ def shared(kserve: KServeWorld) -> Iterator[None]:
     kserve.delete(CACHES, "plain")
     for name in ("plain", "shared"):
         if kserve.find(NAMESPACE_CACHES, name, SPACE):
-            kserve.api.request(
-                "PATCH",
-                NAMESPACE_CACHES.path(SPACE, name),
-                body=_finalizers(),
-                content_type=MERGE,
-            )
+            kserve.api.patch(NAMESPACE_CACHES, name, _finalizers(), SPACE)
             if kserve.find(NAMESPACE_CACHES, name, SPACE):
                 kserve.delete(NAMESPACE_CACHES, name, SPACE)
 
@@ -208,12 +200,12 @@ def test_it_imports_into_claims(kserve: KServeWorld) -> None:
     assert _write(kserve, "PATCH", NAMESPACE_CACHES, "shared", _finalizers(), **named) == ""
 
 
-def _kernel_crd(plural: str, kind: str, *, namespaced: bool) -> Object:
+def _kernel_crd(plural: str, kind: str, *, namespaced: bool) -> KubeObject:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1alpha1", "served": True, "storage": True}
     return {
-        "apiVersion": CRD.api_version,
-        "kind": CRD.kind,
+        "apiVersion": CRDS.api_version,
+        "kind": CRDS.name,
         "metadata": {"name": f"{plural}.serving.kserve.io"},
         "spec": {
             "group": "serving.kserve.io",
@@ -233,8 +225,8 @@ def test_the_takeover_says_what_stops_and_leaves_it_alone(
         made = []
         for one in KERNEL_KINDS:
             crd = kserve.make(_kernel_crd(one.plural, one.name, namespaced=one.namespaced))
-            undone.callback(kserve.delete, CRD, crd["metadata"]["name"])
-            resource = Resource(API_VERSION, one.plural, one.name, namespaced=one.namespaced)
+            undone.callback(kserve.delete, CRDS, crd["metadata"]["name"])
+            resource = Kind(API_VERSION, one.plural, one.name, namespaced=one.namespaced)
             space = {"namespace": SPACE} if one.namespaced else {}
             obj = {"apiVersion": API_VERSION, "kind": one.name}
             named = obj | {"metadata": {"name": "vllm"} | space}
@@ -249,12 +241,7 @@ def test_the_takeover_says_what_stops_and_leaves_it_alone(
         assert f"KernelCache {SPACE}/vllm" in first
         assert "deploy/overlays/kserve/beside" in first
         # Without it, all of that is there as before.
-        kserve.api.request(
-            "PATCH",
-            DEPLOYMENTS.path("kserve", CONTROLLER),
-            body={"spec": {"replicas": 0}},
-            content_type=MERGE,
-        )
+        kserve.api.patch(DEPLOYMENTS, CONTROLLER, {"spec": {"replicas": 0}}, "kserve")
         ran = takeover.run("--apply")
         assert "KServe's controller alone runs" in ran.said, ran.said
         for resource, namespace in made:
@@ -263,7 +250,7 @@ def test_the_takeover_says_what_stops_and_leaves_it_alone(
             )
 
 
-def _made(kserve: KServeWorld, obj: Object) -> bool:
+def _made(kserve: KServeWorld, obj: KubeObject) -> bool:
     try:
         kserve.make(obj)
     except (ApiError, KeyError):
@@ -276,12 +263,7 @@ def test_the_takeover_lets_it_go_on_beside(kserve: KServeWorld, tmp_path: Path) 
     left, takeover = KServeLeft(kserve.api), Takeover.on(kserve.cluster, tmp_path)
     cache = kserve.api.get(NAMESPACE_CACHES, "shared", SPACE)
     both = [*cache["metadata"].get("finalizers", ()), NAMESPACE_FINALIZER]
-    kserve.api.request(
-        "PATCH",
-        NAMESPACE_CACHES.path(SPACE, "shared"),
-        body=_finalizers(*both),
-        content_type=MERGE,
-    )
+    kserve.api.patch(NAMESPACE_CACHES, "shared", _finalizers(*both), SPACE)
     with ExitStack() as undone:
         left.program(DEPLOYMENTS, CONTROLLER, replicas=1)
         undone.callback(kserve.delete, DEPLOYMENTS, CONTROLLER, "kserve")

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from tests.e2e.world import CLAIMS
+from localmodel.kube.kinds import CLAIMS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +50,8 @@ def test_the_other_keys_change_nothing(kserve_nodes: KServeNodesWorld, tmp_path:
         kserve_nodes.wait_bound("keys-b", "keys-b-keys")
         found = kserve_nodes.api.get(CLAIMS, "keys-a-keys", "keys-a")
         assert found["metadata"]["uid"] == claim["metadata"]["uid"]
-        assert not kserve_nodes.api.list(CLAIMS, ELSEWHERE)["items"]
-        assert not kserve_nodes.api.list(CLAIMS, DEFAULT_NAMESPACE)["items"]
+        assert not kserve_nodes.api.list(CLAIMS, ELSEWHERE)
+        assert not kserve_nodes.api.list(CLAIMS, DEFAULT_NAMESPACE)
         # fsGroup: everybody may read the files, so that no pod needs a group for it.
         folder = kserve_nodes.copy("node-3", uris["keys-b"])
         assert (folder / "weights").stat().st_mode & stat.S_IROTH

@@ -16,6 +16,7 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
 from localmodel.agent.structs.credentials import GCS_KEY_FILE
 from localmodel.crds.keys import model_key
+from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from tests.contract import servers_azure as azure
 from tests.contract import servers_gs as google
 from tests.contract import servers_s3 as s3
@@ -28,7 +29,6 @@ from tests.e2e.kserve import (
     GOOGLE_TOKENS_HOST,
     KServeNodesWorld,
 )
-from tests.e2e.world import CACHES, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.servers import Buckets, serving
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deploy.local.kubeapi import Object, Resource
+    from localmodel.kube.kinds import Kind, KubeObject
     from tests.contract.gate import Asked, Gate
     from tests.unit.agent.servers import Server
 
@@ -288,7 +288,7 @@ class Scenario:
 
     stores: Stores
     uris: dict[str, str]
-    reports: dict[str, Object]
+    reports: dict[str, KubeObject]
 
     def weights(self, name: str) -> bytes | None:
         """The model on the node's disk."""
@@ -312,7 +312,7 @@ def scenario(
                 name, "credentials", namespace=case.namespace, sourceModelUri=uris[name], **named
             )
 
-        def reports() -> dict[str, Object]:
+        def reports() -> dict[str, KubeObject]:
             node = world.find(LOCAL_MODEL_NODES, NODE) or {}
             told = {one["key"]: one for one in node.get("status", {}).get("models", ())}
             return {name: told.get(model_key(uri), {}) for name, uri in uris.items()}
@@ -333,7 +333,7 @@ def scenario(
             world.delete(*_cache(name, case))
 
 
-def _cache(name: str, case: Case) -> tuple[Resource, str, str]:
+def _cache(name: str, case: Case) -> tuple[Kind, str, str]:
     return (NAMESPACE_CACHES if case.namespace else CACHES, name, case.namespace)
 
 

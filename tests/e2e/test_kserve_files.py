@@ -9,9 +9,9 @@ import pytest
 
 from deploy.local.product import agent_name
 from localmodel.crds.keys import model_key
+from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.contract.servers_hf import Repo
 from tests.e2e.kserve import SECONDS, KServeNodesWorld
-from tests.e2e.world import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,48 +15,38 @@ import pytest
 
 from deploy.local import manifests
 from deploy.local.cluster import Cluster
-from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.layout import CHECKOUT
-from deploy.local.manifests import CRD
 from deploy.local.origin import S3Origin
 from localmodel.crds.keys import model_key
-from tests.e2e.conftest import METACONTROLLERS
-from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
-from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded
-from tests.e2e.kserve_left import (
-    FINALIZER,
-    JOB_NAMESPACE,
-    JOBS,
-    NAMESPACE_FINALIZER,
-    WEBHOOK,
-    WEBHOOKS,
-    KServeLeft,
-)
-from tests.e2e.migration import IMPORTED, LAID_OUT, NODE_NAMES, SERVED, Migration, merge
-from tests.e2e.origin import HttpOrigin
-from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
-from tests.e2e.world import (
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
     CACHES,
     CLAIMS,
+    COMPOSITES,
+    CRDS,
+    DECORATORS,
     GROUPS,
+    JOBS,
     LOCAL_MODEL_NODES,
     NAMESPACE_CACHES,
     NAMESPACES,
     NODES,
     PLACEMENTS,
     VOLUMES,
+    WEBHOOKS,
 )
+from tests.e2e.conftest import METACONTROLLERS
+from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
+from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded
+from tests.e2e.kserve_left import FINALIZER, JOB_NAMESPACE, NAMESPACE_FINALIZER, WEBHOOK, KServeLeft
+from tests.e2e.migration import IMPORTED, LAID_OUT, NODE_NAMES, SERVED, Migration
+from tests.e2e.origin import HttpOrigin
+from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-COMPOSITES = Resource(
-    "metacontroller.k8s.io/v1alpha1", "compositecontrollers", "CompositeController", False
-)
-DECORATORS = Resource(
-    "metacontroller.k8s.io/v1alpha1", "decoratorcontrollers", "DecoratorController", False
-)
 GRACE_SECONDS = 5.0
 READY_SECONDS = 60.0
 
@@ -182,19 +172,17 @@ def test_the_first_run_prepares_what_localmodel_needs(migration: Migration) -> N
     assert positions == sorted(positions)
     assert world.find(WEBHOOKS, WEBHOOK) is None
     assert world.find(CACHES, "going") is None
-    assert not world.api.list(JOBS, JOB_NAMESPACE)["items"]
+    assert not world.api.list(JOBS, JOB_NAMESPACE)
     # A claim goes when its finalizer is taken off, and a volume when its claim is gone.
-    world.until(
-        lambda: not world.api.list(CLAIMS, JOB_NAMESPACE)["items"], "the claims to go", SECONDS
-    )
+    world.until(lambda: not world.api.list(CLAIMS, JOB_NAMESPACE), "the claims to go", SECONDS)
     serving = {f"{claim}-{namespace}" for namespace, claim in SERVED}
     world.until(
-        lambda: {one["metadata"]["name"] for one in world.api.list(VOLUMES)["items"]} == serving,
+        lambda: {one["metadata"]["name"] for one in world.api.list(VOLUMES)} == serving,
         "all other volumes to go",
         SECONDS,
     )
     for plural in KSERVE:
-        crd = world.api.get(CRD, ours(plural)["metadata"]["name"])
+        crd = world.api.get(CRDS, ours(plural)["metadata"]["name"])
         assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
@@ -239,9 +227,9 @@ def test_no_file_is_touched_and_every_cache_is_ready_in_a_minute(migration: Migr
 
 def test_the_way_back_leaves_claims_volumes_and_folders_as_they_are(migration: Migration) -> None:
     world, cluster = migration.world, migration.world.cluster
-    world.until(lambda: len(world.api.list(PLACEMENTS)["items"]) == 2, "the plans", SECONDS)
+    world.until(lambda: len(world.api.list(PLACEMENTS)) == 2, "the plans", SECONDS)
     for resource in (COMPOSITES, DECORATORS):
-        for obj in world.api.list(resource)["items"]:
+        for obj in world.api.list(resource):
             world.delete(resource, obj["metadata"]["name"])
     for node in NODE_NAMES:
         cluster.stop(f"agent-{node}")
@@ -250,11 +238,11 @@ def test_the_way_back_leaves_claims_volumes_and_folders_as_they_are(migration: M
     for name in LAID_OUT:
         assert _finalizers(world, name) == []
     for resource in (GROUPS, NODES, LOCAL_MODEL_NODES):
-        for obj in world.api.list(resource)["items"]:
+        for obj in world.api.list(resource):
             metadata = obj["metadata"]
             assert not metadata.get("finalizers"), metadata
             assert not [label for label in metadata.get("labels", ()) if "kserve.io/" in label]
-    assert not world.api.list(PLACEMENTS)["items"]
+    assert not world.api.list(PLACEMENTS)
     migration.compare()
     assert migration.look_at_files() == migration.files
     ran = migration.command.run("--back", "--apply")
@@ -275,7 +263,7 @@ def test_localmodel_comes_again_after_the_way_back(migration: Migration) -> None
         space = LAID_OUT[name][0]
         finalizer = NAMESPACE_FINALIZER if space else FINALIZER
         change = {"metadata": {"finalizers": [finalizer]}}
-        merge(world, NAMESPACE_CACHES if space else CACHES, name, space, change)
+        world.api.patch(NAMESPACE_CACHES if space else CACHES, name, change, space)
     KServeLeft(world.api).webhook()
     assert migration.command.run("--apply").code == A_PERSON_FIRST
     for plural in KSERVE:
@@ -287,7 +275,7 @@ def test_localmodel_comes_again_after_the_way_back(migration: Migration) -> None
     for node in NODE_NAMES:
         cluster.start(f"agent-{node}")
     # A kind that was away is found again by looking.
-    world.until(lambda: len(world.api.list(PLACEMENTS)["items"]) == 2, "the plans", 120)
+    world.until(lambda: len(world.api.list(PLACEMENTS)) == 2, "the plans", 120)
     _all_taken(world)
     assert migration.command.run("--apply").code == OK
     world.wait_users("llama", "team-a/chat")
@@ -318,12 +306,10 @@ def test_each_cache_can_be_deleted_afterwards_and_goes(migration: Migration) -> 
     world.delete(NAMESPACE_CACHES, shared, space)
     world.until(lambda: len(_held(world)) == 1, "localmodel to let it go", SECONDS)
     assert _held(world) == [NAMESPACE_FINALIZER]
-    merge(world, NAMESPACE_CACHES, shared, space, {"metadata": {"finalizers": None}})
+    world.api.patch(NAMESPACE_CACHES, shared, {"metadata": {"finalizers": None}}, space)
     assert world.find(CLAIMS, claim, space)
     world.until(
-        lambda: (
-            not world.api.list(CACHES)["items"] and not world.api.list(NAMESPACE_CACHES)["items"]
-        ),
+        lambda: not world.api.list(CACHES) and not world.api.list(NAMESPACE_CACHES),
         "all caches to go",
         SECONDS,
     )

@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.kubeapi import ApiError
 from localmodel.crds.base import API_VERSION
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    GROUPS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    VOLUMES,
+)
 from tests.e2e.kserve import SECONDS, KServeWorld
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 SPACE = "newer"
 KSERVES_FINALIZER = "localmodelnamespacecache.kserve.io/finalizer"
 
 
-def _cache(name: str, namespace: str = "", **spec: Any) -> Object:
+def _cache(name: str, namespace: str = "", **spec: Any) -> KubeObject:
     return {
         "apiVersion": API_VERSION,
         "kind": "LocalModelNamespaceCache" if namespace else "LocalModelCache",
@@ -27,18 +34,13 @@ def _cache(name: str, namespace: str = "", **spec: Any) -> Object:
     }
 
 
-def _told(kserve: KServeWorld, name: str) -> dict[str, Object]:
+def _told(kserve: KServeWorld, name: str) -> dict[str, KubeObject]:
     conditions = kserve.status(name, SPACE).get("conditions", ())
     return {one["type"]: one for one in conditions}
 
 
-def _patch(kserve: KServeWorld, name: str, change: Object, subresource: str = "") -> None:
-    kserve.api.request(
-        "PATCH",
-        NAMESPACE_CACHES.path(SPACE, name, subresource),
-        body=change,
-        content_type="application/merge-patch+json",
-    )
+def _patch(kserve: KServeWorld, name: str, change: KubeObject, subresource: str = "") -> None:
+    kserve.api.patch(NAMESPACE_CACHES, name, change, SPACE, subresource=subresource)
 
 
 def test_a_cache_with_pvc_ref_is_kserves(kserve: KServeWorld) -> None:
@@ -74,8 +76,7 @@ def test_a_cache_with_pvc_ref_is_kserves(kserve: KServeWorld) -> None:
         found = kserve.api.get(NAMESPACE_CACHES, "shared", SPACE)
         admitted = [c for c in found["status"]["conditions"] if c["type"] == "Admitted"]
         found["status"] = says | {"conditions": [ready, *admitted]}
-        path = NAMESPACE_CACHES.path(SPACE, "shared", "status")
-        kserve.api.request("PUT", path, body=found)
+        kserve.api.replace(found, subresource="status")
         return is_as_kserve_wrote_it()
 
     def is_as_kserve_wrote_it() -> bool:
@@ -101,7 +102,7 @@ def test_a_cache_with_pvc_ref_is_kserves(kserve: KServeWorld) -> None:
     kserve.until(lambda: kserve.find(CLAIMS, "near-newer", SPACE), "the neighbour's claim", SECONDS)
     node = kserve.api.get(LOCAL_MODEL_NODES, "node-1")
     assert "shared" not in {one["modelName"] for one in node["spec"]["localModels"]}
-    made = kserve.api.list(CLAIMS, SPACE)["items"] + kserve.api.list(VOLUMES)["items"]
+    made = kserve.api.list(CLAIMS, SPACE) + kserve.api.list(VOLUMES)
     assert not [one for one in made if one["metadata"]["name"].startswith("shared")]
 
     # Localmodel holds its deletion no longer than that.
@@ -131,7 +132,7 @@ def test_a_cache_with_pvc_ref_is_kserves(kserve: KServeWorld) -> None:
     ids=["neither", "both", "both-short", "empty", "capital", "no-name", "long"],
 )
 def test_a_cache_of_a_namespace_names_groups_or_a_claim(
-    kserve: KServeWorld, spec: Object, why: str
+    kserve: KServeWorld, spec: KubeObject, why: str
 ) -> None:
     kserve.space(SPACE)
     assert why in kserve.refused(_cache("either", SPACE, **spec))
@@ -162,17 +163,10 @@ def test_pvc_ref_is_no_field_of_a_localmodelcache(kserve: KServeWorld) -> None:
     """As in KServe: kubectl refuses the unknown field, and who does not ask has it dropped."""
     cache = _cache("plain", nodeGroups=["newer"], pvcRef="claim")
     with pytest.raises(ApiError, match=r'unknown field "spec.pvcRef"'):
-        _create(kserve, cache, fieldValidation="Strict")
-    assert "pvcRef" not in _create(kserve, cache)["spec"]
+        kserve.api.create(cache, dry_run=True, strict=True)
+    assert "pvcRef" not in kserve.api.create(cache, dry_run=True)["spec"]
     with pytest.raises(ApiError, match="nodeGroups"):
-        _create(kserve, _cache("plain", pvcRef="claim"))
-
-
-def _create(kserve: KServeWorld, obj: Object, **params: str) -> Object:
-    made: Object = kserve.api.request(
-        "POST", CACHES.path(), body=obj, params={"dryRun": "All"} | params
-    )
-    return made
+        kserve.api.create(_cache("plain", pvcRef="claim"), dry_run=True)
 
 
 def test_fields_of_newer_versions_stay(kserve: KServeWorld) -> None:
@@ -207,7 +201,8 @@ def test_fields_of_newer_versions_stay(kserve: KServeWorld) -> None:
     ],
 )
 def test_what_kserve_has_schemes_for_is_taken(kserve: KServeWorld, uri: str) -> None:
-    _create(kserve, _cache("scheme", nodeGroups=["newer"], sourceModelUri=uri))
+    cache = _cache("scheme", nodeGroups=["newer"], sourceModelUri=uri)
+    kserve.api.create(cache, dry_run=True)
 
 
 @pytest.mark.parametrize(

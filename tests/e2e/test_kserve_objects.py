@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localmodel.crds.base import API_VERSION
+from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, NODES
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
-from tests.e2e.world import (
-    CACHES,
-    GROUPS,
-    LOCAL_MODEL_NODES,
-    NAMESPACE_CACHES,
-    NODES,
-)
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object, Resource
+    from localmodel.kube.kinds import Kind, KubeObject
 
 KEY = "c277d78a31bc6624"
 
 
-def _listed(kserve: KServeWorld, node: str) -> dict[str, Object]:
+def _listed(kserve: KServeWorld, node: str) -> dict[str, KubeObject]:
     """What a node shall have, by the key that KServe's agent reports it under."""
     found = kserve.find(LOCAL_MODEL_NODES, node) or {"spec": {}}
     models = found["spec"].get("localModels", ())
@@ -34,8 +28,7 @@ def _listed(kserve: KServeWorld, node: str) -> dict[str, Object]:
 
 
 def test_kinds_and_scopes(kserve: KServeWorld) -> None:
-    found = kserve.api.discover(API_VERSION)
-    kinds = {one.kind: one.namespaced for one in found.values()}
+    kinds = {one.name: one.namespaced for one in kserve.api.kinds(API_VERSION)}
     assert {
         "LocalModelCache": False,
         "LocalModelNodeGroup": False,
@@ -46,10 +39,8 @@ def test_kinds_and_scopes(kserve: KServeWorld) -> None:
 
 def test_every_kind_has_a_status_of_its_own(kserve: KServeWorld) -> None:
     """Whoever may write a status may not write a spec; KServe's groups have no such bound."""
-    listed = kserve.api.request("GET", f"/apis/{API_VERSION}")["resources"]
-    names = {one["name"] for one in listed}
-    for kind in (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES):
-        assert f"{kind.plural}/status" in names
+    served = {kind for kind in kserve.api.kinds(API_VERSION) if kind.has_status}
+    assert served >= {CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES}
     kserve.kserve_group("bounds", "node-1")
     kserve.patch(GROUPS, "bounds", {"spec": {"storageLimit": "1Gi"}}, "status")
     assert kserve.api.get(GROUPS, "bounds")["spec"]["storageLimit"] == "10Gi"
@@ -80,7 +71,7 @@ def test_every_field_of_a_cache_reaches_its_nodes(kserve: KServeWorld, namespace
 
 @pytest.mark.parametrize("groups", [[], None], ids=["empty", "missing"])
 def test_a_cache_names_at_least_one_group(kserve: KServeWorld, groups: list[str] | None) -> None:
-    spec: Object = {"sourceModelUri": "s3://models/none", "modelSize": "1Mi"}
+    spec: KubeObject = {"sourceModelUri": "s3://models/none", "modelSize": "1Mi"}
     cache = {
         "apiVersion": API_VERSION,
         "kind": "LocalModelCache",
@@ -153,7 +144,7 @@ def test_which_nodes_are_in_a_group(kserve: KServeWorld) -> None:
     label = {"key": "left", "operator": "Exists"}
     other = {"key": "right", "operator": "In", "values": ["yes"]}
     field = {"key": "metadata.name", "operator": "In", "values": ["node-1"]}
-    groups: dict[str, tuple[list[Object], list[str]]] = {
+    groups: dict[str, tuple[list[KubeObject], list[str]]] = {
         "terms-or": (
             [{"matchExpressions": [label]}, {"matchExpressions": [other]}],
             ["node-1", "node-2"],
@@ -179,10 +170,10 @@ def test_which_nodes_are_in_a_group(kserve: KServeWorld) -> None:
     assert (status["used"], status["available"]) == ("0", "10Gi")
 
 
-@pytest.mark.parametrize("kind", [ISVCS, LLM_ISVCS], ids=lambda one: one.kind)
-def test_a_cache_in_use_is_not_deleted(kserve: KServeWorld, kind: Resource) -> None:
+@pytest.mark.parametrize("kind", [ISVCS, LLM_ISVCS], ids=lambda one: one.name)
+def test_a_cache_in_use_is_not_deleted(kserve: KServeWorld, kind: Kind) -> None:
     field = "inferenceServices" if kind is ISVCS else "llmInferenceServices"
-    name = f"used-{kind.kind.lower()}"
+    name = f"used-{kind.name.lower()}"
     kserve.kserve_group("first", "node-1")
     kserve.kserve_cache(name, "first")
     kserve.kserve_cache(name, "first", namespace="used")
@@ -190,13 +181,13 @@ def test_a_cache_in_use_is_not_deleted(kserve: KServeWorld, kind: Resource) -> N
     kserve.service("used", "chat", name, resource=kind, of_namespace=True)
     kserve.wait_users(name, "used-b/chat", field=field)
     kserve.wait_users(name, "used/chat", namespace="used", field=field)
-    assert f"{kind.kind} used-b/chat" in kserve.not_deleted(CACHES, name)
-    assert f"{kind.kind} used/chat" in kserve.not_deleted(NAMESPACE_CACHES, name, "used")
+    assert f"{kind.name} used-b/chat" in kserve.not_deleted(CACHES, name)
+    assert f"{kind.name} used/chat" in kserve.not_deleted(NAMESPACE_CACHES, name, "used")
 
     for number in range(4):
         kserve.service("used-b", f"more-{number}", name, resource=kind)
     kserve.until(lambda: len(kserve.status(name)[field]) == 5, "all to be listed", SECONDS)
-    assert f"{kind.kind} used-b/more-1 and 2 more" in kserve.not_deleted(CACHES, name)
+    assert f"{kind.name} used-b/more-1 and 2 more" in kserve.not_deleted(CACHES, name)
 
     # A service that is gone blocks nothing.
     kserve.delete(kind, "chat", "used")
@@ -252,7 +243,7 @@ def test_a_missing_group_is_told_and_blocks_no_deletion(kserve: KServeWorld) -> 
     kserve.until(lambda: not kserve.find(CACHES, "nowhere"), "the cache to go", SECONDS)
 
 
-def _cache(name: str, uri: str, **spec: object) -> Object:
+def _cache(name: str, uri: str, **spec: object) -> KubeObject:
     return {
         "apiVersion": API_VERSION,
         "kind": "LocalModelCache",
@@ -332,7 +323,7 @@ def test_entries_of_kserve_are_read_and_completed(kserve: KServeWorld) -> None:
         "metadata": {"name": "node-8"},
         "spec": {"localModels": entries},
     }
-    kserve.api.request("POST", LOCAL_MODEL_NODES.path(), body=node)
+    kserve.api.create(node)
     kserve.report("node-8", {"entry": "ModelDownloaded"})
     kserve.kserve_group("entry", "node-8")
     kserve.kserve_cache("entry", "entry")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.local.kubeapi import ApiError, KubeApi
 from deploy.local.users import AGENT
-from tests.e2e.world import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
+from localmodel.kube.client import KubeClient
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
 
 if TYPE_CHECKING:
     from tests.e2e.kserve import KServeWorld
@@ -19,17 +20,12 @@ def _write(kserve: KServeWorld, node: str, node_of_token: str = "") -> str:
 
     `node_of_token` is that of the pod that its token was made for; without one, it was for none.
     """
-    api = KubeApi.from_kubeconfig(kserve.cluster.kubeconfig)
-    api._session.headers["Impersonate-User"] = AGENT.name
+    headers = {"Impersonate-User": AGENT.name}
     if node_of_token:
-        api._session.headers[NODE_OF_TOKEN] = node_of_token
+        headers[NODE_OF_TOKEN] = node_of_token
+    api = KubeClient.connect(kserve.cluster.kubeconfig, headers=headers)
     try:
-        api.request(
-            "PATCH",
-            LOCAL_MODEL_NODES.path("", node, "status"),
-            body={"status": {"models": []}},
-            content_type="application/merge-patch+json",
-        )
+        api.patch(LOCAL_MODEL_NODES, node, {"status": {"models": []}}, subresource="status")
     except ApiError as error:
         return error.message
     return ""
@@ -56,7 +52,7 @@ def _make_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) 
     """What the API server answers to a cache of a namespace."""
     cache = {
         "apiVersion": NAMESPACE_CACHES.api_version,
-        "kind": NAMESPACE_CACHES.kind,
+        "kind": NAMESPACE_CACHES.name,
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "sourceModelUri": f"s3://importance/{name}",
@@ -67,7 +63,7 @@ def _make_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) 
         },
     }
     try:
-        kserve.cluster.api.request("POST", NAMESPACE_CACHES.path(namespace), body=cache)
+        kserve.cluster.api.create(cache)
     except ApiError as error:
         return error.message
     return ""
@@ -75,12 +71,7 @@ def _make_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) 
 
 def _patch_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) -> str:
     try:
-        kserve.cluster.api.request(
-            "PATCH",
-            NAMESPACE_CACHES.path(namespace, name),
-            body={"spec": spec},
-            content_type="application/merge-patch+json",
-        )
+        kserve.cluster.api.patch(NAMESPACE_CACHES, name, {"spec": spec}, namespace)
     except ApiError as error:
         return error.message
     return ""
@@ -88,12 +79,7 @@ def _patch_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object)
 
 def _annotate(kserve: KServeWorld, namespace: str, **annotations: str | None) -> None:
     named = {f"serving.kserve.io/{n.replace('_', '-')}": v for n, v in annotations.items()}
-    kserve.cluster.api.request(
-        "PATCH",
-        NAMESPACES.path("", namespace),
-        body={"metadata": {"annotations": named}},
-        content_type="application/merge-patch+json",
-    )
+    kserve.cluster.api.patch(NAMESPACES, namespace, {"metadata": {"annotations": named}})
 
 
 def test_a_namespace_says_no_more_of_importance_than_it_may(kserve: KServeWorld) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy.local import build
 from deploy.local.posix import child_environment
-from tests.e2e.world import CACHES, GROUPS
+from localmodel.kube.kinds import CACHES, GROUPS
 
 if TYPE_CHECKING:
     from tests.e2e.kserve import KServeNodesWorld

@@ -6,22 +6,15 @@ import json
 from typing import TYPE_CHECKING
 
 from localmodel.hooks.naming import member_label, volume_name
+from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
-from tests.e2e.world import (
-    CACHES,
-    CLAIMS,
-    GROUPS,
-    NAMESPACE_CACHES,
-    PLACEMENTS,
-    VOLUMES,
-    an_object,
-)
+from tests.e2e.world import an_object
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 
-def _owners(obj: Object) -> list[str]:
+def _owners(obj: KubeObject) -> list[str]:
     return [owner["kind"] for owner in obj["metadata"].get("ownerReferences", ())]
 
 
@@ -40,7 +33,7 @@ def test_a_service_gets_a_claim_of_its_groups_template(kserve: KServeWorld) -> N
     assert _owners(claim) == _owners(volume) == ["LocalModelCache"]
     # An agent that downloads by itself needs no volume and no claim to do it.
     assert kserve.find(VOLUMES, "tmpl-first-download") is None
-    assert not kserve.api.list(CLAIMS, "kserve-localmodel-jobs")["items"]
+    assert not kserve.api.list(CLAIMS, "kserve-localmodel-jobs")
     condition = kserve.wait_condition("tmpl", "AllBound", kind="ClaimsBound")
     assert condition["message"] == "tmpl-a/tmpl-first can be mounted"
 
@@ -112,13 +105,7 @@ def test_a_service_that_is_being_deleted_counts_until_it_is_gone(kserve: KServeW
     kserve.wait_users("going", "going-a/chat", "going-b/chat")
     assert kserve.find(CLAIMS, "going-first", "going-a")
 
-    path = ISVCS.path("going-a", "chat")
-    kserve.api.request(
-        "PATCH",
-        path,
-        body={"metadata": {"finalizers": None}},
-        content_type="application/merge-patch+json",
-    )
+    kserve.api.patch(ISVCS, "chat", {"metadata": {"finalizers": None}}, "going-a")
     kserve.wait_gone("going-a", "going-first")
     kserve.wait_users("going", "going-b/chat")
 
@@ -136,7 +123,7 @@ def test_the_annotation_nodegroup_says_which_group_and_is_followed(kserve: KServ
     # KServe's webhook would not have let it use this cache.
     kserve.service("where-b", "chat", "where", nodegroup="none-of-them")
     kserve.wait_users("where", "where-a/chat", "where-b/chat")
-    assert not kserve.api.list(CLAIMS, "where-b")["items"]
+    assert not kserve.api.list(CLAIMS, "where-b")
 
 
 def test_a_service_with_disable_localmodel_does_not_use_it(kserve: KServeWorld) -> None:
@@ -165,7 +152,7 @@ def test_services_of_a_namespace_cache_are_its_own(kserve: KServeWorld) -> None:
     volume = kserve.api.get(VOLUMES, volume_name("same", "first", "same-a"))
     assert _owners(volume) == ["LocalModelNodeGroup"]
     assert _owners(kserve.wait_bound("same-b", "same-first")) == ["LocalModelCache"]
-    assert not kserve.api.list(CLAIMS, "same-c")["items"]
+    assert not kserve.api.list(CLAIMS, "same-c")
 
     # It moves from the namespace's cache to the other one, whose claim of that name is taken.
     kserve.service("same-a", "chat", "same")
@@ -209,8 +196,8 @@ def test_a_service_that_moves_between_caches_of_its_namespace_is_followed(
 def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeWorld) -> None:
     kserve.kserve_group("first", "node-1")
     kserve.space("took-a")
-    spec: Object = {"accessModes": ["ReadWriteOnce"], "storageClassName": "of-its-own"}
-    volume: Object = {
+    spec: KubeObject = {"accessModes": ["ReadWriteOnce"], "storageClassName": "of-its-own"}
+    volume: KubeObject = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": "took-first-took-a"},
@@ -223,7 +210,7 @@ def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeW
             ],
         },
     }
-    claim: Object = {
+    claim: KubeObject = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "took-first", "namespace": "took-a"},
@@ -234,8 +221,8 @@ def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeW
         },
     }
     # KServe's controller creates them, so nobody else applies their fields.
-    kserve.api.request("POST", VOLUMES.path(), body=volume)
-    kserve.api.request("POST", CLAIMS.path("took-a"), body=claim)
+    kserve.api.create(volume)
+    kserve.api.create(claim)
     before = kserve.wait_bound("took-a", "took-first")
     was = kserve.api.get(VOLUMES, "took-first-took-a")
 
@@ -255,7 +242,7 @@ def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeW
         "metadata": {"name": "took-first", "namespace": "took-b"},
         "spec": {**claim["spec"], "volumeName": "a-disk"},
     }
-    kserve.api.request("POST", CLAIMS.path("took-b"), body=stranger)
+    kserve.api.create(stranger)
     kserve.service("took-b", "chat", "took")
     condition = kserve.wait_condition("took", "ClaimNameTaken", kind="ClaimsBound")
     assert "took-b/took-first" in condition["message"]
@@ -267,7 +254,7 @@ def test_claims_and_volumes_of_kserve_are_taken_over_as_they_are(kserve: KServeW
 def test_volumes_that_kserve_left_are_in_nobodys_way(kserve: KServeWorld) -> None:
     """Of a group that selects by name: no volume that is there can be made to ask for a label."""
     kserve.kserve_group("first", "node-1")
-    spec: Object = {"accessModes": ["ReadWriteOnce"], "storageClassName": "local-storage"}
+    spec: KubeObject = {"accessModes": ["ReadWriteOnce"], "storageClassName": "local-storage"}
 
     def leave(namespace: str, node: str) -> None:
         """A claim and its volume, as KServe's controller makes them."""
@@ -280,11 +267,9 @@ def test_volumes_that_kserve_left_are_in_nobodys_way(kserve: KServeWorld) -> Non
             "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
         }
         request = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": name}
-        kserve.api.request(
-            "POST", VOLUMES.path(), body=an_object(VOLUMES, name, spec=spec | volume)
-        )
+        kserve.api.create(an_object(VOLUMES, name, spec=spec | volume))
         claim = an_object(CLAIMS, "rest-first", namespace, spec=spec | request)
-        kserve.api.request("POST", CLAIMS.path(namespace), body=claim)
+        kserve.api.create(claim)
         kserve.wait_bound(namespace, "rest-first")
 
     def phase(volume: str) -> str:
@@ -341,7 +326,7 @@ def test_disable_volume_management(kserve: KServeWorld) -> None:
             lambda: kserve.status("hands", "hands-c").get("conditions"), "the other cache's status"
         )
         for namespace in ("hands-b", "hands-c"):
-            assert not kserve.api.list(CLAIMS, namespace)["items"]
+            assert not kserve.api.list(CLAIMS, namespace)
             assert kserve.find(VOLUMES, volume_name("hands", "first", namespace)) is None
         # What was made before stays while it is used.
         assert kserve.wait_bound("hands-a", "hands-first")

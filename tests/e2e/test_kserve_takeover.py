@@ -7,38 +7,46 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.local.layout import CHECKOUT
-from deploy.local.manifests import CRD
 from localmodel.agent.cluster.report import connect
 from localmodel.crds.base import API_VERSION
-from localmodel.takeover.api import Api
-from localmodel.takeover.kinds import CACHE, KubeObject, Ref
+from localmodel.kube.client import KubeClient
+from localmodel.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    CRDS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    JOBS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    PODS,
+    POLICY_BINDINGS,
+    VOLUMES,
+    WEBHOOKS,
+    KubeObject,
+    Ref,
+)
 from localmodel.takeover.perform import perform
 from localmodel.takeover.steps import DropFinalizers
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
-from tests.e2e.kserve_crds import BINDING, KSERVE, ours
+from tests.e2e.kserve_crds import KSERVE, ours
 from tests.e2e.kserve_left import (
     AGENT,
     CONTROLLER,
-    DAEMON_SETS,
-    DEPLOYMENTS,
     FINALIZER,
     JOB_NAMESPACE,
-    JOBS,
     NAMESPACE_FINALIZER,
-    PODS,
     WEBHOOK,
-    WEBHOOKS,
     KServeLeft,
 )
 from tests.e2e.takeover import A_PERSON_FIRST, NOTHING_LEFT, OK, Takeover
-from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from deploy.local.kubeapi import Object, Resource
+    from localmodel.kube.kinds import Kind, KubeObject
 
 # It has nothing to do with how Metacontroller works: one is enough.
 pytestmark = pytest.mark.parametrize("kserve", METACONTROLLERS[-1:], indirect=True, scope="session")
@@ -58,20 +66,15 @@ def takeover(kserve: KServeWorld, tmp_path: Path) -> Takeover:
 
 
 def _add_finalizers(
-    kserve: KServeWorld, resource: Resource, name: str, *names: str, namespace: str = ""
+    kserve: KServeWorld, resource: Kind, name: str, *names: str, namespace: str = ""
 ) -> None:
     patch = [{"op": "add", "path": "/metadata/finalizers/-", "value": name} for name in names]
-    kserve.api.request(
-        "PATCH",
-        resource.path(namespace, name),
-        body=patch,
-        content_type="application/json-patch+json",
-    )
+    kserve.api.patch(resource, name, patch, namespace)
 
 
 def _finalizers(kserve: KServeWorld, name: str, namespace: str = "") -> list[str]:
     resource = NAMESPACE_CACHES if namespace else CACHES
-    found: Object = kserve.api.get(resource, name, namespace)["metadata"]
+    found: KubeObject = kserve.api.get(resource, name, namespace)["metadata"]
     return list(found.get("finalizers", ()))
 
 
@@ -85,14 +88,14 @@ def _taken(kserve: KServeWorld, name: str, namespace: str = "") -> None:
 
 
 @pytest.fixture
-def webhook(kserve: KServeWorld, left: KServeLeft) -> Iterator[Object]:
+def webhook(kserve: KServeWorld, left: KServeLeft) -> Iterator[KubeObject]:
     yield left.webhook()
     if kserve.find(WEBHOOKS, WEBHOOK):
         kserve.delete(WEBHOOKS, WEBHOOK)
 
 
 def test_it_refuses_while_kserves_controller_or_agent_is_there(
-    kserve: KServeWorld, left: KServeLeft, takeover: Takeover, webhook: Object
+    kserve: KServeWorld, left: KServeLeft, takeover: Takeover, webhook: KubeObject
 ) -> None:
     left.program(DEPLOYMENTS, CONTROLLER, replicas=1)
     left.program(DAEMON_SETS, AGENT)
@@ -105,12 +108,7 @@ def test_it_refuses_while_kserves_controller_or_agent_is_there(
         assert f"wait --for=delete pod -l control-plane={AGENT}" in ran.said
         assert kserve.api.get(WEBHOOKS, WEBHOOK)["metadata"]["uid"] == webhook["metadata"]["uid"]
         # A Deployment without replicas is no hindrance, a pod that is left of it is one.
-        kserve.api.request(
-            "PATCH",
-            DEPLOYMENTS.path("kserve", CONTROLLER),
-            body={"spec": {"replicas": 0}},
-            content_type="application/merge-patch+json",
-        )
+        kserve.api.patch(DEPLOYMENTS, CONTROLLER, {"spec": {"replicas": 0}}, "kserve")
         kserve.delete(DAEMON_SETS, AGENT, "kserve")
         ran = takeover.run("--apply")
         assert ran.code == A_PERSON_FIRST
@@ -158,7 +156,7 @@ def test_it_shows_first_then_does_it_and_then_finds_nothing_to_do(
         assert any("metacontroller" in name for name in found)
         assert not any("kserve.io" in name for name in found)
     for plural in KSERVE:
-        crd = kserve.api.get(CRD, ours(plural)["metadata"]["name"])
+        crd = kserve.api.get(CRDS, ours(plural)["metadata"]["name"])
         assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
     for flags in ((), ("--apply",)):
@@ -167,20 +165,15 @@ def test_it_shows_first_then_does_it_and_then_finds_nothing_to_do(
         assert NOTHING_LEFT in ran.said
     for namespace in ("", "shown-a"):
         resource = NAMESPACE_CACHES if namespace else CACHES
-        kserve.api.request(
-            "PATCH",
-            resource.path(namespace, "shown"),
-            body={"metadata": {"finalizers": None}},
-            content_type="application/merge-patch+json",
-        )
+        kserve.api.patch(resource, "shown", {"metadata": {"finalizers": None}}, namespace)
 
 
 def test_the_webhook_goes_only_when_the_policies_are_there(
-    kserve: KServeWorld, takeover: Takeover, webhook: Object
+    kserve: KServeWorld, takeover: Takeover, webhook: KubeObject
 ) -> None:
     name = "localmodel-cache-in-use"
-    binding = kserve.api.get(BINDING, name)
-    kserve.delete(BINDING, name)
+    binding = kserve.api.get(POLICY_BINDINGS, name)
+    kserve.delete(POLICY_BINDINGS, name)
     try:
         ran = takeover.run("--apply")
         assert ran.code == A_PERSON_FIRST
@@ -224,7 +217,7 @@ def test_a_finalizer_stays_until_metacontrollers_is_on(
     kserve.until(lambda: not kserve.find(CACHES, "early"), "the cache to go", SECONDS)
 
 
-class _Interfering(Api):
+class _Interfering(KubeClient):
     """Somebody else adds a finalizer in front, just when the first look is over."""
 
     def __init__(self, kserve: KServeWorld, kubeconfig: Path) -> None:
@@ -232,12 +225,12 @@ class _Interfering(Api):
         self._kserve = kserve
         self._looks = 0
 
-    def find(self, ref: Ref) -> KubeObject | None:
-        found = super().find(ref)
+    def find(self, kind: Kind, name: str, namespace: str = "") -> KubeObject | None:
+        found = super().find(kind, name, namespace)
         self._looks += 1
         if found and self._looks == 1:
             names = [OTHERS, *found["metadata"]["finalizers"]]
-            self._kserve.patch(CACHES, ref.name, {"metadata": {"finalizers": names}})
+            self._kserve.patch(CACHES, name, {"metadata": {"finalizers": names}})
         return found
 
 
@@ -247,7 +240,7 @@ def test_a_finalizer_that_somebody_adds_meanwhile_is_not_lost(kserve: KServeWorl
     _taken(kserve, "meanwhile")
     _add_finalizers(kserve, CACHES, "meanwhile", FINALIZER)
     api = _Interfering(kserve, kserve.cluster.kubeconfig)
-    action = DropFinalizers(Ref(CACHE, "meanwhile"), (FINALIZER,))
+    action = DropFinalizers(Ref(CACHES, "meanwhile"), (FINALIZER,))
     perform(api, action, wait_seconds=1)
     assert sorted(_finalizers(kserve, "meanwhile")) == sorted([OTHERS, OURS])
     kserve.patch(CACHES, "meanwhile", {"metadata": {"finalizers": None}})
@@ -258,16 +251,13 @@ def test_download_jobs_end_and_others_jobs_go_on(
 ) -> None:
     # A LocalModelNode of KServe's making, of a node that is in no group of ours.
     node = left.create(LOCAL_MODEL_NODES, {"metadata": {"name": "node-jobs"}, "spec": {}})
-    node |= {"kind": LOCAL_MODEL_NODES.kind, "apiVersion": API_VERSION}
+    node |= {"kind": LOCAL_MODEL_NODES.name, "apiVersion": API_VERSION}
     job = left.job("ended", node, "s3://models/ended", "ended-first")
     pod = left.running(job)
     strangers = left.job("ended", node, "s3://models/ended", "ended-first")
     # The same in all but its owner.
-    kserve.api.request(
-        "PATCH",
-        JOBS.path(JOB_NAMESPACE, strangers["metadata"]["name"]),
-        body={"metadata": {"ownerReferences": None}},
-        content_type="application/merge-patch+json",
+    kserve.api.patch(
+        JOBS, strangers["metadata"]["name"], {"metadata": {"ownerReferences": None}}, JOB_NAMESPACE
     )
     try:
         ran = takeover.run("--apply")
@@ -286,19 +276,15 @@ def test_a_job_whose_pod_does_not_end_is_told(
     kserve: KServeWorld, left: KServeLeft, takeover: Takeover
 ) -> None:
     node = left.create(LOCAL_MODEL_NODES, {"metadata": {"name": "node-stuck"}, "spec": {}})
-    node |= {"kind": LOCAL_MODEL_NODES.kind, "apiVersion": API_VERSION}
+    node |= {"kind": LOCAL_MODEL_NODES.name, "apiVersion": API_VERSION}
     job = left.job("stuck", node, "s3://models/stuck", "stuck-first")
     pod = left.running(job)["metadata"]["name"]
-    path = PODS.path(JOB_NAMESPACE, pod)
-    merge = "application/merge-patch+json"
-    kserve.api.request(
-        "PATCH", path, body={"metadata": {"finalizers": [OTHERS]}}, content_type=merge
-    )
+    kserve.api.patch(PODS, pod, {"metadata": {"finalizers": [OTHERS]}}, JOB_NAMESPACE)
     ran = takeover.run("--apply", "--timeout=2")
     assert ran.code == 1
     assert f"Job {JOB_NAMESPACE}/{job['metadata']['name']} is still there after 2 s" in ran.said
     # An interrupted run is run again.
-    kserve.api.request("PATCH", path, body={"metadata": {"finalizers": None}}, content_type=merge)
+    kserve.api.patch(PODS, pod, {"metadata": {"finalizers": None}}, JOB_NAMESPACE)
     assert takeover.run("--apply").code == OK
     kserve.delete(LOCAL_MODEL_NODES, "node-stuck")
 

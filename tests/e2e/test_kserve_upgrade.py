@@ -6,13 +6,12 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from deploy.local.manifests import CRD
+from localmodel.kube.kinds import CACHES, CLAIMS, CRDS, LOCAL_MODEL_NODES, PLACEMENTS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, refusal, replace, unguarded
-from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, PLACEMENTS
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 
 def test_crds_that_drop_our_fields_are_refused(kserve: KServeWorld) -> None:
@@ -24,7 +23,7 @@ def test_crds_that_drop_our_fields_are_refused(kserve: KServeWorld) -> None:
     # What keeps our fields comes through, an upgrade of localmodel among it.
     for plural in KSERVE:
         replace(kserve.api, ours(plural))
-        told = kserve.not_deleted(CRD, ours(plural)["metadata"]["name"])
+        told = kserve.not_deleted(CRDS, ours(plural)["metadata"]["name"])
         assert "deletes every object of its kind" in told
     # And from one that had a field which is gone.
     former = ours("localmodelcaches")
@@ -33,7 +32,7 @@ def test_crds_that_drop_our_fields_are_refused(kserve: KServeWorld) -> None:
     replace(kserve.api, former)
     replace(kserve.api, ours("localmodelcaches"))
     # Others' CRDs are not its business.
-    kserve.delete(CRD, kserve.make(_others_crd())["metadata"]["name"])
+    kserve.delete(CRDS, kserve.make(_others_crd())["metadata"]["name"])
 
 
 def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
@@ -81,12 +80,12 @@ def test_crds_that_drop_our_fields_stop_the_hooks(kserve: KServeWorld) -> None:
     kserve.wait_condition("back", "AllBound", kind="ClaimsBound")
 
 
-def _others_crd() -> Object:
+def _others_crd() -> KubeObject:
     names = {"plural": "things", "singular": "thing", "kind": "Thing"}
     schema = {"openAPIV3Schema": {"type": "object"}}
     return {
-        "apiVersion": CRD.api_version,
-        "kind": CRD.kind,
+        "apiVersion": CRDS.api_version,
+        "kind": CRDS.name,
         "metadata": {"name": "things.example.com"},
         "spec": {
             "group": "example.com",

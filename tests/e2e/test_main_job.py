@@ -7,10 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from localmodel.crds.keys import model_key
-from tests.e2e.world import LOCAL_MODEL_NODES, NODES, World
+from localmodel.kube.kinds import LOCAL_MODEL_NODES, NODES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.e2e.world import World
 
 NO_NODE: dict[str, dict[str, list[dict[str, str]]]] = {"spec": {"localModels": []}}
 NODE_NAMES = ("node-1", "node-2", "node-3")

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.kubeapi import ApiError
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.quantity import parse_quantity
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, VOLUMES, World
+from localmodel.kube.errors import InvalidError
+from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, VOLUMES
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Resource
+    from localmodel.kube.kinds import Kind
+    from tests.e2e.world import World
 
 LARGEST = 2**63 - 1
 
@@ -48,14 +49,12 @@ REFUSED = [
 ]
 
 
-def _takes(world: World, resource: Resource, name: str, spec: dict[str, Any]) -> str:
+def _takes(world: World, resource: Kind, name: str, spec: dict[str, Any]) -> str:
     """Why the API server does not take an object, which is not kept; empty: it does."""
-    head = {"apiVersion": API_VERSION, "kind": resource.kind, "metadata": {"name": name}}
+    head = {"apiVersion": API_VERSION, "kind": resource.name, "metadata": {"name": name}}
     try:
-        world.api.request("POST", f"{resource.path()}?dryRun=All", body=head | {"spec": spec})
-    except ApiError as error:
-        if error.status != 422:
-            raise
+        world.api.create(head | {"spec": spec}, dry_run=True)
+    except InvalidError as error:
         return str(error)
     return ""
 

@@ -12,11 +12,14 @@ import pytest
 
 from deploy.local.layout import CHECKOUT
 from localmodel.crds.base import API_VERSION
+from localmodel.kube import kinds
+from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES
+from localmodel.kube.raw_client import STRATEGIC_PATCH
 from tests.bench.control import counters, objects
 from tests.bench.control.follower import Follower
 from tests.bench.control.measuring import Meter
 from tests.bench.control.reporting import reporter
-from tests.bench.control.rollout import LOCAL_MODEL_CACHES, LOCAL_MODEL_NODES, MANAGER
+from tests.bench.control.rollout import MANAGER
 from tests.bench.control.settings import Settings
 from tests.bench.control.stage import Stage, stage
 from tests.bench.control.tracking import Copies, Specs
@@ -87,7 +90,7 @@ def fleet(
         meter = Meter(there)
         specs, copies = Specs(), Copies(NODES)
         nodes_follower = Follower(there.cluster.api, LOCAL_MODEL_NODES, specs)
-        caches_follower = Follower(there.cluster.api, LOCAL_MODEL_CACHES, copies)
+        caches_follower = Follower(there.cluster.api, CACHES, copies)
         start = meter.look()
         for number in range(1, MODELS + 1):
             there.cluster.api.apply(objects.cache(number), manager=MANAGER)
@@ -197,7 +200,7 @@ def test_a_heartbeat_of_a_node_writes_nothing(fleet: Fleet) -> None:
     def beat() -> None:
         api.request(
             "PATCH",
-            "/api/v1/nodes/node-11/status",
+            kinds.NODES.path("node-11", subresource="status"),
             body={
                 "status": {
                     "conditions": [
@@ -209,7 +212,7 @@ def test_a_heartbeat_of_a_node_writes_nothing(fleet: Fleet) -> None:
                     ]
                 }
             },
-            content_type="application/strategic-merge-patch+json",
+            content_type=STRATEGIC_PATCH,
         )
 
     writes, _ = fleet.change(beat)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localmodel.crds.base import API_VERSION
+from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from tests.e2e.kserve_crds import ours, replace
-from tests.e2e.world import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object, Resource
+    from localmodel.kube.kinds import Kind, KubeObject
     from tests.e2e.world import World
 
 SPACE = "before"
@@ -50,14 +50,14 @@ def _without_limits(schema: Any) -> Any:
     }
 
 
-def _loose(plural: str) -> Object:
+def _loose(plural: str) -> KubeObject:
     crd = ours(plural)
     (version,) = crd["spec"]["versions"]
     version["schema"]["openAPIV3Schema"] = _without_limits(version["schema"]["openAPIV3Schema"])
     return crd
 
 
-def _cache(name: str, uri: str, namespace: str = "", **spec: Any) -> Object:
+def _cache(name: str, uri: str, namespace: str = "", **spec: Any) -> KubeObject:
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     return {
         "apiVersion": API_VERSION,
@@ -132,7 +132,7 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
     assert {one["name"] for one in listed} >= {"size", "uri", "parameters"}
 
     # They can be changed, as far as it concerns no limit, and deleted.
-    everything: list[tuple[Resource, str, str]] = [
+    everything: list[tuple[Kind, str, str]] = [
         *((NAMESPACE_CACHES, name, SPACE) for name in bad),
         (CACHES, LONG, ""),
         (CACHES, "before-in-long", ""),
@@ -141,12 +141,7 @@ def test_objects_that_outlive_the_limits_of_their_crds(world: World) -> None:
         (GROUPS, "before", ""),
     ]
     for resource, name, namespace in everything:
-        world.api.request(
-            "PATCH",
-            resource.path(namespace, name),
-            body={"metadata": {"labels": {"seen": "yes"}}},
-            content_type="application/merge-patch+json",
-        )
+        world.api.patch(resource, name, {"metadata": {"labels": {"seen": "yes"}}}, namespace)
         world.delete(resource, name, namespace)
         _wait_gone(world, resource, name, namespace)
     with pytest.raises(Exception, match="at most 63 characters"):
@@ -157,7 +152,7 @@ def _wait_reason(world: World, name: str, reason: str) -> None:
     world.until(lambda: _ready(world, name) == reason, f"{name} to be {reason}")
 
 
-def _wait_gone(world: World, resource: Resource, name: str, namespace: str) -> None:
+def _wait_gone(world: World, resource: Kind, name: str, namespace: str) -> None:
     world.until(lambda: not world.find(resource, name, namespace), f"{name} to go", 90)
 
 
@@ -167,15 +162,9 @@ def _ready(world: World, name: str) -> str:
     return next((one["reason"] for one in told if one["type"] == "Ready"), "")
 
 
-def _takes(world: World, obj: Object) -> bool:
-    metadata = obj["metadata"]
+def _takes(world: World, obj: KubeObject) -> bool:
     try:
-        world.api.request(
-            "POST",
-            NAMESPACE_CACHES.path(metadata["namespace"]),
-            body=obj,
-            params={"dryRun": "All"},
-        )
+        world.api.create(obj, dry_run=True)
     except Exception:  # noqa: BLE001 - whatever the server says no with
         return False
     return True

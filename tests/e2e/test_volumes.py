@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.kubeapi import ApiError
 from localmodel.crds.base import API_VERSION
 from localmodel.hooks.naming import member_label, volume_name
-from tests.e2e.world import (
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
     CACHES,
     CLAIMS,
     GROUPS,
@@ -17,12 +17,11 @@ from tests.e2e.world import (
     NAMESPACES,
     NODES,
     VOLUMES,
-    World,
-    an_object,
 )
+from tests.e2e.world import World, an_object
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 
 def _phase(world: World, namespace: str, claim: str) -> str:
@@ -72,8 +71,8 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
     _wait_bound(world, "vols-a", "vols-vols")
 
     world.remove_caches("vols")
-    assert not [v for v in world.api.list(VOLUMES)["items"] if "vols" in v["metadata"]["name"]]
-    assert not [c for c in world.api.list(CLAIMS)["items"] if c["metadata"]["name"] == "vols-vols"]
+    assert not [v for v in world.api.list(VOLUMES) if "vols" in v["metadata"]["name"]]
+    assert not [c for c in world.api.list(CLAIMS) if c["metadata"]["name"] == "vols-vols"]
 
 
 def test_a_claim_deleted_by_hand_comes_back_and_binds(world: World) -> None:
@@ -261,7 +260,7 @@ def test_a_group_in_kserves_form(world: World) -> None:
     world.remove_caches("kserve-form")
 
 
-def _kserve_group(world: World, name: str, terms: list[Object], **template: Any) -> None:
+def _kserve_group(world: World, name: str, terms: list[KubeObject], **template: Any) -> None:
     volume = {
         "accessModes": ["ReadWriteOnce"],
         "capacity": {"storage": "1073741824"},
@@ -284,14 +283,14 @@ def test_a_volume_of_a_group_that_selects_by_name_lets_no_other_node_in(world: W
     world.node("node-2", "named-all")
     world.namespace("named", named="yes")
 
-    def terms(operator: str) -> list[Object]:
+    def terms(operator: str) -> list[KubeObject]:
         name = {"key": "metadata.name", "operator": operator, "values": ["node-1"]}
         label = {"key": "named-all", "operator": "Exists", "values": []}
         return [{"matchExpressions": [label], "matchFields": [name]}]
 
     def labelled() -> set[str]:
         label = member_label("named")
-        nodes = world.api.list(NODES)["items"]
+        nodes = world.api.list(NODES)
         return {
             node["metadata"]["name"]
             for node in nodes
@@ -344,7 +343,7 @@ def test_a_volume_of_a_group_that_selects_by_name_lets_no_other_node_in(world: W
     ],
 )
 def test_what_the_api_server_drops_makes_no_volume_old(
-    world: World, name: str, terms: list[Object], template: Object
+    world: World, name: str, terms: list[KubeObject], template: KubeObject
 ) -> None:
     uri = world.http.put(f"{name}.bin", name.encode())
     world.node("node-1", "dropped")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deploy.local.kubeapi import ApiError, KubeApi, Object, Resource
 from deploy.local.waiting import wait_until
 from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.keys import model_key
+from localmodel.kube.errors import NotFoundError
+from localmodel.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    LOCAL_MODEL_NODES,
+    NODES,
+    Kind,
+    KubeObject,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,21 +28,11 @@ if TYPE_CHECKING:
 
     from deploy.local.cluster import Cluster
     from deploy.local.origin import S3Origin
+    from localmodel.kube.client import KubeClient
     from tests.e2e.origin import HttpOrigin
 
 T = TypeVar("T")
 
-CACHES = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
-NAMESPACE_CACHES = Resource(
-    API_VERSION, "localmodelnamespacecaches", "LocalModelNamespaceCache", namespaced=True
-)
-GROUPS = Resource(API_VERSION, "localmodelnodegroups", "LocalModelNodeGroup", namespaced=False)
-PLACEMENTS = Resource(API_VERSION, "localmodelplacements", "LocalModelPlacement", namespaced=False)
-LOCAL_MODEL_NODES = Resource(API_VERSION, "localmodelnodes", "LocalModelNode", namespaced=False)
-NODES = Resource("v1", "nodes", "Node", namespaced=False)
-NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
-CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
-VOLUMES = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 
 # The times of an operator's bad day; shortened, in the same order, for every day's run.
 FULL = os.environ.get("LOCALMODEL_E2E") == "full"
@@ -48,10 +47,10 @@ SETTLE_SECONDS = 40.0 + GRACE_SECONDS
 RETURN_SECONDS = 180.0
 
 
-def an_object(resource: Resource, name: str, namespace: str = "", **fields: Any) -> Object:
+def an_object(resource: Kind, name: str, namespace: str = "", **fields: Any) -> KubeObject:
     """An object to make: its names, and what else is given."""
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+    head = {"apiVersion": resource.api_version, "kind": resource.name, "metadata": metadata}
     return head | fields
 
 
@@ -64,7 +63,7 @@ class World:
     s3: S3Origin
 
     @property
-    def api(self) -> KubeApi:
+    def api(self) -> KubeClient:
         """The API server, as the administrator."""
         return self.cluster.api
 
@@ -80,31 +79,21 @@ class World:
 
     # Objects.
 
-    def make(self, obj: Object) -> Object:
+    def make(self, obj: KubeObject) -> KubeObject:
         """Create or change an object."""
         return self.api.apply(obj, manager="test")
 
-    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+    def find(self, resource: Kind, name: str, namespace: str = "") -> KubeObject | None:
         """An object, or None where there is none or its kind is gone."""
-        try:
-            return self.api.get(resource, name, namespace)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        return self.api.find(resource, name, namespace)
 
-    def delete(self, resource: Resource, name: str, namespace: str = "") -> None:
+    def delete(self, resource: Kind, name: str, namespace: str = "") -> None:
         """Ask for a deletion; do not wait for it."""
-        self.api.request("DELETE", resource.path(namespace, name))
+        self.api.delete(resource, name, namespace)
 
-    def patch(self, resource: Resource, name: str, change: Object, subresource: str = "") -> None:
+    def patch(self, resource: Kind, name: str, change: KubeObject, subresource: str = "") -> None:
         """Merge a change into an object."""
-        self.api.request(
-            "PATCH",
-            resource.path("", name, subresource),
-            body=change,
-            content_type="application/merge-patch+json",
-        )
+        self.api.patch(resource, name, change, subresource=subresource)
 
     def node(self, name: str, *labels: str) -> None:
         """Have a node with these labels, each with the value 'yes'."""
@@ -113,7 +102,7 @@ class World:
         else:
             self.patch(NODES, name, {"metadata": {"labels": dict.fromkeys(labels, "yes")}})
 
-    def group(self, name: str, label: str = "", **spec: Any) -> Object:
+    def group(self, name: str, label: str = "", **spec: Any) -> KubeObject:
         """Make a group of the nodes with a label; the group's own name unless told otherwise."""
         return self.make(
             {
@@ -124,7 +113,7 @@ class World:
             }
         )
 
-    def cache(self, name: str, uri: str, group: str, **spec: Any) -> Object:
+    def cache(self, name: str, uri: str, group: str, **spec: Any) -> KubeObject:
         """Make a cache."""
         return self.make(
             {
@@ -171,7 +160,7 @@ class World:
 
     # What is seen.
 
-    def condition(self, resource: Resource, name: str, kind: str = "Ready") -> Object:
+    def condition(self, resource: Kind, name: str, kind: str = "Ready") -> KubeObject:
         """A condition of an object; empty while there is none."""
         obj = self.find(resource, name) or {}
         for condition in obj.get("status", {}).get("conditions", ()):
@@ -180,20 +169,20 @@ class World:
         return {}
 
     def wait_condition(
-        self, name: str, reason: str, kind: str = "Ready", resource: Resource = CACHES
-    ) -> Object:
+        self, name: str, reason: str, kind: str = "Ready", resource: Kind = CACHES
+    ) -> KubeObject:
         """Wait until a condition of a cache has this reason."""
 
-        def has_it() -> Object:
+        def has_it() -> KubeObject:
             condition = self.condition(resource, name, kind)
             return condition if condition.get("reason") == reason else {}
 
-        return self.until(has_it, f"{resource.kind} {name} to be {kind} because of {reason}")
+        return self.until(has_it, f"{resource.name} {name} to be {kind} because of {reason}")
 
-    def wait_ready(self, name: str, copies: int, seconds: float = SETTLE_SECONDS) -> Object:
+    def wait_ready(self, name: str, copies: int, seconds: float = SETTLE_SECONDS) -> KubeObject:
         """Wait until a cache is ready with this many copies. Returns it."""
 
-        def ready() -> Object:
+        def ready() -> KubeObject:
             cache = self.find(CACHES, name) or {}
             counts = cache.get("status", {}).get("copies", {})
             done = self.condition(CACHES, name).get("status") == "True"
@@ -218,7 +207,7 @@ class World:
             if (s := path.stat())
         }
 
-    def report(self, node: str, uri: str) -> Object:
+    def report(self, node: str, uri: str) -> KubeObject:
         """What a node's agent says of a model; empty while it says nothing."""
         obj = self.find(LOCAL_MODEL_NODES, node) or {}
         for model in obj.get("status", {}).get("models", ()):
@@ -226,10 +215,10 @@ class World:
                 return dict(model)
         return {}
 
-    def wait_bound(self, namespace: str, claim: str) -> Object:
+    def wait_bound(self, namespace: str, claim: str) -> KubeObject:
         """Wait until a claim is bound. Returns it."""
 
-        def bound() -> Object:
+        def bound() -> KubeObject:
             found = self.find(CLAIMS, claim, namespace) or {}
             return found if found.get("status", {}).get("phase") == "Bound" else {}
 
@@ -238,11 +227,8 @@ class World:
     def remove_caches(self, *names: str) -> None:
         """Delete caches and wait until they are gone; some may be gone, or go by themselves."""
         for name in names:
-            try:
+            with suppress(NotFoundError):
                 self.delete(CACHES, name)
-            except ApiError as error:
-                if error.status != 404:
-                    raise
         self.until(
             lambda: not any(self.find(CACHES, name) for name in names), f"{names} to be gone"
         )

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deploy.local.kubeapi import ApiError, Resource
 from localmodel.crds.base import API_VERSION
 from localmodel.crds.naming import claim_name
 from localmodel.hooks.naming import kserve_volume_name, volume_name
-from tests.e2e.world import CLAIMS, NAMESPACE_CACHES
+from localmodel.kube.errors import ApiError, NotFoundError
+from localmodel.kube.kinds import CLAIMS, NAMESPACE_CACHES, PODS, Kind
 from tests.faults import hostile
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping, Sequence
 
-    from deploy.local.kubeapi import KubeApi, Object
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import KubeObject
     from tests.faults.disk import Model
 
-PODS = Resource("v1", "pods", "Pod", namespaced=True)
 # More objects at a time would measure the machine.
 MOST_OBJECTS = 60
 LIFE_SECONDS = (4.0, 30.0)
@@ -30,7 +31,6 @@ LONGEST_URI = 2048
 PARAMETERS = 32
 PARAMETERS_BYTES = 16_384
 CROWD = 6
-_NOT_FOUND = 404
 _SERVER_ERROR = 500
 
 
@@ -43,7 +43,7 @@ class Tenant:
     """
 
     name: str
-    api: KubeApi
+    api: KubeClient
     group: str
     key: str
     harmful: Sequence[str]
@@ -56,16 +56,19 @@ class Tenant:
     refused: int = 0
     number: int = 0
 
-    def make(self, resource: Resource, obj: Object, seconds: float) -> bool:
-        """Make an object for a while; whether the API server took it. Raises ApiError (5xx)."""
+    def make(self, resource: Kind, obj: KubeObject, seconds: float) -> bool:
+        """Make an object for a while; whether the API server took it.
+
+        Raises ApiError: 5xx, or no answer.
+        """
         if len(self.made) >= MOST_OBJECTS:
             return False
         obj["metadata"]["namespace"] = self.name
         name = obj["metadata"]["name"]
         try:
-            self.api.request("POST", resource.path(self.name), body=obj)
+            self.api.create(obj)
         except ApiError as error:
-            if error.status >= _SERVER_ERROR:
+            if not error.status or error.status >= _SERVER_ERROR:
                 raise
             self.refused += 1
             return False
@@ -92,17 +95,13 @@ class Tenant:
 _RESOURCES = {resource.plural: resource for resource in (NAMESPACE_CACHES, CLAIMS, PODS)}
 
 
-def delete(api: KubeApi, resource: Resource, name: str, namespace: str) -> None:
+def delete(api: KubeClient, resource: Kind, name: str, namespace: str) -> None:
     """Ask for a deletion; what is gone is gone."""
-    params = {"gracePeriodSeconds": 0} if resource is PODS else None
-    try:
-        api.request("DELETE", resource.path(namespace, name), params=params)
-    except ApiError as error:
-        if error.status != _NOT_FOUND:
-            raise
+    with suppress(NotFoundError):
+        api.delete(resource, name, namespace, grace_seconds=0 if resource is PODS else None)
 
 
-def cache_object(name: str, uri: str, group: str, **spec: Any) -> Object:
+def cache_object(name: str, uri: str, group: str, **spec: Any) -> KubeObject:
     """A namespace's cache. A field that is None is left out."""
     whole = {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": group} | spec
     return {
@@ -113,7 +112,7 @@ def cache_object(name: str, uri: str, group: str, **spec: Any) -> Object:
     }
 
 
-def claim_object(name: str, volume: str) -> Object:
+def claim_object(name: str, volume: str) -> KubeObject:
     """A claim on a volume that is named."""
     return {
         "apiVersion": "v1",
@@ -128,7 +127,7 @@ def claim_object(name: str, volume: str) -> Object:
     }
 
 
-def pod_object(name: str, node: str, claim: str, key: str) -> Object:
+def pod_object(name: str, node: str, claim: str, key: str) -> KubeObject:
     """A pod on a node that reads one model of a claim."""
     mount = {"name": "model", "mountPath": "/mnt/models", "subPath": f"models/{key}"}
     return {
@@ -176,7 +175,7 @@ class Attack:
         """A model of the victim or of the administrator."""
         return self.chance.choice([self.on.good, self.on.scratched, *self.administrators])
 
-    def lead(self, server: str, who: str, **parameters: str) -> Object:
+    def lead(self, server: str, who: str, **parameters: str) -> KubeObject:
         """The tenant's key of an S3 store, led to a server, where it says who it is."""
         given = {"endpoint_url": server, "access_key_id": who} | parameters
         return {"key": self.by.key, "parameters": given}
@@ -194,8 +193,8 @@ def unreadable(attack: Attack) -> None:
         by.cache(by.next("unreadable"), "s3://bucket/m", attack.group, attack.seconds, **spec)
     by.cache("n" * 100, "s3://bucket/m", attack.group, attack.seconds)
     change = {"metadata": {"annotations": {"touched": by.next("touch")}}}
-    path = NAMESPACE_CACHES.path(by.name, stored_name(attack.chance.randrange(len(kinds))))
-    by.api.request("PATCH", path, body=change, content_type="application/merge-patch+json")
+    name = stored_name(attack.chance.randrange(len(kinds)))
+    by.api.patch(NAMESPACE_CACHES, name, change, by.name)
 
 
 UNREADABLE: tuple[dict[str, Any], ...] = (

@@ -7,14 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-import requests
-
 from deploy.local.controlplane import API_SERVER, ETCD
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError
 from deploy.local.product import HOOKS, META, agent_name
 from deploy.local.waiting import wait_until
-from tests.e2e.world import CACHES, GRACE_SECONDS, NODES, RETURN_SECONDS, World
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import CACHES, NODES
+from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
 from tests.faults import clusters, origin, watcher
 from tests.faults.disk import Disk, Model
 from tests.faults.report import Row
@@ -180,7 +179,7 @@ class _Storm:
         while True:
             try:
                 return call()
-            except (requests.RequestException, ApiError):
+            except ApiError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.3)

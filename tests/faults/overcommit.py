@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from deploy.local.kubeapi import Resource
 from deploy.local.waiting import wait_until
 from localmodel.crds.keys import model_key
 from localmodel.crds.naming import claim_name
-from tests.e2e.world import LOCAL_MODEL_NODES, World
+from localmodel.kube.kinds import LOCAL_MODEL_NODES, PODS
+from tests.e2e.world import World
 from tests.faults import clusters, origin
 from tests.faults.report import Row
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from deploy.local.cluster import Cluster
 
 PART = "overcommit"
-PODS = Resource("v1", "pods", "Pod", namespaced=True)
 NODE_NAMES = ("node-1", "node-2", "node-3")
 GROUP = "crowd"
 MODELS = 200
@@ -191,9 +190,7 @@ class _Crowd:
     def _end(self, name: str) -> None:
         # Once it is asked for, the agent may know before we do.
         del self._pods[name]
-        self._world.api.request(
-            "DELETE", PODS.path("default", name), params={"gracePeriodSeconds": 0}
-        )
+        self._world.api.delete(PODS, name, "default", grace_seconds=0)
 
     def _is_there(self, pod: _Pod) -> bool:
         return self._world.published(pod.node, self._uris[pod.model])

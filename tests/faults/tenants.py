@@ -16,29 +16,30 @@ from typing import TYPE_CHECKING, Any, cast
 import requests
 
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.manifests import MANAGER, established
+from deploy.local.users import User, kubeconfig
 from deploy.local.waiting import wait_until
 from localmodel.agent.credentials.permission import ANNOTATION
 from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 from localmodel.crds.base import GROUP as API_GROUP
 from localmodel.crds.keys import model_key
-from tests.e2e.kserve_crds import OPEN, kserves
-from tests.e2e.world import (
+from localmodel.kube.client import KubeClient
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import (
     CACHES,
     CLAIMS,
-    GRACE_SECONDS,
     LOCAL_MODEL_NODES,
     NAMESPACE_CACHES,
     PLACEMENTS,
-    RETURN_SECONDS,
+    PODS,
     VOLUMES,
-    World,
+    Kind,
 )
+from tests.e2e.kserve_crds import OPEN, kserves
+from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
 from tests.faults import clusters, hostile
 from tests.faults.attacks import (
     ATTACKS,
-    PODS,
     UNREADABLE,
     Attack,
     Tenant,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.cluster import Cluster
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
 
 PART = "tenants"
 ADMIN = "admin"
@@ -81,7 +82,7 @@ TMP_SLACK_BYTES = 1 << 20
 START_SECONDS = 90.0
 REST_SECONDS = RETURN_SECONDS + 2 * GRACE_SECONDS
 TOKEN_SECONDS = 7200
-SERVICE_ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount", namespaced=True)
+SERVICE_ACCOUNTS = Kind("v1", "serviceaccounts", "ServiceAccount", namespaced=True)
 
 
 def check(only: Collection[str]) -> None:
@@ -145,7 +146,7 @@ def _model(owner: str, name: str, objects: hostile.Objects) -> Model:
 
 def _store_unreadable(folder: Path) -> None:
     """Store caches for both tenants that no limit of a CRD refuses yet."""
-    api = KubeApi.from_kubeconfig(folder / "kubeconfig")
+    api = KubeClient.connect(folder / "kubeconfig")
     crd = kserves(NAMESPACE_CACHES.plural)
     schema = {"type": "object", "properties": {"spec": OPEN, "status": OPEN}}
     crd["spec"]["versions"][0]["schema"] = {"openAPIV3Schema": schema}
@@ -157,7 +158,7 @@ def _store_unreadable(folder: Path) -> None:
         for number, spec in enumerate(UNREADABLE):
             obj = cache_object(stored_name(number), "s3://bucket/m", group, **spec)
             obj["metadata"]["namespace"] = tenant
-            api.request("POST", NAMESPACE_CACHES.path(tenant), body=obj)
+            api.create(obj)
 
 
 def _namespace(name: str) -> dict[str, Any]:
@@ -286,18 +287,26 @@ class _Feud:
             self._world.make(obj)
         token = self._world.api.request(
             "POST",
-            SERVICE_ACCOUNTS.path(name, "tenant", "token"),
+            SERVICE_ACCOUNTS.path("tenant", name, "token"),
             body={
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenRequest",
                 "spec": {"expirationSeconds": TOKEN_SECONDS},
             },
         )["status"]["token"]
-        authority = str(self._cluster.layout.certificate)
+        path = self._cluster.layout.user_kubeconfig(name)
+        path.write_text(
+            kubeconfig(
+                server=self._world.api.server,
+                authority=self._cluster.layout.certificate,
+                user=User(name, "tenant", ()),
+                token=token,
+            )
+        )
         objects = self._owned[name]
         return Tenant(
             name=name,
-            api=KubeApi(self._world.api.server, token, authority),
+            api=KubeClient.connect(path),
             group=TENANTS[name],
             key=name,
             harmful=self._origins.harmful[name],
@@ -343,7 +352,7 @@ class _Feud:
         )
         try:
             ATTACKS[name][1](attack)
-        except (ApiError, requests.RequestException) as error:
+        except ApiError as error:
             self._watch.note(f"{name}: {error}")
         self.rows[name].injected += 1
 
@@ -460,7 +469,7 @@ class _Feud:
                     victim.namespace,
                 )
                 conditions = (obj or {}).get("status", {}).get("conditions", ())
-                one: Object = next((c for c in conditions if c["type"] == kind), {})
+                one: KubeObject = next((c for c in conditions if c["type"] == kind), {})
                 if one.get("status") != "True":
                     found.append(f"{victim} is not {kind}: {one.get('message')}")
             found += [
@@ -486,7 +495,7 @@ class _Feud:
         api, found = self._world.api, []
         keys = {victim.model.key for victim in self._victims}
         names = {(victim.namespace, victim.model.name) for victim in self._victims}
-        for cache in api.list(NAMESPACE_CACHES)["items"]:
+        for cache in api.list(NAMESPACE_CACHES):
             meta = cache["metadata"]
             if (meta["namespace"], meta["name"]) not in names:
                 found.append(f"the cache {meta['namespace']}/{meta['name']} is there")
@@ -502,14 +511,14 @@ class _Feud:
             for folder in (disk / "models", disk / ".localmodel"):
                 more = {path.name for path in folder.iterdir()} - keys - {"lock"}
                 found += [f"{node}: {folder.name}/{name} is left" for name in sorted(more)]
-        for placement in api.list(PLACEMENTS)["items"]:
+        for placement in api.list(PLACEMENTS):
             more = {_key(model) for model in placement["spec"].get("models", ())} - keys
             found += [f"the plan {placement['metadata']['name']} has {key}" for key in sorted(more)]
         claims = {victim.claim for victim in self._victims}
         for namespace in (*TENANTS, SERVED):
-            more = {c["metadata"]["name"] for c in api.list(CLAIMS, namespace)["items"]} - claims
+            more = {c["metadata"]["name"] for c in api.list(CLAIMS, namespace)} - claims
             found += [f"the claim {namespace}/{name} is there" for name in sorted(more)]
-        volumes = len(api.list(VOLUMES)["items"])
+        volumes = len(api.list(VOLUMES))
         if volumes != len(self._victims):
             found.append(f"there are {volumes} volumes for {len(self._victims)} claims")
         if (now := size_below(self._tmp)) > self._tmp_before + TMP_SLACK_BYTES:
@@ -530,7 +539,7 @@ class _Feud:
             row.survived = 0 if watch.problems else row.injected
 
 
-def _key(model: Object) -> str:
+def _key(model: KubeObject) -> str:
     """Folder of a model in a plan, or in a node's lists."""
     return str(model.get("key") or model_key(model["sourceModelUri"]))
 

@@ -14,22 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import requests
-
-from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.product import HOOKS, agent_name
 from localmodel.crds.naming import claim_name
-from tests.e2e.world import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
+from localmodel.kube.errors import ApiError, UnreachableError
+from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, Kind
 from tests.faults.disk import read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from deploy.local.cluster import Cluster
-    from deploy.local.kubeapi import Object
+    from localmodel.kube.kinds import KubeObject
     from tests.faults.disk import Model, Tree
 
-EVENTS = Resource("events.k8s.io/v1", "events", "Event", namespaced=True)
+EVENTS = Kind("events.k8s.io/v1", "events", "Event", namespaced=True)
 LOOK_SECONDS = 0.3
 ASK_SECONDS = 1.0
 READ_SECONDS = 0.2
@@ -137,7 +135,7 @@ class Watch:
         while not self._done.wait(seconds):
             try:
                 look()
-            except (ApiError, requests.RequestException) as error:
+            except ApiError as error:
                 self.note(f"the API server: {error}")
 
     # The disks
@@ -207,7 +205,7 @@ class Watch:
         for node in self._nodes:
             self._look_at_node(self._cluster.api.get(LOCAL_MODEL_NODES, node))
 
-    def condition(self, victim: Victim, kind: str = "Ready") -> Object:
+    def condition(self, victim: Victim, kind: str = "Ready") -> KubeObject:
         """A condition of a victim's cache; empty while there is none."""
         resource = NAMESPACE_CACHES if victim.namespace else CACHES
         found = self._cluster.api.get(resource, victim.model.name, victim.namespace)
@@ -220,6 +218,8 @@ class Watch:
             claim = self._cluster.api.get(CLAIMS, victim.claim, victim.claimed_by)
             name = claim["spec"].get("volumeName", "")
             volume = self._cluster.api.get(VOLUMES, name) if name else {}
+        except UnreachableError:
+            raise
         except ApiError as error:
             return (str(error),)
         reference = volume.get("spec", {}).get("claimRef", {})
@@ -234,10 +234,10 @@ class Watch:
 
     def _look_for_secrets(self, namespace: str) -> None:
         api = self._cluster.api
-        for cache in api.list(NAMESPACE_CACHES, namespace)["items"]:
+        for cache in api.list(NAMESPACE_CACHES, namespace):
             where = f"the status of {namespace}/{cache['metadata']['name']}"
             self._look_for(cache.get("status"), where, namespace)
-        for event in api.list(EVENTS, namespace)["items"]:
+        for event in api.list(EVENTS, namespace):
             self._look_for(event.get("note"), f"an Event of {namespace}", namespace)
 
     def _look_for(self, found: Any, where: str, namespace: str) -> None:
@@ -248,7 +248,7 @@ class Watch:
                     if secret in text:
                         self.note(f"{where} tells {secret} of {victim}: {text}")
 
-    def _look_at_node(self, node: Object) -> None:
+    def _look_at_node(self, node: KubeObject) -> None:
         name = node["metadata"]["name"]
         keys = {victim.model.key: victim for victim in self._victims}
         for model in node.get("status", {}).get("models", ()):

@@ -12,16 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import Resource
-from localmodel.crds.base import API_VERSION
 from localmodel.crds.quantity import format_quantity
+from localmodel.kube.kinds import LOCAL_MODEL_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deploy.local.kubeapi import KubeApi
+    from localmodel.kube.client import KubeClient
 
-LOCAL_MODEL_NODE = Resource(API_VERSION, "localmodelnodes", "LocalModelNode", namespaced=False)
 POLL_SECONDS = 0.2
 
 
@@ -72,7 +70,7 @@ def _row(name: str, model: dict[str, Any] | None) -> Row:
 
 
 def follow(
-    api: KubeApi, names: Sequence[str], key: str, until: Callable[[], bool], *, seconds: float
+    api: KubeClient, names: Sequence[str], key: str, until: Callable[[], bool], *, seconds: float
 ) -> None:
     """Show the nodes' copies until a check holds. Raises LocalError when it does not in time."""
     console = RichConsole()
@@ -81,7 +79,7 @@ def follow(
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             done = until()
-            now = rows(api.list(LOCAL_MODEL_NODE)["items"], names, key)
+            now = rows(api.list(LOCAL_MODEL_NODES), names, key)
             if console.is_terminal:
                 live.update(_table(now), refresh=True)
             else:

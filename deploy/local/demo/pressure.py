@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.local.demo import manifests
-from deploy.local.demo.follow import LOCAL_MODEL_NODE
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import Resource
 from deploy.local.waiting import wait_until
-from localmodel.crds.base import API_VERSION
 from localmodel.crds.keys import model_key
+from localmodel.kube.kinds import CACHES, CLAIMS, EVENTS, LOCAL_MODEL_NODES
 
 if TYPE_CHECKING:
     from deploy.local.demo.stage import Stage
     from deploy.local.origin import S3Origin
 
-CACHE = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
-CLAIM = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
-EVENT = Resource("v1", "events", "Event", namespaced=True)
 
 NODES = ("node-1", "node-2")
 FIRST = ("red", "green", "blue")
@@ -147,13 +142,13 @@ class Pressure:
     def _reasons(self) -> Reasons:
         return {
             cache["metadata"]["name"]: condition["reason"]
-            for cache in self._api.list(CACHE)["items"]
+            for cache in self._api.list(CACHES)
             for condition in cache.get("status", {}).get("conditions", ())
             if condition["type"] == "Ready" and cache["metadata"]["name"] in NAMES
         }
 
     def _models(self, node: str) -> dict[str, Any]:
-        models = self._api.get(LOCAL_MODEL_NODE, node).get("status", {}).get("models", ())
+        models = self._api.get(LOCAL_MODEL_NODES, node).get("status", {}).get("models", ())
         return {model["name"]: model for model in models if model["name"] in NAMES}
 
     def _states(self) -> States:
@@ -169,7 +164,7 @@ class Pressure:
         ).exists()
 
     def _has_claims(self) -> bool:
-        claims = self._api.list(CLAIM, manifests.TEAM)["items"]
+        claims = self._api.list(CLAIMS, manifests.TEAM)
         return {f"{name}-small" for name in FIRST} <= {one["metadata"]["name"] for one in claims}
 
     def _are_used(self) -> bool:
@@ -177,6 +172,6 @@ class Pressure:
         return all(self._models(node).get(name, {}).get("lastUsedTime") for node, name in used)
 
     def _eviction_was_told(self) -> bool:
-        events = self._api.list(EVENT, "default")["items"]
+        events = self._api.list(EVENTS, "default")
         told = {event["involvedObject"]["name"] for event in events if event["reason"] == "Evicted"}
         return told >= set(NODES)

@@ -17,20 +17,16 @@ from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
 from deploy.local.demo import manifests
-from deploy.local.demo.follow import LOCAL_MODEL_NODE, follow
+from deploy.local.demo.follow import follow
 from deploy.local.demo.pressure import Pressure
 from deploy.local.demo.stage import Stage
 from deploy.local.errors import LocalError
-from deploy.local.kubeapi import ApiError, Resource
-from deploy.local.nodes import NODE
 from deploy.local.origin import S3Origin
 from deploy.local.waiting import wait_until
-from localmodel.crds.base import API_VERSION
 from localmodel.crds.keys import model_key
-
-CACHE = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
-CLAIM = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True)
-VOLUME = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+from localmodel.kube import kinds
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, VOLUMES
 
 NODES = ("node-1", "node-2", "node-3")
 NEWCOMER = "node-4"
@@ -149,7 +145,7 @@ class Demo:
 
     def _cache(self) -> dict[str, Any]:
         try:
-            return self.cluster.api.get(CACHE, "minilm")
+            return self.cluster.api.get(CACHES, "minilm")
         except ApiError as error:
             if error.status == 404:
                 return {}
@@ -165,7 +161,7 @@ class Demo:
     def _check_copies(self, names: tuple[str, ...]) -> None:
         status = self._cache()["status"]
         for name in names:
-            node = self.cluster.api.get(LOCAL_MODEL_NODE, name)
+            node = self.cluster.api.get(LOCAL_MODEL_NODES, name)
             (model,) = node["status"]["models"]
             if not (model["cached"] and model["hash"] == status["hash"]):
                 raise LocalError(f"{name} does not report the same model: {model}")
@@ -184,11 +180,11 @@ class Demo:
         self.stage.holds(f"{node}: {len(found)} files, each with the origin's SHA-256")
 
     def _claim_is_bound(self) -> bool:
-        claims = self.cluster.api.list(CLAIM, NAMESPACE)["items"]
+        claims = self.cluster.api.list(CLAIMS, NAMESPACE)
         return [claim.get("status", {}).get("phase") for claim in claims] == ["Bound"]
 
     def _warm_labels(self, names: tuple[str, ...]) -> bool:
-        labels = (self.cluster.api.get(NODE, name)["metadata"]["labels"] for name in names)
+        labels = (self.cluster.api.get(kinds.NODES, name)["metadata"]["labels"] for name in names)
         return all(one.get("localmodel.serving.kserve.io/minilm") == self.key for one in labels)
 
     def _starts(self, name: str) -> int:
@@ -198,9 +194,9 @@ class Demo:
     def _nothing_is_left(self) -> bool:
         nodes = self.cluster.nodes_dir
         disks = [any((nodes / name / "models").iterdir()) for name in (*NODES, NEWCOMER)]
-        claims = self.cluster.api.list(CLAIM)["items"]
-        volumes = self.cluster.api.list(VOLUME)["items"]
-        caches = self.cluster.api.list(CACHE)["items"]
+        claims = self.cluster.api.list(CLAIMS)
+        volumes = self.cluster.api.list(VOLUMES)
+        caches = self.cluster.api.list(CACHES)
         return not (any(disks) or claims or volumes or caches)
 
 

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from deploy.local.kubeapi import KubeApi
 from deploy.local.standin.manager import Manager
+from localmodel.kube.client import KubeClient
 
 LOG = logging.getLogger("standin")
 
@@ -57,7 +57,7 @@ def main() -> NoReturn:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     manager = Manager(
-        KubeApi.from_kubeconfig(options.kubeconfig),
+        KubeClient.connect(options.kubeconfig),
         workers=options.workers,
         discovery_interval=options.discovery_interval,
     )

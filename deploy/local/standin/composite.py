@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from deploy.local.kubeapi import ApiError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, CompositeAnswer
 from deploy.local.standin.children import CONTROLLER_UID, label_for
@@ -12,7 +11,7 @@ from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.errors import NotServedError, SyncError
 from deploy.local.standin.spec import parse_composite
 from deploy.local.standin.store import NOBODY
-from deploy.local.standin.writes import is_conflict, is_not_found
+from localmodel.kube.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from deploy.local.standin.objects import Object, ObjectMap
@@ -46,7 +45,7 @@ class CompositeController(Controller):
         observed: ObjectMap = {}
         namespace = objects.namespace(parent)
         for resource, informer in self.child_informers():
-            observed.setdefault(objects.group_key(resource.api_version, resource.kind), {})
+            observed.setdefault(objects.group_key(resource.api_version, resource.name), {})
             candidates = [
                 child
                 for owner in (objects.uid(parent), NOBODY)
@@ -74,11 +73,9 @@ class CompositeController(Controller):
             failure = error
         try:
             self._write_status(parent, answer.status)
-        except ApiError as error:
+        except (NotFoundError, ConflictError):
             # Gone, or changed meanwhile: then there is an event that makes the next sync.
-            if is_not_found(error) or is_conflict(error):
-                return
-            raise
+            return
         if failure is not None:
             raise failure
 

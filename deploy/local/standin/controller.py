@@ -9,9 +9,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import requests
-
-from deploy.local.kubeapi import ApiError
 from deploy.local.standin import objects
 from deploy.local.standin.children import desired_map
 from deploy.local.standin.customize import Customizer
@@ -25,15 +22,17 @@ from deploy.local.standin.labels import selects
 from deploy.local.standin.spec import as_sent
 from deploy.local.standin.webhook import HookClient
 from deploy.local.standin.workqueue import WorkQueue
+from localmodel.kube.errors import ApiError
 
 if TYPE_CHECKING:
     from deploy.local.standin.answers import Answer
-    from deploy.local.standin.discovery import Discovery, ServedResource
+    from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
     from deploy.local.standin.objects import Object, ObjectMap
     from deploy.local.standin.reconcile import ChildReconciler, Methods
     from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
     from deploy.local.standin.writes import Writer
+    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Shared:
 class Key(NamedTuple):
     """A parent in the queue."""
 
-    resource: ServedResource
+    resource: Kind
     namespace: str
     name: str
 
@@ -96,7 +95,7 @@ class Controller(ABC):
             discovery.resource(rule.api_version, rule.resource) for rule in child_rules
         ]
         self.methods: Methods = {
-            (objects.api_group(resource.api_version), resource.kind): rule.update_strategy.method
+            (objects.api_group(resource.api_version), resource.name): rule.update_strategy.method
             for resource, rule in zip(child_resources, child_rules, strict=True)
         }
         self._controller = as_sent(controller)
@@ -104,7 +103,7 @@ class Controller(ABC):
         self._finalize_hook = HookClient(hooks.finalize, "finalize") if hooks.finalize else None
         self._resync_seconds = min(max(resync_seconds or MAX_RESYNC_SECONDS, 1), MAX_RESYNC_SECONDS)
         # From here on nothing may fail, or the informers would never be released.
-        self.parents: dict[ServedResource, Informer] = {
+        self.parents: dict[Kind, Informer] = {
             resource: shared.informers.acquire(resource) for resource in self.parent_rules
         }
         self.children: dict[tuple[str, str], Informer] = {
@@ -162,7 +161,7 @@ class Controller(ABC):
         rule = self.parent_rules[self.parent_resource(parent)]
         return selects(rule.label_selector, objects.labels(parent))
 
-    def parent_resource(self, parent: Object) -> ServedResource:
+    def parent_resource(self, parent: Object) -> Kind:
         """The resource of a parent."""
         group = objects.api_group(parent["apiVersion"])
         found = self._parent_kind(group, parent["kind"])
@@ -185,7 +184,7 @@ class Controller(ABC):
             return
         self.shared.reconciler.manage(parent, observed, desired, self.methods)
 
-    def child_informers(self) -> list[tuple[ServedResource, Informer]]:
+    def child_informers(self) -> list[tuple[Kind, Informer]]:
         """The child kinds. Raises NotServedError when one is not served any more."""
         found = []
         for rule in self.child_rules:
@@ -224,7 +223,7 @@ class Controller(ABC):
         desired = desired_map(parent, answer.desired)
         self.conclude(parent, observed, desired, answer)
 
-    def _sync_finalizer(self, resource: ServedResource, parent: Object) -> Object:
+    def _sync_finalizer(self, resource: Kind, parent: Object) -> Object:
         present = self.finalizer in objects.finalizers(parent)
         if self._finalize_hook is None and present:
             return self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
@@ -256,7 +255,7 @@ class Controller(ABC):
                 self.queue.done(key)
 
     def _try(self, key: Key) -> None:
-        what = f"{self.name}: {key.resource.kind} {key.namespace}/{key.name}".replace(" /", " ")
+        what = f"{self.name}: {key.resource.name} {key.namespace}/{key.name}".replace(" /", " ")
         try:
             self._sync(key)
         except TooManyRequestsError as error:
@@ -264,7 +263,7 @@ class Controller(ABC):
             self.queue.add_after(key, error.seconds)
         except RelatedNotSyncedError:
             self.queue.add_rate_limited(key)
-        except (SyncError, ApiError, requests.RequestException) as error:
+        except (SyncError, ApiError) as error:
             LOG.warning("failed to sync %s: %s", what, brief(error))
             self.queue.add_rate_limited(key)
         except Exception:
@@ -285,9 +284,9 @@ class Controller(ABC):
         resource = self.parent_resource(parent)
         return Key(resource, objects.namespace(parent), objects.name(parent))
 
-    def _parent_kind(self, group: str, kind: str) -> ServedResource | None:
+    def _parent_kind(self, group: str, kind: str) -> Kind | None:
         for resource in self.parents:
-            if objects.api_group(resource.api_version) == group and resource.kind == kind:
+            if objects.api_group(resource.api_version) == group and resource.name == kind:
                 return resource
         return None
 

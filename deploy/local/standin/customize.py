@@ -15,11 +15,12 @@ from deploy.local.standin.rules import CustomizeAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.local.standin.discovery import Discovery, ServedResource
+    from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
     from deploy.local.standin.objects import Object, ObjectMap
     from deploy.local.standin.rules import RelatedRule
     from deploy.local.standin.webhook import HookClient
+    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Customizer:
             if not informer.synced:
                 raise RelatedNotSyncedError(f"related {rule.resource} not synced yet")
             rule.check()
-            found.setdefault(group_key(resource.api_version, resource.kind), {})
+            found.setdefault(group_key(resource.api_version, resource.name), {})
             for obj in informer.store.all():
                 if rule.selects(obj, self._labels_of_namespace):
                     objects.insert(found, obj)
@@ -109,7 +110,7 @@ class Customizer:
             self._answers.set(parent, rules)
         return rules
 
-    def _informer(self, resource: ServedResource) -> Informer:
+    def _informer(self, resource: Kind) -> Informer:
         key = (resource.api_version, resource.plural)
         with self._lock:
             if self._related is None:

@@ -6,13 +6,13 @@ import copy
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
-from deploy.local.kubeapi import ApiError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, DecoratorAnswer
 from deploy.local.standin.children import DECORATOR_ANNOTATION, annotate_for
 from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.spec import parse_decorator
-from deploy.local.standin.writes import drop_finalizer, is_conflict, is_not_found
+from deploy.local.standin.writes import drop_finalizer
+from localmodel.kube.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ class DecoratorController(Controller):
         observed: ObjectMap = {}
         namespace = objects.namespace(parent)
         for resource, informer in self.child_informers():
-            observed.setdefault(objects.group_key(resource.api_version, resource.kind), {})
+            observed.setdefault(objects.group_key(resource.api_version, resource.name), {})
             for child in informer.store.owned_by(objects.uid(parent)):
                 mine = objects.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
                 if mine and (not namespace or objects.namespace(child) == namespace):
@@ -60,12 +60,10 @@ class DecoratorController(Controller):
         """The parent first; only if that went through, the attachments."""
         try:
             self._update_parent(parent, answer)
-        except ApiError as error:
+        except (NotFoundError, ConflictError) as error:
             # Gone, or changed meanwhile: then there is an event that makes the next sync.
-            if is_not_found(error) or is_conflict(error):
-                LOG.debug("%s: %s", self.name, error)
-                return
-            raise
+            LOG.debug("%s: %s", self.name, error)
+            return
         for group in desired.values():
             for child in group.values():
                 annotate_for(self.name, child)
@@ -86,14 +84,14 @@ class DecoratorController(Controller):
             changed = True
             updated["status"] = answer.status
             if resource.has_status:
-                stored = self.shared.writer.update(resource, updated, "status")
+                stored = self.shared.writer.update(updated, "status")
                 # The update below has to name the newest version.
                 updated["metadata"]["resourceVersion"] = objects.resource_version(stored)
         if answer.finalized:
             changed |= drop_finalizer(updated, self.finalizer)
         if changed:
             LOG.info("%s: updating %s", self.name, objects.describe(parent))
-            self.shared.writer.update(resource, updated)
+            self.shared.writer.update(updated)
 
 
 def update_strings(obj: Object, field: str, updates: Mapping[str, str | None] | None) -> bool:

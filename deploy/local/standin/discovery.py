@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import requests
-
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.standin.errors import NotServedError
+from localmodel.kube.errors import ApiError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import Kind
+
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedResource(Resource):
-    """A kind, and whether its status is a subresource."""
-
-    has_status: bool
 
 
 class Discovery:
@@ -32,23 +25,23 @@ class Discovery:
     the next refresh.
     """
 
-    def __init__(self, api: KubeApi, interval: float) -> None:
+    def __init__(self, api: KubeClient, interval: float) -> None:
         self._api = api
         self._interval = interval
         self._lock = threading.Lock()
-        self._served: dict[str, list[ServedResource]] = {}
+        self._served: dict[str, tuple[Kind, ...]] = {}
 
-    def resource(self, api_version: str, plural: str) -> ServedResource:
+    def resource(self, api_version: str, plural: str) -> Kind:
         """The kind with this plural. Raises NotServedError."""
         for served in self._in(api_version):
             if served.plural == plural:
                 return served
         raise NotServedError(f"discovery: can't find resource {plural} in apiVersion {api_version}")
 
-    def kind(self, api_version: str, kind: str) -> ServedResource:
+    def kind(self, api_version: str, kind: str) -> Kind:
         """The resource of a kind. Raises NotServedError."""
         for served in self._in(api_version):
-            if served.kind == kind:
+            if served.name == kind:
                 return served
         raise NotServedError(f"discovery: can't find kind {kind} in apiVersion {api_version}")
 
@@ -60,34 +53,19 @@ class Discovery:
             for api_version in known:
                 try:
                     self._refresh(api_version)
-                except (ApiError, requests.RequestException) as error:
+                except ApiError as error:
                     LOG.debug("discovery of %s: %s", api_version, error)
 
-    def _in(self, api_version: str) -> Iterable[ServedResource]:
+    def _in(self, api_version: str) -> Iterable[Kind]:
         with self._lock:
             served = self._served.get(api_version)
         return self._refresh(api_version) if served is None else served
 
-    def _refresh(self, api_version: str) -> list[ServedResource]:
-        root = "/apis/" if "/" in api_version else "/api/"
+    def _refresh(self, api_version: str) -> tuple[Kind, ...]:
         try:
-            found = self._api.request("GET", root + api_version)["resources"]
-        except ApiError as error:
-            if error.status != requests.codes.not_found:
-                raise
-            found = []
-        names = {entry["name"] for entry in found}
-        served = [
-            ServedResource(
-                api_version,
-                entry["name"],
-                entry["kind"],
-                entry["namespaced"],
-                has_status=f"{entry['name']}/status" in names,
-            )
-            for entry in found
-            if "/" not in entry["name"]
-        ]
+            served = self._api.kinds(api_version)
+        except NotFoundError:
+            served = ()
         with self._lock:
             self._served[api_version] = served
         return served

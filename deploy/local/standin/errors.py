@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from localmodel.kube.errors import ApiError
+
 
 class SyncError(Exception):
     """A sync failed and is tried again with backoff."""
@@ -29,6 +31,8 @@ class RefusedError(Exception):
 
 def brief(error: Exception) -> str:
     """What is at the core of an error: those of requests repeat the host and the whole URL."""
+    if isinstance(error, ApiError):
+        return error.message
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return str(reason or error).strip()
 

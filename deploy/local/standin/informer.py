@@ -9,17 +9,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import requests
-
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.standin.errors import brief
 from deploy.local.standin.store import Store
+from localmodel.kube.errors import ApiError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deploy.local.standin.objects import Object
     from deploy.local.standin.store import Change
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import Kind
 
     # Called with the object before and after, like a Change; twice the same one for a resync.
     Handler = Callable[[Object | None, Object | None], None]
@@ -35,7 +35,7 @@ WATCH_SECONDS = 300
 class Informer:
     """The cache of one resource. Handlers run one after the other in a thread of their own."""
 
-    def __init__(self, api: KubeApi, resource: Resource) -> None:
+    def __init__(self, api: KubeClient, resource: Kind) -> None:
         self.resource = resource
         self.store = Store()
         self._api = api
@@ -105,12 +105,12 @@ class Informer:
             if not self._version:
                 self._list()
             self._watch()
+        except UnreachableError as error:
+            self._complain(error)
         except ApiError as error:
             # Most often the version is too old (410) or the kind is not served (404).
             self._complain(error)
             self._version = ""
-        except (requests.RequestException, ValueError) as error:
-            self._complain(error)
         except Exception:
             LOG.exception("watch of %s", self.resource.plural)
             self._version = ""
@@ -122,29 +122,25 @@ class Informer:
             LOG.info("watch of %s: %s", self.resource.plural, self._complaint)
 
     def _list(self) -> None:
-        listed = self._api.list(self.resource)
-        items = [self._typed(item) for item in listed.get("items") or []]
-        for change in self.store.replace(items):
+        listed, version = self._api.snapshot(self.resource)
+        for change in self.store.replace([self._typed(item) for item in listed]):
             self._changes.put(change)
-        self._version = listed["metadata"]["resourceVersion"]
+        self._version = version
         self._synced.set()
 
     def _typed(self, obj: Object) -> Object:
         # Lists of built-in kinds leave these out of their items.
-        return {"apiVersion": self.resource.api_version, "kind": self.resource.kind, **obj}
+        return {"apiVersion": self.resource.api_version, "kind": self.resource.name, **obj}
 
     def _watch(self) -> None:
         # Spread out, so that not all watches end at once.
         seconds = random.randint(WATCH_SECONDS, 2 * WATCH_SECONDS)
-        for event in self._api.watch(self.resource, self._version, timeout_seconds=seconds):
+        for change, obj in self._api.watch(self.resource, self._version, seconds=seconds):
             if self._stopped.is_set():
                 return
-            obj = event["object"]
-            if event["type"] == "ERROR":
-                raise ApiError(obj.get("code", 0), obj.get("reason", ""), obj.get("message", ""))
-            if event["type"] in {"ADDED", "MODIFIED"}:
+            if change in {"ADDED", "MODIFIED"}:
                 self._changes.put(self.store.put(obj))
-            elif event["type"] == "DELETED":
+            elif change == "DELETED":
                 self._changes.put(self.store.remove(obj))
             self._version = obj["metadata"]["resourceVersion"]
             self._complaint = ""
@@ -153,12 +149,12 @@ class Informer:
 class Informers:
     """Informers by resource, shared by all who need them."""
 
-    def __init__(self, api: KubeApi) -> None:
+    def __init__(self, api: KubeClient) -> None:
         self._api = api
         self._lock = threading.Lock()
         self._informers: dict[tuple[str, str], tuple[Informer, int]] = {}
 
-    def acquire(self, resource: Resource) -> Informer:
+    def acquire(self, resource: Kind) -> Informer:
         """The running informer of a resource. Release it when it is not needed any more."""
         key = (resource.api_version, resource.plural)
         with self._lock:

@@ -6,9 +6,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-import requests
-
-from deploy.local.kubeapi import ApiError, KubeApi, Resource
 from deploy.local.standin import objects
 from deploy.local.standin.children import ApplyCache
 from deploy.local.standin.composite import CompositeController
@@ -20,23 +17,19 @@ from deploy.local.standin.informer import Informers
 from deploy.local.standin.reconcile import ChildReconciler
 from deploy.local.standin.workqueue import WorkQueue
 from deploy.local.standin.writes import Writer
+from localmodel.kube.errors import ApiError
+from localmodel.kube.kinds import COMPOSITES, DECORATORS, Kind
 
 if TYPE_CHECKING:
     from deploy.local.standin.informer import Informer
     from deploy.local.standin.objects import Object
+    from localmodel.kube.client import KubeClient
 
 LOG = logging.getLogger(__name__)
 
-API_VERSION = "metacontroller.k8s.io/v1alpha1"
-KINDS: dict[str, tuple[Resource, type[CompositeController | DecoratorController]]] = {
-    "CompositeController": (
-        Resource(API_VERSION, "compositecontrollers", "CompositeController", namespaced=False),
-        CompositeController,
-    ),
-    "DecoratorController": (
-        Resource(API_VERSION, "decoratorcontrollers", "DecoratorController", namespaced=False),
-        DecoratorController,
-    ),
+KINDS: dict[str, tuple[Kind, type[CompositeController | DecoratorController]]] = {
+    COMPOSITES.name: (COMPOSITES, CompositeController),
+    DECORATORS.name: (DECORATORS, DecoratorController),
 }
 
 # Kind and name of a controller object.
@@ -46,7 +39,7 @@ Key = tuple[str, str]
 class Manager:
     """Keeps one controller running for each controller object."""
 
-    def __init__(self, api: KubeApi, *, workers: int, discovery_interval: float) -> None:
+    def __init__(self, api: KubeClient, *, workers: int, discovery_interval: float) -> None:
         self._interval = discovery_interval
         self._discovery = Discovery(api, discovery_interval)
         self._informers = Informers(api)
@@ -108,7 +101,7 @@ class Manager:
         except RefusedError as error:
             LOG.warning("%s", error)
             self._specs[key] = spec
-        except (SyncError, ApiError, requests.RequestException) as error:
+        except (SyncError, ApiError) as error:
             if self._waiting.get(key) != str(error):
                 LOG.warning("%s %s waits: %s", kind, name, brief(error))
                 self._waiting[key] = str(error)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import requests
-
-from deploy.local.kubeapi import ApiError
 from deploy.local.standin import children, objects
 from deploy.local.standin.children import Applied, Claim
 from deploy.local.standin.errors import SyncError, brief, raise_all
-from deploy.local.standin.writes import is_conflict, is_not_found
+from localmodel.kube.errors import ApiError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploy.local.kubeapi import Resource
     from deploy.local.standin.children import ApplyCache
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.objects import Object, ObjectMap
     from deploy.local.standin.spec import UpdateMethod
     from deploy.local.standin.writes import Writer
+    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ class ChildReconciler:
         self._discovery = discovery
         self._cache = cache
 
-    def claim(self, resource: Resource, parent: Object, candidates: list[Object]) -> list[Object]:
+    def claim(self, resource: Kind, parent: Object, candidates: list[Object]) -> list[Object]:
         """The candidates that are the parent's children, after adopting and releasing."""
         claimed: list[Object] = []
         errors: list[Exception] = []
@@ -48,9 +45,10 @@ class ChildReconciler:
                     self._adopt(resource, parent, child)
                 elif decision is Claim.RELEASE:
                     self._release(resource, parent, child)
+            except NotFoundError:
+                continue
             except (ApiError, SyncError) as error:
-                if not (isinstance(error, ApiError) and is_not_found(error)):
-                    errors.append(error)
+                errors.append(error)
                 continue
             if decision in {Claim.KEEP, Claim.ADOPT}:
                 claimed.append(child)
@@ -66,7 +64,7 @@ class ChildReconciler:
             for child in children.undesired(found, desired.get(group, {})):
                 try:
                     self._delete(parent, child)
-                except (ApiError, SyncError, requests.RequestException) as error:
+                except (ApiError, SyncError) as error:
                     errors.append(
                         SyncError(f"can't delete {objects.describe(child)}: {brief(error)}")
                     )
@@ -75,16 +73,16 @@ class ChildReconciler:
             for key, child in wanted.items():
                 try:
                     self._apply(parent, found.get(key), child, methods)
-                except (ApiError, SyncError, requests.RequestException) as error:
+                except (ApiError, SyncError) as error:
                     errors.append(
                         SyncError(f"can't apply {objects.describe(child)}: {brief(error)}")
                     )
         raise_all(errors)
 
-    def _resource(self, child: Object) -> Resource:
+    def _resource(self, child: Object) -> Kind:
         return self._discovery.kind(child.get("apiVersion", ""), child.get("kind", ""))
 
-    def _adopt(self, resource: Resource, parent: Object, child: Object) -> None:
+    def _adopt(self, resource: Kind, parent: Object, child: Object) -> None:
         # The parent was checked in the cache; Metacontroller asks the API server once more.
         self._writer.change(self._resource(parent), parent, _must_live)
         LOG.info("%s: adopting %s", objects.describe(parent), objects.describe(child))
@@ -97,7 +95,7 @@ class ChildReconciler:
 
         self._writer.change(resource, child, edit)
 
-    def _release(self, resource: Resource, parent: Object, child: Object) -> None:
+    def _release(self, resource: Kind, parent: Object, child: Object) -> None:
         LOG.info("%s: releasing %s", objects.describe(parent), objects.describe(child))
 
         def edit(current: Object) -> bool:
@@ -110,9 +108,7 @@ class ChildReconciler:
         LOG.info("%s: deleting %s", objects.describe(parent), objects.describe(child))
         try:
             self._writer.delete(self._resource(child), child)
-        except ApiError as error:
-            if not is_not_found(error):
-                raise
+        except NotFoundError:
             return
         self._cache.drop(children.cache_key(child))
 
@@ -134,7 +130,7 @@ class ChildReconciler:
             if last is not None and last.holds(digest, observed):
                 return
             group = objects.api_group(resource.api_version)
-            method = methods.get((group, resource.kind), "OnDelete")
+            method = methods.get((group, resource.name), "OnDelete")
             if method == "OnDelete":
                 self._cache.set(key, Applied.of(digest, observed))
                 return
@@ -143,10 +139,8 @@ class ChildReconciler:
                 return
         LOG.info("%s: applying %s", objects.describe(parent), objects.describe(sent))
         try:
-            stored = self._writer.apply(resource, sent)
-        except ApiError as error:
-            if not is_conflict(error):
-                raise
+            stored = self._writer.apply(sent)
+        except ConflictError:
             return
         self._cache.set(key, Applied.of(digest, stored))
 
@@ -155,9 +149,9 @@ class ChildReconciler:
         key = children.cache_key(sent)
         keep = Applied.of(children.digest(sent), observed)
         try:
-            result = self._writer.apply(self._resource(sent), sent, dry_run=True)
+            result = self._writer.apply(sent, dry_run=True)
         except ApiError as error:
-            if error.status not in {requests.codes.bad_request, requests.codes.forbidden}:
+            if error.status not in {400, 403}:
                 raise
             LOG.warning("%s would be refused: %s", objects.describe(sent), error)
             self._cache.set(key, keep)

@@ -3,98 +3,70 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from deploy.local.kubeapi import ApiError, KubeApi
 from deploy.local.standin import objects
+from localmodel.kube.errors import ConflictError, NotFoundError
+from localmodel.kube.kinds import ref_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.local.kubeapi import Resource
     from deploy.local.standin.objects import Object
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import Kind
 
 FIELD_MANAGER = "metacontroller"
 # Seconds to wait before each new try after a conflict.
 CONFLICT_WAITS = (0.01, 0.05, 0.25)
 
 
-def is_conflict(error: ApiError) -> bool:
-    """Whether a newer version of the object was there."""
-    return error.reason == "Conflict"
-
-
-def is_not_found(error: ApiError) -> bool:
-    """Whether the object is gone."""
-    return error.reason == "NotFound"
-
-
 class Writer:
     """Writes objects as Metacontroller's field manager."""
 
-    def __init__(self, api: KubeApi) -> None:
+    def __init__(self, api: KubeClient) -> None:
         self._api = api
 
-    def apply(self, resource: Resource, obj: Object, *, dry_run: bool = False) -> Object:
+    def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Server-side apply with force."""
-        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        if dry_run:
-            params["dryRun"] = "All"
-        return self._api.request(  # type: ignore[no-any-return]
-            "PATCH",
-            _path(resource, obj),
-            body=obj,
-            params=params,
-            content_type="application/apply-patch+yaml",
-        )
+        return self._api.apply(obj, manager=FIELD_MANAGER, dry_run=dry_run)
 
-    def delete(self, resource: Resource, obj: Object) -> None:
+    def delete(self, resource: Kind, obj: Object) -> None:
         """Delete an object, if it still is this one; its dependents go in the background."""
-        options: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": {"uid": objects.uid(obj)},
-            "propagationPolicy": "Background",
-        }
-        self._api.request("DELETE", _path(resource, obj), body=options)
+        self._api.delete(*ref_to(resource, obj), uid=objects.uid(obj))
 
-    def update(self, resource: Resource, obj: Object, subresource: str = "") -> Object:
+    def update(self, obj: Object, subresource: str = "") -> Object:
         """Replace an object or its status, if it still has this version."""
-        return self._api.request(  # type: ignore[no-any-return]
-            "PUT",
-            _path(resource, obj, subresource),
-            body=obj,
-            params={"fieldManager": FIELD_MANAGER},
-        )
+        return self._api.replace(obj, manager=FIELD_MANAGER, subresource=subresource)
 
     def change(
         self,
-        resource: Resource,
+        resource: Kind,
         known: Object,
         edit: Callable[[Object], bool],
         subresource: str = "",
     ) -> Object:
         """Read, edit and replace an object, again after a conflict.
 
-        The edit returns whether it changed anything. Raises ApiError: not found when the object
-        was deleted or replaced, conflict when the tries were in vain.
+        The edit returns whether it changed anything. Raises NotFoundError when the object was
+        deleted or replaced, ConflictError when the tries were in vain.
         """
         waits = iter(CONFLICT_WAITS)
         while True:
-            current = self._api.get(resource, objects.name(known), objects.namespace(known))
+            current = self._api.get(*ref_to(resource, known))
             if objects.uid(current) != objects.uid(known):
-                raise ApiError(404, "NotFound", f"{objects.describe(known)} was replaced")
+                raise NotFoundError(f"changing {objects.describe(known)}", "it was replaced", 404)
             if not edit(current):
                 return current
             try:
-                return self.update(resource, current, subresource)
-            except ApiError as error:
+                return self.update(current, subresource)
+            except ConflictError:
                 wait = next(waits, None)
-                if not is_conflict(error) or wait is None:
+                if wait is None:
                     raise
             time.sleep(wait)
 
-    def add_finalizer(self, resource: Resource, obj: Object, finalizer: str) -> Object:
+    def add_finalizer(self, resource: Kind, obj: Object, finalizer: str) -> Object:
         """Add a finalizer, if it is missing."""
 
         def edit(current: Object) -> bool:
@@ -105,7 +77,7 @@ class Writer:
 
         return self.change(resource, obj, edit)
 
-    def remove_finalizer(self, resource: Resource, obj: Object, finalizer: str) -> Object:
+    def remove_finalizer(self, resource: Kind, obj: Object, finalizer: str) -> Object:
         """Remove a finalizer, if it is there."""
 
         def edit(current: Object) -> bool:
@@ -121,7 +93,3 @@ def drop_finalizer(obj: Object, finalizer: str) -> bool:
         return False
     obj["metadata"]["finalizers"] = kept
     return True
-
-
-def _path(resource: Resource, obj: Object, subresource: str = "") -> str:
-    return resource.path(objects.namespace(obj), objects.name(obj), subresource)

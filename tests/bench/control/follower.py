@@ -6,18 +6,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-import requests
-
-from deploy.local.kubeapi import ApiError
+from localmodel.kube.errors import GoneError, UnansweredError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.local.kubeapi import KubeApi, Resource
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import Kind
 
 WATCH_SECONDS = 60
 _PAUSE_SECONDS = 0.2
-_GONE = 410
 _BOOKMARK = "BOOKMARK"
 
 
@@ -53,7 +51,7 @@ class Goal:
 class Follower:
     """A thread that reads the watch of a kind, from what is there now to the server's end."""
 
-    def __init__(self, api: KubeApi, resource: Resource, tracker: Tracker) -> None:
+    def __init__(self, api: KubeClient, resource: Kind, tracker: Tracker) -> None:
         self._api = api
         self._resource = resource
         self._tracker = tracker
@@ -76,10 +74,9 @@ class Follower:
             return at()
 
     def _list(self) -> str:
-        found = self._api.list(self._resource)
-        for item in found["items"]:
+        found, version = self._api.snapshot(self._resource)
+        for item in found:
             self._see("ADDED", item)
-        version: str = found["metadata"]["resourceVersion"]
         return version
 
     def _see(self, kind: str, found: Mapping[str, Any]) -> None:
@@ -92,25 +89,17 @@ class Follower:
         while True:
             try:
                 self._watch()
-            except requests.ConnectionError:
+            except UnansweredError:
+                time.sleep(_PAUSE_SECONDS)
+            except UnreachableError:
                 # The cluster was stopped.
                 return
-            except requests.RequestException:
-                time.sleep(_PAUSE_SECONDS)
-            except OSError:
-                # So it was, and its certificate is gone too.
-                return
-            except ApiError as error:
-                if error.status != _GONE:
-                    raise
+            except GoneError:
                 self._version = self._list()
 
     def _watch(self) -> None:
-        events = self._api.watch(self._resource, self._version, timeout_seconds=WATCH_SECONDS)
-        for event in events:
-            kind, found = event["type"], event["object"]
-            if kind == "ERROR":
-                raise ApiError(found.get("code", 0), "", found.get("message", ""))
+        events = self._api.watch(self._resource, self._version, seconds=WATCH_SECONDS)
+        for kind, found in events:
             self._version = found["metadata"]["resourceVersion"]
             if kind != _BOOKMARK:
                 self._see(kind, found)

@@ -60,7 +60,7 @@ class Meter:
     def look(self) -> Look:
         """How it stands now."""
         pids = self._pids()
-        metrics = self._stage.cluster.api.request("GET", "/metrics")
+        metrics = self._stage.cluster.api.text("/metrics")
         used = {name: usage.look(pid) for name, pid in pids.items()}
         used[WATCHER] = Usage(time.process_time())
         used[MACHINE] = usage.look_at_machine()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploy.local import nodes
-from deploy.local.kubeapi import Resource
-from localmodel.crds.base import API_VERSION
+from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES
 from tests.bench.control import counters, names, objects
 from tests.bench.control.figures import Value, limit
 from tests.bench.control.follower import Follower
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
-    from deploy.local.kubeapi import KubeApi
+    from localmodel.kube.client import KubeClient
     from tests.bench.control.figures import Sample
     from tests.bench.control.measuring import Look
     from tests.bench.control.reporter import Done
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from tests.bench.control.stage import Stage
     from tests.bench.control.tracking import Version
 
-LOCAL_MODEL_NODES = Resource(API_VERSION, "localmodelnodes", "LocalModelNode", namespaced=False)
-LOCAL_MODEL_CACHES = Resource(API_VERSION, "localmodelcaches", "LocalModelCache", namespaced=False)
 MANAGER = "bench"
 NEWCOMER = "node-that-joins"
 # Of this length are the looks for the end of writing; there is an end to looking.
@@ -69,7 +66,7 @@ class Rollout:
         self._copies = Copies(settings.nodes)
 
     @property
-    def _api(self) -> KubeApi:
+    def _api(self) -> KubeClient:
         return self._stage.cluster.api
 
     def run(self) -> Sample:
@@ -80,7 +77,7 @@ class Rollout:
             raise BenchError(f"the hooks of {settings.nodes} new nodes do not come to an end")
         with reporter(stage.cluster, settings) as writer:
             self._nodes_follower = Follower(self._api, LOCAL_MODEL_NODES, self._specs)
-            self._caches_follower = Follower(self._api, LOCAL_MODEL_CACHES, self._copies)
+            self._caches_follower = Follower(self._api, CACHES, self._copies)
             meter = Meter(stage)
             start = meter.look()
             self._place()

@@ -6,16 +6,16 @@ import time
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
-import requests
-
+from localmodel.kube.errors import UnansweredError, UnreachableError
+from localmodel.kube.kinds import LOCAL_MODEL_NODES
 from tests.bench.control.follower import Follower
-from tests.bench.control.rollout import LOCAL_MODEL_NODES
 from tests.bench.control.tracking import Copies, Specs, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.kubeapi import KubeApi, Object, Resource
+    from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import Kind, KubeObject
 
 
 def local_model_node(name: str, models: int, version: int = 1) -> dict[str, Any]:
@@ -62,28 +62,26 @@ class Api:
         self.versions: list[str] = []
         self.go_on = Event()
 
-    def list(self, _resource: Resource) -> Object:
-        return {
-            "metadata": {"resourceVersion": "7"},
-            "items": [local_model_node("a", 1, 7)],
-        }
+    def snapshot(self, _resource: Kind) -> tuple[tuple[KubeObject, ...], str]:
+        return (local_model_node("a", 1, 7),), "7"
 
-    def watch(self, _resource: Resource, version: str, *, timeout_seconds: int) -> Iterator[Object]:
-        assert timeout_seconds > 0
+    def watch(
+        self, _resource: Kind, version: str, *, seconds: int
+    ) -> Iterator[tuple[str, KubeObject]]:
+        assert seconds > 0
         self.versions.append(version)
         if len(self.versions) == 1:
-            yield {"type": "ADDED", "object": local_model_node("b", 1, 8)}
-            bookmark = {"metadata": {"resourceVersion": "9"}}
-            yield {"type": "BOOKMARK", "object": bookmark}
-            raise requests.exceptions.ChunkedEncodingError
+            yield "ADDED", local_model_node("b", 1, 8)
+            yield "BOOKMARK", {"metadata": {"resourceVersion": "9"}}
+            raise UnansweredError("watching", "the answer broke off")
         self.go_on.wait(10)
-        yield {"type": "MODIFIED", "object": local_model_node("a", 2, 10)}
-        raise requests.ConnectionError
+        yield "MODIFIED", local_model_node("a", 2, 10)
+        raise UnreachableError("watching", "the API server does not answer")
 
 
 def test_a_follower_tells_when_a_goal_is_reached() -> None:
     api, specs = Api(), Specs()
-    follower = Follower(cast("KubeApi", api), LOCAL_MODEL_NODES, specs)
+    follower = Follower(cast("KubeClient", api), LOCAL_MODEL_NODES, specs)
     assert follower.expect(lambda: specs.total >= 1).wait(time.monotonic()) is not None
     goal = follower.expect(lambda: specs.total >= 3)
     assert goal.wait(time.monotonic()) is None

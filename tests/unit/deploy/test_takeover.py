@@ -9,17 +9,10 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
+from localmodel.kube import kinds
+from localmodel.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
 from localmodel.takeover import back, names, there
 from localmodel.takeover.back import plan_back
-from localmodel.takeover.kinds import (
-    COMPOSITE,
-    CRD,
-    KERNEL_KINDS,
-    MODEL_NODE,
-    SHARED,
-    KubeObject,
-    Ref,
-)
 from localmodel.takeover.main import main
 from localmodel.takeover.objects import without_finalizers
 from localmodel.takeover.steps import Delete, DropFinalizers, Merge
@@ -57,7 +50,7 @@ def _crd(plural: str, **metadata: Any) -> KubeObject:
 
 
 KEPT: dict[str, Any] = {"annotations": {names.KEEP_ANNOTATION: names.KEEP}}
-CRDS = tuple(_crd(kind.plural, **KEPT) for kind in SHARED)
+CRDS = tuple(_crd(kind.plural, **KEPT) for kind in names.SHARED)
 
 
 def _cache(name: str = "llama", namespace: str = "", **metadata: Any) -> KubeObject:
@@ -186,7 +179,7 @@ def test_the_order_of_all_steps() -> None:
     crds = (*CRDS[:3], _crd("localmodelnodes"))
     plan = plan_takeover(_downloads(cache, crds=crds, jobs=(_job(),), webhook=WEBHOOK))
     assert _doing(plan) == [
-        f"annotate {Ref(CRD, MODEL_NODE.crd)} with helm.sh/resource-policy: keep",
+        f"annotate {Ref(kinds.CRDS, LOCAL_MODEL_NODES.crd)} with helm.sh/resource-policy: keep",
         "delete Job kserve-localmodel-jobs/llama-node-1x7k2p, and wait until its pods are gone",
         "delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu",
         "delete PersistentVolume llama-gpu-download",
@@ -392,7 +385,7 @@ def test_a_claim_whose_volume_is_gone_goes() -> None:
 # What KServe's controller alone runs.
 
 CONTROLLER: KubeObject = {"metadata": _meta(names.KSERVE_CONTROLLER, "kserve"), "spec": {}}
-KERNEL = tuple(Ref(kind, "vllm", "team" if kind.namespaced else "") for kind in KERNEL_KINDS)
+KERNEL = tuple(Ref(kind, "vllm", "team" if kind.namespaced else "") for kind in names.KERNEL_KINDS)
 
 
 def _imported(**metadata: Any) -> KubeObject:
@@ -499,7 +492,10 @@ def test_the_way_back_waits_for_localmodel_to_be_off() -> None:
     pod = _pod("p", labels={names.AGENT_POD_LABEL: names.AGENT})
     cache = _cache(finalizers=[OURS])
     for seen, text in (
-        (back.Seen(controllers=(Ref(COMPOSITE, "localmodel-caches"),)), "delete -k metacontroller"),
+        (
+            back.Seen(controllers=(Ref(COMPOSITES, "localmodel-caches"),)),
+            "delete -k metacontroller",
+        ),
         (back.Seen(agent=agent), "delete daemonset localmodel-agent"),
         (back.Seen(pods=(pod,)), "wait --for=delete pod -l app.kubernetes.io/name="),
     ):
@@ -582,7 +578,7 @@ def test_many_are_counted_and_not_listed() -> None:
 
 
 def test_the_crds_are_the_four_that_kserve_has() -> None:
-    assert [Ref(CRD, kind.crd).name for kind in SHARED] == [crd["metadata"]["name"] for crd in CRDS]
+    assert [kind.crd for kind in names.SHARED] == [crd["metadata"]["name"] for crd in CRDS]
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_told(

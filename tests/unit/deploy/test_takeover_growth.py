@@ -16,7 +16,7 @@ from tests.unit.deploy.test_takeover import CRDS, JOBS, KSERVES, OURS, TEMPLATE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.takeover.kinds import KubeObject
+    from localmodel.kube.kinds import KubeObject
 
 
 def _objects(n: int, kind: str, prefix: str, **fields: Any) -> tuple[KubeObject, ...]:

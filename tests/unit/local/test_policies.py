@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.local import policies
-from deploy.local.kubeapi import ApiError
+from localmodel.kube.errors import AlreadyExistsError, ForbiddenError
+from localmodel.kube.kinds import CACHES, Kind
 
 NOT_SYNCED = "failed to configure binding: paramKind not yet synced to use for admission"
 
@@ -17,28 +18,22 @@ class _Api:
         self.state = "unknown"
         self.caches: set[str] = set()
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: dict[str, Any] | None = None,
-        params: dict[str, str] | None = None,
-    ) -> None:
-        if body is None:
-            assert method == "DELETE"
-            self.caches.remove(path.rpartition("/")[2])
-            return
-        assert path.endswith("/localmodelcaches")
-        name = body["metadata"]["name"]
+    def delete(self, kind: Kind, name: str) -> None:
+        assert kind == CACHES
+        self.caches.remove(name)
+
+    def create(self, cache: dict[str, Any], *, dry_run: bool) -> None:
+        assert cache["kind"] == CACHES.name
+        name = cache["metadata"]["name"]
         if self.state == "loading":
-            raise ApiError(403, "Forbidden", f"{name} is forbidden: {NOT_SYNCED}")
+            raise ForbiddenError("creating", f"{name} is forbidden: {NOT_SYNCED}", 403)
         if self.state == "enforced" and self.caches - {name}:
             (first,) = self.caches
-            raise ApiError(403, "Forbidden", f"LocalModelCache {first} has the same sourceModelUri")
+            message = f"LocalModelCache {first} has the same sourceModelUri"
+            raise ForbiddenError("creating", message, 403)
         if name in self.caches:
-            raise ApiError(409, "AlreadyExists", name)
-        if not params:
+            raise AlreadyExistsError("creating", name, 409)
+        if not dry_run:
             self.caches.add(name)
 
 

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from deploy.local.standin.customize import ANSWER_SECONDS, AnswerCache, Customizer
-from deploy.local.standin.discovery import Discovery, ServedResource
 from deploy.local.standin.errors import NotServedError, RelatedNotSyncedError, SyncError
 from deploy.local.standin.rules import CustomizeAnswer
 from deploy.local.standin.store import Store
+from localmodel.kube.kinds import PODS
 
 if TYPE_CHECKING:
-    from deploy.local.kubeapi import Resource
+    from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informers
     from deploy.local.standin.webhook import HookClient
+    from localmodel.kube.kinds import Kind
 
 
 def test_customize_answers_hold_for_a_generation_and_twenty_minutes() -> None:
@@ -28,12 +29,11 @@ def test_customize_answers_hold_for_a_generation_and_twenty_minutes() -> None:
     assert cache.get(parent) is None
 
 
-PODS = ServedResource("v1", "pods", "Pod", namespaced=True, has_status=True)
 PARENT: dict[str, Any] = {"metadata": {"name": "p", "uid": "u"}}
 
 
 class FakeDiscovery:
-    def resource(self, api_version: str, plural: str) -> ServedResource:
+    def resource(self, api_version: str, plural: str) -> Kind:
         if (api_version, plural) != (PODS.api_version, PODS.plural):
             raise NotServedError(plural)
         return PODS
@@ -59,7 +59,7 @@ class FakeInformers:
         self.informer = FakeInformer()
         self.released = 0
 
-    def acquire(self, resource: Resource) -> FakeInformer:
+    def acquire(self, resource: Kind) -> FakeInformer:
         assert resource == PODS
         return self.informer
 

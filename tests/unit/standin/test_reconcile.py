@@ -4,26 +4,33 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.local.kubeapi import ApiError, Resource
 from deploy.local.standin.children import ApplyCache
 from deploy.local.standin.errors import SyncError
 from deploy.local.standin.reconcile import ChildReconciler, Methods
+from localmodel.kube.errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+)
+from localmodel.kube.kinds import Kind
 
 if TYPE_CHECKING:
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.writes import Writer
 
 PARENT: dict[str, Any] = {"apiVersion": "v1", "kind": "P", "metadata": {"name": "p", "uid": "1"}}
-CONFLICT = ApiError(409, "Conflict", "newer")
-NOT_FOUND = ApiError(404, "NotFound", "gone")
-INVALID = ApiError(422, "Invalid", "bad")
+CONFLICT = ConflictError("applying", "newer", 409)
+NOT_FOUND = NotFoundError("deleting", "gone", 404)
+INVALID = InvalidError("applying", "bad", 422)
 IN_PLACE: Methods = {("", "C"): "InPlace"}
 RECREATE: Methods = {("", "C"): "Recreate"}
 
 
 class FakeDiscovery:
-    def kind(self, api_version: str, kind: str) -> Resource:
-        return Resource(api_version, "cs", kind, namespaced=False)
+    def kind(self, api_version: str, kind: str) -> Kind:
+        return Kind(api_version, "cs", kind)
 
 
 class FakeWriter:
@@ -41,10 +48,7 @@ class FakeWriter:
             raise self.fail[name]
         return str(name)
 
-    def apply(
-        self, resource: Resource, obj: dict[str, Any], *, dry_run: bool = False
-    ) -> dict[str, Any]:
-        assert resource
+    def apply(self, obj: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         name = self._record("try" if dry_run else "apply", obj)
         old = self.stored.get(name, {"spec": None, "metadata": {"generation": 0}})
         generation = old["metadata"]["generation"] + (old["spec"] != obj["spec"])
@@ -54,7 +58,7 @@ class FakeWriter:
             self.stored[name] = result
         return result
 
-    def delete(self, resource: Resource, obj: dict[str, Any]) -> None:
+    def delete(self, resource: Kind, obj: dict[str, Any]) -> None:
         assert resource
         self.stored.pop(self._record("delete", obj), None)
 
@@ -115,7 +119,7 @@ def test_recreate_deletes_only_what_would_change() -> None:
 def test_recreate_keeps_a_child_whose_replacement_would_be_refused() -> None:
     setup = Setup(RECREATE)
     setup.manage(child("a"))
-    setup.writer.fail["a"] = ApiError(403, "Forbidden", "no")
+    setup.writer.fail["a"] = ForbiddenError("applying", "no", 403)
     assert setup.manage(child("a", 2)) == [("try", "a")]
     assert setup.manage(child("a", 2)) == []
 
@@ -131,7 +135,7 @@ def test_a_child_that_is_being_deleted_is_waited_for() -> None:
 def test_one_failure_does_not_stop_the_rest() -> None:
     setup = Setup(IN_PLACE)
     setup.writer.fail["a"] = INVALID
-    with pytest.raises(SyncError, match="can't apply C a: 422 Invalid: bad"):
+    with pytest.raises(SyncError, match="can't apply C a: bad"):
         setup.manage(child("a"), child("b"))
     assert setup.writer.calls == [("apply", "a"), ("apply", "b")]
 
