@@ -1,4 +1,4 @@
-"""`localmodel-agent run` in a cluster: the disk as the node's LocalModelNode has it."""
+"""`localmodel-agent run` in a cluster: makes the disk match the node's LocalModelNode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localmodel.agent.cluster.event_writer import EventWriter
 from localmodel.agent.cluster.pod_watch import PodWatch
 from localmodel.agent.cluster.report import ConfigError, NodeReport, connect
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import attend, make_fetching
+from localmodel.agent.commands.assemble import make_fetching, run_loop
 from localmodel.agent.commands.exit_codes import OK, USAGE
 from localmodel.agent.commands.limits_file import LimitsError
 from localmodel.agent.commands.own_addresses import own_addresses
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Work until a signal, and end the process. Returns 2 if it cannot start."""
+    """Run the loop until a signal, and end the process. Returns USAGE if it cannot start."""
     memory.tune()
     logs.configure(options.log_format)
     try:
@@ -44,7 +44,7 @@ def serve(options: argparse.Namespace) -> int:
         return USAGE
     stop = Stop()
     log.info("Agent started", node=options.node_name, root=str(options.root), version=__version__)
-    attend(loop, stop)
+    run_loop(loop, stop)
     log.info("Agent stopped")
     return leave(OK)
 
@@ -76,7 +76,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
 
 
 def loop_options(options: argparse.Namespace) -> Options:
-    """How the loop behaves, by the flags."""
+    """The options of the loop that the flags set."""
     return Options(
         grace=options.grace_seconds,
         progress=options.progress_seconds,
