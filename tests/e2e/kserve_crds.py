@@ -1,4 +1,4 @@
-"""KServe's CRDs of the kinds that localmodel has too: its fields, and nothing of ours."""
+"""KServe's CRDs of the kinds that localmodel has too, with KServe's fields only."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def kserves(plural: str) -> Object:
 
 
 def replace(api: KubeApi, crd: Object, *, dry_run: bool = False) -> None:
-    """Put a CRD in place of the one of its name, as an upgrade of a chart does."""
+    """Replace a CRD, as an upgrade of a chart does."""
     name = crd["metadata"]["name"]
     stored = api.get(CRD, name)
     stored["spec"] = crd["spec"]
@@ -116,7 +116,7 @@ def replace(api: KubeApi, crd: Object, *, dry_run: bool = False) -> None:
 
 
 def refusal(api: KubeApi, crd: Object) -> str:
-    """Why a CRD may not replace the one of its name; empty where it may."""
+    """Try to replace a CRD without writing it. Returns why that is refused, or empty."""
     try:
         replace(api, crd, dry_run=True)
     except ApiError as error:
@@ -126,7 +126,7 @@ def refusal(api: KubeApi, crd: Object) -> str:
 
 @contextmanager
 def unguarded(api: KubeApi) -> Iterator[None]:
-    """Without the policy that keeps localmodel's CRDs, as on Kubernetes older than 1.30."""
+    """Remove the policy that protects localmodel's CRDs, as on Kubernetes older than 1.30."""
     text = (CHECKOUT / "deploy/overlays/kserve/policies.yaml").read_text()
     (binding,) = (
         one

@@ -1,4 +1,4 @@
-"""What KServe's controller and agent leave behind: objects as its pkg/controller makes them."""
+"""The objects that KServe's controller and agent leave behind, as its pkg/controller makes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PODS = Resource("v1", "pods", "Pod", namespaced=True)
 
 @dataclass(frozen=True)
 class KServeLeft:
-    """Makes what KServe makes, by create, as KServe does."""
+    """Makes KServe's objects, by create requests as KServe does."""
 
     api: KubeApi
 
@@ -90,7 +90,7 @@ class KServeLeft:
         )
 
     def pod(self, name: str, namespace: str, claim: str = "", **metadata: Any) -> Object:
-        """A pod that no node runs, which perhaps mounts a claim."""
+        """A pod that no node runs; it mounts a claim, if one is named."""
         container: Object = {"name": "main", "image": "none"}
         spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
         if claim:
@@ -177,7 +177,7 @@ class KServeLeft:
         )
 
     def import_job(self, cache: Object) -> Object:
-        """The Job that imports a cache with pvcRef, which has not begun."""
+        """The Job that imports a cache with pvcRef, before it has begun."""
         metadata = cache["metadata"]
         pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}
         return self.create(
@@ -194,7 +194,7 @@ class KServeLeft:
         )
 
     def running(self, job: Object) -> Object:
-        """The pod that the Job controller makes for a Job, on no node yet."""
+        """The pod that the Job controller makes for a Job, before it is assigned to a node."""
         (volume,) = job["spec"]["template"]["spec"]["volumes"]
         claim = volume["persistentVolumeClaim"]["claimName"]
         name = f"{job['metadata']['name']}-pod"
@@ -202,7 +202,7 @@ class KServeLeft:
 
 
 def _owned(owner: Object | None) -> Object:
-    """The ownerReferences of what an object controls."""
+    """The metadata of an object that `owner` controls: its ownerReferences."""
     if owner is None:
         return {}
     reference = {
