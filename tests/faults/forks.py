@@ -1,4 +1,4 @@
-"""Work in a process of its own that is forked off and so begins at once."""
+"""Runs work in a forked process, which starts at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _pipe_write = os.write
 
 @dataclass
 class Fork:
-    """A child. What it tells comes as JSON, a line each."""
+    """A child process, which sends messages as lines of JSON."""
 
     pid: int
     pipe: int
@@ -33,7 +33,7 @@ class Fork:
     _told: list[Any] = field(default_factory=list)
 
     def hear(self) -> list[Any] | None:
-        """What has come since the last time; None at the end. Waits for something."""
+        """Wait for messages. Returns the new ones; None when the child has ended."""
         piece = os.read(self.pipe, 1 << 16)
         if not piece:
             return None
@@ -41,7 +41,7 @@ class Fork:
         return [json.loads(line) for line in lines]
 
     def hear_all(self, seconds: float) -> list[Any]:
-        """All that it tells until it ends, or is killed because it takes so long."""
+        """All messages until the child ends; after the time limit the child is killed."""
         told: list[Any] = []
         deadline = time.monotonic() + seconds
         while True:
@@ -57,7 +57,7 @@ class Fork:
             told += more
 
     def end(self) -> None:
-        """Kill it if it is still there."""
+        """Kill the child, if it still runs."""
         if self.status is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -66,9 +66,10 @@ class Fork:
 
 
 def fork(work: Callable[[Callable[[object], None]], None], log: Path | None = None) -> Fork:
-    """Do the work in a child, which can tell things. It never outlives this process.
+    """Do the work in a child process, which can send messages and ends with this process.
 
-    Its errors go to the log, or where ours go. This process must have one thread only.
+    The child's stderr goes to the log, or to this process' stderr. This process must have only one
+    thread.
     """
     sys.stdout.flush()
     sys.stderr.flush()
