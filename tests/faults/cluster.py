@@ -71,7 +71,7 @@ def run(work: Path, seed: int, seconds: float) -> list[Row]:
                 storm.rage(seconds)
                 sys.stderr.write(f"{PART}: quiet\n")
                 storm.settle()
-                storm.take(eye.hear_all(0.5))
+                storm.take(eye.receive_all(0.5))
         finally:
             eye.end()
     return list(storm.rows.values())
@@ -237,10 +237,10 @@ class _Storm:
     def _of(self, node: str) -> list[Model]:
         return [self._models[name] for name, group in self._wanted.items() if node in GROUPS[group]]
 
-    def take(self, told: list[Any]) -> None:
+    def take(self, messages: list[Any]) -> None:
         """Count the results. A problem cannot be assigned to one of the faults."""
-        self._lost += sum(message["lost"] for message in told)
-        self._problems += [f"meanwhile: {message['what']}" for message in told]
+        self._lost += sum(message["lost"] for message in messages)
+        self._problems += [f"meanwhile: {message['what']}" for message in messages]
         first = next(iter(self.rows.values()))
         first.lost, first.failures = self._lost, self._problems
         for row in self.rows.values():

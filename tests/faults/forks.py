@@ -32,7 +32,7 @@ class Fork:
     _rest: bytes = b""
     _told: list[Any] = field(default_factory=list)
 
-    def hear(self) -> list[Any] | None:
+    def receive(self) -> list[Any] | None:
         """Wait for messages. Returns the new ones; None when the child has ended."""
         piece = os.read(self.pipe, 1 << 16)
         if not piece:
@@ -40,21 +40,21 @@ class Fork:
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def hear_all(self, seconds: float) -> list[Any]:
+    def receive_all(self, seconds: float) -> list[Any]:
         """All messages until the child ends; after the time limit the child is killed."""
-        told: list[Any] = []
+        messages: list[Any] = []
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.pipe], [], [], left)[0]:
                 self.end()
-                return told
-            more = self.hear()
+                return messages
+            more = self.receive()
             if more is None:
                 self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
                 os.close(self.pipe)
-                return told
-            told += more
+                return messages
+            messages += more
 
     def end(self) -> None:
         """Kill the child, if it still runs."""
@@ -89,10 +89,10 @@ def fork(work: Callable[[Callable[[object], None]], None], log: Path | None = No
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(descriptor, 2)
 
-        def tell(what: object) -> None:
+        def send(what: object) -> None:
             _pipe_write(writing, json.dumps(what).encode() + b"\n")
 
-        work(tell)
+        work(send)
         code = 0
     except BaseException:  # noqa: BLE001
         traceback.print_exc()

@@ -60,15 +60,15 @@ def bucket_of(owner: str) -> str:
 @contextmanager
 def serve(owned: Mapping[str, Objects], tenants: list[str]) -> Iterator[Origins]:
     """Run a store for each owner and harmful servers for each tenant, in a separate process."""
-    child = fork(lambda tell: _serve(owned, tenants, tell))
+    child = fork(lambda send: _serve(owned, tenants, send))
     try:
-        yield Origins(*child.hear()[0])  # type: ignore[index]
+        yield Origins(*child.receive()[0])  # type: ignore[index]
     finally:
         child.end()
 
 
 def _serve(
-    owned: Mapping[str, Objects], tenants: list[str], tell: Callable[[object], None]
+    owned: Mapping[str, Objects], tenants: list[str], send: Callable[[object], None]
 ) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     everything = {bucket_of(owner): objects for owner, objects in owned.items()}
@@ -82,7 +82,7 @@ def _serve(
             tenant: [stack.enter_context(serving(harms)).url for _ in range(SERVERS)]
             for tenant in tenants
         }
-        tell([stores, harmful])
+        send([stores, harmful])
         while True:
             signal.pause()
 

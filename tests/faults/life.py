@@ -89,7 +89,7 @@ class _Quick(Loop):
 
     def _is_done(self) -> bool:
         status = (self._api.node or {}).get("status", {})  # type: ignore[attr-defined]
-        told = {model["key"]: model for model in status.get("models", ())}
+        reported = {model["key"]: model for model in status.get("models", ())}
         here = {
             key
             for key, copy in self._inventory.copies.items()
@@ -97,12 +97,12 @@ class _Quick(Loop):
         }
         return (
             here == self._wanted
-            and told.keys() == self._wanted | self._blocked | self._evicted
-            and all(told[key]["state"] == ModelState.DOWNLOADED for key in self._wanted)
-            and all(told[key].get("hash") for key in self._wanted)
-            and all(told[key].get("reason") == BLOCKED for key in self._blocked)
+            and reported.keys() == self._wanted | self._blocked | self._evicted
+            and all(reported[key]["state"] == ModelState.DOWNLOADED for key in self._wanted)
+            and all(reported[key].get("hash") for key in self._wanted)
+            and all(reported[key].get("reason") == BLOCKED for key in self._blocked)
             # If the record of the eviction could not be written, the model waits for room.
-            and all(told[key]["state"] in GONE for key in self._evicted)
+            and all(reported[key]["state"] in GONE for key in self._evicted)
             and all(map(self._is_read, self._wanted))
         )
 
@@ -135,7 +135,7 @@ class _Clock:
 def run_agent(
     scenario: Scenario,
     calls: Calls,
-    tell: Callable[[object], None],
+    send: Callable[[object], None],
     *,
     horizon: float = HORIZON,
 ) -> None:
@@ -150,11 +150,11 @@ def run_agent(
 
     def look() -> None:
         for loss in disk.losses():
-            tell({"lost": loss.size, "what": loss.what})
+            send({"lost": loss.size, "what": loss.what})
 
     def before(call: Call) -> None:
         look()
-        tell({"struck": str(call).replace(str(root), "")})
+        send({"struck": str(call).replace(str(root), "")})
 
     def after(call: Call) -> None:
         if call.path.startswith(published) or call.target.startswith(published):
@@ -163,7 +163,7 @@ def run_agent(
     calls.before, calls.after = before, after
     with watched(calls):
         ended = _live(scenario, root, horizon)
-    tell({"met": calls.met, "ended": ended})
+    send({"met": calls.met, "ended": ended})
 
 
 def _live(scenario: Scenario, root: Path, horizon: float) -> str:

@@ -65,9 +65,9 @@ def serve(
 
     The speed limit applies to each connection.
     """
-    child = fork(lambda tell: _serve(web, bucket, bytes_per_second, tell))
+    child = fork(lambda send: _serve(web, bucket, bytes_per_second, send))
     try:
-        yield str(child.hear()[0])  # type: ignore[index]
+        yield str(child.receive()[0])  # type: ignore[index]
     finally:
         child.end()
 
@@ -76,7 +76,7 @@ def _serve(
     web: dict[str, bytes],
     bucket: dict[str, bytes],
     bytes_per_second: int | None,
-    tell: Callable[[object], None],
+    send: Callable[[object], None],
 ) -> None:
     files = WebFiles({f"/{path}": data for path, data in web.items()})
     crcs = {
@@ -91,6 +91,6 @@ def _serve(
         (files if path in files.files else store)(handler, path)
 
     with serving(answer) as server:
-        tell(server.url)
+        send(server.url)
         while True:
             signal.pause()

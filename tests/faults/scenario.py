@@ -204,7 +204,7 @@ def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) ->
     Returns the damaged trees. The download runs in a child process, as it starts threads.
     """
 
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         for model in models:
             Download(
                 Request(model.key, model.uri, ()),
@@ -215,9 +215,9 @@ def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) ->
                 cancelled=threading.Event(),
                 report=lambda _: None,
             ).run()
-        tell({})
+        send({})
 
-    if not fork(work).hear_all(PATIENCE):
+    if not fork(work).receive_all(PATIENCE):
         raise RuntimeError("the scenario cannot be laid out: see above")
     found: dict[str, Tree] = {}
     for model in models:

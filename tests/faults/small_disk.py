@@ -167,16 +167,16 @@ FAULTS = (
 def run(work: Path, seed: int, seconds: float) -> list[Row]:
     """Run rounds of all faults, each on a new disk, until the time is over."""
     rows = {fault.name: Row(PART, fault.name) for fault in FAULTS}
-    child = fork(lambda tell: _run(work, seed, seconds, tell))
+    child = fork(lambda send: _run(work, seed, seconds, send))
     try:
-        while (told := child.hear()) is not None:
-            for message in told:
+        while (messages := child.receive()) is not None:
+            for message in messages:
                 for name in [message["name"]] if "name" in message else rows:
                     rows[name].skipped = message.get("skipped", "")
                     if not rows[name].skipped:
                         rows[name].take(message["problems"], message["lost"])
                 sys.stderr.write(f"{PART}: {message.get('name', message.get('skipped'))}\n")
-        child.hear_all(1)
+        child.receive_all(1)
     finally:
         child.end()
     if child.status:
@@ -184,19 +184,19 @@ def run(work: Path, seed: int, seconds: float) -> list[Row]:
     return list(rows.values())
 
 
-def _run(work: Path, seed: int, seconds: float, tell: Callable[[object], None]) -> None:
+def _run(work: Path, seed: int, seconds: float, send: Callable[[object], None]) -> None:
     try:
         mounts.own_namespace()
         benches = [_Bench(work / f"disk-{n}", f"{seed}-{n}") for n in range(len(FAULTS))]
     except mounts.MountsError as error:
-        tell({"skipped": str(error)})
+        send({"skipped": str(error)})
         return
     for bench in benches:
         bench.start()
     deadline = time.monotonic() + seconds
     with ThreadPoolExecutor(len(FAULTS)) as pool:
         for ended in [
-            pool.submit(_rounds, fault, bench, deadline, tell)
+            pool.submit(_rounds, fault, bench, deadline, send)
             for fault, bench in zip(FAULTS, benches, strict=True)
         ]:
             ended.result()
@@ -205,7 +205,7 @@ def _run(work: Path, seed: int, seconds: float, tell: Callable[[object], None]) 
         bench.agent.wait(10)
 
 
-def _rounds(fault: Fault, bench: _Bench, deadline: float, tell: Callable[[object], None]) -> None:
+def _rounds(fault: Fault, bench: _Bench, deadline: float, send: Callable[[object], None]) -> None:
     done = threading.Event()
     watcher = threading.Thread(target=bench.watch, args=(done,), daemon=True)
     watcher.start()
@@ -216,7 +216,7 @@ def _rounds(fault: Fault, bench: _Bench, deadline: float, tell: Callable[[object
         while number == 0 or time.monotonic() < deadline:
             number += 1
             _round(fault, bench, number)
-            tell({"name": fault.name, "problems": bench.problems, "lost": bench.lost})
+            send({"name": fault.name, "problems": bench.problems, "lost": bench.lost})
             bench.problems, bench.lost = [], 0
     finally:
         done.set()

@@ -89,16 +89,16 @@ def sweep(part: str, kinds: Sequence[Kind], where: Lab) -> list[Row]:
     try:
         while alive:
             for pipe in select.select(list(alive), [], [])[0]:
-                told = alive[pipe].hear()
-                if told is None:
+                messages = alive[pipe].receive()
+                if messages is None:
                     del alive[pipe]
-                for result in told or ():
+                for result in messages or ():
                     rows[result["kind"]].take(result["problems"], result["lost"])
                     done += 1
                     if done % SHOW_EACH == 0:
                         _show(part, list(rows.values()))
         for worker in workers:
-            worker.hear_all(RUN_SECONDS)
+            worker.receive_all(RUN_SECONDS)
             if worker.status:
                 raise RuntimeError(f"a process of {part} failed with {worker.status}: see above")
     finally:
@@ -117,7 +117,7 @@ def _show(part: str, rows: Sequence[Row]) -> None:
 def _start(
     where: Lab, kinds: Sequence[Kind], chosen: Mapping[str, Sequence[int]], number: int
 ) -> Fork:
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         for kind in kinds:
             numbers: Iterable[int] = itertools.count(number + 1, where.jobs)
             if chosen:
@@ -126,7 +126,7 @@ def _start(
                 result = _Trial(where, kind, fail_at, where.work / f"run-{number}").run()
                 if result is None:
                     break
-                tell(result)
+                send(result)
 
     return fork(work)
 
@@ -136,13 +136,13 @@ def _sample(where: Lab, kinds: Sequence[Kind]) -> dict[str, list[int]]:
     if where.sample is None:
         return {}
 
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         calls = Calls(where.work / "run")
         where.scenario.lay_out(where.work / "run")
-        life.run_agent(where.scenario, calls, tell)
-        tell([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
+        life.run_agent(where.scenario, calls, send)
+        send([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
 
-    counts = fork(work, where.work / "run.log").hear_all(RUN_SECONDS)[-1]
+    counts = fork(work, where.work / "run.log").receive_all(RUN_SECONDS)[-1]
     chance = random.Random(where.seed)
     return {
         kind.name: sorted(chance.sample(range(1, count + 1), min(where.sample, count)))
@@ -167,9 +167,9 @@ class _Trial:
         self._where.scenario.lay_out(self._root)
         lasts = kind.fault.later is not None
         horizon = LASTING_HORIZON if lasts else life.HORIZON
-        told = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
-        struck = next((message["struck"] for message in told if "struck" in message), None)
-        ended = told[-1].get("ended", "died")
+        messages = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
+        struck = next((message["struck"] for message in messages if "struck" in message), None)
+        ended = messages[-1].get("ended", "died")
         if struck is None:
             if ended != "done":
                 raise RuntimeError(f"an agent without a fault: {ended}; see {self._log}")
@@ -198,14 +198,14 @@ class _Trial:
     def _live(self, calls: Calls, horizon: float = life.HORIZON) -> list[Any]:
         """Run an agent in a child process. The last of its messages is how it ended."""
         child = fork(
-            lambda tell: life.run_agent(self._where.scenario, calls, tell, horizon=horizon),
+            lambda send: life.run_agent(self._where.scenario, calls, send, horizon=horizon),
             self._log,
         )
-        told = child.hear_all(RUN_SECONDS)
-        for message in told:
+        messages = child.receive_all(RUN_SECONDS)
+        for message in messages:
             if "lost" in message:
                 self._problems[f"in between: {message['what']}"] = message["lost"]
-        return told or [{}]
+        return messages or [{}]
 
     def _look(self, when: str) -> None:
         self._take(self._disk.losses(), when)

@@ -528,7 +528,7 @@ class _Feud:
             f"{memory}, {watch.most_tmp >> 10} KiB in /tmp\n"
         )
         first = next(iter(self.rows.values()))
-        first.lost, first.failures = watch.lost, watch.told()
+        first.lost, first.failures = watch.lost, watch.descriptions()
         for row in self.rows.values():
             row.survived = 0 if watch.problems else row.injected
 

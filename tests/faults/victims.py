@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.faults.disk import Model, Tree
 
 EVENTS = Resource("events.k8s.io/v1", "events", "Event", namespaced=True)
-LOOK_SECONDS = 0.3
+CHECK_SECONDS = 0.3
 ASK_SECONDS = 1.0
 READ_SECONDS = 0.2
 # The longest that a pod may wait for one of its files on a busy machine.
@@ -84,7 +84,7 @@ def hash_of(files: Mapping[str, bytes]) -> str:
 
 
 class Watch:
-    """Checks in threads from `start` to `stop`. `problems` has each problem once."""
+    """Checks in threads from its creation to `end`. `problems` has each problem once."""
 
     def __init__(
         self, cluster: Cluster, victims: Sequence[Victim], nodes: Sequence[str], tmp: Path
@@ -104,11 +104,11 @@ class Watch:
         self._bound = {str(victim): self._claim_of(victim) for victim in victims}
         self._pids = self._processes()
         self._threads = [
-            threading.Thread(target=self._again, args=(look, seconds), daemon=True)
-            for look, seconds in (
-                (self._look_at_disks, LOOK_SECONDS),
-                (self._look_at_objects, ASK_SECONDS),
-                (self._look_at_processes, ASK_SECONDS),
+            threading.Thread(target=self._again, args=(check, seconds), daemon=True)
+            for check, seconds in (
+                (self._check_disks, CHECK_SECONDS),
+                (self._check_objects, ASK_SECONDS),
+                (self._check_processes, ASK_SECONDS),
                 (self._read, READ_SECONDS),
             )
         ]
@@ -129,7 +129,7 @@ class Watch:
                 self.lost += lost
                 sys.stderr.write(f"tenants: at {seconds:.0f} s: {what}\n")
 
-    def told(self) -> list[str]:
+    def descriptions(self) -> list[str]:
         """All problems, each with the second of its first observation."""
         return [f"at {seconds:.0f} s: {what}" for what, seconds in self.problems.items()]
 
@@ -142,7 +142,7 @@ class Watch:
 
     # The disks
 
-    def _look_at_disks(self) -> None:
+    def _check_disks(self) -> None:
         for victim in self._victims:
             for node in victim.nodes:
                 tree = read_tree(self._folder(victim.model, node))
@@ -193,7 +193,7 @@ class Watch:
 
     # The objects
 
-    def _look_at_objects(self) -> None:
+    def _check_objects(self) -> None:
         for victim in self._victims:
             ready = self.condition(victim)
             if not victim.scratched and ready.get("status") != "True":
@@ -258,8 +258,8 @@ class Watch:
             victim = keys.get(model["key"])
             if victim is None or not namespace or namespace == victim.namespace:
                 continue
-            if told := _OF_THE_COPY & model.keys():
-                self.note(f"{name}: {namespace} is told {sorted(told)} of {victim}: {model}")
+            if leaked := _OF_THE_COPY & model.keys():
+                self.note(f"{name}: {namespace} observes {sorted(leaked)} of {victim}: {model}")
             self._look_for(model, f"{name}'s entry of {namespace}", namespace)
 
     # The processes
@@ -267,7 +267,7 @@ class Watch:
     def _processes(self) -> dict[str, int | None]:
         return {name: self._cluster.pid(name) for name in (HOOKS, *map(agent_name, self._nodes))}
 
-    def _look_at_processes(self) -> None:
+    def _check_processes(self) -> None:
         now = self._processes()
         for name, pid in now.items():
             if pid != self._pids[name]:

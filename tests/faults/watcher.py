@@ -23,14 +23,14 @@ _Mark = tuple[tuple[str, int, int, int], ...]
 
 def watch(nodes: Path, models: Sequence[Model]) -> Fork:
     """Send each loss on the disks of these nodes once, until the process is killed."""
-    return fork(lambda tell: _watch(nodes, models, tell))
+    return fork(lambda send: _watch(nodes, models, send))
 
 
-def _watch(nodes: Path, models: Sequence[Model], tell: Callable[[object], None]) -> None:
+def _watch(nodes: Path, models: Sequence[Model], send: Callable[[object], None]) -> None:
     watcher = Watcher(nodes, models)
     while True:
         for what, size in watcher.look().items():
-            tell({"lost": size, "what": what})
+            send({"lost": size, "what": what})
         time.sleep(LOOK_SECONDS)
 
 
