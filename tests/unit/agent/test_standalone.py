@@ -147,7 +147,7 @@ def test_on_a_terminal(world: World) -> None:
         (None, "cannot be read"),
         ("", "is empty"),
         ("models: [", "is not YAML"),
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("models: [{name: x}]", "uri"),
         ("models: [{uri: nowhere}]", "uri"),
         ("models: [{uri: 's3://b/m', hash: abc}]", "hash"),
@@ -155,7 +155,7 @@ def test_on_a_terminal(world: World) -> None:
         ("models: [{uri: 's3://b/k', size: 0}]", "above zero"),
         ("models: [{uri: 's3://b/k', size: -1Gi}]", "less than zero"),
         ("models: [{uri: 's3://b/k', size: 1e1000000}]", "not a quantity"),
-        ("kind: Pod", "only LocalModelCache is known"),
+        ("kind: Pod", "only LocalModelCache is supported"),
         ("kind: LocalModelCache", "no metadata or no spec"),
         (
             "{kind: LocalModelCache, metadata: {name: x}, spec: {storage: {key: k}}}",
