@@ -42,7 +42,7 @@ http {{
   uwsgi_temp_path {root}/t; scgi_temp_path {root}/t;
   default_type application/octet-stream;
   map_hash_bucket_size 256;
-  # Only what is asked for below the one folder is there.
+  # Only the files of one folder are served.
   map $args $page {{
     default 0;
     "~prefix=(?!{prefix}(%2F|/|&|$))" none;
