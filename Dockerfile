@@ -1,4 +1,4 @@
-# One image for all programs: the hooks by default, the agent with `localmodel-agent run`, and
+# One image for all programs: the hooks (default), the agent (`localmodel-agent run`), and
 # `localmodel-takeover`.
 FROM python:3.11-slim@sha256:3c1dfceb3f1267d4d378e7883cddf35c58757bab98d70bba30b6e02e808fa21d AS base
 

@@ -58,7 +58,7 @@ test-unit: venv ## Run the tests that need no cluster
 bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
 	@exec $(BIN)/python -m tests.bench --rounds "$(ROUNDS)" --size "$(SIZE)" --seed "$(or $(SEED),1)" --rows "$(ROWS)" --peers "$(PEERS)" $(if $(WRITE),--write)
 
-# The other targets' defaults are no size to measure; what the command line says counts.
+# The defaults of the other targets are too small to measure. The command line overrides these.
 bench-control: NODES = 1000
 bench-control: ROUNDS = 1
 bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)

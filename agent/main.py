@@ -19,20 +19,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        # Before a command takes signals itself.
+        # SIGINT before the command has installed its own signal handlers (agent.commands.process).
         return INTERRUPTED
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Each command is imported when it runs: what the others need would make it start late.
+    # Each command is imported when it runs: the imports of all commands would delay its start.
     if options.command == "pull":
         from localmodel.agent.commands.pull import pull  # noqa: PLC0415
 
         return pull(options)
     if options.models is not None:
-        from localmodel.agent.commands.standalone import keep  # noqa: PLC0415
+        from localmodel.agent.commands.standalone import run_models  # noqa: PLC0415
 
-        return keep(options)
+        return run_models(options)
     from localmodel.agent.commands.serve import serve  # noqa: PLC0415
 
     return serve(options)

@@ -23,7 +23,7 @@ LONGEST_ID = 100
 def pytest_collect_directory(
     path: Path,
 ) -> Generator[None, pytest.Collector | None, pytest.Collector | None]:
-    """Mark each folder with its limit: the marks of a module or a test are closer, and win."""
+    """Mark each folder with its limit. Marks of a module or a test override the folder's mark."""
     folder = yield
     if folder is not None and path.parent == HERE and path.name in LIMITS:
         folder.add_marker(pytest.mark.timeout(LIMITS[path.name]))
@@ -31,13 +31,13 @@ def pytest_collect_directory(
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark a Hypothesis test with its limit: a mark of its own comes first, and wins."""
+    """Mark a Hypothesis test with its limit. A mark of the test itself overrides this one."""
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker(pytest.mark.timeout(PROPERTY_LIMIT))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name no test after megabytes: pytest and xdist pass its name on with each report."""
+    """Keep long values out of a test's id, which pytest and xdist repeat in each report."""
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
 
 
@@ -45,14 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden",
         action="store_true",
-        help="write what the hooks answer into tests/fixtures, to be read in the diff",
+        help="write the hooks' answers into tests/fixtures, for a review of the diff",
     )
 
 
-# Before xdist looks at the groups.
+# Runs before xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each cluster a worker of its own: tests that share one run one after the other."""
+    """Group the tests of each cluster on one worker, where they run one after the other."""
     for item in items:
         parameters = getattr(item, "callspec", None)
         for name in ("world", "kserve", "kserve_nodes", "migration", "fleet"):
@@ -61,10 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to share clusters between workers, which would start each of them again and again."""
+    """Fail if xdist did not group the tests, as each worker would start every cluster."""
     if not getattr(session.config.option, "loadgroup", False):
         return
     for item in session.items:
-        # So xdist tells the one that hands tests out.
+        # xdist's scheduler reads the group from the end of the node id.
         if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
             raise pytest.UsageError("this xdist does not group tests with this pytest")

@@ -1,4 +1,4 @@
-"""Validation of objects against the CRD manifests; what a schema does not name is refused."""
+"""Validates objects against the CRD manifests; fields that a schema does not name are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MANIFESTS = Path(__file__).parent.parent / "crds" / "manifests"
 
 @cache
 def crd_schemas() -> dict[str, dict[str, Any]]:
-    """Schema of each of our kinds; fields that it does not name are refused."""
+    """The schema of each of localmodel's kinds, which refuses fields that it does not name."""
     schemas = {}
     for file in _MANIFESTS.glob("serving.kserve.io_*.yaml"):
         crd = yaml.safe_load(file.read_text())

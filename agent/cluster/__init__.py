@@ -1,1 +1,1 @@
-"""What the agent sees and tells of the cluster: its LocalModelNode, pods, Events."""
+"""The agent's access to the API server: its LocalModelNode, the node's pods, Events."""

@@ -1,4 +1,4 @@
-"""Writes Events of the node's LocalModelNode. See agent.cluster.events for the contract."""
+"""Writes Events about the node's LocalModelNode: the EventSink of agent.cluster.events."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from localmodel.agent.cluster.events import NodeEvent
 
 CONTROLLER = f"localmodel.{GROUP}/agent"
-# Where Events of objects go that have no namespace: kubectl looks there.
+# The namespace of Events about cluster-scoped objects, in which kubectl lists them.
 NAMESPACE = "default"
 ACTION = "KeepModels"
 
 QUEUE_EVENTS = 100
-# The same event again within this time is counted in the first one.
+# An event that repeats within this time raises the count of its first Event.
 SERIES_SECONDS = 600.0
-# Of so many it is known that they were told.
+# The most Events whose repetitions are counted.
 MAX_SERIES = 1000
 TRIES = 3
 RETRY_SECONDS = 5.0
 
-# What the API server takes.
+# Limits of the API server.
 _NOTE_BYTES = 1024
 _INSTANCE_LENGTH = 128
 _NODE_LENGTH = 230
@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Queued:
     """An event, and the uid of the LocalModelNode that it is about. at: nanoseconds since 1970."""
 
     event: NodeEvent
@@ -64,7 +64,7 @@ class _Told:
 
 @dataclass
 class _Series:
-    """An Event on the API server, and how often it has been told. seen: monotonic seconds."""
+    """An Event on the API server, and how often it occurred. seen: monotonic seconds."""
 
     name: str
     count: int
@@ -72,45 +72,45 @@ class _Series:
 
 
 class EventWriter:
-    """An EventSink that writes to the API server in a thread of its own.
+    """An EventSink that writes to the API server, in a thread.
 
-    Events are told to people, and are no record: what cannot be written soon is dropped.
+    Events are for people and are no record: an event that cannot be written soon is dropped.
     """
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
         self._node = node_name
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
-        self._queue: queue.Queue[_Told] = queue.Queue(QUEUE_EVENTS)
-        # The one that was told longest ago is the first.
+        self._queue: queue.Queue[_Queued] = queue.Queue(QUEUE_EVENTS)
+        # Ordered by the last occurrence, the oldest first. Bounded by MAX_SERIES.
         self._written: OrderedDict[tuple[NodeEvent, str], _Series] = OrderedDict()
         self._is_failing = False
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
     def about(self, uid: str) -> None:
-        """Events are about the LocalModelNode with this uid from now on: kubectl looks for that."""
+        """Set the uid of the LocalModelNode in later Events, by which kubectl finds them."""
         self._uid = uid
 
     def tell(self, event: NodeEvent) -> None:
-        """Write an event soon. It never raises, and never waits."""
-        # A full queue means a server that does not answer: the event is dropped with the others.
+        """Queue an event for writing. Never raises, and never waits."""
+        # A full queue means a server that does not answer: the event is dropped.
         with suppress(queue.Full):
-            self._queue.put_nowait(_Told(event, self._uid, time.time_ns()))
+            self._queue.put_nowait(_Queued(event, self._uid, time.time_ns()))
 
     def _run(self) -> None:
         while True:
-            told = self._queue.get()
+            queued = self._queue.get()
             try:
-                self._write(told)
+                self._write(queued)
             except (ApiException, urllib3.exceptions.HTTPError) as error:
-                self._drop(told, error)
+                self._drop(queued, error)
             except Exception:
-                log.exception("Event could not be made", eventReason=told.event.reason)
+                log.exception("Event could not be made", eventReason=queued.event.reason)
             else:
                 self._is_failing = False
 
-    def _drop(self, told: _Told, error: Exception) -> None:
-        """Give up on this event, and on those that wait, where the server does not answer."""
+    def _drop(self, queued: _Queued, error: Exception) -> None:
+        """Drop this event; drop all queued events too if the server does not answer."""
         dropped = 1
         if _may_pass(error):
             with suppress(queue.Empty):
@@ -125,56 +125,56 @@ class EventWriter:
             _FORBIDDEN_MESSAGE if forbidden else "Could not write Events",
             reason=reason(error),
             dropped=dropped,
-            firstDropped=told.event.reason,
+            firstDropped=queued.event.reason,
         )
 
-    def _write(self, told: _Told) -> None:
-        """Write it, with a few tries. Raises ApiException, HTTPError."""
+    def _write(self, queued: _Queued) -> None:
+        """Write an event, with TRIES tries. Raises ApiException, HTTPError."""
         for _ in range(TRIES - 1):
             try:
-                return self._write_once(told)
+                return self._write_once(queued)
             except (ApiException, urllib3.exceptions.HTTPError) as error:
                 if not _may_pass(error):
                     raise
             time.sleep(RETRY_SECONDS)
-        return self._write_once(told)
+        return self._write_once(queued)
 
-    def _write_once(self, told: _Told) -> None:
+    def _write_once(self, queued: _Queued) -> None:
         now = time.monotonic()
         while self._written and (
             len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
         ):
             self._written.popitem(last=False)
-        key = told.event, told.uid
+        key = queued.event, queued.uid
         series = self._written.get(key)
-        if series is None or not self._count(series, told.at, now):
-            self._written[key] = _Series(self._create(told), 1, now)
+        if series is None or not self._count(series, queued.at, now):
+            self._written[key] = _Series(self._create(queued), 1, now)
         self._written.move_to_end(key)
 
     def _first(self) -> _Series:
         return next(iter(self._written.values()))
 
-    def _create(self, told: _Told) -> str:
-        """Write a new Event. Returns its name."""
-        # The same on the next try, in case that the answer to this one gets lost.
-        name = f"{self._node[:_NODE_LENGTH].rstrip('-.')}.{told.at:x}"
+    def _create(self, queued: _Queued) -> str:
+        """Create an Event. Returns its name."""
+        # The name is the same on each try: the response to a successful try may be lost.
+        name = f"{self._node[:_NODE_LENGTH].rstrip('-.')}.{queued.at:x}"
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": NAMESPACE},
-            "eventTime": _micro_time(told.at),
+            "eventTime": _micro_time(queued.at),
             "reportingController": CONTROLLER,
             "reportingInstance": self._node[:_INSTANCE_LENGTH],
             "action": ACTION,
-            "reason": told.event.reason,
-            "type": "Warning" if told.event.warning else "Normal",
-            "note": _cut(told.event.message),
-            # Without a namespace, as the object is: kubectl looks for that too.
+            "reason": queued.event.reason,
+            "type": "Warning" if queued.event.warning else "Normal",
+            "note": _cut(queued.event.message),
+            # No namespace, as the object is cluster-scoped: kubectl filters by that too.
             "regarding": {
                 "apiVersion": API_VERSION,
                 "kind": "LocalModelNode",
                 "name": self._node,
-                **({"uid": told.uid} if told.uid else {}),
+                **({"uid": queued.uid} if queued.uid else {}),
             },
         }
         try:
@@ -187,7 +187,7 @@ class EventWriter:
         return name
 
     def _count(self, series: _Series, at: int, now: float) -> bool:
-        """Count one more in an Event that is there, as client-go does. False: it is gone."""
+        """Raise the count of an Event, as client-go does. False: the Event does not exist."""
         count = {"count": series.count + 1, "lastObservedTime": _micro_time(at)}
         try:
             self._api.patch_namespaced_custom_object(
@@ -209,9 +209,9 @@ class EventWriter:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed soon: no answer, or one of a server in trouble.
+    """Whether the same request may succeed soon: no response, a server error, or throttling.
 
-    A server that has just started refuses everybody for a moment, until it has read the roles.
+    A server that has just started answers 403 to all requests until it has loaded the roles.
     """
     if not isinstance(error, ApiException):
         return True

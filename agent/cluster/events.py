@@ -1,4 +1,4 @@
-"""What the agent tells people as Events of its LocalModelNode."""
+"""The Events that the agent emits about its LocalModelNode."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class NodeEvent:
 
 
 class EventSink(Protocol):
-    """Takes events. May be called from any thread."""
+    """Emits events. May be called from any thread."""
 
     def tell(self, event: NodeEvent) -> None:
-        """Pass an event on, if that is possible. It never raises, and never waits."""
+        """Emit an event if possible. Never raises, and never waits."""
         ...

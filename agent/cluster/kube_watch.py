@@ -1,4 +1,4 @@
-"""The watch of objects on the API server: list, follow, resume, begin again."""
+"""A watch of objects on the API server: list, watch, resume, and list again after errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ KubeObject = dict[str, Any]
 CALL_TIMEOUT = (3.0, 10.0)
 PAGE_OBJECTS = 500
 WATCH_SECONDS = 240
-# The server sends a bookmark each minute. Silence for longer is a dead connection, or the server
-# waits for a version that is still to come: after a restore of etcd its versions go back.
+# The server sends a bookmark each minute. A longer silence means a dead connection, or a server
+# that waits for a resourceVersion in the future: a restore of etcd sets its versions back.
 WATCH_TIMEOUT = (3.0, 90.0)
-# How much earlier than asked for a watch may end by itself, by two clocks.
+# How much earlier than WATCH_SECONDS the server may end a watch, as the two clocks differ.
 EARLY_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 5.0
@@ -36,31 +36,31 @@ log = structlog.get_logger(__name__)
 
 
 class Listener(Protocol):
-    """Hears what a watch sees, in its thread."""
+    """Handlers of a watch, which are called in its thread."""
 
     def listed(self, found: list[KubeObject]) -> None:
-        """These are all the objects now."""
+        """Handle a list of all objects."""
         ...
 
     def changed(self, change: str, found: KubeObject) -> None:
-        """An object was ADDED, MODIFIED or DELETED, and was last like this."""
+        """Handle an event. change: ADDED, MODIFIED or DELETED. found: the object's last state."""
         ...
 
     def broke(self, error: Exception, silent: float, /) -> None:
-        """List or watch failed, and begins again. silent: seconds since it last heard anything."""
+        """Handle a failed list or watch. silent: seconds since the server last sent anything."""
         ...
 
 
 class KubeWatch:
-    """A watch that never gives up.
+    """A watch that lists and watches again after every error.
 
     `call` is a list method of the Kubernetes client, `selector` its field selector. Objects are
-    read as JSON: the client's own types cost more than all the rest.
+    read as JSON, as the client's types cost more CPU than the rest of the watch.
 
-    It resumes only where a watch came to its own end, and has said something. One that ended
-    before, or was silent, may have been cut off by a server that was restored to an older state:
-    from a version of before, that one tells nothing until its versions have passed it, and then
-    leaves out what happened meanwhile. What is listed holds in any case.
+    The watch resumes at its last version only if the previous watch ended after WATCH_SECONDS and
+    sent something. A watch that ended earlier, or sent nothing, may have met a server that was
+    restored to an older state. Such a server sends nothing for a version of the future until its
+    own versions have passed it, and then omits the changes in between. So the watch lists again.
     """
 
     def __init__(self, call: Callable[..., Any], selector: str) -> None:
@@ -68,11 +68,11 @@ class KubeWatch:
         self._selector = selector
         self._pause = 0.0
         self._heard_at = 0.0
-        # The newest version that was seen; empty: none.
+        # The newest observed version; empty: none.
         self._version = ""
 
     def run(self, listener: Listener, stopped: threading.Event) -> None:
-        """List, then watch from there; begin again after any error, after a growing pause."""
+        """List and watch until stopped; after an error, list again after a growing pause."""
         self._heard_at = time.monotonic()
         while not stopped.is_set():
             try:
@@ -83,25 +83,25 @@ class KubeWatch:
                     pass
             except (ApiException, urllib3.exceptions.HTTPError) as error:
                 self._grow_pause()
-                self._tell_break(listener, error)
+                self._report_break(listener, error)
             except Exception as error:
-                # Without its watch the agent would be deaf: whatever it was, begin again.
+                # Without this watch the agent would observe no changes, so it is retried too.
                 log.exception("Watch failed unexpectedly", selector=self._selector)
                 self._pause = MAX_RETRY_SECONDS
-                self._tell_break(listener, error)
+                self._report_break(listener, error)
             stopped.wait(self._pause * random.uniform(0.5, 1))  # noqa: S311 - not for cryptography
 
-    def _tell_break(self, listener: Listener, error: Exception) -> None:
+    def _report_break(self, listener: Listener, error: Exception) -> None:
         try:
             listener.broke(error, time.monotonic() - self._heard_at)
         except Exception:
-            log.exception("Break of a watch could not be told", selector=self._selector)
+            log.exception("Break of a watch could not be reported", selector=self._selector)
 
-    def look(self) -> list[KubeObject]:
-        """All objects, as new as what the watch has seen or newer; any thread may ask.
+    def list_now(self) -> list[KubeObject]:
+        """All objects, at least as new as the watch has observed them. Any thread may call.
 
-        They are of the API server's memory, which costs it little. Raises ApiException, also where
-        its state is older than that, and HTTPError.
+        The API server answers from its watch cache, which is cheap. Raises ApiException, also
+        where that cache is older than the watch, and HTTPError.
         """
         version = self._version
         if not version:
@@ -109,9 +109,9 @@ class KubeWatch:
         return self._list(resource_version=version, resource_version_match="NotOlderThan")[0]
 
     def _list(self, **at: str) -> tuple[list[KubeObject], str]:
-        """What is there, and the version to watch from."""
+        """All objects, and the resourceVersion to watch from."""
         found: list[KubeObject] = []
-        # With a limit and a version, older API servers would ask etcd.
+        # With both a limit and a version, older API servers would read from etcd.
         page: dict[str, Any] = at or {"limit": PAGE_OBJECTS}
         while True:
             answer = self._raw(field_selector=self._selector, _request_timeout=CALL_TIMEOUT, **page)
@@ -123,18 +123,18 @@ class KubeWatch:
             page = {"limit": PAGE_OBJECTS, "_continue": rest}
 
     def _watch_once(self, listener: Listener, stopped: threading.Event) -> bool:
-        """Follow one watch to its end. Returns whether the next may resume where it ended."""
-        began, has_spoken = time.monotonic(), False
+        """Run one watch to its end. Returns whether the next watch may resume there."""
+        began, has_received = time.monotonic(), False
         for event in self._events(self._version):
             found = event["raw_object"]
             self._version = found["metadata"]["resourceVersion"]
-            self._alive()
-            has_spoken = True
+            self._reset_pause()
+            has_received = True
             if event["type"] != "BOOKMARK":
                 listener.changed(event["type"], found)
             if stopped.is_set():
                 return False
-        if has_spoken and time.monotonic() - began >= WATCH_SECONDS - EARLY_SECONDS:
+        if has_received and time.monotonic() - began >= WATCH_SECONDS - EARLY_SECONDS:
             return True
         self._grow_pause()
         return False
@@ -142,7 +142,7 @@ class KubeWatch:
     def _grow_pause(self) -> None:
         self._pause = min(MAX_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, self._pause * 2))
 
-    def _alive(self) -> None:
+    def _reset_pause(self) -> None:
         self._heard_at = time.monotonic()
         self._pause = 0.0
 
@@ -159,12 +159,12 @@ class KubeWatch:
         return stream
 
     def _raw(self, **query: Any) -> Any:
-        """The answer before the client makes types of it. Raises ApiException, HTTPError."""
+        """The response as JSON, without the client's types. Raises ApiException, HTTPError."""
         return self._call(**query | {"_preload_content": False})
 
 
 def reason(error: Exception) -> str:
-    """What an error says, without the URLs and the bodies that the libraries quote."""
+    """The cause of an error, without the URLs and the bodies that the libraries quote."""
     if isinstance(error, ApiException):
         return f"{error.status} {error.reason}".strip()
     return root_cause(error)

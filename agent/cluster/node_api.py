@@ -1,4 +1,4 @@
-"""What the loop needs of the API server: its own LocalModelNode, and nothing else."""
+"""The interface through which the loop reads and writes its LocalModelNode."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ log = structlog.get_logger(__name__)
 
 
 class ApiUnavailableError(Exception):
-    """The API server did not answer, or not with what was asked for. The message says why."""
+    """The API server did not answer, or answered with an error. The message says why."""
 
 
 class NodeApi(Protocol):
     """Access to the one LocalModelNode of this node. Calls may come from several threads."""
 
     def read(self) -> NodeObject | None:
-        """The object as it is now; None if it surely does not exist.
+        """The object as it is now; None if the API server says that it does not exist.
 
         Raises ApiUnavailableError.
         """
@@ -36,23 +36,24 @@ class NodeApi(Protocol):
     def write_status(self, version: str, status: dict[str, Any]) -> NodeObject | None:
         """Replace the status of the object that has this resourceVersion. Returns it as stored.
 
-        None if it has changed since, or is gone: the watch tells. Raises ApiUnavailableError.
+        None if the object has changed since or is gone, which the watch reports. Raises
+        ApiUnavailableError.
         """
         ...
 
     def watch(self, observe: Callable[[NodeObject | None], None], stopped: threading.Event) -> None:
         """Call `observe` with each version of the object, None when it is gone, until stopped.
 
-        It never gives up, and raises nothing.
+        Retries after every error, and raises nothing.
         """
         ...
 
 
 def parse_node(found: NodeObject) -> LocalModelNode | None:
-    """The object, or None if its spec is not understood.
+    """The object, or None if its spec is invalid.
 
-    That is as good as absent: what it wants is not known, so nothing is taken away. A status that
-    is not understood, because another version or another agent wrote it, is replaced.
+    With an invalid spec the requested models are unknown, so the loop must not remove any. An
+    invalid status, which another version or another agent wrote, is ignored and replaced later.
     """
     try:
         return LocalModelNode.model_validate(found)

@@ -1,4 +1,4 @@
-"""What the API server tells the loop."""
+"""The observations that watches of the API server pass to the loop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Observed:
-    """The LocalModelNode has this form now; None: it is gone."""
+    """The LocalModelNode was observed in this state; None: it is gone."""
 
     node: NodeObject | None
 
 
 @dataclass(frozen=True)
 class PodsSeen:
-    """The pods of the node that may use models; None: nobody knows."""
+    """The pods of the node that may use models; None: not known."""
 
     pods: tuple[PodMounts, ...] | None

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     Observe = Callable[[tuple[PodMounts, ...] | None], None]
 
-# How long what the watch told last is believed, while it is broken.
-BELIEVED_SECONDS = 60.0
-# An API server that has just started refuses everybody, until it has read the roles.
+# How long the last observed pods count while the watch is broken.
+TRUSTED_SECONDS = 60.0
+# An API server that has just started answers 403 to all requests until it has loaded the roles.
 REFUSED_SECONDS = 8.0
 
 _FORBIDDEN = 403
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class PodWatch:
-    """Tells which pods of a node mount what."""
+    """Observes which claims and models the pods of a node mount."""
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
         call = client.CoreV1Api(api_client).list_pod_for_all_namespaces
@@ -43,19 +43,19 @@ class PodWatch:
     def watch(self, observe: Observe, stopped: threading.Event) -> None:
         """Call `observe` with all pods that may use a model, after each change of what they mount.
 
-        With None when that is not known any more: the agent has no right to see pods, or the watch
-        has been silent and broken for a minute. It never gives up, and raises nothing. A pod that
-        ends is told as one that is gone.
+        `observe` gets None when the pods are not known: the agent has no permission to list pods,
+        or the watch has been broken and silent for TRUSTED_SECONDS. Retries after every error, and
+        raises nothing. A pod that has ended counts as deleted.
         """
         self._watch.run(_PodListener(observe), stopped)
 
     def read(self) -> tuple[PodMounts, ...] | None:
-        """All pods that may use a model, as they are now; None without the right to see pods.
+        """All pods that may use a model now; None without the permission to list pods.
 
         Raises ApiUnavailableError.
         """
         try:
-            found = self._watch.look()
+            found = self._watch.list_now()
         except ApiException as error:
             if error.status == _FORBIDDEN:
                 return None
@@ -68,37 +68,37 @@ class PodWatch:
 class _PodListener:
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
-        # By uid.
+        # By uid. Bounded by the pods of the node.
         self._pods: dict[str, PodMounts] = {}
-        self._told: tuple[PodMounts, ...] | None = None
-        self._has_told = False
-        # Since when the API server has refused us (monotonic seconds), and whether we said so.
+        self._reported: tuple[PodMounts, ...] | None = None
+        self._has_reported = False
+        # Since when the API server answers 403 (monotonic seconds), and whether that was logged.
         self._refused_at: float | None = None
         self._has_warned = False
 
     def listed(self, found: list[KubeObject]) -> None:
         self._pods = {}
         for pod in found:
-            self._take(pod)
-        self._tell(self._known())
+            self._store(pod)
+        self._report(self._sorted_pods())
 
     def changed(self, change: str, found: KubeObject) -> None:
         self._refused_at, self._has_warned = None, False
         if change == "DELETED":
             self._pods.pop(found["metadata"]["uid"], None)
         else:
-            self._take(found)
-        self._tell(self._known())
+            self._store(found)
+        self._report(self._sorted_pods())
 
     def broke(self, error: Exception, silent: float) -> None:
         if isinstance(error, ApiException) and error.status == _FORBIDDEN:
-            self._tell(None)
+            self._report(None)
             self._warn_of_refusal()
             return
         log.warning("Watch of the pods broke", reason=reason(error), silentSeconds=round(silent))
         self._refused_at = None
-        if silent > BELIEVED_SECONDS:
-            self._tell(None)
+        if silent > TRUSTED_SECONDS:
+            self._report(None)
 
     def _warn_of_refusal(self) -> None:
         now = time.monotonic()
@@ -108,11 +108,11 @@ class _PodListener:
             return
         self._has_warned = True
         log.warning(
-            "May not see the pods of the node: the ClusterRole localmodel-agent needs the verbs "
+            "May not list the pods of the node: the ClusterRole localmodel-agent needs the verbs "
             "list and watch on pods, see rbac.yaml in deploy/base"
         )
 
-    def _take(self, pod: KubeObject) -> None:
+    def _store(self, pod: KubeObject) -> None:
         uid = pod["metadata"]["uid"]
         mounts = parse_pod(pod)
         if mounts is None:
@@ -120,14 +120,14 @@ class _PodListener:
         else:
             self._pods[uid] = mounts
 
-    def _known(self) -> tuple[PodMounts, ...]:
+    def _sorted_pods(self) -> tuple[PodMounts, ...]:
         return _sorted(self._pods.values())
 
-    def _tell(self, pods: tuple[PodMounts, ...] | None) -> None:
-        if self._has_told and pods == self._told:
+    def _report(self, pods: tuple[PodMounts, ...] | None) -> None:
+        if self._has_reported and pods == self._reported:
             return
         self._observe(pods)
-        self._has_told, self._told = True, pods
+        self._has_reported, self._reported = True, pods
 
 
 def _sorted(pods: Iterable[PodMounts]) -> tuple[PodMounts, ...]:

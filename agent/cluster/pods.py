@@ -1,4 +1,4 @@
-"""Which pods of the node use which models. Pure."""
+"""Decides which pods of the node use which models. Pure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MODELS = "models"
 
 @dataclass(frozen=True)
 class PodMounts:
-    """What a pod mounts that can be a model.
+    """The mounts of a pod that can be models.
 
-    `claims` are the PersistentVolumeClaims of its volumes, but for those that it mounts only by
-    sub-paths that name models: a claim's volume is the root of all models. `keys` are the models
-    that its sub-paths name, `host_keys` those that the paths of its hostPath volumes name.
+    `claims` are the PersistentVolumeClaims of its volumes, except those that the pod mounts only
+    by sub-paths that name keys: the volume of a claim is the root of all models. `keys` are the
+    keys in its sub-paths, `host_keys` those in the paths of its hostPath volumes.
     """
 
     namespace: str
@@ -39,10 +39,10 @@ class PodMounts:
 
 
 def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
-    """What a pod (as JSON) mounts; None if it has ended, or mounts nothing that can be a model.
+    """The mounts of a pod (as JSON); None if it has ended, or no mount can be a model.
 
-    A pod that waits to start counts: it may wait for the model. One that is being deleted counts
-    until it has ended.
+    A pending pod counts, as it may wait for the model. A pod that is being deleted counts until it
+    has ended.
     """
     if (obj.get("status") or {}).get("phase") in _ENDED:
         return None
@@ -75,12 +75,12 @@ def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
 def users(
     pods: Iterable[PodMounts], caches: Mapping[str, Iterable[CacheName]]
 ) -> dict[str, tuple[PodMounts, ...]]:
-    """The pods that use each key, for the keys that any pod uses. caches: whose each key is.
+    """The pods that use each key, without the unused keys. caches: the owners of each key.
 
-    A pod uses a key if it names it, or if it mounts the whole claim of one of its caches. A claim
-    in another namespace that has this name by chance only keeps a model longer. By a sub-path each
-    pod with any claim can name each key: where only other namespaces have caches of one, that is no
-    use, or any tenant could keep what it likes here, and have it used.
+    A pod uses a key if a path of it names the key, or if it mounts the whole claim of one of the
+    key's caches. A claim of the same name in another namespace only delays a removal. In a
+    sub-path, a pod with any claim can name any key: that does not count where only other
+    namespaces have caches of the key, or a tenant could keep others' copies on the node.
     """
     index = _Index(tuple(pods))
     named = {key: tuple(names) for key, names in caches.items()}
@@ -90,52 +90,52 @@ def users(
 
 
 class _Index:
-    """The pods by what they mount, so that no cache has to look at each of them."""
+    """The pods by their mounts, so that a cache need not be compared with every pod."""
 
     def __init__(self, pods: tuple[PodMounts, ...]) -> None:
         self._pods = pods
-        # Places in `pods`: by key, and by namespace and claim; an empty namespace is any.
+        # Indexes into `pods`: by key, and by namespace and claim; an empty namespace means any.
         self.by_key: dict[str, list[int]] = {}
         self._by_claim: dict[tuple[str, str], list[int]] = {}
-        for place, pod in enumerate(pods):
+        for index, pod in enumerate(pods):
             for key in pod.keys | pod.host_keys:
-                self.by_key.setdefault(key, []).append(place)
+                self.by_key.setdefault(key, []).append(index)
             for claim in pod.claims:
                 for namespace in ("", pod.namespace):
-                    self._by_claim.setdefault((namespace, claim), []).append(place)
+                    self._by_claim.setdefault((namespace, claim), []).append(index)
         self._claims = sorted(self._by_claim)
 
     def users(self, key: str, names: Iterable[CacheName]) -> tuple[PodMounts, ...]:
-        """The pods that use a key of these caches, in their order."""
+        """The pods that use a key of these caches, in the order of `pods`."""
         names = tuple(names)
         namespaces = {cache.namespace for cache in names}
         found = {
-            place
-            for place in self.by_key.get(key, ())
+            index
+            for index in self.by_key.get(key, ())
             if not namespaces
-            or not namespaces.isdisjoint({"", self._pods[place].namespace})
-            or key in self._pods[place].host_keys
+            or not namespaces.isdisjoint({"", self._pods[index].namespace})
+            or key in self._pods[index].host_keys
         }
         for cache in names:
             for claim in self._claims_of(cache):
                 found.update(self._by_claim.get(claim, ()))
-        return tuple(self._pods[place] for place in sorted(found))
+        return tuple(self._pods[index] for index in sorted(found))
 
     def _claims_of(self, cache: CacheName) -> Iterator[tuple[str, str]]:
         name = claim_name(cache.name, cache.node_group)
         if cache.node_group:
             yield cache.namespace, name
             return
-        # Another writer of LocalModelNodes did not tell the group: the claim may be of any.
-        for place in range(bisect_left(self._claims, (cache.namespace, name)), len(self._claims)):
-            namespace, claim = self._claims[place]
+        # Without a group, from another writer of LocalModelNodes, the claim of any group counts.
+        for index in range(bisect_left(self._claims, (cache.namespace, name)), len(self._claims)):
+            namespace, claim = self._claims[index]
             if namespace != cache.namespace or not claim.startswith(name):
                 return
             yield namespace, claim
 
 
 def _mounts(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Volume and sub-path of each mount of each container."""
+    """The volume and sub-path of each mount of each container."""
     for kind in _CONTAINERS:
         for container in spec.get(kind) or ():
             for mount in container.get("volumeMounts") or ():
@@ -145,7 +145,7 @@ def _mounts(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _key_of_sub_path(path: str) -> str:
     """The key in `models/<key>` or `models/<key>/...`, else ''.
 
-    A `$(VARIABLE)` of subPathExpr in its place is no key, so that the claim counts.
+    A `$(VARIABLE)` of subPathExpr in the key's position is no key, so the whole claim counts.
     """
     segments = _segments(path)
     if len(segments) > 1 and segments[0] == _MODELS and _KEY.fullmatch(segments[1]):
@@ -154,7 +154,7 @@ def _key_of_sub_path(path: str) -> str:
 
 
 def _key_of_host_path(path: str) -> str:
-    """The key in `<root>/models/<key>`, else ''. The root's path on the host is not known here."""
+    """The key in `<any root>/models/<key>`, else ''. The agent does not know the host's path."""
     segments = _segments(path)
     for parent, name in pairwise(segments):
         if parent == _MODELS and _KEY.fullmatch(name):

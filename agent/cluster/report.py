@@ -1,4 +1,4 @@
-"""The agent's LocalModelNode on the API server, and the way to that server."""
+"""The client of the API server, and the agent's LocalModelNode there."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ log = structlog.get_logger(__name__)
 
 
 class ConfigError(Exception):
-    """There is no usable way to the API server. The message says why, and what to do."""
+    """No client for the API server can be made. The message says why, and what to do."""
 
 
 def connect(kubeconfig: Path | None, context: str | None = None) -> client.ApiClient:
-    """A client for the kubeconfig's cluster, or, without one, for the cluster around this pod.
+    """A client for the kubeconfig's cluster, or without a kubeconfig for the pod's own cluster.
 
-    context: one of the kubeconfig's, other than its current one.
-    Proxies and CA bundles of the environment are meant for the models' sources: the way to the API
-    server is the kubeconfig's alone (it may name a proxy-url). Raises ConfigError.
+    context: a context of the kubeconfig; None: its current context. Proxies and CA bundles of the
+    environment are for the models' sources and are ignored; a kubeconfig may have its own
+    proxy-url. Raises ConfigError.
     """
     settings = client.Configuration()
     untyped: Any = config
@@ -58,31 +58,30 @@ def connect(kubeconfig: Path | None, context: str | None = None) -> client.ApiCl
             )
         else:
             untyped.load_incluster_config(settings)
-    except Exception as error:  # noqa: BLE001 - it lets through what its many parsers raise
+    except Exception as error:  # noqa: BLE001 - its parsers raise errors of many types
         if kubeconfig is None:
             raise ConfigError(
-                "not in a cluster, and no --kubeconfig given: name the file that leads to the API "
-                "server"
+                "not in a cluster, and no --kubeconfig: name a kubeconfig for the API server"
             ) from None
-        raise ConfigError(f"cannot use the kubeconfig {kubeconfig}: {_words(error)}") from None
+        raise ConfigError(f"cannot use the kubeconfig {kubeconfig}: {_detail(error)}") from None
     return client.ApiClient(settings)
 
 
-def _words(error: Exception) -> str:
+def _detail(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) if isinstance(error, ConfigException) else f"{type(error).__name__} in it"
 
 
 class NodeReport:
-    """Access to one LocalModelNode. See agent.cluster.node_api.NodeApi for the contract."""
+    """The NodeApi (agent.cluster.node_api) of one LocalModelNode on the API server."""
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
         self._name = node_name
         self._api = client.CustomObjectsApi(api_client)
 
     def read(self) -> NodeObject | None:
-        """The object as it is now; None if it surely does not exist."""
+        """The object as it is now; None if the API server says that it does not exist."""
         try:
             found: Any = self._api.get_cluster_custom_object(
                 GROUP, VERSION, PLURAL, self._name, _request_timeout=CALL_TIMEOUT
@@ -96,10 +95,11 @@ class NodeReport:
         return cast("NodeObject", found)
 
     def write_status(self, version: str, status: dict[str, Any]) -> NodeObject | None:
-        """Server-side apply of the whole status.
+        """Replace the whole status by server-side apply.
 
-        With the version, because the status is that of one spec: a uid in it is not looked at, and
-        the status would land on a new object of the same name.
+        The request carries the resourceVersion, because the status belongs to one spec. Server-side
+        apply ignores a uid, so without the version the status could be written to a new object of
+        the same name.
         """
         body = {
             "apiVersion": API_VERSION,
@@ -128,7 +128,7 @@ class NodeReport:
         return cast("NodeObject", stored)
 
     def watch(self, observe: Callable[[NodeObject | None], None], stopped: threading.Event) -> None:
-        """Tell the object now and after each change, until stopped."""
+        """Call `observe` with the object now and after each change, until stopped."""
         call = partial(self._api.list_cluster_custom_object, GROUP, VERSION, PLURAL)
         KubeWatch(call, f"metadata.name={self._name}").run(_NodeListener(observe), stopped)
 
@@ -145,7 +145,7 @@ class _NodeListener:
 
     def broke(self, error: Exception, _silent: float) -> None:
         if isinstance(error, ApiException) and _says_absent(error):
-            # The kind itself is gone, and every object with it.
+            # The CRD was deleted, and every object with it.
             self._observe(None)
         log.warning("Watch of the LocalModelNode broke", reason=reason(error))
 

@@ -1,4 +1,4 @@
-"""Whether an object's state went back on the API server, as after a restore of etcd. Pure."""
+"""Detects that the API server went back to an older state, as after a restore of etcd. Pure."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ if TYPE_CHECKING:
 
 
 class Versions:
-    """The resourceVersions of one object, as they came. Those of one API server only grow."""
+    """The observed resourceVersions of one object, which grow until the state goes back."""
 
     def __init__(self) -> None:
         self._uid: str | None = None
-        self._told = 0
+        self._watched = 0
         self._newest = 0
 
     def went_back(self, found: NodeObject, *, fresh: bool) -> bool:
-        """Take in one more form of the object. Returns whether its state is an older one.
+        """Record an observed version of the object. Returns whether the state went back.
 
-        fresh: it was read just now, so that none that came before is newer. Otherwise a watch has
-        told it, late maybe, and in order.
+        fresh: the object was read just now, so it must be the newest of all. Otherwise a watch
+        reported it, in order but possibly late.
         """
         metadata = found["metadata"]
         uid, text = metadata.get("uid"), str(metadata["resourceVersion"])
         if uid != self._uid:
-            self._uid, self._told, self._newest = uid, 0, 0
+            self._uid, self._watched, self._newest = uid, 0, 0
         if not text.isdecimal():
-            # Kubernetes' own are numbers. Of others' nobody can tell.
+            # Versions of Kubernetes are numbers; other API servers' versions have no order.
             return False
         version = int(text)
-        is_older = version < (self._newest if fresh else self._told)
+        is_older = version < (self._newest if fresh else self._watched)
         if is_older:
-            self._told = self._newest = version
+            self._watched = self._newest = version
         elif not fresh:
-            self._told = version
+            self._watched = version
         self._newest = max(self._newest, version)
         return is_older

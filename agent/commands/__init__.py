@@ -1,1 +1,1 @@
-"""The commands of localmodel-agent: what each reads, starts and tells."""
+"""The commands of localmodel-agent: their flags, what they start, and what they print."""

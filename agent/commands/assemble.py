@@ -1,4 +1,4 @@
-"""Puts together what all commands work with: limits, engine, sources, and the running loop."""
+"""Makes the parts that all commands share: limits, engine and sources; runs the loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from localmodel.agent.commands.limits_file import follow, read_limits
-from localmodel.agent.commands.process import STOP_SECONDS, begin_anew
+from localmodel.agent.commands.process import STOP_SECONDS, restart_process
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.engine.limits import Limits
 from localmodel.agent.jobs.workers import Fetching
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def make_engine(options: argparse.Namespace, limits_file: Path | None = None) -> Engine:
-    """The engine, with the limits of the flags and of the file. Raises LimitsError."""
+    """An engine that follows the limits file; flags are its defaults. Raises LimitsError."""
     defaults = Limits(options.connections_per_origin, options.bytes_per_second)
     if limits_file is None:
         return Engine(defaults)
@@ -48,7 +48,7 @@ def loop_options(options: argparse.Namespace) -> Options:
 
 
 def own_credentials(_requester: Requester) -> Credentials | None:
-    """Those of the environment, whatever a model names."""
+    """The credentials of the agent's environment (None), whatever the cache names."""
     return None
 
 
@@ -59,9 +59,9 @@ def make_fetching(
     credentials: Callable[[Requester], Credentials | None] = own_credentials,
     own: Collection[str] = (),
 ) -> Fetching:
-    """What the loop's downloads are made with. Raises LimitsError.
+    """Sources, engine and credentials for the loop's downloads. Raises LimitsError.
 
-    `own` are the addresses of the node and the API server.
+    `own` are the addresses of the node and the API server, as text.
     """
     refused = tuple(options.refuse_network)
     sources = all_sources(
@@ -73,17 +73,17 @@ def make_fetching(
     return Fetching(sources, make_engine(options, options.limits_file), credentials)
 
 
-def attend(loop: Loop, stop: Stop) -> None:
-    """Run the loop until it is to end. Where it must begin anew, the process does.
+def run_loop(loop: Loop, stop: Stop) -> None:
+    """Run the loop until `stop` is set; replace the process if the loop asks for a restart.
 
-    It has a thread of its own, so that a signal need not wait for a call to return.
+    The loop has a thread of its own, so that a signal need not wait for a call to return.
     """
-    is_over = False
+    has_returned = False
 
     def run() -> None:
-        nonlocal is_over
+        nonlocal has_returned
         loop.run()
-        is_over = not stop.is_set
+        has_returned = not stop.is_set
         stop.event.set()
 
     thread = threading.Thread(target=run, name="loop", daemon=True)
@@ -91,5 +91,5 @@ def attend(loop: Loop, stop: Stop) -> None:
     stop.event.wait()
     loop.stop()
     thread.join(STOP_SECONDS)
-    if is_over and loop.begins_anew:
-        begin_anew()
+    if has_returned and loop.begins_anew:
+        restart_process()

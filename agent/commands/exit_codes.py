@@ -1,4 +1,4 @@
-"""The exit codes of `localmodel-agent`: docs/agent.md lists them."""
+"""The exit codes of `localmodel-agent`, which docs/agent.md lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from localmodel.agent.structs.failures import FailureKind
 
 OK = 0
 UNEXPECTED = 1
-# The command line is wrong, or it cannot start.
+# The command line is wrong, or the command cannot start.
 USAGE = 2
 NOT_FOUND = 3
 DENIED = 4
@@ -15,11 +15,11 @@ CORRUPT = 6
 NO_SPACE = 7
 UNSUPPORTED = 8
 TLS = 9
-# As shells have them: 128 and the signal.
+# 128 plus the number of the signal, as shells report it.
 INTERRUPTED = 130
 TERMINATED = 143
 
-# What may pass by itself, so that another try before the end makes sense.
+# Failures that may pass by themselves: a command with --retries tries again after them.
 TRANSIENT = frozenset({FailureKind.UNREACHABLE, FailureKind.THROTTLED, FailureKind.CHANGED})
 
 _BY_KIND = {
@@ -36,7 +36,7 @@ _BY_KIND = {
     FailureKind.UNAVAILABLE: UNEXPECTED,
     FailureKind.OTHER_DISK: UNEXPECTED,
     FailureKind.UNSUPPORTED: UNSUPPORTED,
-    # The directory that was named cannot be used.
+    # The directory on the command line cannot be used.
     FailureKind.FOREIGN_DIRECTORY: USAGE,
     FailureKind.INTERNAL: UNEXPECTED,
 }

@@ -1,4 +1,4 @@
-"""A LocalModelNode that is made of a file, for a loop without Kubernetes."""
+"""A LocalModelNode that is made from a file, for a loop without Kubernetes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
     from localmodel.agent.cluster.node_api import NodeObject
     from localmodel.crds.node import LocalModel
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 
 
 class FileNode:
-    """Access to the object that a file stands for: see agent.cluster.node_api.NodeApi.
+    """A NodeApi (agent.cluster.node_api) whose LocalModelNode is made from a models file.
 
-    `told` gets each status that the loop reports, and the list that it is of; `wrong` what is the
-    matter with the file, once. A wrong file leaves the object as it was.
+    `on_status` gets each status that the loop writes, with the models that the status is for.
+    `on_problem` gets the message about an invalid file, once. An invalid file leaves the object
+    as it was.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        told: Callable[[dict[str, Any], tuple[LocalModel, ...]], None],
-        wrong: Callable[[str], None],
-        look_seconds: float = LOOK_SECONDS,
+        on_status: Callable[[dict[str, Any], tuple[LocalModel, ...]], None],
+        on_problem: Callable[[str], None],
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._path = path
-        self._told = told
-        self._wrong = wrong
-        self._look_seconds = look_seconds
+        self._on_status = on_status
+        self._on_problem = on_problem
+        self._poll_seconds = poll_seconds
         self._lock = threading.RLock()
         self._observe: Callable[[NodeObject | None], None] | None = None
         self._problem = ""
@@ -53,18 +54,18 @@ class FileNode:
         self._set(read_models(self._path))
 
     def read(self) -> NodeObject:
-        """The object, of the file as it is now.
+        """The object, made from the file as it is now.
 
-        Raises ApiUnavailableError for a wrong file: nothing is taken away on the word of an old
-        one.
+        Raises ApiUnavailableError for an invalid file: no model is removed because of an earlier
+        content of the file.
         """
-        self._look()
+        self._poll()
         if self._problem:
             raise ApiUnavailableError(self._problem)
         return self._object()
 
     def write_status(self, version: str, status: dict[str, Any]) -> NodeObject | None:
-        """Keep the status, and tell it."""
+        """Store the status of the object, and report it."""
         with self._lock:
             if version != str(self._version):
                 return None
@@ -72,25 +73,25 @@ class FileNode:
             self._version += 1
             stored, models = self._object(), self._models
             self._announce()
-        self._told(status, models)
+        self._on_status(status, models)
         return stored
 
     def watch(self, observe: Callable[[NodeObject | None], None], stopped: threading.Event) -> None:
-        """Tell the object now, and after each change of the file."""
+        """Call `observe` with the object now, and after each change of the file."""
         with self._lock:
             self._observe = observe
             self._announce()
-        # By the content: a mounted file and an editor's change in different ways.
-        while not stopped.wait(self._look_seconds):
-            self._look()
+        # The content is compared: mounts and editors change a file's inode and times differently.
+        while not stopped.wait(self._poll_seconds):
+            self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         try:
             models = read_models(self._path)
         except ModelsError as error:
             problem = str(error)
             if problem != self._problem:
-                self._wrong(f"{problem}; the models stay as they were")
+                self._on_problem(f"{problem}; the models stay as they were")
             self._problem = problem
             return
         self._problem = ""

@@ -1,4 +1,4 @@
-"""What the values of flags are: from text to a value, or an error that says what it is not."""
+"""Parsers of flag values: each returns the value, or raises ArgumentTypeError."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def address(value: str) -> str:
 
 
 def claim(value: str) -> tuple[str, Path]:
-    """A claim, and the directory where it is mounted."""
+    """The name of a claim, and the directory where the claim is mounted."""
     name, equals, directory = value.partition("=")
     if not equals or not directory or not _NODE_NAME.fullmatch(name):
         raise ArgumentTypeError(f"{value!r} is not a claim and its directory, as CLAIM=DIR")
@@ -66,7 +66,7 @@ def claim(value: str) -> tuple[str, Path]:
 
 
 def seconds(value: str) -> float:
-    """A time of zero or more."""
+    """A duration in seconds, zero included."""
     try:
         found = float(value)
     except ValueError:
@@ -91,7 +91,7 @@ def retries(value: str) -> int:
 
 
 def connections(value: str) -> int:
-    """A number of connections that the engine can have."""
+    """A number of connections from 1 to MAX_CONNECTIONS."""
     if not value.isdecimal() or not 1 <= int(value) <= MAX_CONNECTIONS:
         raise ArgumentTypeError(f"{value!r} is not a whole number from 1 to {MAX_CONNECTIONS}")
     return int(value)
@@ -99,7 +99,7 @@ def connections(value: str) -> int:
 
 def quantity(value: str) -> int:
     """Bytes above zero, such as 500Mi."""
-    from localmodel.crds.quantity import parse_quantity  # noqa: PLC0415 - it takes pydantic along
+    from localmodel.crds.quantity import parse_quantity  # noqa: PLC0415 - it imports pydantic
 
     try:
         found = parse_quantity(value)
@@ -111,12 +111,12 @@ def quantity(value: str) -> int:
 
 
 def rate(value: str) -> int:
-    """Bytes per second such as 20Mi; 0: none at all."""
+    """Bytes per second, such as 20Mi, or 0."""
     return 0 if value == "0" else quantity(value)
 
 
 def uri(value: str) -> str:
-    """Something with a scheme; which schemes work is the sources' to say."""
+    """A URI with a scheme. The sources decide which schemes are supported."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://.+", value):
         raise ArgumentTypeError(
             f"{value!r} is not a URI such as s3://bucket/path, hf://org/model or file:///path"
@@ -125,14 +125,14 @@ def uri(value: str) -> str:
 
 
 def model_hash(value: str) -> str:
-    """What LocalModelCache.spec.hash takes."""
+    """A hash in the form of LocalModelCache.spec.hash."""
     if not _HASH.fullmatch(value):
         raise ArgumentTypeError(f"{value!r} is not sha256: and 64 hexadecimal digits")
     return value
 
 
 def switch(value: str) -> bool:
-    """Yes or no, of an environment variable."""
+    """The value of a boolean environment variable."""
     found = value.lower()
     if found not in {"1", "true", "yes", "0", "false", "no"}:
         raise ArgumentTypeError(f"{value!r} is neither true nor false")

@@ -1,4 +1,4 @@
-"""The command line: all commands with their flags, which the environment can set too."""
+"""The command line: all commands and their flags, which environment variables can set too."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from localmodel.crds.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# As agent.commands.logs has them, whose import is too slow for a --help.
+# The same as in agent.commands.logs, whose import is too slow for a --help.
 LOG_FORMATS = ("auto", "console", "json")
-# Where each model comes from is an administrator's word.
+# Without Kubernetes the person who starts the command chooses all URIs, so file:// may read any
+# directory.
 ANYWHERE = Path("/")
 
 _PREFIX = "LOCALMODEL_"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error of usage in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command line. Exits with 2 for one that is wrong."""
+    """The options of a command line. Exits with USAGE for an invalid command line."""
     parser = _Parser(prog="localmodel-agent", description="Keeps models on this node's disk.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="make the disk match the node's LocalModelNode, or a file",
-        description="Makes the disk match the node's LocalModelNode, until it gets SIGTERM; with "
-        "--models, makes it match that file, without Kubernetes.",
+        description="Makes the disk match the node's LocalModelNode until SIGTERM; with --models, "
+        "makes the disk match that file, without Kubernetes.",
         epilog="Each flag can also be set by an environment variable, such as "
         "LOCALMODEL_NODE_NAME for --node-name; several directories are separated by a colon, "
         "several networks or claims by a comma.",
@@ -49,8 +50,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     pull = commands.add_parser(
         "pull",
         help="download one model into a directory, without Kubernetes",
-        description="Downloads a model into a directory, which appears when all of it is there "
-        "and verified. After an interruption the same command goes on where it stopped.",
+        description="Downloads a model into a directory, which appears when the model is complete "
+        "and verified. After an interruption the same command resumes the download.",
         epilog="Exit codes: 0 done, 1 unexpected, 2 cannot start, 3 not found, 4 denied, 5 "
         "unreachable or throttled, 6 corrupt or changed, 7 no space, 8 unsupported, 9 TLS, 130 "
         "interrupted.",
@@ -79,16 +80,23 @@ def _check_run(run: argparse.ArgumentParser, options: argparse.Namespace) -> Non
 
 def _add_run(run: argparse.ArgumentParser) -> None:
     add = _Adder(run)
-    add.value("--node-name", flag_types.node_name, "NAME", "the node, and its LocalModelNode")
-    add.value("--root", Path, "DIR", "directory that holds models/, on the disk for them")
+    add.value(
+        "--node-name", flag_types.node_name, "NAME", "name of the node and of its LocalModelNode"
+    )
+    add.value("--root", Path, "DIR", "directory that holds models/, on the disk for the models")
     add.value(
         "--disk-size",
         flag_types.quantity,
         "QUANTITY",
-        "treat the root as a disk of this size on which nothing else is, such as 20Gi; default: "
-        "the file system as it is",
+        "treat the root as a disk of this size that holds nothing else, such as 20Gi; default: "
+        "the size of the file system",
     )
-    add.value("--kubeconfig", Path, "FILE", "way to the API server; default: the pod's own")
+    add.value(
+        "--kubeconfig",
+        Path,
+        "FILE",
+        "how to reach the API server; default: as the pod's ServiceAccount",
+    )
     add.value(
         "--credentials-namespace",
         flag_types.namespace,
@@ -100,30 +108,30 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--unlisted-credentials",
         flag_types.unlisted,
         "allow|refuse",
-        "whether caches of a namespace may use credentials that do not list the namespaces that "
-        "may, and the agent's own",
+        "whether namespace caches may use credentials that do not list the namespaces that may "
+        "use them, and the agent's own credentials",
         Unlisted.REFUSE,
     )
     add.value(
         "--models", Path, "FILE", "YAML file of the models to keep, instead of a LocalModelNode"
     )
-    add.switch("--once", "with --models: end when each model is there, or has failed")
+    add.switch("--once", "with --models: end when each model is published or has failed")
     add.switch(
         "--verify",
-        "with --models: first read what is there, and download damaged models again",
+        "with --models: first verify the copies on the disk, and download damaged models again",
     )
     add.value(
         "--retries",
         flag_types.retries,
         "N",
-        "with --once: tries after the first for what may pass by itself",
+        "with --once: retries after a failure that may pass by itself",
         "3",
     )
     add.value(
         "--grace-seconds",
         flag_types.seconds,
         "S",
-        "how long a model stays that is not wanted",
+        "how long a copy stays that no entry requests",
         "60",
     )
     add.value("--progress-seconds", flag_types.seconds, "S", "how often progress is reported", "15")
@@ -133,46 +141,51 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--limits-file",
         Path,
         "FILE",
-        "YAML file of limits, which may change while it runs and wins over the two flags",
+        "YAML file of limits, whose changes the agent follows; a value in the file overrides the "
+        "flag",
     )
     add.value(
         "--scrub-bytes-per-second",
         flag_types.rate,
         "QUANTITY",
-        "how fast published models are read again to find damage; 0: never",
+        "how fast published copies are scrubbed to find damage; 0: never",
         "20Mi",
     )
     add.value(
         "--scrub-interval-seconds",
         flag_types.seconds,
         "S",
-        "how long a model is not read again",
+        "the time between two scrubs of a copy",
         "86400",
     )
     add.value(
         "--access-recheck-seconds",
         flag_types.seconds,
         "S",
-        "how often sources are asked whether namespaces may still have their copies",
+        "how often the agent asks sources whether namespaces may still use their copies",
         "3600",
     )
     add.values("--allow-file-dir", Path, "DIR", "directory that file:// may read", ":")
     add.values(
-        "--allow-pvc", flag_types.claim, "CLAIM=DIR", "where a claim is, for pvc://CLAIM/", ","
+        "--allow-pvc",
+        flag_types.claim,
+        "CLAIM=DIR",
+        "directory where a claim is mounted, for pvc://CLAIM/path",
+        ",",
     )
     add.values(
         "--refuse-network",
         flag_types.network,
         "CIDR",
-        "addresses that no source may lie at, beside the metadata services of clouds, which none "
-        "ever may",
+        "addresses that no source may have, beside the metadata services of clouds, which are "
+        "always refused",
         ",",
     )
     add.values(
         "--allow-network",
         flag_types.network,
         "CIDR",
-        "addresses that caches of namespaces may be fetched from although they are the loopback, "
+        "addresses from which namespace caches may download although they are loopback addresses, "
         "the node's or the API server's",
         ",",
     )
@@ -180,7 +193,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--node-address",
         flag_types.address,
         "ADDRESS",
-        "address of the node, which caches of namespaces are not fetched from",
+        "address of the node, from which namespace caches may not download",
         ",",
     )
     run.add_argument(
@@ -194,31 +207,29 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 def _add_pull(pull: argparse.ArgumentParser) -> None:
     add = _Adder(pull)
     pull.add_argument("uri", type=flag_types.uri, metavar="URI", help="where the model is")
-    pull.add_argument(
-        "directory", type=Path, metavar="DIR", help="directory that the model's files shall be in"
-    )
+    pull.add_argument("directory", type=Path, metavar="DIR", help="directory for the model's files")
     what = pull.add_mutually_exclusive_group()
     what.add_argument(
         "--verify",
         action="store_true",
-        help="download nothing: compare DIR with the source, and tell what differs",
+        help="download nothing: compare DIR with the source, and report the differences",
     )
     what.add_argument(
         "--force",
         action="store_true",
-        help="download it although an earlier pull is there, which is then replaced",
+        help="download the model although an earlier pull of it exists, and replace that pull",
     )
     pull.add_argument(
         "--hash",
         type=flag_types.model_hash,
         metavar="HASH",
-        help="what the model must be, as sha256:..., or it is not published",
+        help="required hash, as sha256:...; a model with another hash is not published",
     )
     add.value(
         "--retries",
         flag_types.retries,
         "N",
-        "tries after the first for what may pass by itself",
+        "retries after a failure that may pass by itself",
         "3",
     )
     _add_limits(add)
@@ -232,19 +243,19 @@ def _add_limits(add: _Adder) -> None:
         "--bytes-per-second",
         flag_types.quantity,
         "QUANTITY",
-        "most bytes per second of all downloads together, such as 500Mi; default: no limit",
+        "limit for all downloads together, such as 500Mi; default: no limit",
     )
     add.value(
         "--connections-per-origin",
         flag_types.connections,
         "N",
-        "most connections to one origin",
+        "limit for connections to one origin",
         str(MAX_CONNECTIONS),
     )
 
 
 class _Adder:
-    """Adds flags with defaults from the environment."""
+    """Adds flags whose defaults come from environment variables."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
@@ -257,12 +268,12 @@ class _Adder:
         text: str,
         default: str | None = None,
     ) -> None:
-        """A flag with one value; None without a default."""
+        """Add a flag with one value, which is None without a default."""
         self._parser.add_argument(
             flag,
             type=kind,
             metavar=metavar,
-            # argparse reads a text as if it had been given.
+            # argparse parses a default that is text like a value of the command line.
             default=_variable(flag) or default,
             help=f"{text} (default: {default})" if default else text,
         )
@@ -270,7 +281,7 @@ class _Adder:
     def values(
         self, flag: str, kind: Callable[[str], Any], metavar: str, text: str, separator: str
     ) -> None:
-        """A flag that may be given again."""
+        """Add a repeatable flag."""
         named = [part for part in _variable(flag).split(separator) if part]
         self._parser.add_argument(
             flag,
@@ -278,11 +289,11 @@ class _Adder:
             metavar=metavar,
             action="append",
             default=[self._read(flag, kind, part) for part in named],
-            help=f"{text}; may be given again (default: none)",
+            help=f"{text}; repeatable (default: none)",
         )
 
     def switch(self, flag: str, text: str) -> None:
-        """A flag without a value."""
+        """Add a flag without a value."""
         named = _variable(flag)
         self._parser.add_argument(
             flag,

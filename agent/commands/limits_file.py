@@ -1,9 +1,9 @@
-"""The file of limits that an administrator may change while the agent runs.
+"""The limits file, which an administrator may change while the agent runs.
 
     bytesPerSecond: 500Mi
     connectionsPerOrigin: 32
 
-In a cluster it is a mounted ConfigMap, whose changes arrive by themselves.
+In a cluster the file is a mounted ConfigMap, which kubelet updates.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 NO_LIMITS = Limits()
 
 log = structlog.get_logger(__name__)
 
 
 class LimitsError(Exception):
-    """The file cannot be used. The message says what is wrong in it."""
+    """The limits file is invalid. The message says why."""
 
 
 class _LimitsFile(JsonObject):
@@ -49,7 +49,7 @@ class _LimitsFile(JsonObject):
 
 
 def read_limits(path: Path, defaults: Limits = NO_LIMITS) -> Limits:
-    """The limits of a file. Raises LimitsError; what the file does not set is as in `defaults`."""
+    """The limits of a file, with `defaults` for those that it does not set. Raises LimitsError."""
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def read_limits(path: Path, defaults: Limits = NO_LIMITS) -> Limits:
 
 
 def follow(path: Path, apply: Callable[[Limits], None], defaults: Limits = NO_LIMITS) -> None:
-    """Apply each change of the file, from a thread. A file that is wrong changes nothing."""
+    """Apply each change of the file, in a thread. An invalid file changes nothing."""
     threading.Thread(
         target=_follow, args=(path, apply, defaults), name="limits", daemon=True
     ).start()
@@ -96,4 +96,4 @@ def _follow(path: Path, apply: Callable[[Limits], None], defaults: Limits) -> No
             else:
                 log.warning("Limits are wrong and stay as they were", reason=found)
             current = found
-        wait.wait(LOOK_SECONDS)
+        wait.wait(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Logs on stderr: one event a line, as JSON or for a terminal."""
+"""Logs on stderr: one event per line, as JSON or for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-# Without the values of local variables: a URI or a header among them may hold a secret.
+# Tracebacks leave out the values of local variables: a URI or a header may hold a secret.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
@@ -20,7 +20,7 @@ FORMATS = ("auto", "console", "json")
 
 
 def configure(log_format: str) -> None:
-    """Send everything to stderr; `auto` is for people on a terminal, and JSON elsewhere."""
+    """Send all logs to stderr; `auto` means console on a terminal, and JSON elsewhere."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.processors.add_log_level,
@@ -53,5 +53,5 @@ def configure(log_format: str) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # The libraries' warnings quote URLs, and what matters of them reaches a status.
+    # Warnings of libraries quote URLs; the failures behind them are reported in a status.
     root.setLevel(logging.ERROR)

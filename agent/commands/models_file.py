@@ -1,13 +1,13 @@
-"""The file of the models that `run --models` keeps.
+"""The models file of `run --models`, which lists the models that the disk shall hold.
 
     models:
       - uri: hf://org/model
-        name: chat            # for reading; default: from the URI
-        hash: sha256:...      # what it must be
-        priority: 10          # higher ones first
-        size: 140Gi           # for reading
+        name: chat            # shown to people; default: from the URI
+        hash: sha256:...      # the required hash
+        priority: 10          # models with a higher priority are downloaded first
+        size: 140Gi           # shown to people
 
-Documents of the kind LocalModelCache say the same, and may stand in the file too.
+The file may also hold LocalModelCache documents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIST_KINDS = {"List", "LocalModelCacheList"}
 
 
 class ModelsError(Exception):
-    """The file cannot be used. The message says what is wrong in it."""
+    """The models file is invalid. The message says why."""
 
 
 class _Entry(JsonObject):
@@ -58,7 +58,7 @@ class _Models(JsonObject):
 
 
 def read_models(path: Path) -> tuple[LocalModel, ...]:
-    """The models of a file, most important first. Raises ModelsError."""
+    """The models of a file, highest priority first. Raises ModelsError."""
     try:
         documents = [found for found in yaml.safe_load_all(path.read_text()) if found is not None]
     except OSError as error:
@@ -67,7 +67,7 @@ def read_models(path: Path) -> tuple[LocalModel, ...]:
         words = " ".join(str(error).split())
         raise ModelsError(f"{path} is not YAML: {words}") from None
     if not documents:
-        # A file that is being written may be empty: that is no wish to have nothing.
+        # An editor may truncate the file before it writes: an empty file must not remove models.
         raise ModelsError(f"{path} is empty: for no models, write `models: []`")
     try:
         entries = [entry for document in documents for entry in _entries(document)]
@@ -78,33 +78,33 @@ def read_models(path: Path) -> tuple[LocalModel, ...]:
         raise ModelsError(f"{path}: {where}: {first['msg']}") from None
     except ModelsError as error:
         raise ModelsError(f"{path}: {error}") from None
-    return tuple(sorted(_named(models), key=lambda model: -model.priority))
+    return tuple(sorted(_with_unique_names(models), key=lambda model: -model.priority))
 
 
 def _entries(document: object) -> Iterator[_Entry]:
     if not isinstance(document, dict):
-        raise ModelsError("a document is no mapping such as `models: [...]`")
+        raise ModelsError("a document is not a mapping such as `models: [...]`")
     kind = document.get("kind")
     if kind in _LIST_KINDS:
         for item in document.get("items") or ():
             yield from _entries(item)
     elif kind == _CACHE_KIND:
-        yield _of_cache(document)
+        yield _entry_of_cache(document)
     elif kind is not None:
-        raise ModelsError(f"a document is of the kind {kind!r}, and only {_CACHE_KIND} is known")
+        raise ModelsError(f"a document has the kind {kind!r}, and only {_CACHE_KIND} is supported")
     else:
         yield from _Models.model_validate(document).models
 
 
-def _of_cache(document: Mapping[str, Any]) -> _Entry:
+def _entry_of_cache(document: Mapping[str, Any]) -> _Entry:
     metadata, spec = document.get("metadata"), document.get("spec")
     if not isinstance(metadata, dict) or not isinstance(spec, dict):
         raise ModelsError(f"a {_CACHE_KIND} has no metadata or no spec")
     if spec.get("storage") or spec.get("serviceAccountName"):
         raise ModelsError(
             f"the {_CACHE_KIND} {metadata.get('name')!r} names credentials of a cluster: without "
-            "Kubernetes they are those of the environment, so take storage and serviceAccountName "
-            "out"
+            "Kubernetes credentials come from the environment, so remove storage and "
+            "serviceAccountName"
         )
     found = {
         "uri": spec.get("sourceModelUri"),
@@ -128,13 +128,13 @@ def _model(entry: _Entry) -> LocalModel:
 
 
 def _short_name(uri: str) -> str:
-    """The last segment of the path, for reading."""
+    """The last segment of the URI's path, to show to people."""
     plain = uri.partition("?")[0].partition("#")[0].rstrip("/")
     return plain.rpartition("/")[2][-200:] or uri.partition(":")[0]
 
 
-def _named(models: list[LocalModel]) -> Iterator[LocalModel]:
-    """Each with a name of its own."""
+def _with_unique_names(models: list[LocalModel]) -> Iterator[LocalModel]:
+    """The models; where several keys share a name, each name ends with the start of its key."""
     keys: dict[str, set[str]] = {}
     for model in models:
         keys.setdefault(model.model_name, set()).add(model.key)

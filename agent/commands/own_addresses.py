@@ -1,4 +1,4 @@
-"""The addresses of the node and of the API server, where no tenant's model is fetched from."""
+"""The addresses of the node and of the API server, from which namespace caches may not download."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def own_addresses(node: Iterable[str], api_server: str) -> frozenset[str]:
-    """As text: those of the node that are named, and those of the API server with this URL.
+    """The addresses in `node` and those of the API server with this URL, as text.
 
-    Those of this very host need not be named: connections find out. A name that cannot be resolved
-    now has no address.
+    Addresses of the host that the agent runs on need not be named: the sources refuse them when
+    they connect. A name that cannot be resolved now contributes no address.
     """
     found = set(node)
-    # The API server as each pod knows it, whichever way the agent takes.
+    # Pods reach the API server by its Service, also where the agent uses another address.
     hosts = {urlsplit(api_server).hostname or "", os.environ.get("KUBERNETES_SERVICE_HOST", "")}
     for host in hosts - {""}:
         try:
             answers = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
         except OSError:
             continue
-        found |= {str(one[4][0]).partition("%")[0] for one in answers}
+        found |= {str(answer[4][0]).partition("%")[0] for answer in answers}
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""How downloads are shown: bars on a terminal, and plain lines everywhere else. On stderr."""
+"""The display of downloads on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from structlog.typing import EventDict, WrappedLogger
 
-# Plain lines of one model are at least so far apart.
+# The shortest time between two plain progress lines of one model.
 LINE_SECONDS = 5.0
 
 _REFRESHES_PER_SECOND = 5
@@ -27,7 +27,7 @@ _NAME_WIDTH = 40
 
 @dataclass(frozen=True)
 class Shown:
-    """What is to be seen of one model."""
+    """What the display shows of one model. Sizes in bytes; `total` is None while unknown."""
 
     state: str
     done: int = 0
@@ -36,19 +36,19 @@ class Shown:
 
     @property
     def amount(self) -> str:
-        """Bytes that are here, of all."""
+        """Downloaded bytes and all bytes, such as 5Mi/2Gi."""
         total = "?" if self.total is None else format_quantity(self.total)
         return f"{format_quantity(self.done)}/{total}"
 
     @property
     def rate(self) -> str:
-        """The speed, or nothing."""
+        """The speed, or empty."""
         rate = self.bytes_per_second
         return "" if not rate or rate < 0 else f"{format_quantity(rate)}/s"
 
     @property
     def left(self) -> str:
-        """How long the rest takes, or nothing."""
+        """The remaining time, or empty."""
         rate = self.bytes_per_second
         if not rate or rate < 0 or self.total is None or self.done >= self.total:
             return ""
@@ -56,31 +56,31 @@ class Shown:
 
 
 class Display(Protocol):
-    """Calls may come from several threads."""
+    """A display of progress and messages. Calls may come from several threads."""
 
     def show(self, name: str, shown: Shown) -> None:
-        """A model is like this now."""
+        """Show or update the progress of a model."""
         ...
 
     def drop(self, name: str) -> None:
-        """Show a model no longer."""
+        """Stop showing the progress of a model."""
         ...
 
     def say(self, line: str) -> None:
-        """Something has happened."""
+        """Print a message."""
         ...
 
     def close(self) -> None:
-        """End the display; what it showed last stays."""
+        """End the display; the last progress stays on the screen."""
         ...
 
 
 def make_display(*, quiet: bool = False) -> Display:
-    """The display for where stderr goes to."""
+    """The display that suits stderr: bars, lines, or nothing if `quiet`."""
     if quiet:
         return Lines(sys.stderr, every=None)
     if sys.stderr.isatty():
-        from rich.console import Console  # noqa: PLC0415 - a pipe needs none of it
+        from rich.console import Console  # noqa: PLC0415 - slow, and not needed for a pipe
 
         console = Console(stderr=True)
         if console.is_terminal and not console.is_dumb_terminal:
@@ -89,7 +89,10 @@ def make_display(*, quiet: bool = False) -> Display:
 
 
 class Lines:
-    """A line for each event, and one for each model now and then; with `every` None, no such."""
+    """A display that prints messages, and a progress line for each model every `every` seconds.
+
+    With `every` None, or after the reader of the stream has gone, nothing is printed.
+    """
 
     def __init__(
         self,
@@ -105,12 +108,12 @@ class Lines:
         self._due: dict[str, float] = {}
 
     def show(self, name: str, shown: Shown) -> None:
-        """Write how far it is, if that is due."""
+        """Print a progress line, if that is due."""
         if self._every is None:
             return
         with self._lock:
             now = self._clock()
-            # What is over quickly needs no line on its way.
+            # A short download gets no progress line.
             due = self._due.setdefault(name, now + self._every)
             if now < due:
                 return
@@ -118,30 +121,30 @@ class Lines:
             self._write(" ".join(filter(None, (_line(name, shown), shown.rate, shown.left))))
 
     def drop(self, name: str) -> None:
-        """Forget when its line was due."""
+        """Forget when the next progress line of a model is due."""
         with self._lock:
             self._due.pop(name, None)
 
     def say(self, line: str) -> None:
-        """Write it."""
+        """Print a message."""
         if self._every is not None:
             with self._lock:
                 self._write(line)
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: all lines are printed."""
 
     def _write(self, line: str) -> None:
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
         except BrokenPipeError:
-            # Nobody listens; the download goes on.
+            # The reader of the stream is gone; the download continues.
             self._every = None
 
 
 class Bars:
-    """A line with a bar for each model, which changes in its place. Events scroll above."""
+    """A display with a progress bar for each model; messages scroll above the bars."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
@@ -152,7 +155,7 @@ class Bars:
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
-            # A name is no markup.
+            # Brackets in a name are not rich's markup.
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             column("amount"),
@@ -162,13 +165,13 @@ class Bars:
             console=console,
             refresh_per_second=_REFRESHES_PER_SECOND,
             expand=True,
-            # It may lead elsewhere than stderr does.
+            # stdout may be a pipe: the hash of a pull must arrive unchanged.
             redirect_stdout=False,
         )
         self._progress.start()
 
     def show(self, name: str, shown: Shown) -> None:
-        """Set its bar."""
+        """Add or update the bar of a model."""
         with self._lock:
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(
@@ -177,7 +180,7 @@ class Bars:
             self._progress.update(
                 self._tasks[name],
                 completed=shown.done,
-                # An empty model is complete, and no bar of unknown length.
+                # rich shows a total of 0 as unknown, but an empty model is complete.
                 total=shown.total or (1 if shown.total == 0 else None),
                 amount=shown.amount if shown.done or shown.total is not None else "",
                 rate=shown.rate,
@@ -186,30 +189,33 @@ class Bars:
             )
 
     def drop(self, name: str) -> None:
-        """Take its bar away."""
+        """Remove the bar of a model."""
         with self._lock:
             task = self._tasks.pop(name, None)
             if task is not None:
                 self._progress.remove_task(task)
 
     def say(self, line: str) -> None:
-        """Print it above the bars."""
+        """Print a message above the bars."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Draw a last time, and let the terminal go."""
+        """Draw the bars a last time, and release the terminal."""
         self._progress.stop()
 
 
 class LogLines:
-    """A processor of structlog that makes what other modules log a line of the display."""
+    """A structlog processor that prints warnings and errors of all modules in the display.
+
+    Events whose text is in `silent` are left out.
+    """
 
     def __init__(self, display: Display, silent: frozenset[str] = frozenset()) -> None:
         self._display = display
         self._silent = silent
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> str:
-        """Say what is a warning or worse; the rest is seen anyway."""
+        """Print a warning or an error; the display shows progress without the log."""
         from structlog import DropEvent  # noqa: PLC0415
 
         text = str(event.pop("event", ""))
@@ -223,7 +229,7 @@ class LogLines:
 
 
 def duration(seconds: float) -> str:
-    """A time for a person, such as 1h02m, 3m20s or 4.2s."""
+    """A duration for people, such as 1h02m, 3m20s or 4.2s."""
     if seconds < 60:
         return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""`localmodel-agent pull`: one model into a directory, without Kubernetes."""
+"""`localmodel-agent pull`: downloads one model into a directory, without Kubernetes."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
     from localmodel.agent.jobs.workers import End, Task
     from localmodel.agent.structs.manifest import Manifest
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 class InterruptedPullError(Exception):
-    """A signal has ended it."""
+    """A signal has interrupted the pull."""
 
 
 def pull(options: argparse.Namespace) -> int:
-    """Pull or verify, and end the process with the exit code."""
+    """Pull or verify a model, and end the process with the exit code."""
     memory.tune()
     stop = Stop()
     display = make_display(quiet=options.quiet)
@@ -69,7 +69,7 @@ def pull(options: argparse.Namespace) -> int:
             found = work(options, directory, display, stop)
         finally:
             display.close()
-        _tell_hash(found, options.hash, directory)
+        _print_hash(found, options.hash, directory)
         code = OK
     except StoreError as error:
         fail(str(error))
@@ -81,7 +81,7 @@ def pull(options: argparse.Namespace) -> int:
         fail(
             "interrupted"
             if options.verify
-            else "interrupted: what is here stays, and the same command goes on from there"
+            else "interrupted: the downloaded bytes stay, and the same command resumes"
         )
         code = stop.code
     except Exception:  # noqa: BLE001 - the last resort of a command
@@ -91,7 +91,7 @@ def pull(options: argparse.Namespace) -> int:
 
 
 def _pull(options: argparse.Namespace, directory: Path, display: Display, stop: Stop) -> str | None:
-    """The hash of the model that is in the directory now."""
+    """Download the model unless it is complete already. Returns its hash."""
     request = _request(options)
     store = PullStore(directory)
     store.open()
@@ -119,8 +119,8 @@ def _contents(manifest: Manifest) -> str:
     return f"{count} {'file' if count == 1 else 'files'}, {format_quantity(manifest.size)}"
 
 
-def _tell_hash(found: str | None, expected: str | None, directory: Path) -> None:
-    """Write the hash to stdout. Raises DownloadError if it is not what it must be."""
+def _print_hash(found: str | None, expected: str | None, directory: Path) -> None:
+    """Write the hash to stdout. Raises DownloadError if it is not the expected hash."""
     if found is not None:
         sys.stdout.write(f"{found}\n")
     if expected is not None and found != expected:
@@ -130,7 +130,7 @@ def _tell_hash(found: str | None, expected: str | None, directory: Path) -> None
 
 
 class Puller:
-    """Downloads with the agent's own workers, tries again, and shows how far it is."""
+    """Downloads a model with the agent's workers, retries failures, and shows the progress."""
 
     def __init__(
         self, store: PullStore, fetching: Fetching, display: Display, stop: Stop, *, retries: int
@@ -144,12 +144,13 @@ class Puller:
         self._workers = Workers(fetching, store, Reservations(), self._events.put, adopts=False)
         self._started = time.monotonic()
         self._seconds = 0.0
-        # Bytes that were here before, and the most that have ever been here.
-        self._here: int | None = None
-        self._most = self._before = 0
+        # Bytes that earlier pulls left in staging; None until the first listing.
+        self._resumed: int | None = None
+        # The most bytes on the disk so far, now and before the current attempt.
+        self._most = self._most_before = 0
 
     def pull(self, request: Request) -> Manifest:
-        """The manifest of the model that is in the directory now.
+        """Download the model, with retries. Returns its manifest.
 
         Raises DownloadError and InterruptedPullError.
         """
@@ -169,7 +170,7 @@ class Puller:
         return self.hashed(request.key)
 
     def hashed(self, key: str) -> Manifest:
-        """The manifest, with the digests that were left for after the publication."""
+        """The manifest, after computing the digests that publication left for later."""
         manifest = self._store.manifest(key)
         if manifest is None:
             raise _unreadable(self._store)
@@ -184,35 +185,38 @@ class Puller:
         return end.manifest
 
     def summary(self) -> str:
-        """What was downloaded, and how fast."""
-        fetched = self._most - (self._here or 0)
+        """The duration, the bytes of earlier pulls and the speed, for a message."""
+        fetched = self._most - (self._resumed or 0)
         text = f"in {duration(self._seconds)}"
-        if self._here:
-            text = f"{format_quantity(self._here)} of it from before, {text}"
+        if self._resumed:
+            text = f"{format_quantity(self._resumed)} of it from before, {text}"
         rate = int(fetched / self._seconds) if self._seconds else 0
         return f"{text}, {format_quantity(rate)}/s"
 
     def _try(self, request: Request) -> DownloadError | None:
-        """One attempt; the error that it has ended with."""
-        self._before = self._most
+        """Make one attempt. Returns the error that the attempt ended with, or None."""
+        self._most_before = self._most
         self._display.show(self._name, Shown("listing"))
         task = self._workers.start(request, time.monotonic())
         end = self._next(task)
         if not isinstance(end, Finished) or end.cancelled:
             raise InterruptedPullError
-        self._look(task)
+        self._show_progress(task)
         return end.error
 
     @property
     def _has_advanced(self) -> bool:
-        """Whether the last attempt has brought what none before it had."""
-        return self._most > self._before
+        """Whether the last attempt added bytes to those of all attempts before."""
+        return self._most > self._most_before
 
     def _next(self, task: Task | None) -> End:
-        """The end of what is under way. Raises InterruptedPullError."""
+        """Wait for the end of the worker's job; `task` is its download, if it is one.
+
+        Raises InterruptedPullError after a signal.
+        """
         while True:
             try:
-                return self._events.get(timeout=LOOK_SECONDS)
+                return self._events.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 pass
             if self._stop.is_set:
@@ -221,21 +225,21 @@ class Puller:
                     self._wind_down()
                 raise InterruptedPullError
             if task is not None:
-                self._look(task)
+                self._show_progress(task)
 
     def _wind_down(self) -> None:
         try:
             self._events.get(timeout=STOP_SECONDS)
         except queue.Empty:
-            # It waits for the network, and what it leaves is made for a sudden end.
+            # The download is blocked on the network; its files survive a sudden end.
             return
 
-    def _look(self, task: Task) -> None:
+    def _show_progress(self, task: Task) -> None:
         transfer = task.transfer(time.monotonic())
         if not transfer.listed:
             return
-        if self._here is None:
-            self._here = task.here
+        if self._resumed is None:
+            self._resumed = task.here
         self._most = max(self._most, transfer.done)
         state = "finishing" if transfer.done == transfer.total else "downloading"
         self._display.show(
@@ -252,7 +256,10 @@ def _unreadable(store: PullStore) -> DownloadError:
 def _verify(
     options: argparse.Namespace, directory: Path, display: Display, stop: Stop
 ) -> str | None:
-    """The hash of the model, which is as its source has it."""
+    """Compare the directory with the source. Returns the model's hash.
+
+    Raises DownloadError if they differ.
+    """
     if not directory.is_dir():
         raise DownloadError(FailureKind.NOT_FOUND, f"{directory} is not there: pull it first")
     comparison = _compare(options.uri, directory, display, stop)
@@ -266,7 +273,7 @@ def _verify(
         )
     count = len(comparison.files)
     display.say(
-        f"{directory} is as {public_uri(options.uri)} has it: {count} "
+        f"{directory} is the same as {public_uri(options.uri)}: {count} "
         f"{'file' if count == 1 else 'files'}, {format_quantity(comparison.size)}"
     )
     if comparison.unproved:
@@ -278,14 +285,14 @@ def _verify(
 
 
 def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Comparison:
-    """In a thread, so that a signal need not wait for the network or the disk."""
+    """Compare in a thread, so that a signal need not wait for the network or the disk."""
     ends: queue.SimpleQueue[Comparison | BaseException] = queue.SimpleQueue()
     comparer = Comparer(lambda: stop.is_set)
 
     def work() -> None:
         try:
             ends.put(_comparison(uri, directory, comparer))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             ends.put(error)
 
     display.show(directory.name, Shown("listing"))
@@ -293,7 +300,7 @@ def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Compari
     total = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     while True:
         try:
-            end = ends.get(timeout=LOOK_SECONDS)
+            end = ends.get(timeout=POLL_SECONDS)
         except queue.Empty:
             if stop.is_set:
                 raise InterruptedPullError from None
@@ -316,7 +323,7 @@ def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
     if manifest is None:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
-            f"{public_uri(uri)} is an archive, which can be compared only with what a pull has "
-            f"noted of {directory}, and there is no such note",
+            f"{public_uri(uri)} is an archive, which can be compared only with the manifest of an "
+            f"earlier pull, and {directory} has no manifest: pull it first",
         )
     return comparer.compare(directory, listed_in_manifest(manifest), is_ours=True)

@@ -1,10 +1,10 @@
-"""One model in a directory that a person has named.
+"""The store of `pull`: one model in a directory that a person names.
 
     <parent>/<name>/...                              the model
-    <parent>/.<name>.localmodel/<key>/manifest.json  what was pulled there; see agent.disk.store
-    <parent>/.<name>.localmodel/<key>/files/...      a download that is under way
+    <parent>/.<name>.localmodel/<key>/manifest.json  its manifest; see agent.disk.store
+    <parent>/.<name>.localmodel/<key>/files/...      an unfinished download
 
-The directory is its user's: without being told to, nothing that is in it is taken away.
+The directory belongs to its user: its files are deleted only with --force.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOCK = "lock"
 
 
 class PullStore(Store):
-    """A store whose only model is in the named directory."""
+    """A store with one model, whose files are in the named directory."""
 
     def __init__(self, directory: Path) -> None:
         parent = directory.parent
@@ -37,8 +37,8 @@ class PullStore(Store):
         self.directory = directory
 
     def open(self) -> None:
-        """Be the only one that pulls there. Raises StoreError."""
-        self._check_place()
+        """Lock the directory against other pulls. Raises StoreError."""
+        self._check_directory()
         if not self._folders.private.exists() and self._names():
             raise StoreError(_foreign(self.directory))
         try:
@@ -49,26 +49,25 @@ class PullStore(Store):
             raise StoreError(f"cannot pull into {self.directory}: {error}") from None
 
     def close(self) -> None:
-        """Let another pull work there, and leave no trace if there is nothing to come back to."""
-        if self._lock is not None and [path.name for path in self._folders.private.iterdir()] == [
-            _LOCK
-        ]:
-            delete_file(self._folders.private / _LOCK)
+        """Unlock the directory; delete the private folder if it has no manifest or staging."""
+        private = self._folders.private
+        if self._lock is not None and [path.name for path in private.iterdir()] == [_LOCK]:
+            delete_file(private / _LOCK)
             with suppress(OSError):
                 self._folders.private.rmdir()
         super().close()
 
     def manifest(self, key: str) -> Manifest | None:
-        """What was pulled into the directory, as far as this can be told."""
+        """The manifest of the model in the directory; None if there is no readable manifest."""
         return self.inspect(key).manifest
 
     def prepare(self, key: str, *, force: bool) -> bool:
-        """Whether the model is there already; otherwise its download may begin.
+        """Whether the model is published already; otherwise its download may begin.
 
-        Raises StoreError if something is in the way.
+        Raises StoreError if other files are in the directory.
         """
         self.recover()
-        self._clear_others(key)
+        self._remove_other_keys(key)
         copy = self.inspect(key)
         if copy.is_unreadable:
             raise StoreError(f"{self.directory} cannot be read: {copy.problem}")
@@ -78,22 +77,22 @@ class PullStore(Store):
         if not copy.is_published or copy.manifest is None:
             raise StoreError(_foreign(self.directory))
         if force:
-            others = sorted(names - {file.path for file in copy.manifest.files})
-            if others:
+            extra = sorted(names - {file.path for file in copy.manifest.files})
+            if extra:
                 raise StoreError(
-                    f"{self.directory} has {len(others)} files that were not pulled, such as "
-                    f"{others[0]!r}, so it is not replaced: move them away"
+                    f"{self.directory} has {len(extra)} files that were not pulled, such as "
+                    f"{extra[0]!r}, so it is not replaced: move them away"
                 )
             return False
         if copy.found is Found.DAMAGED:
             raise StoreError(
-                f"{self.directory} is no longer as it was pulled ({copy.problem}): give --force to "
-                "have it replaced"
+                f"{self.directory} has changed since it was pulled ({copy.problem}): use --force "
+                "to replace it"
             )
         return True
 
-    def _clear_others(self, key: str) -> None:
-        """Forget what another URI has left, unless it is what is in the directory."""
+    def _remove_other_keys(self, key: str) -> None:
+        """Remove the staging of other URIs. Raises StoreError if a copy of one is published."""
         copies, _ = self.scan()
         for other, copy in copies.items():
             if other == key:
@@ -101,14 +100,14 @@ class PullStore(Store):
             if copy.is_published and self._names():
                 uri = public_uri(copy.manifest.uri) if copy.manifest else "another model"
                 raise StoreError(
-                    f"{self.directory} holds {uri}, which was pulled before: give another "
+                    f"{self.directory} holds {uri}, which was pulled before: name another "
                     "directory, or delete this one first"
                 )
-            # Nothing is left of it but a download that was given up.
+            # Of this URI only an abandoned download is left.
             self.remove(other)
 
     def _names(self) -> set[str]:
-        """The files that are in the directory, by their paths in it."""
+        """The paths of all files in the directory, relative to it."""
         if self.directory.is_symlink() or self.directory.is_file():
             return {"."}
         return {
@@ -117,22 +116,22 @@ class PullStore(Store):
             for name in names
         }
 
-    def _check_place(self) -> None:
+    def _check_directory(self) -> None:
         if os.path.ismount(self.directory) or self.directory == self.directory.parent:
             raise StoreError(
-                f"{self.directory} is a mount point, and the model comes there by a rename: give a "
+                f"{self.directory} is a mount point, which a rename cannot replace: name a "
                 "directory below it"
             )
         with suppress(FileNotFoundError):
             if self.directory.samefile(os.curdir):
                 raise StoreError(
                     f"{self.directory} is the current directory, which a rename would replace: "
-                    "give a directory below it"
+                    "name a directory below it"
                 )
 
 
 def _foreign(directory: Path) -> str:
     return (
-        f"{directory} is there and was not made by a pull, so it is left alone: give another "
+        f"{directory} exists and was not made by a pull, so it is left alone: name another "
         "directory, or move this one away"
     )

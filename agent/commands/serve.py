@@ -1,4 +1,4 @@
-"""`localmodel-agent run` in a cluster: the disk as the node's LocalModelNode has it."""
+"""`localmodel-agent run` in a cluster: makes the disk match the node's LocalModelNode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localmodel.agent.cluster.event_writer import EventWriter
 from localmodel.agent.cluster.pod_watch import PodWatch
 from localmodel.agent.cluster.report import ConfigError, NodeReport, connect
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import attend, loop_options, make_fetching
+from localmodel.agent.commands.assemble import loop_options, make_fetching, run_loop
 from localmodel.agent.commands.exit_codes import OK, USAGE
 from localmodel.agent.commands.limits_file import LimitsError
 from localmodel.agent.commands.own_addresses import own_addresses
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Work until a signal, and end the process. Returns 2 if it cannot start."""
+    """Run the loop until a signal, and end the process. Returns USAGE if it cannot start."""
     memory.tune()
     logs.configure(options.log_format)
     try:
@@ -43,7 +43,7 @@ def serve(options: argparse.Namespace) -> int:
         return USAGE
     stop = Stop()
     log.info("Agent started", node=options.node_name, root=str(options.root), version=__version__)
-    attend(loop, stop)
+    run_loop(loop, stop)
     log.info("Agent stopped")
     return leave(OK)
 

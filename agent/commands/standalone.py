@@ -1,4 +1,4 @@
-"""`localmodel-agent run --models`: keeps the models of a file, without Kubernetes."""
+"""`localmodel-agent run --models`: makes the disk match a models file, without Kubernetes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import attend, loop_options, make_fetching
+from localmodel.agent.commands.assemble import loop_options, make_fetching, run_loop
 from localmodel.agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
 from localmodel.agent.commands.file_node import FileNode
 from localmodel.agent.commands.flags import ANYWHERE
@@ -34,20 +34,23 @@ if TYPE_CHECKING:
     from localmodel.agent.commands.progress import Display
     from localmodel.crds.node import LocalModel
 
-# How often the display gets news of what is under way.
+# How often the display of running downloads is updated.
 SHOW_SECONDS = 1.0
 
-# What the display tells in its own words.
-_TOLD_OTHERWISE = frozenset({"Download failed", "Event", "Removal waits for the API server"})
+# Log events that the display reports itself.
+_SHOWN_BY_DISPLAY = frozenset({"Download failed", "Event", "Removal waits for the API server"})
 
 
-def keep(options: argparse.Namespace) -> int:
-    """Work until a signal, or until all is done with --once, and end the process."""
+def run_models(options: argparse.Namespace) -> int:
+    """Run the loop until a signal, or with --once until it is done, and end the process.
+
+    Returns USAGE if the loop cannot start.
+    """
     memory.tune()
     stop = Stop()
     display = make_display(quiet=options.log_format != "auto")
     if options.log_format == "auto":
-        structlog.configure(processors=[LogLines(display, _TOLD_OTHERWISE)])
+        structlog.configure(processors=[LogLines(display, _SHOWN_BY_DISPLAY)])
     else:
         logs.configure(options.log_format)
     watcher = Watcher(display, stop, once=options.once, retries=options.retries)
@@ -60,20 +63,20 @@ def keep(options: argparse.Namespace) -> int:
     except CancelledError:
         display.close()
         return leave(stop.code if options.once else OK)
-    attend(loop, stop)
+    run_loop(loop, stop)
     display.close()
     for failure in watcher.failures if options.once else ():
         fail(failure)
-    # A signal is the usual end of what stays.
+    # Without --once, a signal is the usual end.
     return leave(stop.code if options.once else OK)
 
 
 def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, stop: Stop) -> Loop:
-    def wrong(problem: str) -> None:
-        # In a display, or in the log: whichever there is.
+    def log_problem(problem: str) -> None:
+        # With a display, LogLines prints it there.
         structlog.get_logger(__name__).error("Models are wrong", reason=problem)
 
-    node = FileNode(options.models, told=watcher.told, wrong=wrong)
+    node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
     fetching = make_fetching(options, file_directories=[ANYWHERE])
     store = Store(options.root, options.disk_size)
@@ -94,9 +97,9 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
 
 
 def _verify(store: Store, display: Display, stop: Stop) -> None:
-    """Remove what is not what its manifest says; the loop downloads what is wanted of it.
+    """Remove each copy that differs from its manifest; the loop downloads the requested ones.
 
-    Raises StoreError if the disk cannot be looked at, or nothing can be removed.
+    Raises StoreError if the disk cannot be read, or a copy cannot be removed.
     """
     try:
         copies, _ = store.scan()
@@ -114,7 +117,7 @@ def _verify(store: Store, display: Display, stop: Stop) -> None:
         )
         shower.start()
         try:
-            # What can be mended so is no damage; the rest is told by the comparison.
+            # Wrong modes are repaired, and are no damage; the comparison reports the others.
             for _ in store.open_up(manifest):
                 pass
             expected = listed_in_manifest(manifest)
@@ -129,7 +132,7 @@ def _verify(store: Store, display: Display, stop: Stop) -> None:
         for file in found.problems:
             display.say(f"{name}: {file.path} {file.problem}")
         if found.problems:
-            display.say(f"{name} is damaged, and is downloaded again if it is still wanted")
+            display.say(f"{name} is damaged, and is downloaded again if the file still lists it")
             try:
                 store.remove(key)
             except OSError as error:
@@ -151,8 +154,8 @@ def _show(
 
 
 @dataclass(frozen=True)
-class _Was:
-    """What was told of a model last."""
+class _LastStatus:
+    """The last observed status of a model."""
 
     state: ModelState
     attempts: int
@@ -160,68 +163,72 @@ class _Was:
 
 
 class Watcher:
-    """Shows the statuses of the loop; with `once`, ends the process when all is settled."""
+    """Shows the statuses of the loop; with `once`, ends it when all models are final.
+
+    A model is final when it is published with its hash, or when it has failed for good.
+    """
 
     def __init__(self, display: Display, stop: Stop, *, once: bool, retries: int) -> None:
         self._display = display
         self._stop = stop
         self._once = once
         self._retries = retries
-        self._was: dict[tuple[str, str], _Was] = {}
+        # By key and name. Bounded by the models of the last status.
+        self._last: dict[tuple[str, str], _LastStatus] = {}
         self._failed: dict[str, NodeModelStatus] = {}
 
     @property
     def failures(self) -> list[str]:
-        """The models that are not there, with the reason of each."""
+        """A line with name, reason and message for each model that has failed."""
         return [f"{model.name}: {model.reason}: {model.message}" for model in self._failed.values()]
 
-    def told(self, status: dict[str, Any], wanted: tuple[LocalModel, ...]) -> None:
-        """Take a status of this list."""
+    def observe(self, status: dict[str, Any], wanted: tuple[LocalModel, ...]) -> None:
+        """Show a status of the loop, which is for this list of models."""
         models = LocalModelNodeStatus.model_validate(status).models
         names = {(model.key, model.name) for model in models}
-        for key, name in self._was.keys() - names:
-            del self._was[key, name]
+        for key, name in self._last.keys() - names:
+            del self._last[key, name]
             self._display.drop(name)
             self._display.say(f"{name} is removed")
         for model in models:
-            self._tell(model)
+            self._show(model)
         if self._once:
-            self._settle(models, {model.key for model in wanted})
+            self._finish_if_final(models, {model.key for model in wanted})
 
-    def _tell(self, model: NodeModelStatus) -> None:
+    def _show(self, model: NodeModelStatus) -> None:
         identity = (model.key, model.name)
-        before = self._was.get(identity)
-        now = _Was(model.state, model.attempts or 0, model.hash)
-        self._was[identity] = now
+        before = self._last.get(identity)
+        now = _LastStatus(model.state, model.attempts or 0, model.hash)
+        self._last[identity] = now
         if model.state is ModelState.DOWNLOADING:
             self._display.show(model.name, _shown(model))
         elif model.state is not ModelState.PENDING:
             self._display.drop(model.name)
         if now != before:
-            line = _event(model, before)
+            line = _change_line(model, before)
             if line:
                 self._display.say(line)
 
-    def _settle(self, models: Iterable[NodeModelStatus], wanted: set[str]) -> None:
-        settled: set[str] = set()
+    def _finish_if_final(self, models: Iterable[NodeModelStatus], wanted: set[str]) -> None:
+        complete: set[str] = set()
         for model in models:
             if model.key not in wanted or model.state is ModelState.REMOVING:
                 continue
             if model.state is ModelState.DOWNLOADED:
                 self._failed.pop(model.key, None)
-                # The hash comes a little later, and belongs to what was asked for.
+                # The hash may be computed after publication, and a --once waits for it.
                 if model.hash is not None:
-                    settled.add(model.key)
+                    complete.add(model.key)
             elif model.state is ModelState.FAILED and self._is_final(model):
                 self._failed[model.key] = model
         self._failed = {key: model for key, model in self._failed.items() if key in wanted}
-        if wanted <= settled | self._failed.keys():
+        if wanted <= complete | self._failed.keys():
             failed = next(iter(self._failed.values()), None)
             self._stop.finish(OK if failed is None else exit_code(FailureKind(failed.reason or "")))
 
     def _is_final(self, model: NodeModelStatus) -> bool:
         if model.reason not in list(FailureKind):
-            # Such as the hash that is being computed.
+            # No failure, but a reason such as that the hash is being computed.
             return False
         return model.reason not in TRANSIENT or (model.attempts or 1) > self._retries
 
@@ -235,8 +242,8 @@ def _shown(model: NodeModelStatus) -> Shown:
     )
 
 
-def _event(model: NodeModelStatus, before: _Was | None) -> str:
-    """What to say of a change, or nothing."""
+def _change_line(model: NodeModelStatus, before: _LastStatus | None) -> str:
+    """The message about a change of a model's status, or empty."""
     if model.state is ModelState.DOWNLOADED:
         size = format_quantity(model.size or 0)
         if before is not None and before.state is ModelState.DOWNLOADED:
@@ -249,5 +256,5 @@ def _event(model: NodeModelStatus, before: _Was | None) -> str:
     ):
         return f"{model.name} is being downloaded"
     if model.state is ModelState.REMOVING:
-        return f"{model.name} is no longer wanted, and goes after the grace period"
+        return f"{model.name} is no longer requested, and is removed after the grace period"
     return ""

@@ -1,4 +1,4 @@
-"""Compares files on the disk with what a source lists, and with what was downloaded."""
+"""Compares files on the disk with the listing of a source, and with the manifest of a copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _PROBLEMS = {
 
 @dataclass(frozen=True)
 class Listed:
-    """A file as its source and the manifest of its download have it. None: nothing says so."""
+    """The expected state of a file, from the source's listing and the manifest.
+
+    A version is None where neither the source nor the manifest has it.
+    """
 
     expected: Expected
     # The version of the file at its source, now and when it was downloaded.
@@ -42,25 +45,25 @@ class Listed:
 
 @dataclass(frozen=True)
 class Compared:
-    """One file; `problem` is empty if it is as it should be."""
+    """The result for one file; `problem` is empty if the file is as expected."""
 
     path: str
     size: int = 0
     sha256: str | None = None
     problem: str = ""
-    # Whether a checksum says so, and not only the size.
+    # Whether a checksum or digest was compared, and not only the size.
     proved: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All files of a directory."""
+    """The results for all files of a directory."""
 
     files: tuple[Compared, ...]
 
     @property
     def problems(self) -> tuple[Compared, ...]:
-        """The files that are not as they should be."""
+        """The files that differ from what is expected."""
         return tuple(file for file in self.files if file.problem)
 
     @property
@@ -70,12 +73,12 @@ class Comparison:
 
     @property
     def size(self) -> int:
-        """Bytes that were read."""
+        """The bytes of all files that were read."""
         return sum(file.size for file in self.files)
 
     @property
     def hash(self) -> str | None:
-        """The model's hash, as LocalModelCache.spec.hash has it; None if a file is wrong."""
+        """The model's hash, as in LocalModelCache.spec.hash; None if a file has a problem."""
         if self.problems:
             return None
         return model_hash(
@@ -84,7 +87,7 @@ class Comparison:
 
 
 def listed_in_manifest(manifest: Manifest) -> tuple[Listed, ...]:
-    """What a manifest says of its files."""
+    """The expected files of a manifest."""
     return tuple(
         Listed(Expected(file.path, file.size, checksum_of(file.checksum), file.sha256))
         for file in manifest.files
@@ -94,7 +97,7 @@ def listed_in_manifest(manifest: Manifest) -> tuple[Listed, ...]:
 def listed_at_source(
     listing: Sequence[RemoteFile], manifest: Manifest | None
 ) -> tuple[Listed, ...]:
-    """What a source says of its files, and the manifest where the source says nothing."""
+    """The expected files of a source's listing, with digests and versions of the manifest."""
     pulled = {file.path: file for file in manifest.files} if manifest else {}
     return tuple(
         Listed(
@@ -112,7 +115,7 @@ def listed_at_source(
 
 
 class Comparer:
-    """Reads files. `done` is how many bytes it has read, for whoever wants to know."""
+    """Compares the files of a directory. `done` is how many bytes were read so far."""
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self.done = 0
@@ -120,10 +123,10 @@ class Comparer:
         self._lock = threading.Lock()
 
     def compare(self, directory: Path, files: Sequence[Listed], *, is_ours: bool) -> Comparison:
-        """Each listed file, and each other one that is there. No link in `directory` is followed.
+        """The results for each listed file and each other file. No symbolic link is followed.
 
-        What is ours was readable for everybody when it was published, and has to be so still.
-        Raises CancelledError once stopped, and OSError.
+        `is_ours` is whether the agent published the directory, so that all users must be able to
+        read its files. Raises CancelledError once stopped, and OSError.
         """
         names = {file.expected.path for file in files}
         extra = sorted(_files(directory) - names)

@@ -1,1 +1,1 @@
-"""The words of all other layers: values and failures, without I/O."""
+"""Types that all other layers share: values and failures, without I/O."""

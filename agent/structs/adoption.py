@@ -1,4 +1,4 @@
-"""What becomes of a folder that another agent made: adopted, or left alone with a failure. Pure."""
+"""The result of adopting a foreign directory, and the failures of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
-# Of a path, in a message.
+# How many characters of a path a message shows.
 _SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What became of a folder that was adopted: bytes that were there, and that were put in."""
+    """An adopted folder: bytes that it had, and bytes that were downloaded into it."""
 
     found: int
     added: int
 
 
 def closed(path: str, problem: str, tree: object) -> str:
-    """A file or a folder may not be read, by everybody or by the agent, and stays so."""
+    """A message: not all users, or not the agent, may read a file or folder of `tree`."""
     return (
-        f"{shown(path)} {problem}. Let everybody read it, by chmod -R a+rX {tree} on the node, or "
-        "give the agent the capabilities DAC_OVERRIDE and FOWNER, and it is looked at again"
+        f"{shown(path)} {problem}. Run chmod -R a+rX {tree} on the node, or grant the agent the "
+        "capabilities DAC_OVERRIDE and FOWNER; the agent then tries again by itself"
     )
 
 
 def foreign(place: object, why: str = "") -> DownloadError:
-    """The failure for a folder that stays somebody else's."""
+    """The failure for a foreign directory that is not adopted. why: the reason, if it was tried."""
     because = f", and cannot be adopted: {why}" if why else ""
     return DownloadError(
         FailureKind.FOREIGN_DIRECTORY,
-        f"{place} is there and was not made by localmodel{because}. It is left alone: move it "
+        f"{place} exists and was not made by localmodel{because}. It is left alone: move it "
         "away, or delete it, and the model is downloaded",
     )
 

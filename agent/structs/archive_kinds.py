@@ -1,16 +1,16 @@
-"""Which kind of archive a file is, by its name and by its first bytes. Pure."""
+"""Detects the kind of an archive by its name and by its first bytes. Pure."""
 
 from __future__ import annotations
 
 import tarfile
 from enum import StrEnum
 
-# So many first bytes say what an archive is.
+# How many first bytes the detection needs.
 START_BYTES = 512
 
 
 class ArchiveKind(StrEnum):
-    """Kinds of archives that are unpacked."""
+    """Kinds of archives that the agent unpacks."""
 
     TAR = "tar"
     TAR_GZ = "tar.gz"
@@ -19,7 +19,7 @@ class ArchiveKind(StrEnum):
     ZIP = "zip"
 
 
-# Those that KServe takes for archives, and other names of what Python's tarfile reads.
+# Names that KServe unpacks, and other names of formats that Python's tarfile reads.
 _ENDINGS = {
     ".tar": ArchiveKind.TAR,
     ".tar.gz": ArchiveKind.TAR_GZ,
@@ -44,10 +44,10 @@ _STARTS = {
     b"\x1f\x8b": ArchiveKind.TAR_GZ,
     b"BZh": ArchiveKind.TAR_BZ2,
     b"\xfd7zXZ\0": ArchiveKind.TAR_XZ,
-    # The older format of LZMA, with the usual settings.
+    # The LZMA-alone format, with the default settings.
     b"]\0\0": ArchiveKind.TAR_XZ,
 }
-_OTHERS = {
+_UNSUPPORTED = {
     b"\x1f\x9d": "compress",
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"\x04\x22\x4d\x18": "LZ4",
@@ -58,15 +58,16 @@ _OTHERS = {
 
 
 def archive_kind(name: str) -> ArchiveKind | None:
-    """Which kind of archive a file is by its name; None for no archive."""
+    """The kind of archive that a file's name stands for; None for no archive."""
     lower = name.lower()
     return next((kind for end, kind in _ENDINGS.items() if lower.endswith(end)), None)
 
 
 def kind_of(start: bytes, named: ArchiveKind) -> ArchiveKind:
-    """What an archive is that begins so. A name may say otherwise: servers unpack on the way.
+    """The kind of an archive with these first bytes, which count more than its name.
 
-    Without a sign, it is what its name says: a zip may have something before it.
+    A server may decompress a file on the way. Bytes that are no known signature leave the kind of
+    the name: a zip may begin with other data.
     """
     if _is_tar(start, named):
         return ArchiveKind.TAR
@@ -74,15 +75,15 @@ def kind_of(start: bytes, named: ArchiveKind) -> ArchiveKind:
 
 
 def other_kind(start: bytes) -> str:
-    """What has packed a file that begins so, if it is nothing that is unpacked; else empty."""
-    return next((name for sign, name in _OTHERS.items() if start.startswith(sign)), "")
+    """The name of an unsupported format with these first bytes; empty for any other file."""
+    return next((name for sign, name in _UNSUPPORTED.items() if start.startswith(sign)), "")
 
 
 def _is_tar(start: bytes, named: ArchiveKind) -> bool:
     if len(start) < START_BYTES:
         return False
     if not any(start):
-        # A tar's end.
+        # The end mark of a tar: an empty archive.
         return named is not ArchiveKind.ZIP
     try:
         tarfile.TarInfo.frombuf(start[:START_BYTES], "utf-8", "surrogateescape")

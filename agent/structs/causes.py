@@ -1,4 +1,4 @@
-"""From the network libraries' errors to words that hold no secret."""
+"""Translates errors of network libraries into failures whose messages hold no secret."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _KINDS: dict[int, FailureKind] = {
     HTTPStatus.PRECONDITION_FAILED: FailureKind.CHANGED,
     HTTPStatus.TOO_MANY_REQUESTS: FailureKind.THROTTLED,
     HTTPStatus.SERVICE_UNAVAILABLE: FailureKind.THROTTLED,
-    # Of hosts of web pages, and of Cloudflare's customers: too much of its bandwidth, or of it.
+    # Unofficial codes of web hosts: bandwidth limit exceeded, and site overloaded.
     509: FailureKind.THROTTLED,
     529: FailureKind.THROTTLED,
 }
-# As http.client tells of a proxy's answer to a CONNECT that is refused.
+# The text of http.client's error for a CONNECT that a proxy refuses.
 TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 _ADVICE = {
@@ -44,7 +44,7 @@ _ADVICE = {
 def status_failure(
     status: int, where: str, detail: str = "", *, retry_after: float | None = None
 ) -> DownloadError:
-    """The failure for an HTTP answer of 400 or above, from `where` (a public URI)."""
+    """The failure for an HTTP status of 400 or above, from `where` (a public URI)."""
     unknown = FailureKind.UNREACHABLE if status >= 500 else FailureKind.INTERNAL
     kind = _KINDS.get(status, unknown)
     answer = detail or (HTTPStatus(status).phrase if status in _STATUSES else "")
@@ -53,8 +53,8 @@ def status_failure(
 
 
 def unreachable(error: BaseException, where: str) -> DownloadError:
-    """The failure for an origin that could not be talked to."""
-    if any(isinstance(one, ssl.SSLError) and not _is_end(one) for one in chain(error)):
+    """The failure for an origin to which no connection could be made or kept."""
+    if any(isinstance(cause, ssl.SSLError) and not _is_end(cause) for cause in chain(error)):
         return DownloadError(
             FailureKind.TLS,
             f"{where} has no TLS connection that can be trusted: {root_cause(error)}; give the "
@@ -69,9 +69,9 @@ def unreachable(error: BaseException, where: str) -> DownloadError:
 
 
 def root_cause(error: BaseException) -> str:
-    """What the innermost known error says.
+    """The text of the first known error among the causes of `error`.
 
-    The libraries wrap the system's errors, and put URLs with their queries into their own texts.
+    Libraries wrap the system's errors, and put URLs with their queries into their own texts.
     """
     for current in chain(error):
         if isinstance(current, ssl.SSLCertVerificationError):
@@ -85,17 +85,19 @@ def root_cause(error: BaseException) -> str:
             return current.strerror.lower()
         if isinstance(current, TimeoutError) or "Timeout" in type(current).__name__:
             return "it does not answer in time"
-    by_proxy = any(TUNNEL.search(str(one)) for one in chain(error) if isinstance(one, OSError))
+    by_proxy = any(
+        TUNNEL.search(str(cause)) for cause in chain(error) if isinstance(cause, OSError)
+    )
     return "the proxy refuses the connection" if by_proxy else "the connection broke"
 
 
 def _is_end(error: BaseException) -> bool:
-    """Whether the other side has gone away in the middle of TLS: that says nothing of trust."""
+    """Whether the peer closed the connection within TLS, which is no failure of trust."""
     return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it was made from, in any of the ways that libraries have."""
+    """The error and all its causes: `__cause__`, `__context__`, `reason` and arguments."""
     seen: set[int] = set()
     queue: list[object] = [error]
     while queue:

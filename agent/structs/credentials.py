@@ -1,8 +1,8 @@
-"""Credentials of one model, by the names that KServe gives them. Pure.
+"""Credentials for one model, under KServe's names of settings. Pure.
 
 The names are those of the environment variables that KServe's storage initializer reads:
 AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, S3_VERIFY_SSL, awsAnonymousCredential, HF_TOKEN, AZ_CLIENT_ID,
-and so on. So what stands in the agent's environment and what a Secret gives mean the same.
+and so on. So a setting means the same in the agent's environment and in a Secret.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 # The content of a Google service account's key file; KServe mounts it under this name.
 GCS_KEY_FILE = "gcloud-application-credentials.json"
-# Certificates of authorities to trust for S3, as PEM. KServe mounts them as a file.
+# Certificates of the CAs to trust for S3, as PEM. KServe mounts them as a file.
 S3_AUTHORITIES = "AWS_CA_BUNDLE_PEM"
-# After a server as agent.structs.urls has it: the headers for a web server, as a JSON object.
+# The setting `<server>-headers` (server: see agent.structs.urls) holds the headers for a web
+# server, as a JSON object.
 HEADERS_SUFFIX = "-headers"
 
 
 class Unlisted(StrEnum):
-    """What caches of a namespace may do with credentials that do not list the namespaces."""
+    """Whether namespace caches may use credentials that do not list the allowed namespaces."""
 
     ALLOW = "allow"
     REFUSE = "refuse"
@@ -31,7 +32,7 @@ class Unlisted(StrEnum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Settings by name. Hashable, so that clients can be kept by it; its text tells no secret."""
+    """Settings by name. Hashable, as a key for cached clients; its repr hides the secrets."""
 
     items: tuple[tuple[str, str], ...] = field(repr=False)
 
@@ -47,7 +48,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class CredentialRef:
-    """What a cache names: a key of the secret storage-config, or else a ServiceAccount."""
+    """The credentials that a cache names: a key of storage-config, or else a ServiceAccount."""
 
     service_account: str = ""
     storage_key: str | None = None

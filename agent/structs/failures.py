@@ -1,4 +1,4 @@
-"""What can go wrong with one model, in types, and how long to wait before the next try."""
+"""Failures of a model, as types, and the time to wait before the next try."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-# Nothing waits longer than this, so that a repaired origin is noticed without anybody's help.
+# The longest time between two tries, within which a repaired origin is noticed.
 MAX_BACKOFF_SECONDS = 300.0
 _MAX_DOUBLINGS = 16
 
 
 class FailureKind(StrEnum):
-    """Kinds of failures; the value is the reason in LocalModelNode.status."""
+    """Kinds of failures. The value is the reason in LocalModelNode.status."""
 
     NOT_FOUND = "NotFound"
     DENIED = "Denied"
@@ -33,28 +33,29 @@ class FailureKind(StrEnum):
 
 # Failures of the node's disk as a whole, not of one model.
 DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureKind.OTHER_DISK})
-# Failures that no source has a part in. (One may lie about sizes: NoSpace is no such failure.)
+# Failures that no source can cause. (NoSpace is not among them: a source may report false sizes.)
 NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
 
 _FOREIGN = (
-    "a folder that localmodel did not make is in the model's place on this node, and is not what "
-    "the source has. It is left alone: have it moved away, or deleted, and the model is downloaded"
+    "the model's folder on this node was not made by localmodel, and differs from the source. It "
+    "is left alone: ask an administrator to move or delete it, and the model is downloaded"
 )
 
 
 class CancelledError(Exception):
-    """A download, or another task of a worker, was cancelled."""
+    """A download, or another job of a worker, was cancelled."""
 
 
 class DownloadError(Exception):
-    """A model cannot be had now.
+    """A model cannot be downloaded or used now.
 
-    The message is for a person: what is wrong, where, and what to do. It must hold no secret: URIs
-    go through `public_uri`, and texts of other libraries' errors, which quote URLs, stay out.
+    The message is for people: what is wrong, where, and what to do. The message must hold no
+    secret: URIs go through `public_uri`, and texts of libraries' errors, which quote URLs, are left
+    out.
 
-    `retry_after` is what the origin asked for, in seconds. `hides` is whether the origin says that
-    something is not there where it must not be read.
+    `retry_after` is the delay that the origin requested, in seconds. `hides` is whether the
+    origin may have answered "not found" instead of "denied" to hide a private model.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class DownloadError(Exception):
         self.hides = hides
 
     def told_to(self, namespace: str) -> DownloadError:
-        """The failure as caches of this namespace may know it.
+        """The failure with the message that caches of this namespace may read.
 
-        A folder that somebody else made is nobody's in particular: what is in it is told to the
-        administrator alone.
+        The content of a foreign directory is reported to the administrator alone, as it may belong
+        to any namespace.
         """
         if not namespace or self.kind is not FailureKind.FOREIGN_DIRECTORY:
             return self
@@ -83,13 +84,13 @@ class DownloadError(Exception):
 
     @property
     def refuses(self) -> bool:
-        """Whether these credentials may not read it: that it is away is no such answer."""
+        """Whether the source refused the credentials: a missing model is not a refusal."""
         return self.kind is FailureKind.DENIED or self.hides
 
 
 @dataclass(frozen=True)
 class _Backoff:
-    """Seconds before the second try, and the most before any."""
+    """Seconds before the second try, and the longest time before any later try."""
 
     base: float
     cap: float = MAX_BACKOFF_SECONDS
@@ -117,9 +118,9 @@ _BACKOFFS = {
 def backoff(kind: FailureKind, attempts: int, jitter: float) -> float:
     """Seconds to wait after the failed attempt number `attempts` (from 1).
 
-    It doubles from the kind's base up to its cap. `jitter`, from 0 to 1, takes up to a quarter
-    off, so that many nodes do not come back to an origin at once. After Throttled it adds up to a
-    quarter instead, up to the cap: an origin that asks for less gets one try a minute at most.
+    The wait doubles from the kind's base up to its cap. `jitter`, from 0 to 1, shortens it by up to
+    a quarter, so that many nodes do not return to an origin at once. After Throttled the jitter
+    lengthens the wait by up to a quarter, up to the cap: at most one try a minute.
     """
     rule = _BACKOFFS[kind]
     delay = min(rule.cap, rule.base * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))
@@ -129,7 +130,7 @@ def backoff(kind: FailureKind, attempts: int, jitter: float) -> float:
 
 
 def public_uri(uri: str) -> str:
-    """The URI without what may be secret: user, password, query and fragment."""
+    """The URI without parts that may be secret: user, password, query and fragment."""
     try:
         parts = urlsplit(uri)
     except ValueError:

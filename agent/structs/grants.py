@@ -1,7 +1,8 @@
-"""Who may be told that a copy is here: those whose credentials its source has accepted. Pure.
+"""Decides which requesters may use a copy: those whose credentials its source accepted. Pure.
 
-A model's folder is named after its URI alone, so caches of several namespaces share a copy. A copy
-says where it came from and who may have it; everybody else is asked about at the source first.
+A model's folder is named after its URI alone, so caches of several namespaces share a copy. The
+manifest of a copy records its origin and its grants. For a requester without a grant, the agent
+asks the source first.
 """
 
 from __future__ import annotations
@@ -25,36 +26,36 @@ class ListedFile(Protocol):
 
     @property
     def path(self) -> str:
-        """Its place in the model."""
+        """Its path in the model."""
         ...
 
     @property
     def size(self) -> int | None:
-        """Bytes; None: not told."""
+        """Bytes; None: the source does not report the size."""
         ...
 
     @property
     def version(self) -> str | None:
-        """What pins it at its source."""
+        """The version that pins the file at its source."""
         ...
 
 
 class Listing(Protocol):
-    """What a source tells of a model: see agent.structs.remote.RemoteModel."""
+    """The listing of a model at a source: see agent.structs.remote.RemoteModel."""
 
     @property
     def files(self) -> Sequence[ListedFile]:
-        """Its files."""
+        """The files of the model."""
         ...
 
     @property
     def origin(self) -> str:
-        """The server."""
+        """The server that the files come from."""
         ...
 
 
 def grant_for(requester: Requester) -> Grant:
-    """What this requester has, once its credentials were accepted."""
+    """The grant of a requester whose credentials the source accepted."""
     named = requester.credentials
     if named is None:
         return Grant(namespace=requester.namespace)
@@ -67,17 +68,17 @@ def grant_for(requester: Requester) -> Grant:
 
 
 def first_access(remote: Listing, requester: Requester) -> Access:
-    """The access to a copy that was fetched from there with the credentials of this requester."""
+    """The access record of a copy that was downloaded with this requester's credentials."""
     return Access(
         origin=remote.origin, listing=_listing(remote.files), grants=(grant_for(requester),)
     )
 
 
 class Granted:
-    """Who may have a copy: made once for each copy, as many may ask.
+    """The set of requesters that may use a copy, made once per copy as there may be many.
 
-    LocalModelCaches are the administrator's: what one of them was granted, all have, and so they
-    have a copy of which nothing is known.
+    LocalModelCaches belong to the administrator: a grant to one of them counts for all, and a copy
+    without an access record is granted to them.
     """
 
     def __init__(self, access: Access | None) -> None:
@@ -94,29 +95,29 @@ class Granted:
 def bound_origin(
     access: Access | None, requester: Requester, asked: Iterable[Requester]
 ) -> str | None:
-    """The server that a copy must come from again, if a requester fetches it; None: any.
+    """The origin that this requester must download a copy from again; None: any.
 
-    A folder is served from the server of the first: claims of those who have the copy lead to it
-    also while it is damaged or evicted. `asked` are those who ask for it. The administrator's
-    server always counts.
+    The origin of the first download keeps the folder, as claims of the granted requesters lead to
+    the folder also while the copy is damaged or evicted. `asked` are the requesters of all entries.
+    The administrator may use any origin.
     """
     if access is None or not requester.namespace:
         return None
     granted = Granted(access)
-    others = (one for one in asked if one.namespace not in {"", requester.namespace})
-    return access.origin if any(one in granted for one in others) else None
+    others = (other for other in asked if other.namespace not in {"", requester.namespace})
+    return access.origin if any(other in granted for other in others) else None
 
 
 def with_grant(
     manifest: Manifest, origin: str, requester: Requester, asked: Iterable[Requester]
 ) -> Manifest:
-    """The manifest of a copy after its source has accepted this requester too.
+    """The manifest of a copy with a grant for this requester, after the source accepted it.
 
-    What others have stays, but for other credentials of the same namespace that no cache names any
-    more: `asked` are those that are named.
+    Grants of other requesters stay, except those of the same namespace for credentials that no
+    cache names any more. `asked` are the requesters of all entries.
     """
     access = _access(manifest, origin)
-    named = {grant_for(one) for one in asked}
+    named = {grant_for(other) for other in asked}
     mine = grant_for(requester)
     kept = tuple(
         grant
@@ -129,14 +130,14 @@ def with_grant(
 
 
 def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requester]) -> Manifest:
-    """The manifest of a copy after this requester was refused.
+    """The manifest of a copy without the grant of this requester, after the source refused it.
 
-    What those have stays who ask for it now: a copy of which only others were told is nobody's.
+    Only grants of requesters in `asked`, those of all entries, stay.
     """
     access = manifest.access
     if access is None:
         return manifest
-    left = {grant_for(one) for one in asked} - {grant_for(requester)}
+    left = {grant_for(other) for other in asked} - {grant_for(requester)}
     namespaces = {grant.namespace for grant in left}
     kept = tuple(
         grant
@@ -147,13 +148,14 @@ def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requ
 
 
 def check_same(manifest: Manifest, remote: Listing, requester: Requester) -> None:
-    """Raises DownloadError (OtherVersion) unless a requester's source lists what a copy is made of.
+    """Check that a requester's source lists the files of a copy, at the same origin.
 
-    The server counts too: whoever may name an endpoint could list there whatever is needed.
+    Raises DownloadError (OtherVersion). The origin must be the same, as a requester that chooses
+    its server could list any files there.
     """
     uri = public_uri(manifest.uri)
     if manifest.access is None and requester.chooses_server:
-        # Nothing says where it came from, and that server could list whatever is needed.
+        # The origin of the copy is not known, and the requester's own server may list any files.
         raise from_elsewhere(uri, remote.origin)
     access = _access(manifest, remote.origin)
     same_server = access.origin == remote.origin
@@ -162,24 +164,24 @@ def check_same(manifest: Manifest, remote: Listing, requester: Requester) -> Non
     if not requester.namespace:
         raise DownloadError(
             FailureKind.OTHER_VERSION,
-            f"the copy of {uri} on this node was fetched for a cache of a namespace, and is "
-            f"another one than {remote.origin} has: it is downloaded anew by itself once no pod of "
-            "the node mounts it, so end the pods that do",
+            f"the copy of {uri} on this node was downloaded for a namespace cache, and differs "
+            f"from the model at {remote.origin}: it is downloaded again once no pod of the node "
+            "mounts the copy, so end the pods that do",
         )
     if not same_server:
         raise from_elsewhere(uri, remote.origin)
     raise DownloadError(
         FailureKind.OTHER_VERSION,
         f"{uri} is now another version than the copy on this node, which another cache uses: "
-        "it is downloaded anew when no cache uses that copy, so have those caches deleted, or "
+        "it is downloaded again when no cache uses that copy, so have those caches deleted, or "
         "make a cache with another sourceModelUri",
     )
 
 
 def from_elsewhere(uri: str, origin: str) -> DownloadError:
-    """The failure where a folder is that of another namespace's copy, and this is its server not.
+    """The failure where the folder holds another namespace's copy from another origin.
 
-    `uri` is for messages; `origin` is the server that the requester's credentials lead to.
+    `uri` is a public URI, `origin` the server that the requester's credentials lead to.
     """
     return DownloadError(
         FailureKind.OTHER_VERSION,
@@ -190,18 +192,18 @@ def from_elsewhere(uri: str, origin: str) -> DownloadError:
 
 
 def is_same_copy(one: Manifest, other: Manifest) -> bool:
-    """Whether two manifests are of the same copy: their digests and grants may differ.
+    """Whether two manifests describe the same copy: their digests and grants may differ.
 
-    One that says nothing of its server may be from any.
+    A manifest without an access record may be from any origin.
     """
     origins = {manifest.access.origin for manifest in (one, other) if manifest.access}
     return _listing(one.files) == _listing(other.files) and len(origins) <= 1
 
 
 def _access(manifest: Manifest, origin: str) -> Access:
-    """That of the manifest; of one that says nothing, what its files tell.
+    """The access record of a manifest, or one made from its files.
 
-    A copy of which nothing is known is the administrator's.
+    A copy without a record is granted to the administrator.
     """
     return manifest.access or Access(
         origin=origin, listing=_listing(manifest.files), grants=(Grant(),)

@@ -1,4 +1,4 @@
-"""The manifest of a model on the disk: which files it is made of, and their digests."""
+"""The manifest of a copy: its files with their digests, its owners and its grants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_SEGMENT_BYTES = 255
 
 
 def check_path(path: str) -> str:
-    """The path itself if it stays inside its model. Raises ValueError, which says why it does not.
+    """The path itself if it stays inside its model's folder. Raises ValueError otherwise.
 
     A path is relative, with `/` between its segments. Control characters are refused because they
     would make the lines that `model_hash` is made of ambiguous.
@@ -40,7 +40,7 @@ def check_path(path: str) -> str:
 
 
 def folders(paths: Iterable[str]) -> set[str]:
-    """The folders that these paths lie in, without the model's own."""
+    """All folders above these paths, without the model's own folder."""
     found: set[str] = set()
     for path in paths:
         segments = path.split("/")
@@ -49,7 +49,7 @@ def folders(paths: Iterable[str]) -> set[str]:
 
 
 class CacheName(JsonObject):
-    """A cache that a model belongs to, and the group that asked for it."""
+    """A cache that owns a copy, and the group through which it requested the model."""
 
     name: str
     namespace: str = ""
@@ -57,9 +57,9 @@ class CacheName(JsonObject):
 
 
 class Grant(JsonObject):
-    """Who may have a copy: the caches of a namespace that name these credentials.
+    """A grant of a copy to the caches of a namespace that name these credentials.
 
-    It holds no secret: `parameters` is the digest of a cache's storage.parameters.
+    A grant holds no secret: `parameters` is the digest of a cache's storage.parameters.
     """
 
     namespace: str = ""
@@ -69,10 +69,10 @@ class Grant(JsonObject):
 
 
 class Access(JsonObject):
-    """Where a copy came from, and who may have it.
+    """The access record of a copy: its origin and its grants.
 
-    `origin` is the server that it came from; `listing` the digest of the source's listing, which
-    is not in the manifest's files where they came out of an archive.
+    `listing` is the digest of the source's listing, which the manifest's files do not show where
+    they were unpacked from an archive.
     """
 
     origin: str
@@ -82,12 +82,11 @@ class Access(JsonObject):
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """One file of a model, of which there may be many: it takes little more than what it says.
+    """One file of a model. It takes little memory, as a model may have many files.
 
-    `version` is what the source calls it, such as an ETag.
-    `sha256` is None while our digest is left for later, because the store's own proved the file, or
-    because only its size could be compared when it was adopted; `checksum` is the store's, as
-    `<algorithm>:<hexadecimal>`.
+    `version` pins the file at its source, such as an ETag. `sha256` is None while the digest is
+    left for later: because the store's checksum proved the file, or because only the size could be
+    compared when the file was adopted. `checksum` is the store's, as `<algorithm>:<hexadecimal>`.
     """
 
     path: Annotated[str, AfterValidator(check_path)]
@@ -98,10 +97,10 @@ class ManifestFile:
 
 
 def model_hash(files: Iterable[ManifestFile]) -> str | None:
-    """`sha256:` and the SHA-256 of a line `<sha256 of the file>  <path>` for each, by path.
+    """The hash of a model, as in LocalModelCache.spec.hash; None while a digest is missing.
 
-    Each line ends with a newline. It is the same on every node and from every source; the rule is
-    that of LocalModelCache.spec.hash. None while a file's digest is left for later.
+    The hash is `sha256:` and the SHA-256 over a line `<sha256 of the file>  <path>` for each file,
+    sorted by path, each line with a newline. It is the same on every node and from every source.
     """
     files = tuple(files)
     if any(file.sha256 is None for file in files):
@@ -113,9 +112,9 @@ def model_hash(files: Iterable[ManifestFile]) -> str | None:
 
 
 class Manifest(JsonObject):
-    """What a published model consists of. It is not valid unless key, size and hash agree.
+    """The record of a copy. A manifest is invalid unless key, size and hash agree with its files.
 
-    `access` is None where an agent published it that did not know of it.
+    `access` is None where an older agent wrote the manifest.
     """
 
     schema_version: Literal[1] = 1

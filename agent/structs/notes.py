@@ -1,4 +1,4 @@
-"""What is noted of a model beside its manifest: its use, its eviction, and what failed."""
+"""The records of a model beside its manifest: usage, scrub, eviction and failed attempts."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from localmodel.crds.base import JsonObject
 
 
 class Usage(JsonObject):
-    """When a model was published, and when a pod used it last, as far as the agent saw."""
+    """When a copy was published, and when the agent last observed a pod that used it."""
 
     schema_version: Literal[1] = 1
     published_time: datetime
     last_used_time: datetime | None = None
 
     def age_from(self, now: datetime) -> float:
-        """Seconds since 1970 that its age counts from. A time in the future counts as now."""
+        """When the copy's age begins, in seconds since 1970. A future time counts as now."""
         return min(self.last_used_time or self.published_time, now).timestamp()
 
 
 class BadFile(JsonObject):
-    """A published file that is not as it was downloaded, and what is wrong with it."""
+    """A published file that differs from its manifest, and the difference."""
 
     path: str
     problem: str
 
 
 class Scrub(JsonObject):
-    """When a published model was read last, and the files that were found to be bad."""
+    """The last scrub of a copy: its time, and the bad files that it found."""
 
     schema_version: Literal[1] = 1
     time: datetime
@@ -39,7 +39,7 @@ class Scrub(JsonObject):
 
 
 class Evicted(JsonObject):
-    """That a model was evicted: when, how many bytes of the disk it took, and why."""
+    """The eviction of a copy: its time, the bytes of disk that the copy took, and why."""
 
     schema_version: Literal[1] = 1
     time: datetime
@@ -49,9 +49,9 @@ class Evicted(JsonObject):
 
 
 class FailedAttempt(JsonObject):
-    """The last attempt of one requester, if it failed: the how many-th, and when the next is due.
+    """The last failed attempt of one requester, its number, and the time of the next attempt.
 
-    `expected` are the hashes that were asked for then.
+    `expected` are the hashes that the request had.
     """
 
     requester: Grant
@@ -63,7 +63,7 @@ class FailedAttempt(JsonObject):
 
 
 class FailedAttempts(JsonObject):
-    """Why a model is not here: so that a restart begins no new series of attempts."""
+    """The failed attempts for a model, so that backoffs continue after a restart."""
 
     schema_version: Literal[1] = 1
     attempts: tuple[FailedAttempt, ...]

@@ -1,4 +1,4 @@
-"""How the agent behaves: what its flags set, and what tests replace."""
+"""Options of the agent's loop: those that flags set, and those that tests replace."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The most connections that one origin gets.
+# The most connections to one origin.
 MAX_CONNECTIONS = 64
 
 
 def wall_clock() -> datetime:
-    """Now, in whole seconds, as Kubernetes' times have them."""
+    """The current time in whole seconds, as in Kubernetes' timestamps."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the loop behaves. Times in seconds; clocks and chance can be replaced."""
+    """Options of the loop. Times in seconds; clocks and random numbers can be replaced."""
 
     grace: float = 60.0
     progress: float = 15.0
     max_downloads: int = 2
-    # None: nothing is read again after its publication.
+    # None: no scrubbing.
     scrub_bytes_per_second: int | None = None
     scrub_interval: float = 86400.0
-    # Whether a restart waits for what failed before it. Where a person starts it, it tries at once.
+    # Whether backoffs continue after a restart; not if a person starts the agent by hand.
     remembers_failures: bool = True
-    # How often sources are asked again whether namespaces may have their copies.
+    # How often sources are asked whether namespaces may still use their copies.
     recheck: float = 3600.0
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = wall_clock
     jitter: Callable[[], float] = random.random
 
     def later(self, seconds: float) -> datetime:
-        """The wall clock's time in so many seconds, rounded up."""
+        """The wall clock's time after this many seconds, rounded up."""
         return self.now() + timedelta(seconds=math.ceil(seconds))

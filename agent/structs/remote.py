@@ -1,4 +1,4 @@
-"""A model at its source: its files with what pins and proves them, and their bytes."""
+"""A model at its source: its files with versions and checksums, and their bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 
 class ChecksumAlgorithm(StrEnum):
-    """How a store says what a file contains."""
+    """Algorithms of the checksums that stores report."""
 
     CRC32 = "crc32"
     CRC32C = "crc32c"
@@ -23,13 +23,13 @@ class ChecksumAlgorithm(StrEnum):
     XXHASH64 = "xxhash64"
     XXHASH3 = "xxhash3"
     XXHASH128 = "xxhash128"
-    # Git's name of a blob: SHA-1 of `blob <size>\0` and the content.
+    # The id of a Git blob: SHA-1 of `blob <size>\0` and the content.
     GIT_BLOB = "git-blob"
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What the store says of a whole file's content. `value` is lower-case hexadecimal."""
+    """The store's checksum of a whole file. `value` is lower-case hexadecimal."""
 
     algorithm: ChecksumAlgorithm
     value: str
@@ -42,12 +42,12 @@ class Checksum:
 class RemoteFile:
     """One file of a model at its source.
 
-    `path` is its place in the model, `location` is the source's own name for it. `size` is None
-    where the source does not tell it before the last byte. `version` is what pins it, such as an
-    ETag; None where the source has nothing of the kind. `ranges` is whether a part of it can be
-    read, and parts are of one version; otherwise it is read as a whole, in one stream. `recheck` is
-    whether its source may change it while it is sent, so that its first byte is asked for once more
-    after the last one.
+    `path` is the file's path in the model, `location` the source's own name of the file. `size` is
+    None where the source does not report it before the last byte. `version` pins the file, such as
+    an ETag; None where the source has no versions. `ranges` is whether the source serves ranges,
+    all of one version; otherwise the file is read as a whole, in one stream. `recheck` is whether
+    the source may change the file while it is sent, so that the first byte is requested once more
+    after the last byte.
     """
 
     path: str
@@ -60,28 +60,28 @@ class RemoteFile:
 
 
 class RangeIgnoredError(DownloadError):
-    """The server answered with the whole file to a request for a part of it."""
+    """The server answered a range request with the whole file."""
 
     _WHY = "is sent whole although a part was asked for"
 
     def __init__(self, where: str) -> None:
         super().__init__(FailureKind.UNSUPPORTED, f"{where} {self._WHY}; it is read in one stream")
 
-    # The engine reads the file in another way: no attempt has failed.
+    # The engine reads the file in one stream instead: the attempt has not failed.
     is_mended = True
 
 
 class UnpinnedError(RangeIgnoredError):
-    """An answer does not tell of which version it is, so that it must be the only one."""
+    """A response has no version, so that the file must be read in one response."""
 
     _WHY = "comes without the version that was listed"
 
 
 class OtherTagError(DownloadError):
-    """An answer has another ETag or time than the listing.
+    """A response has another ETag or modification time than the listing.
 
-    The file has changed, or servers behind one address have their own: `modified` is the time of
-    its last change, if nothing can have changed it since without changing that.
+    The file has changed, or several servers behind one address have different ETags for it.
+    `modified` is the file's modification time, if any later change would have changed that time.
     """
 
     def __init__(self, where: str, modified: str | None) -> None:
@@ -93,10 +93,10 @@ class OtherTagError(DownloadError):
 
 
 class Body(Protocol):
-    """The bytes of one range, as they arrive. Raises DownloadError for what can happen out there.
+    """The bytes of one range, as they arrive. Raises DownloadError for failures of the network.
 
-    A body that is shorter than what was asked for raises (Unreachable: the connection broke); one
-    that is longer raises (Corrupt).
+    A body that is shorter than the range raises Unreachable (the connection broke), a longer body
+    raises Corrupt.
     """
 
     def read(self, size: int) -> bytes:
@@ -104,35 +104,35 @@ class Body(Protocol):
         ...
 
     def abort(self) -> None:
-        """Make a `read` that waits, in another thread, raise soon. May be called at any time."""
+        """Make a blocked `read` in another thread raise soon. May be called at any time."""
         ...
 
     def close(self) -> None:
-        """Give the connection back, or close it if bytes are left."""
+        """Return the connection to its pool, or close it if bytes are left."""
         ...
 
 
 class RemoteModel(Protocol):
     """One version of a model at its source. Used by several threads at once.
 
-    `origin` is what limits of connections and of speed are for, such as a host; a copy is given
-    only to those whose credentials lead to the same one. `version` names the model's version as a
-    whole where the source has one, such as a commit.
+    `origin` is the server, to which limits of connections and of speed apply; a copy is granted
+    only to requesters whose credentials lead to the same origin. `version` is the version of the
+    whole model where the source has one, such as a commit.
     """
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """At least one file."""
+        """The files of the model, at least one."""
         ...
 
     @property
     def origin(self) -> str:
-        """What limits are for."""
+        """The server, as scheme, host and port or another name."""
         ...
 
     @property
     def version(self) -> str | None:
-        """The version of the whole."""
+        """The version of the whole model, or None."""
         ...
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
@@ -146,19 +146,19 @@ class RemoteModel(Protocol):
 
 @runtime_checkable
 class Proving(Protocol):
-    """A RemoteModel whose store tells more of a file when it is asked for that one."""
+    """A RemoteModel whose store reports more checksums in a request for a single file."""
 
     def proof(self, file: RemoteFile, /) -> Checksum | None:
         """The checksum of a listed file that has none in the listing. Raises DownloadError.
 
-        It takes a request for metadata: worth it for a file that is here already, and not for one
-        that is downloaded.
+        It costs a request for metadata, which is worth it only for a file that is on the disk
+        already.
         """
         ...
 
 
 def proof_of(model: RemoteModel, file: RemoteFile) -> Checksum | None:
-    """What its store says of a file's content; None if it says nothing. Raises DownloadError."""
+    """The store's checksum of a file; None if the store has none. Raises DownloadError."""
     if file.checksum is not None or not isinstance(model, Proving):
         return file.checksum
     return model.proof(file)

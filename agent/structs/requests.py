@@ -1,4 +1,4 @@
-"""One download: who asks for it, how far it is, and how its last attempt failed. Pure."""
+"""One download: its requesters, its progress, and the failure of its last attempt. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.manifest import CacheName
 
 
-# Of storage.parameters: what says nothing of where the bytes come from.
+# The names in storage.parameters that do not change the server.
 _HARMLESS = {"type", "bucket", "region"}
 
 
 @dataclass(frozen=True)
 class Requester:
-    """Who asks for a model: a namespace, and the credentials that its caches name.
+    """The requester of a model: a namespace, and the credentials that its caches name.
 
-    The namespace of LocalModelCaches, which are the administrator's, is empty. Credentials that are
-    None are the agent's own.
+    The namespace is empty for LocalModelCaches, which are the administrator's. The credentials are
+    None for the agent's own.
     """
 
     namespace: str = ""
@@ -31,23 +31,23 @@ class Requester:
 
     @property
     def chooses_server(self) -> bool:
-        """Whether a cache of a namespace says itself what is asked, over what keepers wrote."""
+        """Whether a namespace cache overrides the server that the keeper of credentials chose."""
         named = self.credentials.parameters if self.credentials else ()
         return bool(self.namespace) and any(name not in _HARMLESS for name, _ in named)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One download: all wanted entries with this URI that can be served.
+    """One download: all entries with this URI that can be served.
 
     `expected` holds the hashes that the model must have, so more than one can never be met. Only
-    the word of the first owner counts, LocalModelCaches or the oldest namespace: others can neither
-    switch its hash off nor keep its model from being published.
+    hashes of the first in precedence count, LocalModelCaches or the oldest namespace: others can
+    neither disable its hash nor prevent the publication of its model.
 
-    `requesters` are whose entries they are, in the order in which their credentials are tried:
-    those of LocalModelCaches first, and last those that choose a server of their own. `deciding`
-    are those who fill the folder. The `priority` is the highest of theirs, `size` the largest that
-    they declare, in bytes. `suspended` are the requesters of whose entries none may begin yet.
+    `requesters` are the requesters of the entries, in the order in which their credentials are
+    tried: LocalModelCaches first, and last those that choose their own server. `deciders` are the
+    requesters that fill the folder; None: all. `priority` is the highest and `size`, in bytes, the
+    largest of the deciders' entries. `suspended` are the requesters whose entries may not begin.
     """
 
     key: str
@@ -66,25 +66,25 @@ class Request:
 
     @property
     def requester(self) -> Requester:
-        """The first, or the one whose credentials an attempt uses."""
+        """The first requester; in an attempt, the one whose credentials are used."""
         return self.requesters[0]
 
     @property
     def is_suspended(self) -> bool:
-        """Whether none of its entries may begin yet: one that may begins for all."""
+        """Whether no entry may begin yet. An entry that may begin does so for all."""
         return self.suspended.issuperset(self.requesters)
 
     @property
     def deciding(self) -> tuple[Requester, ...]:
-        """Those who fill the folder: all, unless it is said who."""
+        """The requesters that fill the folder."""
         if self.deciders is None:
             return self.requesters
-        return tuple(one for one in self.requesters if one in self.deciders)
+        return tuple(requester for requester in self.requesters if requester in self.deciders)
 
     @property
     def administrators(self) -> tuple[Requester, ...]:
-        """Those of LocalModelCaches."""
-        return tuple(one for one in self.requesters if not one.namespace)
+        """The requesters of LocalModelCaches."""
+        return tuple(requester for requester in self.requesters if not requester.namespace)
 
     def by(self, requester: Requester) -> Request:
         """The same download as an attempt with the credentials of one of its requesters."""
@@ -92,10 +92,10 @@ class Request:
 
     def caches_of(self, requester: Requester) -> tuple[CacheName, ...]:
         """The caches of a requester's namespace."""
-        return tuple(one for one in self.caches if one.namespace == requester.namespace)
+        return tuple(cache for cache in self.caches if cache.namespace == requester.namespace)
 
     def asks_as(self, attempt: Request) -> bool:
-        """Whether a failure of an attempt says something of this request."""
+        """Whether a failure of an attempt counts for this request."""
         return self.expected == attempt.expected and attempt.requester in self._asking
 
     @cached_property
@@ -105,24 +105,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A download that is under way, with the credentials of `requester`.
+    """The progress of a running download with the credentials of `requester`. Sizes in bytes.
 
-    `total` is None until the source has told it.
+    `total` is None until the source has reported it.
     """
 
     done: int = 0
     total: int | None = None
     bytes_per_second: int | None = None
-    # Whether the source has answered, and bytes come.
+    # Whether the source has sent the listing, so that bytes are being fetched.
     listed: bool = False
-    # Whether a folder of somebody else is compared with the source.
+    # Whether a foreign directory is being compared with the source.
     adopting: bool = False
     requester: Requester = field(default_factory=Requester)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The last failed attempt, of `attempts` since the last success."""
+    """The last failed attempt. `attempts` counts the attempts since the last success."""
 
     error: DownloadError
     attempts: int

@@ -1,4 +1,4 @@
-"""Sizes on the disk, in bytes, and why a copy was evicted. Pure."""
+"""Sizes on the disk, in bytes, and reasons of evictions. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class EvictionReason(StrEnum):
-    """Why a model was evicted; the value is the reason in LocalModelNode.status."""
+    """Why a copy was evicted. The value is the reason in LocalModelNode.status."""
 
     LIMIT_EXCEEDED = "LimitExceeded"
     DISK_PRESSURE = "DiskPressure"
@@ -16,7 +16,7 @@ class EvictionReason(StrEnum):
 
 @dataclass(frozen=True)
 class Space:
-    """The disk: its size, what can be taken of it at all, and what others than models take."""
+    """The disk: its size, the bytes that can be used at all, and those that are not models'."""
 
     capacity: int
     writable: int
@@ -27,5 +27,5 @@ _BLOCK_BYTES = 4096
 
 
 def in_blocks(size: int) -> int:
-    """What a file takes of the disk, in the blocks of usual file systems."""
+    """The disk space of a file, rounded up to 4 KiB blocks."""
     return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES

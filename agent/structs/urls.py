@@ -1,4 +1,4 @@
-"""What a URL says of the server that it leads to. Pure."""
+"""The server of a URL. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def server_of(url: str) -> str:
-    """Scheme, host and port in one form, for comparisons. Raises ValueError.
+    """Scheme, host and port of a URL in a normal form, for comparisons. Raises ValueError.
 
     `https://Files.example.com/a` and `https://files.example.com:443` are the same.
     """

@@ -1,4 +1,4 @@
-"""`make bench-download`: how fast the agent downloads, beside other tools on the same machine."""
+"""`make bench-download`: compares the agent's download speed with other tools on one machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.running import BenchError
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 SIZE = "2Gi"
-# In memory: what the server sends. On the disk: where everybody downloads to.
+# The server's files are in memory, the downloads on the disk.
 SERVED = Path("/dev/shm/localmodel-bench")
 WORK = BUILD / "bench" / "work"
 BALLAST_BYTES = 8 << 30
@@ -78,8 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", default="", help=", ".join(row.name for row in ROWS))
     parser.add_argument("--peers", default="", help="curl, s5cmd, ...; default: all")
-    parser.add_argument("--size", default=SIZE, help="of the one file, and of the folder")
-    parser.add_argument("--seed", type=int, default=1, help="of the order in the rounds")
+    parser.add_argument("--size", default=SIZE, help="size of the one file, and of the folder")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the random order in the rounds"
+    )
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one run")
     parser.add_argument("--write", action="store_true", help="write the tables to the docs")
     return parser

@@ -1,6 +1,6 @@
-"""The agent of the benchmark: what a node's agent downloads with, made once and kept warm.
+"""The agent of the benchmark: the parts of an agent that download, in a long-running process.
 
-A job is a line of JSON on the standard input: the URIs of models to download at once, or `remove`.
+A job is a line of JSON on stdin: the URIs of models to download in parallel, or `remove`.
 Usage: ROOT.
 """
 
@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from localmodel.agent import main as agent_main  # noqa: F401 - what the agent has in memory
+from localmodel.agent import main as agent_main  # noqa: F401 - so that memory is as in the agent
 from localmodel.agent.disk import writeback
 from localmodel.agent.disk.digests import Digests
 from localmodel.agent.disk.store import Store
@@ -49,7 +49,7 @@ class _Agent:
         self._fetching = Fetching(all_sources(), Engine())
 
     def download(self, uris: list[str], settings: dict[str, str]) -> list[str]:
-        """Download models at once; where they are. Raises the first failure."""
+        """Download models in parallel. Returns their folders. Raises the first failure."""
         failures: list[BaseException] = []
         credentials = Credentials.of(settings) if settings else None
 
@@ -86,7 +86,7 @@ class _Agent:
 
 @contextmanager
 def _without(steps: list[str]) -> Iterator[None]:
-    """Leave steps out that no user can leave out."""
+    """Disable steps of a download that users cannot disable."""
     with ExitStack() as patches:
         if SYNCS in steps:
             for name in ("fsync", "fdatasync"):
@@ -112,7 +112,7 @@ def _answer(agent: _Agent, job: dict[str, Any]) -> dict[str, object]:
     if "remove" in job:
         agent.remove()
         return {}
-    # The peak begins anew.
+    # Resets the peak of the memory.
     Path("/proc/self/clear_refs").write_text("5")
     with _without(job["without"]):
         began, used = time.monotonic(), time.process_time()
@@ -129,7 +129,7 @@ def _answer(agent: _Agent, job: dict[str, Any]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Answer jobs until the end of stdin."""
     agent_memory.tune()
     agent = _Agent(Path(sys.argv[1]))
     out = sys.stdout

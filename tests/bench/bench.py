@@ -1,4 +1,4 @@
-"""The rounds: everybody downloads everything, in random order; the first time it is compared."""
+"""The rounds: all tools download all rows in random order; the first downloads are verified."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COMPARE_BYTES = 4 << 20
 
 @dataclass
 class Settings:
-    """What is run. `missing` are the tools that are not here, and why."""
+    """The rows and rounds to run. `missing` are the tools that are not installed, and why."""
 
     rows: tuple[Row, ...]
     rounds: int
@@ -61,23 +61,23 @@ class Settings:
 
     @property
     def trees(self) -> list[Tree]:
-        """All files that are needed."""
+        """The trees of all rows."""
         names = {row.tree for row in self.rows}
         return [tree for name, tree in self._known.items() if name in names]
 
     @property
     def sums(self) -> set[str]:
-        """The trees that are also asked for with their checksums."""
+        """The trees that a row also downloads with checksums."""
         return {row.tree for row in self.rows for entry in row.entries if entry.sums}
 
 
 class Bench:
-    """All runs, and the agent that takes part in them."""
+    """All runs, and the process of the agent."""
 
     def __init__(self, settings: Settings, origin: Origin) -> None:
         self.settings = settings
         self.results: dict[str, Rounds] = {row.name: [] for row in settings.rows}
-        # Why a line is missing.
+        # The reasons of missing lines.
         self.failed: dict[tuple[str, str], str] = {}
         self._origin = origin
         self._folder = settings.work / "out"
@@ -89,9 +89,9 @@ class Bench:
         root = self.settings.work / "agent"
         argv = [sys.executable, "-m", "tests.bench.agent_process", str(root)]
         env = {"PYTHONPATH": str(CHECKOUT)}
-        self._agent = self._stack.enter_context(running.servant(argv, env, self._scratch))
+        self._agent = self._stack.enter_context(running.worker(argv, env, self._scratch))
         for slow in (False, True):
-            # Everything is imported and every client made before anything is timed.
+            # A first download imports all modules and makes all clients before the timed runs.
             endpoint = self._origin.endpoint(slow=slow)
             uris = [f"{endpoint}/{WARM}/{PREFIX}/model.bin", f"s3://{WARM}/{PREFIX}"]
             self._ask(uris, endpoint, ())
@@ -179,7 +179,7 @@ class Bench:
     def _after(
         self, entry: Entry, sample: Sample, folders: list[Path], tree: Tree
     ) -> dict[str, Sample]:
-        """What the lines say that do something after the download: in turn, each alone."""
+        """The samples of lines with a step after the download, each measured alone."""
         paths = [_find(folders, name) for name in tree.files]
         found: dict[str, Sample] = {}
         if "fsync" in entry.then:
@@ -213,7 +213,7 @@ def _sync(paths: list[Path]) -> float:
 
 
 def _hash(paths: list[Path]) -> float:
-    """Seconds of OpenSSL's SHA-256, on two cores where there are several files."""
+    """The seconds of OpenSSL's SHA-256, on two cores if there are several files."""
     began = time.monotonic()
     subprocess.run(
         ["xargs", "-0", "-P", "2", "-n", "1", "openssl", "dgst", "-sha256"],

@@ -1,4 +1,4 @@
-"""Installs what downloads are compared with, and tells which of it is there."""
+"""Installs the tools that downloads are compared with, and reports which are available."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PEERS_BIN = VENV / "bin"
 PEERS_PYTHON = PEERS_BIN / "python"
 STAMP = VENV / ".installed"
 
-# Programs, the Debian packages that have them, and how they tell their version.
+# Programs, their Debian packages, and the options that print their versions.
 DEBIAN = {
     "nginx": ("nginx", "-v"),
     "curl": ("curl", "--version"),
@@ -29,7 +29,7 @@ DEBIAN = {
     "rclone": ("rclone", "version"),
     "aria2c": ("aria2", "--version"),
 }
-# Without these there is nothing to measure.
+# The benchmark needs these programs.
 _REQUIRED = ("nginx", "curl", "openssl")
 _PROGRAM_OF_TOOL = {"rclone": "rclone", "aria2": "aria2c"}
 _LIBRARIES = {"boto3": "boto3", "hf_transfer": "hf-transfer", "kserve-storage": "kserve-storage"}
@@ -59,7 +59,7 @@ def _install_debian() -> None:
     if not lost or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     _say(f"installing Debian's {', '.join(lost)}")
-    # The nginx of the package should not start as a service.
+    # Prevents the package from starting nginx as a service.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     options = ["install", "-y", "-q", "--no-install-recommends"]
     for argv in (["apt-get", "update", "-q"], ["apt-get", *options, *lost]):
@@ -86,7 +86,7 @@ def _install_python() -> None:
 
 
 def versions() -> list[str]:
-    """The peers' versions, those that are here."""
+    """The versions of the peers that are installed."""
     found = [
         f"{name} {_version([name, flag])}"
         for name, (_, flag) in DEBIAN.items()

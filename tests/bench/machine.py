@@ -1,4 +1,4 @@
-"""What a benchmark says of the machine that it ran on."""
+"""Describes the machine of a benchmark."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _processor() -> str:
 
 
 def _file_system(path: Path) -> str:
-    """The kind of the file system that a path is on."""
+    """The type of the file system of a path."""
     device = path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

@@ -1,9 +1,10 @@
-"""Makes the first touch of free memory equally dear for all.
+"""Makes the first touch of free memory equally slow for all runs.
 
-A virtual machine may hand memory that was free for some seconds back to its host (free page
-reporting), and then its next first touch is ten times as dear: whoever comes first, or takes most,
-pays. Against that: a process that holds one page of every 2 MiB, which are then never handed back;
-and a touch of as much memory as a run needs, just before it. As a program, it is that process.
+A virtual machine may return memory that was free for some seconds to its host (free page
+reporting). The next touch of that memory is ten times as slow, which would count against the first
+run, or the one that uses most memory. Two measures prevent that: a process holds one page of every
+2 MiB, which the machine then does not return; and as much memory as a run needs is touched just
+before the run. Run as a program, this module is that process.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 HUGE = 2 << 20
 PAGE = mmap.PAGESIZE
-# Shared memory, the default, has no huge pages and stays when it is let go of.
+# Private memory: shared memory, the default, has no huge pages, and is not freed at once.
 _OWN = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def available_bytes() -> int:
-    """What can be taken without swapping."""
+    """The bytes of memory that can be allocated without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -33,19 +34,19 @@ def available_bytes() -> int:
 
 
 def warm(size: int) -> None:
-    """Touch so much memory, and let go of it."""
+    """Touch `size` bytes of memory, and free them."""
     size = min(size, available_bytes() // 2) // HUGE * HUGE
     if not size:
         return
     with mmap.mmap(-1, size, flags=_OWN) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
-        # The kernel clears a huge page as a whole; without huge pages, page by page.
+        # One touch clears a whole huge page; without huge pages, each page has to be touched.
         memory[::PAGE] = bytes(size // PAGE)
 
 
 @contextmanager
 def ballast(size: int) -> Iterator[None]:
-    """Hold one page of every 2 MiB of so much memory."""
+    """Hold one page of every 2 MiB of `size` bytes of memory."""
     size = min(size, available_bytes() // 2) // HUGE * HUGE
     command = [sys.executable, "-m", __spec__.name, str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -60,7 +61,7 @@ def ballast(size: int) -> Iterator[None]:
 
 
 def main(size: int) -> None:
-    """Hold it until the input ends."""
+    """Hold the pages until the end of stdin."""
     with mmap.mmap(-1, max(size, HUGE), flags=_OWN) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         memory[::PAGE] = bytes(len(memory) // PAGE)

@@ -1,7 +1,7 @@
-"""The origin of the benchmark: nginx on loopback, with everything in memory.
+"""The origin of the benchmark: nginx on loopback, with all files in memory.
 
-An S3 bucket is a folder of the same server, with a listing that was written beforehand. Signatures
-are ignored. `<bucket>-sums` has the same objects with the checksums that S3 keeps of them.
+An S3 bucket is a folder of the same server, with prepared pages of its listing. Signatures are
+ignored. `<bucket>-sums` has the same objects with checksums, as S3 reports them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ http {{
   uwsgi_temp_path {root}/t; scgi_temp_path {root}/t;
   default_type application/octet-stream;
   map_hash_bucket_size 256;
-  # Only what is asked for below the one folder is there.
+  # Only the files of one folder are served.
   map $args $page {{
     default 0;
     "~prefix=(?!{prefix}(%2F|/|&|$))" none;
@@ -76,7 +76,7 @@ class Tree:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the files."""
         if self.count == 1:
             return ("model.bin",)
         return tuple(f"part-{number:05}.bin" for number in range(self.count))
@@ -91,15 +91,15 @@ class Origin:
     slow: int
 
     def endpoint(self, *, slow: bool) -> str:
-        """Of S3, and of the web server."""
+        """The URL of the S3 server and of the web server."""
         return f"http://127.0.0.1:{self.slow if slow else self.fast}"
 
     def url(self, tree: Tree, name: str, *, slow: bool) -> str:
-        """Of one file."""
+        """The URL of a file."""
         return f"{self.endpoint(slow=slow)}/{tree.name}/{PREFIX}/{name}"
 
     def path(self, tree: Tree, name: str) -> Path:
-        """Where the server has a file."""
+        """The path of a file on the server's disk."""
         return self.root / "www" / tree.name / PREFIX / name
 
 
@@ -119,7 +119,7 @@ def serve(root: Path, trees: list[Tree], sums: set[str]) -> Iterator[Origin]:
                 found[f"/{tree.name}{SUMS}/{PREFIX}/{name}"] = _crc64nvme(origin.path(tree, name))
     config = root / "nginx.conf"
     config.write_text(_config(origin, found))
-    # It ends with this process, whatever that one's end is.
+    # The server ends with this process, also if that is killed.
     command = ["setpriv", "--pdeathsig", "TERM", "nginx", "-c", str(config)]
     log = root / "nginx.log"
     with subprocess.Popen([*command, "-e", str(log)], start_new_session=True) as server:
@@ -190,7 +190,7 @@ def _listed(path: Path, *, sums: bool) -> str:
     checksum = (
         "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
     )
-    # As nginx makes it.
+    # nginx's format of an ETag.
     etag = f"&quot;{int(found.st_mtime):x}-{found.st_size:x}&quot;"
     return (
         f"<Contents><Key>{PREFIX}/{path.name}</Key>"
@@ -231,5 +231,5 @@ def _wait(origin: Origin, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Delete what a benchmark left."""
+    """Delete the folder of a benchmark."""
     shutil.rmtree(root, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""One download by a peer that is a Python library, timed from after its imports.
+"""One download by a peer that is a Python library, timed after its imports.
 
-It runs in the peers' own environment, so it imports nothing of ours. Usage: PEER ARGUMENTS, with
-the job as a line of JSON on the standard input.
+The program runs in the peers' own environment, so it imports no module of localmodel.
+Usage: PEER JOB, where JOB is a JSON file. A line on stdin starts the download.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Job = dict[str, Any]
 
 
 def hf_transfer(job: Job) -> Callable[[], None]:
-    """hf_transfer: files one by one, as in a snapshot."""
+    """hf_transfer: one file after the other, as in a snapshot."""
     library = importlib.import_module("hf_transfer")
 
     def download() -> None:
@@ -33,7 +33,7 @@ def hf_transfer(job: Job) -> Callable[[], None]:
 
 
 def boto3(job: Job) -> Callable[[], None]:
-    """boto3, with so many connections and MiB in a part, or as it is."""
+    """boto3, with a number of connections and a part size in MiB, or with its defaults."""
     library = importlib.import_module("boto3")
     transfer = importlib.import_module("boto3.s3.transfer")
     client = library.client("s3", endpoint_url=job["endpoint"])
@@ -65,9 +65,9 @@ PEERS = {"hf_transfer": hf_transfer, "boto3": boto3, "kserve-storage": kserve_st
 
 
 def main() -> None:
-    """Import, say so, wait for the word, download, tell the seconds."""
+    """Import the peer, report ready, wait for a line, download, and report the seconds."""
     out = sys.stdout
-    # Libraries may print.
+    # Libraries may print to stdout.
     sys.stdout = sys.stderr
     job = json.loads(Path(sys.argv[2]).read_text())
     download = PEERS[sys.argv[1]](job)
@@ -79,7 +79,7 @@ def main() -> None:
     seconds = time.monotonic() - began
     out.write(json.dumps({"seconds": seconds}) + "\n")
     out.flush()
-    # Its memory is looked at before it goes.
+    # The peak of the memory is read before this process ends.
     sys.stdin.readline()
 
 

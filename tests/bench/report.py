@@ -1,4 +1,4 @@
-"""The document that a benchmark ends with."""
+"""Writes the results of a benchmark into its document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def report(
     *,
     judged: bool,
 ) -> str:
-    """All tables, in Markdown."""
+    """All tables in Markdown."""
     parts = [_machine(settings)]
     parts += [
         _row(settings, row, results[row.name], failed, judged=judged) for row in settings.rows
@@ -80,5 +80,5 @@ def _machine(settings: Settings) -> str:
 
 
 def write(document: Path, text: str) -> None:
-    """Put the tables into the document."""
+    """Replace the tables of the document."""
     document.write_text(between_markers(document.read_text(), text))

@@ -1,4 +1,4 @@
-"""The rows: what is downloaded, by whom, and how fast it should be. Pure."""
+"""The rows: the files, the tools that download them, and the expected speed. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ OURS = "localmodel"
 SHA256_AFTER = ", then sha256"
 SYNC_AFTER = ", then fsync"
 
-# What the benchmark leaves out of our own process; no user has a switch for it.
+# Steps that the benchmark disables in the agent, and that users cannot disable.
 SYNCS, VERIFICATION = "syncs", "verification"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant of a row.
+    """A tool in a row.
 
-    Without `then`, only its own time counts; with it, there are lines for what is done after the
-    download too: `sha256`, `fsync`. `without` is what is left out of our own process. With `sums`
-    the store has checksums.
+    `then` are steps after the download, `sha256` or `fsync`, each of which gets a line with the sum
+    of both times. `without` are steps that are disabled in the agent. With `sums` the store has
+    checksums.
     """
 
     line: Line
@@ -36,7 +36,7 @@ class Entry:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """The lines that come of one run."""
+        """The lines of the table for one run."""
         after = {
             "sha256": Line(self.name + SHA256_AFTER, "sha256"),
             "fsync": Line(self.name + SYNC_AFTER, durable=True),
@@ -194,9 +194,9 @@ ROWS = (
 
 
 def chosen(names: str, peers: str) -> tuple[Row, ...]:
-    """The rows and peers of these lists; an empty list is all. Raises ValueError.
+    """The rows and peers with these names; an empty list means all. Raises ValueError.
 
-    A row's reference and localmodel are in it whatever the peers are.
+    Each row contains its reference and localmodel, whatever the peers are.
     """
     rows = {row.name: row for row in ROWS}
     tools = {entry.tool for row in ROWS for entry in row.entries}

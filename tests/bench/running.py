@@ -1,4 +1,4 @@
-"""Runs contestants: with a time-out, and an eye on their memory. None outlives its run."""
+"""Runs tools with a timeout, and measures their memory. No process outlives its run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.bench.table import Sample
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on. The message says why."""
+    """The benchmark cannot continue. The message says why."""
 
 
 class FailedError(Exception):
-    """A contestant failed."""
+    """A tool failed."""
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float) -> Sample:
-    """Run a program, and time it as a whole."""
+    """Run a program, and measure its whole time."""
     with _started(argv, env, cwd) as (process, log):
         began = time.monotonic()
         peak = _await(process, began + timeout)
@@ -43,14 +43,14 @@ def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float) 
 
 
 def _await(process: subprocess.Popen[bytes], deadline: float) -> int:
-    """Wait for its end; the peak of the memory of the largest of its processes."""
+    """Wait for the end of a program. Returns the peak memory of its largest process."""
     peak = 0
-    # A descriptor that tells the end at once, so that looks at the memory do not delay it.
+    # A pidfd is ready at once when the process ends, so that polling the memory adds no delay.
     ended = os.pidfd_open(process.pid)
     try:
         while time.monotonic() < deadline:
             peak = max(peak, _peak(process.pid))
-            if select.select([ended], [], [], LOOK_SECONDS)[0]:
+            if select.select([ended], [], [], POLL_SECONDS)[0]:
                 process.wait()
                 break
     finally:
@@ -59,7 +59,7 @@ def _await(process: subprocess.Popen[bytes], deadline: float) -> int:
 
 
 def _peak(pid: int) -> int:
-    """The highest peak of a process and its children, in bytes."""
+    """The highest peak memory of a process and of its children, in bytes."""
     found = 0
     with suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -70,30 +70,30 @@ def _peak(pid: int) -> int:
 
 
 def status_bytes(name: str, pid: int | str = "self") -> int:
-    """A figure of /proc/<pid>/status, in bytes."""
+    """A value of /proc/<pid>/status, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-class Servant:
-    """A process that does one job for each line it is told, and answers with a line: both JSON."""
+class Worker:
+    """A process that reads jobs as lines of JSON, and answers each with a line of JSON."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         self._process = process
         self._log = log
 
     def ask(self, question: object, timeout: float) -> Any:
-        """Its answer. Raises FailedError."""
+        """Send a job. Returns the answer. Raises FailedError."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
-        return self.hear(timeout)
+        return self.receive(timeout)
 
-    def hear(self, timeout: float) -> Any:
-        """Its next line."""
+    def receive(self, timeout: float) -> Any:
+        """Wait for the next line of the process. Raises FailedError."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], timeout)[0]:
             raise FailedError(f"took more than {timeout:.0f} s")
@@ -108,22 +108,22 @@ class Servant:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The process id."""
         return self._process.pid
 
 
 class Peak:
-    """The peak of the memory of the largest of a process and its children, from now to `stop`."""
+    """The peak memory of a process and its children, whichever is largest, until `stop`."""
 
-    def __init__(self, process: Servant) -> None:
+    def __init__(self, process: Worker) -> None:
         self._pid = process.pid
         self._stopped = threading.Event()
         self._peak = 0
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
         self._thread.start()
 
-    def _look(self) -> None:
-        while not self._stopped.wait(LOOK_SECONDS):
+    def _poll(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
             self._peak = max(self._peak, _peak(self._pid))
 
     def stop(self) -> int:
@@ -134,11 +134,11 @@ class Peak:
 
 
 @contextmanager
-def servant(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[Servant]:
-    """A servant that has said that it is ready."""
+def worker(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[Worker]:
+    """Start a worker, and wait until it reports that it is ready."""
     with _started(argv, env, cwd, pipes=True) as (process, log):
-        found = Servant(process, log)
-        found.hear(60)
+        found = Worker(process, log)
+        found.receive(60)
         yield found
 
 
@@ -150,7 +150,7 @@ def _started(
     with (
         log_path.open("w+b") as log,
         subprocess.Popen(
-            # It ends with this process, whatever that one's end is.
+            # The child ends with this process, also if that is killed.
             ["setpriv", "--pdeathsig", "KILL", *argv],
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=subprocess.PIPE if pipes else log,

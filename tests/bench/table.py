@@ -17,7 +17,7 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: wall-clock seconds, and the peak of its memory."""
+    """One run: wall-clock seconds, and its peak memory."""
 
     seconds: float
     peak_bytes: int = 0
@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table. `reach` is an upper bound of the ratio, or of the seconds (`2 s`)."""
+    """One line of a table. `reach` is an upper bound of the ratio, or of the seconds."""
 
     name: str
     verified: str = ""
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of one line."""
+    """The medians of a line."""
 
     seconds: float
     ratio: float | None
@@ -48,7 +48,7 @@ Rounds = list[dict[str, Sample]]
 
 
 def figures(rounds: Rounds, name: str, reference: str) -> Figures | None:
-    """The medians of a line: its ratios are those to the reference in the same round."""
+    """The medians of a line; each ratio is to the reference in the same round."""
     samples = [results[name] for results in rounds if name in results]
     if not samples:
         return None
@@ -65,7 +65,7 @@ def figures(rounds: Rounds, name: str, reference: str) -> Figures | None:
 
 
 def is_reached(line: Line, found: Figures) -> bool | None:
-    """Whether a line is as fast as it should be; None if nothing is asked of it."""
+    """Whether a line reaches its expected speed; None if it has none."""
     if line.reach_seconds is not None:
         return found.seconds <= line.reach_seconds
     if line.reach is None or found.ratio is None:
@@ -81,7 +81,7 @@ def table(
     *,
     judged: bool = True,
 ) -> str:
-    """A Markdown table, the fastest first; then what could not run, and why."""
+    """A Markdown table, the fastest line first; then the tools that could not run, and why."""
     known = [(line, figures(rounds, line.name, reference)) for line in lines]
     there = sorted(
         ((line, found) for line, found in known if found is not None),
@@ -120,7 +120,7 @@ def _row(line: Line, found: Figures, *, judged: bool) -> str:
 
 
 def peaks(all_rounds: Sequence[Rounds]) -> dict[str, int]:
-    """The peak of the memory of each line over all rows."""
+    """The peak memory of each line over all rows."""
     found: dict[str, int] = {}
     for rounds in all_rounds:
         for results in rounds:
@@ -130,7 +130,7 @@ def peaks(all_rounds: Sequence[Rounds]) -> dict[str, int]:
 
 
 def between_markers(document: str, content: str, name: str = "bench") -> str:
-    """The document with this between the markers of that name. Raises ValueError without them."""
+    """The document with `content` between the markers. Raises ValueError without them."""
     first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, begin, rest = document.partition(first)
     _, end, after = rest.partition(last)

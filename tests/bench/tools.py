@@ -1,4 +1,4 @@
-"""How each peer is told to download a row. Each writes to one folder, under the files' names."""
+"""The commands with which peers download a row. A peer writes to one folder, by file name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Task:
-    """A row to download into a folder, and a place for what a peer needs beside it."""
+    """A row to download into a folder, and a scratch folder for the peer's other files."""
 
     row: Row
     tree: Tree
@@ -52,12 +52,12 @@ class Task:
 
     @property
     def env(self) -> dict[str, str]:
-        """Settings of S3, as all of its clients know them."""
+        """The environment variables of S3 clients."""
         return {**KEYS, "AWS_ENDPOINT_URL": self.endpoint, "S3_ENDPOINT_URL": self.endpoint}
 
 
 def curl(task: Task, _entry: Entry) -> list[str]:
-    """One stream, file after file, over one connection."""
+    """curl: one file after the other over one connection."""
     pairs = [
         word
         for url, target in zip(task.urls, task.targets, strict=True)
@@ -117,7 +117,7 @@ PROGRAMS: dict[str, Callable[[Task, Entry], list[str]]] = {
 
 
 def download(task: Task, entry: Entry) -> Sample:
-    """Have a peer download it. Raises FailedError."""
+    """Run a peer's download. Raises FailedError."""
     if entry.tool in PROGRAMS:
         argv = PROGRAMS[entry.tool](task, entry)
         return running.run(argv, task.env, task.scratch, task.timeout)
@@ -134,7 +134,7 @@ def download(task: Task, entry: Entry) -> Sample:
     path = task.scratch / "job.json"
     path.write_text(json.dumps(job))
     argv = [str(PEERS_PYTHON), str(PROGRAM), entry.tool, str(path)]
-    with running.servant(argv, task.env, task.scratch) as process:
+    with running.worker(argv, task.env, task.scratch) as process:
         peak = running.Peak(process)
         answer = process.ask({}, task.timeout)
         return Sample(answer["seconds"], peak.stop())

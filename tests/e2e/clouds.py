@@ -1,4 +1,4 @@
-"""The hosts of clouds, which agents reach by name and over TLS: here a proxy knows them."""
+"""A proxy that stands for the hosts of clouds, which agents reach by name and over TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 
 class Clouds:
-    """A proxy that leads each of these hosts to a server on loopback, once there is one."""
+    """A proxy that connects each of these hosts to a server on loopback, once `lead` names it."""
 
     def __init__(self, folder: Path, *hosts: str) -> None:
         self.authority = make_authority(folder, hosts=hosts)
@@ -32,19 +32,19 @@ class Clouds:
         self._thread.start()
 
     def agent_env(self) -> dict[str, str]:
-        """What agents need in their environment to find the hosts, and to trust them."""
+        """The environment with which agents use the proxy and trust its certificates."""
         return {
             "HTTPS_PROXY": f"http://127.0.0.1:{self._server.server_address[1]}",
             "REQUESTS_CA_BUNDLE": str(self.authority.bundle),
         }
 
     def lead(self, host: str, url: str) -> None:
-        """Lead a host to a server that speaks plain HTTP."""
+        """Connect a host to a server that speaks plain HTTP."""
         parts = urlsplit(url)
         self.servers[host] = (str(parts.hostname), int(parts.port or 80))
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the proxy."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -58,12 +58,12 @@ class _Proxy(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Tunnel)
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is no error of the test."""
+        """Ignore the error: a client may close its connection at any time."""
 
 
 class _Tunnel(StreamRequestHandler):
     server: _Proxy
-    # What follows the request belongs to the tunnel.
+    # No buffer: the bytes after the request belong to the tunnel.
     rbufsize = 0
 
     def handle(self) -> None:
@@ -84,9 +84,9 @@ class _Tunnel(StreamRequestHandler):
 
 
 def _relay(client: ssl.SSLSocket, upstream: socket.socket) -> None:
-    """Pass on what comes, until one of them closes or both say nothing for long.
+    """Copy bytes in both directions, until a side closes or both are silent for SECONDS.
 
-    In one thread: a TLS connection is not to be read and written at once.
+    One thread does both, as a TLS connection must not be read and written at the same time.
     """
     targets: dict[socket.socket, socket.socket] = {client: upstream, upstream: client}
     ready = True

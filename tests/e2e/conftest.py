@@ -1,7 +1,8 @@
-"""Local clusters for each Metacontroller there is, shared by all end-to-end tests.
+"""Local clusters, shared by all end-to-end tests.
 
-One of the base with its agents, and one of the kserve overlay without. What of KServe's contract is
-the agents' has one more, with agents: which Metacontroller there is does not matter to them.
+For each available Metacontroller, one cluster has the base with agents, and one the kserve overlay
+without agents. One more cluster has the kserve overlay with agents, for one Metacontroller only, as
+agents do not depend on it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.contract.servers_hf import RunningHub
 
 
-# What the machine that runs the tests has is not for the agents.
+# Hides the AWS settings of the machine that runs the tests from the agents.
 NO_KEYS = {
     "AWS_ACCESS_KEY_ID": "",
     "AWS_SECRET_ACCESS_KEY": "",
@@ -56,7 +57,7 @@ def world(
     cluster.up(
         3,
         metacontroller=request.param,
-        # Real clusters have one, and its admission changes claims.
+        # As in real clusters: the admission of a default StorageClass changes claims.
         default_storage_class=True,
         grace_seconds=GRACE_SECONDS,
         progress_seconds=0.5,

@@ -1,4 +1,4 @@
-"""Clusters of the kserve overlay, where tests play KServe's webhooks, and its agents in one."""
+"""Clusters with the kserve overlay, in which tests act as KServe's webhooks and agents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LLM_ISVCS = Kind(
     "serving.kserve.io/v1alpha2", "llminferenceservices", "LLMInferenceService", namespaced=True
 )
 
-# Hosts that agents know by name, whatever a cache says.
+# Hosts that agents contact by default, whatever a cache says.
 HUB_HOST = "huggingface.co"
 GOOGLE_HOST = "storage.googleapis.com"
 GOOGLE_TOKENS_HOST = "oauth2.googleapis.com"
@@ -44,16 +44,16 @@ CLOUD_HOSTS = (
     AZURE_APPLICATIONS_HOST,
 )
 
-# Long enough for a loaded machine; nothing here waits by design.
+# Long enough for a loaded machine: no step here waits by design.
 SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class KServeWorld(World):
-    """What contract tests see and do, with no agents unless told otherwise."""
+    """Helpers of the tests of KServe's contract, on a cluster without agents."""
 
     def kserve_group(self, name: str, *nodes: str, **template: Any) -> KubeObject:
-        """Make a group in KServe's form, of the nodes named."""
+        """Make a group of these nodes in KServe's form."""
         volume = {
             "accessModes": ["ReadWriteOnce"],
             "volumeMode": "Filesystem",
@@ -88,7 +88,7 @@ class KServeWorld(World):
         )
 
     def kserve_cache(self, name: str, *groups: str, namespace: str = "", **spec: Any) -> KubeObject:
-        """Make a cache as KServe's users write it; of a namespace, if one is named."""
+        """Make a cache in KServe's form; a namespace cache, if a namespace is named."""
         self.space(namespace)
         kind = "LocalModelNamespaceCache" if namespace else "LocalModelCache"
         uri = {"sourceModelUri": f"s3://models/{namespace}{name}", "modelSize": "1Mi"}
@@ -102,7 +102,7 @@ class KServeWorld(World):
         )
 
     def space(self, *namespaces: str) -> None:
-        """Have namespaces."""
+        """Create namespaces that do not exist."""
         for namespace in filter(None, namespaces):
             if self.find(Kind("v1", "namespaces", "Namespace", namespaced=False), namespace):
                 continue
@@ -118,7 +118,7 @@ class KServeWorld(World):
         resource: Kind = ISVCS,
         **annotations: str,
     ) -> KubeObject:
-        """Make or change a service as KServe's webhook leaves one that uses a cache."""
+        """Make or change a service that uses a cache, with the labels of KServe's webhook."""
         self.space(namespace)
         labels = {"internal.serving.kserve.io/localmodel": cache}
         if of_namespace:
@@ -144,11 +144,11 @@ class KServeWorld(World):
         )
 
     def report(self, node: str, statuses: dict[str, str]) -> None:  # type: ignore[override]
-        """Play KServe's agent of a node: its map alone."""
+        """Act as KServe's agent of a node, which writes only the map `modelStatus`."""
         self.patch(LOCAL_MODEL_NODES, node, {"status": {"modelStatus": statuses}}, "status")
 
     def wait_bound(self, namespace: str, claim: str) -> KubeObject:
-        """Wait until a claim is bound. Returns it."""
+        """Wait until a claim is bound. Returns the claim."""
 
         def bound() -> KubeObject:
             found = self.find(CLAIMS, claim, namespace) or {}
@@ -166,7 +166,7 @@ class KServeWorld(World):
         )
 
     def status(self, cache: str, namespace: str = "") -> KubeObject:
-        """Status of a cache; empty while there is none."""
+        """The status of a cache; empty while the cache has none."""
         found = self.find(NAMESPACE_CACHES if namespace else CACHES, cache, namespace) or {}
         return dict(found.get("status", {}))
 
@@ -184,20 +184,20 @@ class KServeWorld(World):
 
         def listed() -> bool:
             found = self.status(cache, namespace).get(field, ())
-            return [f"{one['namespace']}/{one['name']}" for one in found] == list(users)
+            return [f"{user['namespace']}/{user['name']}" for user in found] == list(users)
 
         self.until(listed, f"{cache} to list {users} in {field}", SECONDS)
 
     def refused(self, obj: KubeObject) -> str:
-        """Why the API server does not take an object, which it must not."""
+        """Check that the API server refuses an object. Returns the reason."""
         try:
             self.make(obj)
         except ApiError as error:
             return str(error)
-        raise AssertionError(f"{obj['kind']} {obj['metadata']['name']} was taken")
+        raise AssertionError(f"{obj['kind']} {obj['metadata']['name']} was accepted")
 
     def not_deleted(self, resource: Kind, name: str, namespace: str = "") -> str:
-        """Why the API server does not delete an object, which it must not."""
+        """Check that the API server refuses to delete an object. Returns the reason."""
         try:
             self.delete(resource, name, namespace)
         except ApiError as error:
@@ -205,7 +205,7 @@ class KServeWorld(World):
         raise AssertionError(f"{resource.name} {name} was deleted")
 
     def configure(self, text: str) -> str:
-        """Put another text into the key localModel of KServe's ConfigMap. Returns the former."""
+        """Replace the value of localModel in KServe's ConfigMap. Returns the former value."""
         name, namespace = "inferenceservice-config", "kserve"
         former = self.api.get(CONFIG_MAPS, name, namespace)["data"]["localModel"]
         self.api.patch(CONFIG_MAPS, name, {"data": {"localModel": text}}, namespace)
@@ -214,16 +214,16 @@ class KServeWorld(World):
 
 @dataclass(frozen=True)
 class KServeNodesWorld(KServeWorld):
-    """The same with agents, which have no credentials of their own.
+    """Helpers of the same tests on a cluster with agents, which have no credentials of their own.
 
-    hub: what huggingface.co has.
+    hub: the fake content of huggingface.co.
     """
 
     clouds: Clouds
     hub: Hub
 
     def reader(self, name: str) -> None:
-        """Make a ServiceAccount whose secret may read the models of the S3 server."""
+        """Make a ServiceAccount whose secret has credentials for the S3 server."""
         keys = {
             "AWS_ACCESS_KEY_ID": self.s3.access_key,
             "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,

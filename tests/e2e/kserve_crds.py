@@ -1,4 +1,4 @@
-"""KServe's CRDs of the kinds that localmodel has too: its fields, and nothing of ours."""
+"""KServe's CRDs of the kinds that localmodel has too, with KServe's fields only."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def kserves(plural: str) -> KubeObject:
 
 
 def replace(api: KubeClient, crd: KubeObject, *, dry_run: bool = False) -> None:
-    """Put a CRD in place of the one of its name, as an upgrade of a chart does."""
+    """Replace a CRD, as an upgrade of a chart does."""
     stored = api.get(CRDS, crd["metadata"]["name"])
     stored["spec"] = crd["spec"]
     api.replace(stored, dry_run=dry_run)
 
 
 def refusal(api: KubeClient, crd: KubeObject) -> str:
-    """Why a CRD may not replace the one of its name; empty where it may."""
+    """Try to replace a CRD without writing it. Returns why that is refused, or empty."""
     try:
         replace(api, crd, dry_run=True)
     except ApiError as error:
@@ -120,7 +120,7 @@ def refusal(api: KubeClient, crd: KubeObject) -> str:
 
 @contextmanager
 def unguarded(api: KubeClient) -> Iterator[None]:
-    """Without the policy that keeps localmodel's CRDs, as on Kubernetes older than 1.30."""
+    """Remove the policy that protects localmodel's CRDs, as on Kubernetes older than 1.30."""
     text = (CHECKOUT / "deploy/overlays/kserve/policies.yaml").read_text()
     (binding,) = (
         one

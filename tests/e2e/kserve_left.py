@@ -1,4 +1,4 @@
-"""What KServe's controller and agent leave behind: objects as its pkg/controller makes them."""
+"""The objects that KServe's controller and agent leave behind, as its pkg/controller makes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WEBHOOK = "localmodelcache.serving.kserve.io"
 
 @dataclass(frozen=True)
 class KServeLeft:
-    """Makes what KServe makes, by create, as KServe does."""
+    """Makes KServe's objects, by create requests as KServe does."""
 
     api: KubeClient
 
@@ -84,7 +84,7 @@ class KServeLeft:
         )
 
     def pod(self, name: str, namespace: str, claim: str = "", **metadata: Any) -> KubeObject:
-        """A pod that no node runs, which perhaps mounts a claim."""
+        """A pod that no node runs; it mounts a claim, if one is named."""
         container: KubeObject = {"name": "main", "image": "none"}
         spec: KubeObject = {"containers": [container], "terminationGracePeriodSeconds": 0}
         if claim:
@@ -180,7 +180,7 @@ class KServeLeft:
         )
 
     def import_job(self, cache: KubeObject) -> KubeObject:
-        """The Job that imports a cache with pvcRef, which has not begun."""
+        """The Job that imports a cache with pvcRef, before it has begun."""
         metadata = cache["metadata"]
         pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}
         return self.create(
@@ -197,7 +197,7 @@ class KServeLeft:
         )
 
     def running(self, job: KubeObject) -> KubeObject:
-        """The pod that the Job controller makes for a Job, on no node yet."""
+        """The pod that the Job controller makes for a Job, before it is assigned to a node."""
         (volume,) = job["spec"]["template"]["spec"]["volumes"]
         claim = volume["persistentVolumeClaim"]["claimName"]
         name = f"{job['metadata']['name']}-pod"
@@ -205,7 +205,7 @@ class KServeLeft:
 
 
 def _owned(owner: KubeObject | None) -> KubeObject:
-    """The ownerReferences of what an object controls."""
+    """The metadata of an object that `owner` controls: its ownerReferences."""
     if owner is None:
         return {}
     reference = {

@@ -1,4 +1,4 @@
-"""A cluster as KServe leaves it, on which localmodel is installed; and what must stay as it was."""
+"""A cluster with KServe's objects, on which localmodel is installed, and what must not change."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ SERVED = {
 }
 # A cache that KServe imports into a claim.
 IMPORTED = ("team-b", "shared", "shared-models")
-# What the nodes of each group are.
+# The nodes of each group.
 NODES_OF = {"gpu": ("node-1", "node-2"), "cpu": ("node-3",)}
 
 
 @dataclass
 class Migration:
-    """The cluster, what was there before, and what the command said."""
+    """The cluster, the state before the takeover, and the output of the command."""
 
     world: KServeWorld
     takeover: Takeover | None = None
@@ -68,18 +68,18 @@ class Migration:
 
     @property
     def command(self) -> Takeover:
-        """`localmodel-takeover`; there is none before the cluster runs."""
+        """`localmodel-takeover`, once the cluster runs."""
         assert self.takeover is not None
         return self.takeover
 
     def uri(self, cache: str) -> str:
-        """Source of a cache."""
+        """The source URI of a cache."""
         return self.world.http.url(f"{cache}/weights.bin")
 
-    # What KServe leaves.
+    # KServe's objects and files.
 
     def lay_out(self) -> None:
-        """Make all that, on a cluster where nothing of localmodel is."""
+        """Make KServe's objects and files, on a cluster without localmodel."""
         world, left = self.world, KServeLeft(self.world.api)
         for plural in KSERVE:
             world.api.create(kserves(plural))
@@ -94,7 +94,7 @@ class Migration:
             for name, (space, of, _) in LAID_OUT.items()
         }
         for name in NODES_OF:
-            # Of newer versions of KServe.
+            # Objects of newer versions of KServe.
             tolerations = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
             world.patch(GROUPS, name, {"spec": {"tolerations": tolerations}})
             groups[name] = world.api.get(GROUPS, name)
@@ -116,7 +116,7 @@ class Migration:
         left.webhook()
 
     def _imported(self, left: KServeLeft) -> None:
-        """A cache with pvcRef, as KServe's controller leaves one that it has imported."""
+        """Make a cache with pvcRef that KServe's controller has imported."""
         space, name, claim = IMPORTED
         world = self.world
         cache = left.create(
@@ -154,7 +154,7 @@ class Migration:
         world.api.patch(NAMESPACE_CACHES, name, {"status": status}, space, subresource="status")
 
     def _users(self, caches: dict[str, KubeObject]) -> None:
-        """The services, and the caches as KServe's controller keeps them."""
+        """Make the services, and write their names into the caches' status as KServe does."""
         world = self.world
         world.service("team-a", "chat", "llama", nodegroup="gpu")
         world.service("team-b", "big", "llama", resource=LLM_ISVCS, nodegroup="gpu")
@@ -215,22 +215,22 @@ class Migration:
                 (folder / "weights.bin").write_bytes(content)
 
     def _deleted_one(self, left: KServeLeft, node: KubeObject) -> None:
-        """A cache whose deletion KServe's controller has not begun with."""
+        """Make and delete a cache whose deletion KServe's controller has not handled."""
         world = self.world
         world.kserve_cache("going", "gpu", sourceModelUri=self.uri("going"))
         world.patch(CACHES, "going", {"metadata": {"finalizers": [FINALIZER]}})
         world.delete(CACHES, "going")
-        # Its Job has not begun either.
+        # The cache's Job has not begun either.
         left.job("going", node, self.uri("going"), "going-gpu")
 
-    # What is compared.
+    # The comparison.
 
     def disk(self, node: str) -> Path:
-        """Disk of a node."""
+        """The disk of a node."""
         return self.world.cluster.nodes_dir / node
 
     def look_at_files(self) -> dict[str, Any]:
-        """All below models/ on each disk: kind, inode, mode, owner, time, and content."""
+        """The files below models/ on each disk: kind, inode, mode, owner, time, and content."""
         seen: dict[str, Any] = {}
         for node in NODE_NAMES:
             root = self.disk(node) / "models"
@@ -244,7 +244,7 @@ class Migration:
         return seen
 
     def look_at_objects(self) -> dict[str, KubeObject]:
-        """What must stay: identity and spec of each, and of services all."""
+        """The state that must stay: uid and spec of each object, and services as a whole."""
         world = self.world
         seen: dict[str, KubeObject] = {}
         for resource in (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES):
@@ -273,7 +273,7 @@ class Migration:
         return seen
 
     def compare(self) -> None:
-        """Nothing that was there is another one, or says something else."""
+        """Check that each object of before still exists, with the same uid and content."""
         now = self.look_at_objects()
         assert set(now) == set(self.objects)
         for name, before in self.objects.items():
@@ -290,11 +290,11 @@ def _kept(obj: KubeObject) -> KubeObject:
 
 
 def _covers(before: Any, now: Any) -> bool:
-    """Whether all that was said is said still; localmodel adds fields of its own."""
+    """Whether each value of before is still there; localmodel adds fields of its own."""
     if isinstance(before, dict):
         return isinstance(now, dict) and all(_covers(v, now.get(k)) for k, v in before.items())
     if isinstance(before, list) and all(isinstance(item, dict) for item in before):
-        # Entries of a LocalModelNode come in the order of the plan.
+        # Entries of a LocalModelNode have the order of the plan.
         return len(before) == len(now) and all(
             any(_covers(item, other) for other in now) for item in before
         )

@@ -1,4 +1,4 @@
-"""An HTTP origin on loopback that tests can slow down, and count."""
+"""An HTTP origin on loopback, which tests can slow down, and which counts requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 @dataclass
 class HttpOrigin:
-    """Files by path. bytes_per_second holds each stream to a speed.
+    """A server of files by path. bytes_per_second limits the speed of each stream.
 
     With ranges it answers those; without, it sends the whole file, as servers may.
     """
@@ -24,7 +24,7 @@ class HttpOrigin:
     bytes_per_second: float = 0.0
     requests: list[str] = field(default_factory=list)
     ranges: bool = False
-    # Paths of which more than the first byte was asked for, which tells size and version.
+    # Paths of requests, except those for the first byte, which ask for size and version.
     fetched: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class HttpOrigin:
         return self.url(path)
 
     def gets(self, path: str) -> int:
-        """How often a file was fetched."""
+        """How often a file was requested."""
         return self.requests.count(f"GET /{path}")
 
     def close(self) -> None:
@@ -102,4 +102,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""What a user of KServe's Python SDK writes, with the SDK of PyPI: `sdk_program.py KUBECONFIG JOB`.
+"""A program of a user of KServe's Python SDK, run as `sdk_program.py KUBECONFIG JOB`.
 
 JOB is JSON: the names of the objects, the model's URI, the nodes. Prints what it has found as JSON.
 """

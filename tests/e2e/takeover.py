@@ -1,4 +1,4 @@
-"""Runs `localmodel-takeover` on a local cluster, with the rights that its Job has and no more."""
+"""Runs `localmodel-takeover` on a local cluster, with exactly the rights of its Job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACCOUNT = "/api/v1/namespaces/kserve/serviceaccounts/localmodel-takeover"
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run ended, and what it said."""
+    """The exit code and the output of a run."""
 
     code: int
     said: str
@@ -59,7 +59,7 @@ class Takeover:
         return cls(path)
 
     def run(self, *flags: str) -> Ran:
-        """Run it to its end."""
+        """Run the command to its end."""
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "localmodel.takeover.main"),

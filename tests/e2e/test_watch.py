@@ -65,7 +65,7 @@ def test_a_watch_of_a_server_that_went_back_lists_anew(
         assert heard.told.get(timeout=30) == ("listed", [])
         is_ahead.clear()
         with pytest.raises(ApiException, match="504"):
-            watch.look()
+            watch.list_now()
         # Nothing is told of it: what the agent has seen is said to be newer.
         world.make(
             {
@@ -76,7 +76,7 @@ def test_a_watch_of_a_server_that_went_back_lists_anew(
         )
         assert heard.told.get(timeout=30)[0] == "broke"
         assert heard.told.get(timeout=30) == ("listed", ["one"])
-        assert [one["metadata"]["name"] for one in watch.look()] == ["one"]
+        assert [one["metadata"]["name"] for one in watch.list_now()] == ["one"]
     finally:
         stopped.set()
         thread.join(30)

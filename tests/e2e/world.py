@@ -1,4 +1,4 @@
-"""What end-to-end tests see and do: a cluster, its objects, its nodes' disks."""
+"""Helpers of the end-to-end tests: a cluster, its objects, the disks of its nodes."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# The times of an operator's bad day; shortened, in the same order, for every day's run.
+# Times as in a long outage, or shortened in the same order for a usual run.
 FULL = os.environ.get("LOCALMODEL_E2E") == "full"
 GRACE_SECONDS = 60.0 if FULL else 6.0
 LABEL_GONE_SECONDS = 10.0 if FULL else 2.0
 OBJECT_GONE_SECONDS = 120.0 if FULL else 14.0
 API_GONE_SECONDS = 20.0
 
-# How long anything may take that is not waiting by design.
+# The limit for steps that do not wait by design.
 SETTLE_SECONDS = 40.0 + GRACE_SECONDS
-# Watches that were cut off come back with a back-off that has grown to half a minute and more.
+# The limit after an outage: the backoff of broken watches has grown to half a minute and more.
 RETURN_SECONDS = 180.0
 
 
 def an_object(resource: Kind, name: str, namespace: str = "", **fields: Any) -> KubeObject:
-    """An object to make: its names, and what else is given."""
+    """An object to make: kind, names, and further fields."""
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     head = {"apiVersion": resource.api_version, "kind": resource.name, "metadata": metadata}
     return head | fields
@@ -56,7 +56,7 @@ def an_object(resource: Kind, name: str, namespace: str = "", **fields: Any) -> 
 
 @dataclass(frozen=True)
 class World:
-    """One cluster, shared by all tests of one Metacontroller: use names of your own."""
+    """One cluster, shared by all tests of one Metacontroller, so tests need unique names."""
 
     cluster: Cluster
     http: HttpOrigin
@@ -68,13 +68,13 @@ class World:
         return self.cluster.api
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """What kubectl printed; it must have succeeded."""
+        """The output of kubectl, which must succeed."""
         done = self.cluster.kubectl(*args, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def until(self, check: Callable[[], T], what: str, seconds: float = SETTLE_SECONDS) -> T:
-        """The first truthy answer of a check."""
+        """Call a check until it returns a true value. Returns that value."""
         return wait_until(check, what, seconds=seconds)
 
     # Objects.
@@ -84,11 +84,11 @@ class World:
         return self.api.apply(obj, manager="test")
 
     def find(self, resource: Kind, name: str, namespace: str = "") -> KubeObject | None:
-        """An object, or None where there is none or its kind is gone."""
+        """An object, or None if the object or its kind does not exist."""
         return self.api.find(resource, name, namespace)
 
     def delete(self, resource: Kind, name: str, namespace: str = "") -> None:
-        """Ask for a deletion; do not wait for it."""
+        """Delete an object without waiting for its end."""
         self.api.delete(resource, name, namespace)
 
     def patch(self, resource: Kind, name: str, change: KubeObject, subresource: str = "") -> None:
@@ -96,14 +96,14 @@ class World:
         self.api.patch(resource, name, change, subresource=subresource)
 
     def node(self, name: str, *labels: str) -> None:
-        """Have a node with these labels, each with the value 'yes'."""
+        """Create a Node with these labels, each with the value 'yes'."""
         if self.find(NODES, name) is None:
             self.cluster.node_up(name, labels=dict.fromkeys(labels, "yes"))
         else:
             self.patch(NODES, name, {"metadata": {"labels": dict.fromkeys(labels, "yes")}})
 
     def group(self, name: str, label: str = "", **spec: Any) -> KubeObject:
-        """Make a group of the nodes with a label; the group's own name unless told otherwise."""
+        """Make a group of the nodes with a label, by default the group's name."""
         return self.make(
             {
                 "apiVersion": API_VERSION,
@@ -125,13 +125,13 @@ class World:
         )
 
     def namespace(self, name: str, **labels: str) -> None:
-        """Have a namespace."""
+        """Create a namespace."""
         self.make(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         )
 
     def secret(self, name: str, data: Mapping[str, str], **annotations: str) -> None:
-        """Make a secret of credentials, with annotations for S3 by the ends of their names."""
+        """Make a secret of credentials. annotations: KServe's for S3, without their prefix."""
         self.make(
             {
                 "apiVersion": "v1",
@@ -148,7 +148,7 @@ class World:
         )
 
     def service_account(self, name: str, *secrets: str) -> None:
-        """Make a ServiceAccount beside the secrets, with these attached."""
+        """Make a ServiceAccount in the secrets' namespace, with these secrets attached."""
         self.make(
             {
                 "apiVersion": "v1",
@@ -158,10 +158,10 @@ class World:
             }
         )
 
-    # What is seen.
+    # Observations.
 
     def condition(self, resource: Kind, name: str, kind: str = "Ready") -> KubeObject:
-        """A condition of an object; empty while there is none."""
+        """A condition of an object; empty while the object has none."""
         obj = self.find(resource, name) or {}
         for condition in obj.get("status", {}).get("conditions", ()):
             if condition["type"] == kind:
@@ -191,15 +191,15 @@ class World:
         return self.until(ready, f"cache {name} to have {copies} copies", seconds)
 
     def copy(self, node: str, uri: str) -> Path:
-        """Where the model of a URI is on a node's disk."""
+        """The path of a URI's model on a node's disk."""
         return self.cluster.nodes_dir / node / "models" / model_key(uri)
 
     def published(self, node: str, uri: str) -> bool:
-        """Whether the model is on a node's disk."""
+        """Whether a URI's model is published on a node's disk."""
         return self.copy(node, uri).exists()
 
     def identity(self, node: str, uri: str) -> dict[str, tuple[int, int, int]]:
-        """Inode, size and time of each published file: changes if anybody touches one."""
+        """Inode, size and time of each published file, which change if a file is written."""
         folder = self.copy(node, uri)
         return {
             path.relative_to(folder).as_posix(): (s.st_ino, s.st_size, s.st_mtime_ns)
@@ -208,7 +208,7 @@ class World:
         }
 
     def report(self, node: str, uri: str) -> KubeObject:
-        """What a node's agent says of a model; empty while it says nothing."""
+        """The status of a model on a node; empty while the agent reports none."""
         obj = self.find(LOCAL_MODEL_NODES, node) or {}
         for model in obj.get("status", {}).get("models", ()):
             if model["key"] == model_key(uri):
@@ -216,7 +216,7 @@ class World:
         return {}
 
     def wait_bound(self, namespace: str, claim: str) -> KubeObject:
-        """Wait until a claim is bound. Returns it."""
+        """Wait until a claim is bound. Returns the claim."""
 
         def bound() -> KubeObject:
             found = self.find(CLAIMS, claim, namespace) or {}
@@ -225,7 +225,7 @@ class World:
         return self.until(bound, f"claim {namespace}/{claim} to be bound")
 
     def remove_caches(self, *names: str) -> None:
-        """Delete caches and wait until they are gone; some may be gone, or go by themselves."""
+        """Delete caches, of which some may be gone already, and wait until all are gone."""
         for name in names:
             with suppress(NotFoundError):
                 self.delete(CACHES, name)

@@ -1,4 +1,4 @@
-"""`make faults`: all that disks, processes and clusters can do, and whether bytes get lost."""
+"""`make faults`: injects faults of disks, processes and clusters, and counts lost bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DOCUMENT = CHECKOUT / "docs" / "faults.md"
 MARKERS = "faults"
 SECONDS = 600.0
-# The disks take turns quickly; most of the time is for the cluster.
+# The disk faults are quick, so most of the time is for the cluster.
 SHARES = {small_disk.PART: 0.2, overcommit.PART: 0.5, tenants.PART: 0.5, cluster.PART: 1.0}
 WORK = BUILD / "faults"
 MEMORY = Path("/dev/shm")
@@ -40,7 +40,7 @@ PARTS = (*SWEEPS, *TIMED)
 
 
 def main() -> int:
-    """Inject the faults. Returns 1 if one of them was not survived, or anything was lost."""
+    """Inject the faults. Returns 1 if a fault was not survived, or bytes were lost."""
     exit_on_signals()
     options = _parser().parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
@@ -120,11 +120,13 @@ def _named(names: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
-    parser.add_argument("--seed", type=int, help="of all that is random; default: another one")
+    parser.add_argument("--seed", type=int, help="seed of all random choices; default: a new one")
     parser.add_argument("--duration", type=float, default=SECONDS, help="seconds of random parts")
     parser.add_argument("--parts", default="", help=f"{', '.join(PARTS)}; default: all")
-    parser.add_argument("--attacks", default="", help="of the part tenants; default: all")
-    parser.add_argument("--sample", type=int, help="calls of each kind, instead of each call")
+    parser.add_argument("--attacks", default="", help="attacks of the part tenants; default: all")
+    parser.add_argument(
+        "--sample", type=int, help="how many calls of each kind to fail; default: all"
+    )
     parser.add_argument("--write", action="store_true", help="write the table to the docs")
     return parser
 

@@ -1,4 +1,4 @@
-"""What a tenant does to others with its own rights: caches, claims and pods of its namespace."""
+"""The attacks that a tenant can make with its own rights: caches, claims and pods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from localmodel.kube.kinds import KubeObject
     from tests.faults.disk import Model
 
-# More objects at a time would measure the machine.
+# The most objects at a time: with more, the machine would be the limit.
 MOST_OBJECTS = 60
 LIFE_SECONDS = (4.0, 30.0)
 HIGHEST_PRIORITY = 1_000_000
@@ -38,8 +38,8 @@ _SERVER_ERROR = 500
 class Tenant:
     """A namespace with its identity, its models, and its objects for the attacks.
 
-    `served` are models of its store that it asks for to fill disks; `new` ones that nobody has
-    asked for yet, and `taken` those of them that somebody else has, before it did.
+    `served` are models of its store that it requests to fill disks. `new` are models that no tenant
+    has requested yet, and `taken` those of them that another tenant requested first.
     """
 
     name: str
@@ -57,10 +57,7 @@ class Tenant:
     number: int = 0
 
     def make(self, resource: Kind, obj: KubeObject, seconds: float) -> bool:
-        """Make an object for a while; whether the API server took it.
-
-        Raises ApiError: 5xx, or no answer.
-        """
+        """Make an object for a while. Returns whether it was accepted. Raises ApiError (5xx)."""
         if len(self.made) >= MOST_OBJECTS:
             return False
         obj["metadata"]["namespace"] = self.name
@@ -76,11 +73,11 @@ class Tenant:
         return True
 
     def cache(self, name: str, uri: str, group: str, seconds: float, **spec: Any) -> bool:
-        """Make a cache for a while, as far as it may."""
+        """Make a cache for a while, unless the API server refuses it."""
         return self.make(NAMESPACE_CACHES, cache_object(name, uri, group, **spec), seconds)
 
     def unmake(self, now: float) -> None:
-        """Delete what was made for a while that is over."""
+        """Delete the objects whose time is over."""
         for (plural, name), until in list(self.made.items()):
             if until <= now:
                 del self.made[plural, name]
@@ -96,13 +93,13 @@ _RESOURCES = {resource.plural: resource for resource in (NAMESPACE_CACHES, CLAIM
 
 
 def delete(api: KubeClient, resource: Kind, name: str, namespace: str) -> None:
-    """Ask for a deletion; what is gone is gone."""
+    """Delete an object, which may be gone already."""
     with suppress(NotFoundError):
         api.delete(resource, name, namespace, grace_seconds=0 if resource is PODS else None)
 
 
 def cache_object(name: str, uri: str, group: str, **spec: Any) -> KubeObject:
-    """A namespace's cache. A field that is None is left out."""
+    """A namespace cache. Fields that are None are left out."""
     whole = {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": group} | spec
     return {
         "apiVersion": API_VERSION,
@@ -113,7 +110,7 @@ def cache_object(name: str, uri: str, group: str, **spec: Any) -> KubeObject:
 
 
 def claim_object(name: str, volume: str) -> KubeObject:
-    """A claim on a volume that is named."""
+    """A claim that names its volume."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -144,7 +141,7 @@ def pod_object(name: str, node: str, claim: str, key: str) -> KubeObject:
 
 @dataclass
 class Attack:
-    """One attacker and one victim, and what there is beside them."""
+    """One attack: the attacker, the victim, and the rest of the cluster."""
 
     by: Tenant
     on: Tenant
@@ -157,36 +154,36 @@ class Attack:
 
     @property
     def seconds(self) -> float:
-        """How long its objects stay."""
+        """The seconds that the attack's objects stay."""
         return self.chance.uniform(*LIFE_SECONDS)
 
     @property
     def group(self) -> str:
-        """One of the groups."""
+        """A random group."""
         return self.chance.choice(self.groups)
 
     @property
     def server(self) -> str:
-        """One of the attacker's servers."""
+        """A random server of the attacker."""
         return self.chance.choice(self.by.harmful)
 
     @property
     def goal(self) -> Model:
-        """A model of the victim or of the administrator."""
+        """A random model of the victim or of the administrator."""
         return self.chance.choice([self.on.good, self.on.scratched, *self.administrators])
 
     def lead(self, server: str, who: str, **parameters: str) -> KubeObject:
-        """The tenant's key of an S3 store, led to a server, where it says who it is."""
+        """Storage with the tenant's key for an S3 store, whose endpoint is a server of its own."""
         given = {"endpoint_url": server, "access_key_id": who} | parameters
         return {"key": self.by.key, "parameters": given}
 
     def words(self, size: int) -> str:
-        """Text that is like no other."""
+        """Random text."""
         return base64.b64encode(self.chance.randbytes(size)).decode()[:size]
 
 
 def unreadable(attack: Attack) -> None:
-    """What no hook could read, if it were stored; and changes of what was stored before."""
+    """Store caches that no hook could parse, and change caches that were stored before limits."""
     by = attack.by
     kinds: tuple[dict[str, Any], ...] = UNREADABLE
     for spec in kinds:
@@ -211,12 +208,12 @@ UNREADABLE: tuple[dict[str, Any], ...] = (
 
 
 def stored_name(number: int) -> str:
-    """Name of an unreadable cache that was stored before there were limits."""
+    """The name of an unreadable cache that was stored before the CRD had limits."""
     return f"stored-{number}"
 
 
 def large(attack: Attack) -> None:
-    """As many and as large caches as may be."""
+    """Make as many caches, as large as allowed."""
     by = attack.by
     for _ in range(CROWD):
         each = PARAMETERS_BYTES // PARAMETERS - 8
@@ -235,7 +232,7 @@ def large(attack: Attack) -> None:
 
 
 def collide(attack: Attack) -> None:
-    """Names that lead to the victim's volume and claim, and claims that name it."""
+    """Make caches whose names lead to the victim's volume and claim, and claims that name it."""
     by, on = attack.by, attack.on
     volumes = {
         kserve_volume_name(on.good.name, on.group, on.name),
@@ -256,14 +253,14 @@ def collide(attack: Attack) -> None:
 
 
 def false_store(attack: Attack) -> None:
-    """The URI of another, with a store that lists something else."""
+    """Request another's URI from a store that lists other files."""
     by = attack.by
     storage = attack.lead(attack.server, attack.chance.choice(hostile.FALSE))
     by.cache(by.next("false"), attack.goal.uri, attack.group, attack.seconds, storage=storage)
 
 
 def list_alone(attack: Attack) -> None:
-    """The URI of another at its own store, which lists it for everybody."""
+    """Request another's URI from the other's own store, which lists it for everybody."""
     by, owner = attack.by, attack.chance.choice([attack.on.name, "admin"])
     goals = [attack.on.good, attack.on.scratched] if owner != "admin" else attack.administrators
     goal = attack.chance.choice(list(goals))
@@ -272,7 +269,7 @@ def list_alone(attack: Attack) -> None:
 
 
 def origin(attack: Attack) -> None:
-    """A source that never comes to an end, or sends more than anybody can take."""
+    """Request models of a source that never ends, or sends more than an agent can hold."""
     by, scheme = attack.by, attack.chance.choice(("http", "s3", "webhdfs", "archive"))
     name, seconds = by.next("origin"), attack.seconds
     host = attack.server
@@ -291,7 +288,7 @@ def origin(attack: Attack) -> None:
 
 
 def never(attack: Attack) -> None:
-    """As large as the limit, as important as can be, and never there."""
+    """Request models of the limit's size with the highest priority, which no source has."""
     by, limit = attack.by, str(attack.limit)
     uris = (
         "http://127.0.0.1:1/never.bin",
@@ -311,7 +308,7 @@ def never(attack: Attack) -> None:
 
 
 def fill(attack: Attack) -> None:
-    """Real models until nothing more fits, and pods that use them."""
+    """Request real models until no more fits, with pods that use them."""
     by = attack.by
     model = attack.chance.choice(by.served)
     name, group, seconds = by.next("fill"), attack.group, attack.seconds
@@ -319,14 +316,14 @@ def fill(attack: Attack) -> None:
     pod = pod_object(by.next("pod"), attack.chance.choice(attack.nodes), "", model.key)
     pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim_name(name, group)
     by.make(PODS, pod, seconds)
-    # One that says that it uses what is another's.
+    # A pod that names another's model in its mount.
     spied = pod_object(by.next("pod"), attack.chance.choice(attack.nodes), "", attack.goal.key)
     spied["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim_name(name, group)
     by.make(PODS, spied, seconds)
 
 
 def certificates(attack: Attack) -> None:
-    """Certificates, each of them another one."""
+    """Make caches with certificates, all different."""
     by = attack.by
     for _ in range(CROWD):
         body = attack.words(12_000)
@@ -337,7 +334,7 @@ def certificates(attack: Attack) -> None:
 
 
 def addresses(attack: Attack) -> None:
-    """What a tenant must not reach through an agent."""
+    """Request URIs of servers that a tenant must not reach through an agent."""
     by = attack.by
     uris = (
         "http://169.254.169.254/latest/meta-data",
@@ -354,7 +351,7 @@ def addresses(attack: Attack) -> None:
 
 
 def churn(attack: Attack) -> None:
-    """One name again and again, each time another model."""
+    """Make caches with the same name again and again, each with another model."""
     by = attack.by
     name = f"churn-{attack.chance.randrange(3)}"
     delete(by.api, NAMESPACE_CACHES, name, by.name)
@@ -363,7 +360,7 @@ def churn(attack: Attack) -> None:
 
 
 def first(attack: Attack) -> None:
-    """A new model of the victim's, asked for before the victim does, from a store of one's own."""
+    """Request a new model of the victim from an own store, before the victim requests it."""
     if not attack.on.new:
         return
     by, on = attack.by, attack.on
@@ -375,7 +372,7 @@ def first(attack: Attack) -> None:
     on.cache(model.name, model.uri, on.group, float("inf"), storage={"key": on.key})
 
 
-# As the table calls them, and how often they come.
+# The attacks by their name in the table, and their relative frequency.
 ATTACKS: dict[str, tuple[str, Callable[[Attack], None], int]] = {
     "unreadable": ("a cache that nobody can read", unreadable, 2),
     "large": ("caches as large as may be", large, 1),

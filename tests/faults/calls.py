@@ -1,4 +1,4 @@
-"""The calls that reach a file system below one root, counted, so that one of them can fail."""
+"""Counts the calls to the file system below a root, so that a chosen call can fail."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# Calls that make or keep something, and calls that only look.
+# Calls that write, and calls that only read.
 CHANGES = (
     *("chmod", "fchmod", "fdatasync", "fsync", "ftruncate", "mkdir", "posix_fallocate"),
     *("pwrite", "rename", "replace", "rmdir", "unlink", "write"),
 )
 LOOKS = ("listdir", "lstat", "preadv", "scandir", "stat", "statvfs")
-# Those of the C library that Python does not have.
+# Functions of the C library that Python does not have.
 FOREIGN_CHANGES = ("sync_file_range", "syncfs")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _readlink = os.readlink
 
 
 class Crash(BaseException):
-    """The process dies here: no handler of the code under test may catch it."""
+    """A simulated kill of the process: the code under test must not catch it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call. `target` is the new name of a rename; `size` what a write is asked to write."""
+    """One call. `target` is the new name of a rename, `size` the bytes of a write."""
 
     name: str
     path: str
@@ -50,9 +50,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one call of those that it `meets`, and to all that come later.
+    """A fault of one of the calls that it `meets`, and possibly of all later calls.
 
-    `act` gets the call, the real function and its arguments, and may do of it what it likes.
+    `act` gets the call, the real function and its arguments, and replaces the call.
     """
 
     act: Callable[..., Any]
@@ -61,7 +61,7 @@ class Fault:
 
 
 def raising(error: Callable[[Call], BaseException]) -> Callable[..., Any]:
-    """The call does nothing, and raises."""
+    """Raise instead of the call."""
 
     def act(call: Call, *_: Any) -> Any:
         raise error(call)
@@ -70,14 +70,14 @@ def raising(error: Callable[[Call], BaseException]) -> Callable[..., Any]:
 
 
 class Calls:
-    """Counts the calls; the `fail_at`th that the fault meets is struck. None fails without one."""
+    """Counts the calls; call number `fail_at` of those that the fault meets fails, if set."""
 
     def __init__(self, root: Path, fault: Fault | None = None, fail_at: int = 0) -> None:
         self.root = str(root)
         self.log: list[Call] = []
         self.met = 0
         self.struck = False
-        # Told before a call is struck, and after each call that changed something.
+        # Called before a call fails, and after each call that changed something.
         self.before: Callable[[Call], None] = lambda _: None
         self.after: Callable[[Call], None] = lambda _: None
         self._fault, self._fail_at = fault, fail_at
@@ -85,7 +85,7 @@ class Calls:
         self._own = threading.local()
 
     def do(self, call: Call, real: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Make the call, or let the fault have it."""
+        """Make the call, or inject the fault."""
         fault = self._next(call)
         if fault is None:
             result = real(*arguments, **keywords)
@@ -113,7 +113,7 @@ class Calls:
 
     @contextmanager
     def unseen(self) -> Iterator[None]:
-        """Nothing that this thread does meanwhile counts."""
+        """Do not count the calls of this thread within the context."""
         self._own.unseen = True
         try:
             yield
@@ -121,7 +121,7 @@ class Calls:
             self._own.unseen = False
 
     def wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with our eye on it."""
+        """The function, counted."""
 
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
             path = self._below(arguments[0] if arguments else ".", keywords.get("dir_fd"))
@@ -135,7 +135,7 @@ class Calls:
     def open(
         self, path: Any, mode: str = "r", buffering: int = -1, *rest: Any, **named: Any
     ) -> Any:
-        """As io.open, which is what Path.open calls."""
+        """A replacement of io.open, which Path.open calls."""
         if mode != "rb" or self._below(path, None) is None:
             return _io_open(path, mode, buffering, *rest, **named)
         call = Call("open", str(path), changes=False)
@@ -143,7 +143,7 @@ class Calls:
         return raw if buffering == 0 else io.BufferedReader(raw)
 
     def _below(self, place: Any, folder: int | None) -> str | None:
-        """The path of a call if it is below the root."""
+        """The path of a call, if below the root."""
         if getattr(self._own, "unseen", False):
             return None
         try:
@@ -156,7 +156,7 @@ class Calls:
 
 
 class _CountedFile(io.FileIO):
-    """A file whose reads count."""
+    """A file whose reads are counted."""
 
     def __init__(self, path: str, calls: Calls) -> None:
         super().__init__(path)
@@ -171,7 +171,7 @@ class _CountedFile(io.FileIO):
 
 
 class _Library:
-    """The C library as `agent.disk.writeback` uses it."""
+    """The functions of the C library that `agent.disk.writeback` uses, counted."""
 
     def __init__(self, calls: Calls, real: Any) -> None:
         for name in FOREIGN_CHANGES:
@@ -212,7 +212,7 @@ _io_open = io.open
 
 @contextmanager
 def watched(calls: Calls) -> Iterator[Calls]:
-    """Have these calls pass through here."""
+    """Route the calls of this process through `calls`."""
     with ExitStack() as stack:
         for name in ("open", *CHANGES, *LOOKS):
             patch = mock.patch.object(os, name, calls.wrap(name, getattr(os, name)))
@@ -231,7 +231,7 @@ def faults(
     *,
     once: bool = False,
 ) -> Iterator[Calls]:
-    """From the `fail_at`th call on that is no mere look, each one raises; with `once`, only it."""
+    """Raise in call number `fail_at` of those that write, and unless `once` in all later ones."""
 
     def meets(call: Call) -> bool:
         return call.changes or call.name in {"open", "preadv"}

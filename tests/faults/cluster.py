@@ -1,4 +1,4 @@
-"""Part d: a whole local cluster, whose processes are killed while caches come and go."""
+"""Part d: a local cluster whose processes are killed while caches are made and deleted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PART = "cluster"
 GROUPS = {"faults-a": ("node-1", "node-2"), "faults-b": ("node-2", "node-3")}
 NODE_NAMES = sorted({node for nodes in GROUPS.values() for node in nodes})
-# What is killed, as the table calls it; and how often, compared with the others.
+# The processes that are killed, by their name in the table, and their relative frequency.
 VICTIMS = {
     "an agent": 8,
     "the hooks": 4,
@@ -44,7 +44,7 @@ _PROCESSES = {
 }
 MODELS = 10
 BYTES_PER_SECOND = 2 << 20
-# How long a call may find no API server.
+# How long the API server may be unreachable for a call.
 API_SECONDS = 90.0
 FLAP_SECONDS = (0.5, 12.0)
 PAUSE_SECONDS = (0.1, 1.2)
@@ -52,7 +52,7 @@ SHOW_SECONDS = 15.0
 
 
 def run(work: Path, seed: int, seconds: float) -> list[Row]:
-    """Faults for so long, then quiet; and what came of it."""
+    """Inject faults for `seconds`, then wait until the cluster settles. Returns the results."""
     chance = random.Random(seed)
     sizes = [chance.choice((2000, 300_000, 2 << 20, 6 << 20)) for _ in range(MODELS)]
     web = {f"model-{n}.bin": origin.content(f"{seed}-{n}", size) for n, size in enumerate(sizes)}
@@ -70,17 +70,17 @@ def run(work: Path, seed: int, seconds: float) -> list[Row]:
                 storm.rage(seconds)
                 sys.stderr.write(f"{PART}: quiet\n")
                 storm.settle()
-                storm.take(eye.hear_all(0.5))
+                storm.take(eye.receive_all(0.5))
         finally:
             eye.end()
     return list(storm.rows.values())
 
 
 class _Storm:
-    """What happens to a cluster, and what is wanted of it meanwhile."""
+    """The faults and changes in a cluster, and the expected caches."""
 
     def __init__(self, cluster: Cluster, models: list[Model], chance: random.Random) -> None:
-        # The origins of the end-to-end tests are of no use here.
+        # No origins of the end-to-end tests are needed.
         self._world = World(cluster, cast("Any", None), cast("Any", None))
         self._cluster, self._chance = cluster, chance
         self._models = {model.name: model for model in models}
@@ -95,7 +95,7 @@ class _Storm:
         }
 
     def prepare(self) -> None:
-        """Groups, and some caches that are there before anything happens."""
+        """Make groups, and some caches before the first fault."""
         for group, nodes in GROUPS.items():
             for node in nodes:
                 self._world.node(node, group)
@@ -106,7 +106,7 @@ class _Storm:
             self._world.wait_ready(name, 2)
 
     def rage(self, seconds: float) -> None:
-        """Do this and that, in an order that the seed decides."""
+        """Do actions in a random order that depends on the seed."""
         deadline = time.monotonic() + seconds
         show_at = time.monotonic() + SHOW_SECONDS
         actions = (self._kill, self._add, self._remove, self._flap)
@@ -127,7 +127,7 @@ class _Storm:
         try:
             self._cluster.kill(process)
         except (LocalError, ProcessLookupError):
-            # It is dead already.
+            # The process is dead already.
             return
         self.rows[name].injected += 1
 
@@ -135,7 +135,7 @@ class _Storm:
         name = self._chance.choice(sorted(self._models.keys() - self._wanted.keys()) or [""])
         group = self._chance.choice(sorted(GROUPS))
         if not name or self._ask(lambda: self._world.find(CACHES, name)):
-            # None is left, or the former cache of that name is not gone yet.
+            # No name is free, or the former cache of that name is not gone yet.
             return
         model = self._models[name]
         self._ask(lambda: self._world.cache(name, model.uri, group, modelSize="8Mi"))
@@ -148,7 +148,7 @@ class _Storm:
         del self._wanted[name]
 
         def delete() -> None:
-            # An answer that was lost may have been a yes.
+            # The API server may have done a request whose response was lost.
             if self._world.find(CACHES, name) is not None:
                 self._world.delete(CACHES, name)
 
@@ -174,7 +174,7 @@ class _Storm:
         self._ask(lambda: self._world.patch(NODES, node, change))
 
     def _ask(self, call: Callable[[], Any]) -> Any:
-        """A call to an API server that may be away."""
+        """Call an API server that may be unreachable for a while."""
         deadline = time.monotonic() + API_SECONDS
         while True:
             try:
@@ -187,7 +187,7 @@ class _Storm:
     # The end
 
     def settle(self) -> None:
-        """Wait until all is as it is wanted, and note what is not."""
+        """Wait until the cluster is as expected, and record what is not."""
         self._bring_back(float("inf"))
         deadline = time.monotonic() + RETURN_SECONDS + 2 * GRACE_SECONDS
         self._until(self._unready, "caches", deadline)
@@ -225,7 +225,7 @@ class _Storm:
             try:
                 lost, problems = self._disk(node).not_at_end(self._of(node))
             except OSError as error:
-                # It was being removed.
+                # The copy was being removed.
                 lost, problems = [], [str(error)]
             found += [f"{node}: {problem}" for problem in (*lost, *problems)]
         return found
@@ -236,10 +236,10 @@ class _Storm:
     def _of(self, node: str) -> list[Model]:
         return [self._models[name] for name, group in self._wanted.items() if node in GROUPS[group]]
 
-    def take(self, told: list[Any]) -> None:
-        """Count what came of it. Nobody can tell which of the faults was to blame."""
-        self._lost += sum(message["lost"] for message in told)
-        self._problems += [f"meanwhile: {message['what']}" for message in told]
+    def take(self, messages: list[Any]) -> None:
+        """Count the results. A problem cannot be assigned to one of the faults."""
+        self._lost += sum(message["lost"] for message in messages)
+        self._problems += [f"meanwhile: {message['what']}" for message in messages]
         first = next(iter(self.rows.values()))
         first.lost, first.failures = self._lost, self._problems
         for row in self.rows.values():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running(folder: Path, nodes: int, part: str, **options: Any) -> Iterator[Cluster]:
-    """A cluster in a folder of its own; it is stopped in the end. Options are Cluster.up's."""
+    """Start a cluster in a new folder, with options of Cluster.up, and stop it at the end."""
     build.ensure_kube(Console(sys.stderr))
     cluster = Cluster(folder)
     try:

@@ -1,4 +1,4 @@
-"""Part b: the agent is killed at a call, or in the middle of a write, and another one comes."""
+"""Part b: the agent is killed at a call, or in the middle of a write, and started again."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ KINDS = (
 
 
 def run(where: Lab) -> list[Row]:
-    """All kinds at all calls."""
+    """Inject each kind of fault at each call."""
     return sweep(PART, KINDS, where)

@@ -1,4 +1,4 @@
-"""What may be on a node's disk at any time, and what must be there in the end."""
+"""Checks of a node's disk: what it may hold at any time, and what it must hold in the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Tree = dict[str, bytes]
 
-# What is noted of an evicted model. Without `evicted.json`, an attempt asks its source first.
+# The records of an evicted model. Without `evicted.json`, an attempt asks the source first.
 _EVICTED = {"usage.json", "held.json", "evicted.json"}
 _ASKED = {"journal.json", "progress-1", "files"}
 
@@ -26,7 +26,7 @@ _ASKED = {"journal.json", "progress-1", "files"}
 class Model:
     """A model at its source: its URI, and the files that a complete copy has.
 
-    `hash` is what its cache expects, if it expects anything.
+    `hash` is the hash in the cache's spec, if it has one.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Model:
 
     @property
     def key(self) -> str:
-        """Its folder below models/."""
+        """The model's folder below models/."""
         return model_key(self.uri)
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The bytes of all files."""
         return size_of(self.files)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Bytes that were wrong or missing where they were published, or that were not ours."""
+    """A loss: published bytes that were wrong or missing, or a changed foreign directory."""
 
     size: int
     what: str
@@ -58,12 +58,12 @@ class Loss:
 
 @dataclass
 class Disk:
-    """One root, and all that is known of it.
+    """One root, and its expected content.
 
-    `wanted` are the keys that may never be away once they are whole; `kept` those of them that are.
-    `before` is what else a folder may hold that was so before the agent began, such as a damaged
-    copy; of what is `mended`, each file may be as it was or as it should be. What is `evicted`, and
-    what is `blocked` and so fails, may leave notes in the end, but no bytes.
+    `wanted` are the keys that must stay once they are complete, `kept` those that are complete.
+    `before` is the content that a folder may still have from before the agent started, such as a
+    damaged copy. In `mended` folders, each file may be as before or repaired. `evicted` models, and
+    `blocked` ones, whose downloads fail, may leave records in the end, but no bytes.
     """
 
     root: Path
@@ -80,9 +80,9 @@ class Disk:
         self._models = {model.key: model for model in self.models}
 
     def losses(self) -> list[Loss]:
-        """What is wrong now. It may be asked at any moment between two calls of the agent."""
+        """The losses now. May be called at any moment between two calls of the agent."""
         folder = self.root / "models"
-        # What another thread sees whole meanwhile is not among the names yet.
+        # A copy that another thread finds complete meanwhile is not among the names yet.
         kept = sorted(self.kept)
         names = set(_names(folder)) if folder.exists() else set()
         looked = (self._look(folder / name, name) for name in sorted(names - self.foreign.keys()))
@@ -106,14 +106,14 @@ class Disk:
         if model and name in self.mended and _is_between(now, self.before[name], model.files):
             return None
         if _identity(path) != which:
-            # It was taken out while it was read.
+            # The folder was removed while it was read.
             return None
         if model is None:
             return Loss(size_of(now), f"models/{name} is nobody's")
         return Loss(model.size, f"{model.name} is published and is not the model: {_short(now)}")
 
     def not_at_end(self, wanted: Iterable[Model]) -> tuple[list[Loss], list[str]]:
-        """What is missing, and what is left over, of a disk that should be as it is wanted."""
+        """The missing models and the leftovers of a disk that should be in its final state."""
         lost, problems = [], []
         store = Store(self.root)
         keys = {model.key for model in wanted}
@@ -140,12 +140,12 @@ class Disk:
 
     @staticmethod
     def _is_without_bytes(meta: Path, left: set[str]) -> bool:
-        """Whether notes alone are left of an evicted model, and of what its source was asked."""
+        """Whether only the records of an evicted or failed model are left."""
         return left <= _EVICTED | _ASKED and not read_tree(meta / "files")
 
 
 def _is_between(now: Tree, before: Tree, after: Mapping[str, bytes]) -> bool:
-    """Whether each file is as it was, or as it should be."""
+    """Whether each file is as before, or as it should be."""
     return all(
         now.get(path) in {before.get(path), after.get(path)} for path in {*now, *before, *after}
     )
@@ -163,7 +163,7 @@ def _identity(path: Path) -> int | None:
 
 
 def size_of(files: Mapping[str, bytes]) -> int:
-    """Bytes of all files."""
+    """The bytes of all files."""
     return sum(map(len, files.values()))
 
 

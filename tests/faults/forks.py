@@ -1,4 +1,4 @@
-"""Work in a process of its own that is forked off and so begins at once."""
+"""Runs work in a forked process, which starts at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _pipe_write = os.write
 
 @dataclass
 class Fork:
-    """A child. What it tells comes as JSON, a line each."""
+    """A child process, which sends messages as lines of JSON."""
 
     pid: int
     pipe: int
@@ -32,32 +32,32 @@ class Fork:
     _rest: bytes = b""
     _told: list[Any] = field(default_factory=list)
 
-    def hear(self) -> list[Any] | None:
-        """What has come since the last time; None at the end. Waits for something."""
+    def receive(self) -> list[Any] | None:
+        """Wait for messages. Returns the new ones; None when the child has ended."""
         piece = os.read(self.pipe, 1 << 16)
         if not piece:
             return None
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def hear_all(self, seconds: float) -> list[Any]:
-        """All that it tells until it ends, or is killed because it takes so long."""
-        told: list[Any] = []
+    def receive_all(self, seconds: float) -> list[Any]:
+        """All messages until the child ends; after the time limit the child is killed."""
+        messages: list[Any] = []
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.pipe], [], [], left)[0]:
                 self.end()
-                return told
-            more = self.hear()
+                return messages
+            more = self.receive()
             if more is None:
                 self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
                 os.close(self.pipe)
-                return told
-            told += more
+                return messages
+            messages += more
 
     def end(self) -> None:
-        """Kill it if it is still there."""
+        """Kill the child, if it still runs."""
         if self.status is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -66,9 +66,10 @@ class Fork:
 
 
 def fork(work: Callable[[Callable[[object], None]], None], log: Path | None = None) -> Fork:
-    """Do the work in a child, which can tell things. It never outlives this process.
+    """Do the work in a child process, which can send messages and ends with this process.
 
-    Its errors go to the log, or where ours go. This process must have one thread only.
+    The child's stderr goes to the log, or to this process' stderr. This process must have only one
+    thread.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -88,10 +89,10 @@ def fork(work: Callable[[Callable[[object], None]], None], log: Path | None = No
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(descriptor, 2)
 
-        def tell(what: object) -> None:
+        def send(what: object) -> None:
             _pipe_write(writing, json.dumps(what).encode() + b"\n")
 
-        work(tell)
+        work(send)
         code = 0
     except BaseException:  # noqa: BLE001
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""Origins of tenants: stores that serve their owner, and servers that harm whoever asks them."""
+"""Origins of tenants: stores that serve their owner, and servers that harm their clients."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 Objects = dict[str, bytes]
 
 REFUSE, SERVE = "/-/refuse", "/-/serve"
-# How many servers a tenant harms with: each is an origin of its own.
+# How many harmful servers a tenant has, each of which is a separate origin.
 SERVERS = 4
 FALSE_SIZE = 10 << 30
-# What "without an end" is: more than an agent may ever keep. The machine has to bear it.
+# The size of an endless response: more than an agent may hold, but not too much for the machine.
 ENDLESS_BYTES = 1 << 30
 DRIP_SECONDS = 2.0
-# A server gives a slow client up in the end.
+# How long a server waits for a slow client.
 DRIPS = 300
 PAGE_KEYS = 1000
 
 _PIECE = bytes(64 << 10)
-# In a header, or in the query of a URL that is signed.
+# The access key in an Authorization header, or in the query of a presigned URL.
 _WHO = re.compile(r"Credential=([^/%]+)(?:/|%2F)")
 
 
 @dataclass(frozen=True)
 class Origins:
-    """URLs: of each owner's store, and of each tenant's harmful servers."""
+    """The URLs of each owner's store and of each tenant's harmful servers."""
 
     stores: Mapping[str, str]
     harmful: Mapping[str, list[str]]
@@ -59,16 +59,16 @@ def bucket_of(owner: str) -> str:
 
 @contextmanager
 def serve(owned: Mapping[str, Objects], tenants: list[str]) -> Iterator[Origins]:
-    """A store for each owner, and harmful servers for each tenant, in a process of their own."""
-    child = fork(lambda tell: _serve(owned, tenants, tell))
+    """Run a store for each owner and harmful servers for each tenant, in a separate process."""
+    child = fork(lambda send: _serve(owned, tenants, send))
     try:
-        yield Origins(*child.hear()[0])  # type: ignore[index]
+        yield Origins(*child.receive()[0])  # type: ignore[index]
     finally:
         child.end()
 
 
 def _serve(
-    owned: Mapping[str, Objects], tenants: list[str], tell: Callable[[object], None]
+    owned: Mapping[str, Objects], tenants: list[str], send: Callable[[object], None]
 ) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     everything = {bucket_of(owner): objects for owner, objects in owned.items()}
@@ -82,19 +82,19 @@ def _serve(
             tenant: [stack.enter_context(serving(harms)).url for _ in range(SERVERS)]
             for tenant in tenants
         }
-        tell([stores, harmful])
+        send([stores, harmful])
         while True:
             signal.pause()
 
 
 def _who(handler: Handler) -> str:
-    """Whose key signs a request; empty where nobody's does."""
+    """The owner of the key that signs a request; empty without a signature."""
     found = _WHO.search(handler.headers.get("Authorization", "")) or _WHO.search(handler.path)
     return found[1] if found else ""
 
 
 class Store:
-    """A bucket that its owner may read, and others only list. It can be told to refuse all."""
+    """A bucket that its owner may read, and others only list. It can be set to refuse all."""
 
     def __init__(self, owner: str, objects: Objects) -> None:
         self._owner = owner
@@ -119,7 +119,7 @@ def _crc32c(data: bytes) -> str:
 
 
 class Harmful:
-    """Does what the key that signs a request says, or else the first part of its path."""
+    """A server that misbehaves as the key of a request names, or the first part of its path."""
 
     def __init__(self, buckets: Mapping[str, Objects]) -> None:
         self._others = {
@@ -150,7 +150,7 @@ _OTHER_BYTES = bytes(255 - byte for byte in range(256))
 
 
 class _FalseSizes(Buckets):
-    """Lists each object as huge, and sends it so."""
+    """A bucket that lists and sends each object as huge."""
 
     def __init__(self, buckets: Mapping[str, Objects]) -> None:
         super().__init__(dict(buckets))
@@ -198,7 +198,7 @@ def _redirect(handler: Handler) -> None:
     _endless(handler, 302, _elsewhere(handler), _PIECE)
 
 
-# 2 GiB of blanks.
+# Decompresses to 2 GiB of blanks.
 _BOMB = gzip.compress(b" " * (64 << 20), mtime=0) * 32
 
 
@@ -219,7 +219,7 @@ def _refusal(handler: Handler) -> None:
 
 
 def _listing(handler: Handler) -> None:
-    """One page without an end."""
+    """Send a listing of one endless page."""
     entry = b"<Contents><Key>a</Key><Size>1</Size></Contents>" * 1000
     handler.begin(200, {"Content-Type": "application/xml", "Transfer-Encoding": "chunked"})
     _chunk(handler, b"<ListBucketResult>")
@@ -231,7 +231,7 @@ _PAGES = count()
 
 
 def _pages(handler: Handler) -> None:
-    """One page after the other."""
+    """Send a listing with an endless number of pages."""
     page = next(_PAGES)
     entries = "".join(
         f"<Contents><Key>many/{page}-{n}</Key><Size>1</Size><ETag>x</ETag></Contents>"
@@ -275,14 +275,14 @@ def _silence(handler: Handler) -> None:
 
 
 def _stream(handler: Handler) -> None:
-    """A file without a length."""
+    """Send an endless file without Content-Length."""
     handler.begin(200, {"Transfer-Encoding": "chunked", "ETag": '"endless"'})
     for _ in range(0, ENDLESS_BYTES, len(_PIECE)):
         _chunk(handler, _PIECE)
 
 
 def _archive(handler: Handler) -> None:
-    """A tar.gz with one member that has no end: a thousandth of it comes over the wire."""
+    """Send a tar.gz with one endless member, which is a thousand times smaller on the wire."""
     pack = zlib.compressobj(wbits=31)
     member = tarfile.TarInfo("weights")
     member.size = 1 << 40
@@ -293,7 +293,7 @@ def _archive(handler: Handler) -> None:
         _chunk(handler, piece)
 
 
-# What a server does, by the name that a URI or a key gives it.
+# The misbehaviours of a server, by the name in a URI or a key.
 HARMS: dict[str, Callable[[Handler], None]] = {
     "redirect": _redirect,
     "redirect-bomb": _redirect_bomb,
@@ -307,7 +307,7 @@ HARMS: dict[str, Callable[[Handler], None]] = {
     "stream": _stream,
     "archive": _archive,
 }
-# Each as a scheme meets it: the rest would be asked for by no source.
+# The misbehaviours that each scheme can meet: no source would request the others.
 OVER_HTTP = (
     "redirect",
     "redirect-bomb",

@@ -1,4 +1,4 @@
-"""Part a: the disk gives an error, or writes less than it should, and the process goes on."""
+"""Part a: the disk returns an error, or writes too little, and the process continues."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _any(_call: Call) -> bool:
     return True
 
 
-def _is_no_look(call: Call) -> bool:
-    """A disk that dies at a mere look dies at the next other call as well."""
+def _is_no_lookup(call: Call) -> bool:
+    """Whether a fault meets the call: not a lookup, as a disk that fails there fails later too."""
     return call.changes or call.name in {"open", "read", "preadv"}
 
 
@@ -55,7 +55,7 @@ _READ_ONLY = _error(errno.EROFS)
 
 KINDS = (
     Kind("EIO, once", Fault(_BROKEN, _any), heals=True),
-    Kind("EIO, from then on", Fault(_BROKEN, _is_no_look, Fault(_BROKEN, _any))),
+    Kind("EIO, from then on", Fault(_BROKEN, _is_no_lookup, Fault(_BROKEN, _any))),
     Kind("ENOSPC, once", Fault(_FULL, _creates), heals=True),
     Kind("ENOSPC, from then on", Fault(_FULL, _creates, Fault(_FULL, _creates))),
     Kind("EROFS, from then on", Fault(_READ_ONLY, _changes, Fault(_READ_ONLY, _changes))),
@@ -65,5 +65,5 @@ KINDS = (
 
 
 def run(where: Lab) -> list[Row]:
-    """All kinds at all calls."""
+    """Inject each kind of fault at each call."""
     return sweep(PART, KINDS, where)

@@ -1,4 +1,4 @@
-"""An agent's life on the disk of the scenario, from its start until all is done."""
+"""Runs an agent on the disk of the scenario, from its start until the disk is as expected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tests.faults.scenario import Scenario
 
 GRACE = 60.0
-# Seconds of the agent's clock: longer than any back-off of a few failures.
+# Seconds of the agent's clock: longer than any backoff after a few failures.
 HORIZON = 1800.0
 BUSY_SECONDS = 0.2
 GONE = {ModelState.EVICTED, ModelState.PENDING}
@@ -55,7 +55,7 @@ _SMALL_GROUP = LocalModelNodeGroupRef(
 
 
 class _Quick(Loop):
-    """The loop, whose clock jumps ahead while nothing is under way. It ends when all is done."""
+    """The loop, with a clock that jumps ahead while no job runs. It ends in the final state."""
 
     def begin(self, scenario: Scenario, clock: _Clock, horizon: float) -> None:
         self._clock, self._horizon = clock, clock.seconds + horizon
@@ -74,7 +74,7 @@ class _Quick(Loop):
             with suppress(queue.Empty):
                 self._take(self._events.get(timeout=BUSY_SECONDS))
         elif self._is_done() and self._seen_at is None:
-            # It must stay so when the disk is looked at again.
+            # The state must be the same after a rescan of the disk.
             self._seen_at = clock.seconds
             clock.seconds += RESCAN_SECONDS
         elif self._is_done():
@@ -89,7 +89,7 @@ class _Quick(Loop):
 
     def _is_done(self) -> bool:
         status = (self._api.node or {}).get("status", {})  # type: ignore[attr-defined]
-        told = {model["key"]: model for model in status.get("models", ())}
+        reported = {model["key"]: model for model in status.get("models", ())}
         here = {
             key
             for key, copy in self._inventory.copies.items()
@@ -97,28 +97,28 @@ class _Quick(Loop):
         }
         return (
             here == self._wanted
-            and told.keys() == self._wanted | self._blocked | self._evicted
-            and all(told[key]["state"] == ModelState.DOWNLOADED for key in self._wanted)
-            and all(told[key].get("hash") for key in self._wanted)
-            and all(told[key].get("reason") == BLOCKED for key in self._blocked)
-            # Where it could not be noted that it was evicted, it waits as any that does not fit.
-            and all(told[key]["state"] in GONE for key in self._evicted)
+            and reported.keys() == self._wanted | self._blocked | self._evicted
+            and all(reported[key]["state"] == ModelState.DOWNLOADED for key in self._wanted)
+            and all(reported[key].get("hash") for key in self._wanted)
+            and all(reported[key].get("reason") == BLOCKED for key in self._blocked)
+            # If the record of the eviction could not be written, the model waits for room.
+            and all(reported[key]["state"] in GONE for key in self._evicted)
             and all(map(self._is_read, self._wanted))
         )
 
     def _is_only_asked(self, key: str, copy: OnDisk) -> bool:
-        """Whether a model that does not fit is known from its source, and no byte of it is here."""
+        """Whether the size of a model that does not fit is known, and no byte of it is staged."""
         return key in self._evicted and copy.found is Found.STAGED and not copy.staged_bytes
 
     def _is_read(self, key: str) -> bool:
-        """Whether all files of a copy are known to be good in this life."""
+        """Whether this agent has verified all files of a copy."""
         copy, now = self._inventory.copy(key), self._clock.now()
         last = self._background_reads._scrubbing._last(key, copy, now)
         return last is not None and last >= self._began
 
 
 class _Api(FakeApi):
-    """Its one version is told before the loop runs: a second time could come too late."""
+    """A NodeApi whose watch reports nothing: the loop observes the object before it runs."""
 
     def watch(self, _observe: object, stopped: threading.Event) -> None:
         stopped.wait()
@@ -135,14 +135,14 @@ class _Clock:
 def run_agent(
     scenario: Scenario,
     calls: Calls,
-    tell: Callable[[object], None],
+    send: Callable[[object], None],
     *,
     horizon: float = HORIZON,
 ) -> None:
-    """An agent's life on a root, from its start until all is done, or nothing comes any more.
+    """Run an agent on a root until the disk is as expected, or nothing changes any more.
 
-    Tells the losses that it sees after each call that changes something in models/, the call that
-    is struck, and at last how many calls the fault could have met.
+    Sends the losses after each call that changes something in models/, the call that fails, and at
+    last the number of calls that the fault could have met.
     """
     logs.configure("json")
     root, published = Path(calls.root), f"{calls.root}/models/"
@@ -150,11 +150,11 @@ def run_agent(
 
     def look() -> None:
         for loss in disk.losses():
-            tell({"lost": loss.size, "what": loss.what})
+            send({"lost": loss.size, "what": loss.what})
 
     def before(call: Call) -> None:
         look()
-        tell({"struck": str(call).replace(str(root), "")})
+        send({"struck": str(call).replace(str(root), "")})
 
     def after(call: Call) -> None:
         if call.path.startswith(published) or call.target.startswith(published):
@@ -163,7 +163,7 @@ def run_agent(
     calls.before, calls.after = before, after
     with watched(calls):
         ended = _live(scenario, root, horizon)
-    tell({"met": calls.met, "ended": ended})
+    send({"met": calls.met, "ended": ended})
 
 
 def _live(scenario: Scenario, root: Path, horizon: float) -> str:
@@ -197,7 +197,7 @@ def _live(scenario: Scenario, root: Path, horizon: float) -> str:
         fetching = Fetching(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
         loop = _Quick(api, store, fetching, options, pods=NoPods(lambda: loop))
     except (StoreError, OSError) as error:
-        # As the command does: it ends, and is started again.
+        # As in the command: the agent ends and is started again.
         sys.stderr.write(f"cannot start: {error}\n")
         return "cannot start"
     loop.begin(scenario, clock, horizon)

@@ -1,4 +1,4 @@
-"""Mounts that only this process and its children see, and that go with them. Needs root."""
+"""Mounts in a private mount namespace of this process and its children. Needs root."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class MountsError(Exception):
-    """Mounts of our own are not to be had. The message says why."""
+    """Mounts cannot be made. The message says why."""
 
 
 def own_namespace() -> None:
-    """Let no mount from here on be seen outside of this process. Raises MountsError."""
+    """Enter a new mount namespace, so that later mounts are private. Raises MountsError."""
     if os.geteuid() != 0:
         raise MountsError("only root may mount")
     if _LIBC.unshare(_CLONE_NEWNS):
@@ -31,7 +31,7 @@ def own_namespace() -> None:
 
 
 def memory_disk(place: Path, size: int) -> None:
-    """A disk of so many bytes. Raises MountsError."""
+    """Mount a disk of `size` bytes. Raises MountsError."""
     place.mkdir(parents=True)
     try:
         _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
@@ -40,23 +40,23 @@ def memory_disk(place: Path, size: int) -> None:
 
 
 def share(place: Path) -> None:
-    """Let mounts below a place come into other namespaces, as those of a node do."""
+    """Propagate mounts below a path to other mount namespaces, as on a node."""
     _run("mount", "--make-shared", str(place))
 
 
 def bind(disk: Path, place: Path) -> None:
-    """Have a disk at another place too, above what is there."""
+    """Bind-mount a disk at another path, over what is there."""
     _run("mount", "--bind", str(disk), str(place))
 
 
 def bind_read_only(disk: Path, place: Path) -> None:
-    """The same, and nothing can be written by this way."""
+    """Bind-mount a disk read-only at another path."""
     bind(disk, place)
     _run("mount", "-o", "remount,bind,ro", str(place))
 
 
 def take_off(place: Path) -> None:
-    """Take the upper mount of a place off, whoever uses it."""
+    """Unmount the topmost mount of a path, also while it is in use."""
     _run("umount", "-l", str(place))
 
 

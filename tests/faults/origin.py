@@ -1,4 +1,4 @@
-"""The models' origin: a web server and an S3 store on loopback, in a process of its own."""
+"""The models' origin: a web server and an S3 server on loopback, in a separate process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PIECE = 32 << 10
 
 
 def content(name: str, size: int) -> bytes:
-    """Bytes that are the same at each run."""
+    """Pseudorandom bytes that are the same in each run."""
     return random.Random(name).randbytes(size)
 
 
 def settings(url: str) -> Credentials:
-    """What the agent needs to read from the S3 store."""
+    """The settings with which the agent reads from the S3 server."""
     return Credentials.of(
         {
             "AWS_ACCESS_KEY_ID": "key",
@@ -42,7 +42,7 @@ def settings(url: str) -> Credentials:
 
 
 class _Slow:
-    """The way to a client, at a speed of its own."""
+    """The connection to a client, at a limited speed."""
 
     def __init__(self, real: BufferedIOBase, bytes_per_second: int) -> None:
         self._real, self._rate = real, bytes_per_second
@@ -61,13 +61,13 @@ class _Slow:
 def serve(
     web: dict[str, bytes], bucket: dict[str, bytes], bytes_per_second: int | None = None
 ) -> Iterator[str]:
-    """Serve files by path, and a bucket whose objects have checksums. Gives the URL.
+    """Serve files by path, and a bucket whose objects have checksums. Yields the URL.
 
-    Each connection has the speed for itself.
+    The speed limit applies to each connection.
     """
-    child = fork(lambda tell: _serve(web, bucket, bytes_per_second, tell))
+    child = fork(lambda send: _serve(web, bucket, bytes_per_second, send))
     try:
-        yield str(child.hear()[0])  # type: ignore[index]
+        yield str(child.receive()[0])  # type: ignore[index]
     finally:
         child.end()
 
@@ -76,7 +76,7 @@ def _serve(
     web: dict[str, bytes],
     bucket: dict[str, bytes],
     bytes_per_second: int | None,
-    tell: Callable[[object], None],
+    send: Callable[[object], None],
 ) -> None:
     files = WebFiles({f"/{path}": data for path, data in web.items()})
     crcs = {
@@ -91,6 +91,6 @@ def _serve(
         (files if path in files.files else store)(handler, path)
 
     with serving(answer) as server:
-        tell(server.url)
+        send(server.url)
         while True:
             signal.pause()

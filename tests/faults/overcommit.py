@@ -1,4 +1,4 @@
-"""Part e: three times as many models as the disks may hold, and pods that come and go."""
+"""Part e: three times as many models as the disks can hold, and pods that use them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ BLOCK_BYTES = 4096
 PODS_PER_NODE = 20
 POD_SECONDS = (3.0, 20.0)
 LOOK_SECONDS = 0.1
-# So long an agent may take to hear of a pod.
+# How long an agent may take to observe a pod.
 HEARD_SECONDS = 2.0
 START_SECONDS = 240.0
 STAY_SECONDS = 60.0
-# How many more downloads than an offline LRU are good.
+# The accepted ratio of downloads to those of a simulated LRU cache.
 MORE_DOWNLOADS = 1.5
 
 _PUBLISHED = "Published a model"
@@ -46,7 +46,7 @@ _SETTLED = {"Downloaded", "Evicted"}
 
 @dataclass(frozen=True)
 class Use:
-    """A model is used by a pod, or is new, from one time to another."""
+    """An interval in which a pod uses a model, or a model is new."""
 
     model: str
     start: float
@@ -54,7 +54,7 @@ class Use:
 
 
 def offline_lru(sizes: Mapping[str, int], limit: int, uses: Iterable[Use]) -> int:
-    """How many downloads a cache makes that evicts the least recently used for a missing one."""
+    """The number of downloads of an LRU cache with these uses."""
     used_until: dict[str, float] = {}
     taken = downloads = 0
     for use in sorted(uses, key=lambda use: use.start):
@@ -70,7 +70,7 @@ def offline_lru(sizes: Mapping[str, int], limit: int, uses: Iterable[Use]) -> in
 
 
 def run(work: Path, seed: int, seconds: float) -> list[Row]:
-    """Pods for so long; and what came of it."""
+    """Run pods for `seconds`. Returns the results."""
     chance = random.Random(seed)
     sizes = {f"crowd-{n}": BLOCK_BYTES * chance.randint(8, 24) for n in range(MODELS)}
     web = {f"{name}.bin": origin.content(f"{seed}-{name}", size) for name, size in sizes.items()}
@@ -86,7 +86,7 @@ def run(work: Path, seed: int, seconds: float) -> list[Row]:
 
 @dataclass
 class _Pod:
-    """A pod that uses a model. `seen`: the model was there, and so has to stay."""
+    """A pod that uses a model. `seen`: the model was published, and so must stay."""
 
     node: str
     model: str
@@ -96,12 +96,12 @@ class _Pod:
 
 
 class _Crowd:
-    """The models, the pods, and what is looked at meanwhile."""
+    """The models, the pods, and the observations of the disks."""
 
     def __init__(
         self, cluster: Cluster, sizes: Mapping[str, int], url: str, chance: random.Random
     ) -> None:
-        # The origins of the end-to-end tests are of no use here.
+        # No origins of the end-to-end tests are needed.
         self._world = World(cluster, cast("Any", None), cast("Any", None))
         self._cluster, self._chance = cluster, chance
         self._sizes = sizes
@@ -117,7 +117,7 @@ class _Crowd:
         self._problems: list[str] = []
 
     def prepare(self) -> None:
-        """All caches, each of which every node has had once."""
+        """Make all caches, and wait until every node has downloaded each of them once."""
         for node in NODE_NAMES:
             self._world.node(node, GROUP)
         eviction = {"policy": "LRU", "highPercent": 100, "lowPercent": 100}
@@ -138,7 +138,7 @@ class _Crowd:
         return len(models) == MODELS and all(model["state"] in _SETTLED for model in models)
 
     def pass_by(self, seconds: float) -> None:
-        """Let pods come and go, and then have their models."""
+        """Make and delete pods, and then wait until the last pods have their models."""
         end = time.monotonic() + seconds
         while (now := time.monotonic()) < end:
             for name, pod in list(self._pods.items()):
@@ -152,7 +152,7 @@ class _Crowd:
         self._stay()
 
     def _stay(self) -> None:
-        """The pods that are left all get their models."""
+        """Wait until all remaining pods have their models."""
         wait_until(
             lambda: all(self._is_there(pod) for pod in self._pods.values()),
             "the models of the pods",
@@ -188,7 +188,7 @@ class _Crowd:
         self._uses[node].append(Use(model, now, until))
 
     def _end(self, name: str) -> None:
-        # Once it is asked for, the agent may know before we do.
+        # The agent may observe a pod before its creation has returned here.
         del self._pods[name]
         self._world.api.delete(PODS, name, "default", grace_seconds=0)
 
@@ -204,7 +204,7 @@ class _Crowd:
         for node in NODE_NAMES:
             taken = self._taken(node)
             if taken > self.limit:
-                # A model that moved while we looked counted twice, and does not again.
+                # A model that was renamed during the scan may count twice; a second scan decides.
                 taken = min(self._taken(node), self._taken(node))
             self._most = max(self._most, taken)
             if taken > self.limit:
@@ -213,7 +213,7 @@ class _Crowd:
     def _taken(self, node: str) -> int:
         disk = self._cluster.nodes_dir / node
         found = 0
-        # What goes away meanwhile is passed over: models come and go.
+        # Files that are deleted during the scan are skipped.
         for top in (disk / "models", disk / ".localmodel"):
             for folder, _, names in os.walk(top):
                 if top.name == "models" or f"{os.sep}files" in folder:
@@ -223,7 +223,7 @@ class _Crowd:
         return found
 
     def row(self) -> Row:
-        """What came of it."""
+        """The results."""
         notes = []
         for node in NODE_NAMES:
             ours, lru = (

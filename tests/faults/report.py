@@ -1,4 +1,4 @@
-"""What came of all faults: the table, for the terminal and the docs. Pure."""
+"""The results of all faults, as a table for the terminal and the docs. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
         return self.injected == self.survived and not self.lost
 
     def take(self, problems: Sequence[str], lost: int, injected: int = 1) -> None:
-        """Count what came of some faults."""
+        """Add the results of some faults."""
         self.injected += injected
         self.lost += lost
         if problems or lost:
@@ -56,7 +56,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def failures(rows: Sequence[Row]) -> str:
-    """What was not survived, a line each."""
+    """The faults that were not survived, one per line."""
     found = [f"{row.part}: {row.name}: {line}" for row in rows for line in row.failures]
     more = len(found) - MAX_FAILURES
     return "\n".join(found[:MAX_FAILURES] + ([f"... and {more} more"] if more > 0 else []))

@@ -1,6 +1,6 @@
-"""The whole job of an agent on one disk: what is there, what is wanted, what must come of it.
+"""The scenario of an agent on one disk: its content, the entries, and the expected final state.
 
-To add a case, add its model to `make`: nothing else knows which models there are.
+To add a case, add its model to `make`: no other place lists the models.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from localmodel.agent.sources import Sources
     from tests.faults.disk import Loss
 
-# Seconds of ours.
+# Seconds of real time.
 PATIENCE = 15.0
 # Enough for ranges, and few threads to start in each life.
 CONNECTIONS = 4
 
 FOREIGN: dict[str, Tree] = {
     "theirs": {"notes.txt": b"not ours", "deep/data": bytes(5000)},
-    # Named as a model of ours would be.
+    # A file with the name of a model.
     "0123456789abcdef": {"model.bin": b"somebody else's"},
 }
 ONE = origin.content("one", (1 << 20) + (300 << 10))
@@ -61,7 +61,7 @@ FOLDERS = {
         "deep/tokens.txt": origin.content("tokens", 3000),
         "empty": b"",
     },
-    # Of each, some files go bad: of one that pods mount, and of one that nobody does.
+    # Models of which some files go bad: one is mounted by pods, the other is not.
     "mounted": {
         "config.json": b"{}",
         "deep/a.bin": origin.content("mounted a", 20_000),
@@ -71,34 +71,34 @@ FOLDERS = {
         "good.bin": origin.content("spoiled good", 50_000),
         "deep/bad.bin": origin.content("spoiled bad", 20_000),
     },
-    # Somebody else has filled its folder, but for the last file.
+    # Its folder is a foreign directory, which lacks the last file.
     "filled": {
         "config.json": b"[]",
         "deep/weights.bin": origin.content("filled", 120_000),
         "tokens.txt": origin.content("more tokens", 4000),
     },
 }
-# What is there of `filled`, in a folder of somebody else's.
+# The content of the foreign directory of `filled`.
 FILLED = {path: FOLDERS["filled"][path] for path in ("config.json", "deep/weights.bin")}
 BAD = {"mounted": ("deep/a.bin", "deep/b.bin"), "spoiled": ("deep/bad.bin",)}
-# A group with room for the mounted one and one more.
+# A group with room for the mounted model and one more.
 SMALL = "small"
 SMALL_BYTES = 120_000
 LAST_USED = datetime(2026, 7, 1, tzinfo=UTC)
 
 
 def keys_of(models: Iterable[Model]) -> set[str]:
-    """Their folders below models/."""
+    """The keys of these models."""
     return {model.key for model in models}
 
 
 @dataclass
 class Scenario:
-    """One disk before the agent comes, and what is wanted of it. The template is copied.
+    """A disk before the agent starts (a template to copy), and the entries of the node.
 
-    `blocked` are wanted too, and cannot be had: somebody else's directory is in their place; so are
-    `evicted` ones, which make room for a `referenced` one. Pods mount `mounted` ones all the time,
-    and used what is in `used` before.
+    `blocked` and `evicted` models have entries but cannot be published: a foreign directory is in
+    the place of the former, and the latter make room for a `referenced` one. Pods mount the
+    `mounted` models all the time, and have used those in `used` before.
     """
 
     url: str
@@ -116,7 +116,7 @@ class Scenario:
     before: dict[str, Tree]
 
     def disk(self, root: Path) -> Disk:
-        """The disk at a root."""
+        """The expected disk at a root."""
         return Disk(
             root,
             (*self.wanted, *self.evicted, *self.others),
@@ -130,7 +130,7 @@ class Scenario:
         )
 
     def not_at_end(self, root: Path) -> tuple[list[Loss], list[str]]:
-        """What is missing, left over or forgotten on a disk at the end."""
+        """The problems of a disk in its final state: models or records missing or left over."""
         lost, problems = self.disk(root).not_at_end(self.wanted)
         for model in (*self.used, *self.evicted):
             usage = Store(root).inspect(model.key).usage
@@ -139,13 +139,13 @@ class Scenario:
         return lost, problems
 
     def lay_out(self, root: Path) -> None:
-        """A new disk."""
+        """Copy the template to a new disk."""
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(self.template, root)
 
 
 def make(url: str, template: Path) -> Scenario:
-    """The scenario, laid out in the template."""
+    """Make the scenario, and its disk in the folder `template`."""
     web = {name: Model(name, f"{url}/{name}", {name: data}) for name, data in WEB.items()}
     folders = {
         name: Model(name, f"s3://{origin.BUCKET}/{name}", files) for name, files in FOLDERS.items()
@@ -156,7 +156,7 @@ def make(url: str, template: Path) -> Scenario:
     mounted, spoiled, filled = (folders[name] for name in ("mounted", "spoiled", "filled"))
     changed = replace(web["changed.bin"], hash=hash_of(web["changed.bin"].files))
     sources = all_sources()
-    # Made before the forks, and used once without a connection: boto3 takes its time.
+    # boto3's client is slow to make, so it is made before the forks.
     client = sources.of(spoiled.uri, "")._client(origin.settings(url))  # type: ignore[attr-defined]
     client.s3.generate_presigned_url("get_object", {"Bucket": origin.BUCKET, "Key": "any"})
 
@@ -173,7 +173,7 @@ def make(url: str, template: Path) -> Scenario:
     publish(store, changed.uri, before[changed.key])
     _begin(store, one)
     stage(store, dropped.uri, dropped.files)
-    # A removal that was interrupted when the files had been taken out.
+    # A removal that was interrupted after the rename of the files.
     write_tree(template / ".localmodel" / "fedcba9876543210" / "old", {"half": b"x"})
     (template / ".localmodel" / kept.key / "manifest.json.tmp").write_bytes(b"{")
     store.close()
@@ -199,12 +199,12 @@ def make(url: str, template: Path) -> Scenario:
 
 
 def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) -> dict[str, Tree]:
-    """Download these, as an agent does, and let a byte of some files go bad. Returns how they are.
+    """Download these models as an agent does, and corrupt a byte of some files.
 
-    In a process of its own, for its threads.
+    Returns the damaged trees. The download runs in a child process, as it starts threads.
     """
 
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         for model in models:
             Download(
                 Request(model.key, model.uri, ()),
@@ -215,9 +215,9 @@ def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) ->
                 cancelled=threading.Event(),
                 report=lambda _: None,
             ).run()
-        tell({})
+        send({})
 
-    if not fork(work).hear_all(PATIENCE):
+    if not fork(work).receive_all(PATIENCE):
         raise RuntimeError("the scenario cannot be laid out: see above")
     found: dict[str, Tree] = {}
     for model in models:
@@ -231,7 +231,7 @@ def _spoil(store: Store, models: Iterable[Model], sources: Sources, url: str) ->
 
 
 def _begin(store: Store, model: Model) -> None:
-    """The first half of a model's one file, as a download leaves it that was killed."""
+    """Stage the first half of a model's only file, as a killed download leaves it."""
     ((path, data),) = model.files.items()
     half = len(data) // 2
     staging = store.staging(model.key)

@@ -1,6 +1,6 @@
-"""Part c: a small disk of its own under a real agent: it is full, read-only, away, and well again.
+"""Part c: a real agent on a small disk that becomes full, read-only or absent, and recovers.
 
-The agent is `localmodel-agent run --models`, and what it does afterwards it does by itself.
+The agent is `localmodel-agent run --models`, which must recover by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PART = "small_disk"
 DISK_BYTES = 40 << 20
 RATE = "5Mi"
 START_SECONDS = 60.0
-# The longest back-off after a few failures, and the download.
+# The longest backoff after a few failures, and the download.
 READY_SECONDS = 200.0
 LOOK_SECONDS = 0.05
 FOREIGN: dict[str, Tree] = {"theirs": {"notes.txt": b"not ours"}}
@@ -40,7 +40,7 @@ FOREIGN: dict[str, Tree] = {"theirs": {"notes.txt": b"not ours"}}
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that happens to a disk, and that passes again."""
+    """A temporary fault of a disk."""
 
     name: str
     begin: Callable[[_Bench], None]
@@ -48,7 +48,7 @@ class Fault:
 
 
 class _Bench:
-    """One disk with its agent. `root` is where the agent sees the disk."""
+    """One disk with its agent. `root` is the path at which the agent uses the disk."""
 
     def __init__(self, folder: Path, seed: str) -> None:
         self.folder, self.disk, self.root = folder, folder / "disk", folder / "root"
@@ -69,7 +69,7 @@ class _Bench:
         self.add("kept", origin.content(seed, 300_000), 3)
 
     def start(self) -> None:
-        """Start the agent. It ends with the thread that calls this."""
+        """Start the agent, which ends with the calling thread."""
         argv = [
             *("setpriv", "--pdeathsig", "KILL", PYTHON, "-m", "localmodel.agent.main", "run"),
             *("--models", str(self._models_file), "--root", str(self.root)),
@@ -79,7 +79,7 @@ class _Bench:
             self.agent = subprocess.Popen(argv, cwd=CHECKOUT, stderr=log, stdin=subprocess.DEVNULL)
 
     def add(self, name: str, content: bytes, count: int) -> Model:
-        """Want one more model, of files of this content."""
+        """Add a model with files of this content to the models file."""
         files = {f"part-{n}/weights.bin": bytes([n]) + content for n in range(count)}
         source = self.folder / "source" / name
         write_tree(source, files)
@@ -90,7 +90,7 @@ class _Bench:
         return model
 
     def forget(self, model: Model) -> None:
-        """Want a model no more."""
+        """Remove a model from the models file."""
         self.models.remove(model)
         self._write_models()
 
@@ -109,20 +109,20 @@ class _Bench:
         return (self.disk / "models" / model.key).exists()
 
     def staged(self, model: Model) -> int:
-        """Bytes that a download has brought."""
+        """The bytes that a download has written."""
         folder = self.disk / ".localmodel" / model.key / "files"
         return sum(path.stat().st_blocks * 512 for path in folder.glob("*/*"))
 
     def watch(self, done: threading.Event) -> None:
-        """Look at what is published, all the time."""
+        """Check the published models until done."""
         while not done.wait(LOOK_SECONDS):
-            # By the way that is always there.
+            # By the disk's own mount, which stays.
             known = Disk(self.disk, list(self._ever), FOREIGN, kept=self._kept)
             for loss in known.losses():
                 self.lose(f"meanwhile: {loss}", loss.size)
 
     def lose(self, what: str, size: int) -> None:
-        """Note what is lost, once."""
+        """Record each loss once."""
         if what not in self.problems:
             self.problems.append(what)
             self.lost += size
@@ -165,18 +165,18 @@ FAULTS = (
 
 
 def run(work: Path, seed: int, seconds: float) -> list[Row]:
-    """Rounds of all faults, each on a disk of its own, until the time is over."""
+    """Run rounds of all faults, each on a new disk, until the time is over."""
     rows = {fault.name: Row(PART, fault.name) for fault in FAULTS}
-    child = fork(lambda tell: _run(work, seed, seconds, tell))
+    child = fork(lambda send: _run(work, seed, seconds, send))
     try:
-        while (told := child.hear()) is not None:
-            for message in told:
+        while (messages := child.receive()) is not None:
+            for message in messages:
                 for name in [message["name"]] if "name" in message else rows:
                     rows[name].skipped = message.get("skipped", "")
                     if not rows[name].skipped:
                         rows[name].take(message["problems"], message["lost"])
                 sys.stderr.write(f"{PART}: {message.get('name', message.get('skipped'))}\n")
-        child.hear_all(1)
+        child.receive_all(1)
     finally:
         child.end()
     if child.status:
@@ -184,19 +184,19 @@ def run(work: Path, seed: int, seconds: float) -> list[Row]:
     return list(rows.values())
 
 
-def _run(work: Path, seed: int, seconds: float, tell: Callable[[object], None]) -> None:
+def _run(work: Path, seed: int, seconds: float, send: Callable[[object], None]) -> None:
     try:
         mounts.own_namespace()
         benches = [_Bench(work / f"disk-{n}", f"{seed}-{n}") for n in range(len(FAULTS))]
     except mounts.MountsError as error:
-        tell({"skipped": str(error)})
+        send({"skipped": str(error)})
         return
     for bench in benches:
         bench.start()
     deadline = time.monotonic() + seconds
     with ThreadPoolExecutor(len(FAULTS)) as pool:
         for ended in [
-            pool.submit(_rounds, fault, bench, deadline, tell)
+            pool.submit(_rounds, fault, bench, deadline, send)
             for fault, bench in zip(FAULTS, benches, strict=True)
         ]:
             ended.result()
@@ -205,7 +205,7 @@ def _run(work: Path, seed: int, seconds: float, tell: Callable[[object], None]) 
         bench.agent.wait(10)
 
 
-def _rounds(fault: Fault, bench: _Bench, deadline: float, tell: Callable[[object], None]) -> None:
+def _rounds(fault: Fault, bench: _Bench, deadline: float, send: Callable[[object], None]) -> None:
     done = threading.Event()
     watcher = threading.Thread(target=bench.watch, args=(done,), daemon=True)
     watcher.start()
@@ -216,7 +216,7 @@ def _rounds(fault: Fault, bench: _Bench, deadline: float, tell: Callable[[object
         while number == 0 or time.monotonic() < deadline:
             number += 1
             _round(fault, bench, number)
-            tell({"name": fault.name, "problems": bench.problems, "lost": bench.lost})
+            send({"name": fault.name, "problems": bench.problems, "lost": bench.lost})
             bench.problems, bench.lost = [], 0
     finally:
         done.set()
@@ -224,7 +224,7 @@ def _rounds(fault: Fault, bench: _Bench, deadline: float, tell: Callable[[object
 
 
 def _round(fault: Fault, bench: _Bench, number: int) -> None:
-    """A download, the fault in the middle of it, and what comes of it when it has passed."""
+    """Inject a fault during a download, end the fault, and check that the agent recovers."""
     size = bench.chance.randrange(150_000, 400_000)
     model = bench.add(f"model-{number}", origin.content(f"{number}", size), 70)
     part = bench.chance.uniform(0.1, 0.7) * size_of(model.files)

@@ -1,4 +1,4 @@
-"""Lets the Nth call of an agent fail for N = 1, 2, 3, ... until a run passes untouched."""
+"""Makes the Nth call of an agent fail for N = 1, 2, 3, ... until a run has no Nth call."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from tests.faults.scenario import Scenario
 
 RUN_SECONDS = 40.0
-# After a fault that stays, the agent's clock goes on for so long.
+# Seconds of the agent's clock that a run lasts after a permanent fault.
 LASTING_HORIZON = 150.0
 SHOW_EACH = 100
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault, and what must come of it by itself.
+    """A kind of fault, and the expected end of the run.
 
-    `heals`: the same process comes to the end, unless it cannot start. `dies`: it is killed.
-    `again`: it is killed once more, somewhere in its next life.
+    `heals`: the same process reaches the final state, unless it cannot start. `dies`: the process
+    is killed. `again`: the process is killed once more at a random call of its next run.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Kind:
 
     @property
     def ends(self) -> set[str]:
-        """How the life that it strikes may end."""
+        """The allowed ends of the run with the fault."""
         if self.dies:
             return {"died"}
         return {"done", "cannot start"} | (set() if self.heals else {"not done"})
@@ -54,19 +54,19 @@ class Kind:
 
 @dataclass
 class Lab:
-    """What all runs share. With a `sample`, only so many calls of each kind are struck."""
+    """The values that all runs share. With a `sample`, only that many calls of each kind fail."""
 
     scenario: Scenario
     work: Path
     seed: int
     sample: int | None = None
-    # Half of the time each of them waits for a server or for a child.
+    # More than the cores: each job waits for a server or a child half of the time.
     jobs: int = 4
 
 
 @contextmanager
 def lab(work: Path, seed: int, sample: int | None) -> Iterator[Lab]:
-    """The origin, and a disk to copy."""
+    """Start the origin, and make the template of the disk."""
     bucket = {
         f"{name}/{path}": data
         for name, files in scenario.FOLDERS.items()
@@ -74,13 +74,13 @@ def lab(work: Path, seed: int, sample: int | None) -> Iterator[Lab]:
     }
     with origin.serve(scenario.WEB, bucket) as url:
         found = scenario.make(url, work / "template")
-        # Forks share what the collector does not touch.
+        # Forks share the memory of objects that the garbage collector does not touch.
         gc.freeze()
         yield Lab(found, work, seed, sample)
 
 
 def sweep(part: str, kinds: Sequence[Kind], where: Lab) -> list[Row]:
-    """Strike every call by each kind. Several processes share the numbers."""
+    """Make every call fail in each kind. Several processes share the numbers of the calls."""
     rows = {kind.name: Row(part, kind.name) for kind in kinds}
     chosen = _sample(where, kinds)
     workers = [_start(where, kinds, chosen, number) for number in range(where.jobs)]
@@ -89,16 +89,16 @@ def sweep(part: str, kinds: Sequence[Kind], where: Lab) -> list[Row]:
     try:
         while alive:
             for pipe in select.select(list(alive), [], [])[0]:
-                told = alive[pipe].hear()
-                if told is None:
+                messages = alive[pipe].receive()
+                if messages is None:
                     del alive[pipe]
-                for result in told or ():
+                for result in messages or ():
                     rows[result["kind"]].take(result["problems"], result["lost"])
                     done += 1
                     if done % SHOW_EACH == 0:
                         _show(part, list(rows.values()))
         for worker in workers:
-            worker.hear_all(RUN_SECONDS)
+            worker.receive_all(RUN_SECONDS)
             if worker.status:
                 raise RuntimeError(f"a process of {part} failed with {worker.status}: see above")
     finally:
@@ -117,7 +117,7 @@ def _show(part: str, rows: Sequence[Row]) -> None:
 def _start(
     where: Lab, kinds: Sequence[Kind], chosen: Mapping[str, Sequence[int]], number: int
 ) -> Fork:
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         for kind in kinds:
             numbers: Iterable[int] = itertools.count(number + 1, where.jobs)
             if chosen:
@@ -126,23 +126,23 @@ def _start(
                 result = _Trial(where, kind, fail_at, where.work / f"run-{number}").run()
                 if result is None:
                     break
-                tell(result)
+                send(result)
 
     return fork(work)
 
 
 def _sample(where: Lab, kinds: Sequence[Kind]) -> dict[str, list[int]]:
-    """Some of the calls that each kind can meet in a life without faults; empty for all of them."""
+    """A sample of the calls that each kind can meet in a run without faults; empty: all calls."""
     if where.sample is None:
         return {}
 
-    def work(tell: Callable[[object], None]) -> None:
+    def work(send: Callable[[object], None]) -> None:
         calls = Calls(where.work / "run")
         where.scenario.lay_out(where.work / "run")
-        life.run_agent(where.scenario, calls, tell)
-        tell([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
+        life.run_agent(where.scenario, calls, send)
+        send([sum(map(kind.fault.meets, calls.log)) for kind in kinds])
 
-    counts = fork(work, where.work / "run.log").hear_all(RUN_SECONDS)[-1]
+    counts = fork(work, where.work / "run.log").receive_all(RUN_SECONDS)[-1]
     chance = random.Random(where.seed)
     return {
         kind.name: sorted(chance.sample(range(1, count + 1), min(where.sample, count)))
@@ -151,25 +151,25 @@ def _sample(where: Lab, kinds: Sequence[Kind]) -> dict[str, list[int]]:
 
 
 class _Trial:
-    """One fault, and the life after it."""
+    """One fault, and the agent's run after it."""
 
     def __init__(self, where: Lab, kind: Kind, fail_at: int, root: Path) -> None:
         self._where, self._kind, self._fail_at, self._root = where, kind, fail_at, root
         self._disk = where.scenario.disk(root)
-        # What is wrong, and the bytes that are lost by it.
+        # Problems, and the bytes that were lost.
         self._problems: dict[str, int] = {}
         self._log = root.with_suffix(".log")
         self._log.unlink(missing_ok=True)
 
     def run(self) -> dict[str, Any] | None:
-        """What came of it; None if there was no such call any more."""
+        """Run the agent with the fault, and check the disk. None: there is no such call."""
         kind = self._kind
         self._where.scenario.lay_out(self._root)
         lasts = kind.fault.later is not None
         horizon = LASTING_HORIZON if lasts else life.HORIZON
-        told = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
-        struck = next((message["struck"] for message in told if "struck" in message), None)
-        ended = told[-1].get("ended", "died")
+        messages = self._live(Calls(self._root, kind.fault, self._fail_at), horizon)
+        struck = next((message["struck"] for message in messages if "struck" in message), None)
+        ended = messages[-1].get("ended", "died")
         if struck is None:
             if ended != "done":
                 raise RuntimeError(f"an agent without a fault: {ended}; see {self._log}")
@@ -196,16 +196,16 @@ class _Trial:
         }
 
     def _live(self, calls: Calls, horizon: float = life.HORIZON) -> list[Any]:
-        """One life of an agent; the last of what it told is how it ended."""
+        """Run an agent in a child process. The last of its messages is how it ended."""
         child = fork(
-            lambda tell: life.run_agent(self._where.scenario, calls, tell, horizon=horizon),
+            lambda send: life.run_agent(self._where.scenario, calls, send, horizon=horizon),
             self._log,
         )
-        told = child.hear_all(RUN_SECONDS)
-        for message in told:
+        messages = child.receive_all(RUN_SECONDS)
+        for message in messages:
             if "lost" in message:
                 self._problems[f"in between: {message['what']}"] = message["lost"]
-        return told or [{}]
+        return messages or [{}]
 
     def _look(self, when: str) -> None:
         self._take(self._disk.losses(), when)
@@ -214,7 +214,7 @@ class _Trial:
         self._problems |= {f"{when}: {loss.what}": loss.size for loss in losses}
 
     def _keep(self) -> None:
-        """Keep what there is to see of a failure."""
+        """Save the disk and the log of a failed run."""
         name = f"{self._kind.name}-{self._fail_at}".replace(" ", "-").replace("/", "-")
         kept = self._where.work / "failures" / name
         shutil.rmtree(kept, ignore_errors=True)

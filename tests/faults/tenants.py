@@ -1,6 +1,6 @@
-"""Part f: two tenants who do to each other all that their rights allow, and an administrator.
+"""Part f: two tenants who attack each other with all that their rights allow, and an administrator.
 
-Each is victim and attacker at once. What is looked at is in `victims`, what they do in `attacks`.
+Each tenant is victim and attacker. The module `victims` has the checks, `attacks` the attacks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 PART = "tenants"
 ADMIN = "admin"
-# Names that collide: <cache>-<group>-<namespace> is the same for the first model of both.
+# Names that collide: <cache>-<group>-<namespace> is the same for the first models of both tenants.
 TENANTS = {"team": "gpu-big", "big-team": "gpu"}
 GROUPS = ("gpu", "gpu-big")
 NODES = ("node-1", "node-2")
@@ -75,9 +75,9 @@ DAMAGE_SHARE = 0.03
 REFUSES_SECONDS = (6.0, 20.0)
 PAUSE_SECONDS = (0.1, 0.8)
 SHOW_SECONDS = 20.0
-# A byte that is bad is found soon.
+# Fast enough to find a bad byte soon.
 AGENT_ARGS = ("--scrub-interval-seconds", "5", "--scrub-bytes-per-second", "100Mi")
-# What may be left in /tmp of what was not there before.
+# New names that may be left in /tmp.
 TMP_SLACK_BYTES = 1 << 20
 START_SECONDS = 90.0
 REST_SECONDS = RETURN_SECONDS + 2 * GRACE_SECONDS
@@ -95,7 +95,10 @@ def check(only: Collection[str]) -> None:
 
 
 def run(work: Path, seed: int, seconds: float, only: Collection[str] = ()) -> list[Row]:
-    """Attacks for so long, then quiet; and what came of it. `only` these, or else all."""
+    """Run attacks for `seconds`, then wait until they are gone. Returns the results.
+
+    `only`: the names of the attacks; empty: all.
+    """
     owned = {name: dict(_objects(name, seed)) for name in (ADMIN, *TENANTS)}
     tmp = work / "tmp"
     tmp.mkdir()
@@ -122,9 +125,9 @@ def run(work: Path, seed: int, seconds: float, only: Collection[str] = ()) -> li
 
 
 def _objects(owner: str, seed: int) -> Iterator[tuple[str, bytes]]:
-    """The objects of an owner's bucket: all of its models."""
+    """The objects of an owner's bucket, which are the files of all its models."""
     chance = random.Random(f"{seed}-{owner}")
-    # Each size is nobody else's: in a status it tells whose copy it is of.
+    # Each size is unique, so that a size in a status shows whose copy was reported.
     own = 10_007 * len(owner)
     sizes = {f"{GOOD}/config.json": 3_001, f"{GOOD}/weights": 3_140_003 + own}
     if owner == ADMIN:
@@ -145,7 +148,7 @@ def _model(owner: str, name: str, objects: hostile.Objects) -> Model:
 
 
 def _store_unreadable(folder: Path) -> None:
-    """Store caches for both tenants that no limit of a CRD refuses yet."""
+    """Store caches of both tenants that exceed the limits of the CRDs, before the limits apply."""
     api = KubeClient.connect(folder / "kubeconfig")
     crd = kserves(NAMESPACE_CACHES.plural)
     schema = {"type": "object", "properties": {"spec": OPEN, "status": OPEN}}
@@ -166,7 +169,7 @@ def _namespace(name: str) -> dict[str, Any]:
 
 
 class _Feud:
-    """Two tenants, an administrator, and what happens between them."""
+    """Two tenants and an administrator on a cluster, and the attacks between them."""
 
     def __init__(
         self,
@@ -177,7 +180,7 @@ class _Feud:
         tmp: Path,
         only: Collection[str],
     ) -> None:
-        # The origins of the end-to-end tests are of no use here.
+        # No origins of the end-to-end tests are needed.
         self._world = World(cluster, cast("Any", None), cast("Any", None))
         self._cluster, self._origins, self._chance, self._tmp = cluster, origins, chance, tmp
         self._owned, self._only = owned, set(only) or {*ATTACKS, DAMAGE}
@@ -186,7 +189,7 @@ class _Feud:
         self._victims: list[Victim] = []
         self._web = requests.Session()
         self._web.trust_env = False
-        # Whose store refuses, and until when (monotonic).
+        # The owners whose stores refuse requests, and until when (monotonic).
         self._refusing: dict[str, float] = {}
         self._new: list[tuple[Tenant, Model]] = []
         self.rows = {
@@ -195,10 +198,10 @@ class _Feud:
         if DAMAGE in self._only:
             self.rows[DAMAGE] = Row(PART, "a bad byte while the store refuses")
 
-    # The beginning
+    # Before the attacks
 
     def prepare(self) -> None:
-        """Groups, tenants and their rights, and the models that shall stay as they are."""
+        """Make groups, tenants with their rights, and the models that must stay unchanged."""
         for node in NODES:
             self._world.node(node, *GROUPS)
         for group in GROUPS:
@@ -231,13 +234,13 @@ class _Feud:
                 claim = f"{tenant.good.name}-{tenant.group}"
                 pod = pod_object(f"reader-{node}", node, claim, tenant.good.key)
                 tenant.make(PODS, pod, float("inf"))
-            # They are no objects of an attack.
+            # These objects do not belong to an attack.
             tenant.made.clear()
         self._tmp_before = size_below(self._tmp)
         self._watch = Watch(self._cluster, self._victims, NODES, self._tmp)
 
     def _give_keys(self) -> None:
-        """A key for each store, which lists its owner alone."""
+        """Make a key for each store, whose annotation lists only the owner's namespace."""
         entries = {
             owner: {
                 "type": "s3",
@@ -316,10 +319,10 @@ class _Feud:
             new=[_model(name, f"new-{n}", objects) for n in range(NEW_MODELS)],
         )
 
-    # The feud
+    # The attacks
 
     def rage(self, seconds: float) -> None:
-        """Do this and that, in an order that the seed decides."""
+        """Do attacks in a random order that depends on the seed."""
         deadline = time.monotonic() + seconds
         show_at = time.monotonic() + SHOW_SECONDS
         names = [name for name in ATTACKS if name in self._only]
@@ -366,7 +369,7 @@ class _Feud:
         )
 
     def _damage(self, on: Tenant) -> None:
-        """A bad byte in a copy of the victim's, while its store refuses everybody."""
+        """Corrupt a byte in a copy of the victim, while its store refuses all requests."""
         if on.name in self._refusing:
             return
         self._tell_store(on, hostile.REFUSE)
@@ -378,7 +381,7 @@ class _Feud:
         self._watch.damage[on.scratched.key, node] = files
         path = self._world.copy(node, on.scratched.uri) / name
         if not path.exists():
-            # It is being repaired.
+            # The copy is being repaired.
             return
         mode = path.stat().st_mode
         path.chmod(0o600)
@@ -398,7 +401,7 @@ class _Feud:
         self._web.post(url, timeout=30).raise_for_status()
 
     def _look_at_new(self) -> None:
-        """A cache of the victim's that is Ready has the victim's files, whoever came first."""
+        """Check that Ready caches of the victim have its files, whoever requested them first."""
         for tenant in self._tenants:
             for model in _new_models(tenant):
                 self._check_new(tenant, model)
@@ -425,10 +428,10 @@ class _Feud:
                     model.size,
                 )
 
-    # The end
+    # After the attacks
 
     def settle(self) -> None:
-        """Take all attacks back, and wait until nothing is left of them."""
+        """Delete the objects of all attacks, and wait until all their effects are gone."""
         self._end_refusals(float("inf"))
         for tenant in self._tenants:
             mine = {("localmodelnamespacecaches", model.name) for model in _new_models(tenant)}
@@ -438,7 +441,7 @@ class _Feud:
                 tenant.made["localmodelnamespacecaches", stored_name(number)] = 0.0
             tenant.unmake(1.0)
         self._until(self._unready, "the models of all")
-        # Those that came late have theirs, too.
+        # Caches that were made late must be Ready, too.
         self._until(self._new_unready, "the new models")
         self._look_at_new()
         for tenant in self._tenants:
@@ -451,7 +454,7 @@ class _Feud:
             self._watch.note(f"in the end: {problem}")
 
     def _wait(self, problems: Callable[[], list[str]], what: str, seconds: float) -> list[str]:
-        """Wait until there are none. Returns those that are left then."""
+        """Wait until there are no problems. Returns those that are left at the end."""
         try:
             wait_until(lambda: not problems(), what, seconds=seconds)
         except LocalError:
@@ -459,7 +462,7 @@ class _Feud:
         return []
 
     def _unready(self) -> list[str]:
-        """What is wrong with the caches and claims that shall stay."""
+        """The problems of the caches and claims that must stay."""
         found = []
         for victim in self._victims:
             for kind in ("Ready", "ClaimsBound"):
@@ -491,7 +494,7 @@ class _Feud:
         ]
 
     def _left(self) -> list[str]:
-        """Objects and files that should be gone."""
+        """The objects and files that should be gone."""
         api, found = self._world.api, []
         keys = {victim.model.key for victim in self._victims}
         names = {(victim.namespace, victim.model.name) for victim in self._victims}
@@ -526,7 +529,7 @@ class _Feud:
         return found
 
     def take(self) -> None:
-        """Count what came of it. Nobody can tell which of the attacks was to blame."""
+        """Count the results. A problem cannot be assigned to one of the attacks."""
         watch = self._watch
         memory = ", ".join(f"{name} {size >> 20} MiB" for name, size in watch.most_memory.items())
         sys.stderr.write(
@@ -534,18 +537,18 @@ class _Feud:
             f"{memory}, {watch.most_tmp >> 10} KiB in /tmp\n"
         )
         first = next(iter(self.rows.values()))
-        first.lost, first.failures = watch.lost, watch.told()
+        first.lost, first.failures = watch.lost, watch.descriptions()
         for row in self.rows.values():
             row.survived = 0 if watch.problems else row.injected
 
 
 def _key(model: KubeObject) -> str:
-    """Folder of a model in a plan, or in a node's lists."""
+    """The key of a model in a plan, or in a node's lists."""
     return str(model.get("key") or model_key(model["sourceModelUri"]))
 
 
 def _new_models(tenant: Tenant) -> list[Model]:
-    """The new models that a tenant has asked for, after another one did."""
+    """The new models that a tenant requested after another tenant."""
     made = {name for plural, name in tenant.made if plural == NAMESPACE_CACHES.plural}
     return [model for model in tenant.taken if model.name in made]
 

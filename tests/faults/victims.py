@@ -1,6 +1,6 @@
-"""Watches what tenants may not touch of each other: files, claims, conditions, reads, processes.
+"""Checks what tenants must not affect of each other: files, claims, conditions, reads, processes.
 
-By observation alone: nothing here changes anything.
+The checks only observe the cluster.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from tests.faults.disk import Model, Tree
 
 EVENTS = Kind("events.k8s.io/v1", "events", "Event", namespaced=True)
-LOOK_SECONDS = 0.3
+CHECK_SECONDS = 0.3
 ASK_SECONDS = 1.0
 READ_SECONDS = 0.2
 # The longest that a pod may wait for one of its files on a busy machine.
 SLOWEST_READ_SECONDS = 5.0
 MEBI = 1 << 20
-# As deploy/base has them: memory of agents and hooks, and the agent's /tmp.
+# The limits in deploy/base: memory of agents and hooks, and the agent's /tmp.
 MEMORY_BYTES = 512 * MEBI
 TMP_BYTES = 64 * MEBI
-# How an agent tells of an error of its own.
+# The beginning of an agent's message about an internal error.
 _FAULT = "the agent failed with"
-# What tells of a copy: nobody is told so of a copy that is not granted.
+# Fields that reveal a copy: a status without a grant for the copy must not have them.
 _OF_THE_COPY = {"size", "diskBytes", "hash", "lastUsedTime", "downloadedBytes"}
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A model, its cache (of no namespace: the administrator's), and the claim that leads to it.
+    """A model, its cache (without namespace: the administrator's), and the claim that leads to it.
 
-    `has_pod`: pods read it all the time. `scratched`: somebody damages its disk now and then, so it
-    need not be Ready meanwhile.
+    `has_pod`: pods read the model all the time. `scratched`: the test damages its copies now and
+    then, so the cache need not be Ready meanwhile.
     """
 
     model: Model
@@ -64,17 +64,17 @@ class Victim:
 
     @property
     def claim(self) -> str:
-        """Name of its claim."""
+        """The name of the victim's claim."""
         return claim_name(self.model.name, self.group)
 
     @property
     def secrets(self) -> tuple[str, str]:
-        """Words that nobody else's status may have. (Names are what a store may list for all.)"""
+        """Words that no other cache's status may have. (A store may list file names for all.)"""
         return (str(self.model.size), hash_of(self.model.files))
 
 
 def hash_of(files: Mapping[str, bytes]) -> str:
-    """The hash of a model, as a status tells it."""
+    """The hash of a model, as in a status."""
     lines = (
         f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
     )
@@ -82,14 +82,14 @@ def hash_of(files: Mapping[str, bytes]) -> str:
 
 
 class Watch:
-    """Looks from its start to its end. `problems` is what was wrong, each thing once."""
+    """Checks in threads from its creation to `end`. `problems` has each problem once."""
 
     def __init__(
         self, cluster: Cluster, victims: Sequence[Victim], nodes: Sequence[str], tmp: Path
     ) -> None:
         self._cluster, self._victims, self._nodes, self._tmp = cluster, victims, nodes, tmp
         self.problems: dict[str, float] = {}
-        # By key and node: files as somebody damaged them.
+        # By key and node: files as the test damaged them.
         self.damage: dict[tuple[str, str], Tree] = {}
         self.lost = 0
         self.slowest_read = 0.0
@@ -102,11 +102,11 @@ class Watch:
         self._bound = {str(victim): self._claim_of(victim) for victim in victims}
         self._pids = self._processes()
         self._threads = [
-            threading.Thread(target=self._again, args=(look, seconds), daemon=True)
-            for look, seconds in (
-                (self._look_at_disks, LOOK_SECONDS),
-                (self._look_at_objects, ASK_SECONDS),
-                (self._look_at_processes, ASK_SECONDS),
+            threading.Thread(target=self._again, args=(check, seconds), daemon=True)
+            for check, seconds in (
+                (self._check_disks, CHECK_SECONDS),
+                (self._check_objects, ASK_SECONDS),
+                (self._check_processes, ASK_SECONDS),
                 (self._read, READ_SECONDS),
             )
         ]
@@ -114,21 +114,21 @@ class Watch:
             thread.start()
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop the checks."""
         self._done.set()
         for thread in self._threads:
             thread.join()
 
     def note(self, what: str, lost: int = 0) -> None:
-        """Remember what is wrong, once."""
+        """Record a problem once."""
         with self._lock:
             if what not in self.problems:
                 seconds = self.problems[what] = time.monotonic() - self._began
                 self.lost += lost
                 sys.stderr.write(f"tenants: at {seconds:.0f} s: {what}\n")
 
-    def told(self) -> list[str]:
-        """All problems, each with the second at which it was seen first."""
+    def descriptions(self) -> list[str]:
+        """All problems, each with the second of its first observation."""
         return [f"at {seconds:.0f} s: {what}" for what, seconds in self.problems.items()]
 
     def _again(self, look: Callable[[], None], seconds: float) -> None:
@@ -140,7 +140,7 @@ class Watch:
 
     # The disks
 
-    def _look_at_disks(self) -> None:
+    def _check_disks(self) -> None:
         for victim in self._victims:
             for node in victim.nodes:
                 tree = read_tree(self._folder(victim.model, node))
@@ -151,15 +151,15 @@ class Watch:
                     self.note(f"{node}: {victim} {what}", victim.model.size)
 
     def may_be_evicted(self, victim: Victim, node: str) -> bool:
-        """Whether it went as an idle model of a tenant may: for what another's pods mount.
+        """Whether a copy may be evicted: an idle copy of a tenant, for a model that pods mount.
 
-        The administrator's are more important, and what a pod mounts stays.
+        Copies of the administrator have a higher priority, and mounted copies stay.
         """
         notes = self._cluster.nodes_dir / node / ".localmodel" / victim.model.key
         return bool(victim.namespace) and not victim.has_pod and (notes / "evicted.json").exists()
 
     def _is_being_mended(self, victim: Victim, node: str, tree: Tree | None) -> bool:
-        """Whether each file is whole or as it was damaged, or the folder was taken out."""
+        """Whether each file is intact or as the test damaged it, or the folder was removed."""
         damage = self.damage.get((victim.model.key, node))
         if damage is None:
             return False
@@ -173,7 +173,7 @@ class Watch:
         return self._cluster.nodes_dir / node / "models" / model.key
 
     def _read(self) -> None:
-        """As a pod does: by its mount, whose source is the folder that was there at its start."""
+        """Read as a pod does: by a mount of the folder that existed at the pod's start."""
         for victim in self._victims:
             for node in victim.nodes if victim.has_pod else ():
                 for name, data in victim.model.files.items():
@@ -191,7 +191,7 @@ class Watch:
 
     # The objects
 
-    def _look_at_objects(self) -> None:
+    def _check_objects(self) -> None:
         for victim in self._victims:
             ready = self.condition(victim)
             if not victim.scratched and ready.get("status") != "True":
@@ -206,7 +206,7 @@ class Watch:
             self._look_at_node(self._cluster.api.get(LOCAL_MODEL_NODES, node))
 
     def condition(self, victim: Victim, kind: str = "Ready") -> KubeObject:
-        """A condition of a victim's cache; empty while there is none."""
+        """A condition of a victim's cache; empty while the cache has none."""
         resource = NAMESPACE_CACHES if victim.namespace else CACHES
         found = self._cluster.api.get(resource, victim.model.name, victim.namespace)
         conditions = found.get("status", {}).get("conditions", ())
@@ -258,8 +258,8 @@ class Watch:
             victim = keys.get(model["key"])
             if victim is None or not namespace or namespace == victim.namespace:
                 continue
-            if told := _OF_THE_COPY & model.keys():
-                self.note(f"{name}: {namespace} is told {sorted(told)} of {victim}: {model}")
+            if leaked := _OF_THE_COPY & model.keys():
+                self.note(f"{name}: {namespace} observes {sorted(leaked)} of {victim}: {model}")
             self._look_for(model, f"{name}'s entry of {namespace}", namespace)
 
     # The processes
@@ -267,7 +267,7 @@ class Watch:
     def _processes(self) -> dict[str, int | None]:
         return {name: self._cluster.pid(name) for name in (HOOKS, *map(agent_name, self._nodes))}
 
-    def _look_at_processes(self) -> None:
+    def _check_processes(self) -> None:
         now = self._processes()
         for name, pid in now.items():
             if pid != self._pids[name]:
@@ -288,12 +288,12 @@ class Watch:
 
 
 def _most(pid: int) -> int:
-    """Most memory that a process has had, in bytes. 0 for one that is gone."""
+    """The peak memory of a process, in bytes; 0 for a process that has ended."""
     return _figure(Path(f"/proc/{pid}/status"), "VmHWM:")
 
 
 def _share(pid: int) -> int:
-    """A process' share of the memory that it and others have, in bytes."""
+    """A process' memory with its proportional share of shared pages, in bytes."""
     return _figure(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
 
 
@@ -313,7 +313,7 @@ def _children(pid: int) -> list[int]:
 
 
 def size_below(folder: Path) -> int:
-    """Bytes of the files below a folder, some of which may go meanwhile."""
+    """The bytes of the files below a folder, some of which may be deleted meanwhile."""
     found = 0
     for path in folder.rglob("*"):
         try:

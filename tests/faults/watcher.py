@@ -1,4 +1,4 @@
-"""Looks at all disks of a cluster all the time, from a process of its own."""
+"""Checks all disks of a cluster continuously, in a separate process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.05
 
-# Name, inode, size and time of all that is below a folder.
+# Name, inode, size and time of all files below a folder.
 _Mark = tuple[tuple[str, int, int, int], ...]
 
 
 def watch(nodes: Path, models: Sequence[Model]) -> Fork:
-    """Tell each loss on the disks of these nodes, once. Ends when it is ended."""
-    return fork(lambda tell: _watch(nodes, models, tell))
+    """Send each loss on the disks of these nodes once, until the process is killed."""
+    return fork(lambda send: _watch(nodes, models, send))
 
 
-def _watch(nodes: Path, models: Sequence[Model], tell: Callable[[object], None]) -> None:
+def _watch(nodes: Path, models: Sequence[Model], send: Callable[[object], None]) -> None:
     watcher = Watcher(nodes, models)
     while True:
         for what, size in watcher.look().items():
-            tell({"lost": size, "what": what})
+            send({"lost": size, "what": what})
         time.sleep(LOOK_SECONDS)
 
 
 class Watcher:
-    """Remembers what it has seen."""
+    """Checks disks, and remembers the losses that were reported."""
 
     def __init__(self, nodes: Path, models: Sequence[Model]) -> None:
         self._nodes, self._models = nodes, models
@@ -43,7 +43,7 @@ class Watcher:
         self._told: set[str] = set()
 
     def look(self) -> dict[str, int]:
-        """What is wrong now and was not told before, and the bytes that are lost by it."""
+        """The new losses, each with the bytes that are lost."""
         found = {
             f"{disk.name}: {loss}": loss.size
             for disk in self._nodes.glob("*")
@@ -56,7 +56,7 @@ class Watcher:
 
 
 def _is_as_before(folder: Path, known: dict[Path, _Mark]) -> bool:
-    """Whether nothing has changed below a folder since it was looked at."""
+    """Whether nothing below a folder has changed since the last check."""
     try:
         now = tuple(_stats(folder))
     except OSError:
@@ -69,6 +69,6 @@ def _stats(folder: Path) -> list[tuple[str, int, int, int]]:
     found = []
     for root, _, names in os.walk(folder):
         for name in (".", *names):
-            stat = os.lstat(os.path.join(root, name))  # noqa: PTH118 - it is done all the time
+            stat = os.lstat(os.path.join(root, name))  # noqa: PTH118 - called continuously
             found.append((f"{root}/{name}", stat.st_ino, stat.st_size, stat.st_mtime_ns))
     return found

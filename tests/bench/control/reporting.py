@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.local.layout import CHECKOUT
 from deploy.local.users import AGENT
 from tests.bench.control.reporter import SPECS, STATUSES, Done, Job
-from tests.bench.running import BenchError, FailedError, servant
+from tests.bench.running import BenchError, FailedError, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.local.cluster import Cluster
     from tests.bench.control.settings import Settings
     from tests.bench.control.tracking import Version
-    from tests.bench.running import Servant
+    from tests.bench.running import Worker
 
 # How often an agent reports a download that goes on.
 PROGRESS_SECONDS = 15.0
@@ -30,7 +30,7 @@ _SPARE_SECONDS = 90.0
 class Reporter:
     """Writes to one cluster."""
 
-    servant: Servant
+    worker: Worker
     cluster: Cluster
     settings: Settings
 
@@ -71,7 +71,7 @@ class Reporter:
             spread=spread,
         )
         try:
-            answer = self.servant.ask(job.to_json(), settings.timeout + _SPARE_SECONDS)
+            answer = self.worker.ask(job.to_json(), settings.timeout + _SPARE_SECONDS)
         except FailedError as error:
             raise BenchError(f"the reporter failed: {error}") from None
         return Done.from_json(answer)
@@ -81,5 +81,5 @@ class Reporter:
 def reporter(cluster: Cluster, settings: Settings) -> Iterator[Reporter]:
     """A reporter that is ready."""
     argv = [sys.executable, "-m", "tests.bench.control.reporter"]
-    with servant(argv, {"PYTHONPATH": str(CHECKOUT)}, settings.work) as process:
+    with worker(argv, {"PYTHONPATH": str(CHECKOUT)}, settings.work) as process:
         yield Reporter(process, cluster, settings)

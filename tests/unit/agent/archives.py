@@ -1,4 +1,4 @@
-"""Archives, well made and not, and what comes out of them."""
+"""Makes valid and broken archives, and unpacks them into memory."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def make(path: Path, kind: ArchiveKind, files: dict[str, bytes]) -> Path:
 
 
 class Files:
-    """Where they go: a dictionary."""
+    """A destination of unpacked files in memory."""
 
     def __init__(self) -> None:
         self.found: dict[str, bytes] = {}
         self.written: list[str] = []
 
     def check(self) -> None:
-        """They are always wanted."""
+        """Never cancel the unpacking."""
 
     def write(self, path: str, size: int, stream: Stream) -> None:
         assert path not in self.found

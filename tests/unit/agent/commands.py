@@ -1,4 +1,4 @@
-"""Runs of the command in a process of its own, and a web server that is slow and counts."""
+"""Runs localmodel-agent in a separate process, and a slow web server that counts bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Without what this process's environment says to the command."""
+    """The environment without settings of localmodel and AWS, with `variables`."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("LOCALMODEL_", "AWS_"))}
     return {**kept, "NO_PROXY": "*", **variables}
 
@@ -56,11 +56,11 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 @dataclass
 class Ranges:
-    """Serves ranges of files, counts the bytes of each, and takes a break after each piece."""
+    """Serves ranges of files, counts the bytes sent, and pauses after each piece."""
 
     files: dict[str, bytes]
     pause: float = 0.0
-    # What to answer first, to GETs and HEADs alike.
+    # The statuses of the first responses, to GETs and HEADs.
     refuse: list[int] = field(default_factory=list)
     sent: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)

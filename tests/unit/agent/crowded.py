@@ -1,4 +1,4 @@
-"""A node whose group has less room than its models take, and its pods."""
+"""A node with pods, in a group whose limit is smaller than its models."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
     from localmodel.crds.node import LocalModel
     from tests.unit.agent.world import World
 
-# What one model takes of the disk, and about as much as is declared.
+# The disk space of one model, which the tests also declare as its size.
 TAKES = -(-(len(DATA) + 1) // 4096) * 4096
 
 
 class NoPods:
-    """A source of pods; the tests tell them themselves."""
+    """A PodSource without a watch: tests pass the pods to the loop themselves."""
 
     def __init__(self, loop: Callable[[], Loop]) -> None:
         self._loop = loop
 
     def read(self) -> tuple[PodMounts, ...] | None:
-        """As they were told."""
+        """The pods that the loop observed last."""
         return self._loop()._pod_usage._pods
 
     def watch(self, observe: object, stopped: threading.Event) -> None:
-        """Tell nothing."""
+        """Report nothing."""
 
 
 class Pods(NoPods):
-    """What is read of the pods is `now`, whatever was told; None: the API server is down."""
+    """A PodSource whose `read` returns `now`; None: the API server is down."""
 
     now: tuple[PodMounts, ...] | None = ()
 
     def read(self) -> tuple[PodMounts, ...] | None:
-        """These, or nothing."""
+        """The pods in `now`. Raises ApiUnavailableError if it is None."""
         if self.now is None:
             raise ApiUnavailableError("connection refused")
         return self.now
 
 
 def prepare(world: World) -> None:
-    """A node in a group for two and a half models, whose pods are known to be none."""
+    """Put the node into a group with room for 2.5 models; the node has no pods."""
     world.pods = NoPods(lambda: world.loop)
     world.restart()
     world.loop.observe_pods(())
@@ -57,7 +57,7 @@ def prepare(world: World) -> None:
 
 
 def limit(world: World, models: float, policy: EvictionPolicy = EvictionPolicy.LRU) -> None:
-    """So many models fit in the group."""
+    """Set the group's limit to the size of this many models."""
     settings = EvictionSettings(policy=policy)
     group = LocalModelNodeGroupRef(
         name="gpus", storage_limit=str(int(models * TAKES)), eviction=settings
@@ -91,7 +91,7 @@ def ready(world: World) -> dict[str, Any]:
 
 
 def fill(world: World, names: str) -> None:
-    """These are there, the first one for the longest time."""
+    """Download these models one after the other, so that the first is the oldest."""
     for n in range(len(names)):
         world.want(*models(world, names[: n + 1]))
         world.settle()

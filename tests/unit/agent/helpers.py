@@ -1,4 +1,4 @@
-"""What several tests of the agent build their cases from."""
+"""Helpers that several tests of the agent share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def set_aws(monkeypatch: pytest.MonkeyPatch, *unset: str) -> None:
-    """Keys in the environment, and nothing else that boto3 would find; `unset` goes too."""
+    """Set AWS keys in the environment, hide all other AWS settings, and unset `unset`."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", *unset):
         monkeypatch.delenv(name, raising=False)
     for name, value in {
@@ -77,7 +77,7 @@ def hash_of(files: Mapping[str, bytes]) -> str:
 
 
 def stage(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
-    """Staged files, and the manifest to publish them with."""
+    """Stage these files. Returns the manifest to publish them with."""
     manifest = manifest_of(uri, files)
     store.finish_interrupted(manifest.key)
     staging = store.staging(manifest.key)
@@ -104,7 +104,7 @@ def publish(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
 
 
 def tree(store: Store, key: str) -> dict[str, bytes] | None:
-    """What a pod would see of a model; None if there is no directory."""
+    """The published files of a model; None if there is no directory."""
     root = store.root / "models" / key
     if not root.is_dir():
         return None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Handler, Server
 
 RANGE = 256 << 10
-# No multiple of anything.
+# Not a multiple of ranges, blocks or pages.
 SIZE = (3 << 20) + 12_345
 SECRETS = ("s3cret", "Signature", "Traceback", "0x", "urllib3", "HTTPConnection")
 
@@ -47,7 +47,7 @@ DATA = content(1)
 
 
 class Attempt:
-    """One download of one model, and what became of it."""
+    """One download of one model, and checks of its result."""
 
     def __init__(
         self,
@@ -80,17 +80,17 @@ class Attempt:
         return tree(self._store, self.key)
 
     def succeeds(self, files: dict[str, bytes]) -> Manifest:
-        """It ends, and what is published is exactly this."""
+        """Run the download, and check that exactly these files are published."""
         manifest = self.download.run()
         found = self.tree
         assert found is not None
         assert found.keys() == files.keys()
-        # Not ==, which pytest would print.
+        # No == of the whole, whose difference pytest would print.
         assert all(found[path] == data for path, data in files.items())
         return manifest
 
     def fails(self, kind: FailureKind, *words: str) -> DownloadError:
-        """It fails in this way, says these words, tells no secret, and publishes nothing."""
+        """Run the download, and check its failure: kind, words, no secret, nothing published."""
         error: Any = None
         try:
             self.download.run()
@@ -102,7 +102,7 @@ class Attempt:
             assert word in error.message
         for secret in SECRETS:
             assert secret not in error.message
-        # What to do stands behind it.
+        # The message ends with what to do.
         assert error.message.rpartition(": ")[2] or ";" in error.message
         assert self.tree is None
         return error  # type: ignore[no-any-return]
@@ -110,16 +110,16 @@ class Attempt:
 
 @dataclass
 class Site:
-    """A server with one file, which is as it should be until `act` does something else.
+    """A server with one file, which behaves well unless `act` answers a request.
 
-    `act` gets each request but the first byte's, with a number from 1. What it does not answer it
-    leaves to the site, by returning False.
+    `act` gets each request, except those for the first byte, with a number from 1. It returns False
+    for a request that the site shall answer.
     """
 
     data: bytes = field(default=DATA, repr=False)
     act: Callable[[Site, Handler, Span, int], bool] = lambda *_: False
     tagged: bool = True
-    # Seconds that each piece of 64 KiB takes.
+    # Seconds before each piece of 64 KiB.
     pause: float = 0.0
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class Site:
                 self.open_now -= 1
 
     def serve(self, handler: Handler, span: Span | None) -> None:
-        """Answer as one should."""
+        """Answer a request as the HTTP standard says."""
         data = self.data
         if self.tagged and handler.headers.get("If-Match", etag(data)) != etag(data):
             handler.reply(412)
@@ -162,7 +162,7 @@ class Site:
         self.pour(handler, data[start:end])
 
     def begin(self, handler: Handler, span: Span | None, **changes: str) -> None:
-        """The head of an answer. `changes` have _ for -."""
+        """Send status and headers. `changes` are headers, with _ for -; empty ones are left out."""
         headers = {"Content-Length": str(span.length if span else len(self.data))}
         if self.tagged:
             headers["ETag"] = etag(self.data)
@@ -172,7 +172,7 @@ class Site:
         handler.begin(206 if span else 200, {n: v for n, v in headers.items() if v})
 
     def pour(self, handler: Handler, data: bytes) -> None:
-        """Send a body, at this site's speed, and count it."""
+        """Send a body at the site's speed, and count its bytes."""
         step = 64 << 10
         for start in range(0, len(data), step):
             if self.pause:
@@ -185,7 +185,7 @@ class Site:
 
 @contextmanager
 def site(made: Site) -> Iterator[str]:
-    """The URI of a site's file, with a user, a password and a signature."""
+    """Serve the site. Yields its file's URI, with a user, a password and a signature."""
     with serving(made) as server:
         yield secret_uri(server)
 

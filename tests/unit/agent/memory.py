@@ -1,4 +1,4 @@
-"""A source in memory, whose streams do what a test wants."""
+"""A source in memory, with callbacks for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Memory:
-    """A source, and its one model. `announced` are the sizes that it claims."""
+    """A source with one model. `announced` are the sizes in its listing, if they are false."""
 
     contents: dict[str, bytes]
     announced: dict[str, int | None] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Memory:
     on_abort: Callable[[], None] = lambda: None
     piece: int = 1 << 20
     ranges: bool = True
-    # Whether ranges are announced and not kept to.
+    # Whether the listing announces ranges although the source sends whole files.
     ignores_ranges: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, Checksum] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Memory:
 
 
 class _Listing:
-    """The model as it was when it was listed."""
+    """The model at the time of its listing."""
 
     def __init__(self, memory: Memory) -> None:
         self.files = memory.files

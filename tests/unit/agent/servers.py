@@ -1,4 +1,4 @@
-"""A web server and an S3 store on loopback, which can lie, break and refuse."""
+"""A web server and an S3 server on loopback, which can misbehave as a test requires."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -69,20 +69,20 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
-        """An answer without its body."""
+        """Send the status and the headers of a response."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
 
     def hang_up(self) -> None:
-        """Close the connection in good order."""
+        """Close the connection with a FIN."""
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """Break the connection off, as a router does that has forgotten it."""
+        """Close the connection with a RST, as a router does that has lost its state."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Many connections come at once.
+    # The backlog: tests open many connections at once.
     request_queue_size = 128
 
     def __init__(
@@ -102,8 +102,8 @@ class Server(ThreadingHTTPServer):
         self.scheme = "https" if tls else "http"
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         if tls:
-            # Each connection's thread makes the handshake: a client that does not like the
-            # certificate must not hold the others up.
+            # The handshake is done in each connection's thread: a client that refuses the
+            # certificate must not block other clients.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -113,7 +113,7 @@ class Server(ThreadingHTTPServer):
         return f"{self.scheme}://{self.server_address[0]!s}:{self.server_port}"
 
     def handle_error(self, *_: Any) -> None:
-        """A client that goes away is no error of the test."""
+        """Ignore the error: a client may close its connection at any time."""
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def serving(
 
 @dataclass(frozen=True)
 class Span:
-    """The bytes that a request asks for, of a file that has `size` of them."""
+    """The requested range of a file of `size` bytes; `end` is exclusive."""
 
     start: int
     end: int
@@ -151,7 +151,7 @@ class Span:
 
 
 def span_of(handler: Handler, size: int) -> Span | None:
-    """What Range asks for; None without one."""
+    """The range in a request's Range header; None without that header."""
     asked = _RANGE.fullmatch(handler.headers.get("Range", ""))
     if asked is None:
         return None
@@ -160,10 +160,10 @@ def span_of(handler: Handler, size: int) -> Span | None:
 
 @dataclass
 class WebFiles:
-    """Serves files by path, as a decent web server does."""
+    """Serves files by path, with ETags and ranges, as the HTTP standard says."""
 
     files: dict[str, bytes]
-    # Each waits until it is set, after half of the body; the request for the first byte does not.
+    # Each response waits for the gate after half of its body, except that of one byte.
     gate: threading.Event | None = None
 
     def __call__(self, handler: Handler, path: str) -> None:
@@ -193,21 +193,21 @@ class WebFiles:
 
 @dataclass
 class Buckets:
-    """ListObjectsV2, with pages of `page` keys, GetObject with Range and If-Match, HeadObject."""
+    """An S3 server: ListObjectsV2 in pages of `page` keys, GetObject and HeadObject."""
 
     objects: dict[str, dict[str, bytes]]
     page: int = 1000
-    # Status and code of the answer to everything.
+    # Status and error code of every response, if set.
     refuse: tuple[int, str] | None = None
     # Called before each GET of an object.
     before_get: Callable[[Handler, str], bool] = field(default=lambda _h, _k: True)
-    # Objects may be read, and no bucket may be listed.
+    # Whether listing buckets is denied, while objects can be read.
     unlisted: bool = False
-    # The bucket is a part of the host's name, and not of the path.
+    # Whether the bucket is in the host name instead of the path.
     virtual: bool = False
-    # By key: an algorithm, and the checksum in base64.
+    # Algorithm and base64 checksum, by key.
     checksums: dict[str, tuple[str, str]] = field(default_factory=dict)
-    # Encrypted with a key of a key store: ETags are not those of the content then.
+    # Whether objects are encrypted with KMS, so that their ETags are no MD5 of the content.
     sealed: bool = False
 
     def __call__(self, handler: Handler, path: str) -> None:

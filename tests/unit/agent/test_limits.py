@@ -206,7 +206,7 @@ def test_file_of_limits_that_is_wrong(tmp_path: Path, text: str, says: str) -> N
 def test_limits_are_followed_and_a_wrong_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.commands.limits_file.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("localmodel.agent.commands.limits_file.POLL_SECONDS", 0.01)
     path = tmp_path / "limits.yaml"
     path.write_text("connectionsPerOrigin: 8")
     seen: list[Limits] = []

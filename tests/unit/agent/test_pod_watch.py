@@ -179,7 +179,7 @@ def test_what_it_told_last_is_believed_for_a_while(
     while len(fake.queries) < asked + 5:
         threading.Event().wait(0.01)
     assert watching.told.empty()
-    monkeypatch.setattr(pod_watch, "BELIEVED_SECONDS", 0.0)
+    monkeypatch.setattr(pod_watch, "TRUSTED_SECONDS", 0.0)
     assert watching.names() is None
     fake.refuse = None
     assert watching.names() == ["a"]
@@ -188,7 +188,7 @@ def test_what_it_told_last_is_believed_for_a_while(
 def test_a_pod_that_cannot_be_read_is_not_passed_over(
     fake: PodServer, watching: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_watch, "BELIEVED_SECONDS", 0.0)
+    monkeypatch.setattr(pod_watch, "TRUSTED_SECONDS", 0.0)
     watching.thread.start()
     assert watching.names() == []
     broken = pod("a", version=12)

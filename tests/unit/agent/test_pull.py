@@ -168,7 +168,7 @@ def test_another_uri_needs_another_directory(source: Path, tmp_path: Path) -> No
 def test_places_that_no_rename_can_reach(source: Path, place: str) -> None:
     done = run("pull", f"file://{source}", place)
     assert done.returncode == 2
-    assert "give a directory below it" in done.stderr
+    assert "name a directory below it" in done.stderr
 
 
 def test_verify_names_what_is_wrong(source: Path, tmp_path: Path) -> None:

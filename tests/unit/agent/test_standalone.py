@@ -147,7 +147,7 @@ def test_on_a_terminal(world: World) -> None:
         (None, "cannot be read"),
         ("", "is empty"),
         ("models: [", "is not YAML"),
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("models: [{name: x}]", "uri"),
         ("models: [{uri: nowhere}]", "uri"),
         ("models: [{uri: 's3://b/m', hash: abc}]", "hash"),
@@ -155,7 +155,7 @@ def test_on_a_terminal(world: World) -> None:
         ("models: [{uri: 's3://b/k', size: 0}]", "above zero"),
         ("models: [{uri: 's3://b/k', size: -1Gi}]", "less than zero"),
         ("models: [{uri: 's3://b/k', size: 1e1000000}]", "not a quantity"),
-        ("kind: Pod", "only LocalModelCache is known"),
+        ("kind: Pod", "only LocalModelCache is supported"),
         ("kind: LocalModelCache", "no metadata or no spec"),
         (
             "{kind: LocalModelCache, metadata: {name: x}, spec: {storage: {key: k}}}",
@@ -220,9 +220,9 @@ def test_file_node_is_like_an_api_server(world: World, told: Told) -> None:
     world.want("a")
     node = FileNode(
         world.file,
-        told=lambda status, _: told.statuses.append(status),
-        wrong=told.problems.append,
-        look_seconds=0.01,
+        on_status=lambda status, _: told.statuses.append(status),
+        on_problem=told.problems.append,
+        poll_seconds=0.01,
     )
     node.load()
     threading.Thread(target=node.watch, args=(told.seen.append, told.stopped), daemon=True).start()
@@ -287,11 +287,11 @@ def test_once_waits_for_the_hash_and_forgives_a_failure_that_passed(world: World
     failed = {**entry, "state": "Failed", "reason": "Unreachable", "message": "gone"}
     here = {**entry, "state": "Downloaded", "cached": True, "size": 5}
     for model in ({**failed, "attempts": 1}, {**here}):
-        watcher.told({"models": [model]}, models)
+        watcher.observe({"models": [model]}, models)
         assert stop.code is None
-    watcher.told({"models": [{**here, "hash": "sha256:x"}]}, models)
+    watcher.observe({"models": [{**here, "hash": "sha256:x"}]}, models)
     assert stop.code == OK
     assert watcher.failures == []
     assert screen.lines[-1] == "a has the hash sha256:x"
-    watcher.told({"models": []}, ())
+    watcher.observe({"models": []}, ())
     assert screen.lines[-1] == "a is removed"

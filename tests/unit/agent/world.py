@@ -1,4 +1,4 @@
-"""A loop with a disk, an origin and an API server of its own."""
+"""An agent's loop with its own disk, origin and fake API server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GRACE = 60.0
 
 
 class FakeApi:
-    """The LocalModelNode in memory. `down` makes each call fail."""
+    """A NodeApi with the LocalModelNode in memory. `down` makes each call fail."""
 
     def __init__(self) -> None:
         self.node: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class FakeApi:
         return copy.deepcopy(self.node)
 
     def store(self, node: dict[str, Any]) -> None:
-        """The object gets this form, and a new version."""
+        """Store this object with a new resourceVersion."""
         self.version += 1
         self.node = copy.deepcopy(node)
         self.node["metadata"]["resourceVersion"] = str(self.version)
@@ -76,7 +76,7 @@ class FakeApi:
 
 
 class World:
-    """A loop whose clock stands still until it is told to go on."""
+    """A loop whose clock advances only when `step` is called with seconds."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class World:
         self.web, self.url = web, server.url
         http = HttpSource(Transports(max_connections=2))
         self.sources = sources or Sources({"http": http})
-        # Each has threads that stay: where many worlds come and go, they share one.
+        # An engine's threads never end: tests that make many worlds share one engine.
         self.engine = engine or Engine()
         self.server = server
         self.root = root
@@ -99,17 +99,17 @@ class World:
         self.store = Store(root)
         self.credentials: Callable[[Requester], Credentials | None] = lambda _: None
         self.groups: tuple[LocalModelNodeGroupRef, ...] = ()
-        # Who watches the pods; None: the node has none.
+        # None: the loop does not watch pods.
         self.pods: PodSource | None = None
         self.events: list[NodeEvent] = []
-        # Taken over by the next agent that begins.
+        # The scrub rate of the next loop that `begin` makes.
         self.scrub_rate: int | None = None
-        # By how much the wall clock was set.
+        # Seconds by which somebody set the wall clock forward.
         self.clock_set = 0.0
         self.begin()
 
     def begin(self) -> None:
-        """An agent starts."""
+        """Open the store and make the loop, as a start of the agent does."""
         self.store.open()
         self.store.recover()
         self.loop = Loop(
@@ -129,7 +129,7 @@ class World:
         )
 
     def about(self, uid: str) -> None:
-        """The events are about this object."""
+        """Ignore the uid of the events' object."""
 
     def tell(self, event: NodeEvent) -> None:
         self.events.append(event)
@@ -142,7 +142,7 @@ class World:
         return datetime(2026, 8, 1, tzinfo=UTC) + timedelta(seconds=self.seconds + self.clock_set)
 
     def restart(self) -> None:
-        # A process takes its threads with it: here they would work on beside the next one's.
+        # The end of a process ends its threads; here the old downloads have to be cancelled.
         for task in self.loop._tasks.values():
             task.cancelled.set()
         names = {f"download-{key}" for key in self.loop._tasks}
@@ -162,7 +162,7 @@ class World:
         return tree(self.store, self.key(name))
 
     def want(self, *models: LocalModel, uid: str = "uid-1", told: bool = True) -> None:
-        """The API server has this list; the agent's watch tells so, unless not `told`."""
+        """Store a LocalModelNode with these entries; the loop observes it, if `told`."""
         generation = (self.api.node or {}).get("metadata", {}).get("generation", 0) + 1
         status = (self.api.node or {}).get("status", {})
         self.api.store(
@@ -176,13 +176,13 @@ class World:
         self.loop.observe(None)
 
     def step(self, seconds: float = 0.0) -> float:
-        """Time goes on, and the loop takes in what has happened. Returns when it wakes next."""
+        """Advance the clock and run one step of the loop. Returns when the loop wakes next."""
         self.seconds += seconds
         self.loop.wait(self.seconds)
         return self.loop.step()
 
     def settle(self) -> None:
-        """Step until no download and no check runs, and nothing is left to do at this moment."""
+        """Step until no download and no access check runs, and no step is due now."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
@@ -190,13 +190,13 @@ class World:
             if not is_working and wake_at > self.seconds:
                 return
             time.sleep(0.002)
-        pytest.fail("it does not settle")
+        pytest.fail("the loop does not settle")
 
     def settle_until(self, done: Callable[[], bool]) -> None:
-        """Step until this is so."""
+        """Step until `done` returns true."""
         deadline = time.monotonic() + 30
         while not done():
-            assert time.monotonic() < deadline, "it does not come to that"
+            assert time.monotonic() < deadline, "the condition does not become true"
             self.step()
             time.sleep(0.002)
 
