@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from localmodel.agent.capacity.ledger import (
     Ledger,
-    Model,
     Shortage,
     Taken,
     TakenByRank,
@@ -21,7 +20,7 @@ from localmodel.agent.structs.sizes import EvictionReason
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from localmodel.agent.capacity.ledger import Account
+    from localmodel.agent.capacity.models import Account, Model
     from localmodel.agent.capacity.places import Places
 
 

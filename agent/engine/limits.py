@@ -66,9 +66,10 @@ class ConnectionLimit:
         self.most = most
         self.now = min(self.now, most)
 
-    def is_fresh(self, now: float) -> bool:
-        """Whether it has just been learned that more connections are no good."""
-        return now < self._hold_until
+    def resume(self) -> None:
+        """Go on after a pause: what was being measured before it says nothing."""
+        self.now = self._before or self.now
+        self._before, self._best, self._step_at = 0, 0.0, None
 
     def sample(self, received: int, now: float, *, busy: bool, crowded: bool = False) -> None:
         """Tell the bytes received in all, and how the connections are.

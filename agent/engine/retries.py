@@ -65,3 +65,16 @@ def refused_delay(kind: FailureKind, attempts: int, jitter: float) -> float | No
         return None
     base = _BASE_SECONDS.get(FailureKind.THROTTLED, _DEFAULT_BASE_SECONDS)
     return min(base * 2.0 ** (attempts - 1) * (1 + 0.5 * jitter), MAX_DELAY_SECONDS)
+
+
+def with_advice(error: DownloadError) -> DownloadError:
+    """The final refusal of a file of which some bytes came before, with what may be the cause."""
+    if error.kind is not FailureKind.DENIED:
+        return error
+    return DownloadError(
+        error.kind,
+        f"{error.message}. It came until now: if the URL is signed, its time may be over, so have "
+        "it signed for longer",
+        retry_after=error.retry_after,
+        hides=error.hides,
+    )

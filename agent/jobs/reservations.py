@@ -11,7 +11,7 @@ from localmodel.agent.capacity.ledger import Ledger, Taken
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.capacity.models import Model
     from localmodel.agent.structs.requests import Request
 
 

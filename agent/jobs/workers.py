@@ -19,7 +19,7 @@ from localmodel.agent.jobs.reservations import NoRoomError
 from localmodel.agent.jobs.scrub_read import ScrubReader, ScrubStoppedError
 from localmodel.agent.sources.readable import check_readable
 from localmodel.agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
+from localmodel.agent.structs.failures import CancelledError, DownloadError, unexpected
 from localmodel.agent.structs.grants import check_same
 from localmodel.agent.structs.notes import BadFile
 from localmodel.agent.structs.requests import Transfer
@@ -304,7 +304,7 @@ class Workers:
             self._tell(AccessResult(attempt, manifest, error=error))
         except Exception as error:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
-            self._tell(AccessResult(attempt, manifest, error=_fault(error)))
+            self._tell(AccessResult(attempt, manifest, error=unexpected(error)))
         else:
             self._tell(AccessResult(attempt, manifest, remote.origin, credentials=digest))
 
@@ -344,12 +344,5 @@ class Workers:
         except Exception as error:
             # A fault of ours must not end the agent: it is one model's failure like any other.
             log.exception("Download failed unexpectedly", key=request.key)
-            return Finished(request, _fault(error))
+            return Finished(request, unexpected(error))
         return Finished(request, adopted=download.adopted)
-
-
-def _fault(error: Exception) -> DownloadError:
-    return DownloadError(
-        FailureKind.INTERNAL,
-        f"the agent failed with {type(error).__name__}: see its log, and report it",
-    )

@@ -87,6 +87,14 @@ class DownloadError(Exception):
         return self.kind is FailureKind.DENIED or self.hides
 
 
+def unexpected(error: Exception) -> DownloadError:
+    """A fault of the agent, or of a library, as the failure of one model."""
+    return DownloadError(
+        FailureKind.INTERNAL,
+        f"the agent failed with {type(error).__name__}: see its log, and report it",
+    )
+
+
 @dataclass(frozen=True)
 class _Backoff:
     """Seconds before the second try, and the most before any."""

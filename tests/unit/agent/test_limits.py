@@ -150,6 +150,19 @@ def test_cap_holds_at_once_and_growth_follows_when_it_is_raised() -> None:
     assert origin.run(10 * STEP_SECONDS) == 64
 
 
+def test_after_a_pause_it_goes_on_with_what_it_had_learned() -> None:
+    origin = Origin(lambda n: n * 50 * MIB if n <= 32 else 1 * MIB)
+    # The pause comes in the middle of a step that will not have paid.
+    while origin.limit.now < 64:
+        origin.run(0.1)
+    origin.now += 3600
+    origin.limit.resume()
+    assert origin.limit.now == 32
+    # Neither the pause nor its bytes count as a collapse.
+    origin.rate = lambda _: 1 * MIB
+    assert origin.run(3 * STEP_SECONDS) >= 32
+
+
 def test_bucket_keeps_to_its_rate_whatever_the_pieces() -> None:
     bucket = TokenBucket(rate=10 * MIB)
     now, sent = 50.0, 0
