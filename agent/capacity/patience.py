@@ -32,6 +32,8 @@ class Patience:
     def __init__(self) -> None:
         # Who waits if it is in vain, by the key for which others went.
         self._made: dict[str, frozenset[str]] = {}
+        # One for each namespace, and for each model of the administrator, for which a copy went in
+        # vain within two days: each costs a download.
         self._vain: dict[str, _Vain] = {}
 
     def made(self, key: str, owners: frozenset[str]) -> None:

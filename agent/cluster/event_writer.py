@@ -82,7 +82,7 @@ class EventWriter:
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
         self._queue: queue.Queue[_Told] = queue.Queue(QUEUE_EVENTS)
-        # The one that was told longest ago is the first.
+        # The one that was told longest ago is the first. At most MAX_SERIES.
         self._written: OrderedDict[tuple[NodeEvent, str], _Series] = OrderedDict()
         self._is_failing = False
         threading.Thread(target=self._run, name="events", daemon=True).start()

@@ -68,7 +68,7 @@ class PodWatch:
 class _PodListener:
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
-        # By uid.
+        # By uid: the node's pods, of which each list tells all.
         self._pods: dict[str, PodMounts] = {}
         self._told: tuple[PodMounts, ...] | None = None
         self._has_told = False

@@ -171,6 +171,7 @@ class Watcher:
         self._stop = stop
         self._once = once
         self._retries = retries
+        # Of the models of the last status, and of those that were asked for.
         self._was: dict[tuple[str, str], _Was] = {}
         self._failed: dict[str, NodeModelStatus] = {}
 

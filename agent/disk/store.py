@@ -96,7 +96,7 @@ class Store:
         self._place: DiskIdentity | None = None
         # Whether it is ours, and recovered.
         self.is_open = False
-        # What was read and could not be noted, by key.
+        # What was read and could not be noted, by key: of published copies alone.
         self._scrubs: dict[str, Scrub] = {}
 
     def open(self) -> None:

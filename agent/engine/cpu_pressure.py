@@ -20,7 +20,7 @@ class CpuPressure:
     """Looks at the kernel's account of some threads. Without one, nothing is ever crowded."""
 
     tasks: Path = _TASKS
-    # By thread: nanoseconds on a CPU, and waiting for one.
+    # Nanoseconds on a CPU, and waiting for one, by thread: the engine's, which never end.
     _seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     _looked_at: float | None = None
 

@@ -26,6 +26,7 @@ def share(most: int, owners: int) -> int:
 class Shares:
     """Who has been over the share, and since when."""
 
+    # Of the owners that are over their share now.
     _since: dict[str, float] = field(default_factory=dict)
 
     def excess(

@@ -43,6 +43,7 @@ class Rechecks:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # Of what is asked for: `keep` drops the rest, in each step.
         self._asks: dict[tuple[str, Requester], float] = {}
         self._looks: dict[Requester, tuple[float, str]] = {}
 

@@ -39,11 +39,12 @@ class Reservations:
         self._ledger = Ledger()
         # What is reserved more than the ledger says.
         self._since = Taken()
+        # Of the running downloads.
         self._reserved: dict[str, int] = {}
         # For what room is being made, which nothing less important may take.
         self._held = ""
         # What sources told, by key, declared size, and what comes: another declaration is another
-        # guess, and a rest is not the whole.
+        # guess, and a rest is not the whole. At most three for each request: `keep` drops the rest.
         self._learned: dict[tuple[str, int, Coming], int] = {}
 
     @property

@@ -301,7 +301,7 @@ class Workers:
             with waiting(LISTING_SECONDS, ended.is_set):
                 check_readable(remote)
         except DownloadError as error:
-            self._tell(AccessResult(attempt, manifest, error=error))
+            self._tell(AccessResult(attempt, manifest, error=error.without_traceback()))
         except Exception as error:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
             self._tell(AccessResult(attempt, manifest, error=unexpected(error)))
@@ -340,7 +340,7 @@ class Workers:
         except NoRoomError:
             return Finished(request, no_room=True)
         except DownloadError as error:
-            return Finished(request, error)
+            return Finished(request, error.without_traceback())
         except Exception as error:
             # A fault of ours must not end the agent: it is one model's failure like any other.
             log.exception("Download failed unexpectedly", key=request.key)

@@ -81,6 +81,16 @@ class DownloadError(Exception):
             return self
         return DownloadError(self.kind, _FOREIGN)
 
+    def without_traceback(self) -> DownloadError:
+        """The same failure, to be kept.
+
+        A traceback holds all that the attempt had in memory, such as its listing and its
+        credentials, and grows each time that the failure is raised again.
+        """
+        return DownloadError(
+            self.kind, self.message, retry_after=self.retry_after, hides=self.hides
+        )
+
     @property
     def refuses(self) -> bool:
         """Whether these credentials may not read it: that it is away is no such answer."""

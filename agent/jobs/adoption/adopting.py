@@ -42,6 +42,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # At most one for each key that is wanted: its folder's state in a few bytes, and a failure.
         self._known: dict[str, tuple[bytes, DownloadError]] = {}
 
     def of(self, key: str, state: bytes) -> DownloadError | None:
@@ -53,7 +54,7 @@ class Refusals:
     def note(self, key: str, state: bytes, failure: DownloadError) -> None:
         """Remember it."""
         with self._lock:
-            self._known[key] = (state, failure)
+            self._known[key] = (state, failure.without_traceback())
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget why the folders of other models were not."""
@@ -107,7 +108,7 @@ class Adopting:
         state = self._state()
         known = self._refusals.of(key, state)
         if known is not None:
-            raise known
+            raise known.without_traceback()
         try:
             found = self._run_permitted()
         except DownloadError as failure:
