@@ -71,15 +71,14 @@ class Engine:
 
         `report` gets the bytes that are here, a few times a second. With `later`, our digests of
         files are left out where the store's own checksum is cheaper. Connections are shared among
-        the owners. Raises DownloadError,
-        FileChangedError, CancelledError and, for the disk, OSError.
+        the owners. Raises DownloadError, FileChangedError, CancelledError and, for the disk, OSError.
         """
         job = Job(remote, staging, priority, next(self._numbers), cancelled, owner, later)
         job.arrange()
+        report(job.done)
         self._schedule.add(job)
         try:
             self._start_threads()
-            report(job.done)
             while not job.ended.wait(TICK_SECONDS):
                 if cancelled.is_set():
                     raise CancelledError
