@@ -1,4 +1,8 @@
-"""Fetches models: threads that take ranges, in the order of the models' priorities."""
+"""Fetches the files of models in ranges, in the order of the models' priorities.
+
+The engine starts the threads and watches them; `schedule` has their common state, `workers` has
+what they do.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 class Engine:
-    """Fetches several models at once. `fetch` may be called from several threads."""
+    """Fetches several models at once. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -46,13 +50,13 @@ class Engine:
         self._schedule = Schedule(limits or Limits(), jitter=jitter, stall_seconds=stall_seconds)
         self._pressure = CpuPressure()
         self._numbers = itertools.count()
-        # Held while threads start, and while the one that watches decides to end.
+        # Held while threads are started, and while the watching thread decides whether to end.
         self._starting = threading.Lock()
         self._threads = 0
         self._watching = False
 
     def set_limits(self, limits: Limits) -> None:
-        """Change the limits, also of what is under way."""
+        """Change the limits, also for running downloads."""
         self._schedule.set_limits(limits)
         self._start_threads()
 
@@ -67,11 +71,12 @@ class Engine:
         later: bool,
         report: Callable[[int], None],
     ) -> tuple[Fetched, ...]:
-        """Bring the files of a model into staging, which has them laid out.
+        """Fetch the files of a model into `staging`, on which `begin` was called with them.
 
-        `report` gets the bytes that are here, a few times a second. With `later`, our digests of
-        files are left out where the store's own checksum is cheaper. Connections are shared among
-        the owners. Raises DownloadError, FileChangedError, CancelledError and, for the disk, OSError.
+        `report` is called with the bytes on the disk, several times a second. With `later`, no
+        SHA-256 is computed of files whose store has a cheaper checksum. Owners (namespaces) get
+        equal shares of the connections. Raises DownloadError, FileChangedError, CancelledError,
+        and OSError for the disk.
         """
         job = Job(remote, staging, priority, next(self._numbers), cancelled, owner, later)
         job.arrange()
@@ -91,7 +96,7 @@ class Engine:
         return tuple(job.fetched[file.path] for file in remote.files)
 
     def _start_threads(self) -> None:
-        """Have as many threads as connections are allowed, and one that watches them."""
+        """Start threads: one for each allowed connection, and one that watches the others."""
         with self._starting:
             wanted = self._schedule.connections()
             if wanted and not self._threads:
@@ -105,7 +110,7 @@ class Engine:
                 threading.Thread(target=self._watch, name="watch-ranges", daemon=True).start()
 
     def _watch(self) -> None:
-        """Adapt connections to what comes, and make it durable, as long as there is a job."""
+        """Adapt the connections, and make received bytes durable, as long as there is a job."""
         checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
         while True:
             time.sleep(TICK_SECONDS)
@@ -114,10 +119,10 @@ class Engine:
                     self._watching = False
                     return
             try:
-                self._schedule.watch(crowded=self._pressure.look(time.monotonic()))
+                self._schedule.watch(cpu_bound=self._pressure.sample(time.monotonic()))
                 self._start_threads()
             except Exception:
-                # Without the watch, nothing that waits would ever go on.
+                # Without this thread, a paused origin or a stalled request would wait for ever.
                 log.exception("Watch of ranges failed unexpectedly")
             if time.monotonic() >= checkpoint_at:
                 self._checkpoint()

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from localmodel.agent.engine.job import Job, Segment
 
-# How many requests to one origin may have a second one at a time.
+# How many slow requests to one origin may be hedged by a second request at a time.
 MAX_HEDGES = 4
-# The part of the allowed connections that must be in use for their number to be the limit.
+# The part of the allowed connections that must be in use to judge their number by the rate.
 BUSY = 0.7
 # How many origins are remembered after their last job.
 MAX_REMEMBERED = 64
@@ -25,7 +25,7 @@ MAX_REMEMBERED = 64
 
 @dataclass
 class Origin:
-    """One origin. `active` are the segments that have a connection to it."""
+    """One origin. `active` are the segments that use a connection to it."""
 
     limit: ConnectionLimit = field(default_factory=ConnectionLimit)
     pace: Pace = field(default_factory=Pace)
@@ -41,12 +41,12 @@ class Origin:
         """Open no connection before this time."""
         self.paused_until = max(self.paused_until, until)
 
-    def watch(self, now: float, *, crowded: bool) -> list[Segment]:
+    def watch(self, now: float, *, cpu_bound: bool) -> list[Segment]:
         """Adapt the limit, abort stalled segments, and return second requests for slow ones."""
         active = list(self.active)
-        # Connections that are between two ranges are busy too.
+        # Some connections are between two ranges at any moment.
         busy = BUSY * self.limit.now <= len(active)
-        self.limit.sample(self.received, now, busy=busy, crowded=crowded)
+        self.limit.sample(self.received, now, busy=busy, cpu_bound=cpu_bound)
         slow, stalled = self.pace.look(active, self.received, now)
         for segment in stalled:
             segment.stalled = True
@@ -74,7 +74,7 @@ class Origins:
         return self.in_use.get(name) or self._remembered.get(name, Origin)
 
     def use(self, jobs: Iterable[Job], max_connections: int) -> None:
-        """Let the origins of these jobs, and no others, be in use, with this limit."""
+        """Make the origins of these jobs, and no others, the ones in use."""
         before = self.in_use
         self.in_use = {job.remote.origin: self[job] for job in jobs}
         for name, origin in self.in_use.items():

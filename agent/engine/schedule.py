@@ -1,6 +1,6 @@
-"""What an engine's threads share: the models to fetch, who fetches what, and what is digested.
+"""The state that an engine's threads share: jobs, running segments, and files to digest.
 
-Each method takes the lock by itself; one whose name ends with `_locked` is called with it held.
+Public methods take the lock; methods whose names end with `_locked` are called with the lock held.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ MAX_THREADS = 64
 
 
 class AbandonedError(Exception):
-    """A range is not needed any more."""
+    """A segment is not needed any more."""
 
 
 class Schedule:
-    """The jobs, in the order of their priorities, and the state of their files and origins."""
+    """The jobs by priority, the origins that they are fetched from, and the digest queue."""
 
     def __init__(
         self,
@@ -45,22 +45,24 @@ class Schedule:
         self._limits = limits
         self._bucket = TokenBucket(limits.bytes_per_second)
         self._lock = threading.Lock()
-        # Something to fetch; something to digest; nothing touches some file any more.
+        # Notified when there may be a range to fetch, a file to digest, or nothing left that
+        # touches a job's files.
         self._fetchable = threading.Condition(self._lock)
         self._digestible = threading.Condition(self._lock)
         self._released = threading.Condition(self._lock)
-        # One for each call of Engine.fetch.
+        # One for each running call of Engine.fetch.
         self._jobs: list[Job] = []
         self._origins = Origins(stall_seconds)
         self._shares = Shares()
-        # Second requests, and files to digest: of the jobs alone, each once.
+        # Second requests for slow segments, and files to digest. Bounded by the jobs: each segment
+        # has at most one second request, and a file is queued at most once.
         self._hedges: deque[Segment] = deque()
         self._digest_queue: deque[FileJob] = deque()
 
     # For the engine
 
     def set_limits(self, limits: Limits) -> None:
-        """Change the limits, also of what is under way."""
+        """Change the limits, also for running jobs."""
         with self._lock:
             self._limits = limits
             self._bucket.rate = limits.bytes_per_second
@@ -68,7 +70,7 @@ class Schedule:
             self._fetchable.notify_all()
 
     def add(self, job: Job) -> None:
-        """Have the files of a job fetched."""
+        """Start to fetch the files of a job."""
         with self._lock:
             self._jobs.append(job)
             self._jobs.sort(key=lambda one: (-one.priority, one.number))
@@ -77,7 +79,7 @@ class Schedule:
             self._fetchable.notify_all()
 
     def remove(self, job: Job) -> None:
-        """Forget a job. Returns once nothing touches its files any more."""
+        """Remove a job. Returns once no thread touches its files any more."""
         with self._lock:
             self._jobs.remove(job)
             job.ended.set()
@@ -88,33 +90,33 @@ class Schedule:
             self._use_origins_locked()
 
     def fail(self, job: Job, failure: BaseException) -> None:
-        """End a job; its first failure counts."""
+        """End a job with a failure; only its first failure counts."""
         with self._lock:
             job.fail(failure)
 
     def connections(self) -> int:
-        """How many connections may be open now, to all origins together; 0: there is no job."""
+        """How many connections may be open now, to all origins together; 0 without a job."""
         with self._lock:
             allowed = (origin.limit.now for origin in self._origins.in_use.values())
             return min(MAX_THREADS, sum(allowed))
 
-    def watch(self, *, crowded: bool) -> None:
-        """Adapt limits to what came, and abort what is too slow or has more than its share.
+    def watch(self, *, cpu_bound: bool) -> None:
+        """Adapt the connection limits, hedge or abort slow segments, and enforce the shares.
 
-        To be called a few times a second. `crowded` is whether the threads wait for a CPU.
+        Called several times a second. `cpu_bound`: the fetch threads wait for a CPU.
         """
         with self._lock:
             now = time.monotonic()
             try:
                 for origin in self._origins.in_use.values():
-                    self._hedges += origin.watch(now, crowded=crowded)
-                self._give_way_locked(now)
+                    self._hedges += origin.watch(now, cpu_bound=cpu_bound)
+                self._enforce_shares_locked(now)
             finally:
-                # Pauses end without anything that would wake those that wait.
+                # The end of a pause or of a retry's delay notifies nobody.
                 self._fetchable.notify_all()
 
     def active_files(self) -> list[FileJob]:
-        """The files that are being written."""
+        """The files that have running segments."""
         with self._lock:
             return [file for job in self._jobs for file in job.files if file.active]
 
@@ -124,7 +126,7 @@ class Schedule:
     # For the threads that fetch
 
     def next_segment(self) -> Segment:
-        """Wait for something to fetch, and take it."""
+        """Wait for the next range to fetch, and return it as a running segment."""
         with self._lock:
             while True:
                 segment = self._take_locked(time.monotonic())
@@ -142,7 +144,7 @@ class Schedule:
                 return hedge
         owners = len({job.owner for job in self._jobs})
         if owners > 1:
-            # First those with less than their share.
+            # Jobs of owners below their share come first.
             active, most = self._active_of_owners_locked(), share(MAX_THREADS, owners)
             for job in self._jobs:
                 origin = self._origins[job]
@@ -166,8 +168,8 @@ class Schedule:
             for segment in origin.active
         )
 
-    def _give_way_locked(self, now: float) -> None:
-        """End what has more than its share while others wait."""
+    def _enforce_shares_locked(self, now: float) -> None:
+        """Abort segments of owners that are above their share while another owner waits."""
         wanting = {
             job.owner
             for job in self._jobs
@@ -181,32 +183,33 @@ class Schedule:
                 for segment in origin.active
                 if segment.file.job.owner == owner and not segment.aborted
             ]
-            # One stream starts over: those go last.
+            # Files without ranges would start over: their segments are aborted last.
             theirs.sort(key=lambda one: (not one.file.remote.ranges, -one.started))
             for segment in theirs[:count]:
-                segment.gave_way = True
+                segment.is_preempted = True
                 segment.abort()
 
     def attach(self, segment: Segment, body: Body) -> int:
-        """From here on the segment touches the disk. Returns how many connections its origin has.
+        """Note that a segment begins to write. Returns the connection limit of its origin.
 
-        Raises AbandonedError if it is not needed any more.
+        Raises AbandonedError if the segment is not needed any more.
         """
         file = segment.file
         with self._lock:
             _check_is_needed(segment)
             segment.body = body
             file.job.touched.add(segment)
-            # Not beside others: it would hold up the front of the file that they wait for.
+            # Only the file's lone segment digests what it writes: beside other segments it would
+            # delay the first missing byte, for which the digests of their bytes wait.
             lone = len(file.active) == 1
             if lone and file.digester is None and file.digests.position == segment.position:
                 file.digester, segment.digests = segment, file.digests
             return self._origins[file.job].limit.now
 
     def received(self, segment: Segment, count: int) -> float:
-        """Count bytes that were written. Returns how many seconds to wait before going on.
+        """Count bytes that a segment wrote. Returns how many seconds to wait before the next ones.
 
-        Raises AbandonedError if they are not needed any more.
+        Raises AbandonedError if the segment is not needed any more.
         """
         file, job = segment.file, segment.file.job
         with self._lock:
@@ -225,7 +228,7 @@ class Schedule:
             return self._bucket.take(count, time.monotonic())
 
     def end(self, segment: Segment, error: BaseException | None = None) -> None:
-        """A segment has come to its end, or as far as it could."""
+        """Note that a segment has ended, completely or with an error."""
         file, job = segment.file, segment.file.job
         with self._lock:
             origin = self._origins[job]
@@ -241,7 +244,7 @@ class Schedule:
                 failure = set_back(segment, error, origin, time.monotonic(), self.jitter())
                 if failure is not None:
                     job.fail(failure)
-            segment.part()
+            segment.detach_twin()
             if file.undigested:
                 self._digest_locked(file)
             self._released.notify_all()
@@ -251,19 +254,19 @@ class Schedule:
     # For the threads that digest
 
     def _digest_locked(self, file: FileJob) -> None:
-        """Queue a file whose bytes a thread should digest."""
+        """Queue a file for the digest threads."""
         if not file.queued and file.digester is None and not file.job.over:
             file.queued = True
             self._digest_queue.append(file)
             self._digestible.notify()
 
     def _digest_whole_locked(self, job: Job) -> None:
-        """Queue files that are here already, a few at a time."""
+        """Queue files that were complete before the job began, a few at a time."""
         while not job.over and (file := job.next_whole()) is not None:
             self._digest_locked(file)
 
     def next_to_digest(self, digester: object) -> FileJob | None:
-        """Wait for a file to digest, and take it; None if it does not need that any more."""
+        """Wait for the next file to digest; None if that file needs no digest thread any more."""
         with self._lock:
             while not self._digest_queue:
                 self._digestible.wait()
@@ -276,7 +279,7 @@ class Schedule:
             return file
 
     def undigested(self, file: FileJob, digester: object, most: int) -> int:
-        """How many bytes to digest next, at most so many; 0 if that is not worth it now."""
+        """How many bytes to digest next, at most `most`; 0 if too few are here to be worth it."""
         with self._lock:
             count = min(file.undigested, most)
             enough = count >= min(DIGEST_BYTES, most) or file.written
@@ -284,12 +287,12 @@ class Schedule:
             return count if enough and is_needed else 0
 
     def end_digest(self, file: FileJob, digester: object) -> None:
-        """A thread has digested what was worth it."""
+        """Note that a digest thread is done with a file for now."""
         with self._lock:
             if file.digester is digester:
                 file.digester = None
                 if file.undigested and (file.written or file.is_behind):
-                    # More came while this was ending.
+                    # More bytes were written meanwhile.
                     self._digest_locked(file)
             file.job.touched.discard(digester)
             self._released.notify_all()
@@ -297,7 +300,7 @@ class Schedule:
     # The end of a file
 
     def begin_seal(self, file: FileJob) -> bool:
-        """Whether a file is to be sealed now, which is so once: it is written and digested."""
+        """Whether to seal a file now: it is written and digested. True at most once a file."""
         with self._lock:
             done = file.written and not file.undigested and file.digester is None
             if not done or file.sealed or file.job.over:
@@ -307,7 +310,7 @@ class Schedule:
             return True
 
     def end_seal(self, file: FileJob, failure: BaseException | None) -> None:
-        """A file was sealed, or why it could not be."""
+        """Note that a file was sealed, or the failure of that."""
         job = file.job
         with self._lock:
             job.touched.discard(file)

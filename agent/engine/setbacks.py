@@ -1,4 +1,4 @@
-"""What becomes of a range whose request failed. Called with the schedule's lock held."""
+"""Decides whether a segment that failed is fetched again. Called with the schedule's lock held."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from localmodel.agent.engine.job import Segment
     from localmodel.agent.engine.origins import Origin
 
-# How long nobody opens one connection more than an origin allows.
+# How long no connection is opened to an origin that refused one.
 REFUSED_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -24,34 +24,34 @@ log = structlog.get_logger(__name__)
 def set_back(
     segment: Segment, error: BaseException, origin: Origin, now: float, jitter: float
 ) -> BaseException | None:
-    """Have what is left of a segment fetched again; or the failure of its model.
+    """Schedule the rest of a failed segment, or return the failure of its model.
 
     `now` is monotonic seconds, `jitter` from 0 to 1.
     """
     file = segment.file
-    is_superseded = segment.aborted and not segment.stalled and not segment.gave_way
+    is_superseded = segment.aborted and not segment.stalled and not segment.is_preempted
     if segment.twin in file.active or is_superseded:
-        # The other request goes on, or has brought the rest already.
+        # The second request continues, or has fetched the rest already.
         return None
-    if segment.gave_way:
+    if segment.is_preempted:
         _put_back(segment, segment.attempts, now)
         return None
     if not isinstance(error, DownloadError):
         return error
     if error.kind is FailureKind.CHANGED:
         return FileChangedError(file.remote.path, error)
-    attempts, coming = segment.failed_attempts(), 0
+    attempts, receiving = segment.failed_attempts(), 0
     pause: float | None
-    if _crowds(segment, error, origin):
-        # Go on with fewer connections, as long as the file comes.
+    if _exceeds_limit(segment, error, origin):
+        # Continue with fewer connections, as long as bytes of the file are received.
         if file.done > segment.file_done:
             attempts = 1
         elif file.active:
-            # Whether the file comes is not known before those have ended.
+            # Other segments of the file may still receive bytes.
             attempts = max(1, segment.attempts)
         delay = refused_delay(error.kind, attempts, jitter)
         pause = min(delay or 0.0, REFUSED_PAUSE_SECONDS)
-        coming = sum(other.position > other.begun for other in origin.active)
+        receiving = sum(other.position > other.begun for other in origin.active)
         error = with_advice(error) if file.done else error
     else:
         delay = retry_delay(error, attempts, jitter)
@@ -60,15 +60,15 @@ def set_back(
         return error
     log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
     if pause is not None:
-        origin.limit.refused(now, coming)
+        origin.limit.refused(now, receiving)
         origin.pause(now + pause)
-    file.heed(error)
+    file.adapt_to(error)
     _put_back(segment, attempts, now + delay)
     return None
 
 
-def _crowds(segment: Segment, error: DownloadError, origin: Origin) -> bool:
-    """Whether a request may have failed because other requests of its model are under way."""
+def _exceeds_limit(segment: Segment, error: DownloadError, origin: Origin) -> bool:
+    """Whether a request may have failed because its model has too many connections."""
     job = segment.file.job
     others = [other for other in origin.active if other.file.job is job]
     return segment.position == segment.begun and is_limit(
@@ -81,7 +81,7 @@ def _crowds(segment: Segment, error: DownloadError, origin: Origin) -> bool:
 
 
 def _put_back(segment: Segment, attempts: int, not_before: float) -> None:
-    """Have what is left of a segment fetched later."""
+    """Schedule the rest of a segment for a later request."""
     file, job = segment.file, segment.file.job
     if not file.remote.ranges:
         file.restart(attempts, not_before)

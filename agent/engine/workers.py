@@ -1,4 +1,4 @@
-"""The engine's threads: those that fetch ranges, and those that digest what is here."""
+"""The engine's threads: some fetch ranges, the others digest bytes that are on the disk."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ if TYPE_CHECKING:
     from localmodel.agent.engine.schedule import Schedule
     from localmodel.agent.structs.remote import Body
 
-# Pieces that a connection reads: as large as comes soon, so that a kill costs little of a slow one.
+# Bytes that a connection reads at once: few where it is slow, so that a kill of the agent loses
+# little of what was received.
 FIRST_READ_BYTES = 64 << 10
 MAX_READ_BYTES = 1 << 20
 QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.06
-# All connections together hold at most this much.
+# The memory for the pieces of all connections together.
 ALL_READS_BYTES = 8 << 20
-# Large, since a thread that comes back for the next piece queues for the interpreter's lock.
+# Large, since a thread queues for the interpreter's lock before each piece.
 DIGEST_READ_BYTES = 4 << 20
-# Written bytes go on their way to the disk in portions of this.
+# Write-back to the disk is started after each portion of this size.
 FLUSH_BYTES = 16 << 20
 
-# How much the threads that fetch stand back.
+# The niceness that fetch threads add to their own.
 NICE = 10
 
 log = structlog.get_logger(__name__)
 
 
 class FetchWorker(threading.Thread):
-    """Fetches one range after the other."""
+    """A thread that fetches one segment after the other."""
 
     def __init__(self, schedule: Schedule, pressure: CpuPressure, number: int) -> None:
         super().__init__(name=f"fetch-{number}", daemon=True)
@@ -52,10 +53,10 @@ class FetchWorker(threading.Thread):
 
     def run(self) -> None:
         """Work until the process ends."""
-        _step_back()
+        _lower_priority()
         self._pressure.add(threading.get_native_id())
         while True:
-            # In a frame of its own: what waits here keeps nothing of the last one's job.
+            # In a frame of its own, so that a waiting thread holds no reference to its last job.
             self._work_on(self._schedule.next_segment())
 
     def _work_on(self, segment: Segment) -> None:
@@ -65,13 +66,13 @@ class FetchWorker(threading.Thread):
         except (DownloadError, OSError) as caught:
             error = caught
         except AbandonedError as caught:
-            error = _given_up(segment, caught)
+            error = _stalled(segment, caught)
         except Exception as caught:
-            # A fault of ours must not end the thread: it is one model's failure.
+            # An unexpected error fails one model, and must not end the thread.
             log.exception("Range failed unexpectedly", path=segment.file.remote.path)
             error = unexpected(caught)
         if segment.stalled and segment.position != segment.end:
-            error = _given_up(segment, None)
+            error = _stalled(segment, None)
         try:
             self._schedule.end(segment, error)
             if error is None:
@@ -123,7 +124,7 @@ class FetchWorker(threading.Thread):
 
 
 class DigestWorker(threading.Thread):
-    """Digests the bytes that are on the disk and were not digested as they came."""
+    """A thread that digests bytes on the disk which no fetch thread digested."""
 
     def __init__(self, schedule: Schedule, number: int) -> None:
         super().__init__(name=f"digest-{number}", daemon=True)
@@ -136,7 +137,7 @@ class DigestWorker(threading.Thread):
             file = self._schedule.next_to_digest(self)
             if file is not None:
                 self._work_on(file)
-                # Nor does this one keep it while it waits.
+                # A waiting thread holds no reference to its last file.
                 del file
 
     def _work_on(self, file: FileJob) -> None:
@@ -160,14 +161,14 @@ class DigestWorker(threading.Thread):
             digests.update(self._buffer[:read])
 
 
-def _step_back() -> None:
-    """Let the digests, of which each is one thread's, and all that serves on the node go first."""
+def _lower_priority() -> None:
+    """Lower this thread's priority below the digest threads and the servers on the node."""
     thread = threading.get_native_id()
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
 
 
-def _given_up(segment: Segment, error: BaseException | None) -> BaseException:
+def _stalled(segment: Segment, error: BaseException | None) -> BaseException:
     if not segment.stalled and error is not None:
         return error
     return DownloadError(
@@ -188,16 +189,16 @@ def _seal(schedule: Schedule, file: FileJob) -> None:
     except OSError as error:
         failure = error
     except Exception as error:
-        # It must neither end the thread nor keep the job waiting.
+        # An unexpected error must neither end the thread nor leave the job waiting.
         log.exception("End of a file failed unexpectedly", path=file.remote.path)
         failure = unexpected(error)
     schedule.end_seal(file, failure)
 
 
 def _recheck(schedule: Schedule, file: FileJob) -> DownloadError | FileChangedError | None:
-    """What is wrong if a file is no longer the one that was listed, now that all of it is here.
+    """Ask the source whether a complete file still has its listed version; a failure if not.
 
-    A file that is read in one stream is compared with its listing by that request.
+    Only where the source cannot pin each range to a version, and the file was read in ranges.
     """
     remote, job, attempts = file.remote, file.job, 0
     while remote.recheck and remote.ranges and remote.size and not job.over:
