@@ -1,4 +1,4 @@
-"""A model, a node group and a limit, as capacity is decided by them. Pure. Sizes are bytes."""
+"""What capacity is decided by: models, node groups, and their limits. Pure. Sizes are bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Group:
-    """What one group's models may take. `evicts`: its policy is LRU."""
+    """The limits of one node group. `evicts`: its eviction policy is LRU."""
 
     limit: int
     high_percent: int
@@ -17,11 +17,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Model:
-    """What capacity is decided by, of one model.
+    """One model on the node, or wanted there.
 
-    `size` is what a download of it needs in all. `tree` is what its published copy takes, `staged`
-    what else it takes, `reserved` what its running download may take instead of `staged`.
-    `last_used` is a time of any clock; of a model that was never used, that of its publication.
+    `size` is the size that its download needs in all, `tree` the size of its published copy,
+    `staged` the size of its other files, `reserved` what its running download may take instead of
+    `staged`. `last_used` is a time of any clock: that of the publication if no pod used the model.
     """
 
     groups: frozenset[str] = frozenset()
@@ -29,62 +29,65 @@ class Model:
     tree: int = 0
     staged: int = 0
     reserved: int = 0
-    # A whole copy that nothing works on.
+    # Whether its copy is whole, and no download or check works on it.
     resting: bool = False
-    # Whether its source has told the size just now: nothing goes for a download before that.
+    # Whether its source reported the size just now: nothing is evicted for a download before that.
     listed: bool = False
-    # The namespaces whose caches want it; empty if one of the administrator's does, or nobody.
+    # The namespaces whose caches want it; empty if a LocalModelCache wants it, or no cache.
     owners: frozenset[str] = frozenset()
     priority: int = 0
     pinned: bool = False
-    # A service refers to it, or a pod of the node.
+    # Whether a service or a pod of the node refers to it.
     referenced: bool = False
-    # A pod of the node mounts it, or is about to.
+    # Whether a pod of the node mounts it, or is about to.
     mounted: bool = False
     evicted: bool = False
-    # Somebody else's folder is in its place, and may be it: `size` is what comes beside that.
+    # Whether a folder in its place may be adopted: `size` is what a download adds to that folder.
     foreign: bool = False
-    # No longer wanted, and gone after its grace period.
+    # Whether no entry wants it, so that it is removed after its grace period.
     leaving: bool = False
     last_used: float = 0.0
 
     @property
     def on_disk(self) -> int:
-        """What it takes of the disk."""
+        """The bytes that it takes of the disk."""
         return self.tree + max(self.staged, self.reserved)
 
     @property
     def of_limit(self) -> int:
-        """What it takes of its groups' limits: a copy and what replaces it count once."""
+        """The bytes that count for its groups' limits: a copy and its replacement count once."""
         return max(self.tree, self.staged, self.reserved)
 
     @property
-    def returns_idly(self) -> bool:
-        """Whether it was evicted, and nothing refers to it."""
+    def evicted_and_unreferenced(self) -> bool:
+        """Whether it was evicted, and no service or pod refers to it."""
         return self.evicted and not self.referenced
 
     def reserving(self, size: int | None = None) -> Model:
-        """The same, with room reserved for a download; `size` if it is another than is known."""
+        """This model with room reserved for its download: of `size`, by default of its known size."""
         return replace(self, reserved=self.size if size is None else size)
 
     def without(self) -> Model:
-        """The same, with its copy gone."""
+        """This model without its copy."""
         return replace(self, tree=0, resting=False)
 
     def of(self, account: Account) -> int:
-        """What it takes of an account."""
+        """The bytes that it takes of an account."""
         if account.disk:
             return self.on_disk
         return self.of_limit if account.group in self.groups else 0
 
     def frees(self, account: Account) -> int:
-        """What its copy gives back to an account when it goes."""
+        """The bytes of an account that become free when its copy is evicted."""
         return self.of(account) - self.without().of(account)
 
 
 @dataclass(frozen=True)
 class Account:
-    """One bound: the limit of a group, or the disk as a group's settings have it."""
+    """One bound with its marks: the limit of a group, or the disk with the marks of a group.
+
+    Eviction begins above `high` and ends at `low`; nothing passes `limit`.
+    """
 
     group: str
     disk: bool
@@ -94,5 +97,5 @@ class Account:
 
     @property
     def name(self) -> str:
-        """Its name: a group has two."""
+        """The name, unique among the accounts: a group has one of each kind."""
         return f"{'disk' if self.disk else 'limit'}/{self.group}"

@@ -322,7 +322,7 @@ class CapacityMachine(RuleBasedStateMachine):
             model = ledger.model(key)
             # What fails again and again may have all places.
             served = key in self.plan.waiting or self.broken & self.wanted
-            assert model.returns_idly or served or not ledger.is_gated(key)
+            assert model.evicted_and_unreferenced or served or not ledger.is_gated(key)
         if self.mounted is None:
             return
         # Nothing goes for what is only reserved.
