@@ -64,7 +64,7 @@ class Model:
         return self.evicted and not self.referenced
 
     def reserving(self, size: int | None = None) -> Model:
-        """This model with room reserved for its download: of `size`, by default of its known size."""
+        """This model with room reserved for its download, of `size` or of its known size."""
         return replace(self, reserved=self.size if size is None else size)
 
     def without(self) -> Model:
