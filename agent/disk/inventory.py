@@ -97,7 +97,7 @@ class Inventory:
             self.disk = self._store.disk()
 
     def adopted_now(self, key: str, now: datetime, adopted: Adopted) -> OnDisk:
-        """Record a folder that was adopted. All but `adopted.added` counted as other data before."""
+        """Record a folder that was adopted. Before, it counted as data of other programs."""
         was_theirs = key in self.foreign
         copy = self.published_now(key, now)
         if was_theirs:
