@@ -1,4 +1,4 @@
-"""Reads a published model for the digests of its files that were left for later."""
+"""Reads a published model to compute the SHA-256 of its files that have none yet."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest:
-    """The manifest of a published model with the digests that were left for later.
+    """The manifest of a published model, with the missing digests added.
 
-    Raises OSError, also when it is stopped.
+    Raises OSError; InterruptedError if `stopped`.
     """
     found = []
     for file in manifest.files:

@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.manifest import Manifest
 
 _READ_BYTES = 1 << 20
-# What says that the medium has lost it. Others, such as too many open files, say nothing of it.
+# Errors that mean that the disk has lost the data. Other errors, such as too many open files, say
+# nothing about it.
 _LOST = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, *MISSING}
 
 
 class ScrubStoppedError(Exception):
-    """The reading was broken off."""
+    """The scrub was stopped."""
 
 
 class ScrubReader:
-    """Reads one model after the other at `rate` bytes per second. Clock and wait can be replaced.
+    """Reads models at `rate` bytes per second. Clock and wait can be replaced.
 
-    Pages that it brings into the page cache go again at once; those that were there stay, since
-    what serves reads them.
+    Pages that it loads into the page cache are dropped at once; pages that were cached before stay,
+    since model servers read them.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class ScrubReader:
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
     def bad_files(self, tree: Path, manifest: Manifest) -> tuple[BadFile, ...]:
-        """The files that differ, or cannot be read in two tries.
+        """The files that differ from the manifest, or cannot be read in two tries.
 
-        Raises ScrubStoppedError, and OSError where nothing can be said of a file.
+        Raises ScrubStoppedError, and OSError for errors that say nothing about a file.
         """
         bad = []
         for file in manifest.files:
@@ -79,7 +80,7 @@ class ScrubReader:
         digest = hashlib.sha256()
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            # No reading ahead: what is in the cache was there before, then.
+            # Without read-ahead, every page that is found in the cache was there before.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             offset = 0
             while count := self._read(descriptor, offset):
@@ -94,7 +95,7 @@ class ScrubReader:
 
     def _read(self, descriptor: int, offset: int) -> int:
         with suppress(OSError):
-            # Some file systems cannot tell whether it is cached; then it counts as not cached.
+            # File systems without RWF_NOWAIT fail here: then the page counts as not cached.
             if os.preadv(descriptor, [self._buffer], offset, os.RWF_NOWAIT) == len(self._buffer):
                 return len(self._buffer)
         count = os.preadv(descriptor, [self._buffer], offset)

@@ -1,4 +1,4 @@
-"""Looks into a folder that somebody else filled, and changes nothing in it. Raises OSError."""
+"""Reads a folder that another program filled, and changes nothing in it. Raises OSError."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _KINDS = {
     stat.S_IFREG: "a file",
 }
 
-# Path, inode, size and change time of a folder and all that is in it. No tool can set that time
-# back.
+# Path, inode, size and change time (ctime) of a folder and of everything in it. No program can set
+# the ctime.
 Signature = frozenset[tuple[str, int, int, int]]
 
 
 def signature(tree: Path) -> Signature:
-    """What changes with anything in a folder, without a look into files."""
+    """A value that changes with every change in a folder. No file is read."""
     top = os.lstat(tree)
     found = {(str(tree), top.st_ino, top.st_size, top.st_ctime_ns)}
     for folder, folders, names in os.walk(tree):
@@ -44,12 +44,12 @@ def signature(tree: Path) -> Signature:
 
 
 def look(tree: Path, paths: Iterable[str]) -> dict[str, Seen | None]:
-    """What is in the place of each file; None: nothing."""
+    """What is at the path of each file; None if nothing is there."""
     return {path: _seen(path, *find(tree, path)) for path in paths}
 
 
 def instead_of_folder(tree: Path) -> str:
-    """What is in the place of a model's folder that is none; empty: a folder is there."""
+    """What is there instead of a folder; empty if it is a folder."""
     mode = tree.lstat().st_mode
     return "" if stat.S_ISDIR(mode) else f"it is {_kind(mode)}"
 
@@ -67,7 +67,7 @@ def _kind(mode: int) -> str:
 
 
 class Reader:
-    """Reads files of one folder. `report` gets how many bytes it has read in all."""
+    """Reads files of one folder. `report` is called with the total of bytes read."""
 
     def __init__(
         self, tree: Path, stopped: Callable[[], bool], report: Callable[[int], None]
@@ -78,14 +78,14 @@ class Reader:
         self._done = 0
 
     def skip(self, size: int) -> None:
-        """Count a file that is not read."""
+        """Count the bytes of a file as read."""
         self._done += size
         self._report(self._done)
 
     def digests(self, path: str, checksum: Checksum | None, *, ours: bool) -> Digests | None:
         """The digests of a file; None if it changed meanwhile. Raises CancelledError too.
 
-        Our own is left out where the store's is cheaper, unless `ours`: as a download does.
+        As in a download, SHA-256 is left out where the store's checksum is cheaper, unless `ours`.
         """
         descriptor = open_file(self._tree, path)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
@@ -93,7 +93,7 @@ class Reader:
             digests = Digests(checksum, before.st_size, ours=ours or not is_cheap(checksum))
 
             def take(piece: memoryview) -> None:
-                # A copy: the checksums of awscrt take bytes only.
+                # Copied, since the checksums of awscrt accept only bytes.
                 digests.update(bytes(piece))
                 self.skip(len(piece))
 
