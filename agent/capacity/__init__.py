@@ -1,1 +1,1 @@
-"""What fits where: accounts of bytes, who comes in, and who goes."""
+"""Decides which downloads fit on the disk and in their groups' limits, and which copies go."""

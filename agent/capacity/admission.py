@@ -1,4 +1,4 @@
-"""Which downloads start, which copies go for them, and what waits. Pure."""
+"""Decides which downloads start, which copies are evicted for them, and which wait. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from localmodel.agent.capacity.ledger import (
     Ledger,
-    Model,
     Shortage,
     Taken,
     TakenByRank,
@@ -21,13 +20,13 @@ from localmodel.agent.structs.sizes import EvictionReason
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from localmodel.agent.capacity.ledger import Account
+    from localmodel.agent.capacity.models import Account, Model
     from localmodel.agent.capacity.places import Places
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A copy that goes: for another model (`newcomer`), or since `group`'s marks say so."""
+    """A copy to evict: for another model (`newcomer`), or because of a mark of `group`."""
 
     key: str
     reason: EvictionReason
@@ -37,13 +36,13 @@ class Victim:
 
 @dataclass
 class Admission:
-    """What was decided.
+    """The decision of one step. Models are named by their keys.
 
-    Of what is in `ask`, the source is to be asked: there can be room for it as far as is known, and
-    nothing goes before its source has told that it is there, and its size. `making_room` is the
-    download that evictions are for, until there is the room that was aimed at; `relieving` names
-    the accounts that were past their high marks and are not at the low ones yet. `queued` is what
-    would start if it had a place.
+    The sources of models in `ask` are to be asked for the size: evictions could make room for them,
+    and no copy is evicted for a model whose source has not confirmed it. `making_room` is the model
+    that evictions are for, until their room is free. `relieving` names the accounts that were above
+    their high marks and are not yet at their low marks. `queued` models would start if a place
+    (see places.py) were free.
     """
 
     start: list[str] = field(default_factory=list)
@@ -66,19 +65,19 @@ def admit(
     making_room: str | None,
     relieving: Collection[str],
 ) -> Admission:
-    """Decide on the candidates, most important first; those `due` may start that have a place.
+    """Decide on the candidates, the most important first. Only those `due` with a place may start.
 
-    A model that was never evicted here, or that something refers to, may evict others to fit. One
-    that was evicted and that nothing refers to comes back only where that leaves all its accounts
-    at their low marks, next to all that would evict it. It is looked at after the others. What may
-    be there already, in somebody else's folder, comes before those that are not.
+    A candidate that was never evicted from this node, or that a service or pod refers to, may evict
+    other copies. An evicted model that nothing refers to is considered last, and comes back only if
+    all its accounts stay at their low marks, with room for all models that would evict it again.
+    Models whose folder may be adopted are considered before models that are downloaded.
 
-    What does not fit waits, and holds up nothing behind it that fits. But while a model that
-    something refers to waits, nothing of a lower priority evicts if the waiting one could have its
-    room once pods have gone: otherwise it would wait for ever.
+    A model that does not fit waits, and does not block the candidates after it. Exception: while a
+    model waits that something refers to, and that would fit once pods have ended, no model of a
+    lower priority evicts: otherwise the first one could wait for ever.
 
-    With `may_evict` False, nothing goes: it is not known what pods mount. Nothing goes for what is
-    `patient`. The last two are those of the decision before.
+    With `may_evict` False, no copy is evicted: the pods' mounts are unknown. No copy is evicted for
+    `patient` models either. `making_room` and `relieving` are those of the former decision.
     """
     work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
     for key in sorted(candidates, key=lambda key: _turn(ledger.model(key))):
@@ -88,7 +87,7 @@ def admit(
 
 
 def _turn(model: Model) -> tuple[bool, bool]:
-    return model.returns_idly, not model.foreign
+    return model.evicted_and_unreferenced, not model.foreign
 
 
 class _Work:
@@ -99,19 +98,20 @@ class _Work:
         patient: frozenset[str] | None,
         making_room: str | None,
     ) -> None:
-        # As it is to be when what was decided is done, and as it is until then; but for what is
-        # reserved for what starts, which counts in both.
+        # The ledger after the decided evictions, and the ledger before them. The room of models
+        # that start is in neither, but in `_reserved`.
         self._ledger = self._present = ledger
         self._reserved = Taken()
         self._places = places
-        # For what nothing goes; None: for nothing.
+        # The models for which no copy is evicted; None: for no model at all.
         self._patient = patient
         self._making_room = making_room
-        # What fits, or can be made to, and does not start now: a retry is not due, for example.
+        # The models that fit, or for which room can be made, and that do not start now, for example
+        # because their retry is not due.
         self._claims = TakenByRank()
-        # The highest priority of what waits, and could have its room without the pods.
+        # The highest priority of the waiting models that would fit once pods have ended.
         self._ahead: int | None = None
-        # What goes by itself.
+        # Copies that are removed anyway.
         self._leaving = Taken()
         for model in ledger.models.values():
             if model.leaving:
@@ -122,7 +122,7 @@ class _Work:
         model = self._ledger.model(key)
         beside = [self._reserved, *(self._claimed(key) if model.evicted else ())]
         starts = due and self._places.has(key)
-        if model.returns_idly:
+        if model.evicted_and_unreferenced:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
                 self._start(key)
             return
@@ -132,7 +132,7 @@ class _Work:
             excess = self._excess(key, beside)
         evicts = excess is not None and any(over > 0 for over in excess.values())
         if shortage is not None and self._ledger.is_gated(key) and not evicts:
-            # Without room, or with room as soon as what is leaving has gone.
+            # No room can be made, or there is room as soon as leaving copies are removed.
             self._wait(key, shortage)
         elif starts and evicts and not model.listed:
             self._ask(key)
@@ -143,10 +143,10 @@ class _Work:
         elif excess is not None and evicts:
             self._evict_for(key, excess)
         elif self._ledger.is_gated(key) and not self._fits_now(key):
-            # What goes for another one has not gone yet.
+            # The room is that of copies which are not evicted yet.
             self._claim(key)
         else:
-            # It fits; or it is of groups whose models the hook admits, and fails by itself if not.
+            # The model fits; or its groups do not evict, and the download fails if it does not.
             self._start(key)
 
     def _claim(self, key: str) -> None:
@@ -154,14 +154,14 @@ class _Work:
         self._claims.change(self._ledger.rank_coming(key), model, model.reserving())
 
     def _claimed(self, key: str) -> list[Taken]:
-        """The room of all that would evict a model as soon as it was back."""
+        """The room of the models that would evict this one as soon as it was back."""
         return self._claims.before(self._ledger.rank(key))
 
     def _fits_now(self, key: str) -> bool:
         return self._present.shortage(key, beside=[self._reserved]) is None
 
     def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
-        """What others have to give for a download; None: it is not to be had."""
+        """The bytes to free of each account for a download; None if they cannot be freed."""
         newcomer = self._ledger.model(key)
         if self._patient is None or key in self._patient:
             return None
@@ -205,9 +205,9 @@ class _Work:
         self._places.take(key)
 
     def relieve(self, before: Collection[str]) -> None:
-        """Let models go where their accounts are past the high marks."""
+        """Evict copies from accounts above their high marks."""
         relieving = set()
-        # Nothing goes for what may come and is not here yet.
+        # Reservations of running downloads evict nothing.
         ledger = self._ledger.on_disk_alone()
         for account in ledger.accounts():
             if ledger.taken(account) <= (account.low if account.name in before else account.high):

@@ -1,8 +1,8 @@
-"""What models take, and what may go for others: budgets, reservations, victims. Pure.
+"""The bytes that models take, and the copies that may be evicted. Pure.
 
-Two things bound what a node keeps: the storage limit of each of its groups, and its disk. Both are
-an Account, with a limit that nothing passes, a high mark past which models go, and a low mark at
-which that ends. All sizes are bytes.
+Two things bound the copies on a node: the storage limit of each of its groups, and its disk. Both
+are an Account, with a limit that nothing passes, a high mark above which copies are evicted, and a
+low mark at which that ends. All sizes are bytes.
 """
 
 from __future__ import annotations
@@ -12,113 +12,22 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from localmodel.agent.capacity.models import Account, Model
 from localmodel.agent.capacity.ranks import Rank, Standing, gives_way
 from localmodel.agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from localmodel.agent.capacity.models import Group
     from localmodel.agent.structs.sizes import Space
-
-
-@dataclass(frozen=True)
-class Group:
-    """What one group's models may take. `evicts`: its policy is LRU."""
-
-    limit: int
-    high_percent: int
-    low_percent: int
-    evicts: bool
-
-
-@dataclass(frozen=True)
-class Model:
-    """What capacity is decided by, of one model.
-
-    `size` is what a download of it needs in all. `tree` is what its published copy takes, `staged`
-    what else it takes, `reserved` what its running download may take instead of `staged`.
-    `last_used` is a time of any clock; of a model that was never used, that of its publication.
-    """
-
-    groups: frozenset[str] = frozenset()
-    size: int = 0
-    tree: int = 0
-    staged: int = 0
-    reserved: int = 0
-    # A whole copy that nothing works on.
-    resting: bool = False
-    # Whether its source has told the size just now: nothing goes for a download before that.
-    listed: bool = False
-    # The namespaces whose caches want it; empty if one of the administrator's does, or nobody.
-    owners: frozenset[str] = frozenset()
-    priority: int = 0
-    pinned: bool = False
-    # A service refers to it, or a pod of the node.
-    referenced: bool = False
-    # A pod of the node mounts it, or is about to.
-    mounted: bool = False
-    evicted: bool = False
-    # Somebody else's folder is in its place, and may be it: `size` is what comes beside that.
-    foreign: bool = False
-    # No longer wanted, and gone after its grace period.
-    leaving: bool = False
-    last_used: float = 0.0
-
-    @property
-    def on_disk(self) -> int:
-        """What it takes of the disk."""
-        return self.tree + max(self.staged, self.reserved)
-
-    @property
-    def of_limit(self) -> int:
-        """What it takes of its groups' limits: a copy and what replaces it count once."""
-        return max(self.tree, self.staged, self.reserved)
-
-    @property
-    def returns_idly(self) -> bool:
-        """Whether it was evicted, and nothing refers to it."""
-        return self.evicted and not self.referenced
-
-    def reserving(self, size: int | None = None) -> Model:
-        """The same, with room reserved for a download; `size` if it is another than is known."""
-        return replace(self, reserved=self.size if size is None else size)
-
-    def without(self) -> Model:
-        """The same, with its copy gone."""
-        return replace(self, tree=0, resting=False)
-
-    def of(self, account: Account) -> int:
-        """What it takes of an account."""
-        if account.disk:
-            return self.on_disk
-        return self.of_limit if account.group in self.groups else 0
-
-    def frees(self, account: Account) -> int:
-        """What its copy gives back to an account when it goes."""
-        return self.of(account) - self.without().of(account)
 
 
 NO_MODELS: Mapping[str, Model] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Account:
-    """One bound: the limit of a group, or the disk as a group's settings have it."""
-
-    group: str
-    disk: bool
-    limit: int
-    high: int
-    low: int
-
-    @property
-    def name(self) -> str:
-        """Its name: a group has two."""
-        return f"{'disk' if self.disk else 'limit'}/{self.group}"
-
-
 class Taken:
-    """Bytes that some models take together: of the disk, and of each group's limit."""
+    """The bytes that several models take together, of the disk and of each group's limit."""
 
     def __init__(self, models: Iterable[Model] = ()) -> None:
         self._disk = 0
@@ -127,45 +36,45 @@ class Taken:
             self.add(model)
 
     def add(self, model: Model, times: int = 1) -> None:
-        """Count a model; -1 `times` if it is no longer there."""
+        """Add the bytes of a model; with `times` -1, subtract them."""
         self._disk += times * model.on_disk
         for group in model.groups:
             self._limits[group] = self._limits.get(group, 0) + times * model.of_limit
 
     def change(self, before: Model, after: Model) -> None:
-        """Count a model as it is now."""
+        """Replace the bytes of a model by those of its new state."""
         self.add(before, -1)
         self.add(after)
 
     def of(self, account: Account) -> int:
-        """What they take of an account."""
+        """The bytes that they take of an account."""
         return self._disk if account.disk else self._limits.get(account.group, 0)
 
 
 class TakenByRank:
-    """The same of models of each rank: of any owners, of which ranks there are few, and of each."""
+    """The bytes that models take, by rank: for any owners together, and for each set of owners."""
 
     def __init__(self) -> None:
         self._taken: dict[Rank, Taken] = {}
         self._own: dict[Rank, Taken] = {}
 
     def change(self, rank: Rank, before: Model, after: Model) -> None:
-        """Count what a model takes more than before."""
+        """Add the difference between two states of a model of this rank."""
         self._taken.setdefault(rank.of_anybody, Taken()).change(before, after)
         if rank.owners:
             self._own.setdefault(rank, Taken()).change(before, after)
 
     def giving_way_to(self, newcomer: Rank) -> list[Taken]:
-        """What all take that give way to a newcomer."""
+        """The bytes of all models that give way to a newcomer."""
         return self._where(newcomer, lambda rank: gives_way(rank, newcomer))
 
     def before(self, victim: Rank) -> list[Taken]:
-        """What all take that a copy gives way to."""
+        """The bytes of all models that a copy gives way to."""
         return self._where(victim, lambda rank: gives_way(victim, rank))
 
     def _where(self, one: Rank, counts: Callable[[Rank], bool]) -> list[Taken]:
         found = [taken for rank, taken in self._taken.items() if counts(rank)]
-        # Those of the same owners, where only theirs count.
+        # Ranks that count only for models of the same owners.
         own = (one._replace(referenced=False, standing=standing) for standing in Standing)
         return found + [
             self._own[rank]
@@ -176,7 +85,7 @@ class TakenByRank:
 
 @dataclass(frozen=True)
 class Shortage:
-    """What a download lacks: it needs so much more in an account, where so much is free."""
+    """Why a download does not fit: it needs `needed` bytes of an account that has `free` ones."""
 
     account: Account
     needed: int
@@ -185,16 +94,16 @@ class Shortage:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Who takes what. Without a `space` the disk is no bound.
+    """The models and the bounds of a node at one time. Without `space`, the disk is no bound.
 
-    Of each method, `beside` is what counts beside the models.
+    The parameter `beside` of methods are bytes that count in addition to those of the models.
     """
 
     models: Mapping[str, Model] = field(default_factory=lambda: NO_MODELS)
     groups: Mapping[str, Group] = field(default_factory=dict)
     space: Space | None = None
 
-    # Each sum is made once: a step asks for it about each model.
+    # Sums are computed once: each step needs them for each model.
 
     @cached_property
     def _taken(self) -> Taken:
@@ -218,7 +127,7 @@ class Ledger:
         return found
 
     def model(self, key: str) -> Model:
-        """What is known of a key."""
+        """The model of a key; an empty one if the key is unknown."""
         return self.models.get(key, _UNKNOWN)
 
     def accounts(self) -> list[Account]:
@@ -226,11 +135,11 @@ class Ledger:
         return [account for found in self._accounts.values() for account in found]
 
     def accounts_of(self, model: Model) -> list[Account]:
-        """The bounds that a model has to keep to.
+        """The accounts that a download of a model must fit.
 
-        A group that does not evict has none here: its models were admitted by the hook. The disk
-        bounds all, and at the high mark what nothing refers to: past it, it would be evicted at
-        once.
+        A group that does not evict has no account here: its hook admitted the models. The disk
+        bounds all models. A model that no service or pod refers to must stay below the disk's high
+        mark: above it, the model would be evicted at once.
         """
         found = [a for group in sorted(model.groups) for a in self._accounts.get(group, ())]
         if not model.referenced:
@@ -258,43 +167,46 @@ class Ledger:
         return found
 
     def taken(self, account: Account, beside: Iterable[Taken] = ()) -> int:
-        """What is taken of an account, reservations included."""
+        """The bytes taken of an account, reservations included."""
         others = self.space.others if account.disk and self.space else 0
         return others + self._taken.of(account) + sum(taken.of(account) for taken in beside)
 
     def taken_with(
         self, model: Model, account: Account, beside: Iterable[Taken] = (), size: int | None = None
     ) -> int:
-        """The same, with room reserved for a download; `size` if it is another than is known."""
+        """The bytes taken of an account once room is reserved for a model's download.
+
+        The download is of `size`, by default of the model's known size.
+        """
         return self.taken(account, beside) - model.of(account) + model.reserving(size).of(account)
 
     def without(self, keys: Iterable[str]) -> Ledger:
-        """The same, with these copies gone."""
+        """This ledger without these copies."""
         gone = {key: self.model(key).without() for key in keys}
         return replace(self, models={**self.models, **gone})
 
     def on_disk_alone(self) -> Ledger:
-        """The same, with what is here alone, and nothing that is reserved for what may come."""
+        """This ledger without reservations for running downloads."""
         return replace(
             self, models={key: replace(one, reserved=0) for key, one in self.models.items()}
         )
 
     def is_gated(self, key: str) -> bool:
-        """Whether a download waits here until it fits: a group of the model evicts."""
+        """Whether a download must wait until it fits: a group of the model evicts."""
         return any(name in self._accounts for name in self.model(key).groups)
 
     def shortage(
         self, key: str, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
-        """What keeps a download from its start, or from growing to `size`; None if it fits."""
+        """Why a download cannot start, or grow to `size`; None if it fits."""
         return self.shortage_of(self.model(key), size, beside)
 
     def shortage_of(
         self, model: Model, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
-        """The same of a model that is known otherwise by now, with the difference in `beside`.
+        """The shortage of a model whose state differs from the ledger's by `beside`.
 
-        One that takes no more than is taken already lacks nothing.
+        A model that takes no more than it takes already has no shortage.
         """
         for account in self.accounts_of(model):
             before = self.taken(account, beside)
@@ -304,7 +216,7 @@ class Ledger:
         return None
 
     def is_evictable(self, key: str, *, ignoring_pods: bool = False) -> bool:
-        """Whether a copy may go at all: all its groups evict, and nothing holds it."""
+        """Whether a copy may be evicted at all: all its groups evict, and no pod mounts it."""
         model = self.model(key)
         return (
             model.resting
@@ -315,7 +227,10 @@ class Ledger:
         )
 
     def victims(self, allowed: Callable[[Rank], bool], group: str | None = None) -> list[str]:
-        """The copies that may go and are allowed to, the first to go first; of one group."""
+        """The evictable copies of allowed ranks, in the order of their eviction.
+
+        Those of one group, by default of all.
+        """
         found = [
             key
             for key in (self.models if group is None else self._keys.get(group, ()))
@@ -324,21 +239,21 @@ class Ledger:
         return sorted(found, key=self._worth)
 
     def _worth(self, key: str) -> tuple[int, Standing, float, str]:
-        """What is kept the longest comes last.
+        """The sort key of evictions: the copy to be kept longest comes last.
 
-        When it was used last decides only between models of one priority and standing: whoever
-        may make pods can have one used.
+        The last use decides only between models of one priority and standing: anybody who may
+        create pods can make a model count as used.
         """
         model = self.model(key)
         return (model.priority, self._standing(key), model.last_used, key)
 
     def rank(self, key: str) -> Rank:
-        """What a copy gives way for."""
+        """The rank of a copy, by which it gives way to downloads."""
         model = self.model(key)
         return Rank(model.referenced, model.priority, self._standing(key), model.owners)
 
     def rank_coming(self, key: str) -> Rank:
-        """What gives way for a download."""
+        """The rank of a download, by which copies give way to it."""
         model = self.model(key)
         standing = Standing.ADMINISTRATOR
         if model.owners:
@@ -369,12 +284,12 @@ class Ledger:
 
     @cached_property
     def freed(self) -> TakenByRank:
-        """What all copies free that may go at all, by what has to come for them to go."""
+        """The bytes that all evictable copies would free, by rank."""
         return self._freed(ignoring_pods=False)
 
     @cached_property
     def freed_without_pods(self) -> TakenByRank:
-        """The same as if there were no pods."""
+        """The bytes that all evictable copies would free if no pod mounted any, by rank."""
         return self._freed(ignoring_pods=True)
 
     def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
@@ -383,20 +298,20 @@ class Ledger:
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
                 rank = self.rank(key)
                 if model.mounted:
-                    # What only pods hold is idle once they have gone.
+                    # A copy that only pods refer to is unreferenced once they have gone.
                     rank = rank._replace(referenced=False)
                 found.change(rank, model.without(), model)
         return found
 
     def last_of(self, group: str) -> str:
-        """The group's copy that would go last; empty: none."""
+        """The key of the group's copy that would be evicted last; empty if it has no copy."""
         resting = [key for key in self._keys.get(group, ()) if self.model(key).resting]
         return max(resting, key=self._worth, default="")
 
     def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
-        """The first of the victims whose going frees so much of each account.
+        """The first of the victims that free the given bytes of each account together.
 
-        None if all of them are not enough. One that takes nothing of what is too full stays.
+        None if all victims are not enough. Victims that free nothing of those accounts are skipped.
         """
         over = dict(over)
         gone = []
@@ -416,9 +331,9 @@ _UNKNOWN = Model()
 def excess_of(
     ledger: Ledger, key: str, beside: Collection[Taken], freed: Collection[Taken]
 ) -> dict[Account, int] | None:
-    """What has to go of each account so that a download fits; None if not so much can go.
+    """The bytes to free of each account so that a download fits; None if `freed` is not enough.
 
-    Down to the low marks if that can be, else to the high ones, else to the limits.
+    Down to the low marks if `freed` allows that, else to the high marks, else to the limits.
     """
     model = ledger.model(key)
     accounts = ledger.accounts_of(model)
@@ -431,7 +346,7 @@ def excess_of(
 
 
 def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
-    """Whether a download leaves all its accounts at their low marks."""
+    """Whether all accounts of a download stay at or below their low marks."""
     model = ledger.model(key)
     return all(
         ledger.taken_with(model, account, beside) <= account.low
@@ -440,7 +355,7 @@ def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
 
 
 def _to_blame(ledger: Ledger, account: Account, victims: Sequence[str]) -> list[str]:
-    """The victims without those that would go for what less important models take that stay."""
+    """The victims without those that would only make up for less important models that stay."""
     taken, going = ledger.taken(account), frozenset(victims)
     staying = sorted(
         (model.priority, model.of(account))
@@ -462,12 +377,12 @@ def _to_blame(ledger: Ledger, account: Account, victims: Sequence[str]) -> list[
 
 
 def relief(ledger: Ledger, account: Account) -> list[str]:
-    """Who goes while an account is past its mark: until it is at the low one, or nobody is left.
+    """The copies to evict from an account above its high mark, until it is at the low mark.
 
-    Only what nothing refers to, and nothing for less important models that cannot go: whoever has
-    pods could have them mounted. On account of a limit, the model of the group that would go last
-    stays if that keeps to the limit: otherwise a model between the high mark and the limit would
-    come and go.
+    Only copies that no service or pod refers to, and none to make up for less important models that
+    cannot go: a tenant could keep those mounted by pods. For a group's limit, the copy that would
+    be evicted last stays if the limit is kept with it: otherwise a model whose size is between the
+    high mark and the limit would be downloaded and evicted again and again.
     """
     victims = ledger.victims(lambda rank: not rank.referenced, account.group)
     taken = ledger.taken(account)

@@ -1,4 +1,4 @@
-"""For whom room was made in vain, and how long nothing more goes for them. Times are monotonic."""
+"""How long no copy is evicted for an owner for whom evictions were in vain. Times are monotonic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# It doubles each time, up to the most. What happened longer ago than the most is forgotten.
+# The wait doubles with each time, up to MOST_SECONDS. It is forgotten MOST_SECONDS after its end.
 PATIENCE_SECONDS = 600.0
 MOST_SECONDS = 86400.0
 _MOST_DOUBLINGS = 16
@@ -16,26 +16,29 @@ _MOST_DOUBLINGS = 16
 
 @dataclass(frozen=True)
 class _Vain:
-    """How often it was, and until when nothing goes."""
+    """How often evictions were in vain, and until when there are no more."""
 
     times: int
     until: float
 
 
 class Patience:
-    """A download for which others went, and which then failed, was given up, or did not fit.
+    """Downloads for which copies were evicted, and which then failed, were given up or did not fit.
 
-    A namespace waits for all of its models, since it could name another source each time, and no
-    success of another one ends that. A model of the administrator waits alone, until it is here.
+    A namespace waits with all of its models, since it could name another source each time, and no
+    success of another download ends that. A model of the administrator waits alone, until its
+    download succeeds.
     """
 
     def __init__(self) -> None:
-        # Who waits if it is in vain, by the key for which others went.
+        # Who waits if the eviction was in vain, by the key of the download: until that ends.
         self._made: dict[str, frozenset[str]] = {}
+        # At most one for each namespace, and for each model of the administrator, for which copies
+        # were evicted in vain within the last two days: each costs a download.
         self._vain: dict[str, _Vain] = {}
 
     def made(self, key: str, owners: frozenset[str]) -> None:
-        """A copy went for this download."""
+        """A copy was evicted for this download."""
         self._made[key] = _payers(key, owners)
 
     def ended(self, key: str, now: float, *, is_success: bool) -> None:
@@ -51,7 +54,7 @@ class Patience:
             self._vain[payer] = _Vain(times, now + wait)
 
     def keep(self, keys: Collection[str], now: float) -> None:
-        """Nothing else is asked for any more."""
+        """Only these keys are still wanted: downloads of other keys are given up."""
         for key in self._made.keys() - keys:
             self.ended(key, now, is_success=False)
         self._vain = {
@@ -59,7 +62,7 @@ class Patience:
         }
 
     def hinders(self, key: str, owners: frozenset[str], now: float) -> bool:
-        """Whether nothing goes for a download now: each of its owners waits."""
+        """Whether no copy may be evicted for a download now: each of its owners waits."""
         return all(
             payer in self._vain and now < self._vain[payer].until for payer in _payers(key, owners)
         )

@@ -1,4 +1,4 @@
-"""Which downloads may run at once, so that nobody's origins keep the places from others. Pure."""
+"""Which downloads may run at once. A namespace's slow origins must not take all places. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# A download has its place to itself for so long, for longer the more it brings, and no longer than
-# the last.
+# A download keeps its place for FIRST_SECONDS, and longer by the bytes that it has received at this
+# rate, but for LAST_SECONDS at most. Afterwards extra places may open beside it.
 FIRST_SECONDS = 10.0
 BYTES_PER_SECOND = 4 << 20
 LAST_SECONDS = 600.0
-# What namespaces may have beyond the usual number, together.
+# How many extra places all namespaces have together.
 EXTRA_PLACES = 8
 
 _NOBODY: Mapping[str, str] = MappingProxyType({})
@@ -23,10 +23,10 @@ _NOBODY: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Hold:
-    """The place of a download that runs.
+    """The place of a running download.
 
-    `owner` is the namespace for which it is, empty for LocalModelCaches. `had_its_time` is whether
-    others need not wait for it any more. One that is not `wanted` is about to end.
+    `owner` is the requester's namespace, empty for LocalModelCaches. `had_its_time`: extra places
+    may open beside it. A download that is not `wanted` is about to end.
     """
 
     owner: str = ""
@@ -35,16 +35,16 @@ class Hold:
 
 
 def had_its_time(elapsed: float, came: int) -> bool:
-    """Whether a download that has brought so many bytes in so many seconds has had its time."""
+    """Whether a download that received `came` bytes in `elapsed` seconds has had its time."""
     return elapsed > min(FIRST_SECONDS + came / BYTES_PER_SECOND, LAST_SECONDS)
 
 
 class Places:
-    """The places for downloads: `most` are for all, and are filled in the order of the candidates.
+    """The places for downloads. `most` places are filled in the order of the candidates.
 
-    Where these are taken, each namespace without a download gets one more place, and
-    LocalModelCaches so many as there are in all, as soon as downloads that have had their time hold
-    them. `owners` are those of the candidates.
+    While all of them are taken, and a download among them has had its time, extra places open: one
+    for each namespace that has no download, and `most` for LocalModelCaches. `owners` are the
+    candidates' namespaces by key.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Places:
         self._in_their_time = sum(not hold.had_its_time for hold in wanted)
 
     def has(self, key: str) -> bool:
-        """Whether there is one for this candidate."""
+        """Whether this candidate gets a place."""
         if self._running < self._most:
             return True
         owner = self._owners.get(key, "")
@@ -70,7 +70,7 @@ class Places:
         )
 
     def take(self, key: str) -> None:
-        """A candidate begins."""
+        """Give a candidate its place."""
         self._running += 1
         self._running_of[self._owners.get(key, "")] += 1
         self._in_their_time += 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Standing(IntEnum):
-    """Whose a model is, in the order in which copies of one priority go: see shares.py."""
+    """Who owns a model, in the order of eviction among copies of one priority: see shares.py."""
 
     OVER_SHARE = 0
     WITHIN_SHARE = 1
@@ -15,10 +15,10 @@ class Standing(IntEnum):
 
 
 class Rank(NamedTuple):
-    """What of a model says which copies give way to it, and to which it does.
+    """The properties of a model that decide which copies give way to it, and to which it gives way.
 
-    `owners` are the namespaces whose caches want it, or empty: it is the administrator's, or
-    anybody's who has this standing.
+    `owners` are the namespaces whose caches want the model. They are empty for models of the
+    administrator, and where a rank stands for all owners of this standing.
     """
 
     referenced: bool
@@ -28,21 +28,21 @@ class Rank(NamedTuple):
 
     @property
     def of_anybody(self) -> Rank:
-        """The same of any namespace."""
+        """This rank for any owners."""
         return self._replace(owners=frozenset())
 
 
 def gives_way(victim: Rank, newcomer: Rank) -> bool:
-    """Whether a copy may go for a download.
+    """Whether a copy may be evicted for a download.
 
-    Never for one of a lower priority. One that something refers to goes only for one that something
-    refers to and that has a higher priority. So two models never take turns: of each pair, one at
-    most gives way, or has to be new.
+    A copy never gives way to a lower priority. A referenced copy (by a service or pod) gives way
+    only to a referenced model of a higher priority. So two models cannot evict each other in turns:
+    at most one of each pair gives way to the other, unless the other one is new.
 
-    Of one priority, what nothing refers to makes room for what something refers to, and for what
-    the administrator wants. For anything else of a namespace its own copies go, and those that are
-    above the share of others, if it keeps to its own: so nobody's many models, or large ones, drive
-    out what others have.
+    Among equal priorities, an unreferenced copy gives way to referenced models and to models of the
+    administrator. To other models it gives way if it has the same owners, or if it is above its
+    owner's share and the download is within its own: no namespace can drive out the copies of
+    another one by many or large models.
     """
     if victim.referenced:
         return newcomer.referenced and victim.priority < newcomer.priority

@@ -1,8 +1,9 @@
-"""What each namespace takes of a group, and what of it is above its share. Pure.
+"""The share of each namespace in a group, and the copies that are above it. Pure.
 
-A namespace's share of a group is the group's limit, or the disk if that is smaller, divided by the
-namespaces that have models in the group. Room that nobody else takes is anybody's: what is above a
-share only goes first. What a namespace would rather keep counts first.
+The share is the group's limit, or the disk if that is smaller, divided by the number of namespaces
+that have models in the group. A namespace may use room that no other namespace takes: copies above
+a share are only evicted first. Of a namespace's copies, those that it would keep longest count
+first.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.capacity.models import Model
 
 
 class Shares:
     """The shares of the owners of these models.
 
-    `idle` are the copies that may go and that nothing refers to; `rooms` what all models of each
-    group may take together, in bytes.
+    `idle` are the keys of the evictable copies that no service or pod refers to, `rooms` the bytes
+    that the models of each group may take together.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Shares:
         self._rooms = rooms
 
     def fits(self, model: Model) -> bool:
-        """Whether a download keeps to its owners' shares, if their idle copies go. It has none."""
+        """Whether a download is within its owners' shares, once their idle copies are evicted."""
         return all(
             self._kept.get((owner, group), 0) - model.of_limit + model.size <= self._share(group)
             for owner in model.owners
@@ -58,7 +59,7 @@ class Shares:
 
     @cached_property
     def _kept(self) -> dict[tuple[str, str], int]:
-        """What each namespace takes of each group without its idle copies."""
+        """The bytes that each namespace takes of each group, without its idle copies."""
         found: dict[tuple[str, str], int] = {}
         for key, model in self._models.items():
             if key not in self._idle:

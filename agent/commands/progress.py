@@ -105,6 +105,7 @@ class Lines:
         self._every = every
         self._clock = clock
         self._lock = threading.Lock()
+        # Of the models that are shown, until `drop`.
         self._due: dict[str, float] = {}
 
     def show(self, name: str, shown: Shown) -> None:

@@ -50,9 +50,9 @@ class Checks:
         self._node_events = news
         self._options = options
         self._rechecks = Rechecks(options)
-        # Those under way, and what ends each.
+        # Those under way, and what ends each: at most MAX_CHECKS and one.
         self._running: dict[tuple[str, Requester], threading.Event] = {}
-        # When each namespace had its last one: a number that grows.
+        # When each namespace had its last one: a number that grows. Of those that wait for one.
         self._served: dict[str, int] = {}
         self._number = 0
         # When the next one is due (monotonic), if any is.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from localmodel.agent.capacity.ledger import Group, Ledger, Model
+from localmodel.agent.capacity.ledger import Ledger
+from localmodel.agent.capacity.models import Group, Model
 from localmodel.agent.control.wanted import fillers, requester_of
 from localmodel.agent.disk.on_disk import Found, OnDisk
 from localmodel.agent.structs.grants import Granted

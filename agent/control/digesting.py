@@ -18,7 +18,7 @@ class Digesting:
     def __init__(self, workers: Workers, inventory: Inventory) -> None:
         self._workers = workers
         self._inventory = inventory
-        # What stops each that is under way; None: it failed.
+        # What stops each that is under way; None: it failed. Of published copies: see `keep`.
         self._running: dict[str, threading.Event | None] = {}
 
     def begin(self) -> None:

@@ -40,7 +40,8 @@ class Scrubbing:
         self._damaged = damaged
         self._key = ""
         self._stopped = threading.Event()
-        # When each was read, also where that said nothing or could not be noted.
+        # When each was read, also where that said nothing or could not be noted. Of copies that are
+        # here: see `keep`.
         self._read: dict[str, datetime] = {}
 
     def begin(self, busy: Collection[str]) -> None:

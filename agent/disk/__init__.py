@@ -1,1 +1,1 @@
-"""What is on the node's disk: models, their notes, and what is on its way there."""
+"""The files on the node's disk: published models, their notes, and unfinished downloads."""

@@ -1,4 +1,7 @@
-"""Files below a directory that others may write, too: no link is ever followed. Raises OSError."""
+"""Accesses files below a directory that other programs may change: no link is ever followed.
+
+Raises OSError.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ if TYPE_CHECKING:
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _HOLD = os.O_PATH | os.O_NOFOLLOW
-# A pipe without a writer must not hold the opener up.
+# Non-blocking, since opening a named pipe would wait for its writer.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def find(tree: Path, path: str) -> tuple[str, os.stat_result | None]:
-    """What is at a path, or at the first part of it that is no directory; None: nothing."""
+    """The status of a file; or the path and status of the first part above it that is no directory.
+
+    The status is None if nothing is there.
+    """
     *above, name = path.split("/")
     with _telling(tree / path), _opened(tree) as folder:
         for number, segment in enumerate(above, 1):
@@ -33,7 +39,7 @@ def find(tree: Path, path: str) -> tuple[str, os.stat_result | None]:
 
 
 def open_file(tree: Path, path: str) -> int:
-    """A descriptor to read a file with. It may be no regular file."""
+    """Open a file for reads, which may be no regular file. Returns its descriptor."""
     *above, name = path.split("/")
     with _telling(tree / path), _opened(tree) as folder:
         for segment in above:
@@ -43,7 +49,7 @@ def open_file(tree: Path, path: str) -> int:
 
 @contextmanager
 def holding(tree: Path, path: str) -> Iterator[int]:
-    """A descriptor of what is at a path, "." the tree itself, without a right to its content."""
+    """A descriptor of a file or directory ("." is the tree), without access to its content."""
     *above, name = path.split("/")
     with _telling(tree / path):
         if path == ".":
@@ -60,7 +66,7 @@ def holding(tree: Path, path: str) -> Iterator[int]:
 
 
 def put(source: Path, tree: Path, path: str, *, replace: bool) -> None:
-    """Move a file to a path below the tree, over what is there only with `replace`."""
+    """Move a file to a path below the tree. With `replace`, it may replace an existing file."""
     *above, name = path.split("/")
     with _telling(tree / path), _opened(tree) as folder:
         for segment in above:
@@ -79,13 +85,13 @@ class _Folder:
         self.descriptor = os.open(path, _FOLDER)
 
     def descend(self, segment: str) -> None:
-        """Go to a folder in it."""
+        """Replace the descriptor by that of a folder in this one."""
         below = os.open(segment, _FOLDER, dir_fd=self.descriptor)
         os.close(self.descriptor)
         self.descriptor = below
 
     def make(self, segment: str) -> None:
-        """A folder that pods of any user can read, whatever the umask; an existing one is kept."""
+        """Make a folder that pods of any user can read, whatever the umask, unless it exists."""
         try:
             os.mkdir(segment, dir_fd=self.descriptor)
         except FileExistsError:
@@ -105,7 +111,7 @@ def _opened(tree: Path) -> Iterator[_Folder]:
 
 @contextmanager
 def _telling(path: Path) -> Iterator[None]:
-    """An error names the whole path: calls by descriptors name its last part."""
+    """Put the whole path into errors: calls that use descriptors name only its last part."""
     try:
         yield
     except OSError as error:

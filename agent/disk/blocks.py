@@ -1,7 +1,7 @@
 """Which bytes of a file are on the disk, in blocks of BLOCK_BYTES. Pure.
 
-Blocks are the format on the disk: the marks of blocks, each done or not, survive a restart. Gaps,
-whose ends are ends of blocks, are bytes that still have to be fetched.
+The marks of blocks are written to the disk, and survive a restart. Gaps are missing bytes that are
+to be requested; they end at block boundaries.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# The least that a kill costs for each connection; the journal holds one byte for each block.
+# A kill of the agent loses less than one block for each connection. Each block costs one byte of
+# the progress file.
 BLOCK_BYTES = 64 << 10
 
 MISSING, WRITTEN, DURABLE = 0, 1, 2
@@ -25,10 +26,10 @@ def block_count(size: int) -> int:
 
 @dataclass
 class Gap:
-    """Bytes that nobody has asked for, from `start` up to and without `end`.
+    """Missing bytes that no running request asks for, from `start` up to but excluding `end`.
 
-    `attempts` counts the requests for its first byte that failed, and `not_before` is the monotonic
-    time before which there is no next one.
+    `attempts` counts the failed requests for its first byte; `not_before` is the monotonic time of
+    the next request at the earliest.
     """
 
     start: int
@@ -49,12 +50,12 @@ class Blocks:
 
     @property
     def complete(self) -> bool:
-        """Whether all bytes are here."""
+        """Whether all bytes are on the disk."""
         return self.done == self.size
 
     @property
     def frontier(self) -> int:
-        """All bytes before this one are here."""
+        """The first missing byte, in whole blocks: all bytes before it are on the disk."""
         return min(self._frontier * BLOCK_BYTES, self.size)
 
     def mark(self, start: int, end: int) -> tuple[int, int] | None:
@@ -72,7 +73,7 @@ class Blocks:
         return first, last
 
     def gaps(self) -> list[Gap]:
-        """What is missing, in order."""
+        """The missing bytes, in order."""
         return [
             Gap(found.start() * BLOCK_BYTES, min(found.end() * BLOCK_BYTES, self.size))
             for found in _MISSING_RUN.finditer(self.marks)

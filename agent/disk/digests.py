@@ -1,4 +1,4 @@
-"""Digests of a file whose bytes come in order: ours, and the one that its store gives."""
+"""Digests of a file, computed in the order of its bytes: SHA-256 and the store's checksum."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _XXHash:
         self._hash = _XXHASHES[algorithm]()
 
     def update(self, piece: bytes | memoryview, /) -> None:
-        # It takes no memory that could be written to, whatever its annotations say.
+        # awscrt accepts only read-only buffers, although its annotations allow others.
         self._hash.update(piece if isinstance(piece, bytes) else bytes(piece))
 
     def hexdigest(self) -> str:
@@ -64,10 +64,10 @@ class _XXHash:
 
 
 class Digests:
-    """The digests of one file. `position` is how many bytes they are of.
+    """The digests of the first `position` bytes of one file.
 
-    Without `ours`, only the store's checksum is computed: it is cheaper, and proves as well that
-    the bytes are those of the store.
+    Without `ours`, SHA-256 is left out where the store has a checksum of its own: that one is
+    cheaper, and proves as well that the bytes are the store's.
     """
 
     def __init__(self, checksum: Checksum | None, size: int | None, *, ours: bool = True) -> None:
@@ -79,7 +79,7 @@ class Digests:
         self._theirs = _their_digest(checksum, size)
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Take in the next bytes."""
+        """Add the next bytes of the file."""
         if self._ours is not None:
             self._ours.update(piece)
         if self._theirs is not None:
@@ -88,12 +88,12 @@ class Digests:
 
     @property
     def sha256(self) -> str | None:
-        """Our digest, or None if it is left for later."""
+        """The SHA-256 as hexadecimal digits; None if it is not computed."""
         return self._ours.hexdigest() if self._ours is not None else None
 
     @property
     def found(self) -> Checksum | None:
-        """The checksum of these bytes, of the kind that the store gave; None if it gave none."""
+        """The checksum of these bytes by the store's algorithm; None if the store gave none."""
         if self._expected is None:
             return None
         digest = self._theirs or self._ours
@@ -102,12 +102,12 @@ class Digests:
 
     @property
     def agree(self) -> bool:
-        """Whether the bytes are what the store says, as far as it says anything."""
+        """Whether the bytes match the store's checksum; True if the store gave none."""
         return self.found == self._expected
 
 
 def is_cheap(checksum: Checksum | None) -> bool:
-    """Whether this checksum can stand in for our digest until after the publication."""
+    """Whether this checksum is enough to publish a file before its SHA-256 is computed."""
     return checksum is not None and checksum.algorithm in {*_CRCS, *_XXHASHES}
 
 

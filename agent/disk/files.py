@@ -1,4 +1,4 @@
-"""File system steps that survive a crash: what returned is on the disk. Raises OSError."""
+"""File system operations whose result is durable when they return. Raises OSError."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ DIRECTORY_MODE = 0o755
 PRIVATE_MODE = 0o600
 TEMPORARY_SUFFIX = ".tmp"
 
-# What stat counts blocks in, whatever the file system has.
+# The unit of st_blocks, whatever the block size of the file system.
 _STAT_BLOCK_BYTES = 512
 
 
 def make_directory(path: Path) -> None:
-    """A directory that pods of any user can read, whatever the umask; existing ones are kept."""
+    """Make a directory that pods of any user can read, whatever the umask, unless it exists."""
     with suppress(FileExistsError):
         path.mkdir()
         path.chmod(DIRECTORY_MODE)
 
 
 def sync_directory(path: Path) -> None:
-    """Put the directory's entries on the disk."""
+    """Make the entries of a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -36,14 +36,14 @@ def sync_directory(path: Path) -> None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write it whole: one call may take only a part."""
+    """Write all bytes: one call of the system may write only a part."""
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole. It is private: a URI may hold a token."""
+    """Replace a file by one rename. Only the agent can read it: a URI may contain a token."""
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE)
     try:
@@ -56,12 +56,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def delete_file(path: Path) -> None:
-    """Delete a file if it is there."""
+    """Delete a file if it exists."""
     path.unlink(missing_ok=True)
 
 
 def delete_tree(path: Path) -> None:
-    """Delete a directory with all that is in it, or a link itself, if it is there."""
+    """Delete a directory with its content, or a symbolic link itself, if it exists."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
@@ -69,14 +69,14 @@ def delete_tree(path: Path) -> None:
 
 
 def blocks_of(found: os.stat_result) -> int:
-    """Bytes of the disk that a file takes: allocated ones, written or not."""
+    """The bytes of the disk that are allocated to a file, written or not."""
     return found.st_blocks * _STAT_BLOCK_BYTES
 
 
 def tree_blocks(path: Path) -> int:
-    """Bytes of the disk that all files below a directory take; 0 if there is none.
+    """The bytes of the disk that all files below a directory take; 0 if it does not exist.
 
-    What vanishes meanwhile counts as nothing.
+    Files that are deleted meanwhile do not count.
     """
     total = 0
     for folder, _, names in os.walk(path):
@@ -87,7 +87,7 @@ def tree_blocks(path: Path) -> int:
 
 
 def is_empty_directory(path: Path) -> bool:
-    """Whether it is an empty directory, or not there at all. One that is closed to us is not."""
+    """Whether a directory is empty or does not exist; False if the agent may not read it."""
     try:
         return not path.is_symlink() and next(path.iterdir(), None) is None
     except FileNotFoundError:

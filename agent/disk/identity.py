@@ -1,7 +1,7 @@
-"""Whether a path still leads to the folders that the agent began on, and not to another disk's.
+"""Whether the paths of the root still lead to the folders that the agent started with.
 
-A disk that is mounted over them hides them: what is open stays there, and every path leads to the
-new disk.
+If a disk is mounted over these folders, they are hidden: paths lead to the new disk, and only files
+that are open already are still those of the former one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _PROC = Path("/proc/thread-self")
 
 
 class MovedError(OSError):
-    """Something else is where the agent's folders were.
+    """The paths of the root lead to other folders than before.
 
-    `is_covered`: a disk was mounted over them, and they are hidden below it. Otherwise they may be
-    back at any time.
+    `is_covered`: a disk was mounted over the former folders, which are hidden below it. Otherwise
+    the former folders may come back at any time.
     """
 
     def __init__(self, path: Path, *, is_covered: bool) -> None:
@@ -32,14 +32,14 @@ class MovedError(OSError):
 
 @dataclass(frozen=True)
 class DiskIdentity:
-    """Folders by their file systems and inodes, and the mount that the first one is in."""
+    """The file systems and inodes of some folders, and the mount of the first one."""
 
     folders: tuple[Path, ...]
     identities: tuple[tuple[int, int], ...]
     mount: int | None
 
     def check(self) -> None:
-        """Raises MovedError if they are not there any more, and OSError if there is nothing."""
+        """Raise MovedError if other folders are in their place, and OSError if none are."""
         missing = None
         for path, identity in zip(self.folders, self.identities, strict=True):
             try:
@@ -55,13 +55,13 @@ class DiskIdentity:
             raise missing
 
     def _is_covered(self) -> bool:
-        """Whether the first folder's path leads to another mount, with the former still there."""
+        """Whether the first path leads to another mount, while the former one still exists."""
         now = _mount(self.folders[0])
         return None not in {now, self.mount} and now != self.mount and self.mount in _mounts()
 
 
 def identify(folders: Sequence[Path]) -> DiskIdentity:
-    """Where these are now. Raises OSError."""
+    """The present identity of these folders. Raises OSError."""
     return DiskIdentity(tuple(folders), tuple(map(_identity, folders)), _mount(folders[0]))
 
 
@@ -71,7 +71,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _mount(path: Path) -> int | None:
-    """The number of the mount that a folder is in; None where the kernel does not tell."""
+    """The id of the mount that a folder is in; None if the kernel does not report it."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is known of the disk: the copies, what is not ours, and how full it is."""
+"""The state of the disk in memory: copies, foreign folders, and how full the disk is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ log = structlog.get_logger(__name__)
 
 
 class Inventory:
-    """The disk as it was when it was looked at last. What a download works on is its own."""
+    """The disk as of its last scan. Keys with a running download are not scanned.
+
+    Bounded by the keys on the disk, and those that were evicted from it and are still wanted.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -33,27 +36,27 @@ class Inventory:
         self.foreign: tuple[str, ...] = ()
         self.disk = Disk(0, 0, 0)
         self.measure()
-        # Measured with the copies, and not anew after each step: a file system may give back what
-        # was deleted a little later, and nothing more must go meanwhile.
+        # Measured together with the copies, and not after each step: a file system may free the
+        # space of deleted files later, and nothing more must be evicted meanwhile.
         self.space = Space(self.disk.capacity, self.disk.capacity, 0)
 
     def copy(self, key: str) -> OnDisk:
-        """What is here of a key."""
+        """The copy of a key; an empty one if nothing is on the disk."""
         return self.copies.get(key, OnDisk())
 
     def published(self) -> Iterator[tuple[str, OnDisk, Manifest]]:
-        """The whole copies with their manifests."""
+        """The keys of the whole published copies, with copy and manifest."""
         for key, copy in list(self.copies.items()):
             if copy.found is Found.PUBLISHED and copy.manifest is not None:
                 yield key, copy, copy.manifest
 
     def present(self) -> set[str]:
-        """The keys of which there are files."""
+        """The keys that have files on the disk."""
         return {key for key, copy in self.copies.items() if copy.found is not Found.NOTHING}
 
     def rescan(self, active: Collection[str]) -> None:
-        """Look at the whole disk, with downloads of the `active` keys under way. Raises OSError."""
-        # Before the files: what is written meanwhile counts as a model's, and not as others'.
+        """Scan the whole disk. The `active` keys have running downloads. Raises OSError."""
+        # Before the files: what is written meanwhile must not count as other programs' data.
         self.disk = self._store.disk()
         copies, foreign = self._store.scan()
         before = self.copies
@@ -66,7 +69,7 @@ class Inventory:
             copy = before.get(key, OnDisk())
             staged = max(0, self._store.download_bytes(key) - copy.tree_bytes)
             self.copies[key] = replace(copy, staged_bytes=staged)
-        # What an active download has just published may look so for a moment.
+        # A model that is being published may look like a foreign folder for a moment.
         theirs = frozenset(self.foreign)
         self.foreign = tuple(n for n in foreign if n not in active or n in theirs)
         ours = sum(copy.tree_bytes + copy.staged_bytes for copy in self.copies.values())
@@ -82,19 +85,19 @@ class Inventory:
                 log.warning("Published model is damaged", key=key, problem=copy.problem)
 
     def look_at(self, key: str) -> OnDisk:
-        """Look at one key, and how full the disk is."""
+        """Scan one key, and measure how full the disk is."""
         copy = self.copies[key] = self._store.inspect(key)
         self.measure()
         return copy
 
     def measure(self) -> None:
-        """Look how full the disk is."""
-        # An error is told after the next look at the whole disk.
+        """Measure how full the disk is."""
+        # An error is reported by the next scan of the whole disk.
         with suppress(OSError):
             self.disk = self._store.disk()
 
     def adopted_now(self, key: str, now: datetime, adopted: Adopted) -> OnDisk:
-        """Take in a copy that others had on the disk, but for what was added."""
+        """Record a folder that was adopted. Before, it counted as data of other programs."""
         was_theirs = key in self.foreign
         copy = self.published_now(key, now)
         if was_theirs:
@@ -103,7 +106,7 @@ class Inventory:
         return copy
 
     def published_now(self, key: str, now: datetime) -> OnDisk:
-        """Take in a new copy. When an earlier one was used last is kept."""
+        """Record a new copy. The time of the last use is that of the former copy."""
         former = self.copy(key).usage
         self.foreign = tuple(name for name in self.foreign if name != key)
         copy = self.look_at(key)
@@ -114,14 +117,14 @@ class Inventory:
         return self.copies[key]
 
     def evicted(self, key: str, note: Evicted) -> None:
-        """Take in that a copy was evicted, also if that could not be noted on the disk."""
+        """Record that a copy was evicted, also if the note could not be written to the disk."""
         former = self.copy(key).usage
         copy = self.look_at(key)
         if not copy.is_published and not copy.is_unreadable:
             self.copies[key] = replace(copy, evicted=note, usage=former)
 
     def note_usage(self, key: str, usage: Usage) -> None:
-        """Note when a copy was used, for after a restart too."""
+        """Record the use of a copy, also on the disk."""
         self.copies[key] = replace(self.copies[key], usage=usage)
         try:
             self._store.note_usage(key, usage)
@@ -129,7 +132,7 @@ class Inventory:
             log.warning("Could not note the use of a model", key=key, reason=str(error))
 
     def note_scrub(self, key: str, scrub: Scrub) -> None:
-        """Note what a copy's reading has found, for after a restart too."""
+        """Record the scrub result of a copy, also on the disk."""
         copy = replace(self.copies[key], scrub=scrub)
         if scrub.bad:
             first = scrub.bad[0]
@@ -142,7 +145,7 @@ class Inventory:
             log.warning("Could not note the reading of a model", key=key, reason=str(error))
 
     def rewrite(self, key: str, manifest: Manifest) -> None:
-        """Note something of a published copy, for after a restart too."""
+        """Replace the manifest of a published copy, also on the disk."""
         self.copies[key] = replace(self.copies[key], manifest=manifest)
         try:
             self._store.rewrite(manifest)
@@ -151,10 +154,10 @@ class Inventory:
 
 
 def _best_known(now: OnDisk, before: OnDisk | None) -> OnDisk:
-    """What to believe of a copy.
+    """Merge the scanned state of a copy with the former one.
 
-    An error of the disk tells nothing of a copy that was whole, and notes that could not be written
-    are still true.
+    A copy that was whole and cannot be read now counts as whole, and notes that could not be
+    written to the disk are kept.
     """
     if before is None:
         return now

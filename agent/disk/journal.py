@@ -1,4 +1,4 @@
-"""The journal of a download: which version of which files it brings."""
+"""The journal of a download: the listed files and their versions."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class JournalFile:
 
 
 class Journal(JsonObject):
-    """Which files are being downloaded, and where their progress is.
+    """The files of an unfinished download, and the name of its progress file.
 
-    `origin` is the server that they come from, and `by` whose credentials have fetched what is
-    here; None where that is not known.
+    `origin` is the server that the files come from, `by` the requester whose credentials fetched
+    them; each None if not known.
     """
 
     schema_version: Literal[1] = 1
@@ -49,12 +49,12 @@ class Journal(JsonObject):
     files: tuple[JournalFile, ...]
 
     def is_of(self, origin: str | None) -> bool:
-        """Whether its files are from this server: no two servers make one copy."""
+        """Whether its files are from this server: files of two servers are never mixed."""
         return self.origin == origin
 
 
 def read_journal(directory: Path) -> Journal | None:
-    """The journal there; None where there is no valid one. Raises OSError."""
+    """The journal in a staging folder; None if there is no valid one. Raises OSError."""
     try:
         return Journal.model_validate_json((directory / "journal.json").read_bytes(), by_alias=True)
     except (FileNotFoundError, ValidationError):

@@ -1,4 +1,4 @@
-"""Modes of published files: servers run as any user, and have to read them."""
+"""Modes of published files: model servers of any user must be able to read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-# What everybody needs of a file, and of a folder on the way to it.
+# The bits that everybody needs on a file, and on the folders above it.
 _READ = 0o444
 _ENTER = 0o555
 
@@ -24,21 +24,21 @@ _Inode = tuple[int, int]
 
 
 def is_closed(mode: int) -> bool:
-    """Whether a file or a folder of this mode is closed to anybody."""
+    """Whether some users cannot read a file, or enter a folder, of this mode."""
     return mode & _needed(mode) != _needed(mode)
 
 
 def closed_problem(mode: int) -> str:
-    """What is wrong with a file or a folder of such a mode."""
+    """The problem with a file or a folder of such a mode, for a message."""
     return f"has the mode {stat.S_IMODE(mode):04o}, so that servers of other users cannot read it"
 
 
 def open_up(tree: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Add to the modes of these files, and of their folders, what everybody needs to read them.
+    """Make these files, and the folders above them, readable to everybody.
 
-    Yields each path where that cannot be done, and why, when it comes to it; the tree itself is
-    ".". No link is followed, and no other bit is changed. A file that has names elsewhere too is
-    left as it is, since it would be opened there as well. Raises OSError.
+    Yields each path whose mode cannot be changed, with the reason; the tree itself is ".". Links
+    are not followed, and no other bits are changed. A file with hard links outside the tree is left
+    as it is, since it would become readable there too. Raises OSError.
     """
 
     @cache
@@ -52,7 +52,7 @@ def open_up(tree: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def closed_folders(tree: Path, paths: Iterable[str]) -> dict[str, str]:
-    """The folders of these files that are closed to anybody, and what is wrong with each."""
+    """The folders above these files that some users cannot enter, with the problem of each."""
     found = {}
     for path in (".", *sorted(folders(paths))):
         with suppress(FileNotFoundError):
@@ -66,7 +66,7 @@ def _open_up(tree: Path, path: str, names: Callable[[], Counter[_Inode]]) -> str
     try:
         return _open_one(tree, path, names)
     except (FileNotFoundError, NotADirectoryError):
-        # That it is not there is another matter.
+        # Missing files are found by the comparison with the manifest.
         return ""
 
 
@@ -79,7 +79,7 @@ def _open_one(tree: Path, path: str, names: Callable[[], Counter[_Inode]]) -> st
         if not stat.S_ISDIR(found.st_mode) and found.st_nlink > names()[_inode(found)]:
             return f"{problem}, and it has other names elsewhere (hard links)"
         try:
-            # The descriptor reaches the file without the right to read it, and fchmod refuses it.
+            # By way of /proc: fchmod refuses descriptors that were opened without read access.
             os.chmod(  # noqa: PTH101
                 f"/proc/self/fd/{descriptor}", stat.S_IMODE(found.st_mode) | _needed(found.st_mode)
             )
@@ -93,7 +93,7 @@ def _needed(mode: int) -> int:
 
 
 def _names_in(tree: Path) -> Counter[_Inode]:
-    """How many names each file has in a folder."""
+    """The number of hard links to each file within a folder."""
     return Counter(
         _inode(os.lstat(os.path.join(folder, name)))  # noqa: PTH118 - many files
         for folder, _, names in os.walk(tree)

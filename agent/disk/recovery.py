@@ -1,4 +1,4 @@
-"""What interrupted steps have left of a key and nothing brings to an end. Raises OSError."""
+"""Deletes what interrupted steps left of a key and nothing can complete. Raises OSError."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def clear_leftovers(meta: Path, tree: Path) -> None:
-    """Delete what is of no use any more, when nothing can be finished. Staging stays."""
+    """Delete leftovers, once complete downloads are published. Unfinished downloads stay."""
     delete_file(meta / "staged.json")
     taken_out = (meta / "old").exists() or (meta / "files").exists()
     if taken_out and not tree.exists():
-        # To be deleted, or to be repaired, and only its manifest was still to go.
+        # The copy was moved to old/ or back to staging, and its manifest was not deleted yet.
         delete_file(meta / "manifest.json")
     delete_tree(meta / "old")
     if (meta / "manifest.json").exists():
-        # What was to replace the published copy starts over if it is still wanted.
+        # A download that was to replace the published copy starts over if it is still wanted.
         forget_progress(meta)
         delete_tree(meta / "files")
-        # It is back, and only the note was still to go.
+        # The copy was published again, and these notes were not deleted yet.
         delete_file(meta / "evicted.json")
         delete_file(meta / "held.json")
     else:

@@ -42,7 +42,7 @@ def lay_out(meta: Path, manifest: Manifest, good: Collection[str]) -> None:
             manifest.access.origin if manifest.access else None,
         )
         for path in good:
-            staging.staged[path].keep()
+            staging.staged[path].mark_complete()
             staging.staged.forget(path)
     finally:
         staging.close()

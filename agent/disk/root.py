@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 class StoreError(Exception):
     """The store cannot be opened. The message says why, and what to do.
 
-    Its cause is the OSError, where one of the disk is to blame.
+    `__cause__` is the OSError if the disk is the reason.
     """
 
 
 class BusyError(StoreError):
-    """Another agent has it."""
+    """Another agent has locked the root."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """Where models are published, and where all else is. Both are on one file system.
+    """The folders of a root: `models` for published models, `private` for everything else.
 
-    `only` is the directory of the one model of a root that has no other.
+    Both are on one file system. `only` is the directory of the one model of a root that has no
+    other.
     """
 
     path: Path
@@ -42,17 +43,17 @@ class Root:
 
     @property
     def is_laid_out(self) -> bool:
-        """Whether both folders are there."""
+        """Whether both folders exist."""
         return self.models.is_dir() and self.private.is_dir()
 
     def lay_out(self) -> None:
-        """Make the folders that are not there. Raises OSError."""
+        """Make the folders that do not exist. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
         make_directory(self.models)
         make_directory(self.private)
 
     def lock(self) -> int:
-        """The descriptor of the lock. Raises StoreError and OSError."""
+        """Lock the root. Returns the descriptor of the lock. Raises StoreError and OSError."""
         if self.models.stat().st_dev != self.private.stat().st_dev:
             raise StoreError(
                 f"{self.models} and {self.private} are on different file systems: models are "

@@ -1,11 +1,11 @@
-"""A download that is under way, on the disk, so that it goes on where it stopped.
+"""Staging: an unfinished download on the disk, which continues where it stopped.
 
-    files/...        the files, each with its full size from the start where that is worth it
-    journal.json     which version of which files this is
+    files/...        the files; large ones are allocated with their full size at the start
+    journal.json     the listed files and their versions
     progress-<n>     a byte for each block of each file, in the order of the journal
 
-A block that is WRITTEN survives a kill of the agent, and not a loss of power: so it counts for the
-boot that wrote it only. A DURABLE one was synced before it was marked.
+A block marked WRITTEN survives a kill of the agent, but not a loss of power: the mark counts only
+until the next boot. A block marked DURABLE was synced before it was marked.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.manifest import Grant
     from localmodel.agent.structs.remote import RemoteFile
 
-# Smaller files are not laid out before their bytes come.
+# Smaller files are not allocated before their bytes are written.
 ALLOCATE_BYTES = 1 << 20
-# With more files than this, one sync of the file system is faster than one for each.
+# With more files than this, one sync of the file system is faster than a sync of each file.
 SYNC_EACH = 64
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class StagedFile:
-    """One file in staging. Several threads may write it; one at a time may mark a block."""
+    """One file in staging. Several threads may write to it; one at a time may mark blocks."""
 
     def __init__(
         self,
@@ -63,21 +63,21 @@ class StagedFile:
         *,
         goes_on: bool = True,
     ) -> None:
-        # Whether what is partly here is of use after a restart: whether it is surely of one version
-        # with the rest.
+        # Whether a partial file can continue after a restart: the source can send the rest, and the
+        # version shows that it belongs to the same content.
         self.goes_on = goes_on
         self._files = files
         self._path = path
         self._progress = progress
         self._descriptor: int | None = None
         self._lock = threading.Lock()
-        # Whether nothing but what we write can be in it.
+        # Whether the file was empty when it was opened.
         self._fresh = False
         self.size = size
         self.blocks = blocks
 
     def open(self) -> None:
-        """Have the file at hand for writes and reads. Raises OSError, also for a full disk."""
+        """Open the file for writes and reads. Raises OSError, also if the disk is full."""
         with self._lock:
             if self._descriptor is not None:
                 return
@@ -85,75 +85,76 @@ class StagedFile:
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self._fresh else 0)
             descriptor = _open_below(self._files, self._path, flags)
             self._descriptor = descriptor
-            # Whatever the umask, pods of any user read it.
+            # Pods of any user must be able to read it, whatever the umask.
             os.fchmod(descriptor, FILE_MODE)
             if self.size and self.size >= ALLOCATE_BYTES:
                 os.posix_fallocate(descriptor, 0, self.size)
 
     def write(self, piece: bytes, offset: int) -> None:
-        """Put bytes at their place."""
+        """Write bytes at an offset."""
         written = os.pwrite(self._fd, piece, offset)
         while written < len(piece):
-            # One call may take only a part.
+            # One call may write only a part.
             written += os.pwrite(self._fd, piece[written:], offset + written)
 
     def mark(self, start: int, end: int) -> None:
-        """Note that these bytes are written; they continue what is here or begin a block."""
+        """Mark bytes as written. `start` follows marked bytes, or is the start of a block."""
         blocks = self.blocks.mark(start, end)
         if blocks is not None and self.goes_on:
             first, last = blocks
             self._progress.write(first, self.blocks.marks[first:last])
 
     def flush(self, start: int, end: int) -> None:
-        """Begin to write bytes to the disk, so that they are not written all at once later."""
+        """Start the write-back of written bytes, so that the last sync has little left to do."""
         try:
             begin_writeback(self._fd, start, end, self._files / self._path)
         except OSError:
-            # It was complete, and others have closed it meanwhile: its number may be another's.
+            # The file was complete, and another thread has closed it: its descriptor is invalid,
+            # or belongs to another file by now.
             if self._descriptor is not None:
                 raise
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Read bytes that are written."""
+        """Read written bytes. Returns their number."""
         return os.preadv(self._fd, [buffer], offset)
 
     def checkpoint(self) -> None:
-        """Make durable what is written until now."""
+        """Sync all written blocks, and mark them DURABLE."""
         marks = bytes(self.blocks.marks)
         with self._lock:
             if self._descriptor is None or not self.goes_on or WRITTEN not in marks:
                 return
             os.fdatasync(self._descriptor)
-        # One by one: others mark blocks meanwhile.
+        # Block by block, since other threads mark blocks meanwhile.
         for block, mark in enumerate(marks):
             if mark:
                 self.blocks.marks[block] = DURABLE
         self._progress.write(0, self.blocks.marks)
 
     def seal(self, size: int, *, sync: bool) -> None:
-        """The file is complete, with this size: close it, and put it on the disk if `sync`."""
+        """Close the complete file, whose size this is. With `sync`, it is durable afterwards."""
         if not self._fresh:
-            # Another version that was longer may have been in its place.
+            # An earlier version of the file may have been longer.
             os.ftruncate(self._fd, size)
         if sync:
             os.fsync(self._fd)
             self._progress.write(0, bytes([DURABLE]) * len(self.blocks.marks))
         self.close()
 
-    def keep(self) -> None:
-        """The file is complete and on the disk already."""
+    def mark_complete(self) -> None:
+        """Mark all blocks as DURABLE: the caller has put the complete file in place."""
         self._progress.write(0, bytes([DURABLE]) * len(self.blocks.marks))
 
     def restart(self) -> None:
-        """Forget all that is here."""
+        """Mark all blocks as missing."""
         self._fresh = False
         self.blocks = Blocks(self.size or 0)
         self._progress.write(0, self.blocks.marks)
 
     def close(self) -> None:
-        """Let go of the file; it may be opened again."""
+        """Close the file; it may be opened again."""
         with self._lock:
-            # First forgotten: who still holds the number can tell by that why it failed.
+            # Reset before the close: a thread whose call fails can see that the file was closed.
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
                 os.close(descriptor)
@@ -167,7 +168,7 @@ class StagedFile:
 
 
 class _Progress:
-    """The part of the progress that is one file's, on the disk and among `marks`."""
+    """The marks of one file, in the progress file and in `marks` of the whole download."""
 
     def __init__(self, descriptor: int, marks: bytearray, offset: int) -> None:
         self._descriptor = descriptor
@@ -175,17 +176,17 @@ class _Progress:
         self._offset = offset
 
     def write(self, first: int, marks: bytes | bytearray) -> None:
-        """The marks from this block on."""
+        """Write marks, beginning with the one of this block."""
         start = self._offset + first
         self._marks[start : start + len(marks)] = marks
         os.pwrite(self._descriptor, bytes(marks), start)
 
 
 class _Staged(Mapping[str, StagedFile]):
-    """The files of a download, by path. Of each there is as much as is needed now.
+    """The files of a download, by path. Used by one thread at a time.
 
-    What is here of all of them is in `marks`, one file's after the other's; a StagedFile is made
-    when it is asked for, and may be forgotten once it is closed. Used by one thread at a time.
+    `marks` has the marks of all files, one after the other. A StagedFile is made when a file is
+    accessed, and dropped by `forget`: a model may have very many files.
     """
 
     def __init__(
@@ -224,18 +225,18 @@ class _Staged(Mapping[str, StagedFile]):
         return len(self._files)
 
     def done(self, path: str) -> int:
-        """Bytes of a file that are here."""
+        """Bytes of a file on the disk."""
         made = self._made.get(path)
         return (made.blocks if made else self._blocks(self._at[path])).done
 
     def forget(self, path: str) -> None:
-        """Nobody uses this file for now: only its marks stay."""
+        """Close a file, and keep only its marks in memory."""
         made = self._made.pop(path, None)
         if made is not None:
             made.close()
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         for made in self._made.values():
             made.close()
 
@@ -245,7 +246,7 @@ class _Staged(Mapping[str, StagedFile]):
 
 
 class Staging:
-    """The download of one key that is under way, below its own directory."""
+    """The staging folder of one key."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -254,12 +255,12 @@ class Staging:
         self.staged = self._nothing()
 
     def version(self, uri: str) -> str | None:
-        """The version of the model that is partly here, if the source has named one."""
+        """The version of the partial download; None if the source has no versions of models."""
         journal = self._read_journal(uri)
         return journal.version if journal else None
 
     def is_anothers(self, uri: str, origin: str, by: Grant) -> bool:
-        """Whether something from this server is here that other credentials have fetched."""
+        """Whether the partial download is from this server, by other credentials than `by`."""
         journal = self._read_journal(uri)
         return journal is not None and journal.is_of(origin) and journal.by != by
 
@@ -271,9 +272,9 @@ class Staging:
         origin: str | None = None,
         by: Grant | None = None,
     ) -> tuple[str, ...]:
-        """Lay out these files, and keep what is here of them already from the same server.
+        """Prepare staging for these files, and keep what it has of them from the same server.
 
-        Returns the paths of files that were partly here in another version, and start over.
+        Returns the paths of files that were there in another version, and start over.
         """
         self.close()
         make_directory(self._directory)
@@ -306,16 +307,16 @@ class Staging:
         return changed
 
     def sync(self) -> None:
-        """Put all files on the disk that were sealed without it."""
+        """Make all files durable that were sealed without a sync."""
         if len(self.staged) > SYNC_EACH:
             sync_file_system(self._files)
 
     def done(self) -> int:
-        """Bytes of all files that are here."""
+        """Bytes of all files on the disk."""
         return sum(map(self.staged.done, self.staged))
 
     def allocated(self) -> int:
-        """Bytes of the disk that files have already and that are not written yet."""
+        """Bytes of the disk that are allocated to files and not written yet."""
         total = 0
         for path in self.staged:
             with suppress(FileNotFoundError):
@@ -323,22 +324,22 @@ class Staging:
         return total
 
     def path(self, path: str) -> Path:
-        """Where a staged file is."""
+        """The path of a staged file."""
         return self._files / check_path(path)
 
     def create(self, path: str) -> int:
-        """A descriptor of a new file beside the listed ones, such as one from an archive."""
+        """Create a file that is not listed, such as one from an archive. Returns its descriptor."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         descriptor = _open_below(self._files, check_path(path), flags)
         os.fchmod(descriptor, FILE_MODE)
         return descriptor
 
     def drop(self, path: str) -> None:
-        """Delete a staged file that does not become part of the model."""
+        """Delete a staged file that is no part of the model, such as an archive."""
         delete_file(self.path(path))
 
     def close(self) -> None:
-        """Let go of all files; what is here stays."""
+        """Close all files; the download can be continued later."""
         self.staged.close()
         self.staged = self._nothing()
         if self._progress is not None:
@@ -351,7 +352,7 @@ class Staging:
     def _kept(
         self, former: Journal | None, files: Sequence[RemoteFile]
     ) -> tuple[dict[str, bytes], tuple[str, ...]]:
-        """The marks of what is here of these files; and whose other version was partly here."""
+        """The marks to keep, by path; and the paths of files that were there in another version."""
         if former is None:
             delete_tree(self._files)
             make_directory(self._files)
@@ -381,7 +382,7 @@ class Staging:
         )
 
     def _drop_others(self, paths: set[str]) -> None:
-        """Delete what a former listing had and this one has not."""
+        """Delete the files and folders that are not in this listing."""
         kept = folders(paths)
         for root, names, found in os.walk(self._files, topdown=False):
             for name in found:
@@ -410,7 +411,7 @@ class Staging:
             offset += count
 
     def _write_progress(self, name: str, marks: bytearray) -> int:
-        """The descriptor of the file with the marks, which stays open."""
+        """Write the marks to a new progress file. Returns its descriptor, which stays open."""
         descriptor = os.open(
             self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, PRIVATE_MODE
         )
@@ -421,7 +422,7 @@ class Staging:
 
 
 def _open_below(files: Path, path: str, flags: int) -> int:
-    """A descriptor of a file, whose folders are made where they lack."""
+    """Open a file, and make its folders where they are missing. Returns its descriptor."""
     target = files / path
     try:
         return os.open(target, flags, FILE_MODE)
@@ -432,7 +433,7 @@ def _open_below(files: Path, path: str, flags: int) -> int:
 
 
 def announced_size(directory: Path) -> int | None:
-    """Bytes of the model whose download is under way, as its source told; None: it did not."""
+    """The size of the model of an unfinished download; None if its source did not report it."""
     journal = read_journal(directory)
     if journal is None:
         return None
@@ -441,7 +442,7 @@ def announced_size(directory: Path) -> int | None:
 
 
 def forget_progress(directory: Path) -> None:
-    """Delete what is known of a download: what there is in files/ is of no use to it any more."""
+    """Delete the journal and the marks of a download: it will not use what is in files/."""
     delete_file(directory / "journal.json")
     for path in directory.glob("progress-*"):
         delete_file(path)
@@ -451,5 +452,5 @@ def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        # Nothing that is only written is believed then.
+        # Marks of WRITTEN blocks then never count after a restart.
         return f"unknown-{os.getpid()}"

@@ -1,24 +1,24 @@
 """The models on the disk: the only module that touches their file system.
 
     <root>/models/<key>/...                 published: complete and verified
-    <root>/.localmodel/<key>/manifest.json  models/<key> is ours, and what it consists of; there may
-                                            be more in it if somebody else had made it
-    <root>/.localmodel/<key>/files/...      staging: a download that is under way (see staging.py)
-    <root>/.localmodel/<key>/staged.json    files/ is complete and verified, and is this
-    <root>/.localmodel/<key>/old/...        taken out of models/, to be deleted
-    <root>/.localmodel/<key>/held.json      whose the copy was that left models/ for a while
-    <root>/.localmodel/<key>/usage.json     when it was published, and used last
-    <root>/.localmodel/<key>/evicted.json   it was evicted, and is not back yet
-    <root>/.localmodel/<key>/scrub.json     when models/<key> was read last, and its bad files
+    <root>/.localmodel/<key>/manifest.json  models/<key> belongs to the agent: its files; an adopted
+                                            folder may have other files too
+    <root>/.localmodel/<key>/files/...      staging: an unfinished download (see staging.py)
+    <root>/.localmodel/<key>/staged.json    the manifest of files/, which are complete and verified
+    <root>/.localmodel/<key>/old/...        moved out of models/, to be deleted
+    <root>/.localmodel/<key>/held.json      who had access to the copy that left models/ for a while
+    <root>/.localmodel/<key>/usage.json     when the copy was published, and when it was last used
+    <root>/.localmodel/<key>/evicted.json   the copy was evicted, and is not back yet
+    <root>/.localmodel/<key>/scrub.json     when models/<key> was last scrubbed, and its bad files
     <root>/.localmodel/<key>/failed.json    why the last attempts failed, and when the next are due
-    <root>/.localmodel/lock                 locked by the one agent that works here
+    <root>/.localmodel/lock                 locked by the one agent that works in this root
 
-All of it is on one file system, so that each step from one of these to another is one rename. A
-crash between any two leaves something that `recover` brings to an end. The manifest of a model that
-is not published yet has a name of its own (staged.json): so manifest.json alone tells whether a
-directory in models/ is ours, at every moment, also while one copy replaces another.
+Everything is on one file system, so that each move between these places is one rename. `recover`
+completes or undoes whatever a crash between two steps leaves. The manifest of a model that is not
+published yet has a name of its own (staged.json): manifest.json alone says at every moment whether
+a folder in models/ belongs to the agent, also while one copy replaces another.
 
-What cannot be done raises DownloadError where the cause is a model's, and OSError otherwise.
+Methods raise DownloadError for a failure of one model, and OSError for any other.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ log = structlog.get_logger(__name__)
 
 
 class Store:
-    """The models below one root. Calls for different keys may come from different threads.
+    """The models below one root. Different threads may work on different keys at once.
 
-    With a `size` (bytes) the root counts as a disk of that size on which nothing else is.
-    `folders` are other ones than those of an agent's root.
+    With a `size` (bytes), the root counts as a disk of that size with nothing else on it.
+    `folders` replace the folders of an agent's root.
     """
 
     def __init__(self, root: Path, size: int | None = None, *, folders: Root | None = None) -> None:
@@ -92,18 +92,18 @@ class Store:
         self._folders = folders or Root(root, root / "models", root / ".localmodel")
         self._lock: int | None = None
         self._was_laid_out = False
-        # Where its folders were when it was opened.
+        # The identity of its folders when the store was opened.
         self._place: DiskIdentity | None = None
-        # Whether it is ours, and recovered.
+        # Whether the lock is held, and `recover` was done.
         self.is_open = False
-        # What was read and could not be noted, by key.
+        # Scrub results that could not be written to the disk, by key. At most one for each copy.
         self._scrubs: dict[str, Scrub] = {}
 
     def open(self) -> None:
-        """Make the layout, and be the only agent in it. Raises StoreError.
+        """Make the folders of the root, and lock it. Raises StoreError.
 
-        After a failure it may be called again, and finds the layout that was there or none: an
-        empty directory in the disk's place is not begun on.
+        It may be called again after a failure. Then the folders are not made anew where they were
+        there before: an empty directory may be the mount point of a disk that is not mounted.
         """
         root = self._folders
         try:
@@ -119,32 +119,33 @@ class Store:
             ) from error
 
     def close(self) -> None:
-        """Let another agent work here."""
+        """Release the lock, so that another agent can use the root."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = self._place = None
             self.is_open = False
 
     def check_place(self) -> None:
-        """Raises MovedError if the paths lead elsewhere than when it was opened, or OSError.
+        """Raise MovedError if the paths lead to other folders than when the store was opened.
 
-        What would change anything asks first: what is whole on one disk says nothing of another.
+        Called before each change: what is known of one disk says nothing of another one in its
+        place. Raises OSError too.
         """
         if self._place is not None:
             self._place.check()
 
     def path(self, key: str) -> Path:
-        """Where a published model is."""
+        """The path of a published model."""
         return self._folders.model(key)
 
     def disk(self) -> Disk:
         """How full the disk is."""
         return measure(self.root, self._size, (self._folders.models, self._folders.private))
 
-    # What is there
+    # Observation
 
     def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
-        """Each key that has something on the disk, and the names in models/ that are not ours."""
+        """All keys with files or notes, and the names in models/ that are not the agent's."""
         self.check_place()
         names = {
             entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
@@ -159,7 +160,7 @@ class Store:
         return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
 
     def inspect(self, key: str) -> OnDisk:
-        """What is on the disk of one key."""
+        """The state of one key on the disk."""
         try:
             return look(self.path(key), self._meta(key), self._scrubs.get(key))
         except OSError as error:
@@ -167,30 +168,30 @@ class Store:
             return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
 
     def download_bytes(self, key: str) -> int:
-        """Bytes of the disk that a key takes while a download works on it. Raises OSError."""
+        """Bytes of the disk that a key takes during its download. Raises OSError."""
         meta = self._meta(key)
-        # In the order in which the files move, so that they are seen at least once.
+        # Staging first, since files move from there to models/: none is missed.
         staged = staged_bytes(meta)
         ours = (meta / "staged.json").exists() or (meta / "manifest.json").exists()
         return staged + (tree_blocks(self.path(key)) if ours else 0)
 
     def is_foreign(self, key: str) -> bool:
-        """Whether models/<key> holds something that is not ours."""
+        """Whether models/<key> exists and does not belong to the agent."""
         ours = (self._meta(key) / "manifest.json").exists()
         return not ours and not is_empty_directory(self.path(key))
 
-    # A download
+    # Download
 
     def staging(self, key: str) -> Staging:
-        """The download of a key, which goes on where an earlier one stopped. Raises OSError."""
+        """The staging of a key, with what an earlier attempt left in it. Raises OSError."""
         self.check_place()
         return Staging(self._meta(key))
 
     def publish(self, manifest: Manifest) -> None:
-        """Move the staged files, which are this, to models/<key>, in one rename.
+        """Publish the staged files, which this manifest describes, by one rename to models/<key>.
 
-        A copy of ours that is there is replaced; so is an empty directory, which kubelet makes for
-        a sub-path that is missing. Raises DownloadError (ForeignDirectory) for anything else.
+        A former copy of the agent's is replaced, and so is an empty directory, which kubelet makes
+        for a missing sub-path. Raises DownloadError (ForeignDirectory) if anything else is there.
         """
         self.check_place()
         key = manifest.key
@@ -203,7 +204,7 @@ class Store:
         self._finish(key)
 
     def _finish(self, key: str) -> None:
-        """From a complete staged.json and files/ to a published model."""
+        """Publish files/, which is complete and has its staged.json."""
         meta = self._meta(key)
         if (meta / "manifest.json").exists():
             self._take_out(key)
@@ -219,7 +220,7 @@ class Store:
         """The steps of a publication after its rename."""
         sync_directory(self._folders.models)
         sync_directory(meta)
-        # What was found in an earlier copy says nothing of this one.
+        # The scrub result of a former copy does not apply to this one.
         self._forget_scrub(meta)
         (meta / "staged.json").rename(meta / "manifest.json")
         sync_directory(meta)
@@ -229,9 +230,9 @@ class Store:
         delete_tree(meta / "old")
 
     def finish_interrupted(self, key: str) -> Manifest | None:
-        """Complete a publication that was interrupted after its rename. Returns what it was.
+        """Complete a publication that was interrupted after its rename, as by an error of the disk.
 
-        An error of the disk may have ended the attempt, with the copy in its place.
+        Returns the manifest of the model; None if there was no such publication.
         """
         meta = self._meta(key)
         staged = read_note(meta / "staged.json", Manifest)
@@ -243,11 +244,11 @@ class Store:
         return staged
 
     def adopt(self, manifest: Manifest, lacking: Collection[str]) -> None:
-        """Make models/<key>, which holds what somebody else put there, ours.
+        """Adopt models/<key>, a folder that another program filled.
 
-        The `lacking` files are staged, and put beside what is there, whose contents stay as they
-        are. From now on everybody may read it. Raises DownloadError (ForeignDirectory) if the
-        folder is no longer what was found, or its modes cannot be changed.
+        The `lacking` files are moved there from staging; the contents of all other files stay as
+        they are. All files become readable to everybody. Raises DownloadError (ForeignDirectory) if
+        the folder has changed since it was compared, or if its modes cannot be changed.
         """
         self.check_place()
         tree, meta = self.path(manifest.key), self._meta(manifest.key)
@@ -256,7 +257,7 @@ class Store:
             raise foreign(tree, "it changed while it was compared")
         for path, problem in self.open_up(manifest):
             raise foreign(tree, closed(path, problem, tree))
-        # Whoever filled it may not have waited until it was on the disk.
+        # The program that filled the folder may not have synced it.
         sync_file_system(tree)
         self.discard(manifest.key)
         make_directory(meta)
@@ -266,7 +267,7 @@ class Store:
         delete_file(meta / "held.json")
 
     def open_up(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
-        """Have everybody read the files in models/<key>. See agent.disk.modes.open_up."""
+        """Make the files in models/<key> readable to everybody. See agent.disk.modes.open_up."""
         self.check_place()
         return open_up(self.path(manifest.key), [file.path for file in manifest.files])
 
@@ -276,14 +277,14 @@ class Store:
         write_atomically(self._meta(manifest.key) / "manifest.json", _to_bytes(manifest))
 
     def note_usage(self, key: str, usage: Usage) -> None:
-        """Note when a published model was used."""
+        """Write usage.json of a published model."""
         self.check_place()
         write_atomically(self._meta(key) / "usage.json", _to_bytes(usage))
 
     def note_scrub(self, key: str, scrub: Scrub) -> None:
-        """Note when a published model was read, and what is bad in it.
+        """Write scrub.json of a published model.
 
-        Where that raises OSError, it is known until the agent ends.
+        If that raises OSError, the result is kept in memory.
         """
         self._scrubs[key] = scrub
         self.check_place()
@@ -291,7 +292,7 @@ class Store:
         del self._scrubs[key]
 
     def note_failed(self, key: str, failed: FailedAttempts | None) -> None:
-        """Note which attempts for a key failed; None: none. Raises OSError."""
+        """Write failed.json of a key, or delete it (None). Raises OSError."""
         meta = self._meta(key)
         if failed is None:
             delete_file(meta / "failed.json")
@@ -301,7 +302,7 @@ class Store:
             write_atomically(meta / "failed.json", _to_bytes(failed))
 
     def failed(self) -> dict[str, FailedAttempts]:
-        """Which attempts are noted to have failed, by key. Raises OSError."""
+        """The contents of all failed.json, by key. Raises OSError."""
         names = [
             entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
         ]
@@ -318,10 +319,10 @@ class Store:
     # Repair
 
     def salvage(self, key: str, copy: OnDisk, stopped: Callable[[], bool]) -> None:
-        """Take a damaged `copy` out of models/, and keep its good files as a download's.
+        """Move a damaged `copy` from models/ back to staging, and keep its good files.
 
-        So its next download asks for the bad ones only. Without a readable manifest, or behind a
-        link, none is known to be good and ours. When it was used stays noted.
+        The next download then fetches only the bad files. No file is kept if the manifest cannot be
+        read, or if models/<key> is a symbolic link. The notes of its use stay.
         """
         self.check_place()
         if copy.manifest is None or self.path(key).is_symlink():
@@ -331,7 +332,7 @@ class Store:
         self._put_back(copy.manifest, proved(self.path(key), copy, stopped))
 
     def set_aside(self, manifest: Manifest) -> None:
-        """Take a whole copy out of models/, and keep its files as a download's."""
+        """Move a whole copy from models/ back to staging, and keep its files."""
         if self.path(manifest.key).is_symlink():
             self._take_out(manifest.key)
             self.discard(manifest.key)
@@ -339,7 +340,7 @@ class Store:
         self._put_back(manifest, {file.path for file in manifest.files})
 
     def _put_back(self, manifest: Manifest, good: Collection[str]) -> None:
-        """Make a published copy a download that has these files already."""
+        """Move a published copy to staging, with these files marked as complete."""
         key, meta = manifest.key, self._meta(manifest.key)
         self.discard(key)
         lay_out(meta, manifest, good)
@@ -350,9 +351,9 @@ class Store:
         self._forget(meta)
 
     def mend(self, manifest: Manifest, paths: Iterable[str]) -> None:
-        """Put these staged files, which are verified, in the place of a published model's bad ones.
+        """Replace bad files of a published model by verified files from staging.
 
-        Each by one rename: a pod that reads it sees the old one or the new one.
+        Each file by one rename: a pod that reads it sees the old file or the new one.
         """
         self.check_place()
         meta = self._meta(manifest.key)
@@ -362,27 +363,27 @@ class Store:
         forget_progress(meta)
         delete_tree(meta / "files")
 
-    # Taking away
+    # Deletion
 
     def discard(self, key: str) -> None:
-        """Delete the staging of a key, and keep what is noted of it."""
+        """Delete the staging of a key, and keep its notes."""
         self.check_place()
         meta = self._meta(key)
         self.finish_interrupted(key)
-        # The promise goes before what it promises.
+        # Deleted first: staged.json says that files/ is complete.
         delete_file(meta / "staged.json")
         forget_progress(meta)
         delete_tree(meta / "files")
         if (meta / "old").exists() and not self.path(key).exists():
-            # It was taken out, and an error of the disk broke that off.
+            # An error of the disk interrupted `_take_out` after its rename.
             self._forget(meta)
         delete_tree(meta / "old")
         self._tidy(key)
 
     def remove(self, key: str) -> None:
-        """Delete a published model of ours, whole or damaged, and all notes of it.
+        """Delete the agent's copy of a model, whole or damaged, with its staging and its notes.
 
-        Others' models are left alone.
+        A folder that does not belong to the agent is left alone.
         """
         self.check_place()
         if (self._meta(key) / "manifest.json").exists():
@@ -392,10 +393,10 @@ class Store:
         self.discard(key)
 
     def evict(self, key: str, note: Evicted) -> None:
-        """Delete a published model of ours, and note that it was evicted.
+        """Delete the agent's copy of a model, and write evicted.json.
 
-        Raises OSError. It may be gone then without a note, or with a part of it still to be deleted
-        by `remove` or `recover`.
+        Raises OSError. Then the copy may have left models/ without a note, or with files that
+        `remove` or `recover` will delete.
         """
         self.check_place()
         meta = self._meta(key)
@@ -404,14 +405,14 @@ class Store:
         try:
             write_atomically(meta / "evicted.json", _to_bytes(note))
         except OSError:
-            # Eviction is for a full disk: there is room for the notes when the files are gone.
+            # The disk may be full: there is room for the notes once the files are deleted.
             delete_tree(meta / "old")
             write_atomically(meta / "evicted.json", _to_bytes(note))
             self._hold(meta, manifest)
         self.discard(key)
 
     def _take_out(self, key: str) -> None:
-        """Move models/<key> to old/, and forget that it was ours."""
+        """Move models/<key> to old/, and delete its manifest."""
         meta = self._meta(key)
         delete_tree(meta / "old")
         with suppress(FileNotFoundError):
@@ -419,10 +420,10 @@ class Store:
         self._forget(meta)
 
     def _forget(self, meta: Path) -> None:
-        """It has left models/, and is ours there no more."""
+        """Delete the manifest and the scrub result of a copy that has left models/."""
         sync_directory(self._folders.models)
         with suppress(OSError):
-            # A full disk has no room for it before the files are gone.
+            # A full disk has no room for this note before the files are deleted.
             self._hold(meta, read_note(meta / "manifest.json", Manifest))
         sync_directory(meta)
         delete_file(meta / "manifest.json")
@@ -430,7 +431,7 @@ class Store:
         sync_directory(meta)
 
     def _hold(self, meta: Path, manifest: Manifest | None) -> None:
-        """Note whose a copy is that leaves models/."""
+        """Write held.json: who had access to a copy that leaves models/."""
         if manifest is not None and manifest.access is not None:
             write_atomically(meta / "held.json", _to_bytes(manifest.access))
 
@@ -445,7 +446,7 @@ class Store:
     # After a crash
 
     def recover(self) -> None:
-        """Bring to an end what a crash interrupted. Staging that is not complete stays.
+        """Complete or undo what a crash interrupted. Unfinished downloads stay in staging.
 
         Raises StoreError if the disk cannot be read.
         """
@@ -482,6 +483,6 @@ class Store:
 
 
 def _to_bytes(note: BaseModel) -> bytes:
-    # Not by way of a text, which takes as much again: a manifest may have many files.
+    # Bytes, since a string would take the same memory again: a manifest may have many files.
     written = TypeAdapter(type(note))
     return written.dump_json(note, by_alias=True, exclude_none=True, indent=1)

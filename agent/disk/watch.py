@@ -1,4 +1,4 @@
-"""Whether the disk is there and can be written."""
+"""Watches whether the disk is there and can be written."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from localmodel.agent.disk.inventory import Inventory
     from localmodel.agent.disk.store import Store
 
-# How often the disk is looked at without a reason, and while it is not as it should be.
+# The interval between scans of the disk: usually, and while the disk has failed.
 RESCAN_SECONDS = 60.0
 PROBE_SECONDS = 10.0
-# After how many looks the agent begins anew on a disk that covers the former one.
+# After how many scans in a row the agent restarts on a disk that is mounted over the former one.
 COVERED_LOOKS = 2
 
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN}
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 def disk_failure(error: OSError, root: Path) -> DownloadError | None:
-    """The failure that an error means which is the whole disk's; None for any other."""
+    """The failure of the whole disk that an error stands for; None if it is no such error."""
     place = error.filename or root
     if isinstance(error, MovedError):
         return DownloadError(FailureKind.OTHER_DISK, _moved(error, root))
@@ -67,10 +67,10 @@ def _moved(error: MovedError, root: Path) -> str:
 
 
 def open_store(store: Store) -> None:
-    """Be the only agent on the disk, and bring to an end what was interrupted.
+    """Open the store and recover it.
 
-    Where the disk can only be read, or does not answer, that is left to a DiskWatch. Raises
-    StoreError for any other cause.
+    If the disk is read-only or does not answer, a DiskWatch will do that later. Raises StoreError
+    for any other cause.
     """
     try:
         store.open()
@@ -83,39 +83,40 @@ def open_store(store: Store) -> None:
 
 
 def probe(store: Store) -> None:
-    """Raises OSError if the disk is away, or can only be read."""
+    """Raise OSError if the disk does not answer, or can only be read."""
     try:
         store.probe()
     except OSError as error:
-        # Of a full disk, the ledger knows.
+        # A full disk is handled by eviction.
         if error.errno not in _FULL:
             raise
 
 
 class DiskWatch:
-    """Looks at the whole disk. What was known of it stays while it cannot be looked at.
+    """Scans the disk. While it cannot be scanned, the inventory stays as it was.
 
-    A store that could not be opened is opened as soon as that can be.
+    A store that could not be opened yet is opened as soon as possible.
     """
 
     def __init__(self, store: Store, inventory: Inventory) -> None:
         self._store = store
         self._inventory = inventory
-        # What is wrong with the disk; None: nothing.
+        # The failure of the whole disk; None if it works.
         self.failure: DownloadError | None = None
-        # How many looks in a row have found another disk over the former one.
+        # How many scans in a row found a disk mounted over the former one.
         self._covered = 0
 
     @property
     def begins_anew(self) -> bool:
-        """Whether to begin anew on a disk that was mounted over the former one.
+        """Whether the agent should restart on a disk that was mounted over the former one.
 
-        Pods that start see that one. It has been told by then, and it is no mount of a moment.
+        Pods that start now mount the new disk. By then the failure was reported, and the mount has
+        lasted for a while.
         """
         return self._covered >= COVERED_LOOKS
 
     def has_moved(self) -> bool:
-        """Whether the disk became another one since the last look."""
+        """Whether another disk took the place of the former one since the last scan."""
         if self.failure is not None or not self._store.is_open:
             return False
         try:
@@ -123,18 +124,21 @@ class DiskWatch:
         except MovedError:
             return True
         except OSError:
-            # The next look will tell.
+            # The next scan will report it.
             return False
         return False
 
     def look(self, active: Collection[str]) -> float:
-        """Look now. Returns in how many seconds to look again. Raises OSError of other causes."""
+        """Scan the disk now. Returns the seconds until the next scan.
+
+        Raises OSError if the cause is not the whole disk.
+        """
         failure, covered = None, 0
         try:
             self._probe()
             self._inventory.rescan(active)
         except StoreError as error:
-            # Another agent, for example.
+            # For example, another agent has locked the root.
             failure = DownloadError(FailureKind.UNAVAILABLE, str(error))
         except OSError as error:
             if isinstance(error, MovedError) and error.is_covered:
@@ -165,14 +169,14 @@ class DiskWatch:
         try:
             self._inventory.rescan(active)
         except OSError as error:
-            # Where nothing was ever laid out, nothing is missing.
+            # If the store was never opened, its folders may not have been made yet.
             missing = error.errno in MISSING and not self._store.is_open
             return failure if missing else self._failure(error)
         return failure
 
     def _failure(self, error: OSError) -> DownloadError:
         if error.errno in MISSING:
-            # The root itself is not what it was.
+            # The folders of the root are missing.
             error = OSError(errno.ENODEV, error.strerror, error.filename)
         failure = disk_failure(error, self._store.root)
         if failure is None:

@@ -1,4 +1,4 @@
-"""When written data goes to the disk: what Linux has for it, and Python has not. Raises OSError."""
+"""Linux calls for write-back that Python does not have. Raises OSError."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIBC.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, 
 
 
 def begin_writeback(descriptor: int, start: int, end: int, place: Path) -> None:
-    """Begin to write bytes of a file to the disk, where the file system can do that."""
+    """Start to write bytes of a file to the disk, if the file system supports that."""
     if _LIBC.sync_file_range(descriptor, start, end - start, _SYNC_FILE_RANGE_WRITE):
         error = ctypes.get_errno()
         if error not in {errno.ENOSYS, errno.EINVAL, errno.ESPIPE}:
@@ -24,7 +24,7 @@ def begin_writeback(descriptor: int, start: int, end: int, place: Path) -> None:
 
 
 def sync_file_system(directory: Path) -> None:
-    """Put all on the disk that was written to the file system of a directory."""
+    """Make all writes to the file system of a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _LIBC.syncfs(descriptor):

@@ -1,1 +1,1 @@
-"""The download engine: ranges of many files, by as many connections as they are good for."""
+"""The download engine: fetches ranges of many files over many connections at once."""

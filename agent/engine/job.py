@@ -1,4 +1,7 @@
-"""What the engine knows of a model that it fetches. Changed only under the engine's lock."""
+"""The state of a model that the engine fetches: its files and the segments in work.
+
+Changed only with the schedule's lock held.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ if TYPE_CHECKING:
     from localmodel.agent.disk.staging import StagedFile, Staging
     from localmodel.agent.structs.remote import Body, RemoteFile, RemoteModel
 
-# How many large files are in work at once: each has a digest and a descriptor.
+# How many files of a model are in work at once: each has digests and an open file descriptor.
 OPEN_FILES = 16
 SMALL_BYTES = 1 << 20
-# So many bytes are worth a thread's while.
+# The fewest bytes that a digest thread starts for, unless they are the file's last ones.
 DIGEST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One file that is in staging, complete and as its store says.
+    """A complete file in staging that matches its store's checksum.
 
-    `sha256` is None if it was left for later.
+    `sha256` is None if it is to be computed later.
     """
 
     path: str
@@ -41,9 +44,9 @@ class Fetched:
 
 @dataclass(eq=False)
 class Segment:
-    """A range that one connection fetches. `position` is the first byte that is not here yet.
+    """A range that one connection fetches. `position` is the first byte not yet received.
 
-    `twin` is a second request for the rest of a slow range: the first to end wins.
+    `twin` is the other one of two requests for a slow range: the first to end wins.
     """
 
     file: FileJob
@@ -52,32 +55,32 @@ class Segment:
     attempts: int
     started: float
     begun: int = 0
-    # Bytes of its file that were here when it began.
+    # Bytes of its file on the disk when it began.
     file_done: int = 0
     body: Body | None = None
-    # Set while it is at the front of its file: the digests that it feeds.
+    # The digests of its file, while it starts at the first undigested byte.
     digests: Digests | None = None
     twin: Segment | None = None
     epoch: int = 0
     aborted: bool = False
     stalled: bool = False
-    # It was ended for others' sake: what is left of it is fetched later.
-    gave_way: bool = False
-    # What `pace` remembers: what was here at its last look, since when it has been slow, and when
-    # it had last come on.
+    # It was aborted since its owner was above its share: the rest is fetched later.
+    is_preempted: bool = False
+    # State of `pace`: the position at its last look, since when the segment has been slow, and
+    # the position and time that its stall is measured from.
     seen: int = 0
     slow_since: float | None = None
     mark_bytes: int = 0
     mark_time: float = 0.0
 
     def abort(self) -> None:
-        """End it from another thread."""
+        """Make the request end. May be called from any thread."""
         self.aborted = True
         if self.body is not None:
             self.body.abort()
 
     def hedge(self, now: float) -> Segment:
-        """A second request for what is left of this one."""
+        """Make a second request for the rest of this segment."""
         rest = Segment(
             self.file,
             self.position,
@@ -91,41 +94,41 @@ class Segment:
         rest.twin, self.twin = self, rest
         return rest
 
-    def part(self) -> None:
-        """It has ended: the other request, if there is one, is the only one."""
+    def detach_twin(self) -> None:
+        """Make the other request, if there is one, the only one: this one has ended."""
         if self.twin is not None:
             self.twin.twin = None
         self.twin = None
 
     def failed_attempts(self) -> int:
-        """How many requests for its first missing byte have failed, with this one."""
-        # One stream starts over, whatever came of it.
+        """How many requests for its first missing byte have failed, including this one."""
+        # A file without ranges starts over: what it received does not count.
         progress = self.position - self.begun if self.file.remote.ranges else 0
         return 1 if progress >= PROGRESS_BYTES else self.attempts + 1
 
 
 class FileJob:
-    """One file: its gaps, the segments in work, and the digests as far as they are."""
+    """A file in work: its missing ranges (gaps), its running segments, and its digests."""
 
     def __init__(self, job: Job, remote: RemoteFile, staged: StagedFile) -> None:
         self.job = job
-        # Nothing would show that ranges are of several versions.
+        # Without a version or a checksum, ranges of different versions could be mixed unnoticed.
         unpinned = remote.version is None and remote.checksum is None
         whole = remote.size is None or unpinned
         self.remote = replace(remote, ranges=False) if whole else remote
         self.staged = staged
         self.later = job.later and is_cheap(remote.checksum)
         self.active: set[Segment] = set()
-        # Who computes the digests now: a segment at the front, or a thread of digests.
+        # What updates the digests now: a segment, or a digest thread.
         self.digester: object | None = None
         self.queued = False
         self.sealed = False
-        # Segments of a former epoch are of no interest: the file has started over since.
+        # Incremented when the file starts over: results of older segments are dropped.
         self.epoch = 0
         self._begin()
 
     def _begin(self) -> None:
-        """Begin with what the disk has."""
+        """Set the state from what is on the disk."""
         self.digests = Digests(self.remote.checksum, self.remote.size, ours=not self.later)
         if self.remote.size is None:
             self.gaps = deque([Gap(0, 0)])
@@ -135,42 +138,42 @@ class FileJob:
 
     @property
     def done(self) -> int:
-        """Bytes that are here."""
+        """Bytes on the disk."""
         return self.received if self.remote.size is None else self.staged.blocks.done
 
     @property
     def written(self) -> bool:
-        """Whether all bytes are here."""
+        """Whether all bytes are on the disk."""
         if self.remote.size is None:
             return not self.gaps and not self.active
         return self.staged.blocks.complete
 
     @property
     def undigested(self) -> int:
-        """How many bytes are here, in order, and not digested."""
+        """How many bytes follow the digested ones without a gap."""
         if self.remote.size is None:
             return 0
         return self.staged.blocks.frontier - self.digests.position
 
     @property
     def is_small(self) -> bool:
-        """Whether it comes in one piece or a few, and is one of many that are synced together."""
+        """Whether it is one of many small files, which are synced together at the end."""
         return (self.remote.size or 0) <= SMALL_BYTES and self.job.count > SYNC_EACH
 
     @property
     def is_behind(self) -> bool:
-        """Whether a thread should digest what is here already."""
+        """Whether enough bytes wait for a digest thread."""
         return self.undigested >= DIGEST_BYTES
 
     def take(self, now: float, connections: int, left: int, *, alone: bool) -> Segment | None:
-        """The next range to fetch, or None if there is none now.
+        """Start the next segment; None if no range may be requested now.
 
-        `alone` is whether the file is likely to have no other request meanwhile.
+        `left` and `alone` are as in `range_bytes`.
         """
         if not self.gaps or self.gaps[0].not_before > now:
             return None
         if self.active and not self.remote.ranges:
-            # One stream at a time: what another still writes must not fall on top of it.
+            # One request at a time: an older one may still write to the same bytes.
             return None
         gap = self.gaps.popleft()
         if not self.remote.ranges:
@@ -193,15 +196,15 @@ class FileJob:
         self.active.add(segment)
         return segment
 
-    def heed(self, error: DownloadError) -> None:
-        """Take in that its source sends no ranges: then it is read in one stream."""
+    def adapt_to(self, error: DownloadError) -> None:
+        """Read the file in one request from now on if its source turned out to send no ranges."""
         if isinstance(error, RangeIgnoredError):
             self.remote = replace(self.remote, ranges=False)
-            # What comes now need not be what the listing has.
+            # The next answer may be of another version than the listing.
             self.staged.goes_on = False
 
     def restart(self, attempts: int, not_before: float) -> None:
-        """Fetch it all again."""
+        """Drop all bytes, and fetch the file from its beginning."""
         self.epoch += 1
         self.digester = None
         for segment in self.active:
@@ -212,7 +215,7 @@ class FileJob:
         self.gaps[0].attempts, self.gaps[0].not_before = attempts, not_before
 
     def seal(self) -> DownloadError | None:
-        """Close the complete file, if it is what its store says; otherwise what is wrong."""
+        """Close the complete file. Returns a failure if it does not match its store's checksum."""
         if not self.digests.agree:
             self.staged.restart()
             self.staged.close()
@@ -228,9 +231,9 @@ class FileJob:
 
 @dataclass(eq=False)
 class Job:
-    """One model that is being fetched. Higher priorities come first, then lower numbers.
+    """A model that is being fetched. Higher priorities come first, then lower numbers.
 
-    Of its files, which may be many, there is a FileJob while they are in work alone.
+    A model may have very many files: only those in work have a FileJob.
     """
 
     remote: RemoteModel
@@ -238,31 +241,33 @@ class Job:
     priority: int
     number: int
     cancelled: threading.Event
-    # The namespace for which it is, empty for LocalModelCaches.
+    # The namespace of the requester, empty for LocalModelCaches.
     owner: str = ""
-    # Whether our digests are left out where the store's own checksum is cheaper.
+    # Whether SHA-256 is computed later where the store has a cheaper checksum.
     later: bool = False
-    # Those in work, and what came of those that are sealed, by path.
+    # The files in work, and the results of sealed files by path.
     files: set[FileJob] = field(default_factory=set)
     fetched: dict[str, Fetched] = field(default_factory=dict)
-    # Those with gaps that are in work, in turn, and those that wait, the largest first.
+    # The files in work that have gaps, in the order of their turns; and the files that wait for
+    # work, the largest first.
     turn: deque[FileJob] = field(default_factory=deque)
     waiting: deque[RemoteFile] = field(default_factory=deque)
-    # Those that are here already and wait for their digests, and those of them that are in work.
+    # The files that were complete before the job and are only digested: those that wait, and
+    # those in work.
     whole: deque[RemoteFile] = field(default_factory=deque)
     checked: set[FileJob] = field(default_factory=set)
-    # Bytes to ask for, bytes that are here, bytes that came, files that are not sealed.
+    # Bytes to request, bytes on the disk, bytes received by this job, files that are not sealed.
     left: int = 0
     done: int = 0
     received: int = 0
     unfinished: int = 0
     failure: BaseException | None = None
-    # What may be touching the job's files on the disk now.
+    # The segments and digest threads that may access the job's files on the disk now.
     touched: set[object] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def arrange(self) -> None:
-        """Take the files of the model, the largest first."""
+        """Sort the files of the model into `whole` and `waiting`."""
         listed, here = self.remote.files, self.staging.staged.done
         self.unfinished = len(listed)
         for file in sorted(listed, key=lambda f: -(f.size or 0)):
@@ -277,13 +282,13 @@ class Job:
         return len(self.remote.files)
 
     def begin(self, remote: RemoteFile) -> FileJob:
-        """A file that is in work from now on."""
+        """Put a file in work."""
         file = FileJob(self, remote, self.staging.staged[remote.path])
         self.files.add(file)
         return file
 
     def next_whole(self) -> FileJob | None:
-        """One more file that is here already, if few of those are in work."""
+        """Put one more complete file in work, unless OPEN_FILES of them are."""
         if not self.whole or len(self.checked) >= OPEN_FILES:
             return None
         file = self.begin(self.whole.popleft())
@@ -291,11 +296,11 @@ class Job:
         return file
 
     def end(self, file: FileJob) -> None:
-        """A file is sealed: nothing but what came of it is of interest any more."""
+        """Record the result of a sealed file, and drop all other state of it."""
         digests = file.digests
         for segment in file.active:
             if segment.position != segment.end:
-                # A second request has brought all of it.
+                # A second request has fetched its range.
                 segment.abort()
         self.files.discard(file)
         self.checked.discard(file)
@@ -307,16 +312,16 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is to be fetched any more."""
+        """Whether the job has failed, is cancelled or is complete."""
         return self.failure is not None or self.cancelled.is_set() or self.unfinished == 0
 
     @property
     def has_more(self) -> bool:
-        """Whether there is something left to ask for."""
+        """Whether there are bytes left to request."""
         return bool(self.turn or self.waiting)
 
     def take(self, now: float, connections: int) -> Segment | None:
-        """The next range: of each file in work in turn, so that most are digested as they come."""
+        """Start the next segment: the files in work take turns, so that each is read in order."""
         while len(self.turn) < OPEN_FILES and self.waiting:
             self.turn.append(self.begin(self.waiting.popleft()))
         alone = 2 * len(self.turn) >= connections
@@ -331,32 +336,32 @@ class Job:
         return None
 
     def give_back(self, file: FileJob, gap: Gap) -> None:
-        """Bytes that were asked for and did not come."""
+        """Put back a gap that was requested and not received."""
         file.gaps.appendleft(gap)
         self.left += gap.end - gap.start
         self.enqueue(file)
 
     def enqueue(self, file: FileJob) -> None:
-        """Let a file with gaps have its turn."""
+        """Make a file with gaps the next one."""
         if file not in self.turn:
             self.turn.appendleft(file)
 
     def fail(self, failure: BaseException) -> None:
-        """End it; the first failure counts."""
+        """End the job; only the first failure counts."""
         if self.failure is None:
             self.failure = failure
         self.ended.set()
         self.stop()
 
     def stop(self) -> None:
-        """Abort all that is under way."""
+        """Abort all running segments."""
         for file in self.files:
             for segment in file.active:
                 segment.abort()
 
 
 class FileChangedError(Exception):
-    """A file is no longer the one that was listed."""
+    """A file at the source has another version than in the listing."""
 
     def __init__(self, path: str, failure: DownloadError) -> None:
         super().__init__(failure.message)

@@ -1,4 +1,4 @@
-"""How many connections, and how many bytes per second. Pure: clocks are arguments."""
+"""How many connections an origin gets, and how many bytes per second. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from localmodel.agent.structs.options import MAX_CONNECTIONS
 
 START_CONNECTIONS = 16
-# Where the CPU is the limit, more than these only get in each other's way.
+# The number where the CPU is the bottleneck: more connections would only slow each other down.
 FEW_CONNECTIONS = 4
-# So long it takes to see whether it is.
-FEEL_SECONDS = 0.1
-# A step is judged by the bytes of this long.
+# How long CPU pressure is measured before the number of connections is raised for the first time.
+CPU_PROBE_SECONDS = 0.1
+# How long the rate is measured to judge one step.
 STEP_SECONDS = 0.3
-# New connections take this long to come into their own.
+# How long new connections take to reach their full rate.
 SETTLE_SECONDS = 0.2
-# How much faster a step up must be to be kept, and how little slower a step down; and what is a
-# collapse.
+# A step up is kept if the rate is at least GAIN times the former one, a step down if it is at least
+# KEPT times that. A rate below COLLAPSE times the best one is a collapse.
 GAIN = 1.1
 KEPT = 0.95
 COLLAPSE = 0.5
-# After a step that was no good, or an origin that said no, the next try waits.
+# How long no step is tried after one that was undone, and after a refusal by the origin.
 HOLD_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an administrator sets; None: no limit of bytes per second."""
+    """The limits that an administrator sets. `bytes_per_second` None: no limit."""
 
     connections_per_origin: int = MAX_CONNECTIONS
     bytes_per_second: int | None = None
@@ -34,18 +34,19 @@ class Limits:
 
 @dataclass
 class ConnectionLimit:
-    """How many connections one origin is good for. Times are monotonic seconds.
+    """How many connections are opened to one origin: `now`. Times are monotonic seconds.
 
-    Origins throttle each stream, so more streams are faster, up to a point: some throttle the
-    client as a whole when it opens too many. So it doubles while that pays, and halves when the
-    origin says no or the rate collapses. Where our threads wait for a CPU, fewer streams are
-    faster: then it begins with few, and tries half as many where twice as many do not pay.
+    Origins throttle each connection, so more connections are faster, up to a point: some origins
+    throttle a client as a whole that opens too many. So the number doubles while the rate grows
+    with it, and halves when the origin refuses or the rate collapses. Where the fetch threads wait
+    for a CPU (`cpu_bound`), fewer connections are faster: the number starts low, and is halved
+    where doubling it did not help.
     """
 
     most: int = MAX_CONNECTIONS
     now: int = FEW_CONNECTIONS
-    _begun_at: float | None = None
-    _felt: bool = False
+    _probe_at: float | None = None
+    _is_probed: bool = False
     _hold_until: float = 0.0
     _settle_until: float = 0.0
     _step_at: float | None = None
@@ -53,32 +54,33 @@ class ConnectionLimit:
     _rate_before: float = 0.0
     _before: int = 0
     _best: float = 0.0
-    # Whether a step up has not paid where it is crowded, and so steps down are tried.
+    # Whether the last step up did not help because the CPU is the bottleneck: try a step down.
     _down: bool = False
 
     def __post_init__(self) -> None:
         self.now = min(self.now, self.most)
 
     def cap(self, most: int) -> None:
-        """Set the most that is allowed."""
+        """Set the maximum number of connections."""
         if most > self.most:
             self._hold_until = 0.0
         self.most = most
         self.now = min(self.now, most)
 
-    def is_fresh(self, now: float) -> bool:
-        """Whether it has just been learned that more connections are no good."""
-        return now < self._hold_until
+    def resume(self) -> None:
+        """Continue after a pause without jobs: drop the measurement that the pause interrupted."""
+        self.now = self._before or self.now
+        self._before, self._best, self._step_at = 0, 0.0, None
 
-    def sample(self, received: int, now: float, *, busy: bool, crowded: bool = False) -> None:
-        """Tell the bytes received in all, and how the connections are.
+    def sample(self, received: int, now: float, *, busy: bool, cpu_bound: bool = False) -> None:
+        """Adapt `now` to the total of bytes received until this time.
 
-        busy: all allowed ones are in use. crowded: our threads wait for a CPU.
+        busy: most of the allowed connections are in use. cpu_bound: fetch threads wait for a CPU.
         """
-        if not self._felt:
-            self._feel(now, crowded=crowded)
+        if not self._is_probed:
+            self._probe_cpu(now, cpu_bound=cpu_bound)
         if self._step_at is None or not busy or now < self._settle_until:
-            # A rate that nobody tried to raise says nothing.
+            # With idle connections, the rate does not depend on their number.
             self._step_at, self._bytes = now, received
             return
         elapsed = now - self._step_at
@@ -86,34 +88,37 @@ class ConnectionLimit:
             return
         rate = (received - self._bytes) / elapsed
         self._step_at, self._bytes = now, received
-        self._judge(rate, now, crowded=crowded)
+        self._judge(rate, now, cpu_bound=cpu_bound)
 
-    def refused(self, now: float, coming: int = 0) -> None:
-        """The origin said that it is too much. So many connections bring bytes; 0: not known."""
+    def refused(self, now: float, receiving: int = 0) -> None:
+        """Lower `now`: the origin refused a connection while `receiving` ones got bytes.
+
+        0 if their number is not known.
+        """
         if now < self._hold_until - HOLD_SECONDS + STEP_SECONDS:
-            # One burst of refusals is one refusal.
+            # A burst of refusals counts once.
             return
-        self._felt = True
-        self._set(max(1, min(coming, self.now - 1) if coming else self.now // 2))
+        self._is_probed = True
+        self._set(max(1, min(receiving, self.now - 1) if receiving else self.now // 2))
         self._before = 0
         self._hold_until = now + HOLD_SECONDS
 
-    def _feel(self, now: float, *, crowded: bool) -> None:
-        if self._begun_at is None:
-            self._begun_at = now
-        elif now - self._begun_at >= FEEL_SECONDS:
-            self._felt = True
-            if not crowded:
+    def _probe_cpu(self, now: float, *, cpu_bound: bool) -> None:
+        if self._probe_at is None:
+            self._probe_at = now
+        elif now - self._probe_at >= CPU_PROBE_SECONDS:
+            self._is_probed = True
+            if not cpu_bound:
                 self._set(START_CONNECTIONS)
                 self._settle_until = now + SETTLE_SECONDS
 
-    def _judge(self, rate: float, now: float, *, crowded: bool) -> None:
+    def _judge(self, rate: float, now: float, *, cpu_bound: bool) -> None:
         if self._before:
             up = self.now > self._before
             paid = rate >= (GAIN if up else KEPT) * self._rate_before
             if not paid:
                 self._set(self._before)
-                self._down = up and crowded and self.now > FEW_CONNECTIONS
+                self._down = up and cpu_bound and self.now > FEW_CONNECTIONS
                 if not self._down:
                     self._hold_until = now + HOLD_SECONDS
             self._before = 0
@@ -127,7 +132,7 @@ class ConnectionLimit:
         self._best = max(rate, self._best)
         if now < self._hold_until or rate <= 0:
             return
-        if crowded and self.now > FEW_CONNECTIONS and (self._down or self.now >= self.most):
+        if cpu_bound and self.now > FEW_CONNECTIONS and (self._down or self.now >= self.most):
             self._try(max(FEW_CONNECTIONS, self.now // 2), rate, now)
         elif self.now < self.most:
             self._try(2 * self.now, rate, now)
@@ -143,13 +148,13 @@ class ConnectionLimit:
 
 @dataclass
 class TokenBucket:
-    """A rate in bytes per second, with a tenth of a second of it at once."""
+    """A limit in bytes per second, which allows bursts of a tenth of a second's bytes."""
 
     rate: int | None = None
     _free_at: float = 0.0
 
     def take(self, count: int, now: float) -> float:
-        """Take so many bytes. Returns how many seconds to wait before going on."""
+        """Account for `count` bytes. Returns how many seconds to wait before the next ones."""
         if self.rate is None:
             return 0.0
         start = max(self._free_at, now - 0.1)

@@ -1,7 +1,7 @@
-"""Which requests are too slow, by comparison with the others of their origin. Pure.
+"""Which requests are too slow, compared with the other requests to the same origin. Pure.
 
-The usual rate is that of a connection on average: many requests end within a second, so that the
-rates of those that are under way at one moment say little.
+The usual rate is the origin's rate divided by its connections. The rates of the requests that run
+at one moment say little: many requests end within a second.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from localmodel.agent.engine.job import Segment
 
-# A request below this part of the usual rate, twice in a row, gets a second one.
+# A request below this part of the usual rate at two looks in a row is hedged by a second request.
 SLOW = 0.25
 LOOK_SECONDS = 1.0
-# So many requests make an average that means something.
+# The fewest requests whose average counts as the usual rate.
 ENOUGH = 4
-# What a second request must save to be worth its connection.
+# The time that a second request must save.
 WORTH_SECONDS = 2.0
-# Less than this in so long is as good as nothing.
+# A request that brings less than STALL_BYTES in STALL_SECONDS has stalled, and is aborted.
 STALL_BYTES = 32 << 10
 STALL_SECONDS = 30.0
 
@@ -38,9 +38,9 @@ class Pace:
     def look(
         self, segments: Sequence[Segment], received: int, now: float
     ) -> tuple[list[Segment], list[Segment]]:
-        """The requests to hedge, and those to give up. Call it often; it looks once a second.
+        """The requests to hedge, and those that have stalled. At most once a second not empty.
 
-        `received` is what the origin has sent in all.
+        `received` is the total of bytes from the origin.
         """
         if self._looked_at is None:
             self._looked_at = now
@@ -48,7 +48,7 @@ class Pace:
         if elapsed < LOOK_SECONDS:
             return [], []
         if len(segments) >= ENOUGH or not self.usual:
-            # Before the first look most may have come and gone: then it was at least so many.
+            # Most of the requests before the first look may have ended already.
             connections = max(ENOUGH, len(segments))
             self.usual = (received - self._received) / elapsed / connections
         self._looked_at, self._received = now, received

@@ -1,10 +1,11 @@
-"""When a range that failed is asked for again. Pure."""
+"""When a range that failed is requested again. Pure."""
 
 from __future__ import annotations
 
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
-# Requests for the same byte, by what keeps failing; None: that is the model's failure at once.
+# How many requests for the same byte may fail before the model fails, by the kind of failure. A
+# kind that is not listed fails the model at once.
 _ATTEMPTS = {
     FailureKind.UNREACHABLE: 5,
     FailureKind.CORRUPT: 3,
@@ -13,18 +14,19 @@ _ATTEMPTS = {
 _BASE_SECONDS = {FailureKind.THROTTLED: 1.0}
 _DEFAULT_BASE_SECONDS = 0.2
 MAX_DELAY_SECONDS = 20.0
-# The same, where it may be one more connection than the origin allows.
+# The same for a request that may have failed because the origin allows no more connections.
 _REFUSALS = {FailureKind.DENIED: 4, FailureKind.UNREACHABLE: 5}
 _DEFAULT_REFUSALS = 8
-# What a request must have brought to count as a success, so that its next failure is a first one.
+# A request that brought at least this much before it failed starts a new series of attempts.
 PROGRESS_BYTES = 64 << 10
 
 
 def retry_delay(error: DownloadError, attempts: int, jitter: float) -> float | None:
     """Seconds to wait after so many failed attempts (from 1), or None to give up.
 
-    It doubles; `jitter`, from 0 to 1, adds up to a half. What the origin asks for is kept, unless
-    that is so long that the model's own backoff should wait and not a connection.
+    The delay doubles with each attempt; `jitter`, from 0 to 1, adds up to a half. A longer delay
+    that the origin asks for (Retry-After) is obeyed up to MAX_DELAY_SECONDS; past that, the model
+    fails and is retried as a whole.
     """
     if getattr(error, "is_mended", False):
         return 0.0
@@ -42,26 +44,39 @@ def retry_delay(error: DownloadError, attempts: int, jitter: float) -> float | N
 def is_limit(
     error: DownloadError, attempts: int, *, others: int, coming: int, has_come: bool
 ) -> bool:
-    """Whether a request that brought nothing may have failed because there are others beside it.
+    """Whether a request that brought no byte may have failed for too many connections.
 
-    It is not the first byte's: `others` requests of the same model are under way, of which
-    `coming` have brought bytes, or some have come before. Where nothing else comes, it is what it
-    says.
+    `others` is the number of other running requests of the model, `coming` the number of those that
+    have received bytes, `has_come` whether any byte of the model was received. Where nothing else
+    is received, the failure counts as what it says.
     """
     if error.kind is FailureKind.DENIED:
         return others > 0 or has_come
     if error.kind is FailureKind.UNREACHABLE:
-        # Some say no by closing the connection; once may be chance.
+        # Some origins refuse by closing the connection. The first time may be chance.
         return coming > 0 and attempts > 0
     if error.kind is FailureKind.THROTTLED:
-        # The others end long before.
+        # The other requests end long before that delay.
         return others > 0 and (error.retry_after or 0.0) > MAX_DELAY_SECONDS
     return False
 
 
 def refused_delay(kind: FailureKind, attempts: int, jitter: float) -> float | None:
-    """As retry_delay, for what `is_limit`: until the others leave room, whatever is asked for."""
+    """Seconds to wait where `is_limit` holds, or None to give up. Retry-After is not obeyed."""
     if attempts >= _REFUSALS.get(kind, _DEFAULT_REFUSALS):
         return None
     base = _BASE_SECONDS.get(FailureKind.THROTTLED, _DEFAULT_BASE_SECONDS)
     return min(base * 2.0 ** (attempts - 1) * (1 + 0.5 * jitter), MAX_DELAY_SECONDS)
+
+
+def with_advice(error: DownloadError) -> DownloadError:
+    """The final refusal of a file of which some bytes came before, with what may be the cause."""
+    if error.kind is not FailureKind.DENIED:
+        return error
+    return DownloadError(
+        error.kind,
+        f"{error.message}. It came until now: if the URL is signed, its time may be over, so have "
+        "it signed for longer",
+        retry_after=error.retry_after,
+        hides=error.hides,
+    )

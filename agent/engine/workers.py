@@ -1,4 +1,4 @@
-"""The engine's threads: those that fetch ranges, and those that digest what is here."""
+"""The engine's threads: some fetch ranges, the others digest bytes that are on the disk."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.engine.job import DIGEST_BYTES
-from localmodel.agent.sources.waits import waiting
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from localmodel.agent.engine.job import FileChangedError
+from localmodel.agent.engine.retries import refused_delay, retry_delay, with_advice
+from localmodel.agent.engine.schedule import AbandonedError
+from localmodel.agent.sources.waits import HEAD_SECONDS, waiting
+from localmodel.agent.structs.failures import DownloadError, FailureKind, unexpected
+from localmodel.agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from localmodel.agent.engine.engine import Engine
+    from localmodel.agent.engine.cpu_pressure import CpuPressure
     from localmodel.agent.engine.job import FileJob, Segment
+    from localmodel.agent.engine.schedule import Schedule
     from localmodel.agent.structs.remote import Body
 
-# Pieces that a connection reads: as large as comes soon, so that a kill costs little of a slow one.
+# Bytes that a connection reads at once: few where it is slow, so that a kill of the agent loses
+# little of what was received.
 FIRST_READ_BYTES = 64 << 10
 MAX_READ_BYTES = 1 << 20
 QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.06
-# All connections together hold at most this much.
+# The memory for the pieces of all connections together.
 ALL_READS_BYTES = 8 << 20
-# Large, since a thread that comes back for the next piece queues for the interpreter's lock.
+# Large, since a thread queues for the interpreter's lock before each piece.
 DIGEST_READ_BYTES = 4 << 20
-# Written bytes go on their way to the disk in portions of this.
+# Write-back to the disk is started after each portion of this size.
 FLUSH_BYTES = 16 << 20
 
-# How much the threads that fetch stand back.
+# The niceness that fetch threads add to their own.
 NICE = 10
 
 log = structlog.get_logger(__name__)
 
 
-class AbandonedError(Exception):
-    """Nobody needs this range any more."""
-
-
 class FetchWorker(threading.Thread):
-    """Fetches one range after the other."""
+    """A thread that fetches one segment after the other."""
 
-    def __init__(self, engine: Engine, number: int) -> None:
+    def __init__(self, schedule: Schedule, pressure: CpuPressure, number: int) -> None:
         super().__init__(name=f"fetch-{number}", daemon=True)
-        self._engine = engine
+        self._schedule = schedule
+        self._pressure = pressure
 
     def run(self) -> None:
         """Work until the process ends."""
-        _step_back()
-        self._engine.crowd.add(threading.get_native_id())
+        _lower_priority()
+        self._pressure.add(threading.get_native_id())
         while True:
-            # In a frame of its own: what waits here keeps nothing of the last one's job.
-            self._work_on(self._engine.next_segment())
+            # In a frame of its own, so that a waiting thread holds no reference to its last job.
+            self._work_on(self._schedule.next_segment())
 
     def _work_on(self, segment: Segment) -> None:
         error: BaseException | None = None
@@ -64,51 +66,34 @@ class FetchWorker(threading.Thread):
         except (DownloadError, OSError) as caught:
             error = caught
         except AbandonedError as caught:
-            error = _given_up(segment, caught)
+            error = _stalled(segment, caught)
         except Exception as caught:
-            # A fault of ours must not end the thread: it is one model's failure.
+            # An unexpected error fails one model, and must not end the thread.
             log.exception("Range failed unexpectedly", path=segment.file.remote.path)
-            error = internal(caught)
+            error = unexpected(caught)
         if segment.stalled and segment.position != segment.end:
-            error = _given_up(segment, None)
+            error = _stalled(segment, None)
         try:
-            self._engine.ended(segment, error)
+            self._schedule.end(segment, error)
             if error is None:
-                self._engine.finish(segment.file)
+                _seal(self._schedule, segment.file)
         except Exception as caught:
             log.exception("End of a range failed unexpectedly", path=segment.file.remote.path)
-            with self._engine.lock:
-                segment.file.job.fail(internal(caught))
+            self._schedule.fail(segment.file.job, unexpected(caught))
 
     def _fetch(self, segment: Segment) -> None:
         file = segment.file
         with waiting(math.inf, lambda: segment.aborted or file.job.over):
             body = file.job.remote.read(file.remote, segment.position, segment.end)
             with closing(body):
-                if not self._attach(segment, body):
-                    raise AbandonedError
+                connections = self._schedule.attach(segment, body)
                 file.staged.open()
-                self._receive(segment, body)
+                self._receive(segment, body, connections)
 
-    def _attach(self, segment: Segment, body: Body) -> bool:
-        """From here on the segment touches the disk, unless it is not needed any more."""
+    def _receive(self, segment: Segment, body: Body, connections: int) -> None:
         file = segment.file
-        with self._engine.lock:
-            if segment.aborted or file.job.over or segment.epoch != file.epoch:
-                return False
-            segment.body = body
-            file.job.touched.add(segment)
-            # Not beside others: it would hold up the front of the file that they wait for.
-            lone = len(file.active) == 1
-            if lone and file.digester is None and file.digests.position == segment.position:
-                file.digester, segment.digests = segment, file.digests
-            return True
-
-    def _receive(self, segment: Segment, body: Body) -> None:
-        engine, file = self._engine, segment.file
-        origin = engine.origin(file.job)
         size, flushed = FIRST_READ_BYTES, segment.position
-        most = max(FIRST_READ_BYTES, min(MAX_READ_BYTES, ALL_READS_BYTES // origin.limit.now))
+        most = max(FIRST_READ_BYTES, min(MAX_READ_BYTES, ALL_READS_BYTES // connections))
         if file.is_small:
             size = most
         while True:
@@ -116,7 +101,7 @@ class FetchWorker(threading.Thread):
             piece = body.read(size)
             if not piece:
                 break
-            self._keep(segment, piece)
+            self._write(segment, piece)
             if segment.position - flushed >= FLUSH_BYTES:
                 file.staged.flush(flushed, segment.position)
                 flushed = segment.position
@@ -128,46 +113,31 @@ class FetchWorker(threading.Thread):
         if segment.position > flushed and not file.is_small:
             file.staged.flush(flushed, segment.position)
 
-    def _keep(self, segment: Segment, piece: bytes) -> None:
-        engine, file = self._engine, segment.file
-        start, end = segment.position, segment.position + len(piece)
-        file.staged.write(piece, start)
+    def _write(self, segment: Segment, piece: bytes) -> None:
+        segment.file.staged.write(piece, segment.position)
         if segment.digests is not None:
             segment.digests.update(piece)
-        with engine.lock:
-            if segment.aborted or file.job.over or segment.epoch != file.epoch:
-                raise AbandonedError
-            segment.position, before = end, file.done
-            engine.origin(file.job).received += len(piece)
-            if file.remote.size is None:
-                file.received = end
-            else:
-                file.staged.mark(start, end)
-                if file.digester is None and file.is_behind:
-                    engine.digest(file)
-            file.job.done += file.done - before
-            file.job.received += len(piece)
-            wait = engine.bucket.take(len(piece), engine.clock())
+        wait = self._schedule.received(segment, len(piece))
         while wait > 0 and not segment.aborted:
             time.sleep(min(wait, 0.1))
             wait -= 0.1
 
 
 class DigestWorker(threading.Thread):
-    """Digests the bytes that are on the disk and were not digested as they came."""
+    """A thread that digests bytes on the disk which no fetch thread digested."""
 
-    def __init__(self, engine: Engine, number: int) -> None:
+    def __init__(self, schedule: Schedule, number: int) -> None:
         super().__init__(name=f"digest-{number}", daemon=True)
-        self._engine = engine
+        self._schedule = schedule
         self._buffer = memoryview(bytearray(DIGEST_READ_BYTES))
 
     def run(self) -> None:
         """Work until the process ends."""
         while True:
-            file = self._next()
+            file = self._schedule.next_to_digest(self)
             if file is not None:
                 self._work_on(file)
-                # Nor does this one keep it while it waits.
+                # A waiting thread holds no reference to its last file.
                 del file
 
     def _work_on(self, file: FileJob) -> None:
@@ -175,61 +145,30 @@ class DigestWorker(threading.Thread):
             file.staged.open()
             self._digest(file)
         except OSError as error:
-            with self._engine.lock:
-                file.job.fail(error)
+            self._schedule.fail(file.job, error)
         except Exception as error:
             log.exception("Digest failed unexpectedly", path=file.remote.path)
-            with self._engine.lock:
-                file.job.fail(internal(error))
-        self._let_go(file)
-        self._engine.finish(file)
-
-    def _let_go(self, file: FileJob) -> None:
-        engine = self._engine
-        with engine.lock:
-            if file.digester is self:
-                file.digester = None
-                if file.undigested and not file.job.over and (file.written or file.is_behind):
-                    # More came while this was ending.
-                    engine.digest(file)
-            file.job.touched.discard(self)
-            engine.drained.notify_all()
-
-    def _next(self) -> FileJob | None:
-        engine = self._engine
-        with engine.lock:
-            while not engine.digest_queue:
-                engine.to_digest.wait()
-            file = engine.digest_queue.popleft()
-            file.queued = False
-            if file.digester is not None or file.sealed or file.job.over:
-                return None
-            file.digester = self
-            file.job.touched.add(self)
-            return file
+            self._schedule.fail(file.job, unexpected(error))
+        self._schedule.end_digest(file, self)
+        _seal(self._schedule, file)
 
     def _digest(self, file: FileJob) -> None:
         digests = file.digests
-        while True:
-            with self._engine.lock:
-                count = min(file.undigested, len(self._buffer))
-                enough = count >= min(DIGEST_BYTES, len(self._buffer)) or file.written
-                if file.job.over or file.digester is not self or not count or not enough:
-                    return
+        while count := self._schedule.undigested(file, self, len(self._buffer)):
             read = file.staged.read_into(self._buffer[:count], digests.position)
             if not read:
                 raise OSError(errno.EIO, "a file in staging became shorter", file.remote.path)
             digests.update(self._buffer[:read])
 
 
-def _step_back() -> None:
-    """Let the digests, of which each is one thread's, and all that serves on the node go first."""
+def _lower_priority() -> None:
+    """Lower this thread's priority below the digest threads and the servers on the node."""
     thread = threading.get_native_id()
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
 
 
-def _given_up(segment: Segment, error: BaseException | None) -> BaseException:
+def _stalled(segment: Segment, error: BaseException | None) -> BaseException:
     if not segment.stalled and error is not None:
         return error
     return DownloadError(
@@ -240,9 +179,47 @@ def _given_up(segment: Segment, error: BaseException | None) -> BaseException:
     )
 
 
-def internal(error: Exception) -> DownloadError:
-    """A fault of ours, or of a library, as the failure of one model."""
-    return DownloadError(
-        FailureKind.INTERNAL,
-        f"the agent failed with {type(error).__name__}: see its log, and report it",
-    )
+def _seal(schedule: Schedule, file: FileJob) -> None:
+    """Seal a file if it is written and digested, once."""
+    if not schedule.begin_seal(file):
+        return
+    failure: Exception | None
+    try:
+        failure = _recheck(schedule, file) or file.seal()
+    except OSError as error:
+        failure = error
+    except Exception as error:
+        # An unexpected error must neither end the thread nor leave the job waiting.
+        log.exception("End of a file failed unexpectedly", path=file.remote.path)
+        failure = unexpected(error)
+    schedule.end_seal(file, failure)
+
+
+def _recheck(schedule: Schedule, file: FileJob) -> DownloadError | FileChangedError | None:
+    """Ask the source whether a complete file still has its listed version; a failure if not.
+
+    Only where the source cannot pin each range to a version, and the file was read in ranges.
+    """
+    remote, job, attempts = file.remote, file.job, 0
+    while remote.recheck and remote.ranges and remote.size and not job.over:
+        try:
+            with waiting(HEAD_SECONDS, lambda: job.over):
+                job.remote.read(remote, 0, 1).close()
+        except DownloadError as error:
+            if error.kind is FailureKind.CHANGED or isinstance(error, RangeIgnoredError):
+                file.staged.restart()
+                return FileChangedError(remote.path, error)
+            attempts += 1
+            # Where it may be one request too many, other requests of the model are under way.
+            is_refusal = error.kind in {FailureKind.DENIED, FailureKind.THROTTLED}
+            delay = (
+                refused_delay(error.kind, attempts, schedule.jitter())
+                if is_refusal
+                else retry_delay(error, attempts, schedule.jitter())
+            )
+            if delay is None:
+                return with_advice(error)
+            job.ended.wait(delay)
+        else:
+            return None
+    return None

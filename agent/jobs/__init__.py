@@ -1,1 +1,1 @@
-"""What runs in threads: downloads, adoption, unpacking, and reads of published copies."""
+"""The work that runs in threads: downloads, adoption, unpacking, and reads of copies."""

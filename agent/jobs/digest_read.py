@@ -1,4 +1,4 @@
-"""Reads a published model for the digests of its files that were left for later."""
+"""Reads a published model to compute the SHA-256 of its files that have none yet."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | None:
-    """The manifest of a published model with the digests that were left for later.
+    """The manifest of a published model, with the missing digests added.
 
-    None: a file is not as the manifest has it, so that its digest would be of other content. Raises
-    OSError, and CancelledError once stopped.
+    None if a file differs from the manifest: its digest would be that of other content. Raises
+    OSError; CancelledError if `stopped`.
     """
     verifier = Verifier(tree, stopped)
     found = []

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 MAX_CHANGES = 3
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# What is partly here is of no use after these, and its space is needed.
+# After these failures, staging is deleted: it is of no use, and its space may be needed.
 _STARTS_OVER = {FailureKind.NO_SPACE, FailureKind.UNSUPPORTED}
 
 log = structlog.get_logger(__name__)
@@ -61,20 +61,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Bytes that are here, and bytes of the model; None while the source has not told them."""
+    """Bytes on the disk, and the model's size in bytes; None while that is not known."""
 
     done: int
     total: int | None
-    # Whether nothing is fetched: a folder of somebody else is compared with the source.
+    # Whether nothing is fetched: a foreign folder is compared with the source.
     comparing: bool = False
 
 
 class Download:
-    """One attempt to get a model. What it leaves in staging, the next attempt goes on with.
+    """One attempt to download a model. The next attempt continues with what it leaves in staging.
 
-    Somebody else's folder in its place is adopted if it is the model; without `refusals`, it is
-    left alone. `origin` is the server that it must come from, None: any. `reserve` gets the bytes
-    of the disk that are needed, and for what.
+    A foreign folder at the model's path is adopted if it is the model; without `refusals`, it is
+    left alone. `origin` is the server that the model must come from; None: any. `reserve` is called
+    with the bytes of the disk that are needed, and what they are for.
     """
 
     def __init__(
@@ -105,18 +105,18 @@ class Download:
         self._refusals = refusals
         self._done = 0
         self._total: int | None = None
-        # What is reserved, and for what.
+        # The reserved bytes, and what they are for.
         self._room, self._coming = 0, Coming.MODEL
-        # Bytes of the model that are in a folder to be adopted, and not staging's.
+        # Bytes of the model in a folder that is to be adopted: they are not in staging.
         self._beside = 0
-        # Set by `run`, if it has adopted a folder.
+        # Set by `run` if it adopted a folder.
         self.adopted: Adopted | None = None
 
     def run(self) -> Manifest:
-        """The manifest of the published model.
+        """Download and publish the model. Returns its manifest.
 
-        Raises CancelledError, DownloadError with what is wrong, or what `reserve` raises: it is
-        called once the source has told the sizes, before the first byte.
+        Raises CancelledError, DownloadError, and what `reserve` raises, which is called once the
+        source has listed the sizes, before the first byte is requested.
         """
         staging = self._store.staging(self._request.key)
         try:
@@ -129,7 +129,7 @@ class Download:
             raise change.failure from None
         except DownloadError as failure:
             if self._cancelled.is_set():
-                # What was broken off for it looks like the origin's fault.
+                # Connections that the cancellation aborted look like failures of the origin.
                 raise CancelledError from None
             self._after(failure)
             raise
@@ -140,7 +140,7 @@ class Download:
         key, uri = self._request.key, self._request.uri
         published = self._store.finish_interrupted(key)
         if published is not None and self._request.accepts(published.hash):
-            # Pods may read it already: it is not fetched again to take its own place.
+            # An earlier attempt has published the model, and pods may read it already.
             return published
         refusals = self._refusals
         adopts = self._store.is_foreign(key)
@@ -165,7 +165,7 @@ class Download:
         return self._bring(staging, resolve)
 
     def _bring(self, staging: Staging, resolve: Callable[[str | None], RemoteModel]) -> Manifest:
-        """Download it, of whichever version the source has at the end."""
+        """Download and publish the version that the source has; again if it changes meanwhile."""
         remote, other_tags = resolve(staging.version(self._request.uri)), set[tuple[str, str]]()
         for changes in range(MAX_CHANGES + 1):
             try:
@@ -182,17 +182,17 @@ class Download:
     def _repair(
         self, staging: Staging, resolve: Callable[[str | None], RemoteModel]
     ) -> Manifest | None:
-        """Make a damaged copy whole where it is; None: there is none, or it is downloaded anew."""
+        """Repair a damaged copy in its place; None if there is none, or if that is not possible."""
         copy = self._store.inspect(self._request.key)
         if copy.is_unreadable:
-            # It may be whole, and a pod may mount it: nothing replaces it on a guess.
+            # The copy may be whole, and a pod may mount it: it must not be replaced on a guess.
             what = "the copy on the disk cannot be read"
             problem = what if self._request.requester.namespace else copy.problem
             raise DownloadError(FailureKind.INTERNAL, f"{problem}; check the node's disk")
         if copy.found is not Found.DAMAGED:
             return None
         if not self._stays(copy):
-            # No pod should begin to read it.
+            # Moved out of models/, so that no pod starts with a damaged copy.
             self._store.salvage(self._request.key, copy, self._cancelled.is_set)
             return None
         mended = self._mend(staging, copy, resolve(None))
@@ -201,7 +201,7 @@ class Download:
         return mended
 
     def _adopt(self, staging: Staging, remote: RemoteModel, refusals: Refusals) -> Manifest:
-        """Make somebody else's folder ours, if it is the model, and fetch what it lacks."""
+        """Adopt a foreign folder if it is the model, and fetch the files that it lacks."""
         check_tree(remote.files, self._request.uri)
         self._check_access(remote)
         total = total_size(remote.files)
@@ -228,7 +228,7 @@ class Download:
         return manifest
 
     def _stays(self, copy: OnDisk) -> bool:
-        """Whether a damaged copy is mended where it is, and not taken out of models/.
+        """Whether a damaged copy must be repaired in models/, and not in staging.
 
         Pods mount it, or it was adopted with files that are not the model's.
         """
@@ -237,7 +237,7 @@ class Download:
         return self._in_use or (manifest is not None and has_others(tree, manifest))
 
     def _mend(self, staging: Staging, copy: OnDisk, remote: RemoteModel) -> Manifest | None:
-        """Replace the bad files of a copy, and only those; None: its source has others."""
+        """Replace only the bad files of a copy; None if its source has other files by now."""
         key, manifest = self._request.key, copy.manifest
         if manifest is None or not self._request.accepts(manifest.hash):
             return None
@@ -261,7 +261,10 @@ class Download:
         return manifest
 
     def _check_access(self, remote: RemoteModel) -> None:
-        """What others brought becomes a namespace's only if its own credentials may read it."""
+        """Raise DownloadError if a namespace's own credentials may not read the files.
+
+        Called before the namespace gets files that another requester's credentials have fetched.
+        """
         if self._request.requester.namespace:
             with waiting(LISTING_SECONDS, self._cancelled.is_set):
                 check_readable(remote)
@@ -278,7 +281,7 @@ class Download:
     def _fetch(
         self, staging: Staging, remote: RemoteModel, coming: Coming = Coming.MODEL
     ) -> tuple[Fetched, ...]:
-        """All files of a listing, complete in staging."""
+        """Fetch all files of a listing to staging."""
         uri = self._request.uri
         check_tree(remote.files, uri)
         self._check_capacity(remote.files)
@@ -288,7 +291,8 @@ class Download:
         for path in staging.begin(uri, remote.version, remote.files, remote.origin, mine):
             log.warning("File changed and starts over", uri=public_uri(uri), path=path)
         self._total = total_size(remote.files)
-        # First: what does not fit beside others waits, and did not fail.
+        # Before `_check_space`: a model that does not fit beside other models waits, and does not
+        # fail.
         self._room, self._coming = self._disk_bytes(remote), coming
         self._reserve(self._room, coming)
         if self._total is not None:
@@ -300,7 +304,7 @@ class Download:
             priority=self._request.priority,
             owner=self._request.requester.namespace,
             cancelled=self._cancelled,
-            # An expected hash is compared before the publication.
+            # An expected hash needs all digests before the publication.
             later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
             report=self._tell,
         )
@@ -308,7 +312,7 @@ class Download:
     def _contents(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
     ) -> list[ManifestFile]:
-        """What is in staging, with an archive unpacked."""
+        """The files in staging; an archive is unpacked first."""
         checksums = {
             file.path: str(file.checksum) for file in remote.files if file.checksum is not None
         }
@@ -324,7 +328,7 @@ class Download:
                     cancelled=self._cancelled,
                 )
             except NoRoomError:
-                # It waits, and what was unpacked is of no use.
+                # The model waits for room; the members that were unpacked are of no use.
                 staging.close()
                 self._store.discard(self._request.key)
                 raise
@@ -363,7 +367,7 @@ class Download:
         return manifest
 
     def _check_capacity(self, files: Sequence[RemoteFile]) -> None:
-        """Staging lays out what is told: a size that no disk has must not get so far."""
+        """Raise DownloadError if the listed sizes exceed the disk: staging would allocate them."""
         size, disk = sum(file.size or 0 for file in files), self._store.disk()
         if size > disk.capacity:
             raise self._no_space(size, disk.available)
@@ -375,22 +379,22 @@ class Download:
             raise self._no_space(missing, available)
 
     def _disk_bytes(self, remote: RemoteModel) -> int:
-        """What the files take of the disk."""
+        """The bytes of the disk that the files take."""
         needed = sum(in_blocks(file.size or 0) for file in remote.files)
-        # Of an archive's contents, and of a file whose size the source does not tell, only what is
-        # declared says how much it is.
+        # Of an archive's content, and of a file whose size the source does not list, only the
+        # cache's declaration says the size.
         told = total_size(remote.files) is not None and not is_archive(remote)
         return needed if told else max(needed, in_blocks(self._request.size))
 
     def _need(self, size: int) -> None:
-        """Have so much reserved: nothing may take more than that."""
+        """Reserve at least so many bytes."""
         if size > self._room:
             self._room = size
             self._reserve(size, self._coming)
 
     def _tell(self, done: int) -> None:
         if self._total is None and done > self._room:
-            # Its source has not told how large it is.
+            # The source has not listed the size: reserve ahead of what is received.
             self._need(2 * done)
         self._done = done + self._beside
         self._report(Progress(self._done, self._total))
@@ -421,12 +425,15 @@ class Download:
 
 
 def _is_unexpected(failure: DownloadError, request: Request) -> bool:
-    """Whether the whole model was here and is not the expected one."""
+    """Whether the complete model does not have the expected hash."""
     return failure.kind is FailureKind.CORRUPT and bool(request.expected)
 
 
 def _is_again(change: FileChangedError, seen: set[tuple[str, str]]) -> bool:
-    """Whether a file of one time has met another ETag before, in `seen`: it has not changed."""
+    """Whether a file with this modification time has changed its ETag before (in `seen`).
+
+    Then the content has not changed: servers behind one address have different ETags.
+    """
     modified = getattr(change.failure, "modified", None)
     if modified is None:
         return False

@@ -1,4 +1,4 @@
-"""What a download makes of the listing of its source. Pure."""
+"""Checks and views of the listing of a source. Pure."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class PartialListing:
 
 
 class InOneAnswer:
-    """A listing whose files come in one answer each, of whichever version that is.
+    """A listing whose files are read in one answer each, of any version.
 
-    Where servers behind one address have ETags of their own, ranges of a file never have one.
+    Servers behind one address may have different ETags for the same file: its ranges could never be
+    pinned to one version.
     """
 
     def __init__(self, whole: RemoteModel) -> None:
@@ -42,24 +43,24 @@ class InOneAnswer:
 
 
 def is_archive(remote: RemoteModel) -> bool:
-    """Whether the model is what comes out of its one file. One of several files stays as it is."""
+    """Whether the model is one archive, to be unpacked. Archives among other files are not."""
     return not isinstance(remote, PartialListing) and archive_of(remote.files) is not None
 
 
 def total_size(files: Sequence[RemoteFile]) -> int | None:
-    """Bytes of all files; None: the source does not tell that of each."""
+    """The size of all files together; None if the size of one is unknown."""
     sizes = [file.size for file in files]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:
-    """Whether it is one of these, and the same one still."""
+    """Whether a file is among the former ones, with the same size and version."""
     before = former.get(file.path)
     return before is not None and (file.size, file.version) == (before.size, before.version)
 
 
 def check_tree(files: Sequence[RemoteFile], uri: str) -> None:
-    """Raises DownloadError (Unsupported) if the files cannot lie in one folder as they are named.
+    """Raise DownloadError (Unsupported) if these paths cannot be files of one folder.
 
     An object store may have both `a` and `a/b`, or `../a`.
     """

@@ -1,4 +1,4 @@
-"""When it is asked again whether those who have a copy may have it still. Times are monotonic."""
+"""When the access of namespaces to copies is checked again. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.options import Options
     from localmodel.agent.structs.requests import Request, Requester
 
-# How often credentials are looked at between two questions to a source.
+# How often a requester's credentials are read between two checks at the source.
 LOOKS = 6
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """What to do about one who has a copy.
+    """How to check a requester that has access to a copy.
 
-    Its source is asked if that is due, or if its credentials are no longer those of this digest.
+    The source is asked if that is due, or if the digest of the credentials has changed.
     """
 
     digest: str
@@ -30,50 +30,52 @@ class Recheck:
 
 
 def digest_of(credentials: Credentials | None) -> str:
-    """What tells whether credentials have changed, and not what they are."""
+    """A digest by which changed credentials are noticed."""
     items = None if credentials is None else credentials.items
     return hashlib.sha256(json.dumps(items).encode()).hexdigest()
 
 
 class Rechecks:
-    """The times of namespaces' requesters.
+    """The times of the next checks of namespaces' requesters.
 
-    A source is asked for each copy; credentials are looked at once for all copies of a requester.
+    The source is asked for each copy; credentials are read once for all copies of a requester.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # When the source is asked next; when the credentials are read next, and their digest. Only
+        # of wanted keys: `keep` drops all others in each step.
         self._asks: dict[tuple[str, Requester], float] = {}
         self._looks: dict[Requester, tuple[float, str]] = {}
 
     def at(self, key: str, requester: Requester) -> float:
-        """When something is due."""
+        """When the next check of a requester's copy is due."""
         return min(self._ask_at(key, requester), self._look(requester)[0])
 
     def what(self, key: str, requester: Requester) -> Recheck:
-        """What to do now."""
+        """How to check a requester's copy now."""
         due = self._ask_at(key, requester) <= self._options.monotonic()
         return Recheck(self._look(requester)[1], due)
 
     def seen(self, key: str, requester: Requester, digest: str, *, asked: bool) -> None:
-        """The credentials have this digest; and the source was asked with them, and said yes."""
+        """Record credentials that were read; `asked`: the source has accepted them too."""
         before = self._look(requester)[1]
         self._looks[requester] = (self._later(self._options.recheck / LOOKS), digest)
         if before not in {"", digest}:
-            # Rotated: each of their copies is asked about.
+            # The credentials have changed: the source is asked for each copy of the requester.
             others = (one for one in self._asks if one[1] == requester)
             self._asks |= dict.fromkeys(others, 0.0)
         if asked:
             self._asks[key, requester] = self._later(self._options.recheck)
 
     def put_off(self, key: str, requester: Requester) -> None:
-        """Nobody has answered."""
+        """Record that a check got no answer."""
         later = self._later(self._options.recheck / LOOKS)
         self._asks[key, requester] = later
         self._looks[requester] = (later, self._look(requester)[1])
 
     def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget what is not asked for."""
+        """Forget keys and requesters that are not wanted any more."""
         asking = {(key, one) for key, request in requests.items() for one in request.requesters}
         requesters = {one for _, one in asking}
         self._asks = {known: at for known, at in self._asks.items() if known in asking}
@@ -86,5 +88,5 @@ class Rechecks:
         return self._looks.setdefault(requester, (self._later(self._options.recheck / LOOKS), ""))
 
     def _later(self, seconds: float) -> float:
-        """Not at the same moment on all nodes."""
+        """The time in so many seconds, up to a quarter earlier: nodes must not check at once."""
         return self._options.monotonic() + seconds * (1 - 0.25 * self._options.jitter())

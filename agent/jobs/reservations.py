@@ -1,4 +1,4 @@
-"""The room of the disk that running downloads have, so that together they never take too much."""
+"""Reserves room on the disk for running downloads, so that together they never take too much."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from localmodel.agent.capacity.ledger import Ledger, Taken
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.capacity.models import Model
     from localmodel.agent.structs.requests import Request
 
 
 class Coming(Enum):
-    """What a download brings: a model, what a folder to be adopted lacks, or a copy's bad files."""
+    """What a download fetches: a model, the files that an adopted folder lacks, or bad files."""
 
     MODEL = "model"
     REST = "rest"
@@ -24,41 +24,43 @@ class Coming(Enum):
 
 
 class NoRoomError(Exception):
-    """A model is larger than was reserved for it, and does not fit."""
+    """A model is larger than its reservation, and does not fit."""
 
 
 class Reservations:
-    """What running downloads may take, in bytes. Calls may come from any thread.
+    """The bytes that are reserved for running downloads. Methods may be called from any thread.
 
-    The loop decides by what it knows, and a download may learn its model's size meanwhile: so each
-    start and each growth is looked at once more here, one after the other.
+    The loop decides by a ledger of its last step, and downloads learn their models' real sizes
+    meanwhile: so each start and each growth is checked once more here, one after the other.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ledger = Ledger()
-        # What is reserved more than the ledger says.
+        # The difference between the reservations and those in the ledger.
         self._since = Taken()
+        # By key, only of running downloads.
         self._reserved: dict[str, int] = {}
-        # For what room is being made, which nothing less important may take.
+        # The key for which room is being made: less important downloads may not take that room.
         self._held = ""
-        # What sources told, by key, declared size, and what comes: another declaration is another
-        # guess, and a rest is not the whole.
+        # The sizes that sources reported, by key, declared size and kind: a new declaration is used
+        # until a source reports a size again. At most three for each request: `keep` drops all
+        # others in each step.
         self._learned: dict[tuple[str, int, Coming], int] = {}
 
     @property
     def reserved(self) -> dict[str, int]:
-        """What each running download has."""
+        """The reserved bytes of each running download."""
         with self._lock:
             return dict(self._reserved)
 
     def learned(self, key: str, declared: int, *, beside: bool) -> int | None:
-        """The size of a model, or of what comes beside, as its source told it to a download."""
+        """The size that the source reported of a model; with `beside`, of what a folder lacks."""
         with self._lock:
             return self._learned.get((key, declared, Coming.REST if beside else Coming.MODEL))
 
     def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget the sizes of other models, and of other declarations."""
+        """Forget the sizes of all other keys and declarations."""
         asked = {(key, request.size) for key, request in requests.items()}
         with self._lock:
             self._learned = {
@@ -66,7 +68,7 @@ class Reservations:
             }
 
     def see(self, ledger: Ledger) -> None:
-        """Decide by this from now on."""
+        """Use this ledger from now on."""
         with self._lock:
             self._ledger, self._since = ledger, Taken()
             for key, model in ledger.models.items():
@@ -74,17 +76,17 @@ class Reservations:
                     self._since.change(model, self._model(key))
 
     def hold(self, key: str | None) -> None:
-        """Room is being made for a download: what it takes is not for others that grow."""
+        """Hold the room that is being made for a download; None: for no download."""
         with self._lock:
             self._held = key or ""
 
     def ask(self, key: str) -> None:
-        """A download starts for which there is no room, to hear what its source tells."""
+        """Register a download without room, which starts to ask its source for the size."""
         with self._lock:
             self._reserve(key, 0)
 
     def start(self, key: str) -> bool:
-        """Reserve room for a download; False if there is none any more."""
+        """Reserve room for a download that starts; False if there is no room any more."""
         with self._lock:
             if self._lacks(key):
                 return False
@@ -92,9 +94,9 @@ class Reservations:
             return True
 
     def grow(self, request: Request, size: int, coming: Coming) -> None:
-        """Reserve what a download really takes.
+        """Reserve the real size of a running download.
 
-        Raises NoRoomError if that is more than there is.
+        Raises NoRoomError if there is not enough room.
         """
         key = request.key
         with self._lock:
@@ -106,17 +108,17 @@ class Reservations:
             self._reserve(key, size)
 
     def end(self, key: str) -> None:
-        """A download has ended."""
+        """Release the reservation of a download that has ended."""
         with self._lock:
             self._reserve(key, 0)
             del self._reserved[key]
 
     def _model(self, key: str) -> Model:
-        """What is known of a key, with what it has reserved by now."""
+        """The model of a key, with its present reservation."""
         return self._ledger.model(key).reserving(self._reserved.get(key, 0))
 
     def _held_from(self, key: str) -> Taken:
-        """The room that is being made for what is at least as important as this."""
+        """The room that is held for a download at least as important as this one."""
         found, held = Taken(), self._ledger.model(self._held)
         waits = self._held not in self._reserved and self._held != key
         if waits and held.priority >= self._ledger.model(key).priority:

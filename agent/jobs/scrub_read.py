@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
     from localmodel.agent.structs.manifest import Manifest
 
-# Errors that say that the medium has lost a file. Others, such as too many open files, do not.
+# Errors that mean that the disk has lost the data. Other errors, such as too many open files, say
+# nothing about it.
 _LOST = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, *MISSING}
 
 
 class ScrubReader:
-    """Reads one model after the other at `rate` bytes per second. Clock and wait can be replaced.
+    """Reads models at `rate` bytes per second. Clock and wait can be replaced.
 
-    The scrub leaves the page cache as it was: pages that it brings in go again at once, and pages
-    that were there stay, since model servers read them.
+    Pages that it loads into the page cache are dropped at once; pages that were cached before stay,
+    since model servers read them.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class ScrubReader:
         self._buffer = memoryview(bytearray(READ_BYTES))
 
     def bad_files(self, tree: Path, manifest: Manifest) -> tuple[BadFile, ...]:
-        """The files that differ, or cannot be read in two tries.
+        """The files that differ from the manifest, or cannot be read in two tries.
 
-        Raises CancelledError once stopped, and OSError where nothing can be said of a file.
+        Raises CancelledError once stopped, and OSError for errors that say nothing about a file.
         """
         verifier = Verifier(tree, self._stopped.is_set, pieces=self._pieces)
         bad = []
@@ -59,7 +60,7 @@ class ScrubReader:
         return tuple(bad)
 
     def _pieces(self, descriptor: int) -> Iterator[memoryview]:
-        # Without reading ahead, a page that is in the cache was there before the scrub.
+        # Without read-ahead, every page that is found in the cache was there before.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         offset = 0
         while count := self._read(descriptor, offset):
@@ -71,7 +72,7 @@ class ScrubReader:
 
     def _read(self, descriptor: int, offset: int) -> int:
         with suppress(OSError):
-            # Some file systems cannot tell whether it is cached; then it counts as not cached.
+            # File systems without RWF_NOWAIT fail here: then the page counts as not cached.
             if os.preadv(descriptor, [self._buffer], offset, os.RWF_NOWAIT) == len(self._buffer):
                 return len(self._buffer)
         count = os.preadv(descriptor, [self._buffer], offset)

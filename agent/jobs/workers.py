@@ -1,4 +1,4 @@
-"""Downloads in threads: what the loop starts, cancels, and hears the end of."""
+"""The threads that the loop starts: downloads, digests, scrubs and checks of access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from localmodel.agent.jobs.reservations import NoRoomError
 from localmodel.agent.jobs.scrub_read import ScrubReader
 from localmodel.agent.sources.readable import check_readable
 from localmodel.agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
+from localmodel.agent.structs.failures import CancelledError, DownloadError, unexpected
 from localmodel.agent.structs.grants import check_same
 from localmodel.agent.structs.notes import BadFile
 from localmodel.agent.structs.requests import Transfer
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.manifest import Manifest
     from localmodel.agent.structs.requests import Request, Requester
 
-# A check of access has less time than a listing for a download: others may wait for theirs.
+# A check of access gets less time than a listing for a download: other checks may wait for it.
 CHECK_SECONDS = 120.0
-# Speeds over less than this are noise.
+# The shortest time that a speed is computed over.
 MIN_SAMPLE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Task:
     progress: Progress | None = None
     in_use: bool = False
     origin: str | None = None
-    # What was here when it began; its thread writes it too.
+    # Bytes on the disk when the download began; written by its thread, too.
     here: int = 0
     sampled_bytes: int = 0
     bytes_per_second: int | None = None
@@ -68,7 +68,7 @@ class Task:
         self.started = self.sampled_at
 
     def hold(self, now: float, request: Request | None) -> Hold:
-        """Its place. `request` is what is asked for now, None for nothing."""
+        """The place that it holds. `request` is the present request of its key, if any."""
         came = self.progress.done - self.here if self.progress else 0
         return Hold(
             self.request.requester.namespace,
@@ -77,7 +77,7 @@ class Task:
         )
 
     def transfer(self, now: float) -> Transfer:
-        """How far it is. The speed is that since the sample before, a second ago or more."""
+        """Its progress. The speed is measured since a sample at least a second ago."""
         progress = self.progress
         requester = self.request.requester
         if progress is None:
@@ -86,7 +86,7 @@ class Task:
             return Transfer(progress.done, progress.total, adopting=True, requester=requester)
         elapsed = now - self.sampled_at
         if elapsed >= MIN_SAMPLE_SECONDS:
-            # What was here before has not come in this time.
+            # Bytes that were on the disk before do not count as received.
             came = progress.done - max(self.sampled_bytes, self.here)
             self.bytes_per_second = int(came / elapsed)
             self.sampled_at, self.sampled_bytes = now, progress.done
@@ -101,13 +101,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Finished:
-    """A download has ended: well, with an error, by a cancellation, or for want of room."""
+    """The end of a download: success, an error, a cancellation, or too little room."""
 
     request: Request
     error: DownloadError | None = None
     cancelled: bool = False
     no_room: bool = False
-    # It went well, and most of it was in a folder that was adopted.
+    # Set if the download adopted a folder.
     adopted: Adopted | None = None
 
     @property
@@ -118,11 +118,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class AccessResult:
-    """The source of a copy was asked with the credentials of this attempt's requester.
+    """The result of a check of access: a copy's source was asked with a requester's credentials.
 
-    `manifest` is the copy's at that time; `origin` the server that has told the same, None if there
-    is an error, or where it need not be asked. `credentials` is the digest of what it was asked
-    with.
+    `manifest` is that of the copy at the start of the check. `origin` is the server that listed the
+    same files; None after an error, or if the source was not asked. `credentials` is the digest of
+    the credentials.
     """
 
     attempt: Request
@@ -134,7 +134,7 @@ class AccessResult:
 
 @dataclass(frozen=True)
 class Digested:
-    """The digests of a published model that were left for later; None if they could not be had."""
+    """The manifest of a published model with all digests; None if the files could not be read."""
 
     key: str
     manifest: Manifest | None
@@ -142,21 +142,21 @@ class Digested:
 
 @dataclass(frozen=True)
 class Scrubbed:
-    """The bad files of a published model that was read; None if nothing can be said of it."""
+    """The bad files of a model that was scrubbed; None if the scrub had no result."""
 
     key: str
     bad: tuple[BadFile, ...] | None
-    # That of the call.
+    # The event that was passed to `scrub`.
     stopped: threading.Event
 
 
-# What is told of what was started.
+# The results that are passed to `tell`.
 End = Finished | Digested | Scrubbed | AccessResult
 
 
 @dataclass(frozen=True)
 class Fetching:
-    """What downloads are made with. `credentials` gives a requester's, or DownloadError."""
+    """What downloads use. `credentials` returns those of a requester, or raises DownloadError."""
 
     sources: Sources
     engine: Engine
@@ -164,9 +164,10 @@ class Fetching:
 
 
 class Workers:
-    """Threads for downloads. They are daemons: an exit does not wait for a slow origin.
+    """Starts threads, and passes their results to `tell`, which may be called from any thread.
 
-    Unless `adopts`, they leave alone what others have put in a model's place.
+    The threads are daemons: the exit of the process does not wait for a slow origin. Without
+    `adopts`, folders of other programs are never adopted.
     """
 
     def __init__(
@@ -183,16 +184,16 @@ class Workers:
         self._reservations = reservations
         self._tell = tell
         self._refusals = Refusals() if adopts else None
-        # One after the other: they are in no hurry, and share the disk with downloads.
+        # Digests are computed one model after the other, since downloads need the disk.
         self._digesting = threading.Lock()
 
     def start(
         self, request: Request, now: float, *, in_use: bool = False, origin: str | None = None
     ) -> Task:
-        """Start a download; its end is told from its own thread.
+        """Start a download.
 
-        `in_use` is whether a pod may mount the copy that is here, `origin` the server that it must
-        come from, None: any.
+        `in_use`: a pod may mount the present copy. `origin` is the server that the model must come
+        from; None: any.
         """
         task = Task(request, now, in_use=in_use, origin=origin)
         name = f"download-{request.key}"
@@ -200,13 +201,13 @@ class Workers:
         return task
 
     def keep(self, keys: Collection[str]) -> None:
-        """Forget what is known of other models, and what sources keep and nobody uses."""
+        """Forget all other keys, and close idle connections of the sources."""
         if self._refusals is not None:
             self._refusals.keep(keys)
         self._fetching.sources.tidy()
 
     def digest(self, manifest: Manifest, stopped: threading.Event) -> None:
-        """Compute the digests that were left for later; their end is told from another thread."""
+        """Start to compute the missing digests of a model."""
         name = f"digest-{manifest.key}"
         threading.Thread(
             target=self._digest, args=(manifest, stopped), name=name, daemon=True
@@ -224,7 +225,7 @@ class Workers:
             self._tell(Digested(manifest.key, found))
 
     def scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
-        """Read a model at `rate` bytes per second; the end is told from another thread."""
+        """Start to scrub a model at `rate` bytes per second."""
         name = f"scrub-{manifest.key}"
         threading.Thread(
             target=self._scrub, args=(manifest, rate, stopped), name=name, daemon=True
@@ -242,7 +243,7 @@ class Workers:
                 *ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), rest),
             )
             if bad:
-                # Where the whole disk is away, no file is bad.
+                # Raises OSError if the whole disk has failed: then no file counts as bad.
                 probe(self._store)
         except CancelledError:
             bad = None
@@ -252,11 +253,11 @@ class Workers:
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
     def _opened(self, manifest: Manifest) -> dict[str, str]:
-        """Have everybody read a model. Returns the files where that cannot be done, and why."""
+        """Make a model readable to everybody. Returns the files where that fails, and why."""
         closed = dict(self._store.open_up(manifest))
         files = {file.path for file in manifest.files}
         for path in closed.keys() - files:
-            # Nothing that is fetched anew would change that.
+            # A repair fetches files, and cannot change the mode of a folder.
             log.warning(
                 "Folder of a published model is closed to servers: chmod a+rx it on the node",
                 key=manifest.key,
@@ -272,9 +273,9 @@ class Workers:
         ended: threading.Event,
         again: Recheck | None = None,
     ) -> None:
-        """Ask a copy's source on a requester's behalf; the end is told from another thread.
+        """Start a check whether a copy's source accepts a requester's credentials.
 
-        It comes soon once `ended` is set. `again` is for one who has the copy.
+        The check ends soon once `ended` is set. `again` is given for requesters with access.
         """
         threading.Thread(
             target=self._check,
@@ -298,14 +299,14 @@ class Workers:
                 remote = source.resolve(attempt.uri, credentials, None)
             if again is None:
                 check_same(manifest, remote, attempt.requester)
-            # Who may list need not be allowed to read.
+            # Credentials that may list files need not be allowed to read them.
             with waiting(LISTING_SECONDS, ended.is_set):
                 check_readable(remote)
         except DownloadError as error:
-            self._tell(AccessResult(attempt, manifest, error=error))
+            self._tell(AccessResult(attempt, manifest, error=error.without_traceback()))
         except Exception as error:
             log.exception("Check of access failed unexpectedly", key=attempt.key)
-            self._tell(AccessResult(attempt, manifest, error=_fault(error)))
+            self._tell(AccessResult(attempt, manifest, error=unexpected(error)))
         else:
             self._tell(AccessResult(attempt, manifest, remote.origin, credentials=digest))
 
@@ -341,16 +342,9 @@ class Workers:
         except NoRoomError:
             return Finished(request, no_room=True)
         except DownloadError as error:
-            return Finished(request, error)
+            return Finished(request, error.without_traceback())
         except Exception as error:
-            # A fault of ours must not end the agent: it is one model's failure like any other.
+            # An unexpected error fails one model, and must not end the agent.
             log.exception("Download failed unexpectedly", key=request.key)
-            return Finished(request, _fault(error))
+            return Finished(request, unexpected(error))
         return Finished(request, adopted=download.adopted)
-
-
-def _fault(error: Exception) -> DownloadError:
-    return DownloadError(
-        FailureKind.INTERNAL,
-        f"the agent failed with {type(error).__name__}: see its log, and report it",
-    )

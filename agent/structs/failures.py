@@ -82,10 +82,28 @@ class DownloadError(Exception):
             return self
         return DownloadError(self.kind, _FOREIGN)
 
+    def without_traceback(self) -> DownloadError:
+        """The same failure, to be kept.
+
+        A traceback holds all that the attempt had in memory, such as its listing and its
+        credentials, and grows each time that the failure is raised again.
+        """
+        return DownloadError(
+            self.kind, self.message, retry_after=self.retry_after, hides=self.hides
+        )
+
     @property
     def refuses(self) -> bool:
         """Whether the source refused the credentials: a missing model is not a refusal."""
         return self.kind is FailureKind.DENIED or self.hides
+
+
+def unexpected(error: Exception) -> DownloadError:
+    """A fault of the agent, or of a library, as the failure of one model."""
+    return DownloadError(
+        FailureKind.INTERNAL,
+        f"the agent failed with {type(error).__name__}: see its log, and report it",
+    )
 
 
 @dataclass(frozen=True)

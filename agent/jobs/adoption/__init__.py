@@ -1,1 +1,1 @@
-"""Folders that somebody else filled, such as KServe, and that become ours as they are."""
+"""Adoption: folders that other programs filled, such as KServe's agent, become copies."""

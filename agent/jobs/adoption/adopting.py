@@ -1,8 +1,8 @@
-"""Makes a folder ours that somebody else filled, such as KServe, if it is what its source has.
+"""Adopts a folder that another program filled, such as KServe's agent, if it matches its source.
 
-No content of it is touched: what the source has and the folder lacks is put beside it, then modes
-are opened that keep servers from reading it, and then its manifest is written. A crash before that
-leaves it somebody else's.
+The contents of its files are not changed. Files that it lacks are added, modes that keep model
+servers from reading it are opened, and then its manifest is written. After a crash before that, the
+folder is still a foreign one.
 """
 
 from __future__ import annotations
@@ -40,30 +40,31 @@ if TYPE_CHECKING:
 
 
 class Refusals:
-    """Why folders were not adopted, so that none is read again while all is as it was."""
+    """Why folders were not adopted, so that an unchanged folder is not read again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # At most one for each key that is wanted: its folder's state in a few bytes, and a failure.
         self._known: dict[str, tuple[bytes, DownloadError]] = {}
 
     def of(self, key: str, state: bytes) -> DownloadError | None:
-        """Why this key's folder is not adopted in this state; None: not known."""
+        """Why the folder of a key is not adopted in this state; None if not known."""
         with self._lock:
             known = self._known.get(key)
         return known[1] if known is not None and known[0] == state else None
 
     def note(self, key: str, state: bytes, failure: DownloadError) -> None:
-        """Remember it."""
+        """Remember why the folder of a key in this state was not adopted."""
         with self._lock:
-            self._known[key] = (state, failure)
+            self._known[key] = (state, failure.without_traceback())
 
     def keep(self, keys: Collection[str]) -> None:
-        """Forget why the folders of other models were not."""
+        """Forget all other keys."""
         with self._lock:
             self._known = {key: known for key, known in self._known.items() if key in keys}
 
     def forget(self, key: str) -> None:
-        """It is adopted."""
+        """Forget a key, whose folder was adopted."""
         with self._lock:
             self._known.pop(key, None)
 
@@ -71,9 +72,9 @@ class Refusals:
 class Adopting:
     """One attempt to adopt the folder of one model.
 
-    `fetch` brings files of the model into staging, verified and unpacked, and says what is there
-    then; its second argument is how many bytes the folder has beside. `report` gets the bytes that
-    were compared.
+    `fetch` downloads files of the model to staging, verified and unpacked, and returns them; its
+    second argument is the size of the files that the folder has already. `report` is called with
+    the bytes that were compared.
     """
 
     def __init__(
@@ -109,21 +110,21 @@ class Adopting:
         state = self._state()
         known = self._refusals.of(key, state)
         if known is not None:
-            raise known
+            raise known.without_traceback()
         try:
             found = self._run_permitted()
         except DownloadError as failure:
             if failure.kind is FailureKind.FOREIGN_DIRECTORY:
                 self._refusals.note(key, state, failure)
                 if says_too_little(self._remote.files):
-                    # What was fetched to be compared is of no more use, and takes room.
+                    # The files that were fetched for the comparison are of no more use.
                     self._store.discard(key)
             raise
         self._refusals.forget(key)
         return found
 
     def _state(self) -> bytes:
-        """A digest of what the folder, its source and the caches say: of many files it is small."""
+        """A digest of the state of the folder, the listing, and the expected hashes."""
         folder, expected = sorted(signature(self._tree)), sorted(self._request.expected)
         described = repr((folder, self._remote.files, expected))
         return hashlib.sha256(described.encode(errors="surrogateescape")).digest()
@@ -131,7 +132,7 @@ class Adopting:
     def _run_permitted(self) -> tuple[Manifest, Adopted]:
         try:
             with os.scandir(self._tree):
-                # Before anything is fetched for a folder that cannot be looked into.
+                # Fails before anything is fetched if the folder cannot be read.
                 pass
             return self._run()
         except PermissionError as error:
@@ -141,7 +142,7 @@ class Adopting:
 
     def _run(self) -> tuple[Manifest, Adopted]:
         listed = self._remote.files
-        # A server of a tenant's own can tell sizes and checksums of what it has never had.
+        # A tenant's own server can list sizes and checksums of files that it does not have.
         unproved = self._request.requester.chooses_server
         content = self._fetch(listed, 0) if unproved or says_too_little(listed) else None
         files = listed if content is None else [_listing_of(file) for file in content]
@@ -164,7 +165,7 @@ class Adopting:
     def _compare(
         self, files: Sequence[RemoteFile], seen: Mapping[str, Seen | None]
     ) -> list[ManifestFile]:
-        """The files that are there, if each is what its store says of it."""
+        """The files that the folder has, if each matches its store's checksum."""
         done = 0
 
         def count(size: int) -> None:
@@ -188,7 +189,7 @@ class Adopting:
             proof = proof_of(self._remote, file)
         ours = bool(self._request.expected)
         if proof is None and not ours:
-            # Its size is all that can be compared. The digest is computed later.
+            # Only its size can be compared. The digest is computed later.
             count(size)
         else:
             expected = Expected(file.path, file.size, proof)
@@ -226,7 +227,7 @@ class Adopting:
 
 
 def _listing_of(file: ManifestFile) -> RemoteFile:
-    """A file that was fetched, as if its source had told all of it."""
+    """A fetched file as a listing with size and checksum."""
     assert file.sha256 is not None  # noqa: S101
     checksum = Checksum(ChecksumAlgorithm.SHA256, file.sha256)
     return RemoteFile(file.path, file.path, file.size, file.version, checksum)

@@ -1,4 +1,4 @@
-"""Whether a folder that somebody else filled is the model that its source lists. Pure."""
+"""Whether a folder that another program filled is the model that its source lists. Pure."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is in the place of a file: so many bytes, or what it is instead of a file, and where."""
+    """What is at the path of a file: its size in bytes, or what is there instead of a file."""
 
     size: int = 0
     instead: str = ""
 
 
 def says_too_little(files: Sequence[RemoteFile]) -> bool:
-    """Whether a listing cannot tell what must be in the folder, so that the content is needed.
+    """Whether a listing is not enough to compare a folder with, so that the files are fetched.
 
-    An archive lies there unpacked, and a file of unknown size could be any.
+    That is so for an archive, which is unpacked in the folder, and for files of unknown size.
     """
     return archive_of(files) is not None or any(file.size is None for file in files)
 
 
 def missing(files: Sequence[RemoteFile], seen: Mapping[str, Seen | None]) -> tuple[RemoteFile, ...]:
-    """The files that are not there."""
+    """The files that the folder lacks."""
     return tuple(file for file in files if seen[file.path] is None)
 
 
 def first_difference(files: Sequence[RemoteFile], seen: Mapping[str, Seen | None]) -> str:
-    """What of the folder is not as the source has it, without a look into files; empty: nothing.
+    """The first difference between folder and source in paths and sizes; empty if there is none.
 
-    Files that are missing are no difference, unless all are: then nothing says that the folder is
-    the model's.
+    Missing files are no difference, unless all are missing: then nothing says that the folder has
+    anything to do with the model.
     """
     for file in files:
         there = seen[file.path]
@@ -55,10 +55,10 @@ def first_difference(files: Sequence[RemoteFile], seen: Mapping[str, Seen | None
 
 
 def other_content(path: str, checksum: Checksum) -> str:
-    """A file has the right size, and other content."""
+    """The message for a file of the right size whose checksum differs."""
     return f"{shown(path)} has another {checksum.algorithm} there than at the source"
 
 
 def still_written(path: str) -> str:
-    """A file changed while it was read."""
+    """The message for a file that changed while it was read."""
     return f"something still writes to {shown(path)} (it is looked at again by itself)"

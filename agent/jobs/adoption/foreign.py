@@ -1,4 +1,4 @@
-"""Looks into a folder that somebody else filled, and changes nothing in it. Raises OSError."""
+"""Reads a folder that another program filled, and changes nothing in it. Raises OSError."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Path, inode, size and change time of a folder and all that is in it. No tool can set that time
-# back.
+# Path, inode, size and change time (ctime) of a folder and of everything in it. No program can set
+# the ctime.
 Signature = frozenset[tuple[str, int, int, int]]
 
 
 def signature(tree: Path) -> Signature:
-    """What changes with anything in a folder, without a look into files."""
+    """A value that changes with every change in a folder. No file is read."""
     top = os.lstat(tree)
     found = {(str(tree), top.st_ino, top.st_size, top.st_ctime_ns)}
     for folder, folders, names in os.walk(tree):
@@ -35,12 +35,12 @@ def signature(tree: Path) -> Signature:
 
 
 def look(tree: Path, paths: Iterable[str]) -> dict[str, Seen | None]:
-    """What is in the place of each file; None: nothing."""
+    """What is at the path of each file; None if nothing is there."""
     return {path: _seen(path, *find(tree, path)) for path in paths}
 
 
 def instead_of_folder(tree: Path) -> str:
-    """What is in the place of a model's folder that is none; empty: a folder is there."""
+    """What is there instead of a folder; empty if it is a folder."""
     mode = tree.lstat().st_mode
     return "" if stat.S_ISDIR(mode) else f"it is {kind_of(mode)}"
 

@@ -1,1 +1,1 @@
-"""Archives, which are unpacked into the model that they are."""
+"""Unpacks models that are one archive."""

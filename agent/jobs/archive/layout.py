@@ -1,7 +1,7 @@
-"""What of an archive was unpacked already, and what may be. An archive is a tenant's input.
+"""The paths of an archive that is being unpacked, and their limits. An archive is a tenant's input.
 
-A member that has the name of an earlier one takes its place. A published model has no links: each
-becomes a copy of what it leads to, hard ones at once and symbolic ones at the end.
+A member replaces an earlier one of the same name. A published model has no links: each link becomes
+a copy of its target, hard links at once and symbolic links at the end.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from localmodel.crds.quantity import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Of members, with the copies that links become.
+# The number of members, copies for links included.
 MAX_MEMBERS = 100_000
-# Of one path, and of all that must be remembered.
+# The length of one path, and of all paths that are kept in memory.
 MAX_PATH_LENGTH = 4000
 MAX_PATHS_LENGTH = 64 << 20
-# Links to links and folders in folders, and segments of paths that are looked up in all.
+# The depth of links to links and of folders in folders; and the path segments that are resolved in
+# all.
 MAX_CHAIN = 40
 MAX_STEPS = 5_000_000
-# How the modules of the standard library fail on bytes that are no archive.
+# The errors that modules of the standard library raise for bytes that are no archive.
 BROKEN = (
     EOFError,
     IndexError,
@@ -50,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class Stream(Protocol):
-    """The content of one member. Raises DownloadError (Corrupt) if it is not whole."""
+    """The content of one member. Raises DownloadError (Corrupt) if it is incomplete."""
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; empty at the end."""
@@ -58,31 +59,31 @@ class Stream(Protocol):
 
 
 class Sink(Protocol):
-    """Where the files go. What it raises passes."""
+    """Receives the unpacked files. Its exceptions are passed on."""
 
     def check(self) -> None:
-        """Raises if nobody wants them any more."""
+        """Raise if the files are not wanted any more."""
         ...
 
     def write(self, path: str, size: int, stream: Stream) -> None:
-        """Put a new file. What is left unread is skipped."""
+        """Write a new file. What it leaves unread of the stream is skipped."""
         ...
 
     def open(self, path: str) -> BinaryIO:
-        """The content of a file that was put."""
+        """Open a written file for reads."""
         ...
 
     def drop(self, path: str) -> None:
-        """Take a file away that was put."""
+        """Delete a written file."""
         ...
 
 
 @dataclass
 class Layout:
-    """What was unpacked already, and what may be.
+    """The files, folders and links that were unpacked, and the limits of an archive.
 
-    `links` has the targets of links by their paths, as they are written; one with a leading `/` is
-    a hard link's, and is a path of the archive.
+    `links` has the targets of links by their paths, as written in the archive. A target with a
+    leading `/` is that of a hard link: a path in the archive.
     """
 
     name: str
@@ -96,35 +97,35 @@ class Layout:
     steps: int = 0
 
     def file(self, name: str, size: int, stream: Stream) -> None:
-        """Write a file, if there is room for it."""
+        """Add a file, and write it if there is room for it."""
         path = self._new(name)
         self._put(path, size, stream)
         self.files[path] = size
 
     def folder(self, name: str) -> None:
-        """Take in that there is a folder."""
+        """Add a folder."""
         self._count(name)
         path = self._resolve(name, [], name, last=True)
         if path:
             self._enter(name, path)
 
     def link(self, name: str, target: str) -> None:
-        """Take in a symbolic link."""
+        """Add a symbolic link."""
         path = self._new(name)
         if target.startswith("/") or not target:
             raise self._leaves(name, target)
         self.remember(name, target)
-        # Where it leads to now or later: never out of the archive.
+        # Raises if the target lies outside the archive.
         self._resolve(name, _folder(path), target, last=True)
         self.links[path] = target
 
     def hard_link(self, name: str, target: str) -> None:
-        """Write a copy of the file that a hard link leads to."""
+        """Write a copy of the target of a hard link."""
         if target.startswith("/"):
             raise self._leaves(name, target)
         there = self._resolve(name, [], target, last=False)
         if there == self._resolve(name, [], name, last=False) and self._has(there):
-            # A file that was packed twice.
+            # The link is the file itself, which was packed twice.
             self._count(name)
             return
         path = self._new(name)
@@ -140,15 +141,15 @@ class Layout:
             self.links[path] = f"/{there}"
 
     def finish(self) -> None:
-        """Write the copies that links become."""
+        """Write copies of the targets of all links that are left."""
         paths = sorted(self.files.keys() | self.links.keys())
         for path in self.links:
             self._copy(path, path, paths, ())
 
     def _copy(self, link: str, path: str, paths: Sequence[str], within: tuple[str, ...]) -> None:
-        """Write what a link leads to, below the path. `within` are the folders that have led here.
+        """Write copies of a link's target at a path. `within` are the linked folders around it.
 
-        A symbolic link that leads nowhere is left out: nobody can read it either.
+        A symbolic link without a target is left out: it could not be read either.
         """
         self._count(link)
         is_hard = self.links[link].startswith("/")
@@ -179,7 +180,7 @@ class Layout:
             self._put(path, self.files[source], content)
 
     def _new(self, name: str) -> str:
-        """The path for a member, at which nothing is any more."""
+        """The path of a new member. An earlier member there is deleted."""
         self._count(name)
         path = self._resolve(name, [], name, last=False)
         try:
@@ -199,7 +200,7 @@ class Layout:
         return path
 
     def _enter(self, name: str, folder: str) -> None:
-        """Take in a folder, and those above it."""
+        """Add a folder and those above it."""
         while folder and folder not in self.folders:
             if folder in self.files or folder in self.links:
                 raise self._twice(name)
@@ -211,9 +212,9 @@ class Layout:
         return path in self.files or path in self.links
 
     def _resolve(self, member: str, folder: list[str], name: str, *, last: bool) -> str:
-        """The path that a name in a folder leads to, through links; with `last`, itself too.
+        """The path of a name in a folder with all links resolved; with `last`, that of a link too.
 
-        What leads in circles ends at one of its links. Raises DownloadError (Unsupported) for what
+        A circle of links ends at one of them. Raises DownloadError (Unsupported) for a path that
         leaves the archive.
         """
         if len(name) > MAX_PATH_LENGTH:
@@ -254,7 +255,7 @@ class Layout:
             raise self.refused(name, f"comes after {MAX_MEMBERS} others, which are too many")
 
     def remember(self, member: str, *texts: str) -> None:
-        """Raises DownloadError (Unsupported) if these are more than should be kept in memory."""
+        """Raise DownloadError (Unsupported) if the paths are too long together for the memory."""
         self.remembered += sum(map(len, texts))
         if self.remembered > MAX_PATHS_LENGTH:
             raise self.refused(member, "comes after others whose paths are too long together")
@@ -273,7 +274,7 @@ class Layout:
             pass
 
     def refused(self, member: str, why: str) -> DownloadError:
-        """The failure for a member that a model cannot have."""
+        """The failure for a member that is not supported."""
         shown = member if member == "it" else repr(member)[:300]
         return DownloadError(
             FailureKind.UNSUPPORTED,
@@ -281,7 +282,7 @@ class Layout:
         )
 
     def corrupt(self) -> DownloadError:
-        """The failure for an archive that is damaged."""
+        """The failure for a damaged archive."""
         return DownloadError(
             FailureKind.CORRUPT,
             f"{self.name} is damaged or not whole: check the archive at its source, it is tried "
@@ -289,7 +290,7 @@ class Layout:
         )
 
     def too_large_dictionary(self) -> DownloadError:
-        """The failure for LZMA that takes more memory than one archive may."""
+        """The failure for an LZMA dictionary above the limit of memory."""
         return self.refused("it", "is compressed with an LZMA dictionary of more than 64 MiB")
 
     def _twice(self, name: str) -> DownloadError:
@@ -309,7 +310,7 @@ def _folder(path: str) -> list[str]:
 
 
 def _below(folder: str, paths: Sequence[str]) -> Iterator[str]:
-    """The paths in a folder, of those that are in order."""
+    """The paths in a folder, out of sorted `paths`."""
     start = f"{folder}/"
     for at in range(bisect_left(paths, start), len(paths)):
         if not paths[at].startswith(start):

@@ -1,4 +1,4 @@
-"""A model that is one archive: its members take the archive's place in staging."""
+"""Unpacks a model that is one archive: its members replace the archive in staging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READ_BYTES = 1 << 20
 
 
 def archive_of(files: Sequence[RemoteFile]) -> ArchiveKind | None:
-    """The kind of archive that a model is: one file, whose name says so."""
+    """The kind of the archive if a model is one file with the name of an archive, else None."""
     return archive_kind(files[0].path) if len(files) == 1 else None
 
 
@@ -38,10 +38,11 @@ def unpack_model(
     reserve: Callable[[int], None],
     cancelled: threading.Event,
 ) -> list[ManifestFile]:
-    """The members of a staged archive, with their digests; the archive itself goes.
+    """Unpack a staged archive, and delete it. Returns the members with their digests.
 
-    `free` is how many bytes may be written; `reserve` gets what all members take with the next one,
-    before it is written. Raises DownloadError, CancelledError, OSError, and what `reserve` does.
+    `free` is how many bytes may be written. `reserve` is called before each member is written, with
+    the size of all members up to it. Raises DownloadError, CancelledError, OSError, and what
+    `reserve` raises.
     """
     kind = archive_kind(name)
     assert kind is not None  # noqa: S101
@@ -52,7 +53,7 @@ def unpack_model(
 
 
 class _Members:
-    """What came out of an archive, beside it in staging."""
+    """Writes the members of an archive to staging."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Bytes that come out of a compression, in bounded memory whatever goes in."""
+"""Decompression in bounded memory, whatever the input."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from localmodel.agent.structs.archive_kinds import ArchiveKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What LZMA may take: its strongest usual setting, `xz -9`, has a dictionary of 64 MiB. Many at once
-# would take the agent's memory.
+# The memory of one LZMA decompressor: the strongest usual setting, `xz -9`, has a dictionary of
+# 64 MiB. The number of decompressors at once is limited too.
 MAX_LZMA_BYTES = 72 << 20
 LZMA_PLACES = threading.BoundedSemaphore(2)
 LOOK_SECONDS = 0.2
 
 _PIECE = 64 << 10
 _BUFFER = 1 << 20
-# How a further part begins, of those that may have several one after the other.
+# The first bytes of each part, for formats that may have several parts one after the other.
 _SIGNS = {
     ArchiveKind.TAR_GZ: b"\x1f\x8b",
     ArchiveKind.TAR_BZ2: b"BZh",
@@ -31,34 +31,34 @@ _SIGNS = {
 
 
 class TooLargeDictionaryError(Exception):
-    """More memory is needed than MAX_LZMA_BYTES."""
+    """LZMA needs more memory than MAX_LZMA_BYTES."""
 
 
 class Decompressor(Protocol):
-    """As those of bz2 and lzma."""
+    """The interface of the decompressors of bz2 and lzma."""
 
     @property
     def eof(self) -> bool:
-        """Whether its end has come."""
+        """Whether the end of the compressed data was reached."""
         ...
 
     @property
     def needs_input(self) -> bool:
-        """Whether nothing comes without more input."""
+        """Whether there is no more output without more input."""
         ...
 
     @property
     def unused_data(self) -> bytes:
-        """What came after the end."""
+        """The input after the end of the compressed data."""
         ...
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """At most so many bytes."""
+        """At most `max_length` bytes of output."""
         ...
 
 
 class _Gzip:
-    """zlib's decompressor, as those of bz2 and lzma are."""
+    """zlib's decompressor with the interface of those of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -74,13 +74,13 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         found = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        # It may hold more that it has read already.
+        # zlib may have more output of the input that it has consumed.
         self.needs_input = not self._inner.unconsumed_tail and len(found) < max_length
         return found
 
 
 class Unpacked(io.RawIOBase):
-    """What comes out. `sign` is how a further part begins; what else follows the end is left.
+    """A stream of decompressed bytes. A further part begins with `sign`; other data is ignored.
 
     Raises EOFError, TooLargeDictionaryError, and what decompressors raise.
     """
@@ -97,11 +97,11 @@ class Unpacked(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """It is."""
+        """True, as io.RawIOBase asks."""
         return True
 
     def readinto(self, buffer: object) -> int:
-        """Some of the bytes that come out; 0 at the end."""
+        """Read some decompressed bytes. Returns their number, 0 at the end."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         found = self._some(len(view))
         view[: len(found)] = found
@@ -119,12 +119,12 @@ class Unpacked(io.RawIOBase):
             try:
                 found = self._part.decompress(data, size)
             except lzma.LZMAError as error:
-                # The module has no other sign of it.
+                # The module reports this only in the text of the error.
                 if "emory" in str(error):
                     raise TooLargeDictionaryError from None
                 raise
             except OSError:
-                # What bz2 says of bytes that are none of its own.
+                # bz2 raises this for bytes that are not its format.
                 raise EOFError from None
             if found:
                 return found
@@ -133,7 +133,7 @@ class Unpacked(io.RawIOBase):
     def _begins_again(self) -> bool:
         rest = self._part.unused_data or self._read(_PIECE)
         while self._sign and rest:
-            # Zeros may lie between.
+            # There may be zeros between two parts.
             rest = rest.lstrip(b"\0")
             more = self._read(_PIECE) if len(rest) < len(self._sign) else b""
             rest += more
@@ -146,9 +146,9 @@ class Unpacked(io.RawIOBase):
 
 
 class UnpackedLzma(Unpacked):
-    """What comes out of LZMA. It waits for its place, which it has until it is closed.
+    """A stream of decompressed LZMA. It waits for one of LZMA_PLACES, and holds it until `close`.
 
-    `check` is called meanwhile, and raises if nobody waits any more.
+    `check` is called while it waits, and raises if the stream is not wanted any more.
     """
 
     _has_place = False
@@ -166,7 +166,7 @@ class UnpackedLzma(Unpacked):
         super().__init__(read, lambda: _new_lzma(style), sign)
 
     def close(self) -> None:
-        """Give the memory and the place back."""
+        """Release the memory and the place."""
         super().close()
         if self._has_place:
             self._has_place = False
@@ -179,7 +179,7 @@ def _new_lzma(style: int) -> Decompressor:
 
 
 def opened(raw: BinaryIO, kind: ArchiveKind, check: Callable[[], None]) -> BinaryIO:
-    """The bytes of a tar. `check` is as for UnpackedLzma."""
+    """A stream of the bytes of a tar. `check` is as for UnpackedLzma."""
     sign = _SIGNS.get(kind, b"")
     unpacked: Unpacked
     if kind is ArchiveKind.TAR_XZ:

@@ -1,7 +1,7 @@
-"""Archives: every regular file of a tar or a zip, as a stream, in bounded memory.
+"""Unpacks a tar or a zip as a stream, in bounded memory.
 
-An archive is a tenant's input. Nothing of it names a place outside of the model, no header of it is
-read at any size it likes, and no more bytes come out than the caller has room for.
+An archive is a tenant's input. No member leads to a place outside the model, the sizes of headers
+are limited, and no more bytes are written than the caller allows.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def unpack(archive: Path, named: ArchiveKind, sink: Sink, *, free: int) -> None:
-    """Put every file of an archive into `sink`, whatever kind of archive its first bytes show.
+    """Write all files of an archive to `sink`. Its first bytes show the kind of the archive.
 
-    `free` is how many bytes may be written. Raises DownloadError: Unsupported for what a model
-    cannot have, Corrupt, NoSpace; what was written until then is to be deleted. Errors of `sink`,
+    `free` is how many bytes may be written. Raises DownloadError: Unsupported for members that a
+    model cannot have, Corrupt, NoSpace; the caller deletes what was written. Errors of `sink`,
     and OSError for the archive itself, pass.
     """
-    plan = Layout(archive.name, sink, free)
+    layout = Layout(archive.name, sink, free)
     with archive.open("rb") as raw:
         start = raw.read(START_BYTES)
     kind, other = kind_of(start, named), other_kind(start)
     if other:
-        raise plan.refused("it", f"is packed by {other}, which is not unpacked here")
+        raise layout.refused("it", f"is packed by {other}, which is not unpacked here")
     if kind is ArchiveKind.ZIP:
-        unzip(archive, plan)
+        unzip(archive, layout)
     else:
-        untar(archive, plan, kind)
-    plan.finish()
-    if not plan.files:
-        raise plan.refused("it", "holds no file")
+        untar(archive, layout, kind)
+    layout.finish()
+    if not layout.files:
+        raise layout.refused("it", "holds no file")

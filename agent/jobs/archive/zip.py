@@ -1,4 +1,4 @@
-"""A zip's members. zipfile reads the directory; what it would unpack without a bound is ours."""
+"""Unpacks a zip with zipfile, except for formats whose output zipfile does not limit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from localmodel.agent.jobs.archive.layout import Layout, Stream
 
-# Of a zip's directory, which zipfile reads whole.
+# The size of a zip's central directory, which zipfile reads as a whole.
 MAX_DIRECTORY_BYTES = 16 << 20
 
-# At most this much of a content is read at once.
+# The most bytes of a content that are read at once.
 _PIECE = 1 << 20
-# What begins an entry of a zip's directory and a member, and what their numbers mean.
+# The signature of an entry of the central directory, the local header of a member, and their flags.
 _ENTRY = b"PK\x01\x02"
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x41
@@ -36,119 +36,119 @@ _ALL_BROKEN = (*BROKEN, zipfile.BadZipFile, NotImplementedError)
 
 
 class _Checked:
-    """The content of one member, of exactly its announced size and CRC."""
+    """The content of one member, whose size and CRC are checked."""
 
-    def __init__(self, opened: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> None:
+    def __init__(self, opened: BinaryIO, info: zipfile.ZipInfo, layout: Layout) -> None:
         self._opened = opened
         self._left = info.file_size
         self._crc = info.CRC
         self._found_crc = 0
-        self._plan = plan
+        self._layout = layout
 
     def read(self, size: int) -> bytes:
         try:
-            # At the end too: there is no more, and zipfile checks the CRC there.
+            # Also at the end, where there is nothing left: zipfile checks the CRC there.
             found = self._opened.read(min(size, self._left, _PIECE) or 1)
         except TooLargeDictionaryError:
-            raise self._plan.too_large_dictionary() from None
+            raise self._layout.too_large_dictionary() from None
         except _ALL_BROKEN:
-            raise self._plan.corrupt() from None
+            raise self._layout.corrupt() from None
         self._left -= len(found)
         self._found_crc = zlib.crc32(found, self._found_crc)
         if self._left < 0 or (self._left and not found):
-            raise self._plan.corrupt()
+            raise self._layout.corrupt()
         if not found and self._found_crc != self._crc:
-            raise self._plan.corrupt()
+            raise self._layout.corrupt()
         return found
 
 
 class _ZipFile:
-    """A zip whose directory is of a bearable size: zipfile reads it in one piece."""
+    """A zip file that limits the size of its central directory, which zipfile reads at once."""
 
-    def __init__(self, raw: BinaryIO, plan: Layout) -> None:
+    def __init__(self, raw: BinaryIO, layout: Layout) -> None:
         self._raw = raw
-        self._plan = plan
+        self._layout = layout
         self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
-            raise self._plan.refused("it", "has a directory that is too large")
-        # All that is left is asked for at the end only.
+            raise self._layout.refused("it", "has a directory that is too large")
+        # zipfile reads without a size only at the end of the file.
         found = self._raw.read(_PIECE if size < 0 else size)
         if len(found) > _PIECE and found.count(_ENTRY) > MAX_MEMBERS:
-            raise self._plan.refused("it", f"has more than {MAX_MEMBERS} members")
+            raise self._layout.refused("it", f"has more than {MAX_MEMBERS} members")
         return found
 
 
-def unzip(archive: Path, plan: Layout) -> None:
-    """Put every file of a zip, and what links lead to."""
+def unzip(archive: Path, layout: Layout) -> None:
+    """Add all members of a zip to the layout."""
     with archive.open("rb") as raw:
         try:
-            opened = zipfile.ZipFile(_ZipFile(raw, plan))
+            opened = zipfile.ZipFile(_ZipFile(raw, layout))
         except _ALL_BROKEN:
-            raise plan.corrupt() from None
+            raise layout.corrupt() from None
         with opened:
-            # All are looked at first: a refused archive writes nothing.
+            # All members are checked first: a refused archive writes nothing.
             for info in opened.infolist():
-                _check(info, plan)
+                _check(info, layout)
             for info in opened.infolist():
-                _take(raw, opened, info, plan)
+                _take(raw, opened, info, layout)
 
 
-def _take(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Layout) -> None:
-    # The name as it is stored: zipfile cuts it at a zero byte.
+def _take(raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, layout: Layout) -> None:
+    # The stored name: zipfile cuts `filename` at a zero byte.
     name = info.orig_filename
     if info.is_dir():
-        plan.folder(name)
+        layout.folder(name)
         return
-    with _content(raw, opened, info, plan) as content:
-        stream = _Checked(content, info, plan)
+    with _content(raw, opened, info, layout) as content:
+        stream = _Checked(content, info, layout)
         if _mode(info) == stat.S_IFLNK:
-            plan.link(name, _target(info, stream, plan))
+            layout.link(name, _target(info, stream, layout))
         else:
-            plan.file(name, info.file_size, stream)
+            layout.file(name, info.file_size, stream)
 
 
 def _mode(info: zipfile.ZipInfo) -> int:
-    """Which kind of file it is, if it says so."""
+    """The type bits of a member's Unix mode; 0 if it has none."""
     return stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
 
 
-def _check(info: zipfile.ZipInfo, plan: Layout) -> None:
+def _check(info: zipfile.ZipInfo, layout: Layout) -> None:
     name = info.orig_filename
     if info.header_offset < 0 or not info.filename:
-        # zipfile fails on these as if it were the disk or itself.
-        raise plan.corrupt()
+        # zipfile would fail on these with errors of the file system, or of its own code.
+        raise layout.corrupt()
     if info.flag_bits & _ENCRYPTED:
-        raise plan.refused(name, "is encrypted")
+        raise layout.refused(name, "is encrypted")
     if _mode(info) not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
-        raise plan.refused(name, "is neither a file nor a folder nor a link")
+        raise layout.refused(name, "is neither a file nor a folder nor a link")
     if info.compress_type not in _COMPRESSIONS:
-        raise plan.refused(name, "is compressed otherwise than by deflate, bzip2 or LZMA")
+        raise layout.refused(name, "is compressed otherwise than by deflate, bzip2 or LZMA")
     if ".." in name.split("/"):
-        raise plan.refused(name, "has .. in its path")
+        raise layout.refused(name, "has .. in its path")
 
 
-def _target(info: zipfile.ZipInfo, stream: Stream, plan: Layout) -> str:
+def _target(info: zipfile.ZipInfo, stream: Stream, layout: Layout) -> str:
     if info.file_size > MAX_PATH_LENGTH:
-        raise plan.refused(info.orig_filename, "is a link that is too long")
+        raise layout.refused(info.orig_filename, "is a link that is too long")
     target = b"".join(iter(lambda: stream.read(_PIECE), b""))
     return target.decode("utf-8", "surrogateescape")
 
 
 def _content(
-    raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, plan: Layout
+    raw: BinaryIO, opened: zipfile.ZipFile, info: zipfile.ZipInfo, layout: Layout
 ) -> BinaryIO:
     try:
         if info.compress_type in _OURS:
-            return _unpacked(raw, info, plan)
+            return _unpacked(raw, info, layout)
         return cast("BinaryIO", opened.open(info))
     except (*_ALL_BROKEN, RuntimeError):
-        raise plan.corrupt() from None
+        raise layout.corrupt() from None
 
 
-def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> BinaryIO:
-    """What zipfile unpacks in pieces of any size. Raises what _ALL_BROKEN names."""
+def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, layout: Layout) -> BinaryIO:
+    """The content of formats that zipfile unpacks without a bound. Raises _ALL_BROKEN."""
     raw.seek(info.header_offset)
     sign, name, extra = _LOCAL.unpack(raw.read(_LOCAL.size))
     if sign != b"PK\x03\x04":
@@ -156,7 +156,7 @@ def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> BinaryIO:
     raw.seek(name + extra, io.SEEK_CUR)
     left, first = info.compress_size, b""
     if info.compress_type == zipfile.ZIP_LZMA:
-        # The version of a program and a length, before the settings.
+        # The LZMA settings follow a version and their length.
         _, length = struct.unpack("<HH", raw.read(4))
         left -= 4 + length
         ends = info.flag_bits & _HAS_END_MARK
@@ -171,8 +171,8 @@ def _unpacked(raw: BinaryIO, info: zipfile.ZipInfo, plan: Layout) -> BinaryIO:
         return found
 
     unpacked = (
-        # With settings and size before it, it is the older format of files.
-        UnpackedLzma(read, plan.sink.check, lzma.FORMAT_ALONE)
+        # Preceded by settings and size, the data has the legacy .lzma format.
+        UnpackedLzma(read, layout.sink.check, lzma.FORMAT_ALONE)
         if info.compress_type == zipfile.ZIP_LZMA
         else Unpacked(read, bz2.BZ2Decompressor)
     )

@@ -6,6 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from localmodel.agent.structs.manifest import ManifestFile, make_manifest
 from localmodel.agent.structs.remote import RemoteFile
 from localmodel.crds.node import LocalModel
@@ -13,9 +15,9 @@ from localmodel.crds.node import LocalModel
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pytest
-
     from localmodel.agent.disk.store import Store
+    from localmodel.agent.engine.engine import Engine
+    from localmodel.agent.engine.origins import Origin
     from localmodel.agent.structs.manifest import Manifest
     from localmodel.crds.node import LocalModelNodeGroupRef
 
@@ -33,6 +35,13 @@ def set_aws(monkeypatch: pytest.MonkeyPatch, *unset: str) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def remembered(engine: Engine, origin: str) -> Origin:
+    """What an engine has learned of an origin that has no job any more."""
+    origins = engine._schedule._origins
+    assert origin not in origins.in_use
+    return origins._remembered.get(origin, lambda: pytest.fail(f"{origin} is not remembered"))
 
 
 def local_model(name: str, uri: str, **fields: Any) -> LocalModel:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from localmodel.agent.capacity.admission import Admission, Victim, admit
-from localmodel.agent.capacity.ledger import Group, Ledger, Model
+from localmodel.agent.capacity.ledger import Ledger
+from localmodel.agent.capacity.models import Group, Model
 from localmodel.agent.capacity.places import Places
 from localmodel.agent.capacity.ranks import Rank, Standing, gives_way
 from localmodel.agent.structs.sizes import EvictionReason, Space, in_blocks

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from localmodel.agent.capacity.ledger import Group, Ledger, Model
+from localmodel.agent.capacity.ledger import Ledger
+from localmodel.agent.capacity.models import Group, Model
 from localmodel.agent.capacity.patience import Patience
 from localmodel.agent.capacity.ranks import gives_way
 from localmodel.agent.control.plan import StepPlan, View, plan_step
@@ -17,7 +18,7 @@ from localmodel.agent.structs.sizes import EvictionReason, Space
 
 if TYPE_CHECKING:
     from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.ledger import Account
+    from localmodel.agent.capacity.models import Account
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")
@@ -321,7 +322,7 @@ class CapacityMachine(RuleBasedStateMachine):
             model = ledger.model(key)
             # What fails again and again may have all places.
             served = key in self.plan.waiting or self.broken & self.wanted
-            assert model.returns_idly or served or not ledger.is_gated(key)
+            assert model.evicted_and_unreferenced or served or not ledger.is_gated(key)
         if self.mounted is None:
             return
         # Nothing goes for what is only reserved.

@@ -23,6 +23,7 @@ from localmodel.agent.engine.shares import PATIENCE_SECONDS, Shares
 from localmodel.agent.structs.causes import unreachable
 from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from tests.unit.agent.helpers import remembered
 from tests.unit.agent.memory import Memory
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def test_throttled_origin_gets_fewer_connections_and_is_waited_for(tmp_path: Pat
     source = Memory({"one": BIG}, on_open=on_open)
     fetch = Fetch(tmp_path / "s", source)
     fetch.check()
-    assert fetch.engine._origins[source.origin].limit.now < 16
+    assert remembered(fetch.engine, source.origin).limit.now < 16
 
 
 def test_long_wait_that_an_origin_asks_for_is_the_models(tmp_path: Path) -> None:
@@ -307,7 +308,7 @@ def test_cancelled_fetch_ends_soon_and_touches_nothing_afterwards(tmp_path: Path
     with pytest.raises(CancelledError):
         fetch.run()
     assert time.monotonic() - began < 3
-    assert not fetch.engine._jobs
+    assert not fetch.engine._schedule._jobs
     source.on_read = lambda *_: None
     fetch.cancelled.clear()
     fetch.check()
@@ -419,7 +420,7 @@ def test_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_slow_origins_of_one_owner_leave_connections_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges_of_slow: bool
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.engine.engine.MAX_THREADS", 8)
+    monkeypatch.setattr("localmodel.agent.engine.schedule.MAX_THREADS", 8)
     monkeypatch.setattr("localmodel.agent.engine.shares.PATIENCE_SECONDS", 0.2)
     released = threading.Event()
     contents = {f"{number}.bin": os.urandom(MIB) for number in range(12)}

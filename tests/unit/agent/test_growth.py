@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localmodel.agent.capacity.admission import admit
-from localmodel.agent.capacity.ledger import Group, Ledger, Model
+from localmodel.agent.capacity.ledger import Ledger
+from localmodel.agent.capacity.models import Group, Model
 from localmodel.agent.capacity.places import Places
 from localmodel.agent.cluster.pods import PodMounts, users
 from localmodel.agent.control.plan import View, plan_step

@@ -15,6 +15,7 @@ from localmodel.agent.engine.limits import START_CONNECTIONS, Limits
 from localmodel.agent.sources.answers import MAX_RETRY_AFTER_SECONDS
 from localmodel.agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
+from tests.unit.agent.helpers import remembered
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, Site, content, secret_uri, site
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import Handler, serving
@@ -176,7 +177,7 @@ def test_an_origin_that_has_had_enough_gets_fewer_connections(
     engine = Engine(jitter=lambda: 0.0)
     with serving(made) as server:
         Attempt(store, secret_uri(server), engine=engine).succeeds({"m.bin": made.data})
-        limit = engine._origins[server.url].limit
+        limit = remembered(engine, server.url).limit
     assert max(opened) > 4
     assert limit.now <= START_CONNECTIONS // 2
     assert max(opened[len(opened) // 2 :]) <= START_CONNECTIONS // 2

@@ -163,8 +163,8 @@ def left(world: World) -> dict[str, int]:
         "refused folders": len(refusals._known),
         "digests": len(loop._background_reads._digesting._running),
         "reads": len(loop._background_reads._scrubbing._read),
-        "origins": len(world.engine._origins),
-        "jobs": len(world.engine._jobs),
+        "origins": len(world.engine._schedule._origins.in_use),
+        "jobs": len(world.engine._schedule._jobs),
     }
 
 

@@ -34,9 +34,9 @@ class Origin:
         self.received = 0
         self.seen: list[int] = []
 
-    def run(self, seconds: float, *, busy: bool = True, crowded: bool = False) -> int:
+    def run(self, seconds: float, *, busy: bool = True, cpu_bound: bool = False) -> int:
         for _ in range(round(seconds / 0.1)):
-            self.limit.sample(self.received, self.now, busy=busy, crowded=crowded)
+            self.limit.sample(self.received, self.now, busy=busy, cpu_bound=cpu_bound)
             self.seen.append(self.limit.now)
             self.received += int(self.rate(self.limit.now) * 0.1)
             self.now += 0.1
@@ -72,7 +72,7 @@ def test_goes_back_when_the_origin_collapses_under_more_streams() -> None:
 
 def test_begins_with_few_where_the_cpu_is_the_limit_and_stays_there() -> None:
     origin = Origin(lambda n: 8000 * MIB / n)
-    origin.run(20 * STEP_SECONDS, crowded=True)
+    origin.run(20 * STEP_SECONDS, cpu_bound=True)
     assert origin.limit.now == FEW_CONNECTIONS
     # It tried more, once, and they were no faster.
     assert set(origin.seen) == {FEW_CONNECTIONS, 2 * FEW_CONNECTIONS}
@@ -80,21 +80,21 @@ def test_begins_with_few_where_the_cpu_is_the_limit_and_stays_there() -> None:
 
 def test_grows_on_a_busy_cpu_too_where_each_stream_is_held_back() -> None:
     origin = Origin(lambda n: n * 50 * MIB)
-    assert origin.run(20 * STEP_SECONDS, crowded=True) >= 32
+    assert origin.run(20 * STEP_SECONDS, cpu_bound=True) >= 32
 
 
 def test_takes_fewer_when_the_cpu_becomes_the_limit() -> None:
     origin = Origin(lambda n: 8000 * MIB / n)
     origin.run(5 * STEP_SECONDS)
     assert origin.limit.now == START_CONNECTIONS
-    assert origin.run(HOLD_SECONDS + 10 * STEP_SECONDS, crowded=True) == FEW_CONNECTIONS
+    assert origin.run(HOLD_SECONDS + 10 * STEP_SECONDS, cpu_bound=True) == FEW_CONNECTIONS
 
 
 def test_takes_fewer_back_when_they_are_slower() -> None:
     origin = Origin(lambda n: n * 50 * MIB)
     assert origin.run(12 * STEP_SECONDS) == 64
     origin.seen.clear()
-    origin.run(10 * STEP_SECONDS, crowded=True)
+    origin.run(10 * STEP_SECONDS, cpu_bound=True)
     assert set(origin.seen) == {32, 64}
     assert origin.limit.now == 64
 
@@ -110,17 +110,17 @@ def test_crowd_is_more_waiting_than_work(tmp_path: Path) -> None:
     # One that has ended, or a kernel that keeps no account.
     crowd.add(8)
     account(1.0, 5.0)
-    assert not crowd.look(100.0)
+    assert not crowd.sample(100.0)
     account(1.1, 5.3)
-    assert crowd.look(100.2)
+    assert crowd.sample(100.2)
     # Little work, and little waiting.
     account(1.1, 5.4)
-    assert not crowd.look(100.4)
+    assert not crowd.sample(100.4)
     # Much work.
     account(1.9, 6.0)
-    assert not crowd.look(100.6)
+    assert not crowd.sample(100.6)
     (tmp_path / "7" / "schedstat").write_text("not what it was")
-    assert not crowd.look(100.8)
+    assert not crowd.sample(100.8)
 
 
 def test_a_refusal_halves_once_for_a_burst_and_holds() -> None:
@@ -148,6 +148,19 @@ def test_cap_holds_at_once_and_growth_follows_when_it_is_raised() -> None:
     assert origin.run(10 * STEP_SECONDS) == 4
     origin.limit.cap(64)
     assert origin.run(10 * STEP_SECONDS) == 64
+
+
+def test_after_a_pause_it_goes_on_with_what_it_had_learned() -> None:
+    origin = Origin(lambda n: n * 50 * MIB if n <= 32 else 1 * MIB)
+    # The pause comes in the middle of a step that will not have paid.
+    while origin.limit.now < 64:
+        origin.run(0.1)
+    origin.now += 3600
+    origin.limit.resume()
+    assert origin.limit.now == 32
+    # Neither the pause nor its bytes count as a collapse.
+    origin.rate = lambda _: 1 * MIB
+    assert origin.run(3 * STEP_SECONDS) >= 32
 
 
 def test_bucket_keeps_to_its_rate_whatever_the_pieces() -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.capacity.models import Model
     from localmodel.agent.disk.store import Store
     from localmodel.agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler

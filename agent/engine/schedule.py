@@ -1,0 +1,329 @@
+"""The state that an engine's threads share: jobs, running segments, and files to digest.
+
+Public methods take the lock; methods whose names end with `_locked` are called with the lock held.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from localmodel.agent.engine.job import DIGEST_BYTES
+from localmodel.agent.engine.limits import Limits, TokenBucket
+from localmodel.agent.engine.origins import Origins
+from localmodel.agent.engine.setbacks import set_back
+from localmodel.agent.engine.shares import Shares, share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from localmodel.agent.engine.job import FileJob, Job, Segment
+    from localmodel.agent.structs.remote import Body
+
+# The connections of all origins together: each has a thread.
+MAX_THREADS = 64
+
+
+class AbandonedError(Exception):
+    """A segment is not needed any more."""
+
+
+class Schedule:
+    """The jobs by priority, the origins that they are fetched from, and the digest queue."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        jitter: Callable[[], float],
+        stall_seconds: float,
+    ) -> None:
+        # From 0 to 1, for the delays of retries.
+        self.jitter = jitter
+        self._limits = limits
+        self._bucket = TokenBucket(limits.bytes_per_second)
+        self._lock = threading.Lock()
+        # Notified when there may be a range to fetch, a file to digest, or nothing left that
+        # touches a job's files.
+        self._fetchable = threading.Condition(self._lock)
+        self._digestible = threading.Condition(self._lock)
+        self._released = threading.Condition(self._lock)
+        # One for each running call of Engine.fetch.
+        self._jobs: list[Job] = []
+        self._origins = Origins(stall_seconds)
+        self._shares = Shares()
+        # Second requests for slow segments, and files to digest. Bounded by the jobs: each segment
+        # has at most one second request, and a file is queued at most once.
+        self._hedges: deque[Segment] = deque()
+        self._digest_queue: deque[FileJob] = deque()
+
+    # For the engine
+
+    def set_limits(self, limits: Limits) -> None:
+        """Change the limits, also for running jobs."""
+        with self._lock:
+            self._limits = limits
+            self._bucket.rate = limits.bytes_per_second
+            self._use_origins_locked()
+            self._fetchable.notify_all()
+
+    def add(self, job: Job) -> None:
+        """Start to fetch the files of a job."""
+        with self._lock:
+            self._jobs.append(job)
+            self._jobs.sort(key=lambda one: (-one.priority, one.number))
+            self._use_origins_locked()
+            self._digest_whole_locked(job)
+            self._fetchable.notify_all()
+
+    def remove(self, job: Job) -> None:
+        """Remove a job. Returns once no thread touches its files any more."""
+        with self._lock:
+            self._jobs.remove(job)
+            job.ended.set()
+            job.stop()
+            while job.touched:
+                self._released.wait()
+            self._hedges = deque(one for one in self._hedges if one.file.job is not job)
+            self._use_origins_locked()
+
+    def fail(self, job: Job, failure: BaseException) -> None:
+        """End a job with a failure; only its first failure counts."""
+        with self._lock:
+            job.fail(failure)
+
+    def connections(self) -> int:
+        """How many connections may be open now, to all origins together; 0 without a job."""
+        with self._lock:
+            allowed = (origin.limit.now for origin in self._origins.in_use.values())
+            return min(MAX_THREADS, sum(allowed))
+
+    def watch(self, *, cpu_bound: bool) -> None:
+        """Adapt the connection limits, hedge or abort slow segments, and enforce the shares.
+
+        Called several times a second. `cpu_bound`: the fetch threads wait for a CPU.
+        """
+        with self._lock:
+            now = time.monotonic()
+            try:
+                for origin in self._origins.in_use.values():
+                    self._hedges += origin.watch(now, cpu_bound=cpu_bound)
+                self._enforce_shares_locked(now)
+            finally:
+                # The end of a pause or of a retry's delay notifies nobody.
+                self._fetchable.notify_all()
+
+    def active_files(self) -> list[FileJob]:
+        """The files that have running segments."""
+        with self._lock:
+            return [file for job in self._jobs for file in job.files if file.active]
+
+    def _use_origins_locked(self) -> None:
+        self._origins.use(self._jobs, self._limits.connections_per_origin)
+
+    # For the threads that fetch
+
+    def next_segment(self) -> Segment:
+        """Wait for the next range to fetch, and return it as a running segment."""
+        with self._lock:
+            while True:
+                segment = self._take_locked(time.monotonic())
+                if segment is not None:
+                    self._origins[segment.file.job].active.add(segment)
+                    return segment
+                self._fetchable.wait()
+
+    def _take_locked(self, now: float) -> Segment | None:
+        while self._hedges:
+            hedge = self._hedges.popleft()
+            if hedge.twin is not None and not hedge.file.job.over:
+                hedge.started = now
+                hedge.file.active.add(hedge)
+                return hedge
+        owners = len({job.owner for job in self._jobs})
+        if owners > 1:
+            # Jobs of owners below their share come first.
+            active, most = self._active_of_owners_locked(), share(MAX_THREADS, owners)
+            for job in self._jobs:
+                origin = self._origins[job]
+                here = sum(one.file.job.owner == job.owner for one in origin.active)
+                if active[job.owner] < most and here < share(origin.limit.now, owners):
+                    segment = self._take_of_locked(job, now)
+                    if segment is not None:
+                        return segment
+        return next(filter(None, (self._take_of_locked(job, now) for job in self._jobs)), None)
+
+    def _take_of_locked(self, job: Job, now: float) -> Segment | None:
+        origin = self._origins[job]
+        if job.over or not origin.has_room(now):
+            return None
+        return job.take(now, origin.limit.now)
+
+    def _active_of_owners_locked(self) -> Counter[str]:
+        return Counter(
+            segment.file.job.owner
+            for origin in self._origins.in_use.values()
+            for segment in origin.active
+        )
+
+    def _enforce_shares_locked(self, now: float) -> None:
+        """Abort segments of owners that are above their share while another owner waits."""
+        wanting = {
+            job.owner
+            for job in self._jobs
+            if job.has_more and not job.over and self._origins[job].has_room(now)
+        }
+        active = self._active_of_owners_locked()
+        for owner, count in self._shares.excess(active, wanting, MAX_THREADS, now).items():
+            theirs = [
+                segment
+                for origin in self._origins.in_use.values()
+                for segment in origin.active
+                if segment.file.job.owner == owner and not segment.aborted
+            ]
+            # Files without ranges would start over: their segments are aborted last.
+            theirs.sort(key=lambda one: (not one.file.remote.ranges, -one.started))
+            for segment in theirs[:count]:
+                segment.is_preempted = True
+                segment.abort()
+
+    def attach(self, segment: Segment, body: Body) -> int:
+        """Note that a segment begins to write. Returns the connection limit of its origin.
+
+        Raises AbandonedError if the segment is not needed any more.
+        """
+        file = segment.file
+        with self._lock:
+            _check_is_needed(segment)
+            segment.body = body
+            file.job.touched.add(segment)
+            # Only the file's lone segment digests what it writes: beside other segments it would
+            # delay the first missing byte, for which the digests of their bytes wait.
+            lone = len(file.active) == 1
+            if lone and file.digester is None and file.digests.position == segment.position:
+                file.digester, segment.digests = segment, file.digests
+            return self._origins[file.job].limit.now
+
+    def received(self, segment: Segment, count: int) -> float:
+        """Count bytes that a segment wrote. Returns how many seconds to wait before the next ones.
+
+        Raises AbandonedError if the segment is not needed any more.
+        """
+        file, job = segment.file, segment.file.job
+        with self._lock:
+            _check_is_needed(segment)
+            start, before = segment.position, file.done
+            segment.position = end = start + count
+            self._origins[job].received += count
+            if file.remote.size is None:
+                file.received = end
+            else:
+                file.staged.mark(start, end)
+                if file.digester is None and file.is_behind:
+                    self._digest_locked(file)
+            job.done += file.done - before
+            job.received += count
+            return self._bucket.take(count, time.monotonic())
+
+    def end(self, segment: Segment, error: BaseException | None = None) -> None:
+        """Note that a segment has ended, completely or with an error."""
+        file, job = segment.file, segment.file.job
+        with self._lock:
+            origin = self._origins[job]
+            origin.active.discard(segment)
+            file.active.discard(segment)
+            job.touched.discard(segment)
+            if file.digester is segment:
+                file.digester = None
+            if error is None:
+                if segment.twin is not None:
+                    segment.twin.abort()
+            elif not job.over and segment.epoch == file.epoch:
+                failure = set_back(segment, error, origin, time.monotonic(), self.jitter())
+                if failure is not None:
+                    job.fail(failure)
+            segment.detach_twin()
+            if file.undigested:
+                self._digest_locked(file)
+            self._released.notify_all()
+            if file.gaps:
+                self._fetchable.notify()
+
+    # For the threads that digest
+
+    def _digest_locked(self, file: FileJob) -> None:
+        """Queue a file for the digest threads."""
+        if not file.queued and file.digester is None and not file.job.over:
+            file.queued = True
+            self._digest_queue.append(file)
+            self._digestible.notify()
+
+    def _digest_whole_locked(self, job: Job) -> None:
+        """Queue files that were complete before the job began, a few at a time."""
+        while not job.over and (file := job.next_whole()) is not None:
+            self._digest_locked(file)
+
+    def next_to_digest(self, digester: object) -> FileJob | None:
+        """Wait for the next file to digest; None if that file needs no digest thread any more."""
+        with self._lock:
+            while not self._digest_queue:
+                self._digestible.wait()
+            file = self._digest_queue.popleft()
+            file.queued = False
+            if file.digester is not None or file.sealed or file.job.over:
+                return None
+            file.digester = digester
+            file.job.touched.add(digester)
+            return file
+
+    def undigested(self, file: FileJob, digester: object, most: int) -> int:
+        """How many bytes to digest next, at most `most`; 0 if too few are here to be worth it."""
+        with self._lock:
+            count = min(file.undigested, most)
+            enough = count >= min(DIGEST_BYTES, most) or file.written
+            is_needed = file.digester is digester and not file.job.over
+            return count if enough and is_needed else 0
+
+    def end_digest(self, file: FileJob, digester: object) -> None:
+        """Note that a digest thread is done with a file for now."""
+        with self._lock:
+            if file.digester is digester:
+                file.digester = None
+                if file.undigested and (file.written or file.is_behind):
+                    # More bytes were written meanwhile.
+                    self._digest_locked(file)
+            file.job.touched.discard(digester)
+            self._released.notify_all()
+
+    # The end of a file
+
+    def begin_seal(self, file: FileJob) -> bool:
+        """Whether to seal a file now: it is written and digested. True at most once a file."""
+        with self._lock:
+            done = file.written and not file.undigested and file.digester is None
+            if not done or file.sealed or file.job.over:
+                return False
+            file.sealed = True
+            file.job.touched.add(file)
+            return True
+
+    def end_seal(self, file: FileJob, failure: BaseException | None) -> None:
+        """Note that a file was sealed, or the failure of that."""
+        job = file.job
+        with self._lock:
+            job.touched.discard(file)
+            if failure is not None:
+                job.fail(failure)
+            else:
+                job.end(file)
+                self._digest_whole_locked(job)
+                if not job.unfinished:
+                    job.ended.set()
+            self._released.notify_all()
+
+
+def _check_is_needed(segment: Segment) -> None:
+    if segment.aborted or segment.file.job.over or segment.epoch != segment.file.epoch:
+        raise AbandonedError

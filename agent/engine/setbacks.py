@@ -1,0 +1,91 @@
+"""Decides whether a segment that failed is fetched again. Called with the schedule's lock held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from localmodel.agent.disk.blocks import Gap
+from localmodel.agent.engine.job import FileChangedError
+from localmodel.agent.engine.retries import is_limit, refused_delay, retry_delay, with_advice
+from localmodel.agent.structs.failures import DownloadError, FailureKind
+
+if TYPE_CHECKING:
+    from localmodel.agent.engine.job import Segment
+    from localmodel.agent.engine.origins import Origin
+
+# How long no connection is opened to an origin that refused one.
+REFUSED_PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def set_back(
+    segment: Segment, error: BaseException, origin: Origin, now: float, jitter: float
+) -> BaseException | None:
+    """Schedule the rest of a failed segment, or return the failure of its model.
+
+    `now` is monotonic seconds, `jitter` from 0 to 1.
+    """
+    file = segment.file
+    is_superseded = segment.aborted and not segment.stalled and not segment.is_preempted
+    if segment.twin in file.active or is_superseded:
+        # The second request continues, or has fetched the rest already.
+        return None
+    if segment.is_preempted:
+        _put_back(segment, segment.attempts, now)
+        return None
+    if not isinstance(error, DownloadError):
+        return error
+    if error.kind is FailureKind.CHANGED:
+        return FileChangedError(file.remote.path, error)
+    attempts, receiving = segment.failed_attempts(), 0
+    pause: float | None
+    if _exceeds_limit(segment, error, origin):
+        # Continue with fewer connections, as long as bytes of the file are received.
+        if file.done > segment.file_done:
+            attempts = 1
+        elif file.active:
+            # Other segments of the file may still receive bytes.
+            attempts = max(1, segment.attempts)
+        delay = refused_delay(error.kind, attempts, jitter)
+        pause = min(delay or 0.0, REFUSED_PAUSE_SECONDS)
+        receiving = sum(other.position > other.begun for other in origin.active)
+        error = with_advice(error) if file.done else error
+    else:
+        delay = retry_delay(error, attempts, jitter)
+        pause = delay if error.kind is FailureKind.THROTTLED else None
+    if delay is None:
+        return error
+    log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
+    if pause is not None:
+        origin.limit.refused(now, receiving)
+        origin.pause(now + pause)
+    file.adapt_to(error)
+    _put_back(segment, attempts, now + delay)
+    return None
+
+
+def _exceeds_limit(segment: Segment, error: DownloadError, origin: Origin) -> bool:
+    """Whether a request may have failed because its model has too many connections."""
+    job = segment.file.job
+    others = [other for other in origin.active if other.file.job is job]
+    return segment.position == segment.begun and is_limit(
+        error,
+        segment.attempts,
+        others=len(others),
+        coming=sum(other.position > other.begun for other in others),
+        has_come=job.received > 0,
+    )
+
+
+def _put_back(segment: Segment, attempts: int, not_before: float) -> None:
+    """Schedule the rest of a segment for a later request."""
+    file, job = segment.file, segment.file.job
+    if not file.remote.ranges:
+        file.restart(attempts, not_before)
+        job.enqueue(file)
+    else:
+        assert segment.end is not None  # noqa: S101
+        job.give_back(file, Gap(segment.position, segment.end, attempts, not_before))
