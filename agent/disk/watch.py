@@ -26,7 +26,7 @@ PROBE_SECONDS = 10.0
 COVERED_LOOKS = 2
 
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ def probe(store: Store) -> None:
         store.probe()
     except OSError as error:
         # A full disk is handled by eviction.
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
 
 

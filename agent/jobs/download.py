@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import structlog
 
 from localmodel.agent.disk.on_disk import Found, bad_files
 from localmodel.agent.disk.repair import has_others
-from localmodel.agent.disk.watch import disk_failure
+from localmodel.agent.disk.watch import FULL, disk_failure
 from localmodel.agent.engine.job import FileChangedError
 from localmodel.agent.jobs.adoption.adopting import Adopting
 from localmodel.agent.jobs.archive.model import unpack_model
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 # How often a source may change in the middle of one download before it counts as a failure.
 MAX_CHANGES = 3
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 # After these failures, staging is deleted: it is of no use, and its space may be needed.
 _STARTS_OVER = {FailureKind.NO_SPACE, FailureKind.UNSUPPORTED}
 
@@ -413,7 +411,7 @@ class Download:
         )
 
     def _disk_failure(self, error: OSError) -> DownloadError:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return self._no_space(max(self._done, self._total or 0), self._store.disk().available)
         failure = disk_failure(error, self._store.root)
         if failure is not None:
