@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from localmodel.agent.structs.credentials import Credentials
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Where the stores are, and whom to trust there. That is no secret, and a cache could name it.
 _PUBLIC = (
@@ -18,9 +13,9 @@ _PUBLIC = (
 )
 
 
-def anonymous(environment: Mapping[str, str]) -> Credentials:
+def anonymous(own: Credentials) -> Credentials:
     """Credentials that ask the same stores as the agent's own would, as nobody."""
     return Credentials.of(
-        {name: environment[name] for name in _PUBLIC if environment.get(name)}
+        {name: value for name in _PUBLIC if (value := own.get(name))}
         | {"awsAnonymousCredential": "true"}
     )

@@ -64,12 +64,14 @@ def all_sources(
     pvc_directories: Mapping[str, Path] | None = None,
     rules: Rules = DEFAULT_RULES,
     namespace_rules: Rules = DEFAULT_RULES,
+    hub: str = "",
 ) -> Sources:
     """The sources that this agent has.
 
     `file_directories` are what file:// may read, `pvc_directories` where claims are mounted.
     `namespace_rules` count for what caches of namespaces name, `rules` for LocalModelCaches. They
-    share no connection: one that stands is not checked again.
+    share no connection: one that stands is not checked again. `hub` is the address of the hub that
+    hf:// means where the credentials name none.
     """
     transports = Transports(max_connections=MAX_CONNECTIONS, rules=rules)
     theirs = Transports(max_connections=MAX_CONNECTIONS, rules=namespace_rules)
@@ -81,18 +83,18 @@ def all_sources(
 
     hdfs = HdfsSource(transports)
     return Sources(
-        _of_network(transports, hdfs) | {"file": files, "hdfs": hdfs, "pvc": files},
-        _of_network(theirs, HdfsSource(theirs, sends_own_token=False)),
+        _of_network(transports, hdfs, hub) | {"file": files, "hdfs": hdfs, "pvc": files},
+        _of_network(theirs, HdfsSource(theirs, sends_own_token=False), hub),
         tidy,
     )
 
 
-def _of_network(transports: Transports, hdfs: HdfsSource) -> dict[str, Source]:
+def _of_network(transports: Transports, hdfs: HdfsSource, hub: str) -> dict[str, Source]:
     web = HttpSource(transports)
     return {
         BLOBS: AzureSource(transports),
         "gs": GoogleStorageSource(transports),
-        "hf": HuggingFaceSource(transports),
+        "hf": HuggingFaceSource(transports, hub),
         "http": web,
         "https": web,
         "s3": S3Source(transports),

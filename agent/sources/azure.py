@@ -9,7 +9,6 @@ azure_access: AZURE_STORAGE_BLOB_ENDPOINT names another server for all accounts,
 from __future__ import annotations
 
 import base64
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.sources.markers import not_listed, without_markers
 from localmodel.agent.sources.transport import IDENTITY, origin_of
 from localmodel.agent.structs.causes import status_failure
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from localmodel.agent.sources.azure_access import AzureAccess
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 # Of the REST API; what is used here has long been there, and other clouds and emulators have it.
@@ -105,14 +104,12 @@ class AzureSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._accesses: BoundedCache[tuple[Credentials | None, str], AzureAccess] = (
-            transports.keep()
-        )
+        self._accesses: BoundedCache[tuple[Credentials, str], AzureAccess] = transports.keep()
 
     def resolve(
         self,
         uri: str,
-        credentials: Credentials | None,
+        credentials: Credentials,
         version: str | None,  # noqa: ARG002
     ) -> _Model:
         """The blobs below the URI's path, else the one blob with that very name.
@@ -122,9 +119,8 @@ class AzureSource:
         """
         where = public_uri(uri)
         place = parse(uri)
-        settings = Credentials.of(os.environ) if credentials is None else credentials
         container = _Container(
-            endpoint=endpoint(settings, place.host),
+            endpoint=endpoint(credentials, place.host),
             place=place,
             access=self._access(place, credentials),
             transport=self._transport,
@@ -149,7 +145,7 @@ class AzureSource:
             _check_tier(blob, place)
         return _Model(container, files, origin_of(container.endpoint))
 
-    def _access(self, place: Place, credentials: Credentials | None) -> AzureAccess:
+    def _access(self, place: Place, credentials: Credentials) -> AzureAccess:
         """What the requests carry; kept, because it may hold an access token."""
         if place.signature:
             return Shared(place.signature)

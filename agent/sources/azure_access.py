@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import threading
 import time
@@ -17,13 +16,13 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from localmodel.agent.sources.answers import retry_after
 from localmodel.agent.structs.causes import status_failure
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     import requests
 
     from localmodel.agent.sources.transport import Transport
+    from localmodel.agent.structs.credentials import Credentials
 
 # How long a signature of ours lasts: each request has its own.
 SIGNED_SECONDS = 3600
@@ -184,22 +183,21 @@ class Application:
         return {"client_assertion_type": _ASSERTION, "client_assertion": assertion.strip()}
 
 
-def access_of(credentials: Credentials | None, transport: Transport, host: str) -> AzureAccess:
+def access_of(credentials: Credentials, transport: Transport, host: str) -> AzureAccess:
     """What lets requests to a host read, by the settings. Raises DownloadError (Denied).
 
     An application comes before a key, as for KServe; the names that begin with AZURE_ are
     Azure's own, those with AZ_ KServe's former ones.
     """
-    settings = Credentials.of(os.environ) if credentials is None else credentials
-    client = _setting(settings, "CLIENT_ID")
-    tenant = _setting(settings, "TENANT_ID")
-    secret = _setting(settings, "CLIENT_SECRET")
+    client = _setting(credentials, "CLIENT_ID")
+    tenant = _setting(credentials, "TENANT_ID")
+    secret = _setting(credentials, "CLIENT_SECRET")
     # A path is only what the agent's own environment may give.
-    file = "" if credentials is not None else settings.get("AZURE_FEDERATED_TOKEN_FILE")
+    file = credentials.get("AZURE_FEDERATED_TOKEN_FILE") if credentials.own else ""
     if client and tenant and (secret or file):
-        url = f"{_authority(settings, host)}/{quote(tenant, safe='')}/oauth2/v2.0/token"
+        url = f"{_authority(credentials, host)}/{quote(tenant, safe='')}/oauth2/v2.0/token"
         return Application(transport, url, client, secret=secret, file=file)
-    key = _setting(settings, "STORAGE_ACCESS_KEY").strip()
+    key = _setting(credentials, "STORAGE_ACCESS_KEY").strip()
     if key:
         return Key(_checked(key))
     if client or secret:
@@ -208,7 +206,7 @@ def access_of(credentials: Credentials | None, transport: Transport, host: str) 
             "the credentials for Azure are only a part: give AZ_TENANT_ID, AZ_CLIENT_ID and "
             "AZ_CLIENT_SECRET, or AZURE_STORAGE_ACCESS_KEY alone",
         )
-    return Shared(settings.get("AZURE_STORAGE_SAS_TOKEN").strip().lstrip("?"))
+    return Shared(credentials.get("AZURE_STORAGE_SAS_TOKEN").strip().lstrip("?"))
 
 
 def _setting(settings: Credentials, name: str) -> str:

@@ -101,9 +101,7 @@ class FileSource:
         self._directories = tuple(Path(os.path.realpath(path)) for path in directories)
         self._claims = {name: Path(os.path.realpath(path)) for name, path in (claims or {}).items()}
 
-    def resolve(
-        self, uri: str, _credentials: Credentials | None, _version: str | None
-    ) -> _LocalModel:
+    def resolve(self, uri: str, _credentials: Credentials, _version: str | None) -> _LocalModel:
         """The one file, or all files below the folder."""
         try:
             root = self._claimed(uri) if scheme(uri) == "pvc" else self._allowed(uri)

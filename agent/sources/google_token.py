@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import posixpath
 import re
 import threading
 from dataclasses import dataclass
@@ -97,14 +97,14 @@ class _Answer:
     data: bytes
 
 
-def own_token() -> Token | None:
-    """The token of the agent's own credentials; None if it has none.
+def own_token(settings: Credentials) -> Token | None:
+    """The token of the agent's own credentials; None if the agent has none.
 
     google-auth looks for a metadata server for seconds, so it is only asked for what is there.
     """
     # The agent's own token may come from the metadata server, which no tenant's download may reach.
     transport = Transport(max_connections=1, rules=ANYWHERE)
-    if _key_files():
+    if _key_files(settings):
         load: Callable[..., Any] = google.auth.default
         try:
             credentials, _ = load(scopes=[SCOPE], request=_Request(transport))
@@ -115,15 +115,15 @@ def own_token() -> Token | None:
                 "GOOGLE_APPLICATION_CREDENTIALS names",
             ) from None
         return Token(credentials, transport)
-    if on_google():
+    if on_google(settings):
         make: Callable[..., Any] = compute_engine.Credentials
         return Token(make(scopes=[SCOPE]), transport)
     return None
 
 
-def on_google() -> bool:
+def on_google(settings: Credentials) -> bool:
     """Whether there is a metadata server of Google's; asks no network."""
-    if os.environ.get("GCE_METADATA_HOST"):
+    if settings.get("GCE_METADATA_HOST"):
         return True
     try:
         return _GCE_PRODUCT.read_text().startswith("Google")
@@ -131,10 +131,10 @@ def on_google() -> bool:
         return False
 
 
-def _key_files() -> bool:
-    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+def _key_files(settings: Credentials) -> bool:
+    if settings.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return True
-    folder = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111
+    folder = settings.get("CLOUDSDK_CONFIG") or posixpath.expanduser("~/.config/gcloud")
     return Path(folder, "application_default_credentials.json").exists()
 
 

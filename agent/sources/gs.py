@@ -7,7 +7,6 @@ content of a key file (GCS_KEY_FILE); the agent's own are Google's application d
 from __future__ import annotations
 
 import base64
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from localmodel.agent.sources.google_token import named_token, own_token
 from localmodel.agent.sources.markers import not_listed, without_markers
 from localmodel.agent.sources.transport import origin_of
 from localmodel.agent.structs.causes import status_failure
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.google_token import Token
     from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 ENDPOINT = "https://storage.googleapis.com"
@@ -66,12 +65,12 @@ class GoogleStorageSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.keep()
 
     def resolve(
         self,
         uri: str,
-        credentials: Credentials | None,
+        credentials: Credentials,
         version: str | None,  # noqa: ARG002
     ) -> _Model:
         """The objects below the URI's path, else the one object with that very name.
@@ -104,13 +103,14 @@ class GoogleStorageSource:
             )
         return _Model(client, bucket, files, origin_of(client.endpoint), frozenset(packed))
 
-    def _client(self, credentials: Credentials | None, where: str) -> _Client:
+    def _client(self, credentials: Credentials, where: str) -> _Client:
         """The client, which keeps its access token."""
 
         def make() -> _Client:
-            if credentials is None:
-                return _Client(endpoint(Credentials.of(os.environ)), self._transport, own_token())
-            token = named_token(credentials, self._transport, where)
+            if credentials.own:
+                token = own_token(credentials)
+            else:
+                token = named_token(credentials, self._transport, where)
             return _Client(endpoint(credentials), self._transport, token)
 
         return self._clients.get(credentials, make)

@@ -7,7 +7,6 @@ sizes of its blocks and chunks (GETFILECHECKSUM), so they prove nothing about by
 
 from __future__ import annotations
 
-import os
 import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -21,7 +20,6 @@ from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.sources.checked import CheckedBody
 from localmodel.agent.sources.hdfs_program import program_model
 from localmodel.agent.sources.transport import Transport, origin_of
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import RemoteFile
 
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     import requests
 
     from localmodel.agent.sources.transport import Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body, RemoteModel
 
 _PORTS = {"webhdfs": 9870, "swebhdfs": 9871}
@@ -199,20 +198,17 @@ class HdfsSource:
         self._transports = transports
         self._sends_own_token = sends_own_token
 
-    def resolve(
-        self, uri: str, credentials: Credentials | None, _version: str | None
-    ) -> RemoteModel:
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> RemoteModel:
         """The one file, or all files below the folder."""
-        settings = Credentials.of(os.environ) if credentials is None else credentials
-        asked = [name for name in _UNSUPPORTED if credentials is not None and settings.get(name)]
-        if asked:
+        asked = [name for name in _UNSUPPORTED if credentials.get(name)]
+        if asked and not credentials.own:
             raise DownloadError(
                 FailureKind.UNSUPPORTED,
                 f"{public_uri(uri)}: this agent cannot use {', '.join(asked)}: give "
                 "HADOOP_USER_NAME or HDFS_DELEGATION_TOKEN instead (hdfs fetchdt makes a token)",
             )
-        sends_token = credentials is not None or self._sends_own_token
-        cluster, path = _cluster(uri, settings, self._transports, sends_token=sends_token)
+        sends_token = self._sends_own_token or not credentials.own
+        cluster, path = _cluster(uri, credentials, self._transports, sends_token=sends_token)
         if cluster is None:
             return program_model(uri, credentials)
         files = tuple(bounded(_walk(cluster, path), cluster.where(path)))

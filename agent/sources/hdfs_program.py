@@ -93,9 +93,9 @@ class _ProgramBody:
         self._opened.close()
 
 
-def program_model(uri: str, credentials: Credentials | None) -> _ProgramModel:
+def program_model(uri: str, credentials: Credentials) -> _ProgramModel:
     """The one file, or all files below the folder."""
-    if credentials is not None and credentials.items:
+    if credentials.items and not credentials.own:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{public_uri(uri)} is read with the Hadoop configuration of the agent, which takes no "

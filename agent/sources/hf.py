@@ -1,13 +1,12 @@
 """hf://: models of the Hugging Face Hub, or of a mirror that speaks its protocol.
 
 A revision is resolved to a commit, and every file is read at that commit: a branch that moves
-changes nothing. HF_TOKEN and HF_ENDPOINT are those of the named credentials, else of the agent's
-environment; with credentials that name no endpoint the agent's endpoint is used, never its token.
+changes nothing. HF_TOKEN and HF_ENDPOINT are settings of the credentials. A tenant's credentials
+without an endpoint are for the agent's hub, and never get the agent's token.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +39,6 @@ from localmodel.agent.sources.hf_wire import (
 )
 from localmodel.agent.sources.transport import IDENTITY, Transport, origin_of
 from localmodel.agent.sources.waits import current, resume
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, RemoteFile
 
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     import requests
 
     from localmodel.agent.sources.transport import Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -332,15 +331,19 @@ class _HubModel:
 
 
 class HuggingFaceSource:
-    """Models of the Hugging Face Hub and of its mirrors."""
+    """Models of the Hugging Face Hub and of its mirrors.
 
-    def __init__(self, transports: Transports) -> None:
+    `hub` is the hub of credentials that name none; empty: the Hugging Face Hub.
+    """
+
+    def __init__(self, transports: Transports, hub: str = "") -> None:
         self._transport = transports.trusting()
+        self._hub = hub
 
-    def resolve(self, uri: str, credentials: Credentials | None, version: str | None) -> _HubModel:
+    def resolve(self, uri: str, credentials: Credentials, version: str | None) -> _HubModel:
         """All files of the model at one commit: the former one if the hub still has it."""
         name, revision = split(uri)
-        repository = _repository(uri, name, credentials, self._transport)
+        repository = _repository(uri, name, credentials, self._hub, self._transport)
         commit = _former(repository, version)
         if commit is None:
             # That there is such a commit, its tree shows.
@@ -372,11 +375,10 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _repository(
-    uri: str, name: str, credentials: Credentials | None, transport: Transport
+    uri: str, name: str, credentials: Credentials, hub: str, transport: Transport
 ) -> _Repository:
-    settings = Credentials.of(os.environ) if credentials is None else credentials
-    endpoint = settings.get("HF_ENDPOINT") or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    endpoint, token = endpoint.strip().rstrip("/"), settings.get("HF_TOKEN").strip()
+    endpoint = (credentials.get("HF_ENDPOINT") or hub or DEFAULT_ENDPOINT).strip().rstrip("/")
+    token = credentials.get("HF_TOKEN").strip()
     where = public_uri(uri)
     try:
         parts = urlsplit(endpoint)

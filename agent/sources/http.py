@@ -68,7 +68,7 @@ class HttpSource:
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
 
-    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _WebFile:
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _WebFile:
         """The one file, with what the server says of it to a request for its first byte.
 
         A GET and no HEAD: presigned URLs are signed for one method, and only an answer to a range
@@ -107,7 +107,7 @@ class HttpSource:
         return self._transport.begin(uri, where, headers, START_BYTES)
 
 
-def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
+def _headers(uri: str, credentials: Credentials) -> dict[str, str]:
     """The headers that the credentials have for this very server.
 
     KServe's are for a host, at any port and by any scheme. Raises DownloadError (Denied) where
@@ -117,7 +117,7 @@ def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
         server, host = server_of(uri), urlsplit(uri).hostname or ""
     except ValueError as error:
         raise failure(error, public_uri(uri)) from None
-    settings = {} if credentials is None else dict(credentials.items)
+    settings = {} if credentials.own else dict(credentials.items)
     written = settings.get(server + HEADERS_SUFFIX)
     if written:
         found: dict[str, str] = json.loads(written)

@@ -6,7 +6,6 @@ user and password.
 
 from __future__ import annotations
 
-import os
 import ssl
 from http.client import BadStatusLine, RemoteDisconnected
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from localmodel.agent.sources.network_environment import proxy_variable
 from localmodel.agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
@@ -65,7 +65,7 @@ class ByProxyError(requests.ConnectionError):
         self._proxy = parts.netloc.rpartition("@")[2]
         self._has_user = parts.username is not None
         self._host = target.netloc.rpartition("@")[2]
-        self._variable = _variable(target.scheme)
+        self._variable = proxy_variable(target.scheme)
 
     def failure(self, where: str) -> DownloadError:
         """What is told of it. `where` names what was asked for."""
@@ -160,8 +160,8 @@ def check_proxy(proxy: str, url: str) -> None:
     if not usable:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
-            f"{_variable(urlsplit(url).scheme)} names no proxy that the agent can use: give one "
-            "such as http://proxy.example:3128, or https://; a user and a password are "
+            f"{proxy_variable(urlsplit(url).scheme)} names no proxy that the agent can use: give "
+            "one such as http://proxy.example:3128, or https://; a user and a password are "
             "percent-encoded",
         )
 
@@ -200,10 +200,3 @@ def _status_of(error: Exception) -> int | None:
         if found is not None:
             return int(found[1])
     return None
-
-
-def _variable(scheme: str) -> str:
-    """Which variable of the environment names the proxy."""
-    names = (f"{scheme}_proxy".upper(), "ALL_PROXY")
-    given = (name for name in names if os.environ.get(name) or os.environ.get(name.lower()))
-    return next(given, names[0])

@@ -7,7 +7,6 @@ Objects are read by presigned URLs, so that every byte comes by the one transpor
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from localmodel.agent.sources.s3_checksums import head_of, proof_in, with_checks
 from localmodel.agent.sources.s3_urls import BucketUrls
 from localmodel.agent.sources.transport import Authorities, Transport, origin_of
 from localmodel.agent.structs.causes import status_failure, unreachable
-from localmodel.agent.structs.credentials import S3_AUTHORITIES, Credentials
+from localmodel.agent.structs.credentials import S3_AUTHORITIES
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, RemoteFile
 
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.transport import Transports, Trust
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 # Error codes whose HTTP status says less than the code does.
@@ -136,9 +136,9 @@ class S3Source:
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.keep()
 
-    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key.
 
         `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
@@ -160,16 +160,15 @@ class S3Source:
         origin = origin_of(client.s3.meta.endpoint_url)
         return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
-    def _client(self, credentials: Credentials | None) -> _Client:
+    def _client(self, credentials: Credentials) -> _Client:
         """The client. Made once: boto3 makes clients slowly."""
         return self._clients.get(credentials, lambda: _make_client(credentials, self._transports))
 
 
-def _make_client(credentials: Credentials | None, transports: Transports) -> _Client:
-    settings = Credentials.of(os.environ) if credentials is None else credentials
+def _make_client(settings: Credentials, transports: Transports) -> _Client:
     region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or None
     keys: dict[str, Any] = {}
-    if credentials is None:
+    if settings.own:
         session = boto3.session.Session(region_name=region)
         signed_with = session.get_credentials()
     else:
@@ -191,7 +190,7 @@ def _make_client(credentials: Credentials | None, transports: Transports) -> _Cl
     make = partial(
         session.client,
         "s3",
-        endpoint_url=_endpoint(settings, credentials),
+        endpoint_url=_endpoint(settings),
         config=Config(
             retries={"mode": "standard", "total_max_attempts": 3},
             signature_version=UNSIGNED if _is_anonymous(settings, signed_with) else "s3v4",
@@ -253,7 +252,7 @@ class _Raw:
         yield self.content
 
 
-def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | None:
+def _endpoint(settings: Credentials) -> str | None:
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
     if endpoint:
         return endpoint
@@ -261,7 +260,7 @@ def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | N
     if host and "://" not in host:
         secure = settings.get("S3_USE_HTTPS", "1").lower() in _TRUE
         return f"{'https' if secure else 'http'}://{host}"
-    if not host and credentials is not None:
+    if not host and not settings.own:
         # Not that of the agent's environment, which boto3 would take.
         region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or "us-east-1"
         return f"https://s3.{region}.amazonaws.com"

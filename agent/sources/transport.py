@@ -6,7 +6,6 @@ credential reaches another host, and a body is what was asked for or an error.
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import time
@@ -38,6 +37,7 @@ from localmodel.agent.sources.bodies import begin, drop, keep
 from localmodel.agent.sources.bounded_cache import BoundedCache
 from localmodel.agent.sources.checked import CheckedBody
 from localmodel.agent.sources.guard import GuardedAdapter
+from localmodel.agent.sources.network_environment import usual_authorities
 from localmodel.agent.sources.pins import condition, is_unchanged, version_of
 from localmodel.agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from localmodel.agent.structs.causes import unreachable
@@ -164,10 +164,7 @@ def _verify(trust: Trust) -> bool | str:
     """As requests has it. The usual authorities are those that the administrator names."""
     if isinstance(trust, Authorities):
         return True
-    if trust is not True:
-        return trust
-    named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
-    return next((path for path in named if path), True)
+    return usual_authorities() if trust is True else trust
 
 
 @dataclass(frozen=True)

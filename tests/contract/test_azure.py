@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import azure
 from localmodel.agent.sources.addresses import Rules
 from localmodel.agent.sources.azure import AzureSource, is_blob_uri
@@ -197,12 +198,12 @@ def test_a_workload_identity_of_the_agents(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    error = failure_of(signed_in, uri, None)
+    error = failure_of(signed_in, uri, own_credentials())
     assert error.kind is FailureKind.DENIED
     assert "AZURE_FEDERATED_TOKEN_FILE" in error.message
 
     file.write_text(f"{signed_in.gate.secret}\n")
-    model = signed_in.source.resolve(uri, None, None)
+    model = signed_in.source.resolve(uri, own_credentials(), None)
     assert bytes_of(model, model.files[0]) == b"1"
     # A tenant must not name a file of the node's.
     assert failure_of(signed_in, uri, Credentials.of(settings)).kind is FailureKind.DENIED
