@@ -27,6 +27,7 @@ ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, Valu
 # Codings that servers apply on the way. Other words in their place, such as aws-chunked and utf-8,
 # which clients of object stores leave behind, say nothing of the bytes.
 _CODINGS = {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
+_CODE = re.compile(r"[A-Za-z_]{1,64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -142,6 +143,11 @@ def answered(answer: requests.Response, where: str, detail: str = "") -> Downloa
     return status_failure(
         answer.status_code, where, detail, retry_after=retry_after(answer.headers)
     )
+
+
+def code_of(value: object) -> str:
+    """A server's code for an error, if it can stand in a message: it may have sent any text."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

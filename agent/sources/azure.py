@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import base64
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from localmodel.agent.sources.answers import Get, retry_after
+from localmodel.agent.sources.answers import Get, code_of, retry_after
 from localmodel.agent.sources.azure_access import Shared, access_of
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import IDENTITY, origin_of
 from localmodel.agent.structs.causes import status_failure
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from xml.etree.ElementTree import Element
 
     import requests
@@ -55,7 +53,6 @@ _STATUS_OF_CODE = {
     "OperationTimedOut": 503,
     "PublicAccessNotPermitted": 403,
 }
-_WORD = re.compile(r"[A-Za-z]{1,64}")
 _HEADERS = {"x-ms-version": API_VERSION}
 
 
@@ -114,8 +111,7 @@ class AzureSource:
     ) -> _Model:
         """The blobs below the URI's path, else the one blob with that very name.
 
-        `.../container/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders,
-        and the folders of hierarchical accounts, are no files.
+        The folders of hierarchical accounts are no files either.
         """
         where = public_uri(uri)
         place = parse(uri)
@@ -125,24 +121,37 @@ class AzureSource:
             access=self._access(place, credentials),
             transport=self._transport,
         )
+        archived: list[str] = []
+
+        def taken(blobs: Iterable[_Blob], prefix: str) -> Iterator[RemoteFile]:
+            for blob in blobs:
+                if blob.is_folder:
+                    continue
+                if blob.is_archived:
+                    archived.append(blob.file.location)
+                yield replace(blob.file, path=blob.file.location.removeprefix(prefix))
+
         try:
-            blobs, prefix = _find(container, place.path, where)
+            files = files_of(
+                place.path,
+                lambda prefix: taken(container.blobs(prefix, where), prefix),
+                lambda name, prefix: taken([container.blob(name, where)], prefix),
+                where=where,
+                right="the right to list (l) of a signature, or as Storage Blob Data Reader",
+                what="blob",
+            )
         except (ET.ParseError, ValueError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
                 f"{where} is not answered as Azure's storage does: check "
                 "AZURE_STORAGE_BLOB_ENDPOINT, and the proxies between",
             ) from None
-        files = without_markers(
-            [replace(blob.file, path=blob.file.location.removeprefix(prefix)) for blob in blobs]
-        )
-        if not files:
+        if archived:
             raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{where} has no blob: check sourceModelUri, and that the model is there",
+                FailureKind.UNSUPPORTED,
+                f"{place.root}/{archived[0]} is in the archive tier and cannot be read: move it to "
+                "the hot or the cool tier",
             )
-        for blob in blobs:
-            _check_tier(blob, place)
         return _Model(container, files, origin_of(container.endpoint))
 
     def _access(self, place: Place, credentials: Credentials) -> AzureAccess:
@@ -186,15 +195,9 @@ class _Container:
                 return
             marker = following
 
-    def blob(self, name: str, where: str) -> _Blob | None:
-        """One blob, if it exists."""
-        try:
-            answer = self._ask("HEAD", self._url(name), where)
-        except DownloadError as error:
-            if error.kind is FailureKind.NOT_FOUND:
-                return None
-            raise
-        return described(name, answer.headers)
+    def blob(self, name: str, where: str) -> _Blob:
+        """One blob."""
+        return described(name, self._ask("HEAD", self._url(name), where).headers)
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
         """A range of the listed version of a blob."""
@@ -282,32 +285,6 @@ def endpoint(settings: Credentials, host: str) -> str:
     return settings.get("AZURE_STORAGE_BLOB_ENDPOINT").rstrip("/") or f"https://{host}"
 
 
-def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], str]:
-    """The blobs, and what their names have before the paths in the model."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no blob.
-    name = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        found = bounded(container.blobs(prefix, where), where)
-        blobs = [blob for blob in found if not blob.is_folder]
-    except DownloadError as error:
-        if name and error.refuses:
-            # A public blob, or one with a signature of its own, is read without being listed.
-            with suppress(DownloadError):
-                blob = container.blob(name, where)
-                if blob and not blob.is_folder:
-                    return [blob], parent
-        raise not_listed(
-            error, "the right to list (l) of a signature, or as Storage Blob Data Reader"
-        ) from None
-    if blobs or not name:
-        return blobs, prefix
-    blob = container.blob(name, where)
-    return [blob] if blob and not blob.is_folder else [], parent
-
-
 def listed(entry: Element) -> _Blob:
     """A blob of a listing."""
     given = entry.find("Name")
@@ -360,19 +337,9 @@ def _md5(value: str | None) -> Checksum | None:
     return Checksum(ChecksumAlgorithm.MD5, base64.b64decode(value).hex()) if value else None
 
 
-def _check_tier(blob: _Blob, place: Place) -> None:
-    if blob.is_archived:
-        raise DownloadError(
-            FailureKind.UNSUPPORTED,
-            f"{place.root}/{blob.file.location} is in the archive tier and cannot be read: move it "
-            "to the hot or the cool tier",
-        )
-
-
 def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> DownloadError:
     """The failure for an answer of 400 or above."""
-    code = answer.headers.get("x-ms-error-code", "")
-    code = code if _WORD.fullmatch(code) else ""
+    code = code_of(answer.headers.get("x-ms-error-code"))
     status = _STATUS_OF_CODE.get(code, answer.status_code)
     if anonymous and code == "ResourceNotFound":
         # What is private is said not to be there.

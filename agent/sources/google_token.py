@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from google.oauth2.credentials import Credentials as UserCredentials
 from google.oauth2.service_account import Credentials as ServiceAccountCredentials
 
 from localmodel.agent.sources.addresses import ANYWHERE
+from localmodel.agent.sources.answers import code_of
 from localmodel.agent.sources.transport import Transport
 from localmodel.agent.structs.credentials import GCS_KEY_FILE
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
-_WORD = re.compile(r"[A-Za-z_]{1,64}")
 _GCE_PRODUCT = Path("/sys/class/dmi/id/product_name")
 _ERRORS = (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError)
 
@@ -165,8 +164,8 @@ def named_token(credentials: Credentials, transport: Transport, where: str) -> T
 def _no_token(error: Exception, where: str) -> DownloadError:
     """The failure for credentials that give no access token."""
     details = error.args[1] if len(error.args) > 1 else None
-    code = details.get("error") if isinstance(details, dict) else None
-    reason = f" ({code})" if isinstance(code, str) and _WORD.fullmatch(code) else ""
+    code = code_of(details.get("error")) if isinstance(details, dict) else ""
+    reason = f" ({code})" if code else ""
     if getattr(error, "retryable", False):
         return DownloadError(
             FailureKind.UNREACHABLE,

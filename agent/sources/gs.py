@@ -7,23 +7,20 @@ content of a key file (GCS_KEY_FILE); the agent's own are Google's application d
 from __future__ import annotations
 
 import base64
-import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from localmodel.agent.sources.answers import Get, changed, retry_after
-from localmodel.agent.sources.bodies import bounded
+from localmodel.agent.sources.answers import Get, changed, code_of, retry_after
 from localmodel.agent.sources.google_token import named_token, own_token
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import origin_of
 from localmodel.agent.structs.causes import status_failure
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import requests
 
@@ -39,7 +36,6 @@ PAGE = 1000
 _FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding,cacheControl"
 # Reasons that say more than the HTTP status 403 does.
 _THROTTLED = {"rateLimitExceeded", "userRateLimitExceeded"}
-_WORD = re.compile(r"[A-Za-z_]{1,64}")
 
 
 @dataclass
@@ -73,34 +69,32 @@ class GoogleStorageSource:
         credentials: Credentials,
         version: str | None,  # noqa: ARG002
     ) -> _Model:
-        """The objects below the URI's path, else the one object with that very name.
-
-        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
-        files.
-        """
+        """The objects below the URI's path, else the one object with that very name."""
         where = public_uri(uri)
         bucket, path = split(uri)
         client = self._client(credentials, where)
         packed: set[str] = set()
 
-        def take(item: Mapping[str, Any], prefix: str) -> RemoteFile:
-            if _stays_packed(item):
-                packed.add(str(item["name"]))
-            return remote_file(item, prefix)
+        def taken(items: Iterable[Mapping[str, Any]], prefix: str) -> Iterator[RemoteFile]:
+            for item in items:
+                if _stays_packed(item):
+                    packed.add(str(item["name"]))
+                yield remote_file(item, prefix)
 
         try:
-            files = without_markers(_find(client, bucket, path, where, take))
+            files = files_of(
+                path,
+                lambda prefix: taken(client.items(bucket, prefix, where), prefix),
+                lambda name, prefix: taken([client.item(bucket, name, where)], prefix),
+                where=where,
+                right="storage.objects.list, as of Storage Object Viewer",
+            )
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
                 f"{where} is not answered as Google Cloud Storage does: check "
                 "STORAGE_EMULATOR_HOST, and the proxies between",
             ) from None
-        if not files:
-            raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{where} has no object: check sourceModelUri, and that the model is there",
-            )
         return _Model(client, bucket, files, origin_of(client.endpoint), frozenset(packed))
 
     def _client(self, credentials: Credentials, where: str) -> _Client:
@@ -139,14 +133,9 @@ class _Client:
                 return
             parameters["pageToken"] = following
 
-    def item(self, bucket: str, name: str, where: str) -> dict[str, Any] | None:
-        """One object, if it exists."""
-        try:
-            return self._ask(_path(bucket, name), {"fields": _FIELDS}, where)
-        except DownloadError as error:
-            if error.kind is FailureKind.NOT_FOUND:
-                return None
-            raise
+    def item(self, bucket: str, name: str, where: str) -> dict[str, Any]:
+        """One object."""
+        return self._ask(_path(bucket, name), {"fields": _FIELDS}, where)
 
     def read(
         self, bucket: str, file: RemoteFile, start: int, end: int | None, *, packed: bool
@@ -196,36 +185,6 @@ class _Client:
     def _after(self, error: DownloadError) -> None:
         if self._token and error.kind is FailureKind.DENIED:
             self._token.forget()
-
-
-def _find(
-    client: _Client,
-    bucket: str,
-    path: str,
-    where: str,
-    take: Callable[[Mapping[str, Any], str], RemoteFile],
-) -> list[RemoteFile]:
-    """The files, each taken as soon as it is told: the server's words take many times the room."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no object.
-    name = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        listed = bounded(client.items(bucket, prefix, where), where)
-        found = [take(one, prefix) for one in listed if not one["name"].endswith("/")]
-    except DownloadError as error:
-        if name and error.refuses:
-            # Who may read an object need not be allowed to list.
-            with suppress(DownloadError):
-                item = client.item(bucket, name, where)
-                if item:
-                    return [take(item, parent)]
-        raise not_listed(error, "storage.objects.list, as of Storage Object Viewer") from None
-    if found or not name:
-        return found
-    item = client.item(bucket, name, where)
-    return [take(item, parent)] if item else []
 
 
 def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
@@ -296,7 +255,7 @@ def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> Downl
         reason = answer.json()["error"]["errors"][0]["reason"]
     except (ValueError, KeyError, IndexError, TypeError):
         reason = ""
-    reason = reason if isinstance(reason, str) and _WORD.fullmatch(reason) else ""
+    reason = code_of(reason)
     status = 429 if reason in _THROTTLED else answer.status_code
     if anonymous and status in {401, 403}:
         reason = f"{reason} to a request without credentials".lstrip()

@@ -32,8 +32,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from localmodel.agent.sources.answers import Get, retry_after
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.pins import holds, is_time, tag_of, version_of
 from localmodel.agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from localmodel.agent.sources.s3_urls import BucketUrls
@@ -139,24 +138,24 @@ class S3Source:
         self._clients: BoundedCache[Credentials, _Client] = transports.keep()
 
     def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _S3Model:
-        """The objects below the URI's path, else the one object with that very key.
-
-        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
-        files.
-        """
+        """The objects below the URI's path, else the one object with that very key."""
         bucket, path = split(uri)
         try:
             client = self._client(credentials)
-            files = without_markers(_find(client.s3, bucket, path, uri))
+            files = files_of(
+                path,
+                lambda prefix: _files(
+                    client.s3, bucket, _objects(client.s3, bucket, prefix, uri), prefix
+                ),
+                lambda key, prefix: _files(
+                    client.s3, bucket, [_object(client.s3, bucket, key, uri)], prefix
+                ),
+                where=public_uri(uri),
+                right=f"s3:ListBucket on the bucket {bucket}",
+            )
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
-        if not files:
-            raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{public_uri(uri)} has no object: check sourceModelUri, and that the model is "
-                "there",
-            )
         origin = origin_of(client.s3.meta.endpoint_url)
         return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
@@ -290,34 +289,6 @@ def _trust(settings: Credentials) -> Trust:
     return bundle or True
 
 
-def _find(client: Any, bucket: str, path: str, uri: str) -> list[RemoteFile]:
-    """The files. Raises DownloadError (Denied) for a listing that is refused, else botocore's."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no object.
-    key = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        entries = bounded(_objects(client, bucket, prefix), public_uri(uri))
-        found = list(_files(client, bucket, entries, prefix))
-        if found or not key:
-            return found
-        one = [entry for entry in _first(client, bucket, key) if entry["Key"] == key]
-    except ClientError as error:
-        refusal = _failure(error, uri)
-        if refusal.kind is not FailureKind.DENIED or _code(error) in _STATUS_OF_CODE:
-            raise
-        one = []
-        if key:
-            # Who may read an object need not be allowed to list.
-            with suppress(ClientError):
-                one = [_described(client, bucket, key)]
-        if not one:
-            right = f"s3:ListBucket on the bucket {bucket}"
-            raise not_listed(refusal, right) from None
-    return list(_files(client, bucket, one, parent))
-
-
 def _files(
     client: Any, bucket: str, entries: Iterable[dict[str, Any]], prefix: str
 ) -> Iterator[RemoteFile]:
@@ -328,18 +299,21 @@ def _files(
         yield from with_checksums(client, bucket, page, listed)
 
 
-def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+def _objects(client: Any, bucket: str, prefix: str, uri: str) -> Iterator[dict[str, Any]]:
+    """The objects whose keys begin with the prefix.
+
+    Raises DownloadError for a listing that these keys may not have, and ClientError otherwise.
+    """
     pages = client.get_paginator("list_objects_v2")
-    for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-        for entry in page.get("Contents", ()):
-            if not entry["Key"].endswith("/"):
+    try:
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", ()):
                 yield _dated(entry, page)
-
-
-def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
-    """The first object whose key begins so: the very key itself, if it exists."""
-    page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-    return [_dated(entry, page) for entry in page.get("Contents", ())]
+    except ClientError as error:
+        if _code(error) in _STATUS_OF_CODE:
+            # Wrong keys read nothing else either.
+            raise
+        raise _failure(error, uri) from None
 
 
 def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
@@ -349,9 +323,12 @@ def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
     return entry | {"Date": page["ResponseMetadata"]["HTTPHeaders"].get("date", "")}
 
 
-def _described(client: Any, bucket: str, key: str) -> dict[str, Any]:
-    """One object, as a listing would describe it."""
-    head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+def _object(client: Any, bucket: str, key: str, uri: str) -> dict[str, Any]:
+    """One object, as a listing would describe it. Raises DownloadError."""
+    try:
+        head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    except ClientError as error:
+        raise _failure(error, uri) from None
     given = [name for name in head if name.startswith("Checksum") and name != "ChecksumType"]
     entry = {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
     return _dated(entry, head)
@@ -399,7 +376,9 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    # The answer to a HEAD has none, and botocore puts the status there.
+    return "" if code.isdecimal() else code
 
 
 def _failure(error: Exception, uri: str) -> DownloadError:
