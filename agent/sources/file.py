@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import smart_open
 
 from localmodel.agent.sources.answers import changed
+from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import RemoteFile
 
@@ -106,7 +107,7 @@ class FileSource:
         try:
             root = self._claimed(uri) if scheme(uri) == "pvc" else self._allowed(uri)
             if root.is_dir():
-                files = tuple(_walk(root, uri))
+                files = tuple(bounded(_walk(root, uri), public_uri(uri)))
             else:
                 files = (_file(root.name, root, root.parent, uri),)
         except OSError as error:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from smart_open import hdfs
 
 from localmodel.agent.sources.answers import changed
+from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
 
@@ -111,7 +112,7 @@ def program_model(uri: str, credentials: Credentials) -> _ProgramModel:
             f"{public_uri(uri)} names no path that the program `{PROGRAM}` takes: write "
             "hdfs://namenode:8020/path, without any of * ? [ ] { } and \\",
         )
-    found = tuple(_listed(target))
+    found = tuple(bounded(_listed(target), target))
     if not found:
         raise DownloadError(
             FailureKind.NOT_FOUND, f"{public_uri(uri)} is empty: put the model's files there"

@@ -211,9 +211,9 @@ def _make_client(settings: Credentials, transports: Transports) -> _Client:
 
 @cache
 def _shared_session() -> boto3.session.Session:
-    """What makes the clients of caches' credentials.
+    """The one session that makes all clients of tenants' credentials.
 
-    A session of its own for each took 12 MB, for S3's description alone.
+    A session for each would take 12 MB, for S3's description alone.
     """
     return boto3.session.Session()
 

@@ -62,7 +62,8 @@ FIRST_PAUSE_SECONDS = 0.05
 IDENTITY = {"Accept-Encoding": "identity"}
 # How many hosts are known at a time.
 MAX_WAYS = 256
-# How much is kept at a time for different settings: clients, tokens, trusts.
+# How many entries each cache of clients, tokens or transports has. With the bound of certificates
+# (agent.credentials.settings) all transports together stay far below the agent's memory.
 MAX_KEPT = 32
 
 # Headers that may follow a redirect to another host.
@@ -93,6 +94,7 @@ class _Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        # By server; emptied when there are MAX_WAYS.
         self._ways: dict[str, _Way] = {}
 
     def get(self, url: str | bytes, **kwargs: Any) -> requests.Response:
@@ -435,6 +437,7 @@ class Transports:
     def __init__(self, *, max_connections: int, rules: Rules = DEFAULT_RULES) -> None:
         self._max_connections = max_connections
         self._rules = rules
+        # A few for each source, made with the sources.
         self._kept: list[BoundedCache[Any, Any]] = []
         self._usual = self._make(True)
         self._by_trust = self.keep(Transport.close)

@@ -132,6 +132,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # One for each listing, request or read that is under way.
         self._waits: set[Wait] = set()
         self._runs = False
 

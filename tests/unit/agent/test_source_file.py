@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import all_sources
+from localmodel.agent.sources import all_sources, bodies
 from localmodel.agent.sources.file import FileSource
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
@@ -101,6 +101,13 @@ def test_link_that_leaves_the_tree_is_refused(allowed: Path, tmp_path: Path, tar
     error = failure_of(f"file://{allowed}/model", allowed)
     assert error.kind is FailureKind.DENIED
     assert "leaves" in error.message
+
+
+def test_a_listing_ends(allowed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_FILES", 2)
+    error = failure_of(f"file://{allowed}/model", allowed)
+    assert error.kind is FailureKind.UNSUPPORTED
+    assert "fewer and larger ones" in error.message
 
 
 @pytest.mark.parametrize("special", ["pipe", "directory-link"])
