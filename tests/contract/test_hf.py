@@ -417,12 +417,14 @@ def test_a_mirror_that_describes_no_commits_lists_their_trees(
 
 
 def test_the_environment_names_the_mirror_and_its_token_is_the_agents_own(
-    running: RunningHub, source: HuggingFaceSource, monkeypatch: pytest.MonkeyPatch
+    running: RunningHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"{running.url}/")
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
+    own = own_credentials()
+    source = HuggingFaceSource(Transports(max_connections=2), own.get("HF_ENDPOINT"))
 
-    assert len(source.resolve("hf://org/m", own_credentials(), None).files) == len(FILES)
+    assert len(source.resolve("hf://org/m", own, None).files) == len(FILES)
     # Named credentials use the agent's mirror, and never its token.
     assert failure(source, "hf://org/m", Credentials.of({})).kind is FailureKind.DENIED
 
