@@ -1,4 +1,4 @@
-"""From what a cache names to the credentials that a source takes."""
+"""Resolves what a cache names as credentials to the credentials for a source."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from localmodel.agent.credentials.secret_api import SecretApi
     from localmodel.agent.structs.requests import Requester
 
-# KServe's: where the secrets for downloads are.
+# KServe's namespace for the secrets of downloads.
 DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
 _CA_FILE = "cabundle.crt"
 
 
 class CredentialResolver:
-    """Reads secrets of one namespace, anew each time: a corrected one counts from the next try.
+    """Reads secrets of one namespace, anew for each attempt: a corrected secret works at the next.
 
     `own` are the agent's. Where caches of namespaces may not use unlisted credentials, neither may
     they use the agent's own: a cache that names none is anonymous at the same stores.
@@ -45,7 +45,7 @@ class CredentialResolver:
     def resolve(self, requester: Requester) -> Credentials:
         """The credentials: the agent's own if the cache names none.
 
-        Credentials that are named and hold nothing are no reason to use the agent's own. Raises
+        Named credentials without any setting are not replaced by the agent's own. Raises
         DownloadError: Denied with what to correct, or Unreachable.
         """
         ref, whose = requester.credentials, requester.namespace
@@ -65,7 +65,7 @@ class CredentialResolver:
         return Credentials.of(self._with_authorities(settings))
 
     def _with_authorities(self, settings: dict[str, str]) -> dict[str, str]:
-        """With the certificates that KServe would mount from a ConfigMap."""
+        """The settings with the certificates that KServe would mount from a ConfigMap."""
         name = settings.pop(CA_CONFIG_MAP, "")
         if not name or S3_AUTHORITIES in settings or settings.get("S3_VERIFY_SSL") == "0":
             return settings

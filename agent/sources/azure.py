@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
-# Of the REST API; what is used here has long been there, and other clouds and emulators have it.
+# A version of the REST API that other clouds and emulators have too.
 API_VERSION = "2021-12-02"
-# With all metadata of each: far below what an answer may have.
+# Blobs in a page of a listing: with all their metadata far below the bound of an answer.
 PAGE = 1000
 
 _HOST = re.compile(
@@ -58,7 +58,7 @@ _HEADERS = {"x-ms-version": API_VERSION}
 
 @dataclass(frozen=True)
 class Place:
-    """What a URI names."""
+    """The container and the path of a URI."""
 
     host: str
     container: str
@@ -97,7 +97,7 @@ class _Model:
 
 
 class AzureSource:
-    """Blobs of Azure's storage accounts, and of what speaks their language."""
+    """Blobs of Azure's storage accounts, and of servers with the same API."""
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
@@ -155,7 +155,7 @@ class AzureSource:
         return _Model(container, files, origin_of(container.endpoint))
 
     def _access(self, place: Place, credentials: Credentials) -> AzureAccess:
-        """What the requests carry; kept, because it may hold an access token."""
+        """The permission for requests, cached because it may hold an access token."""
         if place.signature:
             return Shared(place.signature)
         return self._accesses.get(
@@ -174,14 +174,14 @@ class _Container:
     transport: Transport
 
     def blobs(self, prefix: str, where: str) -> Iterator[_Blob]:
-        """The blobs whose names begin so."""
+        """The blobs whose names begin with the prefix."""
         marker = ""
         while True:
             parameters = {
                 "restype": "container",
                 "comp": "list",
                 "prefix": prefix,
-                # It tells the folders of hierarchical accounts.
+                # The metadata mark the folders of hierarchical accounts.
                 "include": "metadata",
                 "maxresults": str(PAGE),
                 **({"marker": marker} if marker else {}),
@@ -256,7 +256,7 @@ def is_blob_uri(uri: str) -> bool:
 
 
 def parse(uri: str) -> Place:
-    """What a URI names. Raises DownloadError (Unsupported)."""
+    """The place that a URI names. Raises DownloadError (Unsupported)."""
     where = public_uri(uri)
     try:
         parts = urlsplit(uri)
@@ -290,7 +290,7 @@ def listed(entry: Element) -> _Blob:
     given = entry.find("Name")
     name = "" if given is None else given.text or ""
     if given is not None and given.get("Encoded") == "true":
-        # It has characters that XML has not.
+        # The name has characters that XML cannot have.
         name = unquote(name)
     return _Blob(
         RemoteFile(
@@ -308,7 +308,7 @@ def listed(entry: Element) -> _Blob:
 
 
 def described(name: str, headers: Mapping[str, str]) -> _Blob:
-    """A blob of the headers of an answer."""
+    """A blob as the headers of an answer describe it."""
     return _Blob(
         RemoteFile(
             path=name,
@@ -324,12 +324,12 @@ def described(name: str, headers: Mapping[str, str]) -> _Blob:
 
 
 def _marks_folder(name: str, value: str | None) -> bool:
-    """Whether metadata are those of a folder; tools write them in any case."""
+    """Whether metadata mark a folder. Tools differ in upper and lower case."""
     return name.lower() == "hdi_isfolder" and (value or "").strip().lower() == "true"
 
 
 def _etag(value: str | None) -> str | None:
-    """As in the header: listings leave out the quotes."""
+    """An ETag with quotes, as in the header: listings leave them out."""
     return f'"{value.strip(chr(34))}"' if value else None
 
 
@@ -342,7 +342,7 @@ def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> Downl
     code = code_of(answer.headers.get("x-ms-error-code"))
     status = _STATUS_OF_CODE.get(code, answer.status_code)
     if anonymous and code == "ResourceNotFound":
-        # What is private is said not to be there.
+        # Azure answers that a private container does not exist.
         status = 403
     if anonymous and status in {401, 403}:
         code = f"{code} to a request without credentials".lstrip()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from localmodel.agent.sources.transport import Transport
     from localmodel.agent.structs.credentials import Credentials
 
-# How long a signature of ours lasts: each request has its own.
+# How long a signature of a key lasts: each request has its own.
 SIGNED_SECONDS = 3600
 
 # The value of AZURE_TOKEN_CREDENTIALS, as Azure's own libraries have it.
@@ -31,35 +31,35 @@ _AUTHORITIES = {
 
 
 class AzureAccess(Protocol):
-    """How requests are allowed."""
+    """The permission for requests to a storage account."""
 
     @property
     def anonymous(self) -> bool:
-        """Whether nothing is sent: only public blobs can be read."""
+        """Whether requests carry nothing, so that only public blobs can be read."""
         ...
 
     def query(self, account: str, container: str) -> str:
-        """What URLs of a container carry; may be empty."""
+        """The query of a container's URLs; may be empty."""
         ...
 
     def headers(self, where: str) -> dict[str, str]:
-        """What requests carry. Raises DownloadError."""
+        """The headers of a request. Raises DownloadError."""
         ...
 
     def refused(self) -> None:
-        """A request was denied."""
+        """Called after a request was denied."""
         ...
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A shared access signature that somebody was given; empty for nothing at all."""
+    """A shared access signature from a URI or a setting; empty: anonymous."""
 
     signature: str = ""
 
     @property
     def anonymous(self) -> bool:
-        """Whether there is none."""
+        """Whether there is no signature."""
         return not self.signature
 
     def query(self, _account: str, _container: str) -> str:
@@ -71,12 +71,12 @@ class Shared:
         return {}
 
     def refused(self) -> None:
-        """It cannot be renewed."""
+        """A given signature cannot be renewed."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """An account's key, which signs for one container and for reading only."""
+    """An account's key. It signs for one container, and for reading only."""
 
     key: str
     anonymous = False
@@ -90,7 +90,7 @@ class Key:
         return {}
 
     def refused(self) -> None:
-        """Each signature is new."""
+        """Each request has a new signature anyway."""
 
 
 def access_of(credentials: Credentials, transport: Transport, host: str) -> AzureAccess:

@@ -1,4 +1,4 @@
-"""Access tokens for Google's services, of the agent's own credentials or of a tenant's key."""
+"""Access tokens for Google's services, by the agent's own credentials or a tenant's key file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ERRORS = (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError)
 
 
 class Token:
-    """An access token, fetched when it is needed and again before it expires."""
+    """An access token, fetched when a request needs it and again before it expires."""
 
     def __init__(self, credentials: Any, transport: Transport) -> None:
         self._credentials = credentials
@@ -43,7 +43,7 @@ class Token:
         self._lock = threading.Lock()
 
     def headers(self, where: str) -> dict[str, str]:
-        """What a request carries. Raises DownloadError."""
+        """The headers of a request. Raises DownloadError."""
         with self._lock:
             if self._credentials.token_state is not TokenState.FRESH:
                 try:
@@ -53,13 +53,13 @@ class Token:
             return {"Authorization": f"Bearer {self._credentials.token}"}
 
     def forget(self) -> None:
-        """It was refused: the next request has a new one, with what may have been granted since."""
+        """Drop a refused token: a new one may have rights that were granted since."""
         with self._lock:
             self._credentials.token = None
 
 
 class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
-    """Sends google-auth's requests by a transport: a key file names its own token server."""
+    """Sends google-auth's requests by a transport, since a key file names its token server."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -79,7 +79,7 @@ class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
             url,
             public_uri(url),
             check=False,
-            # What proves the account must not go where the server says.
+            # The proof of the account must not follow a redirect.
             allow_redirects=False,
             data=body,
             headers=headers,
@@ -99,9 +99,10 @@ class _Answer:
 def own_token(settings: Credentials) -> Token | None:
     """The token of the agent's own credentials; None if the agent has none.
 
-    google-auth looks for a metadata server for seconds, so it is only asked for what is there.
+    google-auth searches a metadata server for seconds, so it is used only where a key file or a
+    metadata server is known to exist.
     """
-    # The agent's own token may come from the metadata server, which no tenant's download may reach.
+    # The token may come from the metadata server, which no tenant's request may reach.
     transport = Transport(max_connections=1, rules=ANYWHERE)
     if _key_files(settings):
         load: Callable[..., Any] = google.auth.default
@@ -121,7 +122,7 @@ def own_token(settings: Credentials) -> Token | None:
 
 
 def on_google(settings: Credentials) -> bool:
-    """Whether there is a metadata server of Google's; asks no network."""
+    """Whether Google's metadata server exists here, without a request to the network."""
     if settings.get("GCE_METADATA_HOST"):
         return True
     try:
@@ -145,7 +146,7 @@ def named_token(credentials: Credentials, transport: Transport, where: str) -> T
     try:
         info = json.loads(content)
         kind = info.get("type")
-        # Other types run programs and read files that they name: not what a tenant may give.
+        # Other types run programs and read files of the agent, which no tenant may choose.
         if kind == "service_account":
             make: Callable[..., Any] = ServiceAccountCredentials.from_service_account_info
         elif kind == "authorized_user":

@@ -46,7 +46,7 @@ class _Model:
     bucket: str
     files: tuple[RemoteFile, ...]
     origin: str
-    # The names of objects that are labelled gzip and must stay as they are.
+    # The names of objects that are labelled gzip and are read as they are stored.
     packed: frozenset[str]
     version: str | None = None
 
@@ -98,7 +98,7 @@ class GoogleStorageSource:
         return _Model(client, bucket, files, origin_of(client.endpoint), frozenset(packed))
 
     def _client(self, credentials: Credentials, where: str) -> _Client:
-        """The client, which keeps its access token."""
+        """The client of these credentials, which holds their access token."""
 
         def make() -> _Client:
             if credentials.own:
@@ -119,7 +119,7 @@ class _Client:
         self._token = token
 
     def items(self, bucket: str, prefix: str, where: str) -> Iterator[dict[str, Any]]:
-        """The objects whose names begin so."""
+        """The objects whose names begin with the prefix."""
         parameters = {
             "prefix": prefix,
             "maxResults": str(PAGE),
@@ -149,7 +149,7 @@ class _Client:
             start=start,
             end=end,
             size=file.size,
-            # Who takes gzip is not sent it unpacked, also by emulators.
+            # Google and emulators unpack gzip only for a client that does not accept it.
             headers=self._headers(where) | ({"Accept-Encoding": "gzip"} if packed else {}),
             ranges=file.ranges,
             as_stored=True,
@@ -158,7 +158,7 @@ class _Client:
             return self._transport.read(get)
         except DownloadError as error:
             if error.kind is FailureKind.NOT_FOUND:
-                # It was listed: another generation has taken its place.
+                # The object was listed: another generation has replaced it.
                 raise changed(where) from None
             self._after(error)
             raise
@@ -192,7 +192,7 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
     name = str(item["name"])
     generation = str(item["generation"])
     if _is_gzip(item) and not _stays_packed(item):
-        # The server unpacks it, and tells neither the size nor a checksum of what it then sends.
+        # The server unpacks the object, and gives neither size nor checksum of what it then sends.
         return RemoteFile(name.removeprefix(prefix), name, None, generation, ranges=False)
     checksum = _checksum(item)
     return RemoteFile(
@@ -201,7 +201,7 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
         size=int(item["size"]),
         version=generation,
         checksum=checksum,
-        # Emulators do not all keep to the generation: without a checksum nothing would show it.
+        # Some emulators ignore the generation, and only a checksum shows that.
         ranges=checksum is not None,
     )
 
@@ -211,7 +211,7 @@ def _is_gzip(item: Mapping[str, Any]) -> bool:
 
 
 def _stays_packed(item: Mapping[str, Any]) -> bool:
-    """Whether gzip is a mere label of an object: cloud.google.com/storage/docs/transcoding."""
+    """Whether the server never unpacks the object: cloud.google.com/storage/docs/transcoding."""
     return _is_gzip(item) and "no-transform" in str(item.get("cacheControl", "")).lower()
 
 

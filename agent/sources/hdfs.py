@@ -1,8 +1,8 @@
 """webhdfs://, swebhdfs:// and hdfs://: files of a Hadoop file system.
 
 WebHDFS is read by HTTP, in ranges. hdfs:// is read the same way where HDFS_NAMENODE is set, as
-KServe does; otherwise by the `hdfs` program, in whole streams. HDFS's own checksums depend on the
-sizes of its blocks and chunks (GETFILECHECKSUM), so they prove nothing about bytes that arrive.
+KServe does, and otherwise by the `hdfs` program, in whole streams. HDFS's own checksums
+(GETFILECHECKSUM) depend on the sizes of its blocks and chunks, so they do not prove a download.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.remote import Body, RemoteModel
 
 _PORTS = {"webhdfs": 9870, "swebhdfs": 9871}
-# KServe knows these too; without them the answer would be another than the user expects.
+# Settings of KServe that are refused: without them, a request would be another than meant.
 _UNSUPPORTED = ("KERBEROS_PRINCIPAL", "KERBEROS_KEYTAB", "TLS_CERT", "TLS_CA", "HEADERS")
 _WAITING = {"StandbyException", "SafeModeException", "RetriableException"}
 _NO_TOKEN = {"InvalidToken", "SecretManager$InvalidToken", "ExpiredTokenException"}
 _PASSING = {FailureKind.UNREACHABLE, FailureKind.THROTTLED}
-# With several namenodes these are a reason to ask the next one.
+# Failures of one namenode after which the next one is asked.
 _ELSEWHERE = {FailureKind.UNREACHABLE, FailureKind.DENIED, FailureKind.THROTTLED}
 _T = TypeVar("_T")
 
 
 class _Status(BaseModel):
-    """What a namenode says of one entry."""
+    """The status of a file or a folder, as a namenode reports it."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -56,7 +56,7 @@ class _Status(BaseModel):
 
     @property
     def version(self) -> str | None:
-        """What changes when the file does; None where the server does not tell."""
+        """What changes with the file; None where the server reports neither time nor ID."""
         if not self.modification_time and not self.file_id:
             return None
         return f"{self.modification_time}-{self.length}-{self.file_id}"
@@ -67,7 +67,7 @@ class _OneStatus(BaseModel):
 
 
 class _Statuses(BaseModel):
-    # The first wrong one is enough: each has a report that is larger than itself.
+    # Validation stops at the first error: the report of each is larger than its entry.
     entries: Annotated[list[_Status], FailFast()] = Field(alias="FileStatus")
 
 
@@ -84,7 +84,7 @@ _EXCEPTION = TypeAdapter(dict[str, _RemoteException])
 
 @dataclass(frozen=True)
 class _Cluster:
-    """The namenodes of one file system, and as whom they are asked."""
+    """The namenodes of one file system, and the user of the requests."""
 
     namenodes: tuple[str, ...]
     transport: Transport
@@ -92,7 +92,7 @@ class _Cluster:
     user: str
 
     def where(self, path: str) -> str:
-        """How messages name a path."""
+        """The name of a path in messages."""
         return f"webhdfs://{urlsplit(self.namenodes[0]).netloc}{path}"
 
     def status(self, path: str) -> _Status:
@@ -100,11 +100,11 @@ class _Cluster:
         return self._ask(path, "GETFILESTATUS", _OneStatus).status
 
     def entries(self, path: str) -> list[_Status]:
-        """What is in a folder."""
+        """The entries of a folder."""
         return self._ask(path, "LISTSTATUS", _Listing).statuses.entries
 
     def open(self, file: RemoteFile, start: int, end: int) -> Body:
-        """A range. The namenode redirects to a datanode, which answers 200 with just the range."""
+        """A range. The namenode redirects to a datanode, which answers 200 with the range alone."""
         part = {"offset": start}
         if end > start:
             part["length"] = end - start
@@ -147,7 +147,7 @@ class _Cluster:
         return self._first(ask)
 
     def _first(self, attempt: Callable[[str], _T]) -> _T:
-        """What the first namenode that is up and active says."""
+        """The answer of the first namenode that is up and active."""
         errors: list[DownloadError] = []
         for namenode in self.namenodes:
             try:
@@ -169,7 +169,7 @@ class _WebModel:
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
-        """A range of a file, if the file is the listed one until its last byte is here."""
+        """A range of a file, which must be the listed one until its last byte has come."""
 
         def check() -> None:
             now = self.cluster.status(file.location)
@@ -180,7 +180,7 @@ class _WebModel:
         try:
             body = self.cluster.open(file, start, stop)
         except DownloadError as error:
-            # An offset behind the end of a shorter file has answers of many kinds.
+            # Servers answer differently to an offset behind the end of a file that became shorter.
             if error.kind not in _PASSING:
                 check()
             raise
@@ -220,9 +220,9 @@ class HdfsSource:
 def _cluster(
     uri: str, settings: Credentials, transports: Transports, *, sends_token: bool
 ) -> tuple[_Cluster | None, str]:
-    """Where and what a URI is; no cluster means that only the `hdfs` program can tell.
+    """The cluster and the path of a URI; no cluster where only the `hdfs` program can read it.
 
-    With HDFS_NAMENODE a URI without a port is a path alone, as KServe has it: `hdfs://models/a`.
+    With HDFS_NAMENODE a URI without a port is a path alone, as in KServe: `hdfs://models/a`.
     """
     kind = scheme(uri)
     try:
@@ -255,7 +255,7 @@ def _cluster(
         "delegation": token,
     }
     if token:
-        # The token says who it is; both together are refused.
+        # The token names the user, and a namenode refuses a request with both.
         query |= {"user.name": "", "doas": ""}
     trusted = settings.get("TLS_SKIP_VERIFY").lower() != "true"
     asked = tuple((name, value) for name, value in query.items() if value)

@@ -1,6 +1,6 @@
 """hdfs:// by the `hdfs` program, which finds namenodes and logins in Hadoop's own configuration.
 
-It has no ranges, and tells the time of a change to the minute.
+The program has no ranges, and its times of change have the precision of a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROGRAM_SECONDS = 300.0
 _LINE = re.compile(
     r"([-d])[-rwxsStT]{9}\S?\s+\S+\s+\S+\s+\S+\s+(\d+)\s+(\d{4}-\d\d-\d\d \d\d:\d\d) (.+)"
 )
-# The program takes them for patterns.
+# Characters that the program takes for patterns.
 _PATTERNS = frozenset("*?[]{}\\")
 
 
@@ -53,7 +53,7 @@ class _ProgramModel:
 
 
 class _ProgramBody:
-    """What the program prints of one file."""
+    """The content of one file, as the program prints it."""
 
     def __init__(self, opened: hdfs.CliRawInputBase, file: RemoteFile) -> None:
         self._opened = opened
@@ -104,7 +104,7 @@ def program_model(uri: str, credentials: Credentials) -> _ProgramModel:
             "the credentials",
         )
     parts = urlsplit(uri)
-    # The form that a namenode prints: without one, the path alone.
+    # The form in which the program prints paths: with the namenode, if the URI names one.
     target = (f"hdfs://{parts.netloc}{parts.path}" if parts.netloc else parts.path).rstrip("/")
     if not parts.path.strip("/") or _PATTERNS & set(target):
         raise DownloadError(

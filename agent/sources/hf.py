@@ -1,8 +1,8 @@
-"""hf://: models of the Hugging Face Hub, or of a mirror that speaks its protocol.
+"""hf://: models of the Hugging Face Hub, or of a mirror with the same API.
 
-A revision is resolved to a commit, and every file is read at that commit: a branch that moves
-changes nothing. HF_TOKEN and HF_ENDPOINT are settings of the credentials. A tenant's credentials
-without an endpoint are for the agent's hub, and never get the agent's token.
+A revision is resolved to a commit, and every file is read at that commit, so a branch that moves
+does not mix versions. HF_TOKEN and HF_ENDPOINT are settings of the credentials. A tenant's
+credentials without an endpoint are for the agent's hub, and never get the agent's token.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 MAX_REDIRECTS = 5
-# How many files are asked about at once where a mirror describes them by their names only.
+# How many HEAD requests run at once, for a mirror that lists only the names of files.
 HEADS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[\w+@#=,][\w+@#=,./-]*", re.ASCII)
 _RESET = re.compile(r";\s*t=(\d+)")
-# The answers of mirrors to what they do not know.
+# The statuses that mirrors answer to an API that they do not have.
 _UNKNOWN = {400, 403, 404, 405, 410, 501}
-# The answers to a signed URL that is too old: stores differ.
+# The failures of a signed URL that has expired: stores differ.
 _STALE = {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.INTERNAL}
 
 
 @dataclass(frozen=True)
 class _Repository:
-    """One model at one hub, and what it is asked with. `where` names it in messages."""
+    """One model at one hub, and the token for it. `where` names the model in messages."""
 
     name: str
     where: str
@@ -78,11 +78,11 @@ class _Repository:
 
     @property
     def origin(self) -> str:
-        """The hub itself: the only one that gets the token."""
+        """The hub's origin: the only one that gets the token."""
         return origin_of(self.endpoint)
 
     def headers(self, url: str) -> dict[str, str]:
-        """What a request for this URL carries."""
+        """The headers of a request for this URL."""
         if self.token and origin_of(url) == self.origin:
             return {**IDENTITY, "Authorization": f"Bearer {self.token}"}
         return dict(IDENTITY)
@@ -92,7 +92,7 @@ class _Repository:
         return f"{self.endpoint}/{self.name}/resolve/{commit}/{quote(path, safe='/')}"
 
     def commit(self, revision: str) -> str:
-        """The commit that a revision is now."""
+        """The current commit of a revision."""
         answer = self._ask(self._revision_url(revision))
         try:
             return Revision.model_validate_json(answer.content).sha
@@ -120,14 +120,14 @@ class _Repository:
                 return
             seen.add(query)
             yield from (remote_file(entry) for entry in entries if entry.type == "file")
-            # Of the next page's address only the query is taken, so it leads nowhere else.
+            # Only the query of the next page's URL is used, so a page cannot lead to another host.
             following = answer.links.get("next", {}).get("url", "")
             query = following.partition("#")[0].partition("?")[2]
 
     def _siblings(self, commit: str, without: DownloadError) -> Iterator[RemoteFile]:
-        """All files at a commit, of a mirror that has no trees: as older libraries list them.
+        """All files at a commit of a mirror without trees, by the API that older libraries use.
 
-        Raises what the tree has failed with if it does not describe models either.
+        Raises the failure of the tree, `without`, if the mirror does not have that API either.
         """
         try:
             answer = self._ask(f"{self._revision_url(commit)}?blobs=true")
@@ -140,7 +140,7 @@ class _Repository:
             yield from threads.map(partial(self._described, commit), siblings)
 
     def _described(self, commit: str, sibling: Sibling) -> RemoteFile:
-        """A file of a description: where that has its name only, as its own headers say."""
+        """A file of a description, by the headers of the file where that has only its name."""
         if sibling.size is not None or sibling.lfs is not None:
             file = remote_file(sibling)
             return file if file.version else replace(file, version=commit)
@@ -150,7 +150,7 @@ class _Repository:
             if answer.headers.get("X-Repo-Commit", commit) != commit:
                 raise changed(where)
             whole, digest = linked(answer)
-            # What else is an ETag need not be a digest: mirrors have their own.
+            # A mirror's own ETag need not be a digest.
             version = digest or answer.headers.get("ETag", "").strip('"') or version
             length = answer.headers.get("Content-Length", "")
             own = int(length) if length.isdecimal() and not answer.is_redirect else None
@@ -162,7 +162,7 @@ class _Repository:
         return file_at_commit(sibling.path, size, version, checksum)
 
     def locate(self, commit: str, file: RemoteFile) -> str:
-        """Where a large file's bytes are: a signed URL of another host, or the hub's own."""
+        """The URL of a large file's bytes: a signed one of another host, or the hub's own."""
         place = self.file_url(commit, file.location)
         for answer, url in self._hops(commit, file.location):
             _check_announced(answer, file, commit, f"{self.where}/{file.path}")
@@ -170,9 +170,9 @@ class _Repository:
         return place
 
     def _hops(self, commit: str, path: str) -> Iterator[tuple[requests.Response, str]]:
-        """The hub's own answers to HEADs for a file, and where each leads: to itself at the end.
+        """The hub's answers to HEAD requests for a file, each with the URL that it leads to.
 
-        None of a mirror that knows no HEAD: each range then follows the redirect.
+        Nothing of a mirror without HEAD: each range then follows the redirect itself.
         """
         url, where = self.file_url(commit, path), f"{self.where}/{path}"
         for _ in range(MAX_REDIRECTS):
@@ -209,12 +209,12 @@ class _Repository:
         return self.transport.call("GET", url, self.where, check=False, headers=self.headers(url))
 
     def refusal(self, answer: requests.Response, where: str) -> DownloadError:
-        """What an answer of 400 or above says to a person."""
+        """The failure for an answer of 400 or above."""
         by_code = self._refused_by_code(answer)
         found = by_code or self._refused_by_status(answer)
         if found is not None:
             kind, message = found
-            # Of a private model a hub says that there is none.
+            # A hub answers that a private model does not exist.
             hides = by_code is None and kind is FailureKind.NOT_FOUND
             return DownloadError(kind, f"{where} {message}", hides=hides)
         error = answered(answer, where)
@@ -246,7 +246,7 @@ class _Repository:
             )
         if status in {401, 404}:
             hint = "that HF_TOKEN may read it" if self.token else "give HF_TOKEN if it is private"
-            # Without a token the hub does not tell which of the two it is.
+            # Without a token the answer is the same in both cases.
             return FailureKind.DENIED if status == 401 else FailureKind.NOT_FOUND, (
                 f"does not exist at {hub}, or is private: check sourceModelUri, and {hint}"
             )
@@ -267,14 +267,14 @@ class _Repository:
 
 
 class _Place:
-    """Where one large file's bytes are now. Asked for once, and again when it was refused."""
+    """The current URL of one large file's bytes, requested once and again after a refusal."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._url = ""
 
     def url(self, locate: Callable[[], str], refused: str = "") -> str:
-        """The URL, another one than the refused one if there is another."""
+        """The URL, requested anew if the current one is `refused`."""
         with self._lock:
             if self._url == refused:
                 self._url = locate()
@@ -308,13 +308,13 @@ class _HubModel:
             if error.kind not in _STALE:
                 raise
             if place is None:
-                # A refusal that tells why.
+                # This HEAD request fails with the hub's reason.
                 locate()
                 raise
         return self._read(place.url(locate, refused=url), file, start, end)
 
     def _read(self, url: str, file: RemoteFile, start: int, end: int | None) -> Body:
-        # The pin is the commit in the URL. ETags are no pin: the hosts of signed URLs have theirs.
+        # The commit in the URL pins the file. The hosts of signed URLs have ETags of their own.
         return self.repository.transport.read(
             Get(
                 url=url,
@@ -341,12 +341,12 @@ class HuggingFaceSource:
         self._hub = hub
 
     def resolve(self, uri: str, credentials: Credentials, version: str | None) -> _HubModel:
-        """All files of the model at one commit: the former one if the hub still has it."""
+        """All files of the model at one commit: that of `version` if the hub still has it."""
         name, revision = split(uri)
         repository = _repository(uri, name, credentials, self._hub, self._transport)
         commit = _former(repository, version)
         if commit is None:
-            # That there is such a commit, its tree shows.
+            # The listing of the tree fails if there is no such commit.
             commit = revision if COMMIT.fullmatch(revision) else repository.commit(revision)
         files = tuple(bounded(repository.files(commit), repository.where))
         if not files:
@@ -354,7 +354,7 @@ class HuggingFaceSource:
                 FailureKind.NOT_FOUND,
                 f"{public_uri(uri)} has no file: check sourceModelUri and its revision",
             )
-        # Large files are behind signed URLs; the hub itself sends the small ones.
+        # Large files have signed URLs at other hosts; the hub itself sends the small ones.
         large = [f for f in files if f.checksum and f.checksum.algorithm is LARGE and f.size]
         places = {file.path: _Place() for file in large}
         return _HubModel(repository, files, repository.origin, commit, places)
@@ -411,7 +411,7 @@ def _former(repository: _Repository, version: str | None) -> str | None:
 
 
 def _may_lack_trees(answer: requests.Response) -> bool:
-    """Whether who answers may be a mirror that does not know what was asked: a hub says why."""
+    """Whether the answer may be that of a mirror without trees: the Hub itself gives a code."""
     unknown = answer.status_code < 400 or answer.status_code in _UNKNOWN
     return unknown and not answer.headers.get("X-Error-Code")
 

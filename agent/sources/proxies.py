@@ -1,6 +1,6 @@
-"""Proxies between the agent and origins: what they refuse is not the origin's word.
+"""Failures of proxies between the agent and origins: a proxy's refusal is not the origin's.
 
-A proxy is the administrator's, and named in the agent's environment: its host is told, never its
+The administrator names a proxy in the agent's environment. Messages have its host, and never its
 user and password.
 """
 
@@ -21,29 +21,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SCHEMES = {"http", "https"}
-# Answers of plain HTTP that are the proxy's own, for sure and as a page for people.
+# Headers that only a proxy's own answers have, and statuses of answers with a page of a proxy.
 _OWN = ("X-Squid-Error", "Proxy-Status")
 _PAGES = {403, 502, 503, 504}
 _NEEDS_CREDENTIALS = 407
-# Answers to a CONNECT of what is no proxy, and of a proxy that may do better later.
+# Statuses of a CONNECT at a server that is no proxy, and at a proxy that may accept it later.
 _NO_PROXY = {400, 404, 405, 501}
 _PASSING = {408, 429}
 
 
 class ProxyRefusalError(DownloadError):
-    """A proxy refuses. Whether the origin's files may be read is not said by that."""
+    """A proxy refuses a request. That does not show whether the origin's files may be read."""
 
     @property
     def refuses(self) -> bool:
-        """Never: these credentials may be good."""
+        """Never: the credentials for the origin may be good."""
         return False
 
 
 class ByProxyError(requests.ConnectionError):
-    """What went wrong between the agent and an origin by way of a proxy.
+    """An error between the agent and an origin behind a proxy.
 
-    `status` is that of the proxy's own answer. An answer that may be the origin's too is no
-    `own` one.
+    `status` is that of the proxy's answer. `own` is false for an answer that may be the origin's.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class ByProxyError(requests.ConnectionError):
         self._variable = proxy_variable(target.scheme)
 
     def failure(self, where: str) -> DownloadError:
-        """What is told of it. `where` names what was asked for."""
+        """The failure for a person. `where` names the requested file in messages."""
         if self._status is not None:
             return self._refusal(where, self._status)
         assert self._error is not None  # noqa: S101
@@ -149,7 +148,7 @@ class ByProxyError(requests.ConnectionError):
 
 
 def check_proxy(proxy: str, url: str) -> None:
-    """Raises DownloadError (Unsupported) if this is the URL of no proxy that can be used."""
+    """Raises DownloadError (Unsupported) for a URL that cannot be used as a proxy's."""
     try:
         parts = urlsplit(_named(proxy))
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -169,9 +168,9 @@ def check_proxy(proxy: str, url: str) -> None:
 def refused_by(
     proxy: str, url: str, answer: requests.Response, again: float | None
 ) -> ByProxyError | None:
-    """What an answer of plain HTTP says if it is the proxy's; through a tunnel it never is.
+    """The error for an answer of the proxy itself, which only plain HTTP can have.
 
-    `again` is after how many seconds it wants to be asked again.
+    `again` is the answer's Retry-After in seconds.
     """
     status, headers = answer.status_code, answer.headers
     if status < 400 or urlsplit(url).scheme != "http":
@@ -184,13 +183,13 @@ def refused_by(
 
 
 def _named(proxy: str) -> str:
-    """As requests takes it."""
+    """The URL of a proxy, which requests takes for http:// where it has no scheme."""
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _is_own(headers: Mapping[str, str]) -> bool:
     squid, status = (headers.get(name, "") for name in _OWN)
-    # What proxies only passed on has no error there.
+    # An answer that a proxy only passed on has no error there.
     return bool(squid) or "error=" in status
 
 

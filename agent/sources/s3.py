@@ -1,8 +1,8 @@
 """s3://: an object, or all objects below a path, of an S3-compatible store.
 
-The agent's own credentials and endpoint are those of its environment, as boto3 finds them
-(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, an instance's role, ...); without any, requests are anonymous.
-Objects are read by presigned URLs, so that every byte comes by the one transport.
+The agent's own credentials and endpoint are those that boto3 finds (AWS_ACCESS_KEY_ID,
+AWS_ENDPOINT_URL, an instance's role, ...); without any, requests are anonymous. Objects are read by
+presigned URLs, so that every byte comes by the agent's own transport.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ _STATUS_OF_CODE = {
 }
 # Objects in a page of a listing.
 PAGE = 1000
-# Those of S3 whose objects are not there at once. (GLACIER_IR's are.)
+# Storage classes of objects that must be restored before they are read. (GLACIER_IR is none.)
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _TRUE = {"1", "true", "yes"}
-# Instead of a key that is not given: botocore looks for the agent's own otherwise.
+# In place of a missing key: botocore would look for the agent's own.
 _NO_KEY = "none"
-# boto3 makes clients slowly, and not safely in several threads.
+# boto3 cannot make clients in several threads at once.
 _MAKING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Client:
-    """A client of one set of credentials, and the transport that it trusts."""
+    """A client of one set of credentials, and the transport that trusts their authorities."""
 
     s3: Any
     transport: Transport
@@ -160,7 +160,7 @@ class S3Source:
         return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
     def _client(self, credentials: Credentials) -> _Client:
-        """The client. Made once: boto3 makes clients slowly."""
+        """The client of these credentials, cached: boto3 takes long to make one."""
         return self._clients.get(credentials, lambda: _make_client(credentials, self._transports))
 
 
@@ -172,7 +172,7 @@ def _make_client(settings: Credentials, transports: Transports) -> _Client:
         signed_with = session.get_credentials()
     else:
         session = _shared_session()
-        # Only what the cache names: the agent's own keys must not fill a gap.
+        # The tenant's keys alone: the agent's own must not fill a gap.
         signed_with = AWSCredentials(
             settings.get("AWS_ACCESS_KEY_ID") or _NO_KEY,
             settings.get("AWS_SECRET_ACCESS_KEY") or _NO_KEY,
@@ -197,7 +197,7 @@ def _make_client(settings: Credentials, transports: Transports) -> _Client:
                 "addressing_style": "virtual" if virtual else "auto",
                 "use_accelerate_endpoint": settings.get("S3_USE_ACCELERATE").lower() in _TRUE,
             },
-            # Stores that only resemble S3 do not all know the newer checksums.
+            # Not all stores with S3's API have the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -219,7 +219,7 @@ def _shared_session() -> boto3.session.Session:
 
 
 class _Sender:
-    """Sends botocore's requests by the transport: an endpoint is a tenant's input too."""
+    """Sends botocore's requests by the transport, since an endpoint is a tenant's input too."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -243,7 +243,7 @@ class _Sender:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A body as botocore wants it."""
+    """A body with the interface that botocore reads."""
 
     content: bytes
 
@@ -260,7 +260,7 @@ def _endpoint(settings: Credentials) -> str | None:
         secure = settings.get("S3_USE_HTTPS", "1").lower() in _TRUE
         return f"{'https' if secure else 'http'}://{host}"
     if not host and not settings.own:
-        # Not that of the agent's environment, which boto3 would take.
+        # Without this, boto3 would take the endpoint of the agent's environment.
         region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or "us-east-1"
         return f"https://s3.{region}.amazonaws.com"
     return host or None
@@ -273,7 +273,7 @@ def _is_anonymous(settings: Credentials, signed_with: AWSCredentials | None) -> 
 
 
 def _trust(settings: Credentials) -> Trust:
-    """What to verify certificates with."""
+    """The authorities that verify the store's certificate."""
     if settings.get("S3_VERIFY_SSL", "1").lower() not in _TRUE:
         return False
     certificates = settings.get(S3_AUTHORITIES)
@@ -292,7 +292,7 @@ def _trust(settings: Credentials) -> Trust:
 def _files(
     client: Any, bucket: str, entries: Iterable[dict[str, Any]], prefix: str
 ) -> Iterator[RemoteFile]:
-    """The files of entries, some at a time: as a store tells them they take many times the room."""
+    """The files of entries, a page at a time: entries take many times the memory of files."""
     left = iter(entries)
     while page := list(islice(left, PAGE)):
         listed = [_remote_file(entry, prefix) for entry in page]
@@ -311,13 +311,13 @@ def _objects(client: Any, bucket: str, prefix: str, uri: str) -> Iterator[dict[s
                 yield _dated(entry, page)
     except ClientError as error:
         if _code(error) in _STATUS_OF_CODE:
-            # Wrong keys read nothing else either.
+            # Wrong keys cannot read the one object either.
             raise
         raise _failure(error, uri) from None
 
 
 def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
-    """An entry; one without an ETag has with it when it was listed, by the store's clock."""
+    """An entry, with the time of the listing by the store's clock if it has no ETag."""
     if tag_of(entry.get("ETag"), entry["Size"]):
         return entry
     return entry | {"Date": page["ResponseMetadata"]["HTTPHeaders"].get("date", "")}
@@ -335,9 +335,9 @@ def _object(client: Any, bucket: str, key: str, uri: str) -> dict[str, Any]:
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
-    """A listed object. Where the store gives it no ETag, its time is what pins it.
+    """A listed object, pinned by its ETag, or by its time where it has none.
 
-    Those are gateways to file systems, in which an object may change while it is sent.
+    Objects without an ETag are those of gateways to file systems, and may change while being sent.
     """
     told = {"ETag": entry.get("ETag", "")}
     if "Date" in entry and "LastModified" in entry:
@@ -382,7 +382,7 @@ def _code(error: ClientError) -> str:
 
 
 def _failure(error: Exception, uri: str) -> DownloadError:
-    """The one place where errors of botocore become failures."""
+    """The failure for an error of botocore."""
     where = public_uri(uri)
     if isinstance(error, ClientError):
         code = _code(error)
@@ -396,13 +396,13 @@ def _failure(error: Exception, uri: str) -> DownloadError:
             ),
         )
     if isinstance(error, RecursionError):
-        # botocore looks for the bucket's region wherever it is sent.
+        # botocore follows every redirect to another region.
         return DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
         )
     if isinstance(error, HTTPClientError | BotoConnectionError):
-        # botocore itself has asked for the credentials of a role.
+        # An error of botocore's own request for the credentials of a role.
         return unreachable(error.kwargs.get("error") or error, where)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return DownloadError(

@@ -2,7 +2,7 @@
 
 The names are those of the environment variables that KServe's storage initializer reads:
 AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, S3_VERIFY_SSL, awsAnonymousCredential, HF_TOKEN, AZ_CLIENT_ID,
-and so on. So what stands in the agent's environment and what a Secret gives mean the same.
+and so on. A name means the same in the agent's environment and in a Secret.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 GCS_KEY_FILE = "gcloud-application-credentials.json"
 # Certificates of authorities to trust for S3, as PEM. KServe mounts them as a file.
 S3_AUTHORITIES = "AWS_CA_BUNDLE_PEM"
-# After a server as agent.structs.urls has it: the headers for a web server, as a JSON object.
+# `<server>-headers`: the headers for a web server as agent.structs.urls names it, a JSON object.
 HEADERS_SUFFIX = "-headers"
 
 
 class Unlisted(StrEnum):
-    """What caches of a namespace may do with credentials that do not list the namespaces."""
+    """Whether caches of a namespace may use credentials that list no namespaces."""
 
     ALLOW = "allow"
     REFUSE = "refuse"
@@ -54,7 +54,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class CredentialRef:
-    """What a cache names: a key of the secret storage-config, or else a ServiceAccount."""
+    """What a cache names as credentials: a key of storage-config, or else a ServiceAccount."""
 
     service_account: str = ""
     storage_key: str | None = None
