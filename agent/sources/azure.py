@@ -57,7 +57,7 @@ _HEADERS = {"x-ms-version": API_VERSION}
 
 
 @dataclass(frozen=True)
-class Place:
+class BlobPlace:
     """The container and the path of a URI."""
 
     host: str
@@ -101,7 +101,7 @@ class AzureSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._accesses: BoundedCache[tuple[Credentials, str], AzureAccess] = transports.keep()
+        self._accesses: BoundedCache[tuple[Credentials, str], AzureAccess] = transports.new_cache()
 
     def resolve(
         self,
@@ -154,7 +154,7 @@ class AzureSource:
             )
         return _Model(container, files, origin_of(container.endpoint))
 
-    def _access(self, place: Place, credentials: Credentials) -> AzureAccess:
+    def _access(self, place: BlobPlace, credentials: Credentials) -> AzureAccess:
         """The permission for requests, cached because it may hold an access token."""
         if place.signature:
             return Shared(place.signature)
@@ -169,7 +169,7 @@ class _Container:
     """Requests to one container."""
 
     endpoint: str
-    place: Place
+    place: BlobPlace
     access: AzureAccess
     transport: Transport
 
@@ -255,7 +255,7 @@ def is_blob_uri(uri: str) -> bool:
     return scheme(uri) == "https" and _HOST.fullmatch(host) is not None
 
 
-def parse(uri: str) -> Place:
+def parse(uri: str) -> BlobPlace:
     """The place that a URI names. Raises DownloadError (Unsupported)."""
     where = public_uri(uri)
     try:
@@ -277,7 +277,7 @@ def parse(uri: str) -> Place:
             "whole SAS token",
         )
     root = f"{parts.scheme}://{host}/{container}"
-    return Place(host, unquote(container), unquote(path), parts.query, root)
+    return BlobPlace(host, unquote(container), unquote(path), parts.query, root)
 
 
 def endpoint(settings: Credentials, host: str) -> str:

@@ -31,7 +31,7 @@ _PIECE_BYTES = 64 << 10
 _PARTS = (b"<", b'="', b"='", b",", b"[", b"{")
 
 
-def keep(answer: requests.Response, where: str, wait: Wait) -> None:
+def read_body(answer: requests.Response, where: str, wait: Wait) -> None:
     """Read the body of a streamed answer, so that `content`, `text` and `json` have it.
 
     Raises DownloadError (Unsupported) for a body that is larger than any listing, and what requests

@@ -61,7 +61,7 @@ class GoogleStorageSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._clients: BoundedCache[Credentials, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.new_cache()
 
     def resolve(
         self,

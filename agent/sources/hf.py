@@ -163,11 +163,11 @@ class _Repository:
 
     def locate(self, commit: str, file: RemoteFile) -> str:
         """The URL of a large file's bytes: a signed one of another host, or the hub's own."""
-        place = self.file_url(commit, file.location)
+        found = self.file_url(commit, file.location)
         for answer, url in self._hops(commit, file.location):
             _check_announced(answer, file, commit, f"{self.where}/{file.path}")
-            place = url
-        return place
+            found = url
+        return found
 
     def _hops(self, commit: str, path: str) -> Iterator[tuple[requests.Response, str]]:
         """The hub's answers to HEAD requests for a file, each with the URL that it leads to.
@@ -266,7 +266,7 @@ class _Repository:
         )
 
 
-class _Place:
+class _FileUrl:
     """The current URL of one large file's bytes, requested once and again after a refusal."""
 
     def __init__(self) -> None:
@@ -289,7 +289,7 @@ class _HubModel:
     files: tuple[RemoteFile, ...]
     origin: str
     version: str
-    places: dict[str, _Place]
+    urls: dict[str, _FileUrl]
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
         """A range of a file at the commit."""
@@ -297,21 +297,21 @@ class _HubModel:
         def locate() -> str:
             return self.repository.locate(self.version, file)
 
-        place = self.places.get(file.path)
-        if place is None:
+        signed = self.urls.get(file.path)
+        if signed is None:
             url = self.repository.file_url(self.version, file.location)
         else:
-            url = place.url(locate)
+            url = signed.url(locate)
         try:
             return self._read(url, file, start, end)
         except DownloadError as error:
             if error.kind not in _STALE:
                 raise
-            if place is None:
+            if signed is None:
                 # This HEAD request fails with the hub's reason.
                 locate()
                 raise
-        return self._read(place.url(locate, refused=url), file, start, end)
+        return self._read(signed.url(locate, refused=url), file, start, end)
 
     def _read(self, url: str, file: RemoteFile, start: int, end: int | None) -> Body:
         # The commit in the URL pins the file. The hosts of signed URLs have ETags of their own.
@@ -356,8 +356,8 @@ class HuggingFaceSource:
             )
         # Large files have signed URLs at other hosts; the hub itself sends the small ones.
         large = [f for f in files if f.checksum and f.checksum.algorithm is LARGE and f.size]
-        places = {file.path: _Place() for file in large}
-        return _HubModel(repository, files, repository.origin, commit, places)
+        urls = {file.path: _FileUrl() for file in large}
+        return _HubModel(repository, files, repository.origin, commit, urls)
 
 
 def split(uri: str) -> tuple[str, str]:

@@ -135,7 +135,7 @@ class S3Source:
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._clients: BoundedCache[Credentials, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.new_cache()
 
     def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _S3Model:
         """The objects below the URI's path, else the one object with that very key."""

@@ -30,7 +30,7 @@ _TERMINATOR = "aws4_request"
 
 
 @dataclass(frozen=True)
-class Place:
+class BucketPlace:
     """The common parts of a bucket's URLs. `path` is the quoted path before the key."""
 
     scheme: str
@@ -54,7 +54,9 @@ class BucketUrls:
         query = dict(parse_qsl(parts.query))
         # <access key>/<day>/<region>/s3/aws4_request
         region = query.get("X-Amz-Credential", "///").split("/")[-3]
-        self.place = Place(parts.scheme, parts.netloc, parts.path.removesuffix(_EXAMPLE), region)
+        self.place = BucketPlace(
+            parts.scheme, parts.netloc, parts.path.removesuffix(_EXAMPLE), region
+        )
         self._anonymous = not query
         self.signs = False
         if credentials is not None and "X-Amz-Date" in query:
@@ -80,7 +82,7 @@ class BucketUrls:
         return signed
 
 
-def sign(place: Place, key: str, credentials: ReadOnlyCredentials, now: str) -> str:
+def sign(place: BucketPlace, key: str, credentials: ReadOnlyCredentials, now: str) -> str:
     """The URL of a key, signed at a time such as 20261124T120000Z.
 
     As https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has it.

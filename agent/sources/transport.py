@@ -33,7 +33,7 @@ from localmodel.agent.sources.answers import (
     failure,
     status_of,
 )
-from localmodel.agent.sources.bodies import begin, drop, keep
+from localmodel.agent.sources.bodies import begin, drop, read_body
 from localmodel.agent.sources.bounded_cache import BoundedCache
 from localmodel.agent.sources.checked import CheckedBody
 from localmodel.agent.sources.guard import GuardedAdapter
@@ -235,7 +235,7 @@ class Transport:
             try:
                 _check_url(url)
                 answer = self.session.request(method, url, stream=True, **kwargs)
-                keep(answer, where, wait)
+                read_body(answer, where, wait)
             except ERRORS as error:
                 wait.check(where)
                 raise failure(error, where) from None
@@ -438,7 +438,7 @@ class Transports:
         # A few for each source, made with the sources.
         self._kept: list[BoundedCache[Any, Any]] = []
         self._usual = self._make(True)
-        self._by_trust = self.keep(Transport.close)
+        self._by_trust = self.new_cache(Transport.close)
 
     def trusting(self, trust: Trust = True) -> Transport:
         """The transport with this trust. Raises DownloadError (TLS)."""
@@ -446,7 +446,7 @@ class Transports:
             return self._usual
         return self._by_trust.get(trust, lambda: self._make(trust))
 
-    def keep(self, close: Callable[[_V], None] = lambda _: None) -> BoundedCache[Any, _V]:
+    def new_cache(self, close: Callable[[_V], None] = lambda _: None) -> BoundedCache[Any, _V]:
         """A bounded cache for a source, such as for the clients of tenants' credentials."""
         kept: BoundedCache[Any, _V] = BoundedCache(MAX_KEPT, close)
         self._kept.append(kept)
