@@ -138,11 +138,23 @@ def compressed(encoding: str, where: str) -> DownloadError:
     )
 
 
-def answered(answer: requests.Response, where: str, detail: str = "") -> DownloadError:
-    """The failure for an answer of 400 or above."""
-    return status_failure(
-        answer.status_code, where, detail, retry_after=retry_after(answer.headers)
-    )
+def answered(
+    answer: requests.Response,
+    where: str,
+    detail: str = "",
+    *,
+    status: int | None = None,
+    anonymous: bool = False,
+) -> DownloadError:
+    """The failure for an answer of 400 or above.
+
+    `detail` is the server's code for it, and `status` replaces a status that says less than the
+    code. `anonymous` is whether the request had no credentials.
+    """
+    status = answer.status_code if status is None else status
+    if anonymous and status in {401, 403}:
+        detail = f"{detail} to a request without credentials".lstrip()
+    return status_failure(status, where, detail, retry_after=retry_after(answer.headers))
 
 
 def code_of(value: object) -> str:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from localmodel.agent.sources.answers import Get, code_of, retry_after
-from localmodel.agent.sources.azure_access import Shared, access_of
+from localmodel.agent.sources.answers import Get, answered, code_of
+from localmodel.agent.sources.azure_access import access_of, given
 from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import IDENTITY, origin_of
-from localmodel.agent.structs.causes import status_failure
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
@@ -157,7 +156,7 @@ class AzureSource:
     def _access(self, place: BlobPlace, credentials: Credentials) -> AzureAccess:
         """The permission for requests, cached because it may hold an access token."""
         if place.signature:
-            return Shared(place.signature)
+            return given(place.signature)
         return self._accesses.get(
             (credentials, place.host),
             lambda: access_of(credentials, self._transport, place.host),
@@ -222,7 +221,7 @@ class _Container:
 
     def _ask(self, method: str, url: str, where: str) -> requests.Response:
         headers = IDENTITY | _HEADERS | self.access.headers(where)
-        answer = self.transport.call(method, url, where, check=False, headers=headers)
+        answer = self.transport.call(method, url, where, headers=headers)
         if answer.status_code >= 400:
             error = _refusal(answer, where, anonymous=self.access.anonymous)
             self._after(error)
@@ -340,10 +339,8 @@ def _md5(value: str | None) -> Checksum | None:
 def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> DownloadError:
     """The failure for an answer of 400 or above."""
     code = code_of(answer.headers.get("x-ms-error-code"))
-    status = _STATUS_OF_CODE.get(code, answer.status_code)
+    status = _STATUS_OF_CODE.get(code)
     if anonymous and code == "ResourceNotFound":
         # Azure answers that a private container does not exist.
         status = 403
-    if anonymous and status in {401, 403}:
-        code = f"{code} to a request without credentials".lstrip()
-    return status_failure(status, where, code, retry_after=retry_after(answer.headers))
+    return answered(answer, where, code, status=status, anonymous=anonymous)

@@ -6,14 +6,18 @@ import base64
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from localmodel.agent.sources.azure_token import application, managed_identity
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from localmodel.agent.sources.azure_token import Token
     from localmodel.agent.sources.transport import Transport
     from localmodel.agent.structs.credentials import Credentials
 
@@ -30,67 +34,39 @@ _AUTHORITIES = {
 }
 
 
-class AzureAccess(Protocol):
-    """The permission for requests to a storage account."""
+@dataclass(frozen=True)
+class AzureAccess:
+    """The permission for requests to a storage account.
+
+    `sign` makes the query of an account's container, `token` is sent in headers. Without both,
+    requests are anonymous, and only public blobs can be read.
+    """
+
+    sign: Callable[[str, str], str] | None = field(default=None, repr=False)
+    token: Token | None = None
 
     @property
     def anonymous(self) -> bool:
-        """Whether requests carry nothing, so that only public blobs can be read."""
-        ...
+        """Whether requests carry nothing."""
+        return self.sign is None and self.token is None
 
     def query(self, account: str, container: str) -> str:
         """The query of a container's URLs; may be empty."""
-        ...
+        return self.sign(account, container) if self.sign else ""
 
     def headers(self, where: str) -> dict[str, str]:
         """The headers of a request. Raises DownloadError."""
-        ...
+        return self.token.headers(where) if self.token else {}
 
     def refused(self) -> None:
-        """Called after a request was denied."""
-        ...
+        """Drop a token with which a request was denied."""
+        if self.token:
+            self.token.forget()
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A shared access signature from a URI or a setting; empty: anonymous."""
-
-    signature: str = ""
-
-    @property
-    def anonymous(self) -> bool:
-        """Whether there is no signature."""
-        return not self.signature
-
-    def query(self, _account: str, _container: str) -> str:
-        """The signature."""
-        return self.signature
-
-    def headers(self, _where: str) -> dict[str, str]:
-        """Nothing."""
-        return {}
-
-    def refused(self) -> None:
-        """A given signature cannot be renewed."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """An account's key. It signs for one container, and for reading only."""
-
-    key: str
-    anonymous = False
-
-    def query(self, account: str, container: str) -> str:
-        """A fresh signature."""
-        return sign(account, container, self.key, time.time() + SIGNED_SECONDS)
-
-    def headers(self, _where: str) -> dict[str, str]:
-        """Nothing."""
-        return {}
-
-    def refused(self) -> None:
-        """Each request has a new signature anyway."""
+def given(signature: str) -> AzureAccess:
+    """The access by a shared access signature; empty: anonymous."""
+    return AzureAccess(sign=lambda *_: signature) if signature else AzureAccess()
 
 
 def access_of(credentials: Credentials, transport: Transport, host: str) -> AzureAccess:
@@ -107,31 +83,33 @@ def access_of(credentials: Credentials, transport: Transport, host: str) -> Azur
     file = credentials.get("AZURE_FEDERATED_TOKEN_FILE") if credentials.own else ""
     if client and tenant and (secret or file):
         url = f"{_authority(credentials, host)}/{quote(tenant, safe='')}/oauth2/v2.0/token"
-        return application(transport, url, client, secret=secret, file=file)
+        return AzureAccess(token=application(transport, url, client, secret=secret, file=file))
     key = _setting(credentials, "STORAGE_ACCESS_KEY").strip()
     if key:
-        return Key(_checked(key))
+        _check_key(key)
+        return AzureAccess(partial(sign, key))
     uses_node = credentials.get("AZURE_TOKEN_CREDENTIALS").strip().lower() == _MANAGED
     if credentials.own and not tenant and not secret and (client or uses_node):
-        return managed_identity(credentials.get("AZURE_POD_IDENTITY_AUTHORITY_HOST"), client)
+        service = credentials.get("AZURE_POD_IDENTITY_AUTHORITY_HOST")
+        return AzureAccess(token=managed_identity(service, client))
     if client or secret:
         raise DownloadError(
             FailureKind.DENIED,
             "the credentials for Azure are only a part: give AZ_TENANT_ID, AZ_CLIENT_ID and "
             "AZ_CLIENT_SECRET, or AZURE_STORAGE_ACCESS_KEY alone",
         )
-    return Shared(credentials.get("AZURE_STORAGE_SAS_TOKEN").strip().lstrip("?"))
+    return given(credentials.get("AZURE_STORAGE_SAS_TOKEN").strip().lstrip("?"))
 
 
-def sign(account: str, container: str, key: str, until: float) -> str:
-    """A signature that reads and lists a container until a time in Unix seconds.
+def sign(key: str, account: str, container: str) -> str:
+    """A signature by an account's key, which reads and lists one container for SIGNED_SECONDS.
 
-    As learn.microsoft.com/rest/api/storageservices/create-service-sas has it. Raises ValueError for
-    a key that is not Base64.
+    See learn.microsoft.com/rest/api/storageservices/create-service-sas. Raises ValueError for a key
+    that is not Base64.
     """
     fields = {
         "sp": "rl",
-        "se": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+        "se": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + SIGNED_SECONDS)),
         "sv": _SIGNED_VERSION,
         "sr": "c",
     }
@@ -158,7 +136,7 @@ def _authority(settings: Credentials, host: str) -> str:
     return "https://login.microsoftonline.com"
 
 
-def _checked(key: str) -> str:
+def _check_key(key: str) -> None:
     try:
         base64.b64decode(key, validate=True)
     except ValueError:
@@ -166,4 +144,3 @@ def _checked(key: str) -> str:
             FailureKind.DENIED,
             "AZURE_STORAGE_ACCESS_KEY is no storage account's key, which is Base64: copy it again",
         ) from None
-    return key

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localmodel.agent.sources.addresses import ANYWHERE
-from localmodel.agent.sources.answers import code_of, retry_after
+from localmodel.agent.sources.answers import answered, code_of
 from localmodel.agent.sources.transport import Transport
-from localmodel.agent.structs.causes import status_failure
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
@@ -40,18 +39,12 @@ class Token:
     `ask` requests a token. `todo` is what to check where the answer has none.
     """
 
-    anonymous = False
-
     def __init__(self, ask: Callable[[str], requests.Response], todo: str) -> None:
         self._ask = ask
         self._todo = todo
         self._lock = threading.Lock()
         self._token = ""
         self._until = 0.0
-
-    def query(self, _account: str, _container: str) -> str:
-        """Nothing."""
-        return ""
 
     def headers(self, where: str) -> dict[str, str]:
         """The token. Raises DownloadError."""
@@ -60,8 +53,8 @@ class Token:
                 self._fetch(where)
             return {"Authorization": f"Bearer {self._token}"}
 
-    def refused(self) -> None:
-        """The next request has a new token, with what may have been granted since."""
+    def forget(self) -> None:
+        """Drop a refused token: a new one may have rights that were granted since."""
         with self._lock:
             self._until = 0.0
 
@@ -81,10 +74,9 @@ class Token:
     def _failure(self, answer: requests.Response, where: str, code: object) -> DownloadError:
         status = answer.status_code
         if status in _PASSING or status >= 500:
-            # 410 is a metadata service that is being updated.
+            # 410 is the answer of a metadata service that is being updated.
             status = 503 if status == 410 else status
-            again = retry_after(answer.headers)
-            return status_failure(status, f"the sign-in for {where}", retry_after=again)
+            return answered(answer, f"the sign-in for {where}", status=status)
         reason = f" ({found})" if (found := code_of(code)) else ""
         return DownloadError(
             FailureKind.DENIED, f"Azure gives no access token for {where}{reason}: {self._todo}"
@@ -115,9 +107,7 @@ def application(
     def ask(where: str) -> requests.Response:
         form = {"grant_type": "client_credentials", "client_id": client, "scope": _SCOPE}
         # What proves the application must not follow a redirect.
-        return transport.call(
-            "POST", url, where, check=False, allow_redirects=False, data=form | proof()
-        )
+        return transport.call("POST", url, where, allow_redirects=False, data=form | proof())
 
     return Token(ask, "check AZ_TENANT_ID and AZ_CLIENT_ID, and that the secret has not expired")
 
@@ -139,7 +129,6 @@ def managed_identity(service: str, client: str) -> Token:
             "GET",
             url,
             where,
-            check=False,
             allow_redirects=False,
             params=query,
             headers={"Metadata": "true"},

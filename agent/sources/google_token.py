@@ -78,7 +78,6 @@ class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
             method,
             url,
             public_uri(url),
-            check=False,
             # The proof of the account must not follow a redirect.
             allow_redirects=False,
             data=body,

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from localmodel.agent.sources.answers import Get, changed, code_of, retry_after
+from localmodel.agent.sources.answers import Get, answered, changed, code_of
 from localmodel.agent.sources.google_token import named_token, own_token
 from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import origin_of
-from localmodel.agent.structs.causes import status_failure
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
@@ -168,7 +167,6 @@ class _Client:
             "GET",
             self.endpoint + path,
             where,
-            check=False,
             params=parameters,
             headers=self._headers(where),
         )
@@ -256,7 +254,5 @@ def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> Downl
     except (ValueError, KeyError, IndexError, TypeError):
         reason = ""
     reason = code_of(reason)
-    status = 429 if reason in _THROTTLED else answer.status_code
-    if anonymous and status in {401, 403}:
-        reason = f"{reason} to a request without credentials".lstrip()
-    return status_failure(status, where, reason, retry_after=retry_after(answer.headers))
+    status = 429 if reason in _THROTTLED else None
+    return answered(answer, where, reason, status=status, anonymous=anonymous)

@@ -132,7 +132,7 @@ class _Cluster:
 
         def ask(namenode: str) -> _T:
             url = self._url(namenode, path, op)
-            answer = self.transport.call("GET", url, where, check=False)
+            answer = self.transport.call("GET", url, where)
             if answer.status_code >= 400:
                 raise _refusal(answer, where, self.user)
             try:

@@ -177,7 +177,7 @@ class _Repository:
         url, where = self.file_url(commit, path), f"{self.where}/{path}"
         for _ in range(MAX_REDIRECTS):
             answer = self.transport.call(
-                "HEAD", url, where, check=False, headers=self.headers(url), allow_redirects=False
+                "HEAD", url, where, headers=self.headers(url), allow_redirects=False
             )
             if answer.status_code in {405, 501}:
                 return
@@ -206,7 +206,7 @@ class _Repository:
         return answer
 
     def _call(self, url: str) -> requests.Response:
-        return self.transport.call("GET", url, self.where, check=False, headers=self.headers(url))
+        return self.transport.call("GET", url, self.where, headers=self.headers(url))
 
     def refusal(self, answer: requests.Response, where: str) -> DownloadError:
         """The failure for an answer of 400 or above."""

@@ -233,7 +233,6 @@ class _Sender:
             request.method,
             request.url,
             public_uri(request.url),
-            check=False,
             headers=headers,
             data=request.body,
             allow_redirects=False,

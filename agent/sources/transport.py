@@ -222,13 +222,11 @@ class Transport:
         for prefix in ("http://", "https://"):
             self.session.mount(prefix, adapter)
 
-    def call(
-        self, method: str, url: str, where: str, *, check: bool = True, **kwargs: Any
-    ) -> requests.Response:
+    def call(self, method: str, url: str, where: str, **kwargs: Any) -> requests.Response:
         """One request of a listing, with requests' arguments. The answer has its whole body.
 
-        Raises DownloadError, also for an answer of 400 and above unless `check` is off, and for an
-        answer that is too large or takes too long. `where` names the request in messages.
+        Raises DownloadError, also for an answer that is too large or takes too long, and not for
+        one of 400 and above. `where` names the request in messages.
         """
         kwargs.setdefault("timeout", _TIMEOUT)
         with waiting(CALL_SECONDS) as wait:
@@ -239,9 +237,6 @@ class Transport:
             except ERRORS as error:
                 wait.check(where)
                 raise failure(error, where) from None
-        if check and answer.status_code >= 400:
-            answer.close()
-            raise answered(answer, where)
         return answer
 
     def begin(
