@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from localmodel.agent.engine.limits import Limits
 from localmodel.agent.jobs.workers import Fetching
 from localmodel.agent.sources import all_sources
 from localmodel.agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
+from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.options import Options
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from localmodel.agent.commands.process import Stop
     from localmodel.agent.control.loop import Loop
-    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.requests import Requester
 
 
@@ -47,30 +48,34 @@ def loop_options(options: argparse.Namespace) -> Options:
     )
 
 
-def own_credentials(_requester: Requester) -> Credentials | None:
-    """The credentials of the agent's environment (None), whatever the cache names."""
-    return None
+def own_credentials() -> Credentials:
+    """The agent's own credentials: its environment. Nothing else makes credentials of it."""
+    return Credentials.of(os.environ, own=True)
 
 
 def make_fetching(
     options: argparse.Namespace,
     *,
     file_directories: Sequence[Path],
-    credentials: Callable[[Requester], Credentials | None] = own_credentials,
-    own: Collection[str] = (),
+    own: Credentials,
+    credentials: Callable[[Requester], Credentials] | None = None,
+    own_addresses: Collection[str] = (),
 ) -> Fetching:
     """Sources, engine and credentials for the loop's downloads. Raises LimitsError.
 
-    `own` are the addresses of the node and the API server, as text.
+    `own` are the agent's credentials, which all requesters get without `credentials`.
+    `own_addresses` are those of the node and the API server, as text.
     """
     refused = tuple(options.refuse_network)
     sources = all_sources(
         file_directories=file_directories,
         pvc_directories=dict(options.allow_pvc),
         rules=Rules(refused=(*DEFAULT_RULES.refused, *refused)),
-        namespace_rules=rules_for_namespaces(refused, own, options.allow_network),
+        namespace_rules=rules_for_namespaces(refused, own_addresses, options.allow_network),
+        hub=own.get("HF_ENDPOINT"),
     )
-    return Fetching(sources, make_engine(options, options.limits_file), credentials)
+    engine = make_engine(options, options.limits_file)
+    return Fetching(sources, engine, credentials or (lambda _: own))
 
 
 def run_loop(loop: Loop, stop: Stop) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.commands.assemble import make_engine
+from localmodel.agent.commands.assemble import make_engine, own_credentials
 from localmodel.agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
 from localmodel.agent.commands.flags import ANYWHERE
 from localmodel.agent.commands.process import STOP_SECONDS, Stop, fail, leave
@@ -96,7 +96,10 @@ def _pull(options: argparse.Namespace, directory: Path, display: Display, stop: 
     store = PullStore(directory)
     store.open()
     try:
-        fetching = Fetching(all_sources(file_directories=[ANYWHERE]), make_engine(options))
+        own = own_credentials()
+        fetching = Fetching(
+            all_sources(file_directories=[ANYWHERE]), make_engine(options), lambda _: own
+        )
         puller = Puller(store, fetching, display, stop, retries=options.retries)
         if store.prepare(request.key, force=options.force):
             manifest = puller.hashed(request.key)
@@ -316,7 +319,7 @@ def _compare(uri: str, directory: Path, display: Display, stop: Stop) -> Compari
 def _comparison(uri: str, directory: Path, comparer: Comparer) -> Comparison:
     manifest = PullStore(directory).manifest(model_key(uri))
     source = all_sources(file_directories=[ANYWHERE]).of(uri, "")
-    listing = source.resolve(uri, None, None).files
+    listing = source.resolve(uri, own_credentials(), None).files
     if archive_of(listing) is None:
         expected = listed_at_source(listing, manifest)
         return comparer.compare(directory, expected, is_ours=manifest is not None)

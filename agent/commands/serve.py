@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,13 +10,17 @@ from localmodel.agent.cluster.event_writer import EventWriter
 from localmodel.agent.cluster.pod_watch import PodWatch
 from localmodel.agent.cluster.report import ConfigError, NodeReport, connect
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import loop_options, make_fetching, run_loop
+from localmodel.agent.commands.assemble import (
+    loop_options,
+    make_fetching,
+    own_credentials,
+    run_loop,
+)
 from localmodel.agent.commands.exit_codes import OK, USAGE
 from localmodel.agent.commands.limits_file import LimitsError
 from localmodel.agent.commands.own_addresses import own_addresses
 from localmodel.agent.commands.process import Stop, fail, leave
 from localmodel.agent.control.loop import Loop
-from localmodel.agent.credentials.anonymous import anonymous
 from localmodel.agent.credentials.resolver import CredentialResolver
 from localmodel.agent.credentials.secret_reader import SecretReader
 from localmodel.agent.disk.root import StoreError
@@ -50,17 +53,16 @@ def serve(options: argparse.Namespace) -> int:
 
 def _make_loop(options: argparse.Namespace) -> Loop:
     client = connect(options.kubeconfig)
+    own = own_credentials()
     resolver = CredentialResolver(
-        SecretReader(client),
-        options.credentials_namespace,
-        options.unlisted_credentials,
-        anonymous(os.environ),
+        SecretReader(client), options.credentials_namespace, options.unlisted_credentials, own
     )
     fetching = make_fetching(
         options,
         file_directories=options.allow_file_dir,
+        own=own,
         credentials=resolver.resolve,
-        own=own_addresses(options.node_address, client.configuration.host),
+        own_addresses=own_addresses(options.node_address, client.configuration.host),
     )
     store = Store(options.root, options.disk_size)
     open_store(store)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import loop_options, make_fetching, run_loop
+from localmodel.agent.commands.assemble import (
+    loop_options,
+    make_fetching,
+    own_credentials,
+    run_loop,
+)
 from localmodel.agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
 from localmodel.agent.commands.file_node import FileNode
 from localmodel.agent.commands.flags import ANYWHERE
@@ -78,7 +83,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
 
     node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
-    fetching = make_fetching(options, file_directories=[ANYWHERE])
+    fetching = make_fetching(options, file_directories=[ANYWHERE], own=own_credentials())
     store = Store(options.root, options.disk_size)
     store.open()
     store.recover()

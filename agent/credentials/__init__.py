@@ -1,1 +1,1 @@
-"""What Secrets and ServiceAccounts of the cluster mean for a download."""
+"""Credentials of downloads, from Secrets and ServiceAccounts of the cluster."""

@@ -1,15 +1,10 @@
-"""What is left of the agent's own environment for those who may not use its credentials. Pure."""
+"""The agent's own settings without its secrets, for caches that may not use these. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from localmodel.agent.structs.credentials import Credentials
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# Where the stores are, and whom to trust there. That is no secret, and a cache could name it.
+# Addresses of stores, and authorities to trust: no secrets, and a cache could name them itself.
 _PUBLIC = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_CA_BUNDLE", "S3_ENDPOINT", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_USER_VIRTUAL_BUCKET"),
@@ -18,9 +13,9 @@ _PUBLIC = (
 )
 
 
-def anonymous(environment: Mapping[str, str]) -> Credentials:
-    """Credentials that ask the same stores as the agent's own would, as nobody."""
+def anonymous(own: Credentials) -> Credentials:
+    """Credentials for the stores of the agent's own, without any secret."""
     return Credentials.of(
-        {name: environment[name] for name in _PUBLIC if environment.get(name)}
+        {name: value for name in _PUBLIC if (value := own.get(name))}
         | {"awsAnonymousCredential": "true"}
     )

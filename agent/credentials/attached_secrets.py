@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
 
 _ANNOTATION = "serving.kserve.io/s3-"
-# By the end of the annotation.
+# Settings by the end of the annotation's name.
 _ANNOTATED = {
     "endpoint": "S3_ENDPOINT",
     "usehttps": "S3_USE_HTTPS",
@@ -33,7 +33,7 @@ _ANNOTATED = {
     "cabundle": "AWS_CA_BUNDLE",
     "cabundle-configmap": "AWS_CA_BUNDLE_CONFIGMAP",
 }
-# By the key in the secret; a key that comes later in this list counts before an earlier one.
+# Settings by the key in the secret; a later key of this list overrides an earlier one.
 _KEYS = {
     "awsAccessKeyID": "AWS_ACCESS_KEY_ID",
     "awsSecretAccessKey": "AWS_SECRET_ACCESS_KEY",
@@ -64,7 +64,7 @@ _KEYS = {
         "HF_ENDPOINT",
     )
 }
-# Names too common to take from a secret that is not for HDFS.
+# Names that are too common: they are read only from a secret with HDFS_NAMENODE.
 HDFS_KEYS = (
     "HDFS_NAMENODE",
     "HDFS_ROOTPATH",
@@ -78,7 +78,7 @@ HDFS_KEYS = (
     "TLS_CA",
     "TLS_SKIP_VERIFY",
 )
-# Annotations by which a cloud gives a pod's ServiceAccount a role of its own.
+# Annotations by which a cloud grants a role to a pod's ServiceAccount.
 _ROLES = (
     "eks.amazonaws.com/role-arn",
     "iam.gke.io/gcp-service-account",
@@ -87,7 +87,7 @@ _ROLES = (
 
 
 def attached_settings(account: ServiceAccount, secrets: Iterable[Secret]) -> dict[str, str]:
-    """All settings: the account's annotations first, then each secret's over those before it.
+    """All settings: those of the account's annotations, overridden by each secret's in turn.
 
     Raises DownloadError (Denied).
     """
@@ -106,7 +106,7 @@ def attached_settings(account: ServiceAccount, secrets: Iterable[Secret]) -> dic
 
 
 def secret_settings(secret: Secret) -> dict[str, str]:
-    """The settings of one secret; none if it has nothing to do with models.
+    """The settings of one secret; empty for a secret that is not for models.
 
     Raises DownloadError (Denied).
     """

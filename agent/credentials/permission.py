@@ -1,7 +1,7 @@
-"""Which namespaces may use which credentials: the word of whoever keeps them. Pure.
+"""Which namespaces may use which credentials, as an annotation of these lists them. Pure.
 
-It stands on the Secret or the ServiceAccount. Caches of a namespace may use what lists it, or `*`;
-LocalModelCaches are the administrator's, and may use all.
+The annotation stands on the Secret or the ServiceAccount. Caches of a namespace may use credentials
+that list the namespace or `*`; LocalModelCaches are the administrator's, and may use all.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _EVERY = "*"
 def check_entry(namespace: str, secret: Secret, key: str, unlisted: Unlisted) -> None:
     """Raises DownloadError (Denied) unless a namespace may use this key of a secret.
 
-    The keys of one secret are those of many: the annotation with `.` and the key at its end counts
-    before the secret's own.
+    The keys of one secret may belong to several teams: an annotation that ends with `.` and the key
+    overrides that of the secret.
     """
     where = f"the key {key!r} of {secret.where}"
     annotation = f"{ANNOTATION}.{key}"
@@ -39,8 +39,8 @@ def check_account(
 ) -> None:
     """Raises DownloadError (Denied) unless a namespace may use an account with its secrets.
 
-    Each of them that lists namespaces must list this one. The account's list stands for those of
-    its secrets that have none.
+    The account and each secret that list namespaces must list this one. The account's list also
+    applies to its secrets without a list.
     """
     is_listed = _says(namespace, account.annotations, account.where)
     silent = [one.where for one in secrets if _says(namespace, one.annotations, one.where) is None]

@@ -1,9 +1,10 @@
-"""From what a cache names to the credentials that a source takes."""
+"""Resolves what a cache names as credentials to the credentials for a source."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from localmodel.agent.credentials.anonymous import anonymous
 from localmodel.agent.credentials.attached_secrets import attached_settings
 from localmodel.agent.credentials.permission import check_account, check_entry
 from localmodel.agent.credentials.settings import (
@@ -20,35 +21,36 @@ if TYPE_CHECKING:
     from localmodel.agent.credentials.secret_api import SecretApi
     from localmodel.agent.structs.requests import Requester
 
-# KServe's: where the secrets for downloads are.
+# KServe's namespace for the secrets of downloads.
 DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
 _CA_FILE = "cabundle.crt"
 
 
 class CredentialResolver:
-    """Reads secrets of one namespace, anew each time: a corrected one counts from the next try.
+    """Reads secrets of one namespace, anew for each attempt: a corrected secret works at the next.
 
-    Where unlisted credentials are refused to caches of namespaces, so are the agent's own: those
-    who name none have `anonymous`.
+    `own` are the agent's. Where caches of namespaces may not use unlisted credentials, neither may
+    they use the agent's own: a cache that names none is anonymous at the same stores.
     """
 
     def __init__(
-        self, api: SecretApi, namespace: str, unlisted: Unlisted, anonymous: Credentials
+        self, api: SecretApi, namespace: str, unlisted: Unlisted, own: Credentials
     ) -> None:
         self._api = api
         self._namespace = namespace
         self._unlisted = unlisted
-        self._anonymous = anonymous
+        self._own = own
+        self._anonymous = anonymous(own)
 
-    def resolve(self, requester: Requester) -> Credentials | None:
-        """The credentials; None, which is the agent's own, if the cache names none.
+    def resolve(self, requester: Requester) -> Credentials:
+        """The credentials: the agent's own if the cache names none.
 
-        Credentials that are named and hold nothing are no reason to use the agent's own. Raises
+        Named credentials without any setting are not replaced by the agent's own. Raises
         DownloadError: Denied with what to correct, or Unreachable.
         """
         ref, whose = requester.credentials, requester.namespace
         if ref is None:
-            return self._anonymous if whose and self._unlisted is Unlisted.REFUSE else None
+            return self._anonymous if whose and self._unlisted is Unlisted.REFUSE else self._own
         if ref.storage_key is not None:
             secret = self._api.secret(self._namespace, STORAGE_CONFIG)
             if whose:
@@ -63,7 +65,7 @@ class CredentialResolver:
         return Credentials.of(self._with_authorities(settings))
 
     def _with_authorities(self, settings: dict[str, str]) -> dict[str, str]:
-        """With the certificates that KServe would mount from a ConfigMap."""
+        """The settings with the certificates that KServe would mount from a ConfigMap."""
         name = settings.pop(CA_CONFIG_MAP, "")
         if not name or S3_AUTHORITIES in settings or settings.get("S3_VERIFY_SSL") == "0":
             return settings

@@ -1,4 +1,4 @@
-"""What credentials need of the API server: objects of one namespace, each read by its name."""
+"""The part of the API server that credentials need: objects of a namespace, read by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret, decoded. Its text tells no value."""
+    """A decoded secret. Its repr shows no value."""
 
     namespace: str
     name: str
@@ -20,7 +20,7 @@ class Secret:
 
     @property
     def where(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return f"the secret {self.namespace}/{self.name}"
 
 
@@ -35,7 +35,7 @@ class ServiceAccount:
 
     @property
     def where(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return f"the ServiceAccount {self.namespace}/{self.name}"
 
 

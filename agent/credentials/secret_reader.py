@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT = (3.0, 10.0)
 
-# Of a namespace or an object. A client that is asked for `..` would read something else.
+# The name of a namespace or an object: with `..` as a name, the client would read another path.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NOT_FOUND = 404
 _FORBIDDEN = 403
 
 
 class SecretReader:
-    """Reads what its ServiceAccount's Role lets it, by name."""
+    """Reads objects by name, as far as the Role of the agent's ServiceAccount permits."""
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._api = client.CoreV1Api(api_client)
@@ -51,7 +51,7 @@ class SecretReader:
 
 
 def _read(call: Callable[..., Any], kind: str, namespace: str, name: str) -> dict[str, Any]:
-    """The object as JSON: the client's own types would show secrets in their texts and its log."""
+    """An object as JSON: the repr and the log of the client's own types would show secrets."""
     where = f"{kind} {namespace}/{name}"
     if not _NAME.fullmatch(name):
         raise denied(

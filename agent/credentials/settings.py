@@ -1,6 +1,6 @@
-"""What the settings of a secret must be, whatever it is written in. Pure.
+"""Checks and normal forms of settings, for secrets and entries of every kind. Pure.
 
-No message holds a value: those of secrets are secret.
+No message holds a value, since values are secrets.
 """
 
 from __future__ import annotations
@@ -28,28 +28,31 @@ _HOST = "S3_ENDPOINT"
 _USE_HTTPS = "S3_USE_HTTPS"
 _VERIFY = "S3_VERIFY_SSL"
 _SWITCHES = ("awsAnonymousCredential", "S3_USER_VIRTUAL_BUCKET", "S3_USE_ACCELERATE")
-# What KServe takes for a no.
+# The words that KServe takes for false.
 _NO = {"0", "false"}
 _LONG = {GCS_KEY_FILE, S3_AUTHORITIES, KEYTAB, CA_PATH, "HEADERS", "TLS_CERT", "TLS_KEY", "TLS_CA"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PEM = "-----BEGIN CERTIFICATE-----"
+# The largest bundle of certificates in bytes of PEM, of which each kept client takes about four
+# times as much memory: the bundle of all public authorities has 240 KB.
+MAX_AUTHORITIES_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value as written; `where` is what a person calls its place."""
+    """A value as written. `where` names its place in messages."""
 
     value: str = field(repr=False)
     where: str
 
 
 def denied(problem: str, todo: str) -> DownloadError:
-    """The failure for credentials that are not as they must be."""
+    """The failure (Denied) for wrong credentials, with what to do."""
     return DownloadError(FailureKind.DENIED, f"{problem}: {todo}")
 
 
 def settle(written: Mapping[str, Setting]) -> dict[str, str]:
-    """The settings of one place, checked and in one form. Empty ones are none.
+    """The settings of one place, checked and in normal form, without empty ones.
 
     Raises DownloadError (Denied), naming the place and what is wrong with it.
     """
@@ -90,7 +93,7 @@ def _check_s3_keys(found: Mapping[str, Setting]) -> None:
 
 
 def _endpoint(found: Mapping[str, Setting]) -> dict[str, str]:
-    """One URL in place of S3_ENDPOINT and S3_USE_HTTPS, as KServe makes it."""
+    """AWS_ENDPOINT_URL in place of S3_ENDPOINT and S3_USE_HTTPS, as KServe computes it."""
     setting = found.get(_HOST) or found.get(_ENDPOINT)
     if setting is None:
         return {_USE_HTTPS: ""}
@@ -115,13 +118,13 @@ def _switches(values: Mapping[str, str]) -> dict[str, str]:
         if name in values
     }
     if _VERIFY in values:
-        # Any other word must not switch the check off.
+        # An unknown word must not switch the verification off.
         switches[_VERIFY] = "0" if values[_VERIFY].lower() in _NO else "1"
     return switches
 
 
 def _authorities(found: Mapping[str, Setting]) -> dict[str, str]:
-    """The certificates themselves may stand where KServe has the path of a file."""
+    """The certificates, where they stand in place of the path that KServe has there."""
     path = found.get(CA_PATH)
     if path is None or "-----BEGIN" not in path.value:
         return {}
@@ -129,7 +132,14 @@ def _authorities(found: Mapping[str, Setting]) -> dict[str, str]:
 
 
 def check_authorities(setting: Setting) -> str:
-    """Certificates, which must be there and be PEM. Raises DownloadError (Denied)."""
+    """Certificates as PEM, of a bounded size. Raises DownloadError (Denied)."""
+    size = len(setting.value.encode())
+    if size > MAX_AUTHORITIES_BYTES:
+        raise denied(
+            f"{setting.where} has {-(-size >> 10)} KiB of certificates, and the agent takes "
+            f"{MAX_AUTHORITIES_BYTES >> 10} at most",
+            "keep only the certificates of the S3 server's authority there",
+        )
     if _PEM not in setting.value:
         raise denied(
             f"{setting.where} is no certificate",
@@ -147,10 +157,10 @@ def _check_key_file(setting: Setting) -> None:
 
 
 def web_server(setting: Setting) -> str:
-    """The one server that headers are for, of what `https-host` says.
+    """The server for which headers are, by the value of `https-host`.
 
-    A host as KServe has it, maybe with a port, is one of https; http is only what is written with
-    `http://`. Raises DownloadError (Denied).
+    A host without a scheme, as in KServe, means https; http is used only with `http://`. Raises
+    DownloadError (Denied).
     """
     written = setting.value.strip()
     url = written if "://" in written else f"https://{written}"
@@ -188,7 +198,7 @@ def _json(text: str) -> object:
 
 
 def decoded(setting: Setting) -> bytes:
-    """What base64 stands for. Raises DownloadError (Denied)."""
+    """The bytes that base64 encodes. Raises DownloadError (Denied)."""
     try:
         return base64.b64decode("".join(setting.value.split()), validate=True)
     except binascii.Error:
@@ -196,7 +206,7 @@ def decoded(setting: Setting) -> bytes:
 
 
 def decoded_text(setting: Setting) -> Setting:
-    """The text that base64 stands for. Raises DownloadError (Denied)."""
+    """The text that base64 encodes. Raises DownloadError (Denied)."""
     return Setting(as_text(decoded(setting), setting.where), setting.where)
 
 

@@ -1,4 +1,4 @@
-"""Settings of an entry of the secret storage-config, with what a cache puts over it. Pure."""
+"""Settings of an entry of the secret storage-config, overridden by a cache's. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STORAGE_CONFIG = "storage-config"
 
 _TYPE = "type"
-# Not settings: the URI names the bucket already.
+# Fields that are no settings: the URI names the bucket.
 _IGNORED = {_TYPE, "bucket"}
 
 
@@ -33,16 +33,16 @@ _IGNORED = {_TYPE, "bucket"}
 class _Kind:
     """A type of entries: its settings by the names in the entry.
 
-    `overridable` are those that storage.parameters may set. None: all but paths, because a
-    signature goes to the server and never the key. Elsewhere a token goes itself, and whoever may
+    `overridable` are the fields that storage.parameters may set. None: all but paths, since S3's
+    server gets a signature and never the key. Other stores get the token itself, and whoever may
     create a cache could have it sent to a server of theirs.
     """
 
     names: Mapping[str, str]
-    # At least one of these must be there.
+    # At least one of these fields must be set.
     needed: frozenset[str] = frozenset()
     overridable: frozenset[str] | None = frozenset()
-    # Names in the entry whose values are base64 of a text.
+    # Fields whose values are texts in base64.
     encoded: frozenset[str] = field(default=frozenset())
 
 
@@ -107,7 +107,7 @@ _KINDS = {
 
 
 def stored_settings(secret: Secret, key: str, parameters: Mapping[str, str]) -> dict[str, str]:
-    """The settings of the entry with this key, and those of storage.parameters over them.
+    """The settings of the entry with this key, overridden by those of storage.parameters.
 
     Raises DownloadError (Denied).
     """
@@ -141,7 +141,7 @@ def _setting(kind: _Kind, name: str, value: str, where: str) -> Setting:
 
 
 def _entry(text: str, place: str) -> dict[str, str]:
-    """The entry's fields. KServe wants texts only; what can only mean one text is taken too."""
+    """The entry's fields. KServe takes strings only; booleans and integers are converted here."""
     todo = 'write it as {"type": "s3", "access_key_id": ...}'
     try:
         found = json.loads(text)

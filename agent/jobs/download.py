@@ -82,7 +82,7 @@ class Download:
         sources: Sources,
         store: Store,
         engine: Engine,
-        credentials: Callable[[], Credentials | None],
+        credentials: Callable[[], Credentials],
         cancelled: threading.Event,
         in_use: bool = False,
         origin: str | None = None,

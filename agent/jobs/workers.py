@@ -160,7 +160,7 @@ class Fetching:
 
     sources: Sources
     engine: Engine
-    credentials: Callable[[Requester], Credentials | None] = lambda _: None
+    credentials: Callable[[Requester], Credentials]
 
 
 class Workers:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from localmodel.agent.sources.addresses import Rules
     from localmodel.agent.sources.base import Source
 
-# What the names of hosts say more of than the scheme https.
+# The key of Azure's source, whose URIs are https:// too: its hosts tell them apart.
 BLOBS = "azure"
 
 
 class Sources:
     """The source of each scheme: one for LocalModelCaches, one for caches of namespaces.
 
-    Without `of_namespaces` they are the same. `tidy` lets go what the sources keep and nobody uses.
+    Without `of_namespaces` both are the same. `tidy` drops the clients that no source uses.
     """
 
     def __init__(
@@ -64,12 +64,14 @@ def all_sources(
     pvc_directories: Mapping[str, Path] | None = None,
     rules: Rules = DEFAULT_RULES,
     namespace_rules: Rules = DEFAULT_RULES,
+    hub: str = "",
 ) -> Sources:
     """The sources that this agent has.
 
-    `file_directories` are what file:// may read, `pvc_directories` where claims are mounted.
-    `namespace_rules` count for what caches of namespaces name, `rules` for LocalModelCaches. They
-    share no connection: one that stands is not checked again.
+    `file_directories` are the directories that file:// may read, `pvc_directories` those where
+    claims are mounted. `namespace_rules` apply to caches of namespaces, `rules` to
+    LocalModelCaches. The two share no connection: a connection is checked only when it is made.
+    `hub` is the address of the hub that hf:// means where the credentials name none.
     """
     transports = Transports(max_connections=MAX_CONNECTIONS, rules=rules)
     theirs = Transports(max_connections=MAX_CONNECTIONS, rules=namespace_rules)
@@ -81,18 +83,18 @@ def all_sources(
 
     hdfs = HdfsSource(transports)
     return Sources(
-        _of_network(transports, hdfs) | {"file": files, "hdfs": hdfs, "pvc": files},
-        _of_network(theirs, HdfsSource(theirs, sends_own_token=False)),
+        _of_network(transports, hdfs, hub) | {"file": files, "hdfs": hdfs, "pvc": files},
+        _of_network(theirs, HdfsSource(theirs, sends_own_token=False), hub),
         tidy,
     )
 
 
-def _of_network(transports: Transports, hdfs: HdfsSource) -> dict[str, Source]:
+def _of_network(transports: Transports, hdfs: HdfsSource, hub: str) -> dict[str, Source]:
     web = HttpSource(transports)
     return {
         BLOBS: AzureSource(transports),
         "gs": GoogleStorageSource(transports),
-        "hf": HuggingFaceSource(transports),
+        "hf": HuggingFaceSource(transports, hub),
         "http": web,
         "https": web,
         "s3": S3Source(transports),

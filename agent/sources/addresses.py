@@ -1,6 +1,6 @@
-"""Which addresses sources may lie at: what is refused to all, and what only to namespaces. Pure.
+"""The addresses that sources may have: some are refused to all, some to namespaces only. Pure.
 
-An IPv6 address that embeds IPv4 ones is judged by these too: a gateway may lead to them.
+The rules also apply to the IPv4 addresses inside an IPv6 address: a gateway may lead to them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _networks(*written: str) -> tuple[Network, ...]:
     return tuple(map(ipaddress.ip_network, written))
 
 
-# Services of a cloud that give a node its credentials, or tell what only it should know. Where:
+# Metadata services of clouds: they give a node its credentials and secrets. Their addresses:
 # RFC 3927 and RFC 4291: link-local, where most clouds have them (169.254.169.254 and others).
 # AWS: docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html (::254),
 #   docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html (::23), and
@@ -47,18 +47,19 @@ METADATA_SERVICES = _networks(
     "fd00:a9fe:a9fe::1/128",
     "fd00:42::42/128",
 )
-# No single host's: unspecified, multicast, reserved and broadcast. Linux takes 0.0.0.0 for itself.
+# Addresses of no single host: unspecified, multicast, reserved, broadcast. Linux takes 0.0.0.0 for
+# itself.
 NO_HOSTS = _networks("0.0.0.0/8", "::/128", "224.0.0.0/4", "240.0.0.0/4", "ff00::/8")
 LOOPBACK = _networks("127.0.0.0/8", "::1/128")
-# kubernetes.io/docs/reference/networking/ports-and-protocols, and kubelet's read-only port: what
-# answers there is a cluster's own, on whichever node it is.
+# Ports of Kubernetes' own parts on any node (kubernetes.io/docs/reference/networking/
+# ports-and-protocols), and kubelet's read-only port.
 CLUSTER_PORTS = frozenset({2379, 2380, 6443, 10250, 10255, 10256, 10257, 10259})
 
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 # Prefixes of 96 bits before an IPv4 address: compatible (RFC 4291), translated (RFC 2765), NAT64
 # (RFC 6052).
 _PREFIXES_96 = _networks("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")
-# NAT64 of an operator's own (RFC 8215): the prefix that it has taken of this is not known.
+# NAT64 with a local prefix (RFC 8215), of a length that the agent does not know.
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 # The bytes of the IPv4 address for prefixes of 48, 56, 64 and 96 bits (RFC 6052).
 _NAT64_BYTES = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
@@ -68,10 +69,10 @@ _ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")
 
 @dataclass(frozen=True)
 class Rules:
-    """Where the sources of somebody may lie.
+    """The addresses that the sources of some caches may have.
 
-    `refused` counts always. What is in `closed`, or has one of `closed_ports`, is refused unless it
-    is in `allowed` too.
+    An address in `refused` is always refused. One in `closed`, or with a port of `closed_ports`, is
+    refused unless it is in `allowed` too.
     """
 
     refused: Sequence[Network] = METADATA_SERVICES + NO_HOSTS
@@ -80,9 +81,10 @@ class Rules:
     allowed: Sequence[Network] = ()
 
     def check(self, address: str, port: int | None, *, own: bool = False) -> None:
-        """Raises DownloadError (Denied) for an address, as text, that is refused with this port.
+        """Raises DownloadError (Denied) if the address, as text, is refused with this port.
 
-        `own` is whether it is one of this very host. Raises ValueError for what is no address.
+        `own` is whether the address is one of this host. Raises ValueError for a text that is no
+        address.
         """
         found = ipaddress.ip_address(address.partition("%")[0])
         meant = tuple(_meant(found))
@@ -109,7 +111,7 @@ class Rules:
 
 
 DEFAULT_RULES = Rules()
-# For what no tenant has a say in.
+# For requests whose addresses no tenant can choose.
 ANYWHERE = Rules(refused=())
 
 
@@ -119,7 +121,7 @@ def rules_for_namespaces(
     """The rules for caches of namespaces.
 
     `own` are the addresses of the node and the API server, as text; `refused` and `allowed` are
-    what the administrator says.
+    the administrator's flags.
     """
     return Rules(
         refused=(*DEFAULT_RULES.refused, *refused),
@@ -135,17 +137,17 @@ def _first(networks: Iterable[Network], addresses: Sequence[Address]) -> Network
 
 
 def _meant(found: Address) -> Iterator[Address]:
-    """The address, and the IPv4 addresses that it may lead to."""
+    """The address, and the IPv4 addresses to which a gateway may translate it."""
     if isinstance(found, ipaddress.IPv4Address):
         yield found
         return
     if found.ipv4_mapped is not None:
-        # The very same host: no packet has this address.
+        # The same host: no packet carries the mapped form.
         yield found.ipv4_mapped
         return
     yield found
     for inner in _embedded(found):
-        # None of those is a host; they come of ::1, and of guesses at a prefix's length.
+        # 0.0.0.0/8 has no hosts: those come from ::1, and from prefixes of a wrong length.
         if inner not in _THIS_NETWORK:
             yield inner
 

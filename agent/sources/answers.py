@@ -1,4 +1,4 @@
-"""What a server's answer means: the bytes that were asked for, or which failure."""
+"""Checks of a server's answer: it has the bytes that were requested, or it is a typed failure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from localmodel.agent.structs.remote import OtherTagError, RangeIgnoredError, Un
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What an origin asks to wait is followed up to here.
+# The longest Retry-After that is followed.
 MAX_RETRY_AFTER_SECONDS = 300.0
-# What requests and urllib3 raise.
+# The errors of requests and urllib3.
 ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
-# Codings that servers apply on the way. Other words in their place, such as aws-chunked and utf-8,
-# which clients of object stores leave behind, say nothing of the bytes.
+# Content codings that servers apply to an answer. Other values of Content-Encoding, such as
+# aws-chunked and utf-8, are left behind by clients of object stores and do not describe the bytes.
 _CODINGS = {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
+_CODE = re.compile(r"[A-Za-z_]{1,64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -34,12 +35,12 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 class Get:
     """A request for the bytes from `start` up to and without `end`.
 
-    `where` names it in messages. `size` is that of the whole file; where it or `end` is None the
-    file is read to its end. Without `ranges` no Range is sent, and the answer is the whole body.
-    `version` must be what the answer has as ETag or Last-Modified. With `as_stored`, a coding is a
-    label of the file, and `size` that of the coded bytes; otherwise it is refused. With `alone`,
-    this answer is the whole file: what it tells of its version is looked at again after the last
-    byte.
+    `where` names the file in messages. `size` is that of the whole file; where `size` or `end` is
+    None the file is read to its end. Without `ranges` no Range is sent, and the answer is the whole
+    body. `version` must be the ETag or Last-Modified of the answer. With `as_stored`, a content
+    coding is a mere label and `size` counts the coded bytes; without it, a coded answer is refused.
+    With `alone`, this answer is the whole file, and its ETag or time is compared once more after
+    the last byte.
     """
 
     url: str
@@ -55,18 +56,18 @@ class Get:
 
     @property
     def length(self) -> int | None:
-        """How many bytes must come."""
+        """The number of bytes that the answer must have; None if it is not known."""
         return None if self.end is None else self.end - self.start
 
 
 def coding_of(headers: Mapping[str, str]) -> str:
-    """How the bytes of an answer are coded by its Content-Encoding; empty: not at all."""
+    """The codings that an answer's Content-Encoding names, without unknown ones; may be empty."""
     words = (word.strip() for word in headers.get("Content-Encoding", "").lower().split(","))
     return ", ".join(word for word in words if word in _CODINGS)
 
 
 def check_answer(response: requests.Response, get: Get) -> None:
-    """Raises DownloadError if this is not the answer to what was asked for."""
+    """Raises DownloadError if an answer does not have the bytes of the request."""
     headers = response.headers
     announced, coding = headers.get("Content-Length", ""), coding_of(headers)
     if coding and not get.as_stored:
@@ -76,7 +77,7 @@ def check_answer(response: requests.Response, get: Get) -> None:
         if same is False:
             raise OtherTagError(get.where, settled_time(headers))
         if same is None and get.ranges:
-            # Nothing says that it is of one version with the others.
+            # Nothing shows that the range has the same version as the others.
             raise UnpinnedError(get.where)
     if coding and not _may_be_stored(response, get):
         raise compressed(coding, get.where)
@@ -98,7 +99,7 @@ def check_answer(response: requests.Response, get: Get) -> None:
 def _may_be_stored(response: requests.Response, get: Get) -> bool:
     """Whether a coded answer can be the stored bytes.
 
-    A server that codes on the way changes the length, or does not know it.
+    A server that encodes while it sends changes the length, or does not announce one.
     """
     expected = get.size if response.status_code == 200 else get.length
     announced = response.headers.get("Content-Length", "")
@@ -129,7 +130,7 @@ def changed(where: str) -> DownloadError:
 
 
 def compressed(encoding: str, where: str) -> DownloadError:
-    """The failure for a server that compresses what it was asked for as it is."""
+    """The failure for a server that compresses a file although the request refused that."""
     return DownloadError(
         FailureKind.UNSUPPORTED,
         f"{where} is sent {encoding}-compressed although it was asked for as it is: switch the "
@@ -137,15 +138,32 @@ def compressed(encoding: str, where: str) -> DownloadError:
     )
 
 
-def answered(answer: requests.Response, where: str, detail: str = "") -> DownloadError:
-    """The failure for an answer of 400 or above."""
-    return status_failure(
-        answer.status_code, where, detail, retry_after=retry_after(answer.headers)
-    )
+def answered(
+    answer: requests.Response,
+    where: str,
+    detail: str = "",
+    *,
+    status: int | None = None,
+    anonymous: bool = False,
+) -> DownloadError:
+    """The failure for an answer of 400 or above.
+
+    `detail` is the server's code for it, and `status` replaces a status that says less than the
+    code. `anonymous` is whether the request had no credentials.
+    """
+    status = answer.status_code if status is None else status
+    if anonymous and status in {401, 403}:
+        detail = f"{detail} to a request without credentials".lstrip()
+    return status_failure(status, where, detail, retry_after=retry_after(answer.headers))
+
+
+def code_of(value: object) -> str:
+    """A server's code for an error, if it can stand in a message: it may have sent any text."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an origin asks to wait, from Retry-After: a number or a date."""
+    """Seconds to wait before the next request, from Retry-After: a number or a date."""
     value = headers.get("Retry-After", "").strip()
     if not value:
         return None
@@ -160,7 +178,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def status_of(error: Exception) -> int | None:
-    """The status of the answer that this error is about."""
+    """The HTTP status of the answer that caused an error; None if there was none."""
     response = getattr(error, "response", None)
     return None if response is None else response.status_code
 

@@ -9,26 +9,21 @@ azure_access: AZURE_STORAGE_BLOB_ENDPOINT names another server for all accounts,
 from __future__ import annotations
 
 import base64
-import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from localmodel.agent.sources.answers import Get, retry_after
-from localmodel.agent.sources.azure_access import Shared, access_of
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.answers import Get, answered, code_of
+from localmodel.agent.sources.azure_access import access_of, given
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import IDENTITY, origin_of
-from localmodel.agent.structs.causes import status_failure
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from xml.etree.ElementTree import Element
 
     import requests
@@ -36,11 +31,12 @@ if TYPE_CHECKING:
     from localmodel.agent.sources.azure_access import AzureAccess
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
-# Of the REST API; what is used here has long been there, and other clouds and emulators have it.
+# A version of the REST API that other clouds and emulators have too.
 API_VERSION = "2021-12-02"
-# With all metadata of each: far below what an answer may have.
+# Blobs in a page of a listing: with all their metadata far below the bound of an answer.
 PAGE = 1000
 
 _HOST = re.compile(
@@ -56,13 +52,12 @@ _STATUS_OF_CODE = {
     "OperationTimedOut": 503,
     "PublicAccessNotPermitted": 403,
 }
-_WORD = re.compile(r"[A-Za-z]{1,64}")
 _HEADERS = {"x-ms-version": API_VERSION}
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a URI names."""
+class BlobPlace:
+    """The container and the path of a URI."""
 
     host: str
     container: str
@@ -101,58 +96,67 @@ class _Model:
 
 
 class AzureSource:
-    """Blobs of Azure's storage accounts, and of what speaks their language."""
+    """Blobs of Azure's storage accounts, and of servers with the same API."""
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._accesses: BoundedCache[tuple[Credentials | None, str], AzureAccess] = (
-            transports.keep()
-        )
+        self._accesses: BoundedCache[tuple[Credentials, str], AzureAccess] = transports.new_cache()
 
     def resolve(
         self,
         uri: str,
-        credentials: Credentials | None,
+        credentials: Credentials,
         version: str | None,  # noqa: ARG002
     ) -> _Model:
         """The blobs below the URI's path, else the one blob with that very name.
 
-        `.../container/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders,
-        and the folders of hierarchical accounts, are no files.
+        The folders of hierarchical accounts are no files either.
         """
         where = public_uri(uri)
         place = parse(uri)
-        settings = Credentials.of(os.environ) if credentials is None else credentials
         container = _Container(
-            endpoint=endpoint(settings, place.host),
+            endpoint=endpoint(credentials, place.host),
             place=place,
             access=self._access(place, credentials),
             transport=self._transport,
         )
+        archived: list[str] = []
+
+        def taken(blobs: Iterable[_Blob], prefix: str) -> Iterator[RemoteFile]:
+            for blob in blobs:
+                if blob.is_folder:
+                    continue
+                if blob.is_archived:
+                    archived.append(blob.file.location)
+                yield replace(blob.file, path=blob.file.location.removeprefix(prefix))
+
         try:
-            blobs, prefix = _find(container, place.path, where)
+            files = files_of(
+                place.path,
+                lambda prefix: taken(container.blobs(prefix, where), prefix),
+                lambda name, prefix: taken([container.blob(name, where)], prefix),
+                where=where,
+                right="the right to list (l) of a signature, or as Storage Blob Data Reader",
+                what="blob",
+            )
         except (ET.ParseError, ValueError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
                 f"{where} is not answered as Azure's storage does: check "
                 "AZURE_STORAGE_BLOB_ENDPOINT, and the proxies between",
             ) from None
-        files = without_markers(
-            [replace(blob.file, path=blob.file.location.removeprefix(prefix)) for blob in blobs]
-        )
-        if not files:
+        if archived:
             raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{where} has no blob: check sourceModelUri, and that the model is there",
+                FailureKind.UNSUPPORTED,
+                f"{place.root}/{archived[0]} is in the archive tier and cannot be read: move it to "
+                "the hot or the cool tier",
             )
-        for blob in blobs:
-            _check_tier(blob, place)
         return _Model(container, files, origin_of(container.endpoint))
 
-    def _access(self, place: Place, credentials: Credentials | None) -> AzureAccess:
-        """What the requests carry; kept, because it may hold an access token."""
+    def _access(self, place: BlobPlace, credentials: Credentials) -> AzureAccess:
+        """The permission for requests, cached because it may hold an access token."""
         if place.signature:
-            return Shared(place.signature)
+            return given(place.signature)
         return self._accesses.get(
             (credentials, place.host),
             lambda: access_of(credentials, self._transport, place.host),
@@ -164,19 +168,19 @@ class _Container:
     """Requests to one container."""
 
     endpoint: str
-    place: Place
+    place: BlobPlace
     access: AzureAccess
     transport: Transport
 
     def blobs(self, prefix: str, where: str) -> Iterator[_Blob]:
-        """The blobs whose names begin so."""
+        """The blobs whose names begin with the prefix."""
         marker = ""
         while True:
             parameters = {
                 "restype": "container",
                 "comp": "list",
                 "prefix": prefix,
-                # It tells the folders of hierarchical accounts.
+                # The metadata mark the folders of hierarchical accounts.
                 "include": "metadata",
                 "maxresults": str(PAGE),
                 **({"marker": marker} if marker else {}),
@@ -190,15 +194,9 @@ class _Container:
                 return
             marker = following
 
-    def blob(self, name: str, where: str) -> _Blob | None:
-        """One blob, if it exists."""
-        try:
-            answer = self._ask("HEAD", self._url(name), where)
-        except DownloadError as error:
-            if error.kind is FailureKind.NOT_FOUND:
-                return None
-            raise
-        return described(name, answer.headers)
+    def blob(self, name: str, where: str) -> _Blob:
+        """One blob."""
+        return described(name, self._ask("HEAD", self._url(name), where).headers)
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
         """A range of the listed version of a blob."""
@@ -223,7 +221,7 @@ class _Container:
 
     def _ask(self, method: str, url: str, where: str) -> requests.Response:
         headers = IDENTITY | _HEADERS | self.access.headers(where)
-        answer = self.transport.call(method, url, where, check=False, headers=headers)
+        answer = self.transport.call(method, url, where, headers=headers)
         if answer.status_code >= 400:
             error = _refusal(answer, where, anonymous=self.access.anonymous)
             self._after(error)
@@ -256,8 +254,8 @@ def is_blob_uri(uri: str) -> bool:
     return scheme(uri) == "https" and _HOST.fullmatch(host) is not None
 
 
-def parse(uri: str) -> Place:
-    """What a URI names. Raises DownloadError (Unsupported)."""
+def parse(uri: str) -> BlobPlace:
+    """The place that a URI names. Raises DownloadError (Unsupported)."""
     where = public_uri(uri)
     try:
         parts = urlsplit(uri)
@@ -278,7 +276,7 @@ def parse(uri: str) -> Place:
             "whole SAS token",
         )
     root = f"{parts.scheme}://{host}/{container}"
-    return Place(host, unquote(container), unquote(path), parts.query, root)
+    return BlobPlace(host, unquote(container), unquote(path), parts.query, root)
 
 
 def endpoint(settings: Credentials, host: str) -> str:
@@ -286,38 +284,12 @@ def endpoint(settings: Credentials, host: str) -> str:
     return settings.get("AZURE_STORAGE_BLOB_ENDPOINT").rstrip("/") or f"https://{host}"
 
 
-def _find(container: _Container, path: str, where: str) -> tuple[list[_Blob], str]:
-    """The blobs, and what their names have before the paths in the model."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no blob.
-    name = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        found = bounded(container.blobs(prefix, where), where)
-        blobs = [blob for blob in found if not blob.is_folder]
-    except DownloadError as error:
-        if name and error.refuses:
-            # A public blob, or one with a signature of its own, is read without being listed.
-            with suppress(DownloadError):
-                blob = container.blob(name, where)
-                if blob and not blob.is_folder:
-                    return [blob], parent
-        raise not_listed(
-            error, "the right to list (l) of a signature, or as Storage Blob Data Reader"
-        ) from None
-    if blobs or not name:
-        return blobs, prefix
-    blob = container.blob(name, where)
-    return [blob] if blob and not blob.is_folder else [], parent
-
-
 def listed(entry: Element) -> _Blob:
     """A blob of a listing."""
     given = entry.find("Name")
     name = "" if given is None else given.text or ""
     if given is not None and given.get("Encoded") == "true":
-        # It has characters that XML has not.
+        # The name has characters that XML cannot have.
         name = unquote(name)
     return _Blob(
         RemoteFile(
@@ -335,7 +307,7 @@ def listed(entry: Element) -> _Blob:
 
 
 def described(name: str, headers: Mapping[str, str]) -> _Blob:
-    """A blob of the headers of an answer."""
+    """A blob as the headers of an answer describe it."""
     return _Blob(
         RemoteFile(
             path=name,
@@ -351,12 +323,12 @@ def described(name: str, headers: Mapping[str, str]) -> _Blob:
 
 
 def _marks_folder(name: str, value: str | None) -> bool:
-    """Whether metadata are those of a folder; tools write them in any case."""
+    """Whether metadata mark a folder. Tools differ in upper and lower case."""
     return name.lower() == "hdi_isfolder" and (value or "").strip().lower() == "true"
 
 
 def _etag(value: str | None) -> str | None:
-    """As in the header: listings leave out the quotes."""
+    """An ETag with quotes, as in the header: listings leave them out."""
     return f'"{value.strip(chr(34))}"' if value else None
 
 
@@ -364,23 +336,11 @@ def _md5(value: str | None) -> Checksum | None:
     return Checksum(ChecksumAlgorithm.MD5, base64.b64decode(value).hex()) if value else None
 
 
-def _check_tier(blob: _Blob, place: Place) -> None:
-    if blob.is_archived:
-        raise DownloadError(
-            FailureKind.UNSUPPORTED,
-            f"{place.root}/{blob.file.location} is in the archive tier and cannot be read: move it "
-            "to the hot or the cool tier",
-        )
-
-
 def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> DownloadError:
     """The failure for an answer of 400 or above."""
-    code = answer.headers.get("x-ms-error-code", "")
-    code = code if _WORD.fullmatch(code) else ""
-    status = _STATUS_OF_CODE.get(code, answer.status_code)
+    code = code_of(answer.headers.get("x-ms-error-code"))
+    status = _STATUS_OF_CODE.get(code)
     if anonymous and code == "ResourceNotFound":
-        # What is private is said not to be there.
+        # Azure answers that a private container does not exist.
         status = 403
-    if anonymous and status in {401, 403}:
-        code = f"{code} to a request without credentials".lstrip()
-    return status_failure(status, where, code, retry_after=retry_after(answer.headers))
+    return answered(answer, where, code, status=status, anonymous=anonymous)

@@ -1,4 +1,4 @@
-"""What each source provides: a resolver of URIs."""
+"""The interface of a source: it resolves URIs to models."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """How the models of some schemes are listed and read. Used by several threads at once."""
+    """Lists and reads the models of some schemes. Calls may come from several threads."""
 
-    def resolve(
-        self, uri: str, credentials: Credentials | None, version: str | None, /
-    ) -> RemoteModel:
+    def resolve(self, uri: str, credentials: Credentials, version: str | None, /) -> RemoteModel:
         """The model of a URI, with at least one file. Raises DownloadError.
 
-        `credentials` are those that the cache names; None: the agent's own, from its environment.
-        `version` is the model's version that a former listing had and that is partly here: it is
-        listed again if the source still has it, otherwise the newest is.
+        A source takes every setting from `credentials`, and what else the agent's node has only
+        where they are the agent's own (`own`).
+        `version` is the version of a former listing whose download was interrupted: it is listed
+        again if the source still has it, otherwise the newest version is listed.
         """
         ...

@@ -1,4 +1,4 @@
-"""Things that are costly to make, kept while somebody uses them."""
+"""A bounded cache of objects that are costly to make and are shared while somebody uses them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-# So long something is kept that nobody asks for: longer than any failed download waits.
+# How long an entry is kept after its last use: longer than any failed download waits.
 IDLE_SECONDS = 600.0
+# How long an entry is kept at all. A client remembers what its library learns of every bucket.
+LIFE_SECONDS = 3600.0
 
 _K = TypeVar("_K", bound="Hashable")
 _V = TypeVar("_V")
@@ -21,15 +23,16 @@ _V = TypeVar("_V")
 @dataclass
 class _Entry(Generic[_V]):
     value: _V
-    # When it was asked for last, in seconds of the clock.
-    asked: float
+    # When the entry was made and used last, in seconds of the clock.
+    made: float
+    used: float
 
 
 class BoundedCache(Generic[_K, _V]):
-    """At most `most` of them: those that were asked for last. Calls may come from any thread.
+    """The `most` entries that were used last, each for IDLE_SECONDS after its last use.
 
-    One that nobody has asked for during IDLE_SECONDS goes with the next call. `close` gets what
-    goes, which somebody may still be using.
+    An entry that is used is made anew after LIFE_SECONDS. `close` gets the value of a dropped
+    entry, which a download may still be using. Calls may come from any thread.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class BoundedCache(Generic[_K, _V]):
         self._close = close
         self._clock = clock
         self._lock = threading.Lock()
-        # The one that was asked for longest ago is the first.
+        # Bounded by `most`; ordered by the last use, the longest ago first.
         self._entries: OrderedDict[_K, _Entry[_V]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -51,25 +54,28 @@ class BoundedCache(Generic[_K, _V]):
             return len(self._entries)
 
     def get(self, key: _K, make: Callable[[], _V]) -> _V:
-        """The value of a key, made once. Raises what `make` raises."""
+        """The value of a key, made if the cache has none. Raises what `make` raises."""
         with self._lock:
+            now = self._clock()
             entry = self._entries.get(key)
-            if entry is None:
-                entry = self._entries[key] = _Entry(make(), 0.0)
-            entry.asked = self._clock()
+            if entry is None or now - entry.made >= LIFE_SECONDS:
+                former, entry = entry, _Entry(make(), now, now)
+                self._entries[key] = entry
+                if former is not None:
+                    self._close(former.value)
+            entry.used = now
             self._entries.move_to_end(key)
-            self._drop()
+            self._drop(now)
             return entry.value
 
     def tidy(self) -> None:
-        """Let go what nobody has asked for during IDLE_SECONDS."""
+        """Drop the entries that nobody has used for IDLE_SECONDS."""
         with self._lock:
-            self._drop()
+            self._drop(self._clock())
 
-    def _drop(self) -> None:
-        idle = self._clock() - IDLE_SECONDS
+    def _drop(self, now: float) -> None:
         while self._entries:
             oldest = next(iter(self._entries.values()))
-            if len(self._entries) <= self._most and oldest.asked > idle:
+            if len(self._entries) <= self._most and oldest.used > now - IDLE_SECONDS:
                 return
             self._close(self._entries.popitem(last=False)[1].value)

@@ -1,7 +1,6 @@
-"""Bodies that are followed by a check, where a request can have no condition that holds to its end.
+"""Bodies whose file is checked after the last byte: for stores that cannot pin a request.
 
-The check comes after the last byte, so whatever was replaced before it is noticed, whichever of
-several ranges ends last.
+A file that was replaced while its ranges were read is noticed, whichever range ends last.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CheckedBody:
-    """A body of `left` bytes, None where nobody knows. `check` raises DownloadError."""
+    """A body of `left` bytes; None: an unknown number. `check` raises DownloadError."""
 
     def __init__(self, body: Body, left: int | None, check: Callable[[], None]) -> None:
         self._body = body
@@ -25,7 +24,7 @@ class CheckedBody:
         self._check = check
 
     def read(self, size: int) -> bytes:
-        """As of every body."""
+        """See Body."""
         try:
             piece = self._body.read(size)
         except DownloadError as error:
@@ -39,9 +38,9 @@ class CheckedBody:
         return piece
 
     def abort(self) -> None:
-        """As of every body."""
+        """See Body."""
         self._body.abort()
 
     def close(self) -> None:
-        """As of every body."""
+        """See Body."""
         self._body.close()

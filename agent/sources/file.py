@@ -1,7 +1,7 @@
-"""file:// and pvc://: files that the node has already, below directories that are named to it.
+"""file:// and pvc://: files that are on the node already, below directories that flags name.
 
-A URI is a tenant's input: without that list, file:///var/run/secrets/... would publish the agent's
-own token. Links are followed to files of the same model only.
+A URI is a tenant's input: without the flags, file:///var/run/secrets/... would publish the agent's
+own token. Links are followed only to files of the same model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import smart_open
 
 from localmodel.agent.sources.answers import changed
+from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import RemoteFile
 
@@ -40,7 +41,7 @@ class _LocalModel:
             opened = smart_open.open(file.location, "rb", compression="disable")
             body = _LocalBody(opened, file, file.size if end is None else end)
             real = Path(f"/proc/self/fd/{opened.fileno()}").readlink()
-            # A folder on the way may have become a link since it was listed.
+            # A folder of the path may have become a link since it was listed.
             if real != Path(file.location):
                 raise changed(file.location)
             body.check()
@@ -55,7 +56,7 @@ class _LocalModel:
 
 
 class _LocalBody:
-    """A range of a file that must stay as it is until its last byte is read."""
+    """A range of a file that must not change until its last byte is read."""
 
     def __init__(self, opened: Any, file: RemoteFile, end: int | None) -> None:
         self._opened = opened
@@ -81,7 +82,7 @@ class _LocalBody:
         return piece
 
     def check(self) -> None:
-        """Raises DownloadError (Changed) if it is not the listed file."""
+        """Raises DownloadError (Changed) if the open file is not the listed one."""
         if _version(os.fstat(self._opened.fileno())) != self._file.version:
             raise changed(self._file.location)
 
@@ -93,7 +94,7 @@ class _LocalBody:
 
 
 class FileSource:
-    """Files below some directories of the node, and below those that hold named claims."""
+    """Files below directories of the node, and below the directories of mounted claims."""
 
     def __init__(
         self, directories: Sequence[Path], claims: Mapping[str, Path] | None = None
@@ -101,14 +102,12 @@ class FileSource:
         self._directories = tuple(Path(os.path.realpath(path)) for path in directories)
         self._claims = {name: Path(os.path.realpath(path)) for name, path in (claims or {}).items()}
 
-    def resolve(
-        self, uri: str, _credentials: Credentials | None, _version: str | None
-    ) -> _LocalModel:
+    def resolve(self, uri: str, _credentials: Credentials, _version: str | None) -> _LocalModel:
         """The one file, or all files below the folder."""
         try:
             root = self._claimed(uri) if scheme(uri) == "pvc" else self._allowed(uri)
             if root.is_dir():
-                files = tuple(_walk(root, uri))
+                files = tuple(bounded(_walk(root, uri), public_uri(uri)))
             else:
                 files = (_file(root.name, root, root.parent, uri),)
         except OSError as error:
@@ -138,7 +137,7 @@ class FileSource:
         )
 
     def _claimed(self, uri: str) -> Path:
-        """The real path of pvc://claim/path. Raises DownloadError (Denied) likewise."""
+        """The real path of a pvc:// URI. Raises DownloadError (Denied) unless it may be read."""
         parts = urlsplit(uri)
         top = self._claims.get(parts.netloc)
         if top is None:
@@ -168,7 +167,7 @@ def _walk(root: Path, uri: str) -> Iterator[RemoteFile]:
 
 
 def _file(name: str, path: Path, root: Path, uri: str) -> RemoteFile:
-    """One file, at its real path. Raises DownloadError for what may not or cannot be copied."""
+    """One file, at its real path. Raises DownloadError for a file that must not be copied."""
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(root):
         raise DownloadError(

@@ -1,10 +1,9 @@
-"""Access tokens for Google's services, of the agent's own credentials or of a tenant's key."""
+"""Access tokens for Google's services, by the agent's own credentials or a tenant's key file."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
+import posixpath
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from google.oauth2.credentials import Credentials as UserCredentials
 from google.oauth2.service_account import Credentials as ServiceAccountCredentials
 
 from localmodel.agent.sources.addresses import ANYWHERE
+from localmodel.agent.sources.answers import code_of
 from localmodel.agent.sources.transport import Transport
 from localmodel.agent.structs.credentials import GCS_KEY_FILE
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
-_WORD = re.compile(r"[A-Za-z_]{1,64}")
 _GCE_PRODUCT = Path("/sys/class/dmi/id/product_name")
 _ERRORS = (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError)
 
 
 class Token:
-    """An access token, fetched when it is needed and again before it expires."""
+    """An access token, fetched when a request needs it and again before it expires."""
 
     def __init__(self, credentials: Any, transport: Transport) -> None:
         self._credentials = credentials
@@ -44,7 +43,7 @@ class Token:
         self._lock = threading.Lock()
 
     def headers(self, where: str) -> dict[str, str]:
-        """What a request carries. Raises DownloadError."""
+        """The headers of a request. Raises DownloadError."""
         with self._lock:
             if self._credentials.token_state is not TokenState.FRESH:
                 try:
@@ -54,13 +53,13 @@ class Token:
             return {"Authorization": f"Bearer {self._credentials.token}"}
 
     def forget(self) -> None:
-        """It was refused: the next request has a new one, with what may have been granted since."""
+        """Drop a refused token: a new one may have rights that were granted since."""
         with self._lock:
             self._credentials.token = None
 
 
 class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
-    """Sends google-auth's requests by a transport: a key file names its own token server."""
+    """Sends google-auth's requests by a transport, since a key file names its token server."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -79,8 +78,7 @@ class _Request(google_transport.Request):  # type: ignore[misc, unused-ignore]
             method,
             url,
             public_uri(url),
-            check=False,
-            # What proves the account must not go where the server says.
+            # The proof of the account must not follow a redirect.
             allow_redirects=False,
             data=body,
             headers=headers,
@@ -97,14 +95,15 @@ class _Answer:
     data: bytes
 
 
-def own_token() -> Token | None:
-    """The token of the agent's own credentials; None if it has none.
+def own_token(settings: Credentials) -> Token | None:
+    """The token of the agent's own credentials; None if the agent has none.
 
-    google-auth looks for a metadata server for seconds, so it is only asked for what is there.
+    google-auth searches a metadata server for seconds, so it is used only where a key file or a
+    metadata server is known to exist.
     """
-    # The agent's own token may come from the metadata server, which no tenant's download may reach.
+    # The token may come from the metadata server, which no tenant's request may reach.
     transport = Transport(max_connections=1, rules=ANYWHERE)
-    if _key_files():
+    if _key_files(settings):
         load: Callable[..., Any] = google.auth.default
         try:
             credentials, _ = load(scopes=[SCOPE], request=_Request(transport))
@@ -115,15 +114,15 @@ def own_token() -> Token | None:
                 "GOOGLE_APPLICATION_CREDENTIALS names",
             ) from None
         return Token(credentials, transport)
-    if on_google():
+    if on_google(settings):
         make: Callable[..., Any] = compute_engine.Credentials
         return Token(make(scopes=[SCOPE]), transport)
     return None
 
 
-def on_google() -> bool:
-    """Whether there is a metadata server of Google's; asks no network."""
-    if os.environ.get("GCE_METADATA_HOST"):
+def on_google(settings: Credentials) -> bool:
+    """Whether Google's metadata server exists here, without a request to the network."""
+    if settings.get("GCE_METADATA_HOST"):
         return True
     try:
         return _GCE_PRODUCT.read_text().startswith("Google")
@@ -131,10 +130,10 @@ def on_google() -> bool:
         return False
 
 
-def _key_files() -> bool:
-    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+def _key_files(settings: Credentials) -> bool:
+    if settings.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return True
-    folder = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")  # noqa: PTH111
+    folder = settings.get("CLOUDSDK_CONFIG") or posixpath.expanduser("~/.config/gcloud")
     return Path(folder, "application_default_credentials.json").exists()
 
 
@@ -146,7 +145,7 @@ def named_token(credentials: Credentials, transport: Transport, where: str) -> T
     try:
         info = json.loads(content)
         kind = info.get("type")
-        # Other types run programs and read files that they name: not what a tenant may give.
+        # Other types run programs and read files of the agent, which no tenant may choose.
         if kind == "service_account":
             make: Callable[..., Any] = ServiceAccountCredentials.from_service_account_info
         elif kind == "authorized_user":
@@ -165,8 +164,8 @@ def named_token(credentials: Credentials, transport: Transport, where: str) -> T
 def _no_token(error: Exception, where: str) -> DownloadError:
     """The failure for credentials that give no access token."""
     details = error.args[1] if len(error.args) > 1 else None
-    code = details.get("error") if isinstance(details, dict) else None
-    reason = f" ({code})" if isinstance(code, str) and _WORD.fullmatch(code) else ""
+    code = code_of(details.get("error")) if isinstance(details, dict) else ""
+    reason = f" ({code})" if code else ""
     if getattr(error, "retryable", False):
         return DownloadError(
             FailureKind.UNREACHABLE,

@@ -7,31 +7,26 @@ content of a key file (GCS_KEY_FILE); the agent's own are Google's application d
 from __future__ import annotations
 
 import base64
-import os
-import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from localmodel.agent.sources.answers import Get, changed, retry_after
-from localmodel.agent.sources.bodies import bounded
+from localmodel.agent.sources.answers import Get, answered, changed, code_of
 from localmodel.agent.sources.google_token import named_token, own_token
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.transport import origin_of
-from localmodel.agent.structs.causes import status_failure
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import requests
 
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.google_token import Token
     from localmodel.agent.sources.transport import Transport, Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 ENDPOINT = "https://storage.googleapis.com"
@@ -40,7 +35,6 @@ PAGE = 1000
 _FIELDS = "name,generation,size,crc32c,md5Hash,contentEncoding,cacheControl"
 # Reasons that say more than the HTTP status 403 does.
 _THROTTLED = {"rateLimitExceeded", "userRateLimitExceeded"}
-_WORD = re.compile(r"[A-Za-z_]{1,64}")
 
 
 @dataclass
@@ -51,7 +45,7 @@ class _Model:
     bucket: str
     files: tuple[RemoteFile, ...]
     origin: str
-    # The names of objects that are labelled gzip and must stay as they are.
+    # The names of objects that are labelled gzip and are read as they are stored.
     packed: frozenset[str]
     version: str | None = None
 
@@ -66,51 +60,50 @@ class GoogleStorageSource:
 
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
-        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.new_cache()
 
     def resolve(
         self,
         uri: str,
-        credentials: Credentials | None,
+        credentials: Credentials,
         version: str | None,  # noqa: ARG002
     ) -> _Model:
-        """The objects below the URI's path, else the one object with that very name.
-
-        `gs://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
-        files.
-        """
+        """The objects below the URI's path, else the one object with that very name."""
         where = public_uri(uri)
         bucket, path = split(uri)
         client = self._client(credentials, where)
         packed: set[str] = set()
 
-        def take(item: Mapping[str, Any], prefix: str) -> RemoteFile:
-            if _stays_packed(item):
-                packed.add(str(item["name"]))
-            return remote_file(item, prefix)
+        def taken(items: Iterable[Mapping[str, Any]], prefix: str) -> Iterator[RemoteFile]:
+            for item in items:
+                if _stays_packed(item):
+                    packed.add(str(item["name"]))
+                yield remote_file(item, prefix)
 
         try:
-            files = without_markers(_find(client, bucket, path, where, take))
+            files = files_of(
+                path,
+                lambda prefix: taken(client.items(bucket, prefix, where), prefix),
+                lambda name, prefix: taken([client.item(bucket, name, where)], prefix),
+                where=where,
+                right="storage.objects.list, as of Storage Object Viewer",
+            )
         except (KeyError, ValueError, TypeError, AttributeError):
             raise DownloadError(
                 FailureKind.INTERNAL,
                 f"{where} is not answered as Google Cloud Storage does: check "
                 "STORAGE_EMULATOR_HOST, and the proxies between",
             ) from None
-        if not files:
-            raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{where} has no object: check sourceModelUri, and that the model is there",
-            )
         return _Model(client, bucket, files, origin_of(client.endpoint), frozenset(packed))
 
-    def _client(self, credentials: Credentials | None, where: str) -> _Client:
-        """The client, which keeps its access token."""
+    def _client(self, credentials: Credentials, where: str) -> _Client:
+        """The client of these credentials, which holds their access token."""
 
         def make() -> _Client:
-            if credentials is None:
-                return _Client(endpoint(Credentials.of(os.environ)), self._transport, own_token())
-            token = named_token(credentials, self._transport, where)
+            if credentials.own:
+                token = own_token(credentials)
+            else:
+                token = named_token(credentials, self._transport, where)
             return _Client(endpoint(credentials), self._transport, token)
 
         return self._clients.get(credentials, make)
@@ -125,7 +118,7 @@ class _Client:
         self._token = token
 
     def items(self, bucket: str, prefix: str, where: str) -> Iterator[dict[str, Any]]:
-        """The objects whose names begin so."""
+        """The objects whose names begin with the prefix."""
         parameters = {
             "prefix": prefix,
             "maxResults": str(PAGE),
@@ -139,14 +132,9 @@ class _Client:
                 return
             parameters["pageToken"] = following
 
-    def item(self, bucket: str, name: str, where: str) -> dict[str, Any] | None:
-        """One object, if it exists."""
-        try:
-            return self._ask(_path(bucket, name), {"fields": _FIELDS}, where)
-        except DownloadError as error:
-            if error.kind is FailureKind.NOT_FOUND:
-                return None
-            raise
+    def item(self, bucket: str, name: str, where: str) -> dict[str, Any]:
+        """One object."""
+        return self._ask(_path(bucket, name), {"fields": _FIELDS}, where)
 
     def read(
         self, bucket: str, file: RemoteFile, start: int, end: int | None, *, packed: bool
@@ -160,7 +148,7 @@ class _Client:
             start=start,
             end=end,
             size=file.size,
-            # Who takes gzip is not sent it unpacked, also by emulators.
+            # Google and emulators unpack gzip only for a client that does not accept it.
             headers=self._headers(where) | ({"Accept-Encoding": "gzip"} if packed else {}),
             ranges=file.ranges,
             as_stored=True,
@@ -169,7 +157,7 @@ class _Client:
             return self._transport.read(get)
         except DownloadError as error:
             if error.kind is FailureKind.NOT_FOUND:
-                # It was listed: another generation has taken its place.
+                # The object was listed: another generation has replaced it.
                 raise changed(where) from None
             self._after(error)
             raise
@@ -179,7 +167,6 @@ class _Client:
             "GET",
             self.endpoint + path,
             where,
-            check=False,
             params=parameters,
             headers=self._headers(where),
         )
@@ -198,42 +185,12 @@ class _Client:
             self._token.forget()
 
 
-def _find(
-    client: _Client,
-    bucket: str,
-    path: str,
-    where: str,
-    take: Callable[[Mapping[str, Any], str], RemoteFile],
-) -> list[RemoteFile]:
-    """The files, each taken as soon as it is told: the server's words take many times the room."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no object.
-    name = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        listed = bounded(client.items(bucket, prefix, where), where)
-        found = [take(one, prefix) for one in listed if not one["name"].endswith("/")]
-    except DownloadError as error:
-        if name and error.refuses:
-            # Who may read an object need not be allowed to list.
-            with suppress(DownloadError):
-                item = client.item(bucket, name, where)
-                if item:
-                    return [take(item, parent)]
-        raise not_listed(error, "storage.objects.list, as of Storage Object Viewer") from None
-    if found or not name:
-        return found
-    item = client.item(bucket, name, where)
-    return [take(item, parent)] if item else []
-
-
 def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
     """A file of the API's description of an object."""
     name = str(item["name"])
     generation = str(item["generation"])
     if _is_gzip(item) and not _stays_packed(item):
-        # The server unpacks it, and tells neither the size nor a checksum of what it then sends.
+        # The server unpacks the object, and gives neither size nor checksum of what it then sends.
         return RemoteFile(name.removeprefix(prefix), name, None, generation, ranges=False)
     checksum = _checksum(item)
     return RemoteFile(
@@ -242,7 +199,7 @@ def remote_file(item: Mapping[str, Any], prefix: str) -> RemoteFile:
         size=int(item["size"]),
         version=generation,
         checksum=checksum,
-        # Emulators do not all keep to the generation: without a checksum nothing would show it.
+        # Some emulators ignore the generation, and only a checksum shows that.
         ranges=checksum is not None,
     )
 
@@ -252,7 +209,7 @@ def _is_gzip(item: Mapping[str, Any]) -> bool:
 
 
 def _stays_packed(item: Mapping[str, Any]) -> bool:
-    """Whether gzip is a mere label of an object: cloud.google.com/storage/docs/transcoding."""
+    """Whether the server never unpacks the object: cloud.google.com/storage/docs/transcoding."""
     return _is_gzip(item) and "no-transform" in str(item.get("cacheControl", "")).lower()
 
 
@@ -296,8 +253,6 @@ def _refusal(answer: requests.Response, where: str, *, anonymous: bool) -> Downl
         reason = answer.json()["error"]["errors"][0]["reason"]
     except (ValueError, KeyError, IndexError, TypeError):
         reason = ""
-    reason = reason if isinstance(reason, str) and _WORD.fullmatch(reason) else ""
-    status = 429 if reason in _THROTTLED else answer.status_code
-    if anonymous and status in {401, 403}:
-        reason = f"{reason} to a request without credentials".lstrip()
-    return status_failure(status, where, reason, retry_after=retry_after(answer.headers))
+    reason = code_of(reason)
+    status = 429 if reason in _THROTTLED else None
+    return answered(answer, where, reason, status=status, anonymous=anonymous)

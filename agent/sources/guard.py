@@ -1,8 +1,8 @@
 """Connections that refuse addresses which must not be reached through the agent.
 
-A URI is a tenant's input. Each address that a name stands for is checked before it is tried, and
-the one that a connection has once more before a byte is sent: so it holds for every redirect too,
-and no name server can say one thing to a check and another to the connection.
+A URI is a tenant's input. Each address of a host name is checked before it is tried, and the peer's
+address of a connection once more before a byte is sent. So the rules hold for every redirect, and a
+name server cannot give one address to the check and another to the connection.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     from localmodel.agent.sources.addresses import Rules
 
-# So many addresses of a name are tried: whoever owns it could give it thousands that do not answer.
+# How many addresses of a name are tried: its owner could give it thousands that do not answer.
 MAX_ADDRESSES = 4
 
 
 class _Guarded:
-    """Mixed into a connection: checks where it leads before anything is sent."""
+    """A mixin for connections: checks the peer's address before anything is sent."""
 
     _dns_host: str
     port: int
@@ -49,8 +49,8 @@ class _Guarded:
     def _new_conn(self) -> socket.socket:
         name = self._dns_host
         addresses = _addresses(name.strip("[]"), self.port)
-        # All of them before any is tried: whether something answers at a refused one is nobody's
-        # business.
+        # All are checked before any is tried: a failure must not show whether a refused address
+        # answers.
         for address in addresses:
             self._rules.check(address, self.port, own=_is_own(address))
         tried = addresses[:MAX_ADDRESSES]
@@ -62,10 +62,10 @@ class _Guarded:
                 except (ConnectTimeoutError, NewConnectionError):
                     if number == len(tried):
                         raise
-            # It tells that the name stands for nothing.
+            # Raises that the name has no address.
             return self._checked()
         finally:
-            # Certificates are for the name.
+            # Certificates are verified for the name.
             self._dns_host = name
 
     def _checked(self) -> socket.socket:
@@ -89,7 +89,7 @@ def _addresses(name: str, port: int) -> list[str]:
 
 
 def _is_own(address: str) -> bool:
-    """Whether an address is one of this host: packets to it would come from it. Sends none."""
+    """Whether an address is one of this host: the source address of packets to it. Sends none."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -120,10 +120,10 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Transport of requests whose connections are checked by the rules.
+    """An adapter of requests whose connections are checked by the rules.
 
-    Through a proxy only an address that is written out in the URL is: what names stand for is then
-    the proxy's to know. `trust` is what certificates are verified with in place of `verify`.
+    Through a proxy, only an address that is written in the URL is checked: the proxy resolves the
+    names. `trust` verifies certificates in place of requests' `verify`.
     """
 
     def __init__(
@@ -143,23 +143,23 @@ class GuardedAdapter(HTTPAdapter):
         }
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
-        """The connections to a proxy, which is the administrator's, and what is behind it is not.
+        """The connections to a proxy, which have time limits too.
 
-        So origins there must not hold them for ever either.
+        The proxy is the administrator's, but the origins behind it are not.
         """
         manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs, **self._trusting())
         manager.pool_classes_by_scheme = watched_pools()
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Set what a connection's certificate is verified with."""
+        """Set how a connection verifies the certificate of its peer."""
         if self._trust is None:
-            # A proxy's certificate counts for plain HTTP too: it gets a password.
+            # A proxy's certificate is verified for plain HTTP too: the proxy gets a password.
             secure = conn.proxy is not None and conn.proxy.scheme == "https"
             super().cert_verify(conn, "https://" if secure else url, verify, cert)  # type: ignore[no-untyped-call]
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        """Send it. Raises DownloadError for an address that is refused, ByProxyError by a proxy."""
+        """Send a request. Raises DownloadError for a refused address, ByProxyError by a proxy."""
         url = str(request.url)
         proxy = select_proxy(url, kwargs.get("proxies"))
         if not proxy:
@@ -183,7 +183,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 def _written(host: str) -> list[str]:
-    """The address that a host is, in any of the ways to write one; nothing for a name."""
+    """The address of a host that is written as one, in any notation; empty for a name."""
     with suppress(OSError, UnicodeError):
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
         return [str(one[4][0]) for one in found[:1]]

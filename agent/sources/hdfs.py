@@ -1,13 +1,12 @@
 """webhdfs://, swebhdfs:// and hdfs://: files of a Hadoop file system.
 
 WebHDFS is read by HTTP, in ranges. hdfs:// is read the same way where HDFS_NAMENODE is set, as
-KServe does; otherwise by the `hdfs` program, in whole streams. HDFS's own checksums depend on the
-sizes of its blocks and chunks (GETFILECHECKSUM), so they prove nothing about bytes that arrive.
+KServe does, and otherwise by the `hdfs` program, in whole streams. HDFS's own checksums
+(GETFILECHECKSUM) depend on the sizes of its blocks and chunks, so they do not prove a download.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -21,7 +20,6 @@ from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.sources.checked import CheckedBody
 from localmodel.agent.sources.hdfs_program import program_model
 from localmodel.agent.sources.transport import Transport, origin_of
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from localmodel.agent.structs.remote import RemoteFile
 
@@ -31,21 +29,22 @@ if TYPE_CHECKING:
     import requests
 
     from localmodel.agent.sources.transport import Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body, RemoteModel
 
 _PORTS = {"webhdfs": 9870, "swebhdfs": 9871}
-# KServe knows these too; without them the answer would be another than the user expects.
+# Settings of KServe that are refused: without them, a request would be another than meant.
 _UNSUPPORTED = ("KERBEROS_PRINCIPAL", "KERBEROS_KEYTAB", "TLS_CERT", "TLS_CA", "HEADERS")
 _WAITING = {"StandbyException", "SafeModeException", "RetriableException"}
 _NO_TOKEN = {"InvalidToken", "SecretManager$InvalidToken", "ExpiredTokenException"}
 _PASSING = {FailureKind.UNREACHABLE, FailureKind.THROTTLED}
-# With several namenodes these are a reason to ask the next one.
+# Failures of one namenode after which the next one is asked.
 _ELSEWHERE = {FailureKind.UNREACHABLE, FailureKind.DENIED, FailureKind.THROTTLED}
 _T = TypeVar("_T")
 
 
 class _Status(BaseModel):
-    """What a namenode says of one entry."""
+    """The status of a file or a folder, as a namenode reports it."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -57,7 +56,7 @@ class _Status(BaseModel):
 
     @property
     def version(self) -> str | None:
-        """What changes when the file does; None where the server does not tell."""
+        """What changes with the file; None where the server reports neither time nor ID."""
         if not self.modification_time and not self.file_id:
             return None
         return f"{self.modification_time}-{self.length}-{self.file_id}"
@@ -68,7 +67,7 @@ class _OneStatus(BaseModel):
 
 
 class _Statuses(BaseModel):
-    # The first wrong one is enough: each has a report that is larger than itself.
+    # Validation stops at the first error: the report of each is larger than its entry.
     entries: Annotated[list[_Status], FailFast()] = Field(alias="FileStatus")
 
 
@@ -85,7 +84,7 @@ _EXCEPTION = TypeAdapter(dict[str, _RemoteException])
 
 @dataclass(frozen=True)
 class _Cluster:
-    """The namenodes of one file system, and as whom they are asked."""
+    """The namenodes of one file system, and the user of the requests."""
 
     namenodes: tuple[str, ...]
     transport: Transport
@@ -93,7 +92,7 @@ class _Cluster:
     user: str
 
     def where(self, path: str) -> str:
-        """How messages name a path."""
+        """The name of a path in messages."""
         return f"webhdfs://{urlsplit(self.namenodes[0]).netloc}{path}"
 
     def status(self, path: str) -> _Status:
@@ -101,11 +100,11 @@ class _Cluster:
         return self._ask(path, "GETFILESTATUS", _OneStatus).status
 
     def entries(self, path: str) -> list[_Status]:
-        """What is in a folder."""
+        """The entries of a folder."""
         return self._ask(path, "LISTSTATUS", _Listing).statuses.entries
 
     def open(self, file: RemoteFile, start: int, end: int) -> Body:
-        """A range. The namenode redirects to a datanode, which answers 200 with just the range."""
+        """A range. The namenode redirects to a datanode, which answers 200 with the range alone."""
         part = {"offset": start}
         if end > start:
             part["length"] = end - start
@@ -133,7 +132,7 @@ class _Cluster:
 
         def ask(namenode: str) -> _T:
             url = self._url(namenode, path, op)
-            answer = self.transport.call("GET", url, where, check=False)
+            answer = self.transport.call("GET", url, where)
             if answer.status_code >= 400:
                 raise _refusal(answer, where, self.user)
             try:
@@ -148,7 +147,7 @@ class _Cluster:
         return self._first(ask)
 
     def _first(self, attempt: Callable[[str], _T]) -> _T:
-        """What the first namenode that is up and active says."""
+        """The answer of the first namenode that is up and active."""
         errors: list[DownloadError] = []
         for namenode in self.namenodes:
             try:
@@ -170,7 +169,7 @@ class _WebModel:
     version: str | None = None
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
-        """A range of a file, if the file is the listed one until its last byte is here."""
+        """A range of a file, which must be the listed one until its last byte has come."""
 
         def check() -> None:
             now = self.cluster.status(file.location)
@@ -181,7 +180,7 @@ class _WebModel:
         try:
             body = self.cluster.open(file, start, stop)
         except DownloadError as error:
-            # An offset behind the end of a shorter file has answers of many kinds.
+            # Servers answer differently to an offset behind the end of a file that became shorter.
             if error.kind not in _PASSING:
                 check()
             raise
@@ -199,20 +198,17 @@ class HdfsSource:
         self._transports = transports
         self._sends_own_token = sends_own_token
 
-    def resolve(
-        self, uri: str, credentials: Credentials | None, _version: str | None
-    ) -> RemoteModel:
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> RemoteModel:
         """The one file, or all files below the folder."""
-        settings = Credentials.of(os.environ) if credentials is None else credentials
-        asked = [name for name in _UNSUPPORTED if credentials is not None and settings.get(name)]
-        if asked:
+        asked = [name for name in _UNSUPPORTED if credentials.get(name)]
+        if asked and not credentials.own:
             raise DownloadError(
                 FailureKind.UNSUPPORTED,
                 f"{public_uri(uri)}: this agent cannot use {', '.join(asked)}: give "
                 "HADOOP_USER_NAME or HDFS_DELEGATION_TOKEN instead (hdfs fetchdt makes a token)",
             )
-        sends_token = credentials is not None or self._sends_own_token
-        cluster, path = _cluster(uri, settings, self._transports, sends_token=sends_token)
+        sends_token = self._sends_own_token or not credentials.own
+        cluster, path = _cluster(uri, credentials, self._transports, sends_token=sends_token)
         if cluster is None:
             return program_model(uri, credentials)
         files = tuple(bounded(_walk(cluster, path), cluster.where(path)))
@@ -224,9 +220,9 @@ class HdfsSource:
 def _cluster(
     uri: str, settings: Credentials, transports: Transports, *, sends_token: bool
 ) -> tuple[_Cluster | None, str]:
-    """Where and what a URI is; no cluster means that only the `hdfs` program can tell.
+    """The cluster and the path of a URI; no cluster where only the `hdfs` program can read it.
 
-    With HDFS_NAMENODE a URI without a port is a path alone, as KServe has it: `hdfs://models/a`.
+    With HDFS_NAMENODE a URI without a port is a path alone, as in KServe: `hdfs://models/a`.
     """
     kind = scheme(uri)
     try:
@@ -259,7 +255,7 @@ def _cluster(
         "delegation": token,
     }
     if token:
-        # The token says who it is; both together are refused.
+        # The token names the user, and a namenode refuses a request with both.
         query |= {"user.name": "", "doas": ""}
     trusted = settings.get("TLS_SKIP_VERIFY").lower() != "true"
     asked = tuple((name, value) for name, value in query.items() if value)

@@ -1,6 +1,6 @@
 """hdfs:// by the `hdfs` program, which finds namenodes and logins in Hadoop's own configuration.
 
-It has no ranges, and tells the time of a change to the minute.
+The program has no ranges, and its times of change have the precision of a minute.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from smart_open import hdfs
 
 from localmodel.agent.sources.answers import changed
+from localmodel.agent.sources.bodies import bounded
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
 
@@ -29,7 +30,7 @@ PROGRAM_SECONDS = 300.0
 _LINE = re.compile(
     r"([-d])[-rwxsStT]{9}\S?\s+\S+\s+\S+\s+\S+\s+(\d+)\s+(\d{4}-\d\d-\d\d \d\d:\d\d) (.+)"
 )
-# The program takes them for patterns.
+# Characters that the program takes for patterns.
 _PATTERNS = frozenset("*?[]{}\\")
 
 
@@ -52,7 +53,7 @@ class _ProgramModel:
 
 
 class _ProgramBody:
-    """What the program prints of one file."""
+    """The content of one file, as the program prints it."""
 
     def __init__(self, opened: hdfs.CliRawInputBase, file: RemoteFile) -> None:
         self._opened = opened
@@ -93,9 +94,9 @@ class _ProgramBody:
         self._opened.close()
 
 
-def program_model(uri: str, credentials: Credentials | None) -> _ProgramModel:
+def program_model(uri: str, credentials: Credentials) -> _ProgramModel:
     """The one file, or all files below the folder."""
-    if credentials is not None and credentials.items:
+    if credentials.items and not credentials.own:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{public_uri(uri)} is read with the Hadoop configuration of the agent, which takes no "
@@ -103,7 +104,7 @@ def program_model(uri: str, credentials: Credentials | None) -> _ProgramModel:
             "the credentials",
         )
     parts = urlsplit(uri)
-    # The form that a namenode prints: without one, the path alone.
+    # The form in which the program prints paths: with the namenode, if the URI names one.
     target = (f"hdfs://{parts.netloc}{parts.path}" if parts.netloc else parts.path).rstrip("/")
     if not parts.path.strip("/") or _PATTERNS & set(target):
         raise DownloadError(
@@ -111,7 +112,7 @@ def program_model(uri: str, credentials: Credentials | None) -> _ProgramModel:
             f"{public_uri(uri)} names no path that the program `{PROGRAM}` takes: write "
             "hdfs://namenode:8020/path, without any of * ? [ ] { } and \\",
         )
-    found = tuple(_listed(target))
+    found = tuple(bounded(_listed(target), target))
     if not found:
         raise DownloadError(
             FailureKind.NOT_FOUND, f"{public_uri(uri)} is empty: put the model's files there"

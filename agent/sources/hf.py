@@ -1,13 +1,12 @@
-"""hf://: models of the Hugging Face Hub, or of a mirror that speaks its protocol.
+"""hf://: models of the Hugging Face Hub, or of a mirror with the same API.
 
-A revision is resolved to a commit, and every file is read at that commit: a branch that moves
-changes nothing. HF_TOKEN and HF_ENDPOINT are those of the named credentials, else of the agent's
-environment; with credentials that name no endpoint the agent's endpoint is used, never its token.
+A revision is resolved to a commit, and every file is read at that commit, so a branch that moves
+does not mix versions. HF_TOKEN and HF_ENDPOINT are settings of the credentials. A tenant's
+credentials without an endpoint are for the agent's hub, and never get the agent's token.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +39,6 @@ from localmodel.agent.sources.hf_wire import (
 )
 from localmodel.agent.sources.transport import IDENTITY, Transport, origin_of
 from localmodel.agent.sources.waits import current, resume
-from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, RemoteFile
 
@@ -50,26 +48,27 @@ if TYPE_CHECKING:
     import requests
 
     from localmodel.agent.sources.transport import Transports
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 MAX_REDIRECTS = 5
-# How many files are asked about at once where a mirror describes them by their names only.
+# How many HEAD requests run at once, for a mirror that lists only the names of files.
 HEADS = 8
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[\w+@#=,][\w+@#=,./-]*", re.ASCII)
 _RESET = re.compile(r";\s*t=(\d+)")
-# The answers of mirrors to what they do not know.
+# The statuses that mirrors answer to an API that they do not have.
 _UNKNOWN = {400, 403, 404, 405, 410, 501}
-# The answers to a signed URL that is too old: stores differ.
+# The failures of a signed URL that has expired: stores differ.
 _STALE = {FailureKind.DENIED, FailureKind.NOT_FOUND, FailureKind.INTERNAL}
 
 
 @dataclass(frozen=True)
 class _Repository:
-    """One model at one hub, and what it is asked with. `where` names it in messages."""
+    """One model at one hub, and the token for it. `where` names the model in messages."""
 
     name: str
     where: str
@@ -79,11 +78,11 @@ class _Repository:
 
     @property
     def origin(self) -> str:
-        """The hub itself: the only one that gets the token."""
+        """The hub's origin: the only one that gets the token."""
         return origin_of(self.endpoint)
 
     def headers(self, url: str) -> dict[str, str]:
-        """What a request for this URL carries."""
+        """The headers of a request for this URL."""
         if self.token and origin_of(url) == self.origin:
             return {**IDENTITY, "Authorization": f"Bearer {self.token}"}
         return dict(IDENTITY)
@@ -93,7 +92,7 @@ class _Repository:
         return f"{self.endpoint}/{self.name}/resolve/{commit}/{quote(path, safe='/')}"
 
     def commit(self, revision: str) -> str:
-        """The commit that a revision is now."""
+        """The current commit of a revision."""
         answer = self._ask(self._revision_url(revision))
         try:
             return Revision.model_validate_json(answer.content).sha
@@ -121,14 +120,14 @@ class _Repository:
                 return
             seen.add(query)
             yield from (remote_file(entry) for entry in entries if entry.type == "file")
-            # Of the next page's address only the query is taken, so it leads nowhere else.
+            # Only the query of the next page's URL is used, so a page cannot lead to another host.
             following = answer.links.get("next", {}).get("url", "")
             query = following.partition("#")[0].partition("?")[2]
 
     def _siblings(self, commit: str, without: DownloadError) -> Iterator[RemoteFile]:
-        """All files at a commit, of a mirror that has no trees: as older libraries list them.
+        """All files at a commit of a mirror without trees, by the API that older libraries use.
 
-        Raises what the tree has failed with if it does not describe models either.
+        Raises the failure of the tree, `without`, if the mirror does not have that API either.
         """
         try:
             answer = self._ask(f"{self._revision_url(commit)}?blobs=true")
@@ -141,7 +140,7 @@ class _Repository:
             yield from threads.map(partial(self._described, commit), siblings)
 
     def _described(self, commit: str, sibling: Sibling) -> RemoteFile:
-        """A file of a description: where that has its name only, as its own headers say."""
+        """A file of a description, by the headers of the file where that has only its name."""
         if sibling.size is not None or sibling.lfs is not None:
             file = remote_file(sibling)
             return file if file.version else replace(file, version=commit)
@@ -151,7 +150,7 @@ class _Repository:
             if answer.headers.get("X-Repo-Commit", commit) != commit:
                 raise changed(where)
             whole, digest = linked(answer)
-            # What else is an ETag need not be a digest: mirrors have their own.
+            # A mirror's own ETag need not be a digest.
             version = digest or answer.headers.get("ETag", "").strip('"') or version
             length = answer.headers.get("Content-Length", "")
             own = int(length) if length.isdecimal() and not answer.is_redirect else None
@@ -163,22 +162,22 @@ class _Repository:
         return file_at_commit(sibling.path, size, version, checksum)
 
     def locate(self, commit: str, file: RemoteFile) -> str:
-        """Where a large file's bytes are: a signed URL of another host, or the hub's own."""
-        place = self.file_url(commit, file.location)
+        """The URL of a large file's bytes: a signed one of another host, or the hub's own."""
+        found = self.file_url(commit, file.location)
         for answer, url in self._hops(commit, file.location):
             _check_announced(answer, file, commit, f"{self.where}/{file.path}")
-            place = url
-        return place
+            found = url
+        return found
 
     def _hops(self, commit: str, path: str) -> Iterator[tuple[requests.Response, str]]:
-        """The hub's own answers to HEADs for a file, and where each leads: to itself at the end.
+        """The hub's answers to HEAD requests for a file, each with the URL that it leads to.
 
-        None of a mirror that knows no HEAD: each range then follows the redirect.
+        Nothing of a mirror without HEAD: each range then follows the redirect itself.
         """
         url, where = self.file_url(commit, path), f"{self.where}/{path}"
         for _ in range(MAX_REDIRECTS):
             answer = self.transport.call(
-                "HEAD", url, where, check=False, headers=self.headers(url), allow_redirects=False
+                "HEAD", url, where, headers=self.headers(url), allow_redirects=False
             )
             if answer.status_code in {405, 501}:
                 return
@@ -207,15 +206,15 @@ class _Repository:
         return answer
 
     def _call(self, url: str) -> requests.Response:
-        return self.transport.call("GET", url, self.where, check=False, headers=self.headers(url))
+        return self.transport.call("GET", url, self.where, headers=self.headers(url))
 
     def refusal(self, answer: requests.Response, where: str) -> DownloadError:
-        """What an answer of 400 or above says to a person."""
+        """The failure for an answer of 400 or above."""
         by_code = self._refused_by_code(answer)
         found = by_code or self._refused_by_status(answer)
         if found is not None:
             kind, message = found
-            # Of a private model a hub says that there is none.
+            # A hub answers that a private model does not exist.
             hides = by_code is None and kind is FailureKind.NOT_FOUND
             return DownloadError(kind, f"{where} {message}", hides=hides)
         error = answered(answer, where)
@@ -247,7 +246,7 @@ class _Repository:
             )
         if status in {401, 404}:
             hint = "that HF_TOKEN may read it" if self.token else "give HF_TOKEN if it is private"
-            # Without a token the hub does not tell which of the two it is.
+            # Without a token the answer is the same in both cases.
             return FailureKind.DENIED if status == 401 else FailureKind.NOT_FOUND, (
                 f"does not exist at {hub}, or is private: check sourceModelUri, and {hint}"
             )
@@ -267,15 +266,15 @@ class _Repository:
         )
 
 
-class _Place:
-    """Where one large file's bytes are now. Asked for once, and again when it was refused."""
+class _FileUrl:
+    """The current URL of one large file's bytes, requested once and again after a refusal."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._url = ""
 
     def url(self, locate: Callable[[], str], refused: str = "") -> str:
-        """The URL, another one than the refused one if there is another."""
+        """The URL, requested anew if the current one is `refused`."""
         with self._lock:
             if self._url == refused:
                 self._url = locate()
@@ -290,7 +289,7 @@ class _HubModel:
     files: tuple[RemoteFile, ...]
     origin: str
     version: str
-    places: dict[str, _Place]
+    urls: dict[str, _FileUrl]
 
     def read(self, file: RemoteFile, start: int, end: int | None) -> Body:
         """A range of a file at the commit."""
@@ -298,24 +297,24 @@ class _HubModel:
         def locate() -> str:
             return self.repository.locate(self.version, file)
 
-        place = self.places.get(file.path)
-        if place is None:
+        signed = self.urls.get(file.path)
+        if signed is None:
             url = self.repository.file_url(self.version, file.location)
         else:
-            url = place.url(locate)
+            url = signed.url(locate)
         try:
             return self._read(url, file, start, end)
         except DownloadError as error:
             if error.kind not in _STALE:
                 raise
-            if place is None:
-                # A refusal that tells why.
+            if signed is None:
+                # This HEAD request fails with the hub's reason.
                 locate()
                 raise
-        return self._read(place.url(locate, refused=url), file, start, end)
+        return self._read(signed.url(locate, refused=url), file, start, end)
 
     def _read(self, url: str, file: RemoteFile, start: int, end: int | None) -> Body:
-        # The pin is the commit in the URL. ETags are no pin: the hosts of signed URLs have theirs.
+        # The commit in the URL pins the file. The hosts of signed URLs have ETags of their own.
         return self.repository.transport.read(
             Get(
                 url=url,
@@ -332,18 +331,22 @@ class _HubModel:
 
 
 class HuggingFaceSource:
-    """Models of the Hugging Face Hub and of its mirrors."""
+    """Models of the Hugging Face Hub and of its mirrors.
 
-    def __init__(self, transports: Transports) -> None:
+    `hub` is the hub of credentials that name none; empty: the Hugging Face Hub.
+    """
+
+    def __init__(self, transports: Transports, hub: str = "") -> None:
         self._transport = transports.trusting()
+        self._hub = hub
 
-    def resolve(self, uri: str, credentials: Credentials | None, version: str | None) -> _HubModel:
-        """All files of the model at one commit: the former one if the hub still has it."""
+    def resolve(self, uri: str, credentials: Credentials, version: str | None) -> _HubModel:
+        """All files of the model at one commit: that of `version` if the hub still has it."""
         name, revision = split(uri)
-        repository = _repository(uri, name, credentials, self._transport)
+        repository = _repository(uri, name, credentials, self._hub, self._transport)
         commit = _former(repository, version)
         if commit is None:
-            # That there is such a commit, its tree shows.
+            # The listing of the tree fails if there is no such commit.
             commit = revision if COMMIT.fullmatch(revision) else repository.commit(revision)
         files = tuple(bounded(repository.files(commit), repository.where))
         if not files:
@@ -351,10 +354,10 @@ class HuggingFaceSource:
                 FailureKind.NOT_FOUND,
                 f"{public_uri(uri)} has no file: check sourceModelUri and its revision",
             )
-        # Large files are behind signed URLs; the hub itself sends the small ones.
+        # Large files have signed URLs at other hosts; the hub itself sends the small ones.
         large = [f for f in files if f.checksum and f.checksum.algorithm is LARGE and f.size]
-        places = {file.path: _Place() for file in large}
-        return _HubModel(repository, files, repository.origin, commit, places)
+        urls = {file.path: _FileUrl() for file in large}
+        return _HubModel(repository, files, repository.origin, commit, urls)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -372,11 +375,10 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _repository(
-    uri: str, name: str, credentials: Credentials | None, transport: Transport
+    uri: str, name: str, credentials: Credentials, hub: str, transport: Transport
 ) -> _Repository:
-    settings = Credentials.of(os.environ) if credentials is None else credentials
-    endpoint = settings.get("HF_ENDPOINT") or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    endpoint, token = endpoint.strip().rstrip("/"), settings.get("HF_TOKEN").strip()
+    endpoint = (credentials.get("HF_ENDPOINT") or hub or DEFAULT_ENDPOINT).strip().rstrip("/")
+    token = credentials.get("HF_TOKEN").strip()
     where = public_uri(uri)
     try:
         parts = urlsplit(endpoint)
@@ -409,7 +411,7 @@ def _former(repository: _Repository, version: str | None) -> str | None:
 
 
 def _may_lack_trees(answer: requests.Response) -> bool:
-    """Whether who answers may be a mirror that does not know what was asked: a hub says why."""
+    """Whether the answer may be that of a mirror without trees: the Hub itself gives a code."""
     unknown = answer.status_code < 400 or answer.status_code in _UNKNOWN
     return unknown and not answer.headers.get("X-Error-Code")
 

@@ -1,4 +1,4 @@
-"""What a hub of models answers, in types: the entries of its trees, and models' descriptions."""
+"""The answers of a hub's API as types: entries of trees, and descriptions of models."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteF
 if TYPE_CHECKING:
     import requests
 
-# Of large files.
+# The checksum of large files.
 LARGE = ChecksumAlgorithm.SHA256
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Revision(BaseModel):
-    """A revision, as the commit that it is now."""
+    """The current commit of a revision."""
 
     sha: str = Field(pattern="^[0-9a-f]{40}$")
 
 
 class _Lfs(BaseModel):
-    # As in a tree, and as among siblings.
+    # The names in a tree and in a description.
     oid: str = Field(validation_alias=AliasChoices("oid", "sha256"))
     size: int = Field(ge=0)
 
@@ -41,7 +41,7 @@ class Entry(BaseModel):
 
 
 class Sibling(BaseModel):
-    """A file as the description of a model has it. Not every mirror tells more than its name."""
+    """A file in the description of a model. Some mirrors give its name only."""
 
     path: str = Field(validation_alias="rfilename")
     oid: str | None = Field(default=None, validation_alias="blobId")
@@ -52,7 +52,7 @@ class Sibling(BaseModel):
 class Description(BaseModel):
     """A model at a revision."""
 
-    # The first wrong one is enough: each has a report that is larger than itself.
+    # Validation stops at the first error: the report of each is larger than its entry.
     siblings: Annotated[list[Sibling], FailFast()] = Field(min_length=1)
 
 
@@ -60,7 +60,7 @@ _ENTRIES = TypeAdapter(Annotated[list[Entry], FailFast()])
 
 
 def entries_of(answer: requests.Response) -> list[Entry] | None:
-    """The entries of a tree's page; None: it is none."""
+    """The entries of a tree's page; None for an answer that is no such page."""
     if answer.status_code >= 400:
         return None
     try:
@@ -70,14 +70,14 @@ def entries_of(answer: requests.Response) -> list[Entry] | None:
 
 
 def linked(answer: requests.Response) -> tuple[int | None, str]:
-    """Size and digest of a large file, as a hub tells them beside where it is."""
+    """Size and digest of a large file, in the headers of a hub's redirect to its bytes."""
     size = answer.headers.get("X-Linked-Size", "")
     digest = answer.headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"')
     return (int(size) if size.isdecimal() else None), digest
 
 
 def remote_file(entry: Entry | Sibling) -> RemoteFile:
-    """A file, with what pins and proves it. One of siblings has its size."""
+    """A file with its version and its checksum. A sibling must have its size."""
     checksum = None
     size, version = entry.size, entry.oid or ""
     if entry.lfs is not None:
@@ -92,5 +92,5 @@ def remote_file(entry: Entry | Sibling) -> RemoteFile:
 def file_at_commit(
     path: str, size: int | None, version: str | None, checksum: Checksum | None
 ) -> RemoteFile:
-    """A file, in ranges only with a checksum: nothing else proves what a mirror has at a commit."""
+    """A file. Without a checksum it is read whole: a mirror may not keep to the commit."""
     return RemoteFile(path, path, size, version, checksum, ranges=checksum is not None)

@@ -1,6 +1,7 @@
 """http:// and https://: one file, named by the last segment of the URL's path.
 
-Where that tells no type, the query may name an archive, as in KServe: `/download?file=model.zip`.
+Where that name has no known type, the query may name an archive, as in KServe:
+`/download?file=model.zip`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _WebFile:
-    """One file of a web server. `as_stored` is whether a coding is a mere label of it."""
+    """One file of a web server. `as_stored` is whether its content coding is a mere label."""
 
     files: tuple[RemoteFile, ...]
     origin: str
@@ -68,27 +69,26 @@ class HttpSource:
     def __init__(self, transports: Transports) -> None:
         self._transport = transports.trusting()
 
-    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _WebFile:
-        """The one file, with what the server says of it to a request for its first byte.
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _WebFile:
+        """The one file, as the answer to a request for its first byte describes it.
 
-        A GET and no HEAD: presigned URLs are signed for one method, and only an answer to a range
-        shows whether the server sends ranges.
+        The request is a GET: presigned URLs are signed for one method, and only the answer to a
+        range shows whether the server sends ranges.
         """
         name = file_name(uri)
         where = public_uri(uri)
         own = _headers(uri, credentials)
         headers = {**own, **IDENTITY}
-        # Of a server that sends ranges, one byte comes.
         answer, start = self._ask(uri, where, {**headers, "Range": "bytes=0-0"})
         untold = answer.headers.get("Content-Range", "").strip().endswith("/*")
         if untold or answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # An empty file has no first byte, and an answer to a range need not tell the size.
+            # An empty file has no first byte, and an answer to a range need not give the size.
             answer, start = self._ask(uri, where, headers)
             if answer.status_code >= 400:
                 raise answered(answer, where)
         size, ranges = _size(answer)
         version, coding = version_of(answer.headers, size), coding_of(answer.headers)
-        # What has a time is a file on a disk, which may be written while it is sent.
+        # A file with a time lies on a disk, and may be written while it is sent.
         written = version is not None and "Last-Modified" in answer.headers
         pinned = holds(version, answer.headers)
         on_the_way = bool(coding) and not _is_stored(name, coding, start, ranges=ranges)
@@ -107,17 +107,17 @@ class HttpSource:
         return self._transport.begin(uri, where, headers, START_BYTES)
 
 
-def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
-    """The headers that the credentials have for this very server.
+def _headers(uri: str, credentials: Credentials) -> dict[str, str]:
+    """The headers that a tenant's credentials have for the server of a URI.
 
-    KServe's are for a host, at any port and by any scheme. Raises DownloadError (Denied) where
-    another server of that host has some.
+    In KServe they are for a host, at any port and by any scheme. Raises DownloadError (Denied)
+    where the credentials have headers for another server of that host.
     """
     try:
         server, host = server_of(uri), urlsplit(uri).hostname or ""
     except ValueError as error:
         raise failure(error, public_uri(uri)) from None
-    settings = {} if credentials is None else dict(credentials.items)
+    settings = {} if credentials.own else dict(credentials.items)
     written = settings.get(server + HEADERS_SUFFIX)
     if written:
         found: dict[str, str] = json.loads(written)
@@ -134,7 +134,7 @@ def _headers(uri: str, credentials: Credentials | None) -> dict[str, str]:
 
 
 def file_name(uri: str) -> str:
-    """The name that the file gets. Raises DownloadError (Unsupported) if the URL gives none."""
+    """The file's name in the model. Raises DownloadError (Unsupported) for a URL without one."""
     where = public_uri(uri)
     try:
         parts = urlsplit(uri)
@@ -150,9 +150,9 @@ def file_name(uri: str) -> str:
     return name if _tells_type(name) else _archive_name(parts.query) or name
 
 
-# Built in only: what a machine adds to the list must not change a model.
+# The built-in types only: the types of a machine must not change a model's files.
 _TYPES = mimetypes.MimeTypes()
-# Types that no list has.
+# Types of models that the list does not have.
 _MODELS = {".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".safetensors"}
 
 
@@ -163,7 +163,7 @@ def _tells_type(name: str) -> bool:
 
 
 def _archive_name(query: str) -> str:
-    """The name of an archive that a query has, as a value or by itself."""
+    """The name of an archive in a query, as a value or as a key alone; empty: none."""
     for key, value in parse_qsl(query, keep_blank_values=True):
         name = (value or key).rpartition("/")[2]
         if archive_kind(name) is not None and name.isprintable():
@@ -172,7 +172,7 @@ def _archive_name(query: str) -> str:
 
 
 def _size(answer: requests.Response) -> tuple[int | None, bool]:
-    """The file's size, and whether ranges of it can be had."""
+    """The file's size, None if it is unknown, and whether the server sends ranges."""
     headers = answer.headers
     total = headers.get("Content-Range", "").rpartition("/")[2]
     if answer.status_code == 206 and total.isdecimal():
@@ -181,7 +181,7 @@ def _size(answer: requests.Response) -> tuple[int | None, bool]:
     return (int(length) if length.isdecimal() else None), False
 
 
-# The codings that a name tells.
+# The codings that an ending of a name stands for.
 _NAMED = {
     ".br": {"br"},
     ".gz": {"gzip", "x-gzip"},
@@ -193,9 +193,9 @@ _NAMED = {
 
 
 def _is_stored(name: str, coding: str, start: bytes, *, ranges: bool) -> bool:
-    """Whether a coded answer has the stored bytes, and its coding is a mere label.
+    """Whether an answer with a content coding has the stored bytes.
 
-    What is coded on the way has no ranges, or a part of it other bytes than were asked for.
+    A server that encodes while it sends has no ranges, or sends other bytes than the range's.
     """
     return (ranges and len(start) <= 1) or coding in _NAMED.get(
         PurePosixPath(name).suffix.lower(), ()
@@ -203,7 +203,7 @@ def _is_stored(name: str, coding: str, start: bytes, *, ranges: bool) -> bool:
 
 
 def _check_no_page(uri: str, name: str, answer: requests.Response, start: bytes) -> None:
-    """Raises DownloadError (Denied) if something else than the file is sent in its place."""
+    """Raises DownloadError (Denied) if the answer is a page or an error in place of the file."""
     found = instead_of_file(name, answer.headers, start)
     if not found:
         return

@@ -1,14 +1,13 @@
-"""What stands for a folder in stores that have none, and what is said of listings that are refused.
+"""Markers of folders: objects that stand for a folder in stores that have none.
 
-Consoles and tools make objects for folders: `dir/`, an empty `dir` beside `dir/file`, and Hadoop's
-empty `dir_$folder$`. None of them is a file of a model.
+Consoles and tools make them: `dir/`, an empty `dir` beside `dir/file`, and Hadoop's empty
+`dir_$folder$`. None of them is a file of a model.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.failures import DownloadError
 from localmodel.agent.structs.manifest import folders
 
 if TYPE_CHECKING:
@@ -27,11 +26,3 @@ def without_markers(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
     markers = {path for path in empty if path.endswith(_HADOOP)}
     markers |= empty & folders(file.path for file in files)
     return tuple(file for file in files if file.path not in markers)
-
-
-def not_listed(error: DownloadError, right: str) -> DownloadError:
-    """A refusal of a listing, with the right that lists: who may read need not have it."""
-    if not error.refuses:
-        return error
-    message = f"{error.message}. A folder is listed with {right}; one file is read without it"
-    return DownloadError(error.kind, message, retry_after=error.retry_after, hides=error.hides)

@@ -1,7 +1,7 @@
-"""Answers of 200 that are no file: pages to sign in, and messages of errors. Pure.
+"""Answers with the status 200 that are no file: sign-in pages, and messages of errors. Pure.
 
-A name is one thing, a label another, and what the bytes begin with a third. Servers label real
-files as text/html, so no label alone makes a page of one.
+The name, the Content-Type and the first bytes are judged together. Servers label real files as
+text/html, so a label alone does not make an answer a page.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# So much of a file shows what it is. A message of an error is shorter.
+# How many bytes are judged. A message of an error is shorter.
 START_BYTES = 4096
 
 _HTML = {"text/html", "application/xhtml+xml"}
 _PAGES = {".html", ".htm", ".xhtml", ".xht", ".shtml"}
-# Files that begin as pages or messages do: data, and texts that may quote one or be a part of one.
+# Files that may begin as pages or messages do: data, and texts that quote a page.
 _DOCUMENTS = {".json", ".jsonl", ".ndjson", ".ipynb", ".xml", ".svg", ".pmml"}
 _TEXTS = {".txt", ".md", ".markdown", ".rst", ".jinja", ".jinja2", ".j2", ".tmpl", ".template"}
 _CODECS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-# What a page may have before it: blanks, comments, and the head of XML.
+# What may stand before a page: blanks, comments, and the declaration of XML.
 _BEFORE = re.compile(r"(?:\s|<!--.*?-->|<\?xml.*?\?>)*+", re.DOTALL)
 _PAGE = re.compile(r"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
-# A list of a model's tokens begins with what looks like one: <unk>, <s>.
+# Tags of HTML. The list of a model's tokens begins with others: <unk>, <s>.
 _TAG = re.compile(
     r"<(?:!--|[!?][a-z]|"
     r"(?:html|head|body|title|meta|link|script|style|div|span|p|a|h[1-6]|form|table|center|img|br)"
@@ -36,21 +36,21 @@ _TAG = re.compile(
 )
 _XML_ERROR = re.compile(r"<(?:[\w.-]+:)?(?:errors?|fault|exception)[\s>/]", re.IGNORECASE)
 _ERRORS = {"error", "errors", "fault", "exception"}
-# Where the label says JSON too.
+# Also keys of an error where the label is JSON.
 _MESSAGES = {"message", "detail", "msg"}
-# What all of these begin with.
+# The first bytes of pages and messages.
 _FIRST = frozenset(b"<{ \t\r\n\xef\xfe\xff")
 
 
 def may_be_page(name: str, headers: Mapping[str, str], first: bytes) -> bool:
-    """Whether a file that begins or is labelled so deserves a look at its beginning."""
+    """Whether the label or the first byte of an answer is that of a page or a message."""
     if _is_page_name(name):
         return False
     return _type(headers) in _HTML or not _FIRST.isdisjoint(first[:1])
 
 
 def instead_of_file(name: str, headers: Mapping[str, str], start: bytes) -> str:
-    """What is sent in the place of a file of this name, for a message; empty if it is a file.
+    """What an answer is in place of the file of this name, for a message; empty for a file.
 
     `start` is the body's first START_BYTES, or all of it.
     """
@@ -79,9 +79,9 @@ def _type(headers: Mapping[str, str]) -> str:
 
 
 def _text(headers: Mapping[str, str], start: bytes) -> str:
-    """The beginning as a text, as far as it is one."""
+    """The first bytes as text."""
     if "gzip" in headers.get("Content-Encoding", "").lower() and start.startswith(b"\x1f\x8b"):
-        # Pages are often sent so, whatever was asked for; a file is then what is in it no more.
+        # Servers often compress pages although the request refused that.
         try:
             start = zlib.decompressobj(31).decompress(start, START_BYTES)
         except zlib.error:

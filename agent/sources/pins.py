@@ -1,7 +1,7 @@
-"""What pins a file at a server that speaks HTTP: ETags and times, compared as they are meant. Pure.
+"""The pins of files at HTTP servers: ETags and times, compared by meaning. Pure.
 
 Servers write one ETag in several ways: with quotes or without, as a weak one (`W/`), or with the
-name of a compression that they would have sent it in.
+name of a compression behind it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-# A time counts whole seconds: one that is so old when it is told is that of no later change.
+# Last-Modified counts whole seconds: when it is this old, every later change has another time.
 SETTLED_SECONDS = 2.0
 
 _WEAK = "W/"
 _TIME = re.compile(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \S+")
-# Apache, Jetty, and what is between them and us.
+# The suffixes of Apache, Jetty and proxies.
 _COMPRESSION = re.compile(r"[-;](-?)(gzip|br|deflate|zstd)$")
-# What gateways give where they know none: zeros, nothing, or what MD5 makes of nothing.
+# The ETags of gateways that have none: zeros, nothing, or the MD5 of nothing.
 _NO_TAG = re.compile(r"0*(-\d+)?")
 _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def tag_of(value: str | None, size: int | None = None) -> str | None:
-    """An ETag as it is written, for a file of this size; None if it tells nothing."""
+    """An ETag as it is written, for a file of this size; None if it identifies no version."""
     found = (value or "").strip()
     meant = _meant(found)
     if _NO_TAG.fullmatch(meant) or (meant == _MD5_OF_NOTHING and size):
@@ -45,10 +45,10 @@ def version_of(headers: Mapping[str, str], size: int | None = None) -> str | Non
 
 
 def holds(version: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether answers that have this version too are all of one, as this first one tells.
+    """Whether all answers with this version have the same bytes, judged by the first answer.
 
-    A weak ETag says that files are as good as each other, and a time is that of all changes within
-    its second.
+    A weak ETag only means that files are equivalent, and a time is that of every change within its
+    second.
     """
     if version is None:
         return False
@@ -58,32 +58,32 @@ def holds(version: str | None, headers: Mapping[str, str]) -> bool:
 
 
 def is_time(version: str) -> bool:
-    """Whether a version is a time, and no ETag."""
+    """Whether a version is a time rather than an ETag."""
     return _TIME.fullmatch(version) is not None
 
 
 def is_settled(modified: str, now: str | None) -> bool:
-    """Whether all that changes a file from `now` on changes this time of it. By one clock."""
+    """Whether every change from `now` on gives the file another time. Both are of one clock."""
     then, at = _parsed(modified), _parsed(now)
     return then is not None and at is not None and (at - then).total_seconds() >= SETTLED_SECONDS
 
 
 def settled_time(headers: Mapping[str, str]) -> str | None:
-    """The time of the last change, if it is settled at this answer."""
+    """The time of the last change, if it was settled when the answer was sent."""
     modified = _time_of(headers)
     return modified if modified and is_settled(modified, headers.get("Date")) else None
 
 
 def condition(version: str) -> dict[str, str]:
-    """The headers that ask for this version only, as far as HTTP can: as the server wrote it."""
+    """The headers that request this version only, where HTTP has a condition for it."""
     if is_time(version) or version.startswith(_WEAK):
-        # A weak ETag never matches, and a time is compared with what the answer says.
+        # If-Match never matches a weak ETag; a time is compared with the answer's own.
         return {}
     return {"If-Match": version}
 
 
 def is_same(version: str, headers: Mapping[str, str]) -> bool | None:
-    """Whether an answer is of this version; None if it does not tell."""
+    """Whether an answer has this version; None if it has no such header."""
     if is_time(version):
         found = _time_of(headers)
         return None if found is None else _parsed(found) == _parsed(version)
@@ -92,10 +92,9 @@ def is_same(version: str, headers: Mapping[str, str]) -> bool | None:
 
 
 def is_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-    """Whether nothing changed between two answers, as far as they tell.
+    """Whether the headers of two answers show no change of the file.
 
-    Servers behind one address may each have an ETag of their own: then the time says it, if all
-    changes since would have changed it.
+    Servers behind one address may have different ETags for one file: then a settled time decides.
     """
     version = version_of(before)
     if version is None or is_same(version, after) is not False:
@@ -118,5 +117,5 @@ def _parsed(value: str | None) -> datetime | None:
         found = parsedate_to_datetime(value) if value else None
     except ValueError:
         return None
-    # Two of one header, as some proxies make them, are read as a time without a zone.
+    # A header that some proxies send twice is parsed as a time without a zone.
     return found and found.replace(tzinfo=found.tzinfo or UTC)

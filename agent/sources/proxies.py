@@ -1,12 +1,11 @@
-"""Proxies between the agent and origins: what they refuse is not the origin's word.
+"""Failures of proxies between the agent and origins: a proxy's refusal is not the origin's.
 
-A proxy is the administrator's, and named in the agent's environment: its host is told, never its
+The administrator names a proxy in the agent's environment. Messages have its host, and never its
 user and password.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 from http.client import BadStatusLine, RemoteDisconnected
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from localmodel.agent.sources.network_environment import proxy_variable
 from localmodel.agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
@@ -21,29 +21,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SCHEMES = {"http", "https"}
-# Answers of plain HTTP that are the proxy's own, for sure and as a page for people.
+# Headers that only a proxy's own answers have, and statuses of answers with a page of a proxy.
 _OWN = ("X-Squid-Error", "Proxy-Status")
 _PAGES = {403, 502, 503, 504}
 _NEEDS_CREDENTIALS = 407
-# Answers to a CONNECT of what is no proxy, and of a proxy that may do better later.
+# Statuses of a CONNECT at a server that is no proxy, and at a proxy that may accept it later.
 _NO_PROXY = {400, 404, 405, 501}
 _PASSING = {408, 429}
 
 
 class ProxyRefusalError(DownloadError):
-    """A proxy refuses. Whether the origin's files may be read is not said by that."""
+    """A proxy refuses a request. That does not show whether the origin's files may be read."""
 
     @property
     def refuses(self) -> bool:
-        """Never: these credentials may be good."""
+        """Never: the credentials for the origin may be good."""
         return False
 
 
 class ByProxyError(requests.ConnectionError):
-    """What went wrong between the agent and an origin by way of a proxy.
+    """An error between the agent and an origin behind a proxy.
 
-    `status` is that of the proxy's own answer. An answer that may be the origin's too is no
-    `own` one.
+    `status` is that of the proxy's answer. `own` is false for an answer that may be the origin's.
     """
 
     def __init__(
@@ -65,10 +64,10 @@ class ByProxyError(requests.ConnectionError):
         self._proxy = parts.netloc.rpartition("@")[2]
         self._has_user = parts.username is not None
         self._host = target.netloc.rpartition("@")[2]
-        self._variable = _variable(target.scheme)
+        self._variable = proxy_variable(target.scheme)
 
     def failure(self, where: str) -> DownloadError:
-        """What is told of it. `where` names what was asked for."""
+        """The failure for a person. `where` names the requested file in messages."""
         if self._status is not None:
             return self._refusal(where, self._status)
         assert self._error is not None  # noqa: S101
@@ -149,7 +148,7 @@ class ByProxyError(requests.ConnectionError):
 
 
 def check_proxy(proxy: str, url: str) -> None:
-    """Raises DownloadError (Unsupported) if this is the URL of no proxy that can be used."""
+    """Raises DownloadError (Unsupported) for a URL that cannot be used as a proxy's."""
     try:
         parts = urlsplit(_named(proxy))
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -160,8 +159,8 @@ def check_proxy(proxy: str, url: str) -> None:
     if not usable:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
-            f"{_variable(urlsplit(url).scheme)} names no proxy that the agent can use: give one "
-            "such as http://proxy.example:3128, or https://; a user and a password are "
+            f"{proxy_variable(urlsplit(url).scheme)} names no proxy that the agent can use: give "
+            "one such as http://proxy.example:3128, or https://; a user and a password are "
             "percent-encoded",
         )
 
@@ -169,9 +168,9 @@ def check_proxy(proxy: str, url: str) -> None:
 def refused_by(
     proxy: str, url: str, answer: requests.Response, again: float | None
 ) -> ByProxyError | None:
-    """What an answer of plain HTTP says if it is the proxy's; through a tunnel it never is.
+    """The error for an answer of the proxy itself, which only plain HTTP can have.
 
-    `again` is after how many seconds it wants to be asked again.
+    `again` is the answer's Retry-After in seconds.
     """
     status, headers = answer.status_code, answer.headers
     if status < 400 or urlsplit(url).scheme != "http":
@@ -184,13 +183,13 @@ def refused_by(
 
 
 def _named(proxy: str) -> str:
-    """As requests takes it."""
+    """The URL of a proxy, which requests takes for http:// where it has no scheme."""
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _is_own(headers: Mapping[str, str]) -> bool:
     squid, status = (headers.get(name, "") for name in _OWN)
-    # What proxies only passed on has no error there.
+    # An answer that a proxy only passed on has no error there.
     return bool(squid) or "error=" in status
 
 
@@ -200,10 +199,3 @@ def _status_of(error: Exception) -> int | None:
         if found is not None:
             return int(found[1])
     return None
-
-
-def _variable(scheme: str) -> str:
-    """Which variable of the environment names the proxy."""
-    names = (f"{scheme}_proxy".upper(), "ALL_PROXY")
-    given = (name for name in names if os.environ.get(name) or os.environ.get(name.lower()))
-    return next(given, names[0])

@@ -1,4 +1,4 @@
-"""Whether a source gives the content of what it lists: at many stores that takes another right."""
+"""A check that the listed files can be read: at many stores that takes another right."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PROBES = 8
 def check_readable(model: RemoteModel) -> None:
     """Raises DownloadError unless the first byte of each file comes.
 
-    An empty file has none, and nothing to hide. It takes a request or two for each file, and ends
-    with the first that is refused, or with what the thread waits for. What is refused beside others
-    is asked for again alone, and all after it: an origin may allow fewer connections.
+    Empty files are left out. The check takes a request or two for each file, and ends with the
+    first refused file or with the wait of its thread. A file that is refused while others are
+    requested is requested again alone, as are all after it: an origin may allow fewer connections.
     """
     files = (file for file in model.files if file.size != 0)
     some = list(islice(files, 2))
@@ -38,15 +38,15 @@ def check_readable(model: RemoteModel) -> None:
 
 
 def _refused_together(model: RemoteModel, files: Iterator[RemoteFile]) -> list[RemoteFile]:
-    """Ask for files, several at once, up to the first that is refused, and those beside it.
+    """Request several files at once, until one is refused.
 
-    Returns the refused ones. Raises DownloadError for any other failure.
+    Returns the refused files. Raises DownloadError for any other failure.
     """
     outer, turn, over = current(), threading.Lock(), threading.Event()
     refused: list[RemoteFile] = []
 
     def probe() -> None:
-        # Each asks for one file after the other: of many, no more is held than what is asked for.
+        # One file after the other, so that a long list is not held in memory.
         while not over.is_set():
             with turn:
                 file = next(files, None)
@@ -73,7 +73,7 @@ def _probe(model: RemoteModel, file: RemoteFile, outer: Wait | None) -> None:
         try:
             body = model.read(file, 0, file.size if whole else 1)
         except RangeIgnoredError:
-            # It was about to send the file.
+            # The server was about to send the whole file.
             return
         try:
             body.read(1)

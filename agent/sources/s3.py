@@ -1,13 +1,12 @@
 """s3://: an object, or all objects below a path, of an S3-compatible store.
 
-The agent's own credentials and endpoint are those of its environment, as boto3 finds them
-(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, an instance's role, ...); without any, requests are anonymous.
-Objects are read by presigned URLs, so that every byte comes by the one transport.
+The agent's own credentials and endpoint are those that boto3 finds (AWS_ACCESS_KEY_ID,
+AWS_ENDPOINT_URL, an instance's role, ...); without any, requests are anonymous. Objects are read by
+presigned URLs, so that every byte comes by the agent's own transport.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,14 +32,13 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from localmodel.agent.sources.answers import Get, retry_after
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.markers import not_listed, without_markers
+from localmodel.agent.sources.objects import files_of
 from localmodel.agent.sources.pins import holds, is_time, tag_of, version_of
 from localmodel.agent.sources.s3_checksums import head_of, proof_in, with_checksums
 from localmodel.agent.sources.s3_urls import BucketUrls
 from localmodel.agent.sources.transport import Authorities, Transport, origin_of
 from localmodel.agent.structs.causes import status_failure, unreachable
-from localmodel.agent.structs.credentials import S3_AUTHORITIES, Credentials
+from localmodel.agent.structs.credentials import S3_AUTHORITIES
 from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
 from localmodel.agent.structs.remote import Checksum, RemoteFile
 
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
 
     from localmodel.agent.sources.bounded_cache import BoundedCache
     from localmodel.agent.sources.transport import Transports, Trust
+    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import Body
 
 # Error codes whose HTTP status says less than the code does.
@@ -66,18 +65,18 @@ _STATUS_OF_CODE = {
 }
 # Objects in a page of a listing.
 PAGE = 1000
-# Those of S3 whose objects are not there at once. (GLACIER_IR's are.)
+# Storage classes of objects that must be restored before they are read. (GLACIER_IR is none.)
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _TRUE = {"1", "true", "yes"}
-# Instead of a key that is not given: botocore looks for the agent's own otherwise.
+# In place of a missing key: botocore would look for the agent's own.
 _NO_KEY = "none"
-# boto3 makes clients slowly, and not safely in several threads.
+# boto3 cannot make clients in several threads at once.
 _MAKING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class _Client:
-    """A client of one set of credentials, and the transport that it trusts."""
+    """A client of one set of credentials, and the transport that trusts their authorities."""
 
     s3: Any
     transport: Transport
@@ -136,45 +135,44 @@ class S3Source:
 
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
-        self._clients: BoundedCache[Credentials | None, _Client] = transports.keep()
+        self._clients: BoundedCache[Credentials, _Client] = transports.new_cache()
 
-    def resolve(self, uri: str, credentials: Credentials | None, _version: str | None) -> _S3Model:
-        """The objects below the URI's path, else the one object with that very key.
-
-        `s3://b/model` is `model/...` or `model`, never `model-v2/...`. Markers of folders are no
-        files.
-        """
+    def resolve(self, uri: str, credentials: Credentials, _version: str | None) -> _S3Model:
+        """The objects below the URI's path, else the one object with that very key."""
         bucket, path = split(uri)
         try:
             client = self._client(credentials)
-            files = without_markers(_find(client.s3, bucket, path, uri))
+            files = files_of(
+                path,
+                lambda prefix: _files(
+                    client.s3, bucket, _objects(client.s3, bucket, prefix, uri), prefix
+                ),
+                lambda key, prefix: _files(
+                    client.s3, bucket, [_object(client.s3, bucket, key, uri)], prefix
+                ),
+                where=public_uri(uri),
+                right=f"s3:ListBucket on the bucket {bucket}",
+            )
             urls = BucketUrls(client.s3, bucket, client.credentials)
         except (BotoCoreError, ClientError, ValueError, RecursionError) as error:
             raise _failure(error, uri) from None
-        if not files:
-            raise DownloadError(
-                FailureKind.NOT_FOUND,
-                f"{public_uri(uri)} has no object: check sourceModelUri, and that the model is "
-                "there",
-            )
         origin = origin_of(client.s3.meta.endpoint_url)
         return _S3Model(client.s3, client.transport, bucket, urls, files, origin)
 
-    def _client(self, credentials: Credentials | None) -> _Client:
-        """The client. Made once: boto3 makes clients slowly."""
+    def _client(self, credentials: Credentials) -> _Client:
+        """The client of these credentials, cached: boto3 takes long to make one."""
         return self._clients.get(credentials, lambda: _make_client(credentials, self._transports))
 
 
-def _make_client(credentials: Credentials | None, transports: Transports) -> _Client:
-    settings = Credentials.of(os.environ) if credentials is None else credentials
+def _make_client(settings: Credentials, transports: Transports) -> _Client:
     region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or None
     keys: dict[str, Any] = {}
-    if credentials is None:
+    if settings.own:
         session = boto3.session.Session(region_name=region)
         signed_with = session.get_credentials()
     else:
         session = _shared_session()
-        # Only what the cache names: the agent's own keys must not fill a gap.
+        # The tenant's keys alone: the agent's own must not fill a gap.
         signed_with = AWSCredentials(
             settings.get("AWS_ACCESS_KEY_ID") or _NO_KEY,
             settings.get("AWS_SECRET_ACCESS_KEY") or _NO_KEY,
@@ -191,7 +189,7 @@ def _make_client(credentials: Credentials | None, transports: Transports) -> _Cl
     make = partial(
         session.client,
         "s3",
-        endpoint_url=_endpoint(settings, credentials),
+        endpoint_url=_endpoint(settings),
         config=Config(
             retries={"mode": "standard", "total_max_attempts": 3},
             signature_version=UNSIGNED if _is_anonymous(settings, signed_with) else "s3v4",
@@ -199,7 +197,7 @@ def _make_client(credentials: Credentials | None, transports: Transports) -> _Cl
                 "addressing_style": "virtual" if virtual else "auto",
                 "use_accelerate_endpoint": settings.get("S3_USE_ACCELERATE").lower() in _TRUE,
             },
-            # Stores that only resemble S3 do not all know the newer checksums.
+            # Not all stores with S3's API have the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -213,15 +211,15 @@ def _make_client(credentials: Credentials | None, transports: Transports) -> _Cl
 
 @cache
 def _shared_session() -> boto3.session.Session:
-    """What makes the clients of caches' credentials.
+    """The one session that makes all clients of tenants' credentials.
 
-    A session of its own for each took 12 MB, for S3's description alone.
+    A session for each would take 12 MB, for S3's description alone.
     """
     return boto3.session.Session()
 
 
 class _Sender:
-    """Sends botocore's requests by the transport: an endpoint is a tenant's input too."""
+    """Sends botocore's requests by the transport, since an endpoint is a tenant's input too."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -235,7 +233,6 @@ class _Sender:
             request.method,
             request.url,
             public_uri(request.url),
-            check=False,
             headers=headers,
             data=request.body,
             allow_redirects=False,
@@ -245,7 +242,7 @@ class _Sender:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A body as botocore wants it."""
+    """A body with the interface that botocore reads."""
 
     content: bytes
 
@@ -253,7 +250,7 @@ class _Raw:
         yield self.content
 
 
-def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | None:
+def _endpoint(settings: Credentials) -> str | None:
     endpoint = settings.get("AWS_ENDPOINT_URL_S3") or settings.get("AWS_ENDPOINT_URL")
     if endpoint:
         return endpoint
@@ -261,8 +258,8 @@ def _endpoint(settings: Credentials, credentials: Credentials | None) -> str | N
     if host and "://" not in host:
         secure = settings.get("S3_USE_HTTPS", "1").lower() in _TRUE
         return f"{'https' if secure else 'http'}://{host}"
-    if not host and credentials is not None:
-        # Not that of the agent's environment, which boto3 would take.
+    if not host and not settings.own:
+        # Without this, boto3 would take the endpoint of the agent's environment.
         region = settings.get("AWS_REGION") or settings.get("AWS_DEFAULT_REGION") or "us-east-1"
         return f"https://s3.{region}.amazonaws.com"
     return host or None
@@ -275,7 +272,7 @@ def _is_anonymous(settings: Credentials, signed_with: AWSCredentials | None) -> 
 
 
 def _trust(settings: Credentials) -> Trust:
-    """What to verify certificates with."""
+    """The authorities that verify the store's certificate."""
     if settings.get("S3_VERIFY_SSL", "1").lower() not in _TRUE:
         return False
     certificates = settings.get(S3_AUTHORITIES)
@@ -291,77 +288,55 @@ def _trust(settings: Credentials) -> Trust:
     return bundle or True
 
 
-def _find(client: Any, bucket: str, path: str, uri: str) -> list[RemoteFile]:
-    """The files. Raises DownloadError (Denied) for a listing that is refused, else botocore's."""
-    folder = path.rstrip("/")
-    prefix = f"{folder}/" if folder else ""
-    # A folder's path names no object.
-    key = path if folder == path else ""
-    parent = path[: path.rfind("/") + 1]
-    try:
-        entries = bounded(_objects(client, bucket, prefix), public_uri(uri))
-        found = list(_files(client, bucket, entries, prefix))
-        if found or not key:
-            return found
-        one = [entry for entry in _first(client, bucket, key) if entry["Key"] == key]
-    except ClientError as error:
-        refusal = _failure(error, uri)
-        if refusal.kind is not FailureKind.DENIED or _code(error) in _STATUS_OF_CODE:
-            raise
-        one = []
-        if key:
-            # Who may read an object need not be allowed to list.
-            with suppress(ClientError):
-                one = [_described(client, bucket, key)]
-        if not one:
-            right = f"s3:ListBucket on the bucket {bucket}"
-            raise not_listed(refusal, right) from None
-    return list(_files(client, bucket, one, parent))
-
-
 def _files(
     client: Any, bucket: str, entries: Iterable[dict[str, Any]], prefix: str
 ) -> Iterator[RemoteFile]:
-    """The files of entries, some at a time: as a store tells them they take many times the room."""
+    """The files of entries, a page at a time: entries take many times the memory of files."""
     left = iter(entries)
     while page := list(islice(left, PAGE)):
         listed = [_remote_file(entry, prefix) for entry in page]
         yield from with_checksums(client, bucket, page, listed)
 
 
-def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+def _objects(client: Any, bucket: str, prefix: str, uri: str) -> Iterator[dict[str, Any]]:
+    """The objects whose keys begin with the prefix.
+
+    Raises DownloadError for a listing that these keys may not have, and ClientError otherwise.
+    """
     pages = client.get_paginator("list_objects_v2")
-    for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-        for entry in page.get("Contents", ()):
-            if not entry["Key"].endswith("/"):
+    try:
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", ()):
                 yield _dated(entry, page)
-
-
-def _first(client: Any, bucket: str, key: str) -> list[dict[str, Any]]:
-    """The first object whose key begins so: the very key itself, if it exists."""
-    page = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
-    return [_dated(entry, page) for entry in page.get("Contents", ())]
+    except ClientError as error:
+        if _code(error) in _STATUS_OF_CODE:
+            # Wrong keys cannot read the one object either.
+            raise
+        raise _failure(error, uri) from None
 
 
 def _dated(entry: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
-    """An entry; one without an ETag has with it when it was listed, by the store's clock."""
+    """An entry, with the time of the listing by the store's clock if it has no ETag."""
     if tag_of(entry.get("ETag"), entry["Size"]):
         return entry
     return entry | {"Date": page["ResponseMetadata"]["HTTPHeaders"].get("date", "")}
 
 
-def _described(client: Any, bucket: str, key: str) -> dict[str, Any]:
-    """One object, as a listing would describe it."""
-    head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+def _object(client: Any, bucket: str, key: str, uri: str) -> dict[str, Any]:
+    """One object, as a listing would describe it. Raises DownloadError."""
+    try:
+        head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    except ClientError as error:
+        raise _failure(error, uri) from None
     given = [name for name in head if name.startswith("Checksum") and name != "ChecksumType"]
     entry = {**head, "Key": key, "Size": head["ContentLength"], "ChecksumAlgorithm": given}
     return _dated(entry, head)
 
 
 def _remote_file(entry: dict[str, Any], prefix: str) -> RemoteFile:
-    """A listed object. Where the store gives it no ETag, its time is what pins it.
+    """A listed object, pinned by its ETag, or by its time where it has none.
 
-    Those are gateways to file systems, in which an object may change while it is sent.
+    Objects without an ETag are those of gateways to file systems, and may change while being sent.
     """
     told = {"ETag": entry.get("ETag", "")}
     if "Date" in entry and "LastModified" in entry:
@@ -400,11 +375,13 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    # The answer to a HEAD has none, and botocore puts the status there.
+    return "" if code.isdecimal() else code
 
 
 def _failure(error: Exception, uri: str) -> DownloadError:
-    """The one place where errors of botocore become failures."""
+    """The failure for an error of botocore."""
     where = public_uri(uri)
     if isinstance(error, ClientError):
         code = _code(error)
@@ -418,13 +395,13 @@ def _failure(error: Exception, uri: str) -> DownloadError:
             ),
         )
     if isinstance(error, RecursionError):
-        # botocore looks for the bucket's region wherever it is sent.
+        # botocore follows every redirect to another region.
         return DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} redirects in circles: check sourceModelUri and AWS_ENDPOINT_URL",
         )
     if isinstance(error, HTTPClientError | BotoConnectionError):
-        # botocore itself has asked for the credentials of a role.
+        # An error of botocore's own request for the credentials of a role.
         return unreachable(error.kwargs.get("error") or error, where)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return DownloadError(

@@ -39,9 +39,9 @@ _CHECKSUMS = {
 def with_checksums(
     client: Any, bucket: str, entries: list[dict[str, Any]], files: list[RemoteFile]
 ) -> list[RemoteFile]:
-    """The files with the checksums of whole objects, where the store says that it has some.
+    """The files with the checksums of whole objects, where the store lists that it has them.
 
-    A multi-part upload may have checksums of its parts only: those say nothing of a range.
+    A multi-part upload may have checksums of its parts only, which are not those of ranges.
     """
 
     def ask(entry: dict[str, Any], file: RemoteFile) -> RemoteFile:
@@ -65,7 +65,7 @@ def _lists_one(entry: dict[str, Any]) -> bool:
 def _has_unlisted(
     client: Any, bucket: str, entries: list[dict[str, Any]], files: list[RemoteFile]
 ) -> bool:
-    """Whether the store has checksums of which it lists nothing, as of its first large object."""
+    """Whether the store has checksums that it does not list, judged by its first large object."""
     for entry, file in zip(entries, files, strict=True):
         if entry["Size"] >= CHECKSUM_BYTES:
             return not _lists_one(entry) and _asked(client, bucket, file).checksum is not None
@@ -76,13 +76,13 @@ def _asked(client: Any, bucket: str, file: RemoteFile) -> RemoteFile:
     try:
         head = head_of(client, bucket, file)
     except ClientError:
-        # Some stores list checksums and do not give them; the digest of ours is left.
+        # Some stores list checksums and refuse to give them: the file's own digest remains.
         return file
     return replace(file, checksum=_checksum(head))
 
 
 def head_of(client: Any, bucket: str, file: RemoteFile) -> dict[str, Any]:
-    """What the store tells of the listed version of an object, checksums too.
+    """The description of the listed version of an object, with its checksums.
 
     Raises what botocore raises.
     """
@@ -102,7 +102,7 @@ def proof_in(head: dict[str, Any]) -> Checksum | None:
 
 
 def _md5(head: dict[str, Any]) -> Checksum | None:
-    """The ETag of an object that came in one part, and whose key is not the store's client's."""
+    """The ETag of an object of one part and without a customer's key, which is its MD5."""
     etag = str(head.get("ETag", "")).strip('"')
     sealed = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
     if sealed or head.get("SSECustomerAlgorithm") or not _MD5.fullmatch(etag):

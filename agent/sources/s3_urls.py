@@ -1,9 +1,9 @@
 """Presigned URLs of the objects of one bucket.
 
-botocore makes each of them from the rules of all its regions and endpoints, in more time than the
-rest of a small file takes. Here it makes the first; the others differ from that in the key, and so
-in the signature (AWS Signature Version 4, in the query), which is computed as AWS documents it. A
-first one that comes out another way leaves all of them to botocore.
+botocore makes each URL from the rules of all its regions and endpoints, in more time than the rest
+of a small file takes. So botocore makes only the first URL of a bucket. The others differ from it
+in the key and the signature (AWS Signature Version 4, in the query), which is computed here as AWS
+documents it. Where this module does not come to the same first URL, botocore makes all of them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from urllib.parse import parse_qsl, quote, urlsplit
 if TYPE_CHECKING:
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
-# How long a signature lasts: longer than any range takes, and each range has its own.
+# How long a signature lasts: longer than any range takes. Each range has its own.
 SIGNED_SECONDS = 3600
 
-# A key that needs no quoting, and so ends the path of its URL.
+# The key of the first URL; without characters to quote, so that it ends the path of the URL.
 _EXAMPLE = "localmodel"
-# What of a key stays as it is in a URL: RFC 3986's unreserved characters, and the slash.
+# The characters of a key that are not quoted: RFC 3986's unreserved ones, and the slash.
 _SAFE = "/~"
 _SERVICE = "s3"
 _TERMINATOR = "aws4_request"
 
 
 @dataclass(frozen=True)
-class Place:
-    """What all URLs of a bucket have in common. `path` is that before the key, quoted."""
+class BucketPlace:
+    """The common parts of a bucket's URLs. `path` is the quoted path before the key."""
 
     scheme: str
     host: str
@@ -40,9 +40,9 @@ class Place:
 
 
 class BucketUrls:
-    """Makes URLs for GETs. `client` is a client of boto3, `credentials` are None for nobody's.
+    """Makes URLs for GET requests. `client` is boto3's; without `credentials` nothing is signed.
 
-    `signs` is whether it does so itself.
+    `signs` is whether this class computes the signatures itself.
     """
 
     def __init__(self, client: Any, bucket: str, credentials: Credentials | None) -> None:
@@ -54,7 +54,9 @@ class BucketUrls:
         query = dict(parse_qsl(parts.query))
         # <access key>/<day>/<region>/s3/aws4_request
         region = query.get("X-Amz-Credential", "///").split("/")[-3]
-        self.place = Place(parts.scheme, parts.netloc, parts.path.removesuffix(_EXAMPLE), region)
+        self.place = BucketPlace(
+            parts.scheme, parts.netloc, parts.path.removesuffix(_EXAMPLE), region
+        )
         self._anonymous = not query
         self.signs = False
         if credentials is not None and "X-Amz-Date" in query:
@@ -70,7 +72,7 @@ class BucketUrls:
         if not self.signs or self._credentials is None:
             return self._sign(key)
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        # Those of a role change while it runs.
+        # The credentials of a role change while the agent runs.
         return sign(self.place, key, self._credentials.get_frozen_credentials(), now)
 
     def _sign(self, key: str) -> str:
@@ -80,7 +82,7 @@ class BucketUrls:
         return signed
 
 
-def sign(place: Place, key: str, credentials: ReadOnlyCredentials, now: str) -> str:
+def sign(place: BucketPlace, key: str, credentials: ReadOnlyCredentials, now: str) -> str:
     """The URL of a key, signed at a time such as 20261124T120000Z.
 
     As https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has it.

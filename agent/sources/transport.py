@@ -1,12 +1,11 @@
-"""HTTP for all sources that speak it: listings by requests, ranges of files by smart_open.
+"""HTTP for all sources: listings by requests, ranges of files by smart_open.
 
-One set of rules for all: connections are kept and shared, addresses are checked, no cookie and no
-credential reaches another host, and a body is what was asked for or an error.
+The same rules apply to all sources: connections are kept and shared, addresses are checked, no
+cookie and no credential reaches another host, and a body has the requested bytes or fails.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import time
@@ -34,10 +33,11 @@ from localmodel.agent.sources.answers import (
     failure,
     status_of,
 )
-from localmodel.agent.sources.bodies import begin, drop, keep
+from localmodel.agent.sources.bodies import begin, drop, read_body
 from localmodel.agent.sources.bounded_cache import BoundedCache
 from localmodel.agent.sources.checked import CheckedBody
 from localmodel.agent.sources.guard import GuardedAdapter
+from localmodel.agent.sources.network_environment import usual_authorities
 from localmodel.agent.sources.pins import condition, is_unchanged, version_of
 from localmodel.agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from localmodel.agent.structs.causes import unreachable
@@ -55,14 +55,15 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-# How often it is looked for the server that sent a file.
+# How many requests search for the server that sent a file, of several behind one address.
 LOOKS = 8
 FIRST_PAUSE_SECONDS = 0.05
-# The bytes must arrive as they are stored.
+# Requests the bytes as they are stored.
 IDENTITY = {"Accept-Encoding": "identity"}
-# How many hosts are known at a time.
+# How many servers a session remembers, and how many checked server names are cached.
 MAX_WAYS = 256
-# How much is kept at a time for different settings: clients, tokens, trusts.
+# How many entries each cache of clients, tokens or transports has. With the bound of certificates
+# (agent.credentials.settings) all transports together stay far below the agent's memory.
 MAX_KEPT = 32
 
 # Headers that may follow a redirect to another host.
@@ -73,33 +74,34 @@ _TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 _CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII
 )
-# A URL that is sent as it is written.
+# A URL that needs no quoting before it is sent.
 _ON_THE_WIRE = re.compile(r"[!\"$-~]+")
 
 
 @dataclass(frozen=True)
 class _Way:
-    """What the environment and a URL's user say of one host."""
+    """The proxies and headers of requests to one server, from the environment and the URL."""
 
     proxies: Any
     headers: CaseInsensitiveDict[str]
 
 
 class _Session(requests.Session):
-    """Follows redirects, and takes nothing to another host that was meant for the first.
+    """Follows redirects without the headers that are for the first host alone.
 
-    Its own idea of certificates counts, whatever the environment says.
+    Certificates are verified as `verify` of the session says, whatever the environment says.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        # By server; emptied when there are MAX_WAYS.
         self._ways: dict[str, _Way] = {}
 
     def get(self, url: str | bytes, **kwargs: Any) -> requests.Response:
         """A streamed GET.
 
-        That of requests looks at all of the environment for each request, and takes three times as
-        long: most of what a small file costs.
+        The method of requests reads all of the environment for each request, and takes three times
+        as long: most of the time of a small file.
         """
         url = str(url)
         way = self._way(url)
@@ -109,7 +111,7 @@ class _Session(requests.Session):
         request.headers = way.headers.copy()
         request.headers.update(kwargs["headers"])
         request.hooks = {"response": []}
-        # They take none, from nobody.
+        # The session's cookie jar accepts no cookies.
         request._cookies = self.cookies  # noqa: SLF001
         settings: Any = {"timeout": kwargs["timeout"], "stream": True, "proxies": way.proxies}
         settings |= {"verify": self.verify, "cert": None}
@@ -118,7 +120,7 @@ class _Session(requests.Session):
         return deque(redirects, maxlen=1).pop() if response.is_redirect else response
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where an answer sends to. Its body, which requests would read and unpack, is dropped."""
+        """The target of a redirect. Its body, which requests would read and unpack, is dropped."""
         target: str | None = super().get_redirect_target(resp)
         if target is not None:
             drop(resp)
@@ -138,13 +140,13 @@ class _Session(requests.Session):
         return self.prepare_request(requests.Request("GET", url))
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-        """The settings of one request."""
+        """The settings of one request, with the session's own verification of certificates."""
         return super().merge_environment_settings(*args, **kwargs) | {"verify": self.verify}
 
     def rebuild_proxies(
         self, prepared_request: requests.PreparedRequest, _former: Any
     ) -> dict[str, str]:
-        """Those of a redirect's target: requests keeps the former host's for what needs none."""
+        """The proxies of a redirect's target: requests keeps the former host's if it needs none."""
         proxies: dict[str, str] = self._way(str(prepared_request.url)).proxies
         return proxies
 
@@ -153,7 +155,7 @@ class _Session(requests.Session):
     ) -> None:
         super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
         former, now = str(response.request.url), str(prepared_request.url)
-        # Stricter than requests, which takes them from http to https of the same host.
+        # Stricter than requests, which keeps them from http to https of the same host.
         if server_of(former) != server_of(now):
             for name in list(prepared_request.headers):
                 if name.lower() not in _TRAVELS:
@@ -161,13 +163,10 @@ class _Session(requests.Session):
 
 
 def _verify(trust: Trust) -> bool | str:
-    """As requests has it. The usual authorities are those that the administrator names."""
+    """The `verify` of requests for a trust."""
     if isinstance(trust, Authorities):
         return True
-    if trust is not True:
-        return trust
-    named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
-    return next((path for path in named if path), True)
+    return usual_authorities() if trust is True else trust
 
 
 @dataclass(frozen=True)
@@ -177,15 +176,15 @@ class Authorities:
     pem: str = field(repr=False)
 
     def context(self) -> ssl.SSLContext:
-        """What verifies with them. They are never in a file, of which each tenant would have one.
+        """A context that verifies with these certificates, which are never written to a file.
 
-        Raises DownloadError (TLS) if they are none.
+        Raises DownloadError (TLS) for a text without certificates.
         """
         context = create_urllib3_context()
         context.verify_mode = ssl.CERT_REQUIRED
         context.check_hostname = True
         try:
-            # Texts between them may be in any language.
+            # The texts between certificates, which may be no ASCII, are left out.
             context.load_verify_locations(cadata="\n".join(_CERTIFICATE.findall(self.pem)))
         except (ssl.SSLError, ValueError):
             raise DownloadError(
@@ -196,13 +195,13 @@ class Authorities:
         return context
 
 
-# What certificates are verified with: the usual authorities, nothing at all, the path of a bundle
-# of the agent's, or certificates.
+# How a server's certificate is verified: True: by the usual authorities, False: not at all, a text:
+# by the bundle at this path of the agent, or by certificates.
 Trust = bool | str | Authorities
 
 
 class Transport:
-    """Connections with one idea of which certificates are trusted."""
+    """Connections that share one trust."""
 
     def __init__(
         self,
@@ -215,43 +214,37 @@ class Transport:
         context = trust.context() if isinstance(trust, Authorities) else None
         self.session.verify = _verify(trust)
         if trust is False:
-            # Who has switched it off knows, and each connection would say so again.
+            # The setting is known, and each connection would log a warning.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        # Many tenants share it: nothing that one origin sets may reach another download.
+        # Many tenants share the session: a cookie of one origin must not reach another download.
         self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = GuardedAdapter(pool_maxsize=max(10, max_connections), rules=rules, trust=context)
         for prefix in ("http://", "https://"):
             self.session.mount(prefix, adapter)
 
-    def call(
-        self, method: str, url: str, where: str, *, check: bool = True, **kwargs: Any
-    ) -> requests.Response:
-        """One request of a listing, with requests' arguments.
+    def call(self, method: str, url: str, where: str, **kwargs: Any) -> requests.Response:
+        """One request of a listing, with requests' arguments. The answer has its whole body.
 
-        The body is here when it returns. Raises DownloadError, also for an answer of 400 and above
-        unless `check` is off, and for one that is too large or takes too long. `where` names it in
-        messages.
+        Raises DownloadError, also for an answer that is too large or takes too long, and not for
+        one of 400 and above. `where` names the request in messages.
         """
         kwargs.setdefault("timeout", _TIMEOUT)
         with waiting(CALL_SECONDS) as wait:
             try:
                 _check_url(url)
                 answer = self.session.request(method, url, stream=True, **kwargs)
-                keep(answer, where, wait)
+                read_body(answer, where, wait)
             except ERRORS as error:
                 wait.check(where)
                 raise failure(error, where) from None
-        if check and answer.status_code >= 400:
-            answer.close()
-            raise answered(answer, where)
         return answer
 
     def begin(
         self, url: str, where: str, headers: Mapping[str, str], size: int
     ) -> tuple[requests.Response, bytes]:
-        """The answer to a GET, and its first `size` bytes as they come; the rest is left unread.
+        """The answer to a GET, and the first `size` bytes of its body; the rest is not read.
 
-        Raises DownloadError, also for an answer of 400 and above but 416.
+        Raises DownloadError, also for an answer of 400 and above except 416.
         """
         with waiting(CALL_SECONDS) as wait:
             try:
@@ -271,7 +264,7 @@ class Transport:
                 raise failure(error, where) from None
 
     def close(self) -> None:
-        """Close what nobody uses now; what is under way goes on."""
+        """Close the idle connections; requests that are under way go on."""
         self.session.close()
 
     def read(self, get: Get) -> Body:
@@ -283,7 +276,7 @@ class Transport:
         return CheckedBody(body, get.length, lambda: self._look_again(get, headers))
 
     def _open(self, get: Get) -> Any:
-        """The answer to a request, which is what was asked for. Raises DownloadError."""
+        """The checked answer to a request. Raises DownloadError."""
         headers = {**IDENTITY, **get.headers}
         if get.ranges and get.length != 0:
             headers["Range"] = f"bytes={get.start}-{'' if get.end is None else get.end - 1}"
@@ -295,11 +288,11 @@ class Transport:
             except requests.HTTPError as error:
                 if not wanted or status_of(error) != HTTPStatus.PRECONDITION_FAILED:
                     raise
-                # Some compare ETags as they are written, and not as they are meant.
+                # Some servers compare how ETags are written: here the answer's own is compared.
                 opened = self._get(get.url, headers)
         except ERRORS as error:
             if get.ranges and status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                # It has become shorter.
+                # The file has become shorter.
                 raise changed(get.where) from None
             raise failure(error, get.where) from None
         try:
@@ -310,15 +303,15 @@ class Transport:
         return opened
 
     def _get(self, url: str, headers: dict[str, str]) -> Any:
-        # Past smart_open.open, which looks at its arguments longer than a small file takes.
+        # Not smart_open.open: handling its arguments takes longer than a small file.
         read: Any = smart_open_http.open
         with waiting(HEAD_SECONDS):
             return read(url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers)
 
     def _look_again(self, get: Get, before: CaseInsensitiveDict[str]) -> None:
-        """Raises DownloadError (Changed) if what an answer told of its file is no longer so.
+        """Raises DownloadError (Changed) if a new answer has another ETag or time than the former.
 
-        Of several servers behind one address, it may take some requests to meet the same one.
+        With several servers behind one address, it may take some requests to meet the same one.
         """
         again = replace(get, version=None, alone=False)
         if get.size:
@@ -332,7 +325,7 @@ class Transport:
                 continue
             except DownloadError as error:
                 if error.kind is FailureKind.DENIED:
-                    # A signature has ended meanwhile. There is one answer, and no other to mix.
+                    # A signature has expired. The whole file came in one answer: nothing is mixed.
                     return
                 if error.kind not in _PASSING:
                     raise
@@ -366,18 +359,18 @@ class _HttpBody:
             raise unreachable(ConnectionError(), self._get.where)
         self._left -= len(piece)
         if not self._left and self._take(1):
-            # Before the last piece is given: nobody should believe it.
+            # Before the last piece is returned, so that no reader takes the file for complete.
             raise self._wrong_length("more")
         return piece
 
     def _take(self, size: int) -> bytes:
         try:
-            # The raw response: it checks the announced length, and saves a copy.
+            # The raw response checks the announced length, and saves a copy.
             piece = self._raw.read(size, decode_content=False)
         except ERRORS as error:
             raise failure(error, self._get.where) from None
         if self._aborted:
-            # What a TLS connection gives after its shutdown was not decrypted.
+            # Bytes of a TLS connection after its shutdown are not decrypted.
             raise unreachable(ConnectionAbortedError(), self._get.where)
         return piece
 
@@ -386,7 +379,7 @@ class _HttpBody:
         try:
             self._raw.shutdown()
         except (OSError, ValueError, AttributeError, RuntimeError):
-            # It has ended by itself.
+            # The connection has ended already.
             return
 
     def close(self) -> None:
@@ -401,16 +394,15 @@ class _HttpBody:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL: what limits per origin are for."""
+    """Scheme, host and port of a URL: the origin, which has limits of its own."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _check_url(url: str) -> None:
-    r"""Raises ValueError for a URL that two readers would take for two servers.
+    r"""Raises ValueError for a URL that two parsers read as two servers, such as `https://a\@b/`.
 
-    Such as `https://a\@b/`: by one of them it is decided whom a request's headers are for, and by
-    the other it is sent.
+    One parser decides which headers are for the server, and the other one connects.
     """
     parts = urlsplit(url)
     _check_server(f"{parts.scheme}://{parts.netloc}/")
@@ -430,17 +422,18 @@ def _check_server(root: str) -> None:
 
 
 class Transports:
-    """The transports of an agent: one for each idea of which certificates are trusted.
+    """The transports of an agent, one for each trust, and the caches of the sources' clients.
 
-    What is kept for one tenant's settings goes when nobody has asked for it for a while.
+    The transports and clients for a tenant's settings are dropped when they are idle.
     """
 
     def __init__(self, *, max_connections: int, rules: Rules = DEFAULT_RULES) -> None:
         self._max_connections = max_connections
         self._rules = rules
+        # A few for each source, made with the sources.
         self._kept: list[BoundedCache[Any, Any]] = []
         self._usual = self._make(True)
-        self._by_trust = self.keep(Transport.close)
+        self._by_trust = self.new_cache(Transport.close)
 
     def trusting(self, trust: Trust = True) -> Transport:
         """The transport with this trust. Raises DownloadError (TLS)."""
@@ -448,14 +441,14 @@ class Transports:
             return self._usual
         return self._by_trust.get(trust, lambda: self._make(trust))
 
-    def keep(self, close: Callable[[_V], None] = lambda _: None) -> BoundedCache[Any, _V]:
-        """A place for what a source keeps for some settings, such as a client."""
+    def new_cache(self, close: Callable[[_V], None] = lambda _: None) -> BoundedCache[Any, _V]:
+        """A bounded cache for a source, such as for the clients of tenants' credentials."""
         kept: BoundedCache[Any, _V] = BoundedCache(MAX_KEPT, close)
         self._kept.append(kept)
         return kept
 
     def tidy(self) -> None:
-        """Let go what nobody uses any more."""
+        """Drop the idle entries of all caches."""
         for kept in self._kept:
             kept.tidy()
 

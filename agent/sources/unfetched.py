@@ -1,4 +1,4 @@
-"""What no source here fetches: what to say of it, by its scheme, and what to do instead."""
+"""The failure for URIs that no source fetches: what they are, and what to do instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_repository(uri: str) -> bool:
 
 
 def unfetched(uri: str, schemes: Collection[str]) -> DownloadError:
-    """Unsupported, with what to do. schemes: those that are fetched."""
+    """The failure (Unsupported) for a URI. `schemes` are those that the agent fetches."""
     name = scheme(uri) if "://" in uri else ""
     known = _REPOSITORY if is_repository(uri) else _WHAT_IT_IS.get(name.partition("+")[0])
     meant = get_close_matches(name, schemes, n=1) if name else []

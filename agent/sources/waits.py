@@ -1,7 +1,7 @@
-"""How long origins are waited for.
+"""Time limits for requests to origins.
 
-All that an origin is asked for ends after some time, whatever it sends and however slowly, and at
-once where nobody wants it any more. Timeouts of sockets do not do that: each byte begins them anew.
+Every request ends after some time, whatever an origin sends and however slowly, and at once when
+its download is cancelled. The timeouts of sockets do not do that: each byte starts them again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from localmodel.agent.structs.failures import DownloadError, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# A listing with all its pages, one request of it with its answer, and the head of a range's answer.
+# The limits of a listing with all pages, of one request with its answer, and of the headers of a
+# range's answer.
 LISTING_SECONDS = 600.0
 CALL_SECONDS = 120.0
 HEAD_SECONDS = 60.0
-# All pages of a listing together: what comes of them is in memory as long as a download runs.
+# All pages of a listing together: the files are in memory as long as a download runs.
 LISTING_BYTES = 48 << 20
-# For a namespace: listings of many are in memory at once.
+# The same for a cache of a namespace: the listings of many are in memory at once.
 NAMESPACE_LISTING_BYTES = 8 << 20
 
 TICK_SECONDS = 0.1
@@ -33,22 +34,26 @@ TICK_SECONDS = 0.1
 
 @dataclass(eq=False)
 class Wait:
-    """What one thread waits for. `until` is monotonic seconds; `left` bytes may still come."""
+    """The limits of what one thread waits for.
+
+    `until` is in monotonic seconds, `left` is how many bytes may still come, `is_over` is whether
+    the request is not needed any more. A wait inside `outer` ends with it.
+    """
 
     until: float
     left: int
     is_over: Callable[[], bool]
     outer: Wait | None = None
-    # The connection on which an answer comes.
+    # The connection of the request.
     connected: socket.socket | None = None
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has taken too long, or is not wanted any more."""
+        """Whether the wait has taken too long, or is not needed any more."""
         return self.is_over() or time.monotonic() >= self.until
 
     def check(self, where: str) -> None:
-        """Raises DownloadError if it has ended. `where` names in messages what was asked."""
+        """Raises DownloadError if the wait has ended. `where` names the request in messages."""
         if self.has_ended:
             raise DownloadError(
                 FailureKind.UNREACHABLE,
@@ -57,7 +62,7 @@ class Wait:
             )
 
     def take(self, count: int, where: str) -> None:
-        """Take in that so many bytes have come. Raises DownloadError if it is too much."""
+        """Count bytes that have come. Raises DownloadError if they are too many."""
         wait: Wait | None = self
         while wait is not None:
             wait.left -= count
@@ -66,10 +71,10 @@ class Wait:
             wait = wait.outer
 
     def break_off(self) -> None:
-        """Make what reads from its connection see the end of it."""
+        """Shut the connection down, so that a read on it ends."""
         connected = self.connected
         if connected is not None:
-            # Not SSLSocket's: it takes the state of TLS from under the thread that reads.
+            # Not SSLSocket's shutdown: it discards the state of TLS while another thread reads.
             with suppress(OSError, TypeError):
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
@@ -78,17 +83,17 @@ _current: ContextVar[Wait | None] = ContextVar("wait", default=None)
 
 
 def current() -> Wait | None:
-    """What this thread waits for now."""
+    """The wait of this thread."""
     return _current.get()
 
 
 def resume(wait: Wait | None) -> None:
-    """Let this thread be a helper of one that waits."""
+    """Give this thread the wait of the thread that it helps."""
     _current.set(wait)
 
 
 def listing_bytes(namespace: str) -> int:
-    """What a listing may have that is asked for caches of a namespace; empty: LocalModelCaches."""
+    """The most bytes of a listing for caches of a namespace; empty: for LocalModelCaches."""
     return NAMESPACE_LISTING_BYTES if namespace else LISTING_BYTES
 
 
@@ -96,10 +101,10 @@ def listing_bytes(namespace: str) -> int:
 def waiting(
     seconds: float, is_over: Callable[[], bool] = lambda: False, *, size: int = LISTING_BYTES
 ) -> Iterator[Wait]:
-    """What this thread asks of origins within this ends after so many seconds, or when it is over.
+    """Limits this thread's requests inside the context to some seconds, and until `is_over`.
 
-    It brings at most `size` bytes of what is not written to the disk. One within another ends with
-    it too.
+    At most `size` bytes of answers come that are not written to the disk. A wait inside another
+    ends with the outer one too.
     """
     outer = _current.get()
     until = time.monotonic() + seconds
@@ -119,7 +124,7 @@ def waiting(
 
 
 def too_large(where: str) -> DownloadError:
-    """The failure for an answer that is no listing of a model."""
+    """The failure for an answer that is larger than any listing of a model."""
     return DownloadError(
         FailureKind.UNSUPPORTED,
         f"{where} answers with more than a model's listing has: check sourceModelUri and the "
@@ -128,10 +133,11 @@ def too_large(where: str) -> DownloadError:
 
 
 class _Watch:
-    """Breaks off what has ended. Its thread is there while anything is waited for."""
+    """Breaks off waits that have ended. Its thread runs while there is a wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # One for each listing, request or read that is under way.
         self._waits: set[Wait] = set()
         self._runs = False
 

@@ -1,4 +1,4 @@
-"""Connections on which nobody waits for ever: see waits.py."""
+"""Connections whose requests have the time limits of waits.py."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from localmodel.agent.sources.waits import current
 if TYPE_CHECKING:
     from urllib3 import HTTPResponse
 
-# A name may have thousands of addresses, and each may have to be waited for.
+# The limit for all addresses of a name together: it may have thousands that do not answer.
 ALL_ADDRESSES_SECONDS = 15.0
 
 
 class Watched:
-    """Mixed into a connection: its waits end with what its thread waits for."""
+    """A mixin for connections: connecting and reading headers end with the wait of the thread."""
 
     def _new_conn(self) -> socket.socket:
-        """As urllib3 does, but with one time for all addresses of the host."""
+        """As in urllib3, but with one time limit for all addresses of the host."""
         conn: Any = self
         wait, failure = current(), OSError("the name has no address")
         until = time.monotonic() + ALL_ADDRESSES_SECONDS
@@ -52,7 +52,7 @@ class Watched:
         raise NewConnectionError(conn, f"no connection: {failure}") from failure
 
     def getresponse(self) -> HTTPResponse:
-        """The head of the answer."""
+        """The status and headers of the answer."""
         conn: Any = self
         wait = current()
         if wait is None:
@@ -62,7 +62,7 @@ class Watched:
         try:
             answer: HTTPResponse = super().getresponse()  # type: ignore[misc]
         except Exception:
-            # What is broken off looks like any broken connection, or like the end of the head.
+            # An aborted connection looks like a broken one, or like the end of the headers.
             wait.check(conn.host)
             raise
         if wait.has_ended:

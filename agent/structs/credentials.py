@@ -32,14 +32,21 @@ class Unlisted(StrEnum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Settings by name. Hashable, as a key for cached clients; its repr hides the secrets."""
+    """Settings by name, and whether they are the agent's own.
+
+    The agent's own are those of its environment. Only with these may a source use what the node or
+    the cloud gives the agent beside them: a role, a metadata service, a file, a Hadoop login. All
+    others are a tenant's, and hold everything that the tenant may use. Hashable, so that clients
+    can be cached by their credentials; the text of credentials shows no secret.
+    """
 
     items: tuple[tuple[str, str], ...] = field(repr=False)
+    own: bool = False
 
     @classmethod
-    def of(cls, values: Mapping[str, str]) -> Credentials:
+    def of(cls, values: Mapping[str, str], *, own: bool = False) -> Credentials:
         """Credentials with these settings."""
-        return cls(tuple(sorted(values.items())))
+        return cls(tuple(sorted(values.items())), own)
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a setting."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from localmodel.agent import main as agent_main  # noqa: F401 - so that memory is as in the agent
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk import writeback
 from localmodel.agent.disk.digests import Digests
 from localmodel.agent.disk.store import Store
@@ -46,12 +47,12 @@ class _Agent:
         self._root = root
         self._store = Store(root)
         self._store.open()
-        self._fetching = Fetching(all_sources(), Engine())
+        self._fetching = Fetching(all_sources(), Engine(), lambda _: own_credentials())
 
     def download(self, uris: list[str], settings: dict[str, str]) -> list[str]:
         """Download models in parallel. Returns their folders. Raises the first failure."""
         failures: list[BaseException] = []
-        credentials = Credentials.of(settings) if settings else None
+        credentials = Credentials.of(settings) if settings else own_credentials()
 
         def one(uri: str) -> None:
             download = Download(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 from azure.storage.blob import (
     AccountSasPermissions,
@@ -38,6 +40,7 @@ CONTAINER = "models"
 PUBLIC = "public"
 TENANT = "0a0b0c0d-tenant"
 CLIENT = "reader"
+IDENTITY_PATH = "/metadata/identity/oauth2/token"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class SignInGate(Gate):
     def __init__(self, azurite: Azurite, secret: str) -> None:
         super().__init__(azurite.server)
         self.secret = secret
+        # Client IDs of the node's managed identities.
+        self.identities = {CLIENT}
         self._signature = generate_account_sas(
             ACCOUNT,
             account_key=azurite.key,
@@ -93,7 +98,13 @@ class SignInGate(Gate):
     def sign_ins(self) -> int:
         return sum(asked.method == "POST" for asked in self.asked)
 
+    @property
+    def identity_asks(self) -> int:
+        return sum(asked.path == IDENTITY_PATH for asked in self.asked)
+
     def answer(self, asked: Asked) -> Answer | None:
+        if asked.path == IDENTITY_PATH:
+            return self._identify(asked)
         if asked.path == f"/{TENANT}/oauth2/v2.0/token":
             return self._sign_in(asked.form)
         if asked.path.endswith("/oauth2/v2.0/token"):
@@ -110,6 +121,25 @@ class SignInGate(Gate):
             content = {"error": "invalid_client", "error_description": f"wrong: {proofs}"}
             return Answer.json(401, content)
         return self.issue(CLIENT)
+
+    def _identify(self, asked: Asked) -> Answer:
+        """As the metadata service of Azure's virtual machines, at 169.254.169.254."""
+        query = dict(parse_qsl(urlsplit(asked.target).query))
+        if asked.headers.get("Metadata") != "true":
+            problem = "Required metadata header not specified"
+        elif query.pop("api-version", "") != "2018-02-01":
+            problem = "Bad Request"
+        elif query.pop("resource", "") != "https://storage.azure.com/":
+            problem = "Invalid resource"
+        elif not self.identities or query.get("client_id", CLIENT) not in self.identities:
+            problem = "Identity not found"
+        elif not query and len(self.identities) > 1:
+            problem = "Multiple user assigned identities exist"
+        else:
+            issued = json.loads(self.issue(CLIENT).body)
+            # Its numbers are texts.
+            return Answer.json(200, issued | {"expires_in": str(self.lifetime), "client_id": "c"})
+        return Answer.json(400, {"error": "invalid_request", "error_description": problem})
 
     def target(self, asked: Asked) -> str:
         return f"{asked.target}{'&' if '?' in asked.target else '?'}{self._signature}"

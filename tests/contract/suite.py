@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 from localmodel.agent.structs.remote import ChecksumAlgorithm
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from localmodel.agent.sources.base import Source
-    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import RemoteFile, RemoteModel
 
 CONTENT = bytes(range(256)) * 40
@@ -39,12 +39,12 @@ class Store(ABC):
     """A server with models, and the source that reads it. What a kind of server lacks is a flag."""
 
     source: Source
-    # May read; None for the agent's own.
-    good: Credentials | None = None
+    # May read.
+    good = Credentials.of({}, own=True)
     # Each of them may not.
     bad: tuple[Credentials, ...] = ()
     # Those of somebody who has none, but knows where the server is.
-    nobody: Credentials | None = None
+    nobody = Credentials.of({}, own=True)
     # Whether `nobody` may read too.
     public = False
     # What no message may hold.
@@ -250,7 +250,7 @@ def bytes_of(model: RemoteModel, file: RemoteFile, start: int = 0, end: int | No
     return b"".join(pieces)
 
 
-def failure_of(store: Store, uri: str, credentials: Credentials | None) -> DownloadError:
+def failure_of(store: Store, uri: str, credentials: Credentials) -> DownloadError:
     """How it fails to list a model and to read its first file."""
     with pytest.raises(DownloadError) as caught:
         _read_first(store.source.resolve(uri, credentials, None))

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import azure
 from localmodel.agent.sources.addresses import Rules
 from localmodel.agent.sources.azure import AzureSource, is_blob_uri
 from localmodel.agent.sources.transport import Transports
 from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind
+from tests.contract.gate import Answer
 from tests.contract.servers_azure import (
     ACCOUNT,
     CLIENT,
     CONTAINER,
     HOST,
+    IDENTITY_PATH,
     PUBLIC,
     TENANT,
     Azurite,
@@ -197,15 +200,83 @@ def test_a_workload_identity_of_the_agents(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    error = failure_of(signed_in, uri, None)
+    error = failure_of(signed_in, uri, own_credentials())
     assert error.kind is FailureKind.DENIED
     assert "AZURE_FEDERATED_TOKEN_FILE" in error.message
 
     file.write_text(f"{signed_in.gate.secret}\n")
-    model = signed_in.source.resolve(uri, None, None)
+    model = signed_in.source.resolve(uri, own_credentials(), None)
     assert bytes_of(model, model.files[0]) == b"1"
     # A tenant must not name a file of the node's.
     assert failure_of(signed_in, uri, Credentials.of(settings)).kind is FailureKind.DENIED
+
+
+def identity(
+    signed_in: SignedInContainer, monkeypatch: pytest.MonkeyPatch, **settings: str
+) -> dict[str, str]:
+    """The environment of an agent on a node with managed identities."""
+    environment = {
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": signed_in.gate.url,
+        "AZURE_STORAGE_BLOB_ENDPOINT": f"{signed_in.gate.url}/{ACCOUNT}",
+    } | settings
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return environment
+
+
+@pytest.mark.parametrize(
+    "named", [{"AZURE_CLIENT_ID": CLIENT}, {"AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential"}]
+)
+def test_a_managed_identity_of_the_agents_node(
+    signed_in: SignedInContainer, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    uri = signed_in.put({"a": b"1"})
+    settings = identity(signed_in, monkeypatch, **named)
+    for _ in range(2):
+        model = signed_in.source.resolve(uri, own_credentials(), None)
+        assert bytes_of(model, model.files[0]) == b"1"
+    assert signed_in.gate.identity_asks == 1
+    # A tenant must not get the token of the node, whatever its credentials hold.
+    assert failure_of(signed_in, uri, Credentials.of(settings)).kind is FailureKind.DENIED
+    assert signed_in.gate.identity_asks == 1
+
+
+def test_a_node_without_the_managed_identity(
+    signed_in: SignedInContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity(signed_in, monkeypatch, AZURE_CLIENT_ID="stranger")
+    error = failure_of(signed_in, f"https://{HOST}/{CONTAINER}/x", own_credentials())
+
+    assert error.kind is FailureKind.DENIED
+    assert "(invalid_request)" in error.message
+    assert "managed identity" in error.message
+
+
+@pytest.mark.parametrize("status", [410, 429, 500])
+def test_a_metadata_service_that_is_busy_is_asked_again(
+    signed_in: SignedInContainer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    identity(signed_in, monkeypatch, AZURE_CLIENT_ID=CLIENT)
+    monkeypatch.setattr(signed_in.gate, "answer", lambda _: Answer(status))
+    error = failure_of(signed_in, f"https://{HOST}/{CONTAINER}/x", own_credentials())
+
+    assert error.kind in {FailureKind.UNREACHABLE, FailureKind.THROTTLED}
+
+
+def test_the_metadata_service_is_asked_where_no_source_may_lie_and_past_proxies(
+    signed_in: SignedInContainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loopback = ipaddress.ip_network("127.0.0.0/8")
+    source = AzureSource(Transports(max_connections=4, rules=Rules(refused=(loopback,))))
+    identity(signed_in, monkeypatch, AZURE_CLIENT_ID=CLIENT)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(DownloadError) as caught:
+        source.resolve(f"https://{HOST}/{CONTAINER}/x", own_credentials(), None)
+
+    assert caught.value.kind is FailureKind.DENIED
+    assert "127.0.0.0/8" in caught.value.message
+    assert [asked.path for asked in signed_in.gate.asked] == [IDENTITY_PATH]
 
 
 def test_a_sign_in_in_a_refused_network_is_not_asked(signed_in: SignedInContainer) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import google_token, gs
 from localmodel.agent.sources.addresses import Rules
 from localmodel.agent.sources.gs import GoogleStorageSource
@@ -230,7 +231,7 @@ def test_the_agents_own_key_file(
     key.write_text(key_file(gate.token_uri))
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gate.host)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
-    model = bucket.source.resolve(uri, None, None)
+    model = bucket.source.resolve(uri, own_credentials(), None)
 
     assert bytes_of(model, model.files[0]) == b"1"
     # Named credentials without a key do not borrow the agent's.
@@ -241,7 +242,7 @@ def test_an_unreadable_key_file_of_the_agents(
     bucket: GatedBucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "absent.json"))
-    error = failure_of(bucket, "gs://models/x", None)
+    error = failure_of(bucket, "gs://models/x", own_credentials())
 
     assert error.kind is FailureKind.DENIED
     assert "GOOGLE_APPLICATION_CREDENTIALS" in error.message
@@ -254,7 +255,7 @@ def test_off_google_nobody_waits_for_a_metadata_server(
     uri = bucket.put({"a": b"1"})
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server)
     started = time.monotonic()
-    model = bucket.source.resolve(uri, None, None)
+    model = bucket.source.resolve(uri, own_credentials(), None)
 
     assert bytes_of(model, model.files[0]) == b"1"
     assert time.monotonic() - started < 2
@@ -262,12 +263,12 @@ def test_off_google_nobody_waits_for_a_metadata_server(
 
 READ = """
 import sys
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.addresses import Rules
 from localmodel.agent.sources.transport import Transports
 
 source = GoogleStorageSource(Transports(max_connections=1))
-print(source.resolve(sys.argv[1], None, None).files[0].path)
+print(source.resolve(sys.argv[1], own_credentials(), None).files[0].path)
 """
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.addresses import Rules
 from localmodel.agent.sources.hf import HuggingFaceSource, split
 from localmodel.agent.sources.transport import Transports
@@ -92,7 +93,7 @@ def source() -> HuggingFaceSource:
     return HuggingFaceSource(Transports(max_connections=2))
 
 
-def failure(source: HuggingFaceSource, uri: str, credentials: Credentials | None) -> DownloadError:
+def failure(source: HuggingFaceSource, uri: str, credentials: Credentials) -> DownloadError:
     try:
         model = source.resolve(uri, credentials, None)
         bytes_of(model, model.files[0])
@@ -416,12 +417,14 @@ def test_a_mirror_that_describes_no_commits_lists_their_trees(
 
 
 def test_the_environment_names_the_mirror_and_its_token_is_the_agents_own(
-    running: RunningHub, source: HuggingFaceSource, monkeypatch: pytest.MonkeyPatch
+    running: RunningHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"{running.url}/")
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
+    own = own_credentials()
+    source = HuggingFaceSource(Transports(max_connections=2), own.get("HF_ENDPOINT"))
 
-    assert len(source.resolve("hf://org/m", None, None).files) == len(FILES)
+    assert len(source.resolve("hf://org/m", own, None).files) == len(FILES)
     # Named credentials use the agent's mirror, and never its token.
     assert failure(source, "hf://org/m", Credentials.of({})).kind is FailureKind.DENIED
 

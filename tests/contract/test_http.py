@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.http import HttpSource
 from localmodel.agent.sources.transport import Transports
 from localmodel.agent.structs.failures import FailureKind
@@ -17,7 +18,6 @@ from tests.unit.agent.servers import WebFiles, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.remote import RemoteModel
     from tests.unit.agent.servers import Handler, Server
 
@@ -94,9 +94,7 @@ class GuardedWeb(Web):
     public = False
 
     def resolve(self, uri: str, version: str | None = None) -> RemoteModel:
-        return self.source.resolve(
-            self.as_user(uri, f"user:{quote(PASSWORD, safe='')}"), None, version
-        )
+        return super().resolve(self.as_user(uri, f"user:{quote(PASSWORD, safe='')}"), version)
 
     def as_user(self, uri: str, user: str) -> str:
         host = uri.partition("://")[2].rpartition("@")[2]
@@ -114,13 +112,13 @@ class TestGuardedWeb(WebContract):
     def test_what_is_not_there_is_not_found(self, store: Store) -> None:
         assert isinstance(store, GuardedWeb)
         uri = store.as_user(store.missing(), f"user:{quote(PASSWORD, safe='')}")
-        assert failure_of(store, uri, None).kind is FailureKind.NOT_FOUND
+        assert failure_of(store, uri, store.good).kind is FailureKind.NOT_FOUND
 
     def test_wrong_credentials_are_denied(self, store: Store) -> None:
         assert isinstance(store, GuardedWeb)
         uri = store.put({"a": b"1"})
         for user in ("user:wrong-p4ss", "other:wrong-p4ss", "user:", "user"):
-            error = failure_of(store, store.as_user(uri, user), None)
+            error = failure_of(store, store.as_user(uri, user), store.good)
             assert error.kind is FailureKind.DENIED
             assert "wrong-p4ss" not in error.message
             assert f"{uri} answered 401" in error.message
@@ -128,9 +126,8 @@ class TestGuardedWeb(WebContract):
 
 def test_credentials_of_a_cache_are_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    credentials: Credentials | None = None
     files = WebFiles({"/m.bin": CONTENT})
     with serving(files) as server:
-        model = Web(files, server).source.resolve(f"{server.url}/m.bin", credentials, None)
+        model = Web(files, server).source.resolve(f"{server.url}/m.bin", own_credentials(), None)
         assert bytes_of(model, model.files[0], 5, 9) == CONTENT[5:9]
     assert not any("Authorization" in headers for _, _, headers in server.seen)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import s3_checksums
 from localmodel.agent.structs.failures import FailureKind
 from localmodel.agent.structs.remote import ChecksumAlgorithm
@@ -30,7 +31,7 @@ class OwnGateway(Gateway):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
-        self.good = None
+        self.good = own_credentials()
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_the_agents_own_wrong_credentials_are_denied(
 ) -> None:
     uri = gateway.put({"a": b"1"})
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-s3cret")
-    error = failure_of(gateway, uri, None)
+    error = failure_of(gateway, uri, own_credentials())
     assert error.kind is FailureKind.DENIED
     assert "wrong-s3cret" not in error.message
     # Those of a cache are its own.
@@ -187,4 +188,4 @@ def test_the_agent_without_credentials_is_denied(
     uri = gateway.put({"a": b"1"})
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    assert failure_of(gateway, uri, None).kind is FailureKind.DENIED
+    assert failure_of(gateway, uri, own_credentials()).kind is FailureKind.DENIED

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.hdfs import HdfsSource
 from localmodel.agent.sources.transport import Transports
 from localmodel.agent.structs.credentials import Credentials
@@ -76,7 +77,7 @@ def source() -> HdfsSource:
 
 def failure(source: HdfsSource, uri: str, credentials: Credentials | None = None) -> DownloadError:
     with pytest.raises(DownloadError) as caught:
-        source.resolve(uri, credentials, None)
+        source.resolve(uri, credentials or own_credentials(), None)
     return caught.value
 
 
@@ -122,7 +123,7 @@ def test_the_agents_environment_is_used(
 ) -> None:
     monkeypatch.setenv("HADOOP_USER_NAME", "ada")
 
-    assert len(source.resolve(f"{running.uri}/models/m", None, None).files) == 2
+    assert len(source.resolve(f"{running.uri}/models/m", own_credentials(), None).files) == 2
 
 
 @pytest.mark.parametrize("uri", ["hdfs://models/m", "webhdfs://models/m/", "hdfs:///models/m"])
@@ -134,7 +135,7 @@ def test_a_uri_is_a_path_of_the_active_namenode(
         credentials = Credentials.of(
             {"HDFS_NAMENODE": nodes, "HADOOP_USER_NAME": "proxy", "USER_PROXY": "ada"}
         )
-        model = source.resolve(uri, credentials, None)
+        model = source.resolve(uri, credentials or own_credentials(), None)
 
         read = {file.path: bytes_of(model, file) for file in model.files}
         assert read == {"big": CONTENT, "sub/a b%.json": b"{}"}
@@ -269,7 +270,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_default_file_system(local: Path, source: HdfsSource) -> None:
     assert local.is_dir()
-    model = source.resolve("hdfs:///m", None, None)
+    model = source.resolve("hdfs:///m", own_credentials(), None)
 
     (file,) = model.files
     assert (file.path, file.ranges, model.origin) == ("a b", False, "hdfs://default")
@@ -282,7 +283,7 @@ def test_a_stream_that_breaks_is_unreachable(
     local: Path, source: HdfsSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert local.is_dir()
-    model = source.resolve("hdfs:///m", None, None)
+    model = source.resolve("hdfs:///m", own_credentials(), None)
     monkeypatch.setenv("CUT", "100")
 
     with pytest.raises(DownloadError) as caught:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.jobs.download import Download
 from localmodel.agent.sources import Sources
@@ -70,7 +71,7 @@ class Attempt:
             sources=Sources(sources),
             store=store,
             engine=engine or Engine(jitter=lambda: 0.0),
-            credentials=lambda: credentials,
+            credentials=lambda: credentials or own_credentials(),
             cancelled=threading.Event(),
             report=lambda _: None,
         )

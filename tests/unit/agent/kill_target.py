@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.store import Store
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.jobs.download import Download
@@ -29,7 +30,7 @@ def download(root: Path, uri: str) -> None:
         sources=Sources({"http": HttpSource(Transports(max_connections=64))}),
         store=store,
         engine=Engine(),
-        credentials=lambda: None,
+        credentials=own_credentials,
         cancelled=threading.Event(),
         report=lambda _: None,
     ).run()

@@ -58,7 +58,7 @@ class Memory:
             for path, data in self.contents.items()
         )
 
-    def resolve(self, _uri: str, _credentials: Credentials | None, _version: str | None) -> Memory:
+    def resolve(self, _uri: str, _credentials: Credentials, _version: str | None) -> Memory:
         self.resolved += 1
         return _Listing(self)  # type: ignore[return-value]
 

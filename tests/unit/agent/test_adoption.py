@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.on_disk import Found
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.jobs.adoption.adopting import Refusals
@@ -99,7 +100,7 @@ class Node:
             sources=Sources({scheme: source}),  # type: ignore[dict-item]
             store=self.store,
             engine=Engine(jitter=lambda: 0.0),
-            credentials=lambda: None,
+            credentials=own_credentials,
             cancelled=self.cancelled,
             in_use=in_use,
             report=self.progress.append,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.credentials.anonymous import anonymous
 from localmodel.agent.sources.hf import HuggingFaceSource
 from localmodel.agent.sources.s3 import S3Source
@@ -31,7 +30,7 @@ def test_a_public_bucket_of_the_agents_store_is_read_without_a_signature(
     with serving(answer) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         source = S3Source(Transports(max_connections=2))
-        model = source.resolve("s3://bucket/model", anonymous(os.environ), None)
+        model = source.resolve("s3://bucket/model", anonymous(own_credentials()), None)
         (file,) = model.files
         assert model.read(file, 0, file.size).read(100) == b"weights"
     assert len(asked) == 2
@@ -50,6 +49,6 @@ def test_a_hub_is_asked_without_the_agents_token(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
         source = HuggingFaceSource(Transports(max_connections=2))
         with pytest.raises(DownloadError, match="org/model"):
-            source.resolve("hf://org/model", anonymous(os.environ), None)
+            source.resolve("hf://org/model", anonymous(own_credentials()), None)
     assert seen
     assert not any(word in request for word in SIGNATURES for request in seen)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localmodel.agent.cluster.pod_watch import _PodListener
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.commands.progress import Lines
 from localmodel.agent.commands.standalone import Watcher
 from localmodel.agent.disk.staging import Staging
@@ -35,7 +36,7 @@ assert MANY > MAX_REMEMBERED
 
 
 def fetch(engine: Engine, source: Memory, folder: Path) -> None:
-    staging, remote = Staging(folder), source.resolve("mem://m", None, None)
+    staging, remote = Staging(folder), source.resolve("mem://m", own_credentials(), None)
     staging.begin("mem://m", None, remote.files)
     engine.fetch(
         remote,

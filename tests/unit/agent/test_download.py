@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.on_disk import Disk, Found
 from localmodel.agent.disk.store import Store
 from localmodel.agent.engine.engine import Engine
@@ -50,7 +51,7 @@ class Run:
             sources=Sources({"mem": source}),
             store=store,
             engine=Engine(jitter=lambda: 0.0),
-            credentials=lambda: None,
+            credentials=own_credentials,
             cancelled=self.cancelled,
             report=self.progress.append,
         )

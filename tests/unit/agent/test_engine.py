@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.blocks import BLOCK_BYTES
 from localmodel.agent.disk.staging import Staging
 from localmodel.agent.engine import job, ranges, retries
@@ -54,7 +55,7 @@ class Fetch:
         self.progress: list[int] = []
 
     def run(self, *, later: bool = False, priority: int = 0, owner: str = "") -> dict[str, Fetched]:
-        remote = self.source.resolve(URI, None, None)
+        remote = self.source.resolve(URI, own_credentials(), None)
         try:
             self.staging.begin(URI, None, remote.files)
             found = self.engine.fetch(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.http import HttpSource
 from localmodel.agent.sources.transport import Transports
 from localmodel.agent.structs.credentials import Credentials
@@ -177,7 +178,7 @@ def test_an_aborted_body_gives_nothing_that_is_still_encrypted(
     with serving(Site(data), tls=authority.context) as server:
         source = HttpSource(Transports(max_connections=2))
         for read in (1, 1000, 70_000):
-            model = source.resolve(secret_uri(server), None, None)
+            model = source.resolve(secret_uri(server), own_credentials(), None)
             body = model.read(model.files[0], 0, len(data))
             assert body.read(read) == data[:read]
             # More is here already.

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.credentials.settings import (
+    MAX_AUTHORITIES_BYTES,
+    Setting,
+    check_authorities,
+)
 from localmodel.agent.jobs.adoption import adopting
 from localmodel.agent.jobs.reservations import Coming, Reservations
 from localmodel.agent.sources import bounded_cache
 from localmodel.agent.sources.azure import AzureSource
-from localmodel.agent.sources.bounded_cache import IDLE_SECONDS, BoundedCache
+from localmodel.agent.sources.bounded_cache import IDLE_SECONDS, LIFE_SECONDS, BoundedCache
 from localmodel.agent.sources.gs import GoogleStorageSource
 from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
+from localmodel.agent.sources.transport import MAX_KEPT, MAX_WAYS, Transports
 from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError
 from localmodel.agent.structs.requests import Request
@@ -59,6 +64,23 @@ def test_what_nobody_asks_for_goes() -> None:
     now = 2 * IDLE_SECONDS
     things.tidy()
     assert closed == ["a", "b"]
+
+
+def test_what_is_always_used_is_made_anew_after_its_life() -> None:
+    closed: list[float] = []
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    things: BoundedCache[str, float] = BoundedCache(3, closed.append, clock=clock)
+    found = set()
+    while now <= 2 * LIFE_SECONDS:
+        found.add(things.get("a", clock))
+        now += IDLE_SECONDS / 2
+    assert found == {0.0, LIFE_SECONDS, 2 * LIFE_SECONDS}
+    assert closed == [0.0, LIFE_SECONDS]
+    assert len(things) == 1
 
 
 def test_what_cannot_be_made_is_not_kept() -> None:
@@ -112,6 +134,23 @@ def test_certificates_that_are_none_are_told(monkeypatch: pytest.MonkeyPatch) ->
             S3Source(Transports(max_connections=1)).resolve("s3://b/m", credentials, None)
         assert "are no certificates" in wrong.value.message
         assert "s3cret" not in wrong.value.message
+
+
+def test_certificates_of_any_size_are_not_kept() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    largest = Setting(pem.ljust(MAX_AUTHORITIES_BYTES, "x"), "certificate of k")
+    assert check_authorities(largest) == largest.value
+    with pytest.raises(DownloadError, match="certificate of k has 257 KiB"):
+        check_authorities(Setting(f"{largest.value}x", "certificate of k"))
+    # Of both sets of sources together, at four times their bytes, in 512 MiB.
+    assert 2 * MAX_KEPT * 4 * MAX_AUTHORITIES_BYTES <= 64 << 20
+
+
+def test_hosts_that_a_transport_knows_are_bounded() -> None:
+    session = Transports(max_connections=2).trusting().session
+    for number in range(2 * MAX_WAYS + 5):
+        session._way(f"http://host-{number}.example/m")
+    assert len(session._ways) <= MAX_WAYS
 
 
 def test_what_sources_keep_for_tenants_is_bounded_and_goes(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.control.access_checks import MAX_CHECKS
 from localmodel.agent.sources import Sources
 from localmodel.agent.sources.s3 import S3Source
@@ -47,9 +48,9 @@ def closed(world: World) -> World:
     return world
 
 
-def token(world: World, requester: Requester) -> Credentials | None:
+def token(world: World, requester: Requester) -> Credentials:
     if requester.credentials is None:
-        return None
+        return own_credentials()
     headers = {"Authorization": f"Bearer {requester.credentials.service_account}"}
     return Credentials.of({f"{world.server.url}-headers": json.dumps(headers)})
 
@@ -142,7 +143,7 @@ def test_a_refused_namespace_that_comes_first_keeps_the_model_from_nobody(closed
 
 
 def test_each_namespace_is_told_its_own_failure_while_nobody_has_the_model(closed: World) -> None:
-    def by_account(requester: Requester) -> Credentials | None:
+    def by_account(requester: Requester) -> Credentials:
         if requester.namespace == "none":
             raise DownloadError(FailureKind.NOT_FOUND, "there is no such secret")
         return token(closed, requester)
@@ -306,7 +307,7 @@ def test_no_secret_is_noted(closed: World, tmp_path: Path) -> None:
 def test_checks_of_one_namespace_do_not_hold_up_anothers(closed: World) -> None:
     gate = threading.Event()
 
-    def slow(requester: Requester) -> Credentials | None:
+    def slow(requester: Requester) -> Credentials:
         if requester.namespace == "slow":
             gate.wait(10)
         return token(closed, requester)
@@ -353,7 +354,7 @@ def test_a_server_of_the_tenants_own_that_lists_the_same_opens_nothing(
 def test_an_answer_about_a_copy_that_is_gone_grants_nothing(closed: World) -> None:
     gate = threading.Event()
 
-    def slow(requester: Requester) -> Credentials | None:
+    def slow(requester: Requester) -> Credentials:
         if requester.namespace == "two":
             gate.wait(10)
         return token(closed, requester)

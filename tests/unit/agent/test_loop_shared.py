@@ -449,9 +449,9 @@ def test_credentials_that_changed_are_asked_about_soon(stores: Stores) -> None:
     stores.later(700)
     former = stores.world.credentials
 
-    def rotated(requester: Requester) -> Credentials | None:
+    def rotated(requester: Requester) -> Credentials:
         found = former(requester)
-        if found is None or requester.namespace != "rival":
+        if requester.namespace != "rival":
             return found
         return Credentials.of(dict(found.items) | {"AWS_ACCESS_KEY_ID": "stranger"})
 
@@ -466,7 +466,7 @@ def test_a_list_of_namespaces_that_no_longer_has_it_takes_it_back(stores: Stores
     stores.want("team", "rival")
     former = stores.world.credentials
 
-    def unlisted(requester: Requester) -> Credentials | None:
+    def unlisted(requester: Requester) -> Credentials:
         if requester.namespace == "rival":
             raise DownloadError(FailureKind.DENIED, "the key is not for the namespace rival")
         return former(requester)

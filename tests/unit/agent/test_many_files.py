@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.staging import SYNC_EACH, Staging
 from localmodel.agent.disk.store import Store
 from localmodel.agent.engine import job
@@ -50,7 +51,7 @@ def prepare(folder: Path, source: Memory) -> Callable[[], object]:
         sources=Sources({"mem": source}),
         store=store,
         engine=Engine(jitter=lambda: 0.0),
-        credentials=lambda: None,
+        credentials=own_credentials,
         cancelled=threading.Event(),
         report=lambda _: None,
     ).run
@@ -119,7 +120,7 @@ def test_few_files_are_in_work_at_a_time(
     engine = Engine(jitter=lambda: 0.0)
 
     def fetch() -> None:
-        model = source.resolve(URI, None, None)
+        model = source.resolve(URI, own_credentials(), None)
         staging.begin(URI, None, model.files)
         try:
             found = engine.fetch(

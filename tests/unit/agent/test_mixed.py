@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.http import HttpSource
 from localmodel.agent.sources.pins import holds
 from localmodel.agent.sources.transport import Transports
@@ -354,7 +355,9 @@ def test_a_total_that_a_server_does_not_tell_is_not_that_of_a_part(store: Store)
         return handler.reply(206, DATA[span.start : span.end], headers)
 
     with serving(answer) as server:
-        model = HttpSource(Transports(max_connections=2)).resolve(f"{server.url}/m.bin", None, None)
+        model = HttpSource(Transports(max_connections=2)).resolve(
+            f"{server.url}/m.bin", own_credentials(), None
+        )
         assert model.files[0].size == SIZE
         Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": DATA})
 

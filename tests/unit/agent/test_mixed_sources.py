@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import all_sources
 from localmodel.agent.structs.credentials import Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind
@@ -158,7 +159,7 @@ def test_a_local_file_that_is_replaced_while_it_is_read_is_changed(
     os.utime(path, (1_700_000_000, 1_700_000_000))
     sources = all_sources(file_directories=[tmp_path], pvc_directories={"claim": tmp_path})
     uri = f"file://{tmp_path}/m" if scheme == "file" else "pvc://claim/m"
-    model = sources.of(uri, "").resolve(uri, None, None)
+    model = sources.of(uri, "").resolve(uri, own_credentials(), None)
     (file,) = model.files
     with closing(model.read(file, 0, SIZE)) as body:
         assert body.read(SIZE // 2) == DATA[: SIZE // 2]

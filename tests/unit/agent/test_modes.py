@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.disk.modes import open_up
 from localmodel.agent.disk.on_disk import Found
 from localmodel.agent.sources.file import FileSource
@@ -188,7 +189,7 @@ def test_a_source_that_the_agent_cannot_read_says_what_it_needs(tmp_path: Path) 
     (tmp_path / "model.safetensors").chmod(0o600)
     os.chown(tmp_path / "model.safetensors", SOMEBODY, SOMEBODY)
     source = FileSource([tmp_path])
-    remote = source.resolve(f"file://{tmp_path}", None, None)
+    remote = source.resolve(f"file://{tmp_path}", own_credentials(), None)
     with without(DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER), pytest.raises(DownloadError) as caught:
         remote.read(remote.files[0], 0, None)
     assert caught.value.kind is FailureKind.DENIED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import all_sources
 from localmodel.agent.structs.credentials import GCS_KEY_FILE, Credentials
 from localmodel.agent.structs.failures import DownloadError, FailureKind
@@ -38,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failure_of(uri: str, settings: dict[str, str] | None = None) -> DownloadError:
     """How it fails to resolve; no message has the proxy's password."""
-    credentials = None if settings is None else Credentials.of(settings)
+    credentials = own_credentials() if settings is None else Credentials.of(settings)
     with pytest.raises(DownloadError) as caught:
         all_sources().of(uri, "").resolve(uri, credentials, None)
     assert "s3cret" not in caught.value.message
@@ -317,7 +318,9 @@ def test_the_origins_certificate_behind_a_proxy(
 
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
         uri = f"https://{HOST}/m.bin"
-        assert all_sources().of(uri, "").resolve(uri, None, None).files[0].size == len(DATA)
+        assert all_sources().of(uri, "").resolve(uri, own_credentials(), None).files[0].size == len(
+            DATA
+        )
 
 
 def test_a_redirect_to_what_needs_no_proxy_goes_there_itself(
@@ -336,7 +339,7 @@ def test_a_redirect_to_what_needs_no_proxy_goes_there_itself(
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
             monkeypatch.setenv("NO_PROXY", "127.0.0.0/8,.cluster.local")
             uri = f"http://{HOST}/m.bin"
-            model = all_sources().of(uri, "").resolve(uri, None, None)
+            model = all_sources().of(uri, "").resolve(uri, own_credentials(), None)
             body = model.read(model.files[0], 0, len(DATA))
             assert b"".join(iter(lambda: body.read(4096), b"")) == DATA
             assert proxy.seen

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
 S3 = {"type": "s3", "access_key_id": "id", "secret_access_key": "key"}
+OWN = Credentials.of({"AWS_ENDPOINT_URL": "http://here", "HF_TOKEN": "hf_own"}, own=True)
 NOBODY = Credentials.of({"AWS_ENDPOINT_URL": "http://here", "awsAnonymousCredential": "true"})
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 
@@ -60,7 +61,7 @@ def of_entry(entry: Mapping[str, object], api: FakeApi | None = None, **paramete
 
 
 def resolver(api: FakeApi, unlisted: Unlisted = Unlisted.REFUSE) -> CredentialResolver:
-    return CredentialResolver(api, "jobs", unlisted, NOBODY)
+    return CredentialResolver(api, "jobs", unlisted, OWN)
 
 
 def of_account(api: FakeApi, name: str = "reader", namespace: str = "", **how: Unlisted) -> Any:
@@ -69,7 +70,7 @@ def of_account(api: FakeApi, name: str = "reader", namespace: str = "", **how: U
 
 
 def test_nothing_named_is_the_agents_own() -> None:
-    assert resolver(FakeApi()).resolve(Requester()) is None
+    assert resolver(FakeApi()).resolve(Requester()) == OWN
 
 
 def test_a_service_accounts_secrets_in_order_and_read_anew() -> None:
@@ -213,7 +214,7 @@ def test_the_list_of_a_key_counts_before_that_of_its_secret(
 
 def test_the_agents_own_are_credentials_without_a_list() -> None:
     assert resolver(FakeApi()).resolve(Requester("team")) == NOBODY
-    assert resolver(FakeApi(), Unlisted.ALLOW).resolve(Requester("team")) is None
+    assert resolver(FakeApi(), Unlisted.ALLOW).resolve(Requester("team")) == OWN
 
 
 def test_nobody_asks_the_agents_stores_without_its_secrets() -> None:
@@ -229,4 +230,5 @@ def test_nobody_asks_the_agents_stores_without_its_secrets() -> None:
         "GOOGLE_APPLICATION_CREDENTIALS": "/f",
         "HADOOP_USER_NAME": "hdfs",
     }
-    assert anonymous(secrets | {"AWS_ENDPOINT_URL": "http://here", "AWS_REGION": ""}) == NOBODY
+    own = Credentials.of(secrets | {"AWS_ENDPOINT_URL": "http://here", "AWS_REGION": ""}, own=True)
+    assert anonymous(own) == NOBODY

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources import all_sources
+from localmodel.agent.commands.assemble import own_credentials
+from localmodel.agent.sources import all_sources, bodies
 from localmodel.agent.sources.file import FileSource
 from localmodel.agent.structs.failures import DownloadError, FailureKind
 
@@ -27,7 +28,7 @@ def allowed(tmp_path: Path) -> Path:
 
 
 def contents(source: FileSource, uri: str) -> dict[str, bytes]:
-    model = source.resolve(uri, None, None)
+    model = source.resolve(uri, own_credentials(), None)
     return {file.path: bytes_of(model, file) for file in model.files}
 
 
@@ -81,7 +82,7 @@ def test_outside_is_denied(allowed: Path, tmp_path: Path, path: str) -> None:
 def test_nothing_is_allowed_by_default(allowed: Path) -> None:
     source = all_sources(file_directories=()).of("file:///x", "")
     with pytest.raises(DownloadError, match=r"may read \(none\)") as caught:
-        source.resolve(f"file://{allowed}/model", None, None)
+        source.resolve(f"file://{allowed}/model", own_credentials(), None)
     assert caught.value.kind is FailureKind.DENIED
 
 
@@ -100,6 +101,13 @@ def test_link_that_leaves_the_tree_is_refused(allowed: Path, tmp_path: Path, tar
     error = failure_of(f"file://{allowed}/model", allowed)
     assert error.kind is FailureKind.DENIED
     assert "leaves" in error.message
+
+
+def test_a_listing_ends(allowed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_FILES", 2)
+    error = failure_of(f"file://{allowed}/model", allowed)
+    assert error.kind is FailureKind.UNSUPPORTED
+    assert "fewer and larger ones" in error.message
 
 
 @pytest.mark.parametrize("special", ["pipe", "directory-link"])
@@ -121,7 +129,9 @@ def test_missing_and_empty_are_not_found(allowed: Path) -> None:
 
 
 def test_file_that_changed_after_the_listing(allowed: Path) -> None:
-    model = FileSource([allowed]).resolve(f"file://{allowed}/model/a%20b.json", None, None)
+    model = FileSource([allowed]).resolve(
+        f"file://{allowed}/model/a%20b.json", own_credentials(), None
+    )
     (allowed / "model" / "a b.json").write_text("{ }")
     with pytest.raises(DownloadError, match="changed") as caught:
         bytes_of(model, model.files[0])
@@ -130,7 +140,7 @@ def test_file_that_changed_after_the_listing(allowed: Path) -> None:
 
 @pytest.mark.parametrize("size", [5, 3_000_000, 4_000_000])
 def test_file_that_changes_while_it_is_read(allowed: Path, size: int) -> None:
-    model = FileSource([allowed]).resolve(f"file://{allowed}/model/sub", None, None)
+    model = FileSource([allowed]).resolve(f"file://{allowed}/model/sub", own_credentials(), None)
     body = model.read(model.files[0], 1000, 3_000_000)
     assert body.read(10) == b"w" * 10
     path = allowed / "model" / "sub" / "w.bin.gz"
@@ -143,7 +153,7 @@ def test_file_that_changes_while_it_is_read(allowed: Path, size: int) -> None:
 
 
 def test_aborted_body_raises(allowed: Path) -> None:
-    model = FileSource([allowed]).resolve(f"file://{allowed}/model/sub", None, None)
+    model = FileSource([allowed]).resolve(f"file://{allowed}/model/sub", own_credentials(), None)
     body = model.read(model.files[0], 0, 10)
     body.abort()
     with pytest.raises(DownloadError, match="broken off"):
@@ -154,7 +164,7 @@ def test_aborted_body_raises(allowed: Path) -> None:
 def test_folder_that_became_a_link_after_the_listing_is_not_followed(
     allowed: Path, tmp_path: Path
 ) -> None:
-    model = FileSource([allowed]).resolve(f"file://{allowed}/model", None, None)
+    model = FileSource([allowed]).resolve(f"file://{allowed}/model", own_credentials(), None)
     file = next(f for f in model.files if f.path.startswith("sub/"))
     (allowed / "model" / "sub").rename(tmp_path / "moved")
     (allowed / "model" / "sub").symlink_to(tmp_path / "moved")
@@ -176,7 +186,7 @@ def test_claim(allowed: Path) -> None:
 def test_claim_that_is_not_named_is_denied(allowed: Path, uri: str) -> None:
     source = FileSource([allowed], {"weights": allowed})
     with pytest.raises(DownloadError, match="--allow-pvc") as caught:
-        source.resolve(uri, None, None)
+        source.resolve(uri, own_credentials(), None)
     assert caught.value.kind is FailureKind.DENIED
 
 
@@ -186,20 +196,20 @@ def test_claim_is_not_left(allowed: Path, tmp_path: Path, path: str) -> None:
     (allowed / "sly2").symlink_to(tmp_path)
     source = FileSource([], {"weights": allowed})
     with pytest.raises(DownloadError, match="leaves its claim") as caught:
-        source.resolve(f"pvc://weights/{path}", None, None)
+        source.resolve(f"pvc://weights/{path}", own_credentials(), None)
     assert caught.value.kind is FailureKind.DENIED
 
 
 def test_claim_does_not_open_its_directory_to_files(allowed: Path) -> None:
     source = FileSource([], {"weights": allowed})
     with pytest.raises(DownloadError, match="--allow-file-dir"):
-        source.resolve(f"file://{allowed}/model", None, None)
+        source.resolve(f"file://{allowed}/model", own_credentials(), None)
 
 
 @pytest.mark.parametrize("uri", ["file:///a%00b", "file://[/x"])
 def test_what_is_no_path(allowed: Path, uri: str) -> None:
     with pytest.raises(DownloadError) as caught:
-        FileSource([allowed]).resolve(uri, None, None)
+        FileSource([allowed]).resolve(uri, own_credentials(), None)
     assert caught.value.kind in {FailureKind.UNSUPPORTED, FailureKind.DENIED}
 
 

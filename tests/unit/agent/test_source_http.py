@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.credentials.attached_secrets import secret_settings
 from localmodel.agent.credentials.secret_api import Secret
 from localmodel.agent.sources import transport
@@ -29,7 +30,7 @@ SECRET = "X-Amz-Signature=s3cret"
 
 
 def resolve(uri: str) -> RemoteModel:
-    return HttpSource(Transports(max_connections=2)).resolve(uri, None, None)
+    return HttpSource(Transports(max_connections=2)).resolve(uri, own_credentials(), None)
 
 
 def pieces_of(
@@ -304,7 +305,7 @@ def test_answers_that_are_not_the_range(
     with serving(lambda handler, _: announce(handler, content_range, length, status)) as server:
         source = HttpSource(Transports(max_connections=2))
         with serving(WebFiles({"/m.bin": b"x" * 100})) as files:
-            model = source.resolve(f"{files.url}/m.bin", None, None)
+            model = source.resolve(f"{files.url}/m.bin", own_credentials(), None)
         file = RemoteFile("m.bin", f"{server.url}/m.bin", 100)
         with pytest.raises(DownloadError) as caught:
             model.read(file, 10, 20)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources.http import HttpSource, file_name
 from localmodel.agent.sources.pages import START_BYTES, instead_of_file
 from localmodel.agent.sources.transport import Transports
@@ -26,7 +27,7 @@ HTML = "text/html; charset=utf-8"
 
 
 def fetch(uri: str) -> bytes:
-    model = HttpSource(Transports(max_connections=2)).resolve(uri, None, None)
+    model = HttpSource(Transports(max_connections=2)).resolve(uri, own_credentials(), None)
     (file,) = model.files
     body = model.read(file, 0, file.size)
     try:
@@ -282,7 +283,7 @@ def test_a_name_of_an_answer_says_nothing() -> None:
     with serving(static(PACKED, **named)) as server:
         (file,) = (
             HttpSource(Transports(max_connections=1))
-            .resolve(f"{server.url}/1234", None, None)
+            .resolve(f"{server.url}/1234", own_credentials(), None)
             .files
         )
     assert file.path == "1234"

@@ -12,6 +12,7 @@ import pytest
 from botocore import UNSIGNED
 from botocore.client import Config
 
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.sources import s3_checksums
 from localmodel.agent.sources.s3 import S3Source
 from localmodel.agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, sign
@@ -55,7 +56,9 @@ def buckets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Buckets]:
 
 
 def resolve(uri: str, credentials: Credentials | None = None) -> RemoteModel:
-    return S3Source(Transports(max_connections=2)).resolve(uri, credentials, None)
+    return S3Source(Transports(max_connections=2)).resolve(
+        uri, credentials or own_credentials(), None
+    )
 
 
 def fetch(uri: str, credentials: Credentials | None = None) -> dict[str, bytes]:

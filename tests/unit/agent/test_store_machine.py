@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from localmodel.agent.cluster.pods import PodMounts
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.engine.engine import Engine
 from localmodel.agent.sources import Sources
 from localmodel.agent.structs.failures import DownloadError, FailureKind
@@ -67,7 +68,7 @@ class Shelf:
         self.broken: frozenset[str] = frozenset()
         self.fetched: Counter[str] = Counter()
 
-    def resolve(self, uri: str, _credentials: Credentials | None, version: str | None) -> Memory:
+    def resolve(self, uri: str, _credentials: Credentials, version: str | None) -> Memory:
         name = uri.removeprefix("mem://")
         if name in self.broken:
             raise DownloadError(FailureKind.UNREACHABLE, f"{uri} is broken")
@@ -75,7 +76,7 @@ class Shelf:
         def count(_path: str, _start: int, _end: int | None) -> None:
             self.fetched[name] += 1
 
-        return Memory(self.models[name], on_open=count).resolve(uri, None, version)
+        return Memory(self.models[name], on_open=count).resolve(uri, own_credentials(), version)
 
 
 class AgentMachine(RuleBasedStateMachine):

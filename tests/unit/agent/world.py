@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localmodel.agent.cluster.node_api import ApiUnavailableError
+from localmodel.agent.commands.assemble import own_credentials
 from localmodel.agent.control.loop import Loop
 from localmodel.agent.disk.store import Store
 from localmodel.agent.engine.engine import Engine
@@ -97,7 +98,7 @@ class World:
         self.seconds = 1000.0
         self.api = FakeApi()
         self.store = Store(root)
-        self.credentials: Callable[[Requester], Credentials | None] = lambda _: None
+        self.credentials: Callable[[Requester], Credentials] = lambda _: own_credentials()
         self.groups: tuple[LocalModelNodeGroupRef, ...] = ()
         # None: the loop does not watch pods.
         self.pods: PodSource | None = None
@@ -134,7 +135,7 @@ class World:
     def tell(self, event: NodeEvent) -> None:
         self.events.append(event)
 
-    def _credentials_of(self, requester: Requester) -> Credentials | None:
+    def _credentials_of(self, requester: Requester) -> Credentials:
         return self.credentials(requester)
 
     def now(self) -> datetime:
