@@ -12,8 +12,8 @@ COPY agent agent
 COPY crds crds
 COPY deploy/kube deploy/kube
 COPY deploy/takeover deploy/takeover
+COPY deploy/wheel.py deploy/wheel.py
 COPY hooks hooks
-COPY localmodel localmodel
 RUN /opt/localmodel/bin/pip install --no-cache-dir --no-deps .
 
 FROM base

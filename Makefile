@@ -73,14 +73,14 @@ lint: venv ## Check style, types, imports, dependencies, and that manifests matc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
-	$(BIN)/python -m localmodel.crds.generate --check
+	$(BIN)/python -m crds.generate --check
 
 format: venv ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 generate: venv ## Make the CRD manifests and the API reference from the types
-	$(BIN)/python -m localmodel.crds.generate
+	$(BIN)/python -m crds.generate
 
 build: venv ## Build and install all that the local cluster, the demo and the tests run
 	@$(TOOL) build

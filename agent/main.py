@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from localmodel.agent.commands.exit_codes import INTERRUPTED
-from localmodel.agent.commands.flags import parse
+from agent.commands.exit_codes import INTERRUPTED
+from agent.commands.flags import parse
 
 if TYPE_CHECKING:
     import argparse
@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Each command is imported when it runs: the imports of all commands would delay its start.
     if options.command == "pull":
-        from localmodel.agent.commands.pull import pull  # noqa: PLC0415
+        from agent.commands.pull import pull  # noqa: PLC0415
 
         return pull(options)
     if options.models is not None:
-        from localmodel.agent.commands.standalone import run_models  # noqa: PLC0415
+        from agent.commands.standalone import run_models  # noqa: PLC0415
 
         return run_models(options)
-    from localmodel.agent.commands.serve import serve  # noqa: PLC0415
+    from agent.commands.serve import serve  # noqa: PLC0415
 
     return serve(options)
 

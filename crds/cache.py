@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from localmodel.crds.base import (
+from crds.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     LABEL_KEY,
@@ -24,10 +24,10 @@ from localmodel.crds.base import (
     is_falsy,
     validations,
 )
-from localmodel.crds.eviction import Retention
-from localmodel.crds.keys import model_key
-from localmodel.crds.quantity import Quantity, positive
-from localmodel.crds.states import StoredNodeStatus
+from crds.eviction import Retention
+from crds.keys import model_key
+from crds.quantity import Quantity, positive
+from crds.states import StoredNodeStatus
 
 # Schemes that KServe's users write. The agent decides which of them it can download.
 SCHEMES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from localmodel.crds.base import MESSAGE_MAX, Condition
+from crds.base import MESSAGE_MAX, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, Field
 
-from localmodel.crds.base import Int32, JsonObject, validations
+from crds.base import Int32, JsonObject, validations
 
 HIGH_PERCENT = 90
 LOW_PERCENT = 80

@@ -1,6 +1,6 @@
 """Generate the CRD manifests and the API reference from the types.
 
-`python -m localmodel.crds.generate` writes the files; `--check` fails when a file differs.
+`python -m crds.generate` writes the files; `--check` fails when a file differs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from localmodel.crds.base import GROUP, VERSION
-from localmodel.crds.kinds import KINDS, Column, Kind
-from localmodel.crds.reference import reference_page
-from localmodel.crds.schema import Schema, structural_schema
+from crds.base import GROUP, VERSION
+from crds.kinds import KINDS, Column, Kind
+from crds.reference import reference_page
+from crds.schema import Schema, structural_schema
 
 _TREE = Path(__file__).resolve().parents[1]
 _CATEGORY = "localmodel"
@@ -117,7 +117,7 @@ def generated_files() -> dict[Path, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with --check name those that differ and return 1."""
-    parser = argparse.ArgumentParser(prog="localmodel.crds.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="crds.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args(arguments).check
     stale = []

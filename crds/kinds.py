@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.crds.cache import LocalModelCache, LocalModelNamespaceCache
-from localmodel.crds.node import LocalModelNode
-from localmodel.crds.nodegroup import LocalModelNodeGroup
-from localmodel.crds.placement import LocalModelPlacement
+from crds.cache import LocalModelCache, LocalModelNamespaceCache
+from crds.node import LocalModelNode
+from crds.nodegroup import LocalModelNodeGroup
+from crds.placement import LocalModelPlacement
 
 if TYPE_CHECKING:
-    from localmodel.crds.base import Resource
+    from crds.base import Resource
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from localmodel.crds.base import (
+from crds.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     Conditions,
@@ -16,10 +16,10 @@ from localmodel.crds.base import (
     Resource,
     Time,
 )
-from localmodel.crds.eviction import EvictionSettings
-from localmodel.crds.placement import PlacedModel
-from localmodel.crds.quantity import Quantity
-from localmodel.crds.states import ModelState, StoredModelStatus
+from crds.eviction import EvictionSettings
+from crds.placement import PlacedModel
+from crds.quantity import Quantity
+from crds.states import ModelState, StoredModelStatus
 
 
 class LocalModel(PlacedModel):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from localmodel.crds.base import NUMBER_AS_TEXT
+from crds.base import NUMBER_AS_TEXT
 
 _SYNTAX = re.compile(r"([1-9][0-9]{0,5})|([1-9][0-9]?|100)%", re.ASCII)
 _MESSAGE = "must be a number of nodes of 1 or more, or a percentage from 1% to 100%"

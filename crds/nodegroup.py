@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
-from localmodel.crds.base import (
+from crds.base import (
     ATOMIC_LIST,
     Conditions,
     Int32,
@@ -22,15 +22,15 @@ from localmodel.crds.base import (
     is_falsy,
     validations,
 )
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
-from localmodel.crds.node_limit import NodeLimit
-from localmodel.crds.quantity import Quantity, positive
-from localmodel.crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+from crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
+from crds.node_limit import NodeLimit
+from crds.quantity import Quantity, positive
+from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.crds.base import Identity
+    from crds.base import Identity
 
 # A number and not a percentage: the capacity of an origin does not grow with the cluster.
 DEFAULT_CONCURRENT_NODES = 100

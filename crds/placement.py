@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from localmodel.crds.base import (
+from crds.base import (
     ATOMIC_LIST,
     Identity,
     Int32,
@@ -13,10 +13,10 @@ from localmodel.crds.base import (
     Resource,
     is_falsy,
 )
-from localmodel.crds.cache import ModelRequest
-from localmodel.crds.eviction import EvictionSettings
-from localmodel.crds.quantity import Quantity
-from localmodel.crds.volumes import NodeSelectorTerm
+from crds.cache import ModelRequest
+from crds.eviction import EvictionSettings
+from crds.quantity import Quantity
+from crds.volumes import NodeSelectorTerm
 
 
 class PlacedModel(ModelRequest):

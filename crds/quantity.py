@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from localmodel.crds.base import NUMBER_AS_TEXT
+from crds.base import NUMBER_AS_TEXT
 
 _BINARY = {
     suffix: Decimal(1024) ** power

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.crds.base import API_VERSION
+from crds.base import API_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from localmodel.crds.kinds import Kind
-    from localmodel.crds.schema import Schema
+    from crds.kinds import Kind
+    from crds.schema import Schema
 
 _INTRODUCTION = f"""\
 <!-- Made from the types in crds/ by `make generate`. Do not edit. -->

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.base import FOR_USERS
+from crds.base import FOR_USERS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

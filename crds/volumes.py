@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from localmodel.crds.base import ATOMIC_LIST, JsonObject, for_users
-from localmodel.crds.quantity import Amount
+from crds.base import ATOMIC_LIST, JsonObject, for_users
+from crds.quantity import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 

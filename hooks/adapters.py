@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from localmodel.hooks.envelope import decoder
+from hooks.envelope import decoder
 
 # JSON of the annotation, by adapter name. Older versions of KServe also write sourceUri and
 # pvcName.

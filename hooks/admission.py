@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from localmodel.crds.conditions import Finding
-from localmodel.crds.eviction import EvictionPolicy, Retention
-from localmodel.crds.quantity import format_quantity, parse_quantity
-from localmodel.hooks import reasons
-from localmodel.hooks.copies import on_disk
-from localmodel.hooks.plan import reject
-from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
+from crds.conditions import Finding
+from crds.eviction import EvictionPolicy, Retention
+from crds.quantity import format_quantity, parse_quantity
+from hooks import reasons
+from hooks.copies import on_disk
+from hooks.plan import reject
+from hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from localmodel.crds.base import Identity
-    from localmodel.crds.nodegroup import LocalModelNodeGroup, RejectedModel
-    from localmodel.crds.placement import LocalModelPlacementSpec, PlacedModel
-    from localmodel.hooks.observed import Cache, Node
-    from localmodel.hooks.plan import GroupPlan
+    from crds.base import Identity
+    from crds.nodegroup import LocalModelNodeGroup, RejectedModel
+    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from hooks.observed import Cache, Node
+    from hooks.plan import GroupPlan
 
 # Reasons of a group's condition Ready before its nodes are known.
 _NODES_UNKNOWN = (reasons.PLAN_PENDING, reasons.FINDING_NODES, reasons.NO_NODES)

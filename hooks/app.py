@@ -11,17 +11,17 @@ import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from localmodel.hooks import caches, metrics, nodegroups, nodes
-from localmodel.hooks.envelope import (
+from hooks import caches, metrics, nodegroups, nodes
+from hooks.envelope import (
     BadRequest,
     CompositeRequest,
     CustomizeRequest,
     DecoratorRequest,
     parse_request,
 )
-from localmodel.hooks.pace import DelayedAnswer
-from localmodel.hooks.reading import parent_name
-from localmodel.hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
+from hooks.pace import DelayedAnswer
+from hooks.reading import parent_name
+from hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

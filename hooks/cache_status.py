@@ -6,20 +6,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.crds.cache import CacheStatus, ModelCopies
-from localmodel.crds.conditions import Finding, conditions
-from localmodel.crds.quantity import format_quantity
-from localmodel.crds.states import CopyState, KServeNodeStatus, kserve_node_status
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import some
+from crds.cache import CacheStatus, ModelCopies
+from crds.conditions import Finding, conditions
+from crds.quantity import format_quantity
+from crds.states import CopyState, KServeNodeStatus, kserve_node_status
+from hooks import reasons
+from hooks.messages import some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from localmodel.crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.services import Users
+    from crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
+    from hooks.observed import Cache
+    from hooks.services import Users
 
 # A node in two groups has one copy: the better of the two states counts.
 _BEST_FIRST = (

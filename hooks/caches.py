@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.crds.base import API_VERSION
-from localmodel.hooks.cache_status import Groups, cache_status, view
-from localmodel.hooks.claim_limits import ClaimLimits, limit_rules
-from localmodel.hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
-from localmodel.hooks.envelope import (
+from crds.base import API_VERSION
+from hooks.cache_status import Groups, cache_status, view
+from hooks.claim_limits import ClaimLimits, limit_rules
+from hooks.claims import ClaimView, claims_bound, claims_going, claims_not_managed
+from hooks.envelope import (
     CompositeRequest,
     CompositeResponse,
     CustomizeRequest,
@@ -19,10 +19,10 @@ from localmodel.hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from localmodel.hooks.imported import imported_status, shared_claim
-from localmodel.hooks.kserve_config import config_rules, read_config
-from localmodel.hooks.mounts import Mounts, claim_rule, plan_mounts
-from localmodel.hooks.reading import (
+from hooks.imported import imported_status, shared_claim
+from hooks.kserve_config import config_rules, read_config
+from hooks.mounts import Mounts, claim_rule, plan_mounts
+from hooks.reading import (
     NODE_GROUP,
     Found,
     UnreadableError,
@@ -30,9 +30,9 @@ from localmodel.hooks.reading import (
     parse_cache,
     parse_group,
 )
-from localmodel.hooks.services import Users, service_rules, services_of
-from localmodel.hooks.unreadable import unreadable_answer
-from localmodel.hooks.volumes import (
+from hooks.services import Users, service_rules, services_of
+from hooks.unreadable import unreadable_answer
+from hooks.volumes import (
     NO_LIMITS,
     is_bound,
     make_claim,
@@ -46,11 +46,11 @@ from localmodel.hooks.volumes import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from localmodel.crds.conditions import Finding
-    from localmodel.crds.nodegroup import LocalModelNodeGroup
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.services import Service
-    from localmodel.hooks.settings import Settings
+    from crds.conditions import Finding
+    from crds.nodegroup import LocalModelNodeGroup
+    from hooks.observed import Cache
+    from hooks.services import Service
+    from hooks.settings import Settings
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
-from localmodel.hooks.envelope import Object, RelatedRule, parse_foreign
-from localmodel.hooks.selectors import selects
+from crds.quantity import parse_quantity
+from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+from hooks.envelope import Object, RelatedRule, parse_foreign
+from hooks.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from localmodel.hooks.envelope import RawObjects
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.settings import Settings
+    from hooks.envelope import RawObjects
+    from hooks.observed import Cache
+    from hooks.settings import Settings
 
 _LIMIT_RANGES = "LimitRange.v1"
 _QUOTAS = "ResourceQuota.v1"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.crds.conditions import Finding
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import some
-from localmodel.hooks.volumes import is_bound, is_outdated
+from crds.conditions import Finding
+from hooks import reasons
+from hooks.messages import some
+from hooks.volumes import is_bound, is_outdated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from localmodel.hooks.claim_limits import ClaimLimits
-    from localmodel.hooks.envelope import Object
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.settings import ConfigMapName
+    from hooks.claim_limits import ClaimLimits
+    from hooks.envelope import Object
+    from hooks.observed import Cache
+    from hooks.settings import ConfigMapName
 
 # Most reasons that a message gives for one refused claim.
 _REASONS_MOST = 3

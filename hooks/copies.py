@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.crds.states import CopyState, KServeModelStatus, ModelState, copy_state
+from crds.states import CopyState, KServeModelStatus, ModelState, copy_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from localmodel.crds.base import Identity
-    from localmodel.hooks.observed import Cache, Node, NodeReport
+    from crds.base import Identity
+    from hooks.observed import Cache, Node, NodeReport
 
 
 @dataclass(frozen=True)

@@ -6,34 +6,34 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from localmodel.crds.conditions import Finding, conditions
-from localmodel.crds.equivalence import normalized_path
-from localmodel.crds.nodegroup import (
+from crds.conditions import Finding, conditions
+from crds.equivalence import normalized_path
+from crds.nodegroup import (
     GroupDownload,
     GroupModel,
     LocalModelNodeGroupStatus,
     ModelFailure,
 )
-from localmodel.crds.quantity import format_quantity, parse_quantity
-from localmodel.crds.states import CopyState, ModelState
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import count
-from localmodel.hooks.room import fitting
-from localmodel.hooks.sharing import NO_OWNERS, ForeignCopies
-from localmodel.hooks.volumes import node_selector_terms
+from crds.quantity import format_quantity, parse_quantity
+from crds.states import CopyState, ModelState
+from hooks import reasons
+from hooks.messages import count
+from hooks.room import fitting
+from hooks.sharing import NO_OWNERS, ForeignCopies
+from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from localmodel.crds.base import Condition, Identity
-    from localmodel.crds.nodegroup import LocalModelNodeGroup
-    from localmodel.crds.placement import LocalModelPlacementSpec
-    from localmodel.hooks.copies import Copies
-    from localmodel.hooks.observed import Cache, Node, NodeReport
-    from localmodel.hooks.plan import GroupPlan
-    from localmodel.hooks.sharing import Owners
+    from crds.base import Condition, Identity
+    from crds.nodegroup import LocalModelNodeGroup
+    from crds.placement import LocalModelPlacementSpec
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node, NodeReport
+    from hooks.plan import GroupPlan
+    from hooks.sharing import Owners
 
 # How long changes of states are collected before the status is written.
 STATUS_INTERVAL = timedelta(seconds=2)

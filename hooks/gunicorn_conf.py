@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from localmodel.crds.version import __version__
+from crds.version import __version__
 
 # In memory: neither the metric files nor gunicorn's heartbeats need a writable disk.
 _MEMORY = "/dev/shm"  # noqa: S108

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from localmodel.crds.conditions import Finding, conditions
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import cut
-from localmodel.hooks.reading import salvage
-from localmodel.hooks.unreadable import conditions_of, generation_of, status_of
+from crds.conditions import Finding, conditions
+from hooks import reasons
+from hooks.messages import cut
+from hooks.reading import salvage
+from hooks.unreadable import conditions_of, generation_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
-    from localmodel.hooks.envelope import Object
+    from hooks.envelope import Object
 
 # Fields and conditions of caches with groups, which are dropped: the cache may have had groups
 # before.

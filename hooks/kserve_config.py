@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from localmodel.hooks.envelope import BadRequest, RelatedRule, core_objects
+from hooks.envelope import BadRequest, RelatedRule, core_objects
 
 if TYPE_CHECKING:
-    from localmodel.hooks.envelope import RawObjects
-    from localmodel.hooks.settings import ConfigMapName
+    from hooks.envelope import RawObjects
+    from hooks.settings import ConfigMapName
 
 KEY = "localModel"
 

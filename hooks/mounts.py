@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.crds.naming import claim_name
-from localmodel.hooks import naming
-from localmodel.hooks.envelope import Object, RelatedRule
+from crds.naming import claim_name
+from hooks import naming
+from hooks.envelope import Object, RelatedRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.services import Service
+    from hooks.observed import Cache
+    from hooks.services import Service
 
 
 @dataclass(frozen=True, order=True)

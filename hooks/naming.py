@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from localmodel.crds.base import GROUP
-from localmodel.crds.naming import claim_name
+from crds.base import GROUP
+from crds.naming import claim_name
 
 LABEL_LENGTH_MAX = 63
 NAME_LENGTH_MAX = 253

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.naming import claim_name
-from localmodel.hooks import naming
-from localmodel.hooks.admission import admission_input, admit_by_size, fit_into_objects
-from localmodel.hooks.copies import copies_of
-from localmodel.hooks.envelope import (
+from crds.base import API_VERSION
+from crds.naming import claim_name
+from hooks import naming
+from hooks.admission import admission_input, admit_by_size, fit_into_objects
+from hooks.copies import copies_of
+from hooks.envelope import (
     BadRequest,
     CompositeRequest,
     CompositeResponse,
@@ -21,17 +21,17 @@ from localmodel.hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from localmodel.hooks.group_status import debounce, group_status, is_urgent, nodes_pending
-from localmodel.hooks.kserve_config import config_rules, read_config
-from localmodel.hooks.pace import DelayedAnswer, delayed, is_large
-from localmodel.hooks.plan import (
+from hooks.group_status import debounce, group_status, is_urgent, nodes_pending
+from hooks.kserve_config import config_rules, read_config
+from hooks.pace import DelayedAnswer, delayed, is_large
+from hooks.plan import (
     EMPTY_PLACEMENT,
     EMPTY_PLAN,
     GroupPlan,
     plan_group,
     retain_unreadable,
 )
-from localmodel.hooks.reading import (
+from hooks.reading import (
     CACHE,
     NAMESPACE_CACHE,
     NODE,
@@ -46,11 +46,11 @@ from localmodel.hooks.reading import (
     placed_of,
     unknown_node,
 )
-from localmodel.hooks.removal import removal
-from localmodel.hooks.sharing import Owners
-from localmodel.hooks.turns import Decision, decide_turn
-from localmodel.hooks.unreadable import conditions_of, unreadable_answer
-from localmodel.hooks.volumes import (
+from hooks.removal import removal
+from hooks.sharing import Owners
+from hooks.turns import Decision, decide_turn
+from hooks.unreadable import conditions_of, unreadable_answer
+from hooks.volumes import (
     is_bound,
     make_volume,
     selects_by_name,
@@ -64,12 +64,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from localmodel.crds.base import Identity
-    from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
-    from localmodel.crds.placement import LocalModelPlacementSpec, PlacedModel
-    from localmodel.hooks.observed import Cache, Node
-    from localmodel.hooks.plan import CacheName
-    from localmodel.hooks.settings import Settings
+    from crds.base import Identity
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
+    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from hooks.observed import Cache, Node
+    from hooks.plan import CacheName
+    from hooks.settings import Settings
 
 # Finalize runs again after this time: an agent that is gone causes no event.
 _FINALIZE_RESYNC_SECONDS = 2.0

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.node import LocalModel
-from localmodel.crds.states import ModelState
-from localmodel.hooks import naming
-from localmodel.hooks.envelope import (
+from crds.base import API_VERSION
+from crds.node import LocalModel
+from crds.states import ModelState
+from hooks import naming
+from hooks.envelope import (
     BadRequest,
     CustomizeRequest,
     CustomizeResponse,
@@ -30,9 +30,9 @@ from localmodel.hooks.envelope import (
     Object,
     RelatedRule,
 )
-from localmodel.hooks.memo import Memo
-from localmodel.hooks.observed import EvictionSettings, GroupRef
-from localmodel.hooks.reading import (
+from hooks.memo import Memo
+from hooks.observed import EvictionSettings, GroupRef
+from hooks.reading import (
     NODE,
     PLACEMENT,
     listed_by,
@@ -41,17 +41,17 @@ from localmodel.hooks.reading import (
     parse_node,
     parse_placement,
 )
-from localmodel.hooks.room import NODE_BYTES
-from localmodel.hooks.selectors import selects
+from hooks.room import NODE_BYTES
+from hooks.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from localmodel.crds.base import Identity
-    from localmodel.crds.placement import PlacedModel
-    from localmodel.crds.volumes import NodeSelectorTerm
-    from localmodel.hooks.observed import ListedModel, Node
+    from crds.base import Identity
+    from crds.placement import PlacedModel
+    from crds.volumes import NodeSelectorTerm
+    from hooks.observed import ListedModel, Node
 
 
 def customize(_request: CustomizeRequest) -> CustomizeResponse:

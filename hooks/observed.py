@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from localmodel.crds.cache import ModelRequest
-from localmodel.crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
-from localmodel.crds.keys import model_key
-from localmodel.crds.placement import PlacedModel
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.states import KServeModelStatus, ModelState
+from crds.cache import ModelRequest
+from crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
+from crds.keys import model_key
+from crds.placement import PlacedModel
+from crds.quantity import parse_quantity
+from crds.states import KServeModelStatus, ModelState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.crds.base import Identity
+    from crds.base import Identity
 
 Quantity = str | int
 # Bounds of fields in a status, which any agent may have written and which our statuses repeat.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localmodel.hooks.envelope import CompositeResponse
+    from hooks.envelope import CompositeResponse
 
 # Copies (nodes times models) from which a group counts as large.
 LARGE = 5_000

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from localmodel.crds.keys import model_key
-from localmodel.crds.naming import claim_name
-from localmodel.crds.nodegroup import RejectedModel
-from localmodel.crds.placement import LocalModelPlacementSpec
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import MESSAGE_MAX, cut
-from localmodel.hooks.sharing import NO_OWNERS
-from localmodel.hooks.volumes import node_selector_terms
+from crds.keys import model_key
+from crds.naming import claim_name
+from crds.nodegroup import RejectedModel
+from crds.placement import LocalModelPlacementSpec
+from hooks import reasons
+from hooks.messages import MESSAGE_MAX, cut
+from hooks.sharing import NO_OWNERS
+from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from localmodel.crds.base import Identity
-    from localmodel.crds.conditions import Finding
-    from localmodel.crds.nodegroup import LocalModelNodeGroup
-    from localmodel.crds.placement import PlacedModel, Turn
-    from localmodel.hooks.observed import Cache
-    from localmodel.hooks.reading import Unreadable
-    from localmodel.hooks.sharing import Owners
+    from crds.base import Identity
+    from crds.conditions import Finding
+    from crds.nodegroup import LocalModelNodeGroup
+    from crds.placement import PlacedModel, Turn
+    from hooks.observed import Cache
+    from hooks.reading import Unreadable
+    from hooks.sharing import Owners
 
 # Namespace and name of a cache.
 CacheName = tuple[str, str]

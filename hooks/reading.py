@@ -16,14 +16,14 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.cache import LabelSelector, LocalModelCache, LocalModelNamespaceCache
-from localmodel.crds.node import LocalModelNode
-from localmodel.crds.nodegroup import LocalModelNodeGroup
-from localmodel.crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
-from localmodel.hooks.envelope import BadRequest, decoder
-from localmodel.hooks.memo import Memo
-from localmodel.hooks.observed import (
+from crds.base import API_VERSION
+from crds.cache import LabelSelector, LocalModelCache, LocalModelNamespaceCache
+from crds.node import LocalModelNode
+from crds.nodegroup import LocalModelNodeGroup
+from crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
+from hooks.envelope import BadRequest, decoder
+from hooks.memo import Memo
+from hooks.observed import (
     Cache,
     CacheSpec,
     CacheStatus,
@@ -33,13 +33,13 @@ from localmodel.hooks.observed import (
     Node,
     NodeSpec,
 )
-from localmodel.hooks.served import explain_loss, lost_field
+from hooks.served import explain_loss, lost_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from localmodel.hooks.envelope import Object, RawObjects
-    from localmodel.hooks.observed import Resource
+    from hooks.envelope import Object, RawObjects
+    from hooks.observed import Resource
 
 CACHE = LocalModelCache.__name__
 NAMESPACE_CACHE = LocalModelNamespaceCache.__name__

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from localmodel.crds.conditions import Finding
-from localmodel.crds.states import ModelState
-from localmodel.hooks import reasons
-from localmodel.hooks.messages import some
+from crds.conditions import Finding
+from crds.states import ModelState
+from hooks import reasons
+from hooks.messages import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from localmodel.crds.conditions import StoredCondition
-    from localmodel.crds.placement import LocalModelPlacementSpec
-    from localmodel.hooks.observed import Node
+    from crds.conditions import StoredCondition
+    from crds.placement import LocalModelPlacementSpec
+    from hooks.observed import Node
 
 # After this time, each call of a node's hook that began with the full plan has been written and
 # redone.

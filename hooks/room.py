@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from localmodel.hooks.messages import cut
+from hooks.messages import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from localmodel.crds.nodegroup import (
+    from crds.nodegroup import (
         GroupModel,
         LocalModelNodeGroupSpec,
         LocalModelNodeGroupStatus,
         RejectedModel,
     )
-    from localmodel.crds.placement import PlacedModel
+    from crds.placement import PlacedModel
 
 _Item = TypeVar("_Item")
 

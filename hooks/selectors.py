@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+    from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 
 # A label value has at most 63 characters.
 _DIGITS = re.compile(r"[0-9]{1,63}", re.ASCII)

@@ -10,9 +10,9 @@ from functools import singledispatch
 
 from msgspec import UNSET
 
-from localmodel.crds.nodegroup import LocalModelNodeGroup
-from localmodel.hooks import naming
-from localmodel.hooks.observed import Cache, Node
+from crds.nodegroup import LocalModelNodeGroup
+from hooks import naming
+from hooks.observed import Cache, Node
 
 
 @singledispatch

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from localmodel.crds.cache import NamespacedName
-from localmodel.crds.naming import claim_name
-from localmodel.hooks import naming
-from localmodel.hooks.adapters import read_adapters
-from localmodel.hooks.envelope import Object, RelatedRule, decoder, foreign_objects
-from localmodel.hooks.observed import Metadata
-from localmodel.hooks.room import SERVICES_MAX
-from localmodel.hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
+from crds.cache import NamespacedName
+from crds.naming import claim_name
+from hooks import naming
+from hooks.adapters import read_adapters
+from hooks.envelope import Object, RelatedRule, decoder, foreign_objects
+from hooks.observed import Metadata
+from hooks.room import SERVICES_MAX
+from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from msgspec import Raw
 
-    from localmodel.hooks.adapters import Adapter
-    from localmodel.hooks.envelope import RawObjects
-    from localmodel.hooks.observed import Cache, CacheStatus, ServiceName
-    from localmodel.hooks.settings import ServiceKind
+    from hooks.adapters import Adapter
+    from hooks.envelope import RawObjects
+    from hooks.observed import Cache, CacheStatus, ServiceName
+    from hooks.settings import ServiceKind
 
 
 @dataclass(frozen=True, order=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.crds.base import GROUP
+from crds.base import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

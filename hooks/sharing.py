@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.crds.keys import model_key
-from localmodel.crds.states import CopyState
+from crds.keys import model_key
+from crds.states import CopyState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localmodel.crds.base import Identity
-    from localmodel.hooks.copies import Copies
-    from localmodel.hooks.observed import Cache, Node
-    from localmodel.hooks.reading import Unreadable
+    from crds.base import Identity
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node
+    from hooks.reading import Unreadable
 
 
 class Owners:

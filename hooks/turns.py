@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from localmodel.crds.node_limit import nodes_of
-from localmodel.crds.nodegroup import DEFAULT_CONCURRENT_NODES, GroupDownload
-from localmodel.crds.placement import Turn
-from localmodel.crds.states import CopyState
-from localmodel.hooks.volumes import node_selector_terms
+from crds.node_limit import nodes_of
+from crds.nodegroup import DEFAULT_CONCURRENT_NODES, GroupDownload
+from crds.placement import Turn
+from crds.states import CopyState
+from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from localmodel.crds.base import Identity
-    from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
-    from localmodel.crds.placement import LocalModelPlacementSpec
-    from localmodel.hooks.copies import Copies
-    from localmodel.hooks.observed import Cache, Node, NodeReport
+    from crds.base import Identity
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+    from crds.placement import LocalModelPlacementSpec
+    from hooks.copies import Copies
+    from hooks.observed import Cache, Node, NodeReport
 
 ALL = "100%"
 # Each change of the turn runs the hook of every node of the cluster.

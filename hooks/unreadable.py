@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from localmodel.crds.cache import CacheStatus
-from localmodel.crds.conditions import Finding, conditions
-from localmodel.crds.nodegroup import LocalModelNodeGroupStatus
-from localmodel.hooks import reasons
-from localmodel.hooks.envelope import CompositeResponse, decoder, parse_foreign
-from localmodel.hooks.messages import MESSAGE_MAX, cut
-from localmodel.hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
-from localmodel.hooks.reading import CACHE, NAMESPACE_CACHE, NODE_GROUP, salvage
-from localmodel.hooks.volumes import unchanged
+from crds.cache import CacheStatus
+from crds.conditions import Finding, conditions
+from crds.nodegroup import LocalModelNodeGroupStatus
+from hooks import reasons
+from hooks.envelope import CompositeResponse, decoder, parse_foreign
+from hooks.messages import MESSAGE_MAX, cut
+from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
+from hooks.reading import CACHE, NAMESPACE_CACHE, NODE_GROUP, salvage
+from hooks.volumes import unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from msgspec import Raw
     from pydantic import BaseModel
 
-    from localmodel.hooks.envelope import CompositeRequest, Object
-    from localmodel.hooks.reading import UnreadableError
+    from hooks.envelope import CompositeRequest, Object
+    from hooks.reading import UnreadableError
 
 
 # By kind: the type of the status, and the conditions that say what is wrong.

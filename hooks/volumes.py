@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.equivalence import normalized_nodes, normalized_path
-from localmodel.crds.naming import claim_name
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
-from localmodel.hooks import naming
-from localmodel.hooks.claim_limits import NamespaceLimits
+from crds.equivalence import normalized_nodes, normalized_path
+from crds.naming import claim_name
+from crds.quantity import parse_quantity
+from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+from hooks import naming
+from hooks.claim_limits import NamespaceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
-    from localmodel.crds.volumes import PersistentVolumeClaimSpec
-    from localmodel.hooks.envelope import Object
-    from localmodel.hooks.observed import Cache
+    from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+    from crds.volumes import PersistentVolumeClaimSpec
+    from hooks.envelope import Object
+    from hooks.observed import Cache
 
 NO_LIMITS = NamespaceLimits()
 # Deleting or recycling a volume would delete the root directory of all models.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
-_SOURCES = ("agent", "crds", "deploy", "hooks", "localmodel")
+_SOURCES = ("agent", "crds", "deploy", "hooks")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 _MARKS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -29,7 +29,6 @@ def lint_with(folder: Path, modules: Mapping[str, str], more: Mapping[str, str] 
         shutil.copytree(
             ROOT / name,
             folder / name,
-            symlinks=True,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
     shutil.copy(ROOT / "pyproject.toml", folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.agent.capacity.ledger import (
+from agent.capacity.ledger import (
     Ledger,
     Shortage,
     Taken,
@@ -14,14 +14,14 @@ from localmodel.agent.capacity.ledger import (
     fits_low,
     relief,
 )
-from localmodel.agent.capacity.ranks import gives_way
-from localmodel.agent.structs.sizes import EvictionReason
+from agent.capacity.ranks import gives_way
+from agent.structs.sizes import EvictionReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from localmodel.agent.capacity.models import Account, Model
-    from localmodel.agent.capacity.places import Places
+    from agent.capacity.models import Account, Model
+    from agent.capacity.places import Places
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from localmodel.agent.capacity.models import Account, Model
-from localmodel.agent.capacity.ranks import Rank, Standing, gives_way
-from localmodel.agent.capacity.shares import Shares
+from agent.capacity.models import Account, Model
+from agent.capacity.ranks import Rank, Standing, gives_way
+from agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from localmodel.agent.capacity.models import Group
-    from localmodel.agent.structs.sizes import Space
+    from agent.capacity.models import Group
+    from agent.structs.sizes import Space
 
 
 NO_MODELS: Mapping[str, Model] = MappingProxyType({})

@@ -16,11 +16,11 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.cluster.kube_watch import CALL_TIMEOUT, reason
-from localmodel.crds.base import API_VERSION, GROUP
+from agent.cluster.kube_watch import CALL_TIMEOUT, reason
+from crds.base import API_VERSION, GROUP
 
 if TYPE_CHECKING:
-    from localmodel.agent.cluster.events import NodeEvent
+    from agent.cluster.events import NodeEvent
 
 CONTROLLER = f"localmodel.{GROUP}/agent"
 # The namespace of Events about cluster-scoped objects, in which kubectl lists them.

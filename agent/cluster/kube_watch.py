@@ -12,7 +12,7 @@ import urllib3
 from kubernetes import watch
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.structs.causes import root_cause
+from agent.structs.causes import root_cause
 
 if TYPE_CHECKING:
     import threading

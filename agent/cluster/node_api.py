@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 from pydantic import ValidationError
 
-from localmodel.crds.node import LocalModelNode
+from crds.node import LocalModelNode
 
 if TYPE_CHECKING:
     import threading

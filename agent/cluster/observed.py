@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localmodel.agent.cluster.node_api import NodeObject
-    from localmodel.agent.cluster.pods import PodMounts
+    from agent.cluster.node_api import NodeObject
+    from agent.cluster.pods import PodMounts
 
 
 @dataclass(frozen=True)

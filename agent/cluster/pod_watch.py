@@ -10,16 +10,16 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.cluster.kube_watch import KubeWatch, reason
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.cluster.pods import parse_pod
+from agent.cluster.kube_watch import KubeWatch, reason
+from agent.cluster.node_api import ApiUnavailableError
+from agent.cluster.pods import parse_pod
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
 
-    from localmodel.agent.cluster.kube_watch import KubeObject
-    from localmodel.agent.cluster.pods import PodMounts
+    from agent.cluster.kube_watch import KubeObject
+    from agent.cluster.pods import PodMounts
 
     Observe = Callable[[tuple[PodMounts, ...] | None], None]
 

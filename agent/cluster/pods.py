@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.keys import MODEL_KEY_LENGTH
-from localmodel.crds.naming import claim_name
+from crds.keys import MODEL_KEY_LENGTH
+from crds.naming import claim_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from localmodel.agent.structs.manifest import CacheName
+    from agent.structs.manifest import CacheName
 
 _ENDED = {"Succeeded", "Failed"}
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")

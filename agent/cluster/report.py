@@ -11,17 +11,17 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
-from localmodel.agent.cluster.kube_watch import CALL_TIMEOUT, KubeWatch, reason
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.crds.base import API_VERSION, GROUP, VERSION
+from agent.cluster.kube_watch import CALL_TIMEOUT, KubeWatch, reason
+from agent.cluster.node_api import ApiUnavailableError
+from crds.base import API_VERSION, GROUP, VERSION
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
     from pathlib import Path
 
-    from localmodel.agent.cluster.kube_watch import KubeObject
-    from localmodel.agent.cluster.node_api import NodeObject
+    from agent.cluster.kube_watch import KubeObject
+    from agent.cluster.node_api import NodeObject
 
 PLURAL = "localmodelnodes"
 FIELD_MANAGER = "localmodel-agent"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localmodel.agent.cluster.node_api import NodeObject
+    from agent.cluster.node_api import NodeObject
 
 
 class Versions:

@@ -6,24 +6,24 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from localmodel.agent.commands.limits_file import follow, read_limits
-from localmodel.agent.commands.process import STOP_SECONDS, restart_process
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.jobs.workers import Fetching
-from localmodel.agent.sources import all_sources
-from localmodel.agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.options import Options
+from agent.commands.limits_file import follow, read_limits
+from agent.commands.process import STOP_SECONDS, restart_process
+from agent.engine.engine import Engine
+from agent.engine.limits import Limits
+from agent.jobs.workers import Fetching
+from agent.sources import all_sources
+from agent.sources.addresses import DEFAULT_RULES, Rules, rules_for_namespaces
+from agent.structs.credentials import Credentials
+from agent.structs.options import Options
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from localmodel.agent.commands.process import Stop
-    from localmodel.agent.control.loop import Loop
-    from localmodel.agent.structs.requests import Requester
+    from agent.commands.process import Stop
+    from agent.control.loop import Loop
+    from agent.structs.requests import Requester
 
 
 def make_engine(options: argparse.Namespace, limits_file: Path | None = None) -> Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.agent.structs.failures import FailureKind
+from agent.structs.failures import FailureKind
 
 OK = 0
 UNEXPECTED = 1

@@ -6,17 +6,17 @@ import copy
 import threading
 from typing import TYPE_CHECKING
 
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.commands.models_file import ModelsError, read_models
-from localmodel.crds.base import API_VERSION
+from agent.cluster.node_api import ApiUnavailableError
+from agent.commands.models_file import ModelsError, read_models
+from crds.base import API_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
-    from localmodel.agent.cluster.node_api import NodeObject
-    from localmodel.crds.node import LocalModel
+    from agent.cluster.node_api import NodeObject
+    from crds.node import LocalModel
 
 POLL_SECONDS = 2.0
 

@@ -8,11 +8,11 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.credentials import Unlisted
-from localmodel.agent.structs.options import MAX_CONNECTIONS
+from agent.structs.credentials import Unlisted
+from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from localmodel.agent.sources.addresses import Network
+    from agent.sources.addresses import Network
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -99,7 +99,7 @@ def connections(value: str) -> int:
 
 def quantity(value: str) -> int:
     """Bytes above zero, such as 500Mi."""
-    from localmodel.crds.quantity import parse_quantity  # noqa: PLC0415 - it imports pydantic
+    from crds.quantity import parse_quantity  # noqa: PLC0415 - it imports pydantic
 
     try:
         found = parse_quantity(value)

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from localmodel.agent.commands import flag_types
-from localmodel.agent.commands.exit_codes import USAGE
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.agent.structs.credentials import Unlisted
-from localmodel.agent.structs.options import MAX_CONNECTIONS
-from localmodel.crds.version import __version__
+from agent.commands import flag_types
+from agent.commands.exit_codes import USAGE
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import Unlisted
+from agent.structs.options import MAX_CONNECTIONS
+from crds.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,10 +15,10 @@ import structlog
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.structs.options import MAX_CONNECTIONS
-from localmodel.crds.base import JsonObject
-from localmodel.crds.quantity import Quantity, parse_quantity
+from agent.engine.limits import Limits
+from agent.structs.options import MAX_CONNECTIONS
+from crds.base import JsonObject
+from crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from localmodel.crds.base import JsonObject
-from localmodel.crds.cache import ModelHash
-from localmodel.crds.node import LocalModel
-from localmodel.crds.quantity import Quantity, parse_quantity
+from crds.base import JsonObject
+from crds.cache import ModelHash
+from crds.node import LocalModel
+from crds.quantity import Quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from localmodel.agent.commands.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
+from agent.commands.exit_codes import INTERRUPTED, TERMINATED, UNEXPECTED
 
 if TYPE_CHECKING:
     from types import FrameType

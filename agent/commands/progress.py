@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from localmodel.crds.quantity import format_quantity
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,42 +12,42 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.commands.assemble import make_engine, own_credentials
-from localmodel.agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
-from localmodel.agent.commands.flags import ANYWHERE
-from localmodel.agent.commands.process import STOP_SECONDS, Stop, fail, leave
-from localmodel.agent.commands.progress import LogLines, Shown, duration, make_display
-from localmodel.agent.commands.pull_store import PullStore
-from localmodel.agent.commands.verify import (
+from agent.commands.assemble import make_engine, own_credentials
+from agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
+from agent.commands.flags import ANYWHERE
+from agent.commands.process import STOP_SECONDS, Stop, fail, leave
+from agent.commands.progress import LogLines, Shown, duration, make_display
+from agent.commands.pull_store import PullStore
+from agent.commands.verify import (
     Comparer,
     listed_at_source,
     listed_in_manifest,
 )
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.jobs import memory
-from localmodel.agent.jobs.archive.model import archive_of
-from localmodel.agent.jobs.reservations import Reservations
-from localmodel.agent.jobs.workers import Digested, Fetching, Finished, Workers
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.failures import (
+from agent.disk.root import StoreError
+from agent.jobs import memory
+from agent.jobs.archive.model import archive_of
+from agent.jobs.reservations import Reservations
+from agent.jobs.workers import Digested, Fetching, Finished, Workers
+from agent.sources import all_sources
+from agent.structs.failures import (
     CancelledError,
     DownloadError,
     FailureKind,
     backoff,
     public_uri,
 )
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
-from localmodel.crds.quantity import format_quantity
+from agent.structs.requests import Request
+from crds.keys import model_key
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from localmodel.agent.commands.progress import Display
-    from localmodel.agent.commands.verify import Comparison
-    from localmodel.agent.jobs.workers import End, Task
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.commands.progress import Display
+    from agent.commands.verify import Comparison
+    from agent.jobs.workers import End, Task
+    from agent.structs.manifest import Manifest
 
 POLL_SECONDS = 0.2
 

@@ -13,16 +13,16 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import delete_file
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.disk.root import BusyError, Root, StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.structs.failures import public_uri
+from agent.disk.files import delete_file
+from agent.disk.on_disk import Found
+from agent.disk.root import BusyError, Root, StoreError
+from agent.disk.store import Store
+from agent.structs.failures import public_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.structs.manifest import Manifest
 
 _LOCK = "lock"
 

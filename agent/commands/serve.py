@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.cluster.event_writer import EventWriter
-from localmodel.agent.cluster.pod_watch import PodWatch
-from localmodel.agent.cluster.report import ConfigError, NodeReport, connect
-from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import (
+from agent.cluster.event_writer import EventWriter
+from agent.cluster.pod_watch import PodWatch
+from agent.cluster.report import ConfigError, NodeReport, connect
+from agent.commands import logs
+from agent.commands.assemble import (
     loop_options,
     make_fetching,
     own_credentials,
     run_loop,
 )
-from localmodel.agent.commands.exit_codes import OK, USAGE
-from localmodel.agent.commands.limits_file import LimitsError
-from localmodel.agent.commands.own_addresses import own_addresses
-from localmodel.agent.commands.process import Stop, fail, leave
-from localmodel.agent.control.loop import Loop
-from localmodel.agent.credentials.resolver import CredentialResolver
-from localmodel.agent.credentials.secret_reader import SecretReader
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.disk.watch import open_store
-from localmodel.agent.jobs import memory
-from localmodel.crds.version import __version__
+from agent.commands.exit_codes import OK, USAGE
+from agent.commands.limits_file import LimitsError
+from agent.commands.own_addresses import own_addresses
+from agent.commands.process import Stop, fail, leave
+from agent.control.loop import Loop
+from agent.credentials.resolver import CredentialResolver
+from agent.credentials.secret_reader import SecretReader
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import open_store
+from agent.jobs import memory
+from crds.version import __version__
 
 if TYPE_CHECKING:
     import argparse

@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from localmodel.agent.commands import logs
-from localmodel.agent.commands.assemble import (
+from agent.commands import logs
+from agent.commands.assemble import (
     loop_options,
     make_fetching,
     own_credentials,
     run_loop,
 )
-from localmodel.agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
-from localmodel.agent.commands.file_node import FileNode
-from localmodel.agent.commands.flags import ANYWHERE
-from localmodel.agent.commands.limits_file import LimitsError
-from localmodel.agent.commands.models_file import ModelsError
-from localmodel.agent.commands.process import Stop, fail, leave
-from localmodel.agent.commands.progress import LogLines, Shown, make_display
-from localmodel.agent.commands.verify import Comparer, listed_in_manifest
-from localmodel.agent.control.loop import Loop
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.jobs import memory
-from localmodel.agent.structs.failures import CancelledError, FailureKind
-from localmodel.crds.node import LocalModelNodeStatus, NodeModelStatus
-from localmodel.crds.quantity import format_quantity
-from localmodel.crds.states import ModelState
+from agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
+from agent.commands.file_node import FileNode
+from agent.commands.flags import ANYWHERE
+from agent.commands.limits_file import LimitsError
+from agent.commands.models_file import ModelsError
+from agent.commands.process import Stop, fail, leave
+from agent.commands.progress import LogLines, Shown, make_display
+from agent.commands.verify import Comparer, listed_in_manifest
+from agent.control.loop import Loop
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.jobs import memory
+from agent.structs.failures import CancelledError, FailureKind
+from crds.node import LocalModelNodeStatus, NodeModelStatus
+from crds.quantity import format_quantity
+from crds.states import ModelState
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from localmodel.agent.commands.progress import Display
-    from localmodel.crds.node import LocalModel
+    from agent.commands.progress import Display
+    from crds.node import LocalModel
 
 # How often the display of running downloads is updated.
 SHOW_SECONDS = 1.0

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.modes import closed_folders, closed_problem, is_closed
-from localmodel.agent.disk.repair import checksum_of
-from localmodel.agent.disk.verify import Expected, Fault, Verifier
-from localmodel.agent.structs.manifest import ManifestFile, model_hash
+from agent.disk.modes import closed_folders, closed_problem, is_closed
+from agent.disk.repair import checksum_of
+from agent.disk.verify import Expected, Fault, Verifier
+from agent.structs.manifest import ManifestFile, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from localmodel.agent.disk.verify import Verdict
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.disk.verify import Verdict
+    from agent.structs.manifest import Manifest
+    from agent.structs.remote import RemoteFile
 
 _PROBLEMS = {
     Fault.MISSING: "is not there",

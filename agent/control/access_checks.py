@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.jobs.rechecks import Rechecks
-from localmodel.agent.structs.grants import Granted, is_same_copy, with_grant, without_grant
+from agent.jobs.rechecks import Rechecks
+from agent.structs.grants import Granted, is_same_copy, with_grant, without_grant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from localmodel.agent.control.node_events import NodeEvents
-    from localmodel.agent.control.retries import Retries
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.jobs.workers import AccessResult, Workers
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.options import Options
-    from localmodel.agent.structs.requests import Request, Requester
+    from agent.control.node_events import NodeEvents
+    from agent.control.retries import Retries
+    from agent.disk.inventory import Inventory
+    from agent.jobs.workers import AccessResult, Workers
+    from agent.structs.manifest import Manifest
+    from agent.structs.options import Options
+    from agent.structs.requests import Request, Requester
 
 # So many at once of namespaces, each of which has one, and one of LocalModelCaches beside them: a
 # slow server of one holds up no other. Where more ask, who had its last one longest ago is first.

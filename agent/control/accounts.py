@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.models import Group, Model
-from localmodel.agent.control.wanted import fillers, requester_of
-from localmodel.agent.disk.on_disk import Found, OnDisk
-from localmodel.agent.structs.grants import Granted
-from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.eviction import EvictionPolicy, Retention
-from localmodel.crds.quantity import format_quantity, parse_quantity
+from agent.capacity.ledger import Ledger
+from agent.capacity.models import Group, Model
+from agent.control.wanted import fillers, requester_of
+from agent.disk.on_disk import Found, OnDisk
+from agent.structs.grants import Granted
+from agent.structs.sizes import EvictionReason
+from crds.eviction import EvictionPolicy, Retention
+from crds.quantity import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
-    from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.ledger import Shortage
-    from localmodel.agent.structs.sizes import Space
-    from localmodel.crds.node import LocalModel, LocalModelNode
+    from agent.capacity.admission import Victim
+    from agent.capacity.ledger import Shortage
+    from agent.structs.sizes import Space
+    from crds.node import LocalModel, LocalModelNode
 
 
 def make_groups(node: LocalModelNode) -> dict[str, Group]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.control.digesting import Digesting
-from localmodel.agent.control.scrubbing import Scrubbing
-from localmodel.agent.jobs.workers import Digested
+from agent.control.digesting import Digesting
+from agent.control.scrubbing import Scrubbing
+from agent.jobs.workers import Digested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.jobs.workers import Scrubbed, Workers
-    from localmodel.agent.structs.options import Options
+    from agent.disk.inventory import Inventory
+    from agent.jobs.workers import Scrubbed, Workers
+    from agent.structs.options import Options
 
 
 class BackgroundReads:

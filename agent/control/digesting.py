@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.jobs.workers import Digested, Workers
+    from agent.disk.inventory import Inventory
+    from agent.jobs.workers import Digested, Workers
 
 
 class Digesting:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.control.accounts import referrer, waiting_message
-from localmodel.agent.control.status import (
+from agent.control.accounts import referrer, waiting_message
+from agent.control.status import (
     AWAITING_PLACE,
     CAPACITY_FULL,
     PODS_UNKNOWN,
@@ -13,19 +13,19 @@ from localmodel.agent.control.status import (
     Facts,
     Waiting,
 )
-from localmodel.agent.disk.on_disk import Found
+from agent.disk.on_disk import Found
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from localmodel.agent.capacity.ledger import Shortage
-    from localmodel.agent.cluster.pods import PodMounts
-    from localmodel.agent.control.owners import Owners
-    from localmodel.agent.control.retries import Retries
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.structs.failures import DownloadError
-    from localmodel.agent.structs.requests import Request, Transfer
-    from localmodel.crds.node import LocalModel, LocalModelNode
+    from agent.capacity.ledger import Shortage
+    from agent.cluster.pods import PodMounts
+    from agent.control.owners import Owners
+    from agent.control.retries import Retries
+    from agent.disk.inventory import Inventory
+    from agent.structs.failures import DownloadError
+    from agent.structs.requests import Request, Transfer
+    from crds.node import LocalModel, LocalModelNode
 
 _NOT_KNOWN = (
     "it does not fit beside what is here, and nothing goes for it while it is not known what the "

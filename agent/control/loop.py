@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.patience import Patience
-from localmodel.agent.cluster.node_api import ApiUnavailableError, parse_node
-from localmodel.agent.cluster.observed import Observed, PodsSeen
-from localmodel.agent.cluster.versions import Versions
-from localmodel.agent.control.access_checks import Checks
-from localmodel.agent.control.accounts import make_ledger
-from localmodel.agent.control.background_reads import BackgroundReads
-from localmodel.agent.control.facts import (
+from agent.capacity.ledger import Ledger
+from agent.capacity.patience import Patience
+from agent.cluster.node_api import ApiUnavailableError, parse_node
+from agent.cluster.observed import Observed, PodsSeen
+from agent.cluster.versions import Versions
+from agent.control.access_checks import Checks
+from agent.control.accounts import make_ledger
+from agent.control.background_reads import BackgroundReads
+from agent.control.facts import (
     in_queue,
     make_facts,
     of_services,
     referrer_of,
     waiting_of,
 )
-from localmodel.agent.control.node_events import LogSink, NodeEvents
-from localmodel.agent.control.outcomes import Outcomes
-from localmodel.agent.control.owners import TRUST_GRACES, Owners
-from localmodel.agent.control.plan import StepPlan, View, plan_step
-from localmodel.agent.control.pod_usage import PodUsage
-from localmodel.agent.control.removals import Removals
-from localmodel.agent.control.reporter import Reporter
-from localmodel.agent.control.retries import Retries
-from localmodel.agent.control.serving import attempts, awaits_turn, is_withdrawn, serves
-from localmodel.agent.control.wanted import requests
-from localmodel.agent.disk.inventory import Inventory
-from localmodel.agent.disk.watch import DiskWatch
-from localmodel.agent.jobs.reservations import Reservations
-from localmodel.agent.jobs.workers import (
+from agent.control.node_events import LogSink, NodeEvents
+from agent.control.outcomes import Outcomes
+from agent.control.owners import TRUST_GRACES, Owners
+from agent.control.plan import StepPlan, View, plan_step
+from agent.control.pod_usage import PodUsage
+from agent.control.removals import Removals
+from agent.control.reporter import Reporter
+from agent.control.retries import Retries
+from agent.control.serving import attempts, awaits_turn, is_withdrawn, serves
+from agent.control.wanted import requests
+from agent.disk.inventory import Inventory
+from agent.disk.watch import DiskWatch
+from agent.jobs.reservations import Reservations
+from agent.jobs.workers import (
     AccessResult,
     Digested,
     End,
@@ -46,23 +46,23 @@ from localmodel.agent.jobs.workers import (
     Task,
     Workers,
 )
-from localmodel.agent.structs.failures import DISK_KINDS, FailureKind, public_uri
-from localmodel.agent.structs.grants import bound_origin
+from agent.structs.failures import DISK_KINDS, FailureKind, public_uri
+from agent.structs.grants import bound_origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from localmodel.agent.cluster.node_api import NodeApi, NodeObject
-    from localmodel.agent.cluster.pods import PodMounts
-    from localmodel.agent.control.node_events import NodeEventSink
-    from localmodel.agent.control.pod_usage import PodSource
-    from localmodel.agent.disk.on_disk import OnDisk
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.jobs.workers import Fetching
-    from localmodel.agent.structs.manifest import Access, Manifest
-    from localmodel.agent.structs.options import Options
-    from localmodel.agent.structs.requests import Request
-    from localmodel.crds.node import LocalModelNode
+    from agent.cluster.node_api import NodeApi, NodeObject
+    from agent.cluster.pods import PodMounts
+    from agent.control.node_events import NodeEventSink
+    from agent.control.pod_usage import PodSource
+    from agent.disk.on_disk import OnDisk
+    from agent.disk.store import Store
+    from agent.jobs.workers import Fetching
+    from agent.structs.manifest import Access, Manifest
+    from agent.structs.options import Options
+    from agent.structs.requests import Request
+    from crds.node import LocalModelNode
 
 # Waits after a removal that could not be confirmed, and a step that failed.
 CONFIRM_SECONDS = 5.0

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from localmodel.agent.cluster.events import EventSink, NodeEvent
-from localmodel.crds.quantity import format_quantity
+from agent.cluster.events import EventSink, NodeEvent
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from localmodel.agent.control.status import Waiting
-    from localmodel.agent.structs.adoption import Adopted
-    from localmodel.agent.structs.failures import DownloadError, FailureKind
-    from localmodel.agent.structs.manifest import CacheName
-    from localmodel.agent.structs.notes import Evicted
-    from localmodel.agent.structs.requests import Request
+    from agent.control.status import Waiting
+    from agent.structs.adoption import Adopted
+    from agent.structs.failures import DownloadError, FailureKind
+    from agent.structs.manifest import CacheName
+    from agent.structs.notes import Evicted
+    from agent.structs.requests import Request
 
 log = structlog.get_logger(__name__)
 

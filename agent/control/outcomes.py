@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.control.node_events import display_names
+from agent.control.node_events import display_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.control.node_events import NodeEvents
-    from localmodel.agent.control.retries import Retries
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.jobs.workers import Finished
-    from localmodel.agent.structs.failures import DownloadError
-    from localmodel.agent.structs.options import Options
-    from localmodel.agent.structs.requests import Request
+    from agent.control.node_events import NodeEvents
+    from agent.control.retries import Retries
+    from agent.disk.inventory import Inventory
+    from agent.jobs.workers import Finished
+    from agent.structs.failures import DownloadError
+    from agent.structs.options import Options
+    from agent.structs.requests import Request
 
 log = structlog.get_logger(__name__)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.control.wanted import caches_in_use, is_doubted
-from localmodel.agent.structs.grants import Granted
+from agent.control.wanted import caches_in_use, is_doubted
+from agent.structs.grants import Granted
 
 if TYPE_CHECKING:
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.structs.manifest import CacheName
-    from localmodel.agent.structs.options import Options
-    from localmodel.crds.node import LocalModelNode
+    from agent.disk.inventory import Inventory
+    from agent.structs.manifest import CacheName
+    from agent.structs.options import Options
+    from crds.node import LocalModelNode
 
 # In graces: how old a LocalModelNode must be to be believed about groups that it never listed.
 TRUST_GRACES = 10

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from localmodel.agent.capacity.admission import admit
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.places import Hold, Places
+from agent.capacity.admission import admit
+from agent.capacity.ledger import Ledger
+from agent.capacity.places import Hold, Places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.ledger import Shortage
+    from agent.capacity.admission import Victim
+    from agent.capacity.ledger import Shortage
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
 _NOTHING: Mapping[str, float] = MappingProxyType({})

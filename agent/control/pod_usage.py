@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from localmodel.agent.cluster.pods import PodMounts, users
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.structs.notes import Usage
+from agent.cluster.pods import PodMounts, users
+from agent.disk.on_disk import Found
+from agent.structs.notes import Usage
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.structs.manifest import CacheName
+    from agent.disk.inventory import Inventory
+    from agent.structs.manifest import CacheName
 
 # How often it is noted that a model is in use.
 NOTE_SECONDS = 60.0

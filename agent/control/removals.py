@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.control.accounts import eviction_message
-from localmodel.agent.control.node_events import display_names
-from localmodel.agent.structs.notes import Evicted
+from agent.control.accounts import eviction_message
+from agent.control.node_events import display_names
+from agent.structs.notes import Evicted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.ledger import Ledger
-    from localmodel.agent.control.background_reads import BackgroundReads
-    from localmodel.agent.control.node_events import NodeEvents
-    from localmodel.agent.control.owners import Owners
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.manifest import CacheName, Manifest
-    from localmodel.agent.structs.options import Options
+    from agent.capacity.admission import Victim
+    from agent.capacity.ledger import Ledger
+    from agent.control.background_reads import BackgroundReads
+    from agent.control.node_events import NodeEvents
+    from agent.control.owners import Owners
+    from agent.disk.inventory import Inventory
+    from agent.disk.store import Store
+    from agent.structs.manifest import CacheName, Manifest
+    from agent.structs.options import Options
 
 # The wait after one that failed.
 REMOVE_SECONDS = 30.0

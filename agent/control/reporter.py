@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.control.status import build_status, without_progress
-from localmodel.agent.control.status_size import storable
+from agent.cluster.node_api import ApiUnavailableError
+from agent.control.status import build_status, without_progress
+from agent.control.status_size import storable
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from localmodel.agent.cluster.node_api import NodeApi
-    from localmodel.agent.control.status import Facts
-    from localmodel.crds.node import LocalModelNode, LocalModelNodeStatus
+    from agent.cluster.node_api import NodeApi
+    from agent.control.status import Facts
+    from crds.node import LocalModelNode, LocalModelNodeStatus
 
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 10.0

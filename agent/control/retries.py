@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.structs.failures import (
+from agent.structs.failures import (
     DISK_KINDS,
     MAX_BACKOFF_SECONDS,
     NODE_KINDS,
@@ -15,17 +15,17 @@ from localmodel.agent.structs.failures import (
     FailureKind,
     backoff,
 )
-from localmodel.agent.structs.grants import Granted, grant_for
-from localmodel.agent.structs.notes import FailedAttempt, FailedAttempts
-from localmodel.agent.structs.requests import Failure
+from agent.structs.grants import Granted, grant_for
+from agent.structs.notes import FailedAttempt, FailedAttempts
+from agent.structs.requests import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.manifest import Access
-    from localmodel.agent.structs.options import Options
-    from localmodel.agent.structs.requests import Request, Requester
+    from agent.disk.store import Store
+    from agent.structs.manifest import Access
+    from agent.structs.options import Options
+    from agent.structs.requests import Request, Requester
 
 # What says nothing any more when somebody has got the model.
 _PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}

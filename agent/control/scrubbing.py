@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.structs.notes import Scrub
+from agent.structs.notes import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.disk.on_disk import OnDisk
-    from localmodel.agent.jobs.workers import Scrubbed, Workers
-    from localmodel.agent.structs.options import Options
+    from agent.disk.inventory import Inventory
+    from agent.disk.on_disk import OnDisk
+    from agent.jobs.workers import Scrubbed, Workers
+    from agent.structs.options import Options
 
 log = structlog.get_logger(__name__)
 

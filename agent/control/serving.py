@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.structs.failures import NODE_KINDS, FailureKind
-from localmodel.agent.structs.grants import Granted
+from agent.disk.on_disk import Found
+from agent.structs.failures import NODE_KINDS, FailureKind
+from agent.structs.grants import Granted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.disk.on_disk import OnDisk
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.requests import Failure, Request, Requester
+    from agent.disk.on_disk import OnDisk
+    from agent.structs.manifest import Manifest
+    from agent.structs.requests import Failure, Request, Requester
 
 
 def serves(

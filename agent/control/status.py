@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from localmodel.agent.control.wanted import cache_name, refusal, requester_of
-from localmodel.agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
-from localmodel.agent.structs.grants import Granted
-from localmodel.crds.conditions import Finding, conditions
-from localmodel.crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
-from localmodel.crds.quantity import format_quantity
-from localmodel.crds.states import ModelState, kserve_model_status
+from agent.control.wanted import cache_name, refusal, requester_of
+from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
+from agent.structs.grants import Granted
+from crds.conditions import Finding, conditions
+from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
+from crds.quantity import format_quantity
+from crds.states import ModelState, kserve_model_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from localmodel.agent.structs.manifest import Access, CacheName, Manifest
-    from localmodel.agent.structs.notes import Evicted
-    from localmodel.agent.structs.requests import Failure, Requester, Transfer
-    from localmodel.crds.base import Condition
-    from localmodel.crds.node import LocalModel
+    from agent.structs.manifest import Access, CacheName, Manifest
+    from agent.structs.notes import Evicted
+    from agent.structs.requests import Failure, Requester, Transfer
+    from crds.base import Condition
+    from crds.node import LocalModel
 
 READY = "Ready"
 FOREIGN_DIRECTORIES = "ForeignDirectories"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.crds.node import LocalModelNodeStatus, NodeModelStatus
+    from crds.node import LocalModelNodeStatus, NodeModelStatus
 
 # hooks.room has what is left of it for the spec.
 STATUS_BYTES = 800_000

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.credentials import CredentialRef
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.requests import Request, Requester
-from localmodel.crds.quantity import parse_quantity
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request, Requester
+from crds.quantity import parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
 
 # KServe's choice for a cache that has `storage` and names nothing in it.
 DEFAULT_SERVICE_ACCOUNT = "default"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.agent.structs.credentials import Credentials
+from agent.structs.credentials import Credentials
 
 # Addresses of stores, and authorities to trust: no secrets, and a cache could name them itself.
 _PUBLIC = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from localmodel.agent.credentials.settings import (
+from agent.credentials.settings import (
     KEYTAB,
     Setting,
     as_text,
@@ -13,12 +13,12 @@ from localmodel.agent.credentials.settings import (
     settle,
     web_server,
 )
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
+from agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
+    from agent.credentials.secret_api import Secret, ServiceAccount
 
 _ANNOTATION = "serving.kserve.io/s3-"
 # Settings by the end of the annotation's name.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.credentials.settings import denied
-from localmodel.agent.structs.credentials import Unlisted
+from agent.credentials.settings import denied
+from agent.structs.credentials import Unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
+    from agent.credentials.secret_api import Secret, ServiceAccount
 
 ANNOTATION = "serving.kserve.io/localmodel-namespaces"
 _EVERY = "*"

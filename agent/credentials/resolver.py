@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.credentials.anonymous import anonymous
-from localmodel.agent.credentials.attached_secrets import attached_settings
-from localmodel.agent.credentials.permission import check_account, check_entry
-from localmodel.agent.credentials.settings import (
+from agent.credentials.anonymous import anonymous
+from agent.credentials.attached_secrets import attached_settings
+from agent.credentials.permission import check_account, check_entry
+from agent.credentials.settings import (
     CA_CONFIG_MAP,
     CA_PATH,
     Setting,
     check_authorities,
     denied,
 )
-from localmodel.agent.credentials.storage_config import STORAGE_CONFIG, stored_settings
-from localmodel.agent.structs.credentials import S3_AUTHORITIES, Credentials, Unlisted
+from agent.credentials.storage_config import STORAGE_CONFIG, stored_settings
+from agent.structs.credentials import S3_AUTHORITIES, Credentials, Unlisted
 
 if TYPE_CHECKING:
-    from localmodel.agent.credentials.secret_api import SecretApi
-    from localmodel.agent.structs.requests import Requester
+    from agent.credentials.secret_api import SecretApi
+    from agent.structs.requests import Requester
 
 # KServe's namespace for the secrets of downloads.
 DEFAULT_NAMESPACE = "kserve-localmodel-jobs"

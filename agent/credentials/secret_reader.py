@@ -11,10 +11,10 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
-from localmodel.agent.credentials.settings import denied
-from localmodel.agent.structs.causes import root_cause
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.credentials.secret_api import Secret, ServiceAccount
+from agent.credentials.settings import denied
+from agent.structs.causes import root_cause
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX, S3_AUTHORITIES
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.urls import server_of
+from agent.structs.credentials import GCS_KEY_FILE, HEADERS_SUFFIX, S3_AUTHORITIES
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

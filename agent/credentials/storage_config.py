@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.agent.credentials.attached_secrets import HDFS_KEYS
-from localmodel.agent.credentials.settings import (
+from agent.credentials.attached_secrets import HDFS_KEYS
+from agent.credentials.settings import (
     CA_PATH,
     Setting,
     as_text,
@@ -15,12 +15,12 @@ from localmodel.agent.credentials.settings import (
     denied,
     settle,
 )
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, S3_AUTHORITIES
+from agent.structs.credentials import GCS_KEY_FILE, S3_AUTHORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.credentials.secret_api import Secret
+    from agent.credentials.secret_api import Secret
 
 STORAGE_CONFIG = "storage-config"
 

@@ -11,7 +11,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import DIRECTORY_MODE
+from agent.disk.files import DIRECTORY_MODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

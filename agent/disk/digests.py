@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from awscrt import checksums
 
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

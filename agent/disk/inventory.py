@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.disk.on_disk import Disk, Found, OnDisk
-from localmodel.agent.structs.notes import Usage
-from localmodel.agent.structs.sizes import Space, in_blocks
+from agent.disk.on_disk import Disk, Found, OnDisk
+from agent.structs.notes import Usage
+from agent.structs.sizes import Space, in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.adoption import Adopted
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.notes import Evicted, Scrub
+    from agent.disk.store import Store
+    from agent.structs.adoption import Adopted
+    from agent.structs.manifest import Manifest
+    from agent.structs.notes import Evicted, Scrub
 
 log = structlog.get_logger(__name__)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
-from localmodel.agent.structs.manifest import Grant
-from localmodel.crds.base import JsonObject
+from agent.structs.manifest import Grant
+from crds.base import JsonObject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.structs.remote import RemoteFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.beneath import holding
-from localmodel.agent.structs.manifest import folders
+from agent.disk.beneath import holding
+from agent.structs.manifest import folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator

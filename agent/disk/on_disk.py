@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from localmodel.agent.disk.files import blocks_of, tree_blocks
-from localmodel.agent.disk.staging import announced_size
-from localmodel.agent.structs.manifest import Access, Manifest
-from localmodel.agent.structs.notes import Evicted, Scrub, Usage
-from localmodel.agent.structs.sizes import in_blocks
+from agent.disk.files import blocks_of, tree_blocks
+from agent.disk.staging import announced_size
+from agent.structs.manifest import Access, Manifest
+from agent.structs.notes import Evicted, Scrub, Usage
+from agent.structs.sizes import in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from localmodel.agent.structs.manifest import ManifestFile
+    from agent.structs.manifest import ManifestFile
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import delete_file, delete_tree
-from localmodel.agent.disk.staging import forget_progress
+from agent.disk.files import delete_file, delete_tree
+from agent.disk.staging import forget_progress
 
 if TYPE_CHECKING:
     from pathlib import Path

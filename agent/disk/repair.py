@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.beneath import put
-from localmodel.agent.disk.files import delete_tree, make_directory
-from localmodel.agent.disk.on_disk import bad_files
-from localmodel.agent.disk.staging import Staging
-from localmodel.agent.disk.verify import Expected, Verifier
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.disk.beneath import put
+from agent.disk.files import delete_tree, make_directory
+from agent.disk.on_disk import bad_files
+from agent.disk.staging import Staging
+from agent.disk.verify import Expected, Verifier
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from localmodel.agent.disk.on_disk import OnDisk
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.disk.on_disk import OnDisk
+    from agent.structs.manifest import Manifest
 
 
 def checksum_of(text: str | None) -> Checksum | None:

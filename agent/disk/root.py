@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.files import FILE_MODE, make_directory
+from agent.disk.files import FILE_MODE, make_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from localmodel.agent.disk.blocks import DURABLE, WRITTEN, Blocks, block_count
-from localmodel.agent.disk.files import (
+from agent.disk.blocks import DURABLE, WRITTEN, Blocks, block_count
+from agent.disk.files import (
     FILE_MODE,
     PRIVATE_MODE,
     blocks_of,
@@ -32,15 +32,15 @@ from localmodel.agent.disk.files import (
     make_directory,
     write_atomically,
 )
-from localmodel.agent.disk.journal import Journal, JournalFile, read_journal
-from localmodel.agent.disk.writeback import begin_writeback, sync_file_system
-from localmodel.agent.structs.manifest import check_path, folders
+from agent.disk.journal import Journal, JournalFile, read_journal
+from agent.disk.writeback import begin_writeback, sync_file_system
+from agent.structs.manifest import check_path, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from localmodel.agent.structs.manifest import Grant
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.structs.manifest import Grant
+    from agent.structs.remote import RemoteFile
 
 # Smaller files are not allocated before their bytes are written.
 ALLOCATE_BYTES = 1 << 20

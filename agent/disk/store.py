@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import TypeAdapter
 
-from localmodel.agent.disk.files import (
+from agent.disk.files import (
     TEMPORARY_SUFFIX,
     delete_file,
     delete_tree,
@@ -42,9 +42,9 @@ from localmodel.agent.disk.files import (
     tree_blocks,
     write_atomically,
 )
-from localmodel.agent.disk.identity import DiskIdentity, identify
-from localmodel.agent.disk.modes import open_up
-from localmodel.agent.disk.on_disk import (
+from agent.disk.identity import DiskIdentity, identify
+from agent.disk.modes import open_up
+from agent.disk.on_disk import (
     Disk,
     Found,
     OnDisk,
@@ -54,16 +54,16 @@ from localmodel.agent.disk.on_disk import (
     read_note,
     staged_bytes,
 )
-from localmodel.agent.disk.recovery import clear_leftovers
-from localmodel.agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
-from localmodel.agent.disk.root import Root, StoreError
-from localmodel.agent.disk.staging import Staging, forget_progress
-from localmodel.agent.disk.writeback import sync_file_system
-from localmodel.agent.structs.adoption import closed, foreign
-from localmodel.agent.structs.failures import DownloadError
-from localmodel.agent.structs.manifest import Manifest, folders
-from localmodel.agent.structs.notes import FailedAttempts
-from localmodel.crds.keys import MODEL_KEY_LENGTH
+from agent.disk.recovery import clear_leftovers
+from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
+from agent.disk.root import Root, StoreError
+from agent.disk.staging import Staging, forget_progress
+from agent.disk.writeback import sync_file_system
+from agent.structs.adoption import closed, foreign
+from agent.structs.failures import DownloadError
+from agent.structs.manifest import Manifest, folders
+from agent.structs.notes import FailedAttempts
+from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from localmodel.agent.structs.notes import Evicted, Scrub, Usage
+    from agent.structs.notes import Evicted, Scrub, Usage
 
 _KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}

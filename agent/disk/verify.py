@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.beneath import find, open_file
-from localmodel.agent.disk.digests import Digests
-from localmodel.agent.structs.failures import CancelledError
+from agent.disk.beneath import find, open_file
+from agent.disk.digests import Digests
+from agent.structs.failures import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import Checksum
+    from agent.structs.remote import Checksum
 
 READ_BYTES = 1 << 20
 _KINDS = {

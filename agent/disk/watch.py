@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.disk.identity import MovedError
-from localmodel.agent.disk.on_disk import MISSING
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.disk.identity import MovedError
+from agent.disk.on_disk import MISSING
+from agent.disk.root import StoreError
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from localmodel.agent.disk.inventory import Inventory
-    from localmodel.agent.disk.store import Store
+    from agent.disk.inventory import Inventory
+    from agent.disk.store import Store
 
 # The interval between scans of the disk: usually, and while the disk has failed.
 RESCAN_SECONDS = 60.0

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.engine.cpu_pressure import CpuPressure
-from localmodel.agent.engine.job import Job
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.engine.pace import STALL_SECONDS
-from localmodel.agent.engine.schedule import Schedule
-from localmodel.agent.engine.workers import DigestWorker, FetchWorker
-from localmodel.agent.structs.failures import CancelledError
+from agent.engine.cpu_pressure import CpuPressure
+from agent.engine.job import Job
+from agent.engine.limits import Limits
+from agent.engine.pace import STALL_SECONDS
+from agent.engine.schedule import Schedule
+from agent.engine.workers import DigestWorker, FetchWorker
+from agent.structs.failures import CancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.staging import Staging
-    from localmodel.agent.engine.job import Fetched
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.disk.staging import Staging
+    from agent.engine.job import Fetched
+    from agent.structs.remote import RemoteModel
 
 TICK_SECONDS = 0.1
 CHECKPOINT_SECONDS = 30.0

@@ -10,17 +10,17 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.blocks import Gap, carve
-from localmodel.agent.disk.digests import Digests, is_cheap
-from localmodel.agent.disk.staging import SYNC_EACH
-from localmodel.agent.engine.ranges import range_bytes
-from localmodel.agent.engine.retries import PROGRESS_BYTES
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError
+from agent.disk.blocks import Gap, carve
+from agent.disk.digests import Digests, is_cheap
+from agent.disk.staging import SYNC_EACH
+from agent.engine.ranges import range_bytes
+from agent.engine.retries import PROGRESS_BYTES
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from localmodel.agent.disk.staging import StagedFile, Staging
-    from localmodel.agent.structs.remote import Body, RemoteFile, RemoteModel
+    from agent.disk.staging import StagedFile, Staging
+    from agent.structs.remote import Body, RemoteFile, RemoteModel
 
 # How many files of a model are in work at once: each has digests and an open file descriptor.
 OPEN_FILES = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from localmodel.agent.structs.options import MAX_CONNECTIONS
+from agent.structs.options import MAX_CONNECTIONS
 
 START_CONNECTIONS = 16
 # The number where the CPU is the bottleneck: more connections would only slow each other down.

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localmodel.agent.engine.limits import ConnectionLimit
-from localmodel.agent.engine.pace import Pace
-from localmodel.agent.sources.bounded_cache import BoundedCache
+from agent.engine.limits import ConnectionLimit
+from agent.engine.pace import Pace
+from agent.sources.bounded_cache import BoundedCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localmodel.agent.engine.job import Job, Segment
+    from agent.engine.job import Job, Segment
 
 # How many slow requests to one origin may be hedged by a second request at a time.
 MAX_HEDGES = 4

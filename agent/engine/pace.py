@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from localmodel.agent.engine.job import Segment
+    from agent.engine.job import Segment
 
 # A request below this part of the usual rate at two looks in a row is hedged by a second request.
 SLOW = 0.25

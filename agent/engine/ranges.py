@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.agent.disk.blocks import BLOCK_BYTES
+from agent.disk.blocks import BLOCK_BYTES
 
 MIN_RANGE_BYTES = 4 << 20
 # Several requests of one file at a time ask for smaller ranges: digests need its bytes in order.

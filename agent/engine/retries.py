@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 # How many requests for the same byte may fail before the model fails, by the kind of failure. A
 # kind that is not listed fails the model at once.

@@ -10,17 +10,17 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from localmodel.agent.engine.job import DIGEST_BYTES
-from localmodel.agent.engine.limits import Limits, TokenBucket
-from localmodel.agent.engine.origins import Origins
-from localmodel.agent.engine.setbacks import set_back
-from localmodel.agent.engine.shares import Shares, share
+from agent.engine.job import DIGEST_BYTES
+from agent.engine.limits import Limits, TokenBucket
+from agent.engine.origins import Origins
+from agent.engine.setbacks import set_back
+from agent.engine.shares import Shares, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.engine.job import FileJob, Job, Segment
-    from localmodel.agent.structs.remote import Body
+    from agent.engine.job import FileJob, Job, Segment
+    from agent.structs.remote import Body
 
 # The connections of all origins together: each has a thread.
 MAX_THREADS = 64

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.disk.blocks import Gap
-from localmodel.agent.engine.job import FileChangedError
-from localmodel.agent.engine.retries import is_limit, refused_delay, retry_delay, with_advice
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.disk.blocks import Gap
+from agent.engine.job import FileChangedError
+from agent.engine.retries import is_limit, refused_delay, retry_delay, with_advice
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from localmodel.agent.engine.job import Segment
-    from localmodel.agent.engine.origins import Origin
+    from agent.engine.job import Segment
+    from agent.engine.origins import Origin
 
 # How long no connection is opened to an origin that refused one.
 REFUSED_PAUSE_SECONDS = 1.0

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.engine.job import FileChangedError
-from localmodel.agent.engine.retries import refused_delay, retry_delay, with_advice
-from localmodel.agent.engine.schedule import AbandonedError
-from localmodel.agent.sources.waits import HEAD_SECONDS, waiting
-from localmodel.agent.structs.failures import DownloadError, FailureKind, unexpected
-from localmodel.agent.structs.remote import RangeIgnoredError
+from agent.engine.job import FileChangedError
+from agent.engine.retries import refused_delay, retry_delay, with_advice
+from agent.engine.schedule import AbandonedError
+from agent.sources.waits import HEAD_SECONDS, waiting
+from agent.structs.failures import DownloadError, FailureKind, unexpected
+from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from localmodel.agent.engine.cpu_pressure import CpuPressure
-    from localmodel.agent.engine.job import FileJob, Segment
-    from localmodel.agent.engine.schedule import Schedule
-    from localmodel.agent.structs.remote import Body
+    from agent.engine.cpu_pressure import CpuPressure
+    from agent.engine.job import FileJob, Segment
+    from agent.engine.schedule import Schedule
+    from agent.structs.remote import Body
 
 # Bytes that a connection reads at once: few where it is slow, so that a kill of the agent loses
 # little of what was received.

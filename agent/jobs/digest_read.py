@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.verify import Expected, Verifier
-from localmodel.agent.structs.manifest import Manifest, model_hash
+from agent.disk.verify import Expected, Verifier
+from agent.structs.manifest import Manifest, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.disk.on_disk import Found, bad_files
-from localmodel.agent.disk.repair import has_others
-from localmodel.agent.disk.watch import FULL, disk_failure
-from localmodel.agent.engine.job import FileChangedError
-from localmodel.agent.jobs.adoption.adopting import Adopting
-from localmodel.agent.jobs.archive.model import unpack_model
-from localmodel.agent.jobs.listing import (
+from agent.disk.on_disk import Found, bad_files
+from agent.disk.repair import has_others
+from agent.disk.watch import FULL, disk_failure
+from agent.engine.job import FileChangedError
+from agent.jobs.adoption.adopting import Adopting
+from agent.jobs.archive.model import unpack_model
+from agent.jobs.listing import (
     InOneAnswer,
     PartialListing,
     check_tree,
@@ -22,31 +22,31 @@ from localmodel.agent.jobs.listing import (
     is_listed,
     total_size,
 )
-from localmodel.agent.jobs.reservations import Coming, NoRoomError
-from localmodel.agent.sources.readable import check_readable
-from localmodel.agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
-from localmodel.agent.structs.adoption import foreign
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.grants import Granted, first_access, from_elsewhere, grant_for
-from localmodel.agent.structs.manifest import Manifest, ManifestFile, make_manifest
-from localmodel.agent.structs.sizes import in_blocks
-from localmodel.crds.quantity import format_quantity
+from agent.jobs.reservations import Coming, NoRoomError
+from agent.sources.readable import check_readable
+from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
+from agent.structs.adoption import foreign
+from agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
+from agent.structs.grants import Granted, first_access, from_elsewhere, grant_for
+from agent.structs.manifest import Manifest, ManifestFile, make_manifest
+from agent.structs.sizes import in_blocks
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
-    from localmodel.agent.disk.on_disk import OnDisk
-    from localmodel.agent.disk.staging import Staging
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.engine.engine import Engine
-    from localmodel.agent.engine.job import Fetched
-    from localmodel.agent.jobs.adoption.adopting import Refusals
-    from localmodel.agent.sources import Sources
-    from localmodel.agent.structs.adoption import Adopted
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import RemoteFile, RemoteModel
-    from localmodel.agent.structs.requests import Request
+    from agent.disk.on_disk import OnDisk
+    from agent.disk.staging import Staging
+    from agent.disk.store import Store
+    from agent.engine.engine import Engine
+    from agent.engine.job import Fetched
+    from agent.jobs.adoption.adopting import Refusals
+    from agent.sources import Sources
+    from agent.structs.adoption import Adopted
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import RemoteFile, RemoteModel
+    from agent.structs.requests import Request
 
 # How often a source may change in the middle of one download before it counts as a failure.
 MAX_CHANGES = 3

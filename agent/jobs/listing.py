@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from localmodel.agent.jobs.archive.model import archive_of
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.manifest import check_path, folders
+from agent.jobs.archive.model import archive_of
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.manifest import check_path, folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from localmodel.agent.structs.manifest import ManifestFile
-    from localmodel.agent.structs.remote import Body, RemoteFile, RemoteModel
+    from agent.structs.manifest import ManifestFile
+    from agent.structs.remote import Body, RemoteFile, RemoteModel
 
 
 class PartialListing:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.options import Options
-    from localmodel.agent.structs.requests import Request, Requester
+    from agent.structs.credentials import Credentials
+    from agent.structs.options import Options
+    from agent.structs.requests import Request, Requester
 
 # How often a requester's credentials are read between two checks at the source.
 LOOKS = 6

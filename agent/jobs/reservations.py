@@ -6,13 +6,13 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from localmodel.agent.capacity.ledger import Ledger, Taken
+from agent.capacity.ledger import Ledger, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from localmodel.agent.capacity.models import Model
-    from localmodel.agent.structs.requests import Request
+    from agent.capacity.models import Model
+    from agent.structs.requests import Request
 
 
 class Coming(Enum):

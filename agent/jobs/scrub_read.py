@@ -8,18 +8,18 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.on_disk import MISSING
-from localmodel.agent.disk.verify import READ_BYTES, Expected, Fault, Verdict, Verifier
-from localmodel.agent.engine.limits import TokenBucket
-from localmodel.agent.structs.failures import CancelledError
-from localmodel.agent.structs.notes import BadFile
+from agent.disk.on_disk import MISSING
+from agent.disk.verify import READ_BYTES, Expected, Fault, Verdict, Verifier
+from agent.engine.limits import TokenBucket
+from agent.structs.failures import CancelledError
+from agent.structs.notes import BadFile
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.structs.manifest import Manifest
 
 # Errors that mean that the disk has lost the data. Other errors, such as too many open files, say
 # nothing about it.

@@ -8,34 +8,34 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from localmodel.agent.capacity.places import Hold, had_its_time
-from localmodel.agent.disk.watch import probe
-from localmodel.agent.jobs import memory
-from localmodel.agent.jobs.adoption.adopting import Refusals
-from localmodel.agent.jobs.digest_read import with_digests
-from localmodel.agent.jobs.download import Download, Progress
-from localmodel.agent.jobs.rechecks import digest_of
-from localmodel.agent.jobs.reservations import NoRoomError
-from localmodel.agent.jobs.scrub_read import ScrubReader
-from localmodel.agent.sources.readable import check_readable
-from localmodel.agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
-from localmodel.agent.structs.failures import CancelledError, DownloadError, unexpected
-from localmodel.agent.structs.grants import check_same
-from localmodel.agent.structs.notes import BadFile
-from localmodel.agent.structs.requests import Transfer
+from agent.capacity.places import Hold, had_its_time
+from agent.disk.watch import probe
+from agent.jobs import memory
+from agent.jobs.adoption.adopting import Refusals
+from agent.jobs.digest_read import with_digests
+from agent.jobs.download import Download, Progress
+from agent.jobs.rechecks import digest_of
+from agent.jobs.reservations import NoRoomError
+from agent.jobs.scrub_read import ScrubReader
+from agent.sources.readable import check_readable
+from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
+from agent.structs.failures import CancelledError, DownloadError, unexpected
+from agent.structs.grants import check_same
+from agent.structs.notes import BadFile
+from agent.structs.requests import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.engine.engine import Engine
-    from localmodel.agent.jobs.rechecks import Recheck
-    from localmodel.agent.jobs.reservations import Reservations
-    from localmodel.agent.sources import Sources
-    from localmodel.agent.structs.adoption import Adopted
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.requests import Request, Requester
+    from agent.disk.store import Store
+    from agent.engine.engine import Engine
+    from agent.jobs.rechecks import Recheck
+    from agent.jobs.reservations import Reservations
+    from agent.sources import Sources
+    from agent.structs.adoption import Adopted
+    from agent.structs.credentials import Credentials
+    from agent.structs.manifest import Manifest
+    from agent.structs.requests import Request, Requester
 
 # A check of access gets less time than a listing for a download: other checks may wait for it.
 CHECK_SECONDS = 120.0

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.sources.addresses import DEFAULT_RULES
-from localmodel.agent.sources.azure import AzureSource, is_blob_uri
-from localmodel.agent.sources.file import FileSource
-from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.hdfs import HdfsSource
-from localmodel.agent.sources.hf import HuggingFaceSource
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.sources.unfetched import is_repository, unfetched
-from localmodel.agent.structs.failures import scheme
-from localmodel.agent.structs.options import MAX_CONNECTIONS
+from agent.sources.addresses import DEFAULT_RULES
+from agent.sources.azure import AzureSource, is_blob_uri
+from agent.sources.file import FileSource
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.hdfs import HdfsSource
+from agent.sources.hf import HuggingFaceSource
+from agent.sources.http import HttpSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.sources.unfetched import is_repository, unfetched
+from agent.structs.failures import scheme
+from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from localmodel.agent.sources.addresses import Rules
-    from localmodel.agent.sources.base import Source
+    from agent.sources.addresses import Rules
+    from agent.sources.base import Source
 
 # The key of Azure's source, whose URIs are https:// too: its hosts tell them apart.
 BLOBS = "azure"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3
 
-from localmodel.agent.sources.pins import is_same, settled_time
-from localmodel.agent.sources.proxies import ByProxyError
-from localmodel.agent.structs.causes import status_failure, unreachable
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import OtherTagError, RangeIgnoredError, UnpinnedError
+from agent.sources.pins import is_same, settled_time
+from agent.sources.proxies import ByProxyError
+from agent.structs.causes import status_failure, unreachable
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import OtherTagError, RangeIgnoredError, UnpinnedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

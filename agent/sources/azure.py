@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from localmodel.agent.sources.answers import Get, answered, code_of
-from localmodel.agent.sources.azure_access import access_of, given
-from localmodel.agent.sources.objects import files_of
-from localmodel.agent.sources.transport import IDENTITY, origin_of
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.answers import Get, answered, code_of
+from agent.sources.azure_access import access_of, given
+from agent.sources.objects import files_of
+from agent.sources.transport import IDENTITY, origin_of
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     import requests
 
-    from localmodel.agent.sources.azure_access import AzureAccess
-    from localmodel.agent.sources.bounded_cache import BoundedCache
-    from localmodel.agent.sources.transport import Transport, Transports
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.azure_access import AzureAccess
+    from agent.sources.bounded_cache import BoundedCache
+    from agent.sources.transport import Transport, Transports
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body
 
 # A version of the REST API that other clouds and emulators have too.
 API_VERSION = "2021-12-02"

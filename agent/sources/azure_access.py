@@ -11,15 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from localmodel.agent.sources.azure_token import application, managed_identity
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.azure_token import application, managed_identity
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.sources.azure_token import Token
-    from localmodel.agent.sources.transport import Transport
-    from localmodel.agent.structs.credentials import Credentials
+    from agent.sources.azure_token import Token
+    from agent.sources.transport import Transport
+    from agent.structs.credentials import Credentials
 
 # How long a signature of a key lasts: each request has its own.
 SIGNED_SECONDS = 3600

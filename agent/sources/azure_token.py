@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.sources.addresses import ANYWHERE
-from localmodel.agent.sources.answers import answered, code_of
-from localmodel.agent.sources.transport import Transport
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.addresses import ANYWHERE
+from agent.sources.answers import answered, code_of
+from agent.sources.transport import Transport
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

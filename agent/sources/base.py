@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import RemoteModel
 
 
 class Source(Protocol):

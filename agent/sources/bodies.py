@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from localmodel.agent.sources.waits import too_large
+from agent.sources.waits import too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import requests
 
-    from localmodel.agent.sources.waits import Wait
+    from agent.sources.waits import Wait
 
 # A page of a listing: 1000 objects with the longest names, or a folder of 10,000 files.
 MAX_BODY_BYTES = 4 << 20

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.structs.remote import Body
+    from agent.structs.remote import Body
 
 
 class CheckedBody:

@@ -15,15 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 import smart_open
 
-from localmodel.agent.sources.answers import changed
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from localmodel.agent.structs.remote import RemoteFile
+from agent.sources.answers import changed
+from agent.sources.bodies import bounded
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from localmodel.agent.structs.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 
 @dataclass

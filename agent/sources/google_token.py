@@ -17,16 +17,16 @@ from google.auth.exceptions import GoogleAuthError
 from google.oauth2.credentials import Credentials as UserCredentials
 from google.oauth2.service_account import Credentials as ServiceAccountCredentials
 
-from localmodel.agent.sources.addresses import ANYWHERE
-from localmodel.agent.sources.answers import code_of
-from localmodel.agent.sources.transport import Transport
-from localmodel.agent.structs.credentials import GCS_KEY_FILE
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.sources.addresses import ANYWHERE
+from agent.sources.answers import code_of
+from agent.sources.transport import Transport
+from agent.structs.credentials import GCS_KEY_FILE
+from agent.structs.failures import DownloadError, FailureKind, public_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from localmodel.agent.structs.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 

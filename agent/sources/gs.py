@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from localmodel.agent.sources.answers import Get, answered, changed, code_of
-from localmodel.agent.sources.google_token import named_token, own_token
-from localmodel.agent.sources.objects import files_of
-from localmodel.agent.sources.transport import origin_of
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.sources.answers import Get, answered, changed, code_of
+from agent.sources.google_token import named_token, own_token
+from agent.sources.objects import files_of
+from agent.sources.transport import origin_of
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import requests
 
-    from localmodel.agent.sources.bounded_cache import BoundedCache
-    from localmodel.agent.sources.google_token import Token
-    from localmodel.agent.sources.transport import Transport, Transports
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.bounded_cache import BoundedCache
+    from agent.sources.google_token import Token
+    from agent.sources.transport import Transport, Transports
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body
 
 ENDPOINT = "https://storage.googleapis.com"
 PAGE = 1000

@@ -19,10 +19,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from localmodel.agent.sources.answers import ERRORS, retry_after
-from localmodel.agent.sources.proxies import ByProxyError, check_proxy, refused_by
-from localmodel.agent.sources.watched import Watched, watched_pools
-from localmodel.agent.structs.failures import DownloadError
+from agent.sources.answers import ERRORS, retry_after
+from agent.sources.proxies import ByProxyError, check_proxy, refused_by
+from agent.sources.watched import Watched, watched_pools
+from agent.structs.failures import DownloadError
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import requests
     from urllib3 import ProxyManager
 
-    from localmodel.agent.sources.addresses import Rules
+    from agent.sources.addresses import Rules
 
 # How many addresses of a name are tried: its owner could give it thousands that do not answer.
 MAX_ADDRESSES = 4

@@ -15,22 +15,22 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from localmodel.agent.sources.answers import Get, answered, changed
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.checked import CheckedBody
-from localmodel.agent.sources.hdfs_program import program_model
-from localmodel.agent.sources.transport import Transport, origin_of
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
-from localmodel.agent.structs.remote import RemoteFile
+from agent.sources.answers import Get, answered, changed
+from agent.sources.bodies import bounded
+from agent.sources.checked import CheckedBody
+from agent.sources.hdfs_program import program_model
+from agent.sources.transport import Transport, origin_of
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import requests
 
-    from localmodel.agent.sources.transport import Transports
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body, RemoteModel
+    from agent.sources.transport import Transports
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body, RemoteModel
 
 _PORTS = {"webhdfs": 9870, "swebhdfs": 9871}
 # Settings of KServe that are refused: without them, a request would be another than meant.

@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 from smart_open import hdfs
 
-from localmodel.agent.sources.answers import changed
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
+from agent.sources.answers import changed
+from agent.sources.bodies import bounded
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import RangeIgnoredError, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.agent.structs.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 PROGRAM = "hdfs"
 PROGRAM_SECONDS = 300.0

@@ -17,15 +17,15 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from pydantic import ValidationError
 
-from localmodel.agent.sources.answers import (
+from agent.sources.answers import (
     MAX_RETRY_AFTER_SECONDS,
     Get,
     answered,
     changed,
     retry_after,
 )
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.hf_wire import (
+from agent.sources.bodies import bounded
+from agent.sources.hf_wire import (
     COMMIT,
     LARGE,
     SHA256,
@@ -37,19 +37,19 @@ from localmodel.agent.sources.hf_wire import (
     linked,
     remote_file,
 )
-from localmodel.agent.sources.transport import IDENTITY, Transport, origin_of
-from localmodel.agent.sources.waits import current, resume
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.remote import Checksum, RemoteFile
+from agent.sources.transport import IDENTITY, Transport, origin_of
+from agent.sources.waits import current, resume
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import Checksum, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import requests
 
-    from localmodel.agent.sources.transport import Transports
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.transport import Transports
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AliasChoices, BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     import requests

@@ -14,24 +14,24 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from localmodel.agent.sources.answers import Get, answered, coding_of, compressed, failure
-from localmodel.agent.sources.pages import START_BYTES, instead_of_file, may_be_page
-from localmodel.agent.sources.pins import holds, version_of
-from localmodel.agent.sources.transport import IDENTITY, Transport, origin_of
-from localmodel.agent.structs.archive_kinds import archive_kind
-from localmodel.agent.structs.credentials import HEADERS_SUFFIX
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.agent.structs.urls import server_of
+from agent.sources.answers import Get, answered, coding_of, compressed, failure
+from agent.sources.pages import START_BYTES, instead_of_file, may_be_page
+from agent.sources.pins import holds, version_of
+from agent.sources.transport import IDENTITY, Transport, origin_of
+from agent.structs.archive_kinds import archive_kind
+from agent.structs.credentials import HEADERS_SUFFIX
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import RemoteFile
+from agent.structs.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import requests
 
-    from localmodel.agent.sources.transport import Transports
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.transport import Transports
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body
 
 
 @dataclass(frozen=True)

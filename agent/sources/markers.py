@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.manifest import folders
+from agent.structs.manifest import folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.structs.remote import RemoteFile
 
 _HADOOP = "_$folder$"
 

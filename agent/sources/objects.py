@@ -8,14 +8,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.agent.sources.bodies import bounded
-from localmodel.agent.sources.markers import without_markers
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.bodies import bounded
+from agent.sources.markers import without_markers
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.structs.remote import RemoteFile
 
 
 def files_of(

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from localmodel.agent.sources.network_environment import proxy_variable
-from localmodel.agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.network_environment import proxy_variable
+from agent.structs.causes import TUNNEL, chain, root_cause, status_failure, unreachable
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

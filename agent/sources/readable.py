@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from localmodel.agent.sources.waits import HEAD_SECONDS, current, resume, waiting
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError
+from agent.sources.waits import HEAD_SECONDS, current, resume, waiting
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.agent.sources.waits import Wait
-    from localmodel.agent.structs.remote import RemoteFile, RemoteModel
+    from agent.sources.waits import Wait
+    from agent.structs.remote import RemoteFile, RemoteModel
 
 # How many files are asked for at once.
 PROBES = 8

@@ -31,24 +31,24 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from localmodel.agent.sources.answers import Get, retry_after
-from localmodel.agent.sources.objects import files_of
-from localmodel.agent.sources.pins import holds, is_time, tag_of, version_of
-from localmodel.agent.sources.s3_checksums import head_of, proof_in, with_checksums
-from localmodel.agent.sources.s3_urls import BucketUrls
-from localmodel.agent.sources.transport import Authorities, Transport, origin_of
-from localmodel.agent.structs.causes import status_failure, unreachable
-from localmodel.agent.structs.credentials import S3_AUTHORITIES
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.remote import Checksum, RemoteFile
+from agent.sources.answers import Get, retry_after
+from agent.sources.objects import files_of
+from agent.sources.pins import holds, is_time, tag_of, version_of
+from agent.sources.s3_checksums import head_of, proof_in, with_checksums
+from agent.sources.s3_urls import BucketUrls
+from agent.sources.transport import Authorities, Transport, origin_of
+from agent.structs.causes import status_failure, unreachable
+from agent.structs.credentials import S3_AUTHORITIES
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.remote import Checksum, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from localmodel.agent.sources.bounded_cache import BoundedCache
-    from localmodel.agent.sources.transport import Transports, Trust
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.bounded_cache import BoundedCache
+    from agent.sources.transport import Transports, Trust
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Body
 
 # Error codes whose HTTP status says less than the code does.
 _STATUS_OF_CODE = {

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from localmodel.agent.sources.pins import condition
-from localmodel.agent.sources.waits import current, resume
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm
+from agent.sources.pins import condition
+from agent.sources.waits import current, resume
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 
 if TYPE_CHECKING:
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.structs.remote import RemoteFile
 
 # Checksums cost a request for each object: not worth it for small ones.
 CHECKSUM_BYTES = 8 << 20

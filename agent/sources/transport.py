@@ -23,8 +23,8 @@ from smart_open import http as smart_open_http
 from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
-from localmodel.agent.sources.addresses import DEFAULT_RULES
-from localmodel.agent.sources.answers import (
+from agent.sources.addresses import DEFAULT_RULES
+from agent.sources.answers import (
     ERRORS,
     Get,
     answered,
@@ -33,25 +33,25 @@ from localmodel.agent.sources.answers import (
     failure,
     status_of,
 )
-from localmodel.agent.sources.bodies import begin, drop, read_body
-from localmodel.agent.sources.bounded_cache import BoundedCache
-from localmodel.agent.sources.checked import CheckedBody
-from localmodel.agent.sources.guard import GuardedAdapter
-from localmodel.agent.sources.network_environment import usual_authorities
-from localmodel.agent.sources.pins import condition, is_unchanged, version_of
-from localmodel.agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
-from localmodel.agent.structs.causes import unreachable
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError
-from localmodel.agent.structs.urls import server_of
+from agent.sources.bodies import begin, drop, read_body
+from agent.sources.bounded_cache import BoundedCache
+from agent.sources.checked import CheckedBody
+from agent.sources.guard import GuardedAdapter
+from agent.sources.network_environment import usual_authorities
+from agent.sources.pins import condition, is_unchanged, version_of
+from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
+from agent.structs.causes import unreachable
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
+from agent.structs.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from requests.structures import CaseInsensitiveDict
 
-    from localmodel.agent.sources.addresses import Rules
-    from localmodel.agent.structs.remote import Body
+    from agent.sources.addresses import Rules
+    from agent.structs.remote import Body
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 
 if TYPE_CHECKING:
     from collections.abc import Collection

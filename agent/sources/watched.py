@@ -15,7 +15,7 @@ from urllib3.exceptions import (
     NewConnectionError,
 )
 
-from localmodel.agent.sources.waits import current
+from agent.sources.waits import current
 
 if TYPE_CHECKING:
     from urllib3 import HTTPResponse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 # How many characters of a path a message shows.
 _SHOWN_CHARACTERS = 300

@@ -8,7 +8,7 @@ import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,14 +11,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.manifest import Access, Grant
+from agent.structs.failures import DownloadError, FailureKind, public_uri
+from agent.structs.manifest import Access, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.requests import Requester
+    from agent.structs.manifest import Manifest
+    from agent.structs.requests import Requester
 
 
 class ListedFile(Protocol):

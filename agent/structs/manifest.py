@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from localmodel.crds.base import JsonObject
-from localmodel.crds.keys import model_key
+from crds.base import JsonObject
+from crds.keys import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.agent.structs.manifest import Grant
-from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.base import JsonObject
+from agent.structs.failures import FailureKind
+from agent.structs.manifest import Grant
+from agent.structs.sizes import EvictionReason
+from crds.base import JsonObject
 
 
 class Usage(JsonObject):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from localmodel.agent.structs.credentials import CredentialRef
-    from localmodel.agent.structs.failures import DownloadError
-    from localmodel.agent.structs.manifest import CacheName
+    from agent.structs.credentials import CredentialRef
+    from agent.structs.failures import DownloadError
+    from agent.structs.manifest import CacheName
 
 
 # The names in storage.parameters that do not change the server.

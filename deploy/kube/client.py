@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from localmodel.kube.errors import NotFoundError, UnansweredError, refusal
-from localmodel.kube.kinds import JsonPatch, Kind, KubeObject, Ref, ref_to, root
-from localmodel.kube.raw_client import APPLY, JSON_PATCH, MERGE_PATCH, READ_SECONDS, RawClient
+from deploy.kube.errors import NotFoundError, UnansweredError, refusal
+from deploy.kube.kinds import JsonPatch, Kind, KubeObject, Ref, ref_to, root
+from deploy.kube.raw_client import APPLY, JSON_PATCH, MERGE_PATCH, READ_SECONDS, RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

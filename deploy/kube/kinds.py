@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from localmodel.crds.base import API_VERSION
+from crds.base import API_VERSION
 
 # An object as JSON.
 KubeObject = dict[str, Any]

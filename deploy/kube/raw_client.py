@@ -14,14 +14,14 @@ import urllib3
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.cluster.report import connect
-from localmodel.kube.errors import UnansweredError, UnreachableError, refusal
+from agent.cluster.report import connect
+from deploy.kube.errors import UnansweredError, UnreachableError, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0

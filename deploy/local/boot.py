@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import requests
 
+from agent.cluster.report import ConfigError
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CONFIG_MAPS
 from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
-from localmodel.agent.cluster.report import ConfigError
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CONFIG_MAPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

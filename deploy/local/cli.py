@@ -9,6 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from crds.quantity import parse_quantity
+from crds.version import __version__
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import NODES
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
@@ -16,10 +20,6 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import KUBECTL
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.version import __version__
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import NODES
 
 DEFAULT_LOCAL = Path(".local")
 _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"

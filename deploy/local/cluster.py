@@ -8,6 +8,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+from deploy.kube.client import KubeClient
 from deploy.local import build, nodes, posix, product
 from deploy.local.boot import Boot, add_node
 from deploy.local.console import Console, silent
@@ -18,7 +19,6 @@ from deploy.local.overlay import check as check_overlay
 from deploy.local.ports import choose_ports
 from deploy.local.processes import Processes
 from deploy.local.state import State
-from localmodel.kube.client import KubeClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

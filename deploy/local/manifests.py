@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from deploy.kube.errors import ApiError, NotFoundError
+from deploy.kube.kinds import CRDS, KubeObject
 from deploy.local.errors import LocalError
-from localmodel.kube.errors import ApiError, NotFoundError
-from localmodel.kube.kinds import CRDS, KubeObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
 
 MANAGER = "localmodel-local"
 HOOKS_IN_CLUSTER = "http://localmodel-hooks.localmodel.svc:8080"

@@ -6,15 +6,15 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import NotFoundError
+from deploy.kube.kinds import NODES
 from deploy.local.errors import LocalError
-from localmodel.kube.errors import NotFoundError
-from localmodel.kube.kinds import NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import KubeObject
 
 MANAGER = "localmodel-local"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.kube.errors import AlreadyExistsError, ApiError
-from localmodel.kube.kinds import CACHES, KubeObject
+from deploy.kube.errors import AlreadyExistsError, ApiError
+from deploy.kube.kinds import CACHES, KubeObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
 
 KIND = "ValidatingAdmissionPolicy"
 # The last one of each overlay's manifests: where it is enforced, the others are known too.

@@ -52,10 +52,10 @@ def hooks(ports: Ports, environment: dict[str, str]) -> Process:
     argv = (
         str(VENV / "bin" / "gunicorn"),
         "--config",
-        "python:localmodel.hooks.gunicorn_conf",
+        "python:hooks.gunicorn_conf",
         "--bind",
         f"{LOOPBACK}:{ports.hooks}",
-        "localmodel.hooks.app:create_app()",
+        "hooks.app:create_app()",
     )
     return Process(argv, cwd=str(CHECKOUT), env=environment, order=2)
 
@@ -115,7 +115,7 @@ def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
     argv = (
         PYTHON,
         "-m",
-        "localmodel.agent.main",
+        "agent.main",
         "run",
         "--node-name",
         node,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import NAMESPACE_CACHES, KubeObject, Ref, ref_to
-from localmodel.takeover import names, objects
-from localmodel.takeover.words import some
+from deploy.kube.kinds import NAMESPACE_CACHES, KubeObject, Ref, ref_to
+from deploy.takeover import names, objects
+from deploy.takeover.words import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

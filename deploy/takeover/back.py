@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
-from localmodel.kube.kinds import (
+from deploy.kube.kinds import (
     CACHES,
     DAEMON_SETS,
     GROUPS,
@@ -23,9 +22,10 @@ from localmodel.kube.kinds import (
     Ref,
     ref_to,
 )
-from localmodel.takeover import names, objects
-from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
-from localmodel.takeover.words import running_pods, some
+from deploy.takeover import names, objects
+from deploy.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
+from deploy.takeover.words import running_pods, some
+from hooks.naming import GROUP_LABEL_DOMAIN, is_member_label, is_warm_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.base import GROUP
-from localmodel.crds.equivalence import covers
-from localmodel.crds.naming import claim_name
-from localmodel.kube.kinds import CLAIMS, LOCAL_MODEL_NODES, VOLUMES, KubeObject, ref_to
-from localmodel.takeover import names, objects
-from localmodel.takeover.steps import Delete, Merge, Step
+from crds.base import GROUP
+from crds.equivalence import covers
+from crds.naming import claim_name
+from deploy.kube.kinds import CLAIMS, LOCAL_MODEL_NODES, VOLUMES, KubeObject, ref_to
+from deploy.takeover import names, objects
+from deploy.takeover.steps import Delete, Merge, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

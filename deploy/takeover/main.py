@@ -8,20 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.cluster.report import ConfigError
-from localmodel.crds.version import __version__
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import ApiError
-from localmodel.takeover import names
-from localmodel.takeover.back import plan_back
-from localmodel.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
-from localmodel.takeover.perform import StillThereError, perform
-from localmodel.takeover.there import plan_takeover
+from agent.cluster.report import ConfigError
+from crds.version import __version__
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import ApiError
+from deploy.takeover import names
+from deploy.takeover.back import plan_back
+from deploy.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
+from deploy.takeover.perform import StillThereError, perform
+from deploy.takeover.there import plan_takeover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localmodel.takeover.steps import Plan
+    from deploy.takeover.steps import Plan
 
 OK = 0
 FAILED = 1

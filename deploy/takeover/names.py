@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, Kind
+from crds.base import API_VERSION
+from deploy.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, Kind
 
 # The kinds that KServe has too.
 SHARED = (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES)

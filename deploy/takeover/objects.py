@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localmodel.takeover import names
+from deploy.takeover import names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 _ENDED = ("Succeeded", "Failed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import (
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     COMPOSITES,
@@ -28,11 +28,11 @@ from localmodel.kube.kinds import (
     Ref,
     ref_to,
 )
-from localmodel.takeover import back, names, there
+from deploy.takeover import back, names, there
 
 if TYPE_CHECKING:
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind, KubeObject
 
 
 class ConfigUnreadableError(Exception):

@@ -6,13 +6,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.kube.errors import ApiError, ConflictError, NotFoundError
-from localmodel.takeover import objects
-from localmodel.takeover.steps import Delete, DropFinalizers, Merge
+from deploy.kube.errors import ApiError, ConflictError, NotFoundError
+from deploy.takeover import objects
+from deploy.takeover.steps import Delete, DropFinalizers, Merge
 
 if TYPE_CHECKING:
-    from localmodel.kube.client import KubeClient
-    from localmodel.takeover.steps import Action
+    from deploy.kube.client import KubeClient
+    from deploy.takeover.steps import Action
 
 POLL_SECONDS = 0.5
 PATCH_SECONDS = 15.0

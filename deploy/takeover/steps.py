@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject, Ref
+    from deploy.kube.kinds import KubeObject, Ref
 
 
 @dataclass(frozen=True)

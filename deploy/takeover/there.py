@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import (
+from deploy.kube.kinds import (
     CACHES,
     CRDS,
     DAEMON_SETS,
@@ -28,11 +28,11 @@ from localmodel.kube.kinds import (
     Ref,
     ref_to,
 )
-from localmodel.takeover import names, objects
-from localmodel.takeover.alone import left_alone, run_by_kserve_alone, to_decide
-from localmodel.takeover.downloads import Downloads, is_download
-from localmodel.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
-from localmodel.takeover.words import running_pods, some
+from deploy.takeover import names, objects
+from deploy.takeover.alone import left_alone, run_by_kserve_alone, to_decide
+from deploy.takeover.downloads import Downloads, is_download
+from deploy.takeover.steps import Delete, DropFinalizers, Merge, Plan, Step
+from deploy.takeover.words import running_pods, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

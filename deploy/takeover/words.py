@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.takeover import objects
+from deploy.takeover import objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 _SHOWN = 3
 

@@ -7,10 +7,10 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from crds.quantity import parse_quantity
 from deploy.local.layout import BUILD, CHECKOUT
 from deploy.local.posix import try_lock
 from deploy.local.signals import exit_on_signals
-from localmodel.crds.quantity import parse_quantity
 from tests.bench import install, memory, report
 from tests.bench.bench import Bench, Settings
 from tests.bench.origin import remove, serve

@@ -17,27 +17,27 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from localmodel.agent import main as agent_main  # noqa: F401 - so that memory is as in the agent
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk import writeback
-from localmodel.agent.disk.digests import Digests
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.workers import DigestWorker
-from localmodel.agent.jobs import memory as agent_memory
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.jobs.workers import Fetching
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent import main as agent_main  # noqa: F401 - so that memory is as in the agent
+from agent.commands.assemble import own_credentials
+from agent.disk import writeback
+from agent.disk.digests import Digests
+from agent.disk.store import Store
+from agent.engine.engine import Engine
+from agent.engine.workers import DigestWorker
+from agent.jobs import memory as agent_memory
+from agent.jobs.download import Download
+from agent.jobs.workers import Fetching
+from agent.sources import all_sources
+from agent.structs.credentials import Credentials
+from agent.structs.requests import Request
+from crds.keys import model_key
 from tests.bench.rows import SYNCS, VERIFICATION
 from tests.bench.running import status_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.agent.engine.job import FileJob
+    from agent.engine.job import FileJob
 
 
 class _Agent:

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from localmodel.crds.quantity import format_quantity
+from crds.quantity import format_quantity
 
 
 def facts(work: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.crds.quantity import format_quantity
+from crds.quantity import format_quantity
 from tests.bench import install, machine
 from tests.bench.bench import SMALL_BYTES
 from tests.bench.rows import OURS

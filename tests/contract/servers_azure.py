@@ -22,11 +22,11 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
+from agent.sources.azure import AzureSource
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
-from localmodel.agent.sources.azure import AzureSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
 from tests.contract.gate import Answer, Asked, Gate, running
 from tests.contract.suite import Store
 

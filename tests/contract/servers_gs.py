@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.transport import Transports
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
-from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, Credentials
 from tests.contract.gate import Answer, Asked, Gate, running
 from tests.contract.suite import Store
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
 from deploy.local import build
 from deploy.local.ports import free_ports
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
 from tests.contract.gate import running
 from tests.contract.suite import Store
 

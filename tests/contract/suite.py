@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import ChecksumAlgorithm
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import ChecksumAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from localmodel.agent.sources.base import Source
-    from localmodel.agent.structs.remote import RemoteFile, RemoteModel
+    from agent.sources.base import Source
+    from agent.structs.remote import RemoteFile, RemoteModel
 
 CONTENT = bytes(range(256)) * 40
 TREE = {

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import azure
-from localmodel.agent.sources.addresses import Rules
-from localmodel.agent.sources.azure import AzureSource, is_blob_uri
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources import azure
+from agent.sources.addresses import Rules
+from agent.sources.azure import AzureSource, is_blob_uri
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.gate import Answer
 from tests.contract.servers_azure import (
     ACCOUNT,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources.file import FileSource
+from agent.sources.file import FileSource
 from tests.contract.suite import SourceContract, Store
 
 if TYPE_CHECKING:

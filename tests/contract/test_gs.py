@@ -12,13 +12,13 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import google_token, gs
-from localmodel.agent.sources.addresses import Rules
-from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources import google_token, gs
+from agent.sources.addresses import Rules
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_gs import (
     BUCKET,
     Bucket,
@@ -263,9 +263,9 @@ def test_off_google_nobody_waits_for_a_metadata_server(
 
 READ = """
 import sys
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.transport import Transports
+from agent.commands.assemble import own_credentials
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.transport import Transports
 
 source = GoogleStorageSource(Transports(max_connections=1))
 print(source.resolve(sys.argv[1], own_credentials(), None).files[0].path)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.addresses import Rules
-from localmodel.agent.sources.hf import HuggingFaceSource, split
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import ChecksumAlgorithm
+from agent.commands.assemble import own_credentials
+from agent.sources.addresses import Rules
+from agent.sources.hf import HuggingFaceSource, split
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import ChecksumAlgorithm
 from tests.contract.servers_hf import Hub, Repo, serving_hub
 from tests.contract.suite import CONTENT, SourceContract, Store, bytes_of
 

@@ -8,17 +8,17 @@ from urllib.parse import quote
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.failures import FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources.http import HttpSource
+from agent.sources.transport import Transports
+from agent.structs.failures import FailureKind
 from tests.contract.suite import CONTENT, SourceContract, Store, bytes_of, failure_of
 from tests.unit.agent.servers import WebFiles, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.structs.remote import RemoteModel
     from tests.unit.agent.servers import Handler, Server
 
 PASSWORD = "p:w/d@%25"

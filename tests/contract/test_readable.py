@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources.hdfs import HdfsSource
-from localmodel.agent.sources.hf import HuggingFaceSource
-from localmodel.agent.sources.readable import check_readable
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.hdfs import HdfsSource
+from agent.sources.hf import HuggingFaceSource
+from agent.sources.readable import check_readable
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_azure import Container, azure_storage
 from tests.contract.servers_gs import GatedBucket, TokenGate, google_storage, refusal
 from tests.contract.servers_hf import LARGE, Hub, Repo, serving_hub
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.structs.remote import RemoteModel
     from tests.contract.gate import Answer, Asked
     from tests.unit.agent.servers import Handler
 

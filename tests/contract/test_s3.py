@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import s3_checksums
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.agent.structs.remote import ChecksumAlgorithm
+from agent.commands.assemble import own_credentials
+from agent.sources import s3_checksums
+from agent.structs.failures import FailureKind
+from agent.structs.remote import ChecksumAlgorithm
 from tests.contract.servers_s3 import ACCESS, BUCKET, REGION, SECRET, Gateway, s3_storage
 from tests.contract.suite import (
     CONTENT,

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.hdfs import HdfsSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError
+from agent.commands.assemble import own_credentials
+from agent.sources.hdfs import HdfsSource
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError
 from tests.contract.servers_webhdfs import PROGRAM, FileSystem, serving_files
 from tests.contract.suite import CONTENT, SourceContract, Store, bytes_of
 

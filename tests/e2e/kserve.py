@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from crds.base import API_VERSION
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     CONFIG_MAPS,
@@ -19,7 +19,7 @@ from localmodel.kube.kinds import (
 from tests.e2e.world import World
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
     from tests.contract.servers_hf import Hub
     from tests.e2e.clouds import Clouds
 

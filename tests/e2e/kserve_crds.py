@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CRDS, POLICY_BINDINGS
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import MANAGER, parse
 from deploy.local.waiting import wait_until
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CRDS, POLICY_BINDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import KubeObject
 
 POLICY = "localmodel-crds"
 

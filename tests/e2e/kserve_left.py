@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import (
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.kube.kinds import (
     CLAIMS,
     JOBS,
     PODS,
@@ -18,7 +18,7 @@ from localmodel.kube.kinds import (
 )
 
 if TYPE_CHECKING:
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
 
 JOB_NAMESPACE = "kserve-localmodel-jobs"
 FINALIZER = "localmodel.kserve.io/finalizer"

@@ -6,10 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deploy.local import manifests
-from deploy.local.waiting import wait_until
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import (
+from crds.keys import model_key
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     DEPLOYMENTS,
@@ -19,6 +17,8 @@ from localmodel.kube.kinds import (
     NAMESPACE_CACHES,
     VOLUMES,
 )
+from deploy.local import manifests
+from deploy.local.waiting import wait_until
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours
 from tests.e2e.kserve_left import (
@@ -32,7 +32,7 @@ from tests.e2e.kserve_left import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
     from tests.e2e.takeover import Ran, Takeover
 
 NODE_NAMES = ("node-1", "node-2", "node-3")

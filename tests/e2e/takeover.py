@@ -62,7 +62,7 @@ class Takeover:
         """Run the command to its end."""
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "localmodel.takeover.main"),
+                *(sys.executable, "-m", "deploy.takeover.main"),
                 *(f"--kubeconfig={self.kubeconfig}", "--timeout=20", *flags),
             ],
             cwd=CHECKOUT,

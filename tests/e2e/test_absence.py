@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from localmodel.kube.kinds import CACHES, CRDS, GROUPS, LOCAL_MODEL_NODES, NODES, PLACEMENTS, Kind
-from localmodel.kube.raw_client import STRATEGIC_PATCH
+from deploy.kube.kinds import CACHES, CRDS, GROUPS, LOCAL_MODEL_NODES, NODES, PLACEMENTS, Kind
+from deploy.kube.raw_client import STRATEGIC_PATCH
 from tests.e2e.world import (
     GRACE_SECONDS,
     LABEL_GONE_SECONDS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.kube.kinds import LOCAL_MODEL_NODES
+from deploy.kube.kinds import LOCAL_MODEL_NODES
 from tests.e2e.world import GRACE_SECONDS, SETTLE_SECONDS, World
 from tests.unit.agent.servers import Buckets, Server, serving
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import CACHES, CLAIMS
+from deploy.kube.kinds import CACHES, CLAIMS
 from tests.e2e.world import GRACE_SECONDS, World
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 MIB = 1 << 20
 NODE = "node-1"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, POLICIES, POLICY_BINDINGS, Kind
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CACHES, CLAIMS, GROUPS, POLICIES, POLICY_BINDINGS, Kind
 from tests.e2e.world import World, an_object
 
 LIMIT_RANGES = Kind("v1", "limitranges", "LimitRange", namespaced=True)

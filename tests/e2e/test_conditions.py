@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.kinds import GROUPS
+from crds.base import API_VERSION
+from deploy.kube.kinds import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from agent.credentials.resolver import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from pathlib import Path

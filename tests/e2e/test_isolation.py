@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.credentials.permission import ANNOTATION
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.hooks.naming import volume_name
-from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
+from agent.credentials.permission import ANNOTATION
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
+from hooks.naming import volume_name
 from tests.unit.agent.servers import WebFiles, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
     from tests.e2e.world import World
     from tests.unit.agent.servers import Handler, Server
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from localmodel.kube.kinds import CACHES
+from deploy.kube.kinds import CACHES
 from tests.e2e.world import API_GONE_SECONDS, RETURN_SECONDS, World
 
 NODES = ("node-1", "node-2")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import CACHES, CLAIMS, NAMESPACE_CACHES, PLACEMENTS
+from deploy.kube.kinds import CACHES, CLAIMS, NAMESPACE_CACHES, PLACEMENTS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 USERS = "llmInferenceServices"
 ADAPTERS = "internal.serving.kserve.io/localmodel-lora"

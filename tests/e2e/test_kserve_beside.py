@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.layout import CHECKOUT
-from deploy.local.manifests import MANAGER, read
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from crds.base import API_VERSION
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     CRDS,
@@ -26,8 +24,10 @@ from localmodel.kube.kinds import (
     WEBHOOKS,
     Kind,
 )
-from localmodel.kube.raw_client import JSON, MERGE_PATCH
-from localmodel.takeover.names import KERNEL_KINDS
+from deploy.kube.raw_client import JSON, MERGE_PATCH
+from deploy.local.layout import CHECKOUT
+from deploy.local.manifests import MANAGER, read
+from deploy.takeover.names import KERNEL_KINDS
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_left import CONTROLLER, FINALIZER, NAMESPACE_FINALIZER, WEBHOOK, KServeLeft
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 # It has nothing to do with how Metacontroller works: one is enough.
 pytestmark = pytest.mark.parametrize("kserve", METACONTROLLERS[-1:], indirect=True, scope="session")

@@ -10,8 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.kube.kinds import CLAIMS
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from deploy.kube.kinds import CLAIMS
 
 if TYPE_CHECKING:
     from pathlib import Path

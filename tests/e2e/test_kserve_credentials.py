@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.structs.credentials import GCS_KEY_FILE
+from crds.keys import model_key
+from deploy.kube.kinds import CACHES, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
-from localmodel.agent.structs.credentials import GCS_KEY_FILE
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from tests.contract import servers_azure as azure
 from tests.contract import servers_gs as google
 from tests.contract import servers_s3 as s3
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
     from tests.contract.gate import Asked, Gate
     from tests.unit.agent.servers import Server
 

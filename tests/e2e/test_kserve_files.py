@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crds.keys import model_key
+from deploy.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from deploy.local.product import agent_name
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from tests.contract.servers_hf import Repo
 from tests.e2e.kserve import SECONDS, KServeNodesWorld
 

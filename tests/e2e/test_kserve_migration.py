@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local import manifests
-from deploy.local.cluster import Cluster
-from deploy.local.layout import CHECKOUT
-from deploy.local.origin import S3Origin
-from localmodel.crds.keys import model_key
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from crds.keys import model_key
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     COMPOSITES,
@@ -35,6 +31,10 @@ from localmodel.kube.kinds import (
     VOLUMES,
     WEBHOOKS,
 )
+from deploy.local import manifests
+from deploy.local.cluster import Cluster
+from deploy.local.layout import CHECKOUT
+from deploy.local.origin import S3Origin
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from crds.base import API_VERSION
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     GROUPS,
@@ -19,7 +19,7 @@ from localmodel.kube.kinds import (
 from tests.e2e.kserve import SECONDS, KServeWorld
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 SPACE = "newer"
 KSERVES_FINALIZER = "localmodelnamespacecache.kserve.io/finalizer"

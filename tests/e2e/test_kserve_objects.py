@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, NODES
+from crds.base import API_VERSION
+from deploy.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, NODES
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
 
 KEY = "c277d78a31bc6624"
 

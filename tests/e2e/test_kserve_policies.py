@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
 from deploy.local.users import AGENT
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
 
 if TYPE_CHECKING:
     from tests.e2e.kserve import KServeWorld

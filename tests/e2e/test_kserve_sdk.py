@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.kube.kinds import CACHES, GROUPS
 from deploy.local import build
 from deploy.local.posix import child_environment
-from localmodel.kube.kinds import CACHES, GROUPS
 
 if TYPE_CHECKING:
     from tests.e2e.kserve import KServeNodesWorld

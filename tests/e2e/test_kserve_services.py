@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from localmodel.hooks.naming import member_label, volume_name
-from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
+from deploy.kube.kinds import CACHES, CLAIMS, GROUPS, NAMESPACE_CACHES, PLACEMENTS, VOLUMES
+from hooks.naming import member_label, volume_name
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.world import an_object
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 
 def _owners(obj: KubeObject) -> list[str]:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.layout import CHECKOUT
-from localmodel.agent.cluster.report import connect
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.client import KubeClient
-from localmodel.kube.kinds import (
+from agent.cluster.report import connect
+from crds.base import API_VERSION
+from deploy.kube.client import KubeClient
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     CRDS,
@@ -26,8 +25,9 @@ from localmodel.kube.kinds import (
     KubeObject,
     Ref,
 )
-from localmodel.takeover.perform import perform
-from localmodel.takeover.steps import DropFinalizers
+from deploy.local.layout import CHECKOUT
+from deploy.takeover.perform import perform
+from deploy.takeover.steps import DropFinalizers
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, ours
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
 
 # It has nothing to do with how Metacontroller works: one is enough.
 pytestmark = pytest.mark.parametrize("kserve", METACONTROLLERS[-1:], indirect=True, scope="session")

@@ -6,12 +6,12 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import CACHES, CLAIMS, CRDS, LOCAL_MODEL_NODES, PLACEMENTS
+from deploy.kube.kinds import CACHES, CLAIMS, CRDS, LOCAL_MODEL_NODES, PLACEMENTS
 from tests.e2e.kserve import SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, refusal, replace, unguarded
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 
 def test_crds_that_drop_our_fields_are_refused(kserve: KServeWorld) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import LOCAL_MODEL_NODES, NODES
+from crds.keys import model_key
+from deploy.kube.kinds import LOCAL_MODEL_NODES, NODES
 
 if TYPE_CHECKING:
     from pathlib import Path

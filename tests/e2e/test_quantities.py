@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.quantity import parse_quantity
-from localmodel.kube.errors import InvalidError
-from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, VOLUMES
+from crds.base import API_VERSION
+from crds.quantity import parse_quantity
+from deploy.kube.errors import InvalidError
+from deploy.kube.kinds import CACHES, CLAIMS, GROUPS, VOLUMES
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import Kind
+    from deploy.kube.kinds import Kind
     from tests.e2e.world import World
 
 LARGEST = 2**63 - 1

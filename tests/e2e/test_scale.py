@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crds.base import API_VERSION
+from deploy.kube import kinds
+from deploy.kube.kinds import CACHES, LOCAL_MODEL_NODES
+from deploy.kube.raw_client import STRATEGIC_PATCH
 from deploy.local.layout import CHECKOUT
-from localmodel.crds.base import API_VERSION
-from localmodel.kube import kinds
-from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES
-from localmodel.kube.raw_client import STRATEGIC_PATCH
 from tests.bench.control import counters, objects
 from tests.bench.control.follower import Follower
 from tests.bench.control.measuring import Meter

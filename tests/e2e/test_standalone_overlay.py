@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CACHES
 from deploy.local.cluster import Cluster
 from deploy.local.origin import S3Origin
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CACHES
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import World
 

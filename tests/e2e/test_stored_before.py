@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.kube.kinds import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES
+from crds.base import API_VERSION
+from deploy.kube.kinds import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from tests.e2e.kserve_crds import ours, replace
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
     from tests.e2e.world import World
 
 SPACE = "before"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from localmodel.kube.kinds import GROUPS
+from deploy.kube.kinds import GROUPS
 
 if TYPE_CHECKING:
     from tests.e2e.world import World

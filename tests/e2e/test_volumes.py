@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.crds.base import API_VERSION
-from localmodel.hooks.naming import member_label, volume_name
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from crds.base import API_VERSION
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     GROUPS,
@@ -18,10 +17,11 @@ from localmodel.kube.kinds import (
     NODES,
     VOLUMES,
 )
+from hooks.naming import member_label, volume_name
 from tests.e2e.world import World, an_object
 
 if TYPE_CHECKING:
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 
 def _phase(world: World, namespace: str, claim: str) -> str:

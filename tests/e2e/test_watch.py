@@ -13,9 +13,9 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from localmodel.agent.cluster import kube_watch
-from localmodel.agent.cluster.kube_watch import KubeWatch
-from localmodel.agent.cluster.report import connect
+from agent.cluster import kube_watch
+from agent.cluster.kube_watch import KubeWatch
+from agent.cluster.report import connect
 
 if TYPE_CHECKING:
     from tests.e2e.world import World

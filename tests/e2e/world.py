@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deploy.local.waiting import wait_until
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.kube.errors import NotFoundError
-from localmodel.kube.kinds import (
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from crds.base import API_VERSION
+from crds.keys import model_key
+from deploy.kube.errors import NotFoundError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     LOCAL_MODEL_NODES,
@@ -21,14 +20,15 @@ from localmodel.kube.kinds import (
     Kind,
     KubeObject,
 )
+from deploy.local.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from deploy.kube.client import KubeClient
     from deploy.local.cluster import Cluster
     from deploy.local.origin import S3Origin
-    from localmodel.kube.client import KubeClient
     from tests.e2e.origin import HttpOrigin
 
 T = TypeVar("T")

@@ -8,19 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.naming import claim_name
-from localmodel.hooks.naming import kserve_volume_name, volume_name
-from localmodel.kube.errors import ApiError, NotFoundError
-from localmodel.kube.kinds import CLAIMS, NAMESPACE_CACHES, PODS, Kind
+from crds.base import API_VERSION
+from crds.naming import claim_name
+from deploy.kube.errors import ApiError, NotFoundError
+from deploy.kube.kinds import CLAIMS, NAMESPACE_CACHES, PODS, Kind
+from hooks.naming import kserve_volume_name, volume_name
 from tests.faults import hostile
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping, Sequence
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import KubeObject
     from tests.faults.disk import Model
 
 # The most objects at a time: with more, the machine would be the limit.

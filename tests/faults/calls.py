@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from localmodel.agent.disk import writeback
+from agent.disk import writeback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,12 +7,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CACHES, NODES
 from deploy.local.controlplane import API_SERVER, ETCD
 from deploy.local.errors import LocalError
 from deploy.local.product import HOOKS, META, agent_name
 from deploy.local.waiting import wait_until
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CACHES, NODES
 from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
 from tests.faults import clusters, origin, watcher
 from tests.faults.disk import Disk, Model

@@ -7,9 +7,9 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.disk.store import Store
-from localmodel.crds.keys import model_key
+from agent.disk.on_disk import Found
+from agent.disk.store import Store
+from crds.keys import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,21 +11,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmodel.agent.cluster.pods import PodMounts
-from localmodel.agent.commands import logs
-from localmodel.agent.control.loop import Loop
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.disk.watch import RESCAN_SECONDS, open_store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.jobs.workers import Fetching
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.agent.structs.options import Options
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings
-from localmodel.crds.node import LocalModelNodeGroupRef
-from localmodel.crds.states import ModelState
+from agent.cluster.pods import PodMounts
+from agent.commands import logs
+from agent.control.loop import Loop
+from agent.disk.on_disk import Found
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import RESCAN_SECONDS, open_store
+from agent.engine.engine import Engine
+from agent.engine.limits import Limits
+from agent.jobs.workers import Fetching
+from agent.structs.failures import FailureKind
+from agent.structs.options import Options
+from crds.eviction import EvictionPolicy, EvictionSettings
+from crds.node import LocalModelNodeGroupRef
+from crds.states import ModelState
 from tests.faults import origin
 from tests.faults.calls import Calls, watched
 from tests.faults.scenario import CONNECTIONS, PATIENCE, SMALL, SMALL_BYTES, keys_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from localmodel.agent.disk.on_disk import OnDisk
+    from agent.disk.on_disk import OnDisk
     from tests.faults.calls import Call
     from tests.faults.scenario import Scenario
 

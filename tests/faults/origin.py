@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from awscrt import checksums
 
-from localmodel.agent.structs.credentials import Credentials
+from agent.structs.credentials import Credentials
 from tests.faults.forks import fork
 from tests.unit.agent.servers import Buckets, WebFiles, serving
 

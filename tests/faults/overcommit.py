@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from crds.keys import model_key
+from crds.naming import claim_name
+from deploy.kube.kinds import LOCAL_MODEL_NODES, PODS
 from deploy.local.waiting import wait_until
-from localmodel.crds.keys import model_key
-from localmodel.crds.naming import claim_name
-from localmodel.kube.kinds import LOCAL_MODEL_NODES, PODS
 from tests.e2e.world import World
 from tests.faults import clusters, origin
 from tests.faults.report import Row

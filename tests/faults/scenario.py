@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.notes import Usage
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.agent.structs.requests import Request
+from agent.disk.store import Store
+from agent.engine.engine import Engine
+from agent.engine.limits import Limits
+from agent.jobs.download import Download
+from agent.sources import all_sources
+from agent.structs.notes import Usage
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Request
 from tests.faults import origin
 from tests.faults.disk import Disk, Model, Tree, write_tree
 from tests.faults.forks import fork
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from localmodel.agent.sources import Sources
+    from agent.sources import Sources
     from tests.faults.disk import Loss
 
 # Seconds of real time.

@@ -71,7 +71,7 @@ class _Bench:
     def start(self) -> None:
         """Start the agent, which ends with the calling thread."""
         argv = [
-            *("setpriv", "--pdeathsig", "KILL", PYTHON, "-m", "localmodel.agent.main", "run"),
+            *("setpriv", "--pdeathsig", "KILL", PYTHON, "-m", "agent.main", "run"),
             *("--models", str(self._models_file), "--root", str(self.root)),
             *("--grace-seconds", "2", "--bytes-per-second", RATE, "--log-format", "json"),
         ]

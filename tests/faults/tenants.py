@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import requests
 
-from deploy.local.errors import LocalError
-from deploy.local.manifests import MANAGER, established
-from deploy.local.users import User, kubeconfig
-from deploy.local.waiting import wait_until
-from localmodel.agent.credentials.permission import ANNOTATION
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.crds.base import GROUP as API_GROUP
-from localmodel.crds.keys import model_key
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import (
+from agent.credentials.permission import ANNOTATION
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from crds.base import GROUP as API_GROUP
+from crds.keys import model_key
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
     LOCAL_MODEL_NODES,
@@ -35,6 +31,10 @@ from localmodel.kube.kinds import (
     VOLUMES,
     Kind,
 )
+from deploy.local.errors import LocalError
+from deploy.local.manifests import MANAGER, established
+from deploy.local.users import User, kubeconfig
+from deploy.local.waiting import wait_until
 from tests.e2e.kserve_crds import OPEN, kserves
 from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
 from tests.faults import clusters, hostile
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from deploy.kube.kinds import KubeObject
     from deploy.local.cluster import Cluster
-    from localmodel.kube.kinds import KubeObject
 
 PART = "tenants"
 ADMIN = "admin"

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crds.naming import claim_name
+from deploy.kube.errors import ApiError, UnreachableError
+from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, Kind
 from deploy.local.product import HOOKS, agent_name
-from localmodel.crds.naming import claim_name
-from localmodel.kube.errors import ApiError, UnreachableError
-from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES, Kind
 from tests.faults.disk import read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from deploy.kube.kinds import KubeObject
     from deploy.local.cluster import Cluster
-    from localmodel.kube.kinds import KubeObject
     from tests.faults.disk import Model, Tree
 
 EVENTS = Kind("events.k8s.io/v1", "events", "Event", namespaced=True)

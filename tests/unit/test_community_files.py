@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from localmodel.crds.kinds import KINDS
+from crds.kinds import KINDS
 
 TREE = Path(__file__).parent.parent.parent
 GITHUB = TREE / ".github"

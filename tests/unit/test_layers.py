@@ -17,20 +17,20 @@ def test_what_breaks_the_agents_layers_is_refused(tmp_path: Path) -> None:
     told = lint_with(
         tmp_path,
         {
-            "agent/disk/upward.py": "import localmodel.agent.control.plan",
+            "agent/disk/upward.py": "import agent.control.plan",
             "agent/unnamed.py": "",
             "agent/structs/impure.py": "import os\nimport pathlib",
-            "agent/engine/one.py": "import localmodel.agent.engine.other",
+            "agent/engine/one.py": "import agent.engine.other",
             "agent/engine/other.py": "from typing import TYPE_CHECKING\n\n"
-            "if TYPE_CHECKING:\n    import localmodel.agent.engine.one",
+            "if TYPE_CHECKING:\n    import agent.engine.one",
         },
     )
     assert "The agent's layers import downward only BROKEN" in told
-    assert "- localmodel.agent.disk.upward -> localmodel.agent.control.plan (l.1)" in told
-    assert "not listed as layers:\n\n- localmodel.agent.unnamed\n" in told
+    assert "- agent.disk.upward -> agent.control.plan (l.1)" in told
+    assert "not listed as layers:\n\n- agent.unnamed\n" in told
     assert "do no I/O BROKEN" in told
     for line, module in enumerate(("os", "pathlib"), start=1):
-        assert f"localmodel.agent.structs.impure -> {module} (l.{line})" in told
+        assert f"agent.structs.impure -> {module} (l.{line})" in told
     assert "No module is in a circle of imports, those for types included BROKEN" in told
     assert "- .other -> .one (1 import)" in told
     assert ", 3 broken." in told
@@ -40,12 +40,12 @@ def test_what_breaks_the_hooks_layers_is_refused(tmp_path: Path) -> None:
     told = lint_with(
         tmp_path,
         {"hooks/tomorrow.py": "import flask\nimport os\nimport requests\nimport socket"},
-        {"hooks/naming.py": "import localmodel.hooks.caches"},
+        {"hooks/naming.py": "import hooks.caches"},
     )
     for line, module in enumerate(("flask", "os", "requests", "socket"), start=1):
-        assert f"localmodel.hooks.tomorrow -> {module} (l.{line})" in told
-    assert "not listed as layers:\n\n- localmodel.hooks.tomorrow\n" in told
-    assert "- localmodel.hooks.naming -> localmodel.hooks.caches" in told
+        assert f"hooks.tomorrow -> {module} (l.{line})" in told
+    assert "not listed as layers:\n\n- hooks.tomorrow\n" in told
+    assert "- hooks.naming -> hooks.caches" in told
 
 
 def test_the_sources_as_they_are_pass(tmp_path: Path) -> None:
@@ -54,6 +54,6 @@ def test_the_sources_as_they_are_pass(tmp_path: Path) -> None:
 
 def test_no_module_is_in_a_circle() -> None:
     """The contract compares siblings: a module and the package that it is in are not."""
-    graph = grimp.build_graph("localmodel", "deploy", cache_dir=None)
+    graph = grimp.build_graph("agent", "crds", "deploy", "hooks", cache_dir=None)
     imported = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
     graphlib.TopologicalSorter(imported).prepare()

@@ -12,31 +12,31 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.digests import is_cheap
-from localmodel.agent.disk.verify import Expected, Fault, Verifier
-from localmodel.agent.jobs.adoption.compare import (
+from agent.disk.digests import is_cheap
+from agent.disk.verify import Expected, Fault, Verifier
+from agent.jobs.adoption.compare import (
     first_difference,
     missing,
     other_content,
     says_too_little,
     still_written,
 )
-from localmodel.agent.jobs.adoption.foreign import instead_of_folder, look, signature
-from localmodel.agent.sources.waits import CALL_SECONDS, waiting
-from localmodel.agent.structs.adoption import Adopted, closed, foreign
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
-from localmodel.agent.structs.grants import first_access
-from localmodel.agent.structs.manifest import ManifestFile, make_manifest
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
+from agent.jobs.adoption.foreign import instead_of_folder, look, signature
+from agent.sources.waits import CALL_SECONDS, waiting
+from agent.structs.adoption import Adopted, closed, foreign
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.grants import first_access
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile, proof_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.jobs.adoption.compare import Seen
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.agent.structs.remote import RemoteModel
-    from localmodel.agent.structs.requests import Request
+    from agent.disk.store import Store
+    from agent.jobs.adoption.compare import Seen
+    from agent.structs.manifest import Manifest
+    from agent.structs.remote import RemoteModel
+    from agent.structs.requests import Request
 
 
 class Refusals:

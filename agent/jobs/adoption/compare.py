@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from localmodel.agent.jobs.archive.model import archive_of
-from localmodel.agent.structs.adoption import shown
+from agent.jobs.archive.model import archive_of
+from agent.structs.adoption import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from localmodel.agent.structs.remote import Checksum, RemoteFile
+    from agent.structs.remote import Checksum, RemoteFile
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localmodel.agent.disk.beneath import find
-from localmodel.agent.disk.verify import kind_of
-from localmodel.agent.jobs.adoption.compare import Seen
+from agent.disk.beneath import find
+from agent.disk.verify import kind_of
+from agent.jobs.adoption.compare import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

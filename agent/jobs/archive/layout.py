@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import structlog
 
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.manifest import check_path
-from localmodel.crds.quantity import format_quantity
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import check_path
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

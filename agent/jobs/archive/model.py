@@ -6,20 +6,20 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from localmodel.agent.disk.files import write_all
-from localmodel.agent.jobs.archive.unpack import unpack
-from localmodel.agent.structs.archive_kinds import ArchiveKind, archive_kind
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
-from localmodel.agent.structs.manifest import ManifestFile
-from localmodel.agent.structs.sizes import in_blocks
+from agent.disk.files import write_all
+from agent.jobs.archive.unpack import unpack
+from agent.structs.archive_kinds import ArchiveKind, archive_kind
+from agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
+from agent.structs.manifest import ManifestFile
+from agent.structs.sizes import in_blocks
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
-    from localmodel.agent.disk.staging import Staging
-    from localmodel.agent.jobs.archive.layout import Stream
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.disk.staging import Staging
+    from agent.jobs.archive.layout import Stream
+    from agent.structs.remote import RemoteFile
 
 READ_BYTES = 1 << 20
 

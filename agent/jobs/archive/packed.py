@@ -9,7 +9,7 @@ import threading
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from localmodel.agent.structs.archive_kinds import ArchiveKind
+from agent.structs.archive_kinds import ArchiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,15 +6,15 @@ import re
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from localmodel.agent.jobs.archive.layout import BROKEN
-from localmodel.agent.jobs.archive.packed import TooLargeDictionaryError, opened
-from localmodel.agent.structs.archive_kinds import ArchiveKind
+from agent.jobs.archive.layout import BROKEN
+from agent.jobs.archive.packed import TooLargeDictionaryError, opened
+from agent.structs.archive_kinds import ArchiveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.jobs.archive.layout import Layout, Stream
+    from agent.jobs.archive.layout import Layout, Stream
 
 # The bytes of headers of one member, and of all members: tarfile reads as many as they announce.
 MAX_HEADER_BYTES = 1 << 20

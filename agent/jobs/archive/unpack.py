@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.jobs.archive.layout import Layout
-from localmodel.agent.jobs.archive.tar import untar
-from localmodel.agent.jobs.archive.zip import unzip
-from localmodel.agent.structs.archive_kinds import START_BYTES, ArchiveKind, kind_of, other_kind
+from agent.jobs.archive.layout import Layout
+from agent.jobs.archive.tar import untar
+from agent.jobs.archive.zip import unzip
+from agent.structs.archive_kinds import START_BYTES, ArchiveKind, kind_of, other_kind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.agent.jobs.archive.layout import Sink
+    from agent.jobs.archive.layout import Sink
 
 
 def unpack(archive: Path, named: ArchiveKind, sink: Sink, *, free: int) -> None:

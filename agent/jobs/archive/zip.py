@@ -11,13 +11,13 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from localmodel.agent.jobs.archive.layout import BROKEN, MAX_MEMBERS, MAX_PATH_LENGTH
-from localmodel.agent.jobs.archive.packed import TooLargeDictionaryError, Unpacked, UnpackedLzma
+from agent.jobs.archive.layout import BROKEN, MAX_MEMBERS, MAX_PATH_LENGTH
+from agent.jobs.archive.packed import TooLargeDictionaryError, Unpacked, UnpackedLzma
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.agent.jobs.archive.layout import Layout, Stream
+    from agent.jobs.archive.layout import Layout, Stream
 
 # The size of a zip's central directory, which zipfile reads as a whole.
 MAX_DIRECTORY_BYTES = 16 << 20

@@ -11,14 +11,14 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from crds.quantity import format_quantity
+from deploy.kube.kinds import LOCAL_MODEL_NODES
 from deploy.local.errors import LocalError
-from localmodel.crds.quantity import format_quantity
-from localmodel.kube.kinds import LOCAL_MODEL_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
 
 POLL_SECONDS = 0.2
 

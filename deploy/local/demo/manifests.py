@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.crds.base import API_VERSION
+from crds.base import API_VERSION
 
 TEAM = "team-a"
 

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crds.keys import model_key
+from deploy.kube.kinds import CACHES, CLAIMS, EVENTS, LOCAL_MODEL_NODES
 from deploy.local.demo import manifests
 from deploy.local.errors import LocalError
 from deploy.local.waiting import wait_until
-from localmodel.crds.keys import model_key
-from localmodel.kube.kinds import CACHES, CLAIMS, EVENTS, LOCAL_MODEL_NODES
 
 if TYPE_CHECKING:
     from deploy.local.demo.stage import Stage

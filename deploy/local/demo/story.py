@@ -13,6 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from crds.keys import model_key
+from deploy.kube import kinds
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, VOLUMES
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
@@ -23,10 +27,6 @@ from deploy.local.demo.stage import Stage
 from deploy.local.errors import LocalError
 from deploy.local.origin import S3Origin
 from deploy.local.waiting import wait_until
-from localmodel.crds.keys import model_key
-from localmodel.kube import kinds
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, VOLUMES
 
 NODES = ("node-1", "node-2", "node-3")
 NEWCOMER = "node-4"

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from deploy.kube.client import KubeClient
 from deploy.local.standin.manager import Manager
-from localmodel.kube.client import KubeClient
 
 LOG = logging.getLogger("standin")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from deploy.kube.errors import ConflictError, NotFoundError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, CompositeAnswer
 from deploy.local.standin.children import CONTROLLER_UID, label_for
@@ -11,7 +12,6 @@ from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.errors import NotServedError, SyncError
 from deploy.local.standin.spec import parse_composite
 from deploy.local.standin.store import NOBODY
-from localmodel.kube.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from deploy.local.standin.objects import Object, ObjectMap

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from deploy.kube.errors import ApiError
 from deploy.local.standin import objects
 from deploy.local.standin.children import desired_map
 from deploy.local.standin.customize import Customizer
@@ -22,9 +23,9 @@ from deploy.local.standin.labels import selects
 from deploy.local.standin.spec import as_sent
 from deploy.local.standin.webhook import HookClient
 from deploy.local.standin.workqueue import WorkQueue
-from localmodel.kube.errors import ApiError
 
 if TYPE_CHECKING:
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.answers import Answer
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from deploy.local.standin.reconcile import ChildReconciler, Methods
     from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
     from deploy.local.standin.writes import Writer
-    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from deploy.local.standin.rules import CustomizeAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
     from deploy.local.standin.objects import Object, ObjectMap
     from deploy.local.standin.rules import RelatedRule
     from deploy.local.standin.webhook import HookClient
-    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ import copy
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
+from deploy.kube.errors import ConflictError, NotFoundError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, DecoratorAnswer
 from deploy.local.standin.children import DECORATOR_ANNOTATION, annotate_for
 from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.spec import parse_decorator
 from deploy.local.standin.writes import drop_finalizer
-from localmodel.kube.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,14 +6,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import ApiError, NotFoundError
 from deploy.local.standin.errors import NotServedError
-from localmodel.kube.errors import ApiError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 

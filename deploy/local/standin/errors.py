@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.kube.errors import ApiError
+from deploy.kube.errors import ApiError
 
 
 class SyncError(Exception):

@@ -9,17 +9,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import ApiError, UnreachableError
 from deploy.local.standin.errors import brief
 from deploy.local.standin.store import Store
-from localmodel.kube.errors import ApiError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.objects import Object
     from deploy.local.standin.store import Change
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind
 
     # Called with the object before and after, like a Change; twice the same one for a resync.
     Handler = Callable[[Object | None, Object | None], None]

@@ -6,6 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import ApiError
+from deploy.kube.kinds import COMPOSITES, DECORATORS, Kind
 from deploy.local.standin import objects
 from deploy.local.standin.children import ApplyCache
 from deploy.local.standin.composite import CompositeController
@@ -17,13 +19,11 @@ from deploy.local.standin.informer import Informers
 from deploy.local.standin.reconcile import ChildReconciler
 from deploy.local.standin.workqueue import WorkQueue
 from deploy.local.standin.writes import Writer
-from localmodel.kube.errors import ApiError
-from localmodel.kube.kinds import COMPOSITES, DECORATORS, Kind
 
 if TYPE_CHECKING:
+    from deploy.kube.client import KubeClient
     from deploy.local.standin.informer import Informer
     from deploy.local.standin.objects import Object
-    from localmodel.kube.client import KubeClient
 
 LOG = logging.getLogger(__name__)
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import ApiError, ConflictError, NotFoundError
 from deploy.local.standin import children, objects
 from deploy.local.standin.children import Applied, Claim
 from deploy.local.standin.errors import SyncError, brief, raise_all
-from localmodel.kube.errors import ApiError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.children import ApplyCache
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.objects import Object, ObjectMap
     from deploy.local.standin.spec import UpdateMethod
     from deploy.local.standin.writes import Writer
-    from localmodel.kube.kinds import Kind
 
 LOG = logging.getLogger(__name__)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from deploy.kube.errors import ConflictError, NotFoundError
+from deploy.kube.kinds import ref_to
 from deploy.local.standin import objects
-from localmodel.kube.errors import ConflictError, NotFoundError
-from localmodel.kube.kinds import ref_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.objects import Object
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind
 
 FIELD_MANAGER = "metacontroller"
 # Seconds to wait before each new try after a conflict.

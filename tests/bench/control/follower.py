@@ -6,13 +6,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from localmodel.kube.errors import GoneError, UnansweredError, UnreachableError
+from deploy.kube.errors import GoneError, UnansweredError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind
 
 WATCH_SECONDS = 60
 _PAUSE_SECONDS = 0.2

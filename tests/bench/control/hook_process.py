@@ -58,7 +58,7 @@ def main(mode: str, path: str, file: str) -> dict[str, Any]:
     To settle is another process's job: what it has in memory would count.
     """
     sys.path.insert(0, str(Path.cwd()))
-    from localmodel.hooks.app import create_app  # noqa: PLC0415 - the other checkout's
+    from hooks.app import create_app  # noqa: PLC0415 - the other checkout's
 
     client = create_app().test_client()
 

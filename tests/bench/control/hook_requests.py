@@ -6,9 +6,9 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.hooks.naming import warm_label
+from crds.base import API_VERSION
+from crds.keys import model_key
+from hooks.naming import warm_label
 from tests.bench.control import objects
 
 Object = dict[str, Any]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from localmodel.agent.control.status import Copy, Facts, build_status
-from localmodel.agent.structs.manifest import ManifestFile, make_manifest
-from localmodel.agent.structs.requests import Transfer
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.node import LocalModel, LocalModelNodeGroupRef, LocalModelNodeSpec
-from localmodel.crds.nodegroup import LocalModelNodeGroupSpec
-from localmodel.hooks.naming import group_label
+from agent.control.status import Copy, Facts, build_status
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.requests import Transfer
+from crds.base import API_VERSION
+from crds.node import LocalModel, LocalModelNodeGroupRef, LocalModelNodeSpec
+from crds.nodegroup import LocalModelNodeGroupSpec
+from hooks.naming import group_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from localmodel.crds.node import LocalModelNodeStatus
+    from crds.node import LocalModelNodeStatus
 
 Object = dict[str, Any]
 

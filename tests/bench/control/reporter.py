@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from localmodel.agent.cluster.report import FIELD_MANAGER
-from localmodel.crds.base import API_VERSION
+from agent.cluster.report import FIELD_MANAGER
+from crds.base import API_VERSION
 from tests.bench.control import objects
 from tests.bench.control.tracking import Version
 from tests.bench.running import status_bytes

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploy.kube.kinds import CACHES, LOCAL_MODEL_NODES
 from deploy.local import nodes
-from localmodel.kube.kinds import CACHES, LOCAL_MODEL_NODES
 from tests.bench.control import counters, names, objects
 from tests.bench.control.figures import Value, limit
 from tests.bench.control.follower import Follower
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
     from tests.bench.control.figures import Sample
     from tests.bench.control.measuring import Look
     from tests.bench.control.reporter import Done

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.jobs.archive.unpack import unpack
-from localmodel.agent.structs.archive_kinds import ArchiveKind
-from localmodel.agent.structs.failures import DownloadError
+from agent.jobs.archive.unpack import unpack
+from agent.structs.archive_kinds import ArchiveKind
+from agent.structs.failures import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from localmodel.agent.jobs.archive.layout import Stream
+    from agent.jobs.archive.layout import Stream
 
 ROOM = 1 << 40
 

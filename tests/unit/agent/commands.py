@@ -22,7 +22,7 @@ PIECE = 64 << 10
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "localmodel.agent.main", *map(str, arguments)]
+    return [sys.executable, "-m", "agent.main", *map(str, arguments)]
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.store import Store
+from agent.disk.store import Store
 from tests.unit.agent.servers import WebFiles, serving
 from tests.unit.agent.world import DATA, World
 
@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A range that failed is asked for again at once."""
-    monkeypatch.setattr("localmodel.agent.engine.retries._BASE_SECONDS", {})
-    monkeypatch.setattr("localmodel.agent.engine.retries._DEFAULT_BASE_SECONDS", 0.001)
+    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {})
+    monkeypatch.setattr("agent.engine.retries._DEFAULT_BASE_SECONDS", 0.001)
 
 
 @pytest.fixture

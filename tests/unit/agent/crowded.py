@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.cluster.pods import PodMounts
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings
-from localmodel.crds.node import LocalModelNodeGroupRef
+from agent.cluster.node_api import ApiUnavailableError
+from agent.cluster.pods import PodMounts
+from crds.eviction import EvictionPolicy, EvictionSettings
+from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.world import DATA
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from localmodel.agent.control.loop import Loop
-    from localmodel.crds.node import LocalModel
+    from agent.control.loop import Loop
+    from crds.node import LocalModel
     from tests.unit.agent.world import World
 
 # The disk space of one model, which the tests also declare as its size.

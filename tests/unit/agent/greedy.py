@@ -7,9 +7,9 @@ import resource
 import sys
 from pathlib import Path
 
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError
+from agent.sources import all_sources
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError
 
 MIB = 1 << 20
 # Far more than it may take: the machine that runs the tests has to live on.

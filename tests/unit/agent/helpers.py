@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.structs.manifest import ManifestFile, make_manifest
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.crds.node import LocalModel
+from agent.structs.manifest import ManifestFile, make_manifest
+from agent.structs.remote import RemoteFile
+from crds.node import LocalModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.engine.engine import Engine
-    from localmodel.agent.engine.origins import Origin
-    from localmodel.agent.structs.manifest import Manifest
-    from localmodel.crds.node import LocalModelNodeGroupRef
+    from agent.disk.store import Store
+    from agent.engine.engine import Engine
+    from agent.engine.origins import Origin
+    from agent.structs.manifest import Manifest
+    from crds.node import LocalModelNodeGroupRef
 
 
 def set_aws(monkeypatch: pytest.MonkeyPatch, *unset: str) -> None:

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent.commands.assemble import own_credentials
+from agent.engine.engine import Engine
+from agent.jobs.download import Download
+from agent.sources import Sources
+from agent.sources.http import HttpSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
+from crds.keys import model_key
 from tests.unit.agent.helpers import tree
 from tests.unit.agent.servers import Span, etag, serving, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.sources.base import Source
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.failures import DownloadError, FailureKind
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.disk.store import Store
+    from agent.sources.base import Source
+    from agent.structs.credentials import Credentials
+    from agent.structs.failures import DownloadError, FailureKind
+    from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler, Server
 
 RANGE = 256 << 10
@@ -199,7 +199,7 @@ def secret_uri(server: Server) -> str:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ranges, and short waits between requests."""
-    monkeypatch.setattr("localmodel.agent.engine.ranges.MIN_RANGE_BYTES", RANGE)
-    monkeypatch.setattr("localmodel.agent.engine.retries._BASE_SECONDS", {})
-    monkeypatch.setattr("localmodel.agent.engine.retries._DEFAULT_BASE_SECONDS", 0.01)
-    monkeypatch.setattr("localmodel.agent.engine.engine.TICK_SECONDS", 0.02)
+    monkeypatch.setattr("agent.engine.ranges.MIN_RANGE_BYTES", RANGE)
+    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {})
+    monkeypatch.setattr("agent.engine.retries._DEFAULT_BASE_SECONDS", 0.01)
+    monkeypatch.setattr("agent.engine.engine.TICK_SECONDS", 0.02)

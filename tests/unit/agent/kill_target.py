@@ -10,15 +10,15 @@ import sys
 import threading
 from pathlib import Path
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent.commands.assemble import own_credentials
+from agent.disk.store import Store
+from agent.engine.engine import Engine
+from agent.jobs.download import Download
+from agent.sources import Sources
+from agent.sources.http import HttpSource
+from agent.sources.transport import Transports
+from agent.structs.requests import Request
+from crds.keys import model_key
 
 
 def download(root: Path, uri: str) -> None:

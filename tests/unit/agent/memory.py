@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.causes import unreachable
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
+from agent.structs.causes import unreachable
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.remote import Checksum
+    from agent.structs.credentials import Credentials
+    from agent.structs.remote import Checksum
 
 
 @dataclass

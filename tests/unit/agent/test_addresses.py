@@ -4,14 +4,14 @@ import ipaddress
 
 import pytest
 
-from localmodel.agent.sources.addresses import (
+from agent.sources.addresses import (
     ANYWHERE,
     CLUSTER_PORTS,
     DEFAULT_RULES,
     Rules,
     rules_for_namespaces,
 )
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.failures import DownloadError, FailureKind
 
 METADATA = [
     "169.254.169.254",

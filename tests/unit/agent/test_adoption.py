@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.adoption.adopting import Refusals
-from localmodel.agent.jobs.download import Download, Progress
-from localmodel.agent.jobs.reservations import Coming, NoRoomError, Reservations
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent.commands.assemble import own_credentials
+from agent.disk.on_disk import Found
+from agent.engine.engine import Engine
+from agent.jobs.adoption.adopting import Refusals
+from agent.jobs.download import Download, Progress
+from agent.jobs.reservations import Coming, NoRoomError, Reservations
+from agent.sources import Sources
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm
+from agent.structs.requests import Request
+from crds.keys import model_key
 from tests.unit.agent.helpers import hash_of, set_aws, tree
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import Buckets, serving
@@ -33,8 +33,8 @@ from tests.unit.agent.servers import Buckets, serving
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.disk.store import Store
+    from agent.structs.manifest import Manifest
 
 URI = "mem://model"
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -192,7 +192,7 @@ def test_a_refused_folder_is_not_read_again_while_all_is_as_it_was(
     node.lay(FILES | {"sub/w.bin": b"v" * 300_000})
     first = node.refused(proved())
     read: list[str] = []
-    monkeypatch.setattr("localmodel.agent.disk.verify.open_file", lambda _, path: read.append(path))
+    monkeypatch.setattr("agent.disk.verify.open_file", lambda _, path: read.append(path))
     assert node.refused(proved()) == first
     assert read == []
 
@@ -318,7 +318,7 @@ def test_a_folder_that_is_written_meanwhile_is_not_adopted(
         return real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("localmodel.agent.disk.verify.os.fstat", moving)
+        patch.setattr("agent.disk.verify.os.fstat", moving)
         with pytest.raises(DownloadError, match=r"something still writes to 'sub/w\.bin'"):
             node.run(proved())
     assert node.store.is_foreign(node.key)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.credentials.anonymous import anonymous
-from localmodel.agent.sources.hf import HuggingFaceSource
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.failures import DownloadError
+from agent.commands.assemble import own_credentials
+from agent.credentials.anonymous import anonymous
+from agent.sources.hf import HuggingFaceSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.failures import DownloadError
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.servers import Buckets, Handler, serving
 

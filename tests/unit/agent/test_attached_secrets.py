@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.credentials.attached_secrets import attached_settings, secret_settings
-from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
-from localmodel.agent.structs.credentials import GCS_KEY_FILE
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.credentials.attached_secrets import attached_settings, secret_settings
+from agent.credentials.secret_api import Secret, ServiceAccount
+from agent.structs.credentials import GCS_KEY_FILE
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

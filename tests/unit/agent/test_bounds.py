@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.pod_watch import _PodListener
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.commands.progress import Lines
-from localmodel.agent.commands.standalone import Watcher
-from localmodel.agent.disk.staging import Staging
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.origins import MAX_REMEMBERED, Origins
-from localmodel.agent.engine.shares import Shares
-from localmodel.agent.jobs.adoption.adopting import Adopting
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.jobs.rechecks import Rechecks
-from localmodel.agent.structs.options import Options
-from localmodel.agent.structs.requests import Requester
+from agent.cluster.pod_watch import _PodListener
+from agent.commands.assemble import own_credentials
+from agent.commands.progress import Lines
+from agent.commands.standalone import Watcher
+from agent.disk.staging import Staging
+from agent.engine.engine import Engine
+from agent.engine.origins import MAX_REMEMBERED, Origins
+from agent.engine.shares import Shares
+from agent.jobs.adoption.adopting import Adopting
+from agent.jobs.download import Download
+from agent.jobs.rechecks import Rechecks
+from agent.structs.options import Options
+from agent.structs.requests import Requester
 from tests.unit.agent.helpers import local_model, remembered
 from tests.unit.agent.memory import Memory
 

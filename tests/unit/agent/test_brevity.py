@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from localmodel.agent.control.status_size import STATUS_BYTES, storable
-from localmodel.crds.node import (
+from agent.control.status_size import STATUS_BYTES, storable
+from crds.node import (
     LocalModel,
     LocalModelNodeSpec,
     LocalModelNodeStatus,
     NodeModelStatus,
 )
-from localmodel.crds.states import ModelState, kserve_model_status
-from localmodel.hooks.room import NODE_BYTES
+from crds.states import ModelState, kserve_model_status
+from hooks.room import NODE_BYTES
 
 REQUEST_BYTES_MAX = 3 << 19
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from localmodel.agent.capacity.admission import Admission, Victim, admit
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.models import Group, Model
-from localmodel.agent.capacity.places import Places
-from localmodel.agent.capacity.ranks import Rank, Standing, gives_way
-from localmodel.agent.structs.sizes import EvictionReason, Space, in_blocks
+from agent.capacity.admission import Admission, Victim, admit
+from agent.capacity.ledger import Ledger
+from agent.capacity.models import Group, Model
+from agent.capacity.places import Places
+from agent.capacity.ranks import Rank, Standing, gives_way
+from agent.structs.sizes import EvictionReason, Space, in_blocks
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
 GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}

@@ -9,16 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.models import Group, Model
-from localmodel.agent.capacity.patience import Patience
-from localmodel.agent.capacity.ranks import gives_way
-from localmodel.agent.control.plan import StepPlan, View, plan_step
-from localmodel.agent.structs.sizes import EvictionReason, Space
+from agent.capacity.ledger import Ledger
+from agent.capacity.models import Group, Model
+from agent.capacity.patience import Patience
+from agent.capacity.ranks import gives_way
+from agent.control.plan import StepPlan, View, plan_step
+from agent.structs.sizes import EvictionReason, Space
 
 if TYPE_CHECKING:
-    from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.models import Account
+    from agent.capacity.admission import Victim
+    from agent.capacity.models import Account
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources.readable import check_readable
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources.readable import check_readable
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import Buckets, Handler, WebFiles, etag, serving, span_of
 
 if TYPE_CHECKING:
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
 
 __all__ = ["small_steps"]
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.disk.inventory import Inventory
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.disk.watch import DiskWatch, open_store
-from localmodel.agent.structs.failures import FailureKind
+from agent.disk.inventory import Inventory
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.disk.watch import DiskWatch, open_store
+from agent.structs.failures import FailureKind
 from tests.faults import mounts
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from localmodel.agent.structs.failures import DownloadError
+    from agent.structs.failures import DownloadError
 
 URI = "s3://bucket/model"
 FILES = {"w.bin": b"weights"}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.disk.identity import MovedError
-from localmodel.agent.disk.store import Store
+from agent.disk.identity import MovedError
+from agent.disk.store import Store
 from tests.faults import mounts
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import TREE, command, environment

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.on_disk import Disk, Found
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.download import Download, Progress
-from localmodel.agent.sources import Sources
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent.commands.assemble import own_credentials
+from agent.disk.on_disk import Disk, Found
+from agent.disk.store import Store
+from agent.engine.engine import Engine
+from agent.jobs.download import Download, Progress
+from agent.sources import Sources
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
+from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, faults, raising, watched
 from tests.unit.agent.archives import member
 from tests.unit.agent.helpers import hash_of, publish, tree

@@ -13,17 +13,17 @@ from unittest.mock import patch
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.blocks import BLOCK_BYTES
-from localmodel.agent.disk.staging import Staging
-from localmodel.agent.engine import job, ranges, retries
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.job import Fetched, FileChangedError
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.engine.shares import PATIENCE_SECONDS, Shares
-from localmodel.agent.structs.causes import unreachable
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.commands.assemble import own_credentials
+from agent.disk.blocks import BLOCK_BYTES
+from agent.disk.staging import Staging
+from agent.engine import job, ranges, retries
+from agent.engine.engine import Engine
+from agent.engine.job import Fetched, FileChangedError
+from agent.engine.limits import Limits
+from agent.engine.shares import PATIENCE_SECONDS, Shares
+from agent.structs.causes import unreachable
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 from tests.unit.agent.helpers import remembered
 from tests.unit.agent.memory import Memory
 
@@ -316,8 +316,8 @@ def test_cancelled_fetch_ends_soon_and_touches_nothing_afterwards(tmp_path: Path
 
 
 def test_slow_range_gets_a_second_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localmodel.agent.engine.pace.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("localmodel.agent.engine.pace.WORTH_SECONDS", 0.1)
+    monkeypatch.setattr("agent.engine.pace.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("agent.engine.pace.WORTH_SECONDS", 0.1)
     stuck = threading.Event()
     slow: list[int] = []
 
@@ -344,7 +344,7 @@ def test_slow_range_gets_a_second_request(tmp_path: Path, monkeypatch: pytest.Mo
 def test_stream_that_is_as_good_as_dead_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.engine.pace.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("agent.engine.pace.LOOK_SECONDS", 0.1)
 
     def on_read(*_: object) -> None:
         time.sleep(0.05)
@@ -421,8 +421,8 @@ def test_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_slow_origins_of_one_owner_leave_connections_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges_of_slow: bool
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.engine.schedule.MAX_THREADS", 8)
-    monkeypatch.setattr("localmodel.agent.engine.shares.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("agent.engine.schedule.MAX_THREADS", 8)
+    monkeypatch.setattr("agent.engine.shares.PATIENCE_SECONDS", 0.2)
     released = threading.Event()
     contents = {f"{number}.bin": os.urandom(MIB) for number in range(12)}
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from localmodel.agent.cluster import event_writer
-from localmodel.agent.cluster.event_writer import EventWriter
-from localmodel.agent.cluster.events import NodeEvent
-from localmodel.agent.cluster.report import connect
+from agent.cluster import event_writer
+from agent.cluster.event_writer import EventWriter
+from agent.cluster.events import NodeEvent
+from agent.cluster.report import connect
 from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:

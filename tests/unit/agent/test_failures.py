@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.agent.structs.failures import (
+from agent.structs.failures import (
     MAX_BACKOFF_SECONDS,
     FailureKind,
     backoff,

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from localmodel.agent.structs.credentials import CredentialRef
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.grants import (
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import (
     Granted,
     check_same,
     first_access,
@@ -14,9 +14,9 @@ from localmodel.agent.structs.grants import (
     is_same_copy,
     with_grant,
 )
-from localmodel.agent.structs.manifest import Manifest, ManifestFile, make_manifest
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.agent.structs.requests import Requester
+from agent.structs.manifest import Manifest, ManifestFile, make_manifest
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Requester
 
 URI = "s3://bucket/model"
 ADMIN = Requester()

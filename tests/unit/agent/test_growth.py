@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.capacity.admission import admit
-from localmodel.agent.capacity.ledger import Ledger
-from localmodel.agent.capacity.models import Group, Model
-from localmodel.agent.capacity.places import Places
-from localmodel.agent.cluster.pods import PodMounts, users
-from localmodel.agent.control.plan import View, plan_step
-from localmodel.agent.control.status import Copy, Facts, build_status
-from localmodel.agent.control.wanted import requester_of
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.grants import grant_for
-from localmodel.agent.structs.manifest import Access, CacheName
-from localmodel.agent.structs.sizes import Space
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings, Retention
-from localmodel.crds.node import LocalModelNodeGroupRef
+from agent.capacity.admission import admit
+from agent.capacity.ledger import Ledger
+from agent.capacity.models import Group, Model
+from agent.capacity.places import Places
+from agent.cluster.pods import PodMounts, users
+from agent.control.plan import View, plan_step
+from agent.control.status import Copy, Facts, build_status
+from agent.control.wanted import requester_of
+from agent.disk.on_disk import Found
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import grant_for
+from agent.structs.manifest import Access, CacheName
+from agent.structs.sizes import Space
+from crds.eviction import EvictionPolicy, EvictionSettings, Retention
+from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.crowded import NoPods
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.agent.helpers import local_model, manifest_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
 
 TAKES = 4096
 GONE = DownloadError(FailureKind.NOT_FOUND, "it is not there")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources import bodies
+from agent.sources import bodies
 from tests.unit.agent.servers import Handler, serving
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm
+from agent.engine.engine import Engine
+from agent.engine.limits import Limits
+from agent.structs.failures import FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 from tests.unit.agent import hostile
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, RANGE, SIZE, Attempt, Site, content, site
@@ -23,7 +23,7 @@ from tests.unit.agent.servers import Buckets, Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
     from tests.unit.agent.servers import Span
 
     Act = Callable[[Site, Handler, Span, int], bool]
@@ -169,7 +169,7 @@ def crc32c(data: bytes) -> str:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> None:
     set_aws(monkeypatch, "AWS_CA_BUNDLE")
-    monkeypatch.setattr("localmodel.agent.sources.s3_checksums.CHECKSUM_BYTES", 1)
+    monkeypatch.setattr("agent.sources.s3_checksums.CHECKSUM_BYTES", 1)
 
 
 @pytest.mark.usefixtures("s3")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.engine.limits import START_CONNECTIONS, Limits
-from localmodel.agent.sources.answers import MAX_RETRY_AFTER_SECONDS
-from localmodel.agent.structs.failures import FailureKind
+from agent.engine.engine import Engine
+from agent.engine.limits import START_CONNECTIONS, Limits
+from agent.sources.answers import MAX_RETRY_AFTER_SECONDS
+from agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.helpers import remembered
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, Site, content, secret_uri, site
@@ -23,8 +23,8 @@ from tests.unit.agent.servers import Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.remote import RemoteFile
+    from agent.disk.store import Store
+    from agent.structs.remote import RemoteFile
     from tests.unit.agent.servers import Span
 
 pytestmark = pytest.mark.usefixtures("small_steps")
@@ -36,8 +36,8 @@ MIB = 1 << 20
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second is short for origins and long for tests."""
-    monkeypatch.setattr("localmodel.agent.engine.pace.LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("localmodel.agent.engine.pace.WORTH_SECONDS", 0.5)
+    monkeypatch.setattr("agent.engine.pace.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("agent.engine.pace.WORTH_SECONDS", 0.5)
 
 
 def trickle(made: Site, handler: Handler, span: Span) -> None:
@@ -57,7 +57,7 @@ def test_a_stream_that_hardly_moves_is_unreachable(
         trickle(made, handler, span)
         return True
 
-    monkeypatch.setattr("localmodel.agent.engine.retries._ATTEMPTS", {FailureKind.UNREACHABLE: 2})
+    monkeypatch.setattr("agent.engine.retries._ATTEMPTS", {FailureKind.UNREACHABLE: 2})
     engine = Engine(stall_seconds=0.5, jitter=lambda: 0.0)
     made = Site(content(7, 2 * hostile.RANGE), act=act, tagged=tagged)
     with serving(made) as server:
@@ -169,9 +169,7 @@ def test_an_origin_that_has_had_enough_gets_fewer_connections(
             handler.reply(503)
         return refuse
 
-    monkeypatch.setattr(
-        "localmodel.agent.engine.retries._BASE_SECONDS", {FailureKind.THROTTLED: 0.2}
-    )
+    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {FailureKind.THROTTLED: 0.2})
     opened: list[int] = []
     made = Site(content(11, 12 * MIB), act=act, pause=0.03)
     engine = Engine(jitter=lambda: 0.0)
@@ -191,7 +189,7 @@ def test_an_origin_that_refuses_for_ever_is_throttled(
         handler.reply(503)
         return True
 
-    monkeypatch.setattr("localmodel.agent.engine.retries.MAX_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("agent.engine.retries.MAX_DELAY_SECONDS", 0.05)
     with site(Site(act=act)) as uri:
         error = Attempt(store, uri).fails(
             FailureKind.THROTTLED, "/m.bin?… answered 503 Service Unavailable", "tried again"

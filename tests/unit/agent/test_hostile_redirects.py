@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.structs.failures import FailureKind
+from agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.hostile import DATA, Attempt, Site, secret_uri
 from tests.unit.agent.servers import Handler, serving
@@ -14,7 +14,7 @@ from tests.unit.agent.servers import Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
 
 pytestmark = pytest.mark.usefixtures("small_steps")
 small_steps = hostile.small_steps

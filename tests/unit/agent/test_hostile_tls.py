@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources.http import HttpSource
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent import hostile
 from tests.unit.agent.certificates import Authority, make_authority
 from tests.unit.agent.helpers import set_aws
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
     from tests.unit.agent.servers import Server, Span
 
 pytestmark = pytest.mark.usefixtures("small_steps", "environment")

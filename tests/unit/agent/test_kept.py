@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.credentials.settings import (
+from agent.credentials.settings import (
     MAX_AUTHORITIES_BYTES,
     Setting,
     check_authorities,
 )
-from localmodel.agent.jobs.adoption import adopting
-from localmodel.agent.jobs.reservations import Coming, Reservations
-from localmodel.agent.sources import bounded_cache
-from localmodel.agent.sources.azure import AzureSource
-from localmodel.agent.sources.bounded_cache import IDLE_SECONDS, LIFE_SECONDS, BoundedCache
-from localmodel.agent.sources.gs import GoogleStorageSource
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import MAX_KEPT, MAX_WAYS, Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError
-from localmodel.agent.structs.requests import Request
+from agent.jobs.adoption import adopting
+from agent.jobs.reservations import Coming, Reservations
+from agent.sources import bounded_cache
+from agent.sources.azure import AzureSource
+from agent.sources.bounded_cache import IDLE_SECONDS, LIFE_SECONDS, BoundedCache
+from agent.sources.gs import GoogleStorageSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import MAX_KEPT, MAX_WAYS, Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError
+from agent.structs.requests import Request
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, WebFiles, serving
@@ -31,7 +31,7 @@ from tests.unit.agent.servers import Buckets, WebFiles, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
     from tests.unit.agent.servers import Server
     from tests.unit.agent.world import World
 
@@ -156,7 +156,7 @@ def test_hosts_that_a_transport_knows_are_bounded() -> None:
 def test_what_sources_keep_for_tenants_is_bounded_and_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.sources.transport.MAX_KEPT", TENANTS // 2)
+    monkeypatch.setattr("agent.sources.transport.MAX_KEPT", TENANTS // 2)
     transports = Transports(max_connections=2)
     azure, google = AzureSource(transports), GoogleStorageSource(transports)
     with serving(lambda handler, _: handler.reply(404)) as server:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.store import Store
-from localmodel.agent.structs.manifest import Manifest
-from localmodel.crds.keys import model_key
+from agent.disk.store import Store
+from agent.structs.manifest import Manifest
+from crds.keys import model_key
 from tests.unit.agent.servers import Handler, etag, serving
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.limits_file import LimitsError, follow, read_limits
-from localmodel.agent.engine.cpu_pressure import CpuPressure
-from localmodel.agent.engine.limits import (
+from agent.commands.limits_file import LimitsError, follow, read_limits
+from agent.engine.cpu_pressure import CpuPressure
+from agent.engine.limits import (
     FEW_CONNECTIONS,
     HOLD_SECONDS,
     START_CONNECTIONS,
@@ -219,7 +219,7 @@ def test_file_of_limits_that_is_wrong(tmp_path: Path, text: str, says: str) -> N
 def test_limits_are_followed_and_a_wrong_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.commands.limits_file.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("agent.commands.limits_file.POLL_SECONDS", 0.01)
     path = tmp_path / "limits.yaml"
     path.write_text("connectionsPerOrigin: 8")
     seen: list[Limits] = []

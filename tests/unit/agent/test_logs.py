@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from localmodel.agent.commands import logs
+from agent.commands import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.structs.options import Options
+from agent.sources.http import HttpSource
+from agent.structs.options import Options
 from tests.unit.agent.world import DATA, GRACE
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def test_it_runs_and_stops(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
         return real()
 
     monkeypatch.setattr(world.loop, "step", step)
-    monkeypatch.setattr("localmodel.agent.control.loop.FAULT_SECONDS", 0.01)
+    monkeypatch.setattr("agent.control.loop.FAULT_SECONDS", 0.01)
     thread = threading.Thread(target=world.loop.run)
     thread.start()
     deadline = time.monotonic() + 30

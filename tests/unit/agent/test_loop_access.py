@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.control.access_checks import MAX_CHECKS
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import CredentialRef, Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.manifest import Grant, Manifest
-from localmodel.agent.structs.requests import Requester
+from agent.commands.assemble import own_credentials
+from agent.control.access_checks import MAX_CHECKS
+from agent.sources import Sources
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.credentials import CredentialRef, Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import Grant, Manifest
+from agent.structs.requests import Requester
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, serving
 from tests.unit.agent.world import DATA, GRACE
@@ -24,7 +24,7 @@ from tests.unit.agent.world import DATA, GRACE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
     from tests.unit.agent.servers import Handler
     from tests.unit.agent.world import World
 

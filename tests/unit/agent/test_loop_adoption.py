@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk import verify
-from localmodel.agent.disk.on_disk import Disk
-from localmodel.crds.eviction import EvictionPolicy
+from agent.disk import verify
+from agent.disk.on_disk import Disk
+from crds.eviction import EvictionPolicy
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told
 from tests.unit.agent.helpers import hash_of
 from tests.unit.agent.world import DATA, GRACE

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.disk.on_disk import Disk
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings
-from localmodel.crds.node import LocalModelNodeGroupRef
+from agent.disk.on_disk import Disk
+from crds.eviction import EvictionPolicy, EvictionSettings
+from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent.crowded import (
     TAKES,
     entry,
@@ -24,7 +24,7 @@ from tests.unit.agent.crowded import (
 from tests.unit.agent.helpers import node_object
 
 if TYPE_CHECKING:
-    from localmodel.agent.jobs.reservations import Coming
+    from agent.jobs.reservations import Coming
     from tests.unit.agent.world import World
 
 HASH = "sha256:" + "0" * 64

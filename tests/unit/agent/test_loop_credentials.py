@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from localmodel.agent.structs.credentials import CredentialRef, Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.structs.credentials import CredentialRef, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from localmodel.agent.structs.requests import Requester
+    from agent.structs.requests import Requester
     from tests.unit.agent.world import World
 
 GOOD = CredentialRef(service_account="good")

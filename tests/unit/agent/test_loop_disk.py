@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
+from agent.disk.root import StoreError
+from agent.disk.store import Store
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.capacity.patience import PATIENCE_SECONDS
-from localmodel.agent.control.loop import LISTED_SECONDS
+from agent.capacity.patience import PATIENCE_SECONDS
+from agent.control.loop import LISTED_SECONDS
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told, use
 from tests.unit.agent.helpers import local_model
 from tests.unit.agent.world import DATA, GRACE
 
 if TYPE_CHECKING:
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
     from tests.unit.agent.servers import Handler
     from tests.unit.agent.world import World
 

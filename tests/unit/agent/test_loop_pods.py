@@ -12,7 +12,7 @@ from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, pod, pre
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
-    from localmodel.agent.control.loop import Loop
+    from agent.control.loop import Loop
     from tests.unit.agent.world import World
 
 

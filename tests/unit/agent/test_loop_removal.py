@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.control.owners import TRUST_GRACES
+from agent.control.owners import TRUST_GRACES
 from tests.unit.agent.helpers import node_object, publish
 from tests.unit.agent.world import GRACE
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.control.owners import TRUST_GRACES
+from agent.control.owners import TRUST_GRACES
 from tests.unit.agent.crowded import Pods, fill, models, pod, prepare, told, use
 from tests.unit.agent.world import GRACE
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.disk.store import Store
+from agent.disk.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.pods import PodMounts
-from localmodel.agent.control.node_events import display_names
-from localmodel.agent.control.removals import _tellable
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.notes import Evicted
-from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.keys import model_key
+from agent.cluster.pods import PodMounts
+from agent.control.node_events import display_names
+from agent.control.removals import _tellable
+from agent.sources import Sources
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.sizes import EvictionReason
+from crds.keys import model_key
 from tests.unit.agent.crowded import Pods
 from tests.unit.agent.helpers import local_model, set_aws, tree
 from tests.unit.agent.servers import Buckets, serving
@@ -28,8 +28,8 @@ from tests.unit.agent.servers import Buckets, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.agent.structs.requests import Requester
-    from localmodel.crds.node import LocalModel
+    from agent.structs.requests import Requester
+    from crds.node import LocalModel
     from tests.unit.agent.servers import Handler, Server
     from tests.unit.agent.world import World
 

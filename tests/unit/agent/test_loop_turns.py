@@ -10,7 +10,7 @@ from tests.unit.agent.test_loop_adoption import lay
 from tests.unit.agent.world import DATA, GRACE
 
 if TYPE_CHECKING:
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
     from tests.unit.agent.world import World
 
 HASH = "sha256:" + "0" * 64

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from localmodel.agent.commands import flags, logs
-from localmodel.agent.commands.flags import parse
-from localmodel.agent.commands.limits_file import read_limits
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.limits import Limits
-from localmodel.agent.main import main
+from agent.commands import flags, logs
+from agent.commands.flags import parse
+from agent.commands.limits_file import read_limits
+from agent.disk.store import Store
+from agent.engine.limits import Limits
+from agent.main import main
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
 from tests.unit.agent.helpers import local_model, node_object, publish
@@ -158,7 +158,7 @@ def test_help_starts_fast() -> None:
     """By what is not imported: times depend on the machine."""
     code = (
         "import sys\n"
-        "from localmodel.agent.main import main\n"
+        "from agent.main import main\n"
         "try:\n"
         "    main(['pull', '--help'])\n"
         "finally:\n"
@@ -171,9 +171,7 @@ def test_help_starts_fast() -> None:
     assert done.stderr == "set()\n"
 
 
-@pytest.mark.parametrize(
-    "module", ["localmodel.agent.commands.pull", "localmodel.agent.commands.standalone"]
-)
+@pytest.mark.parametrize("module", ["agent.commands.pull", "agent.commands.standalone"])
 def test_kubernetes_is_for_clusters_only(module: str) -> None:
     code = f"import sys, {module}; print('kubernetes' in sys.modules)"
     done = subprocess.run(
@@ -224,7 +222,7 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         arguments = ["--node-name", "n", "--root", str(tmp_path / "root")]
         arguments += ["--kubeconfig", str(kubeconfig)]
         with subprocess.Popen(
-            [sys.executable, "-m", "localmodel.agent.main", "run", *arguments],
+            [sys.executable, "-m", "agent.main", "run", *arguments],
             cwd=TREE,
             stderr=subprocess.PIPE,
             text=True,

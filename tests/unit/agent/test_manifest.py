@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from localmodel.agent.structs.manifest import Manifest, check_path, make_manifest, model_hash
+from agent.structs.manifest import Manifest, check_path, make_manifest, model_hash
 from tests.unit.agent.helpers import manifest_of
 
 URI = "hf://meta-llama/meta-llama-3-8b-instruct"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.staging import SYNC_EACH, Staging
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine import job
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.download import Download
-from localmodel.agent.sources import Sources
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.requests import Request
-from localmodel.crds.keys import model_key
+from agent.commands.assemble import own_credentials
+from agent.disk.staging import SYNC_EACH, Staging
+from agent.disk.store import Store
+from agent.engine import job
+from agent.engine.engine import Engine
+from agent.jobs.download import Download
+from agent.sources import Sources
+from agent.structs.manifest import CacheName
+from agent.structs.requests import Request
+from crds.keys import model_key
 from tests.unit.agent.growth import MOST
 from tests.unit.agent.memory import Memory
 

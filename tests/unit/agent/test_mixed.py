@@ -10,11 +10,11 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.pins import holds
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources.http import HttpSource
+from agent.sources.pins import holds
+from agent.sources.transport import Transports
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
 from tests.unit.agent.servers import Handler, Span, etag, serving, span_of
@@ -22,7 +22,7 @@ from tests.unit.agent.servers import Handler, Span, etag, serving, span_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
 
 __all__ = ["small_steps"]
 

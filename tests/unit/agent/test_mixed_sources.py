@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources import all_sources
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.hostile import DATA, SIZE, Attempt, small_steps
 from tests.unit.agent.servers import Handler, serving
 from tests.unit.agent.test_mixed import NEW, Origin, nothing, only_time
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
 
 __all__ = ["small_steps"]
 

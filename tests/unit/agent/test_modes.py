@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.disk.modes import open_up
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.sources.file import FileSource
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.disk.modes import open_up
+from agent.disk.on_disk import Found
+from agent.sources.file import FileSource
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import tree
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.rights import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from localmodel.agent.disk.store import Store
+    from agent.disk.store import Store
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.jobs.rechecks import digest_of
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.jobs.rechecks import digest_of
+from agent.sources import all_sources
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.servers import Handler, serving
 

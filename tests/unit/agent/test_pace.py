@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from localmodel.agent.engine.job import Segment
-from localmodel.agent.engine.pace import ENOUGH, LOOK_SECONDS, Pace
-from localmodel.agent.structs.remote import RemoteFile
+from agent.engine.job import Segment
+from agent.engine.pace import ENOUGH, LOOK_SECONDS, Pace
+from agent.structs.remote import RemoteFile
 
 if TYPE_CHECKING:
-    from localmodel.agent.engine.job import FileJob
+    from agent.engine.job import FileJob
 
 MIB = 1 << 20
 

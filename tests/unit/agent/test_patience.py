@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localmodel.agent.capacity.patience import MOST_SECONDS, PATIENCE_SECONDS, Patience
+from agent.capacity.patience import MOST_SECONDS, PATIENCE_SECONDS, Patience
 
 NOBODY: frozenset[str] = frozenset()
 A = frozenset({"team-a"})

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.capacity.places import EXTRA_PLACES, LAST_SECONDS, Hold, Places, had_its_time
-from localmodel.agent.structs.credentials import Credentials
+from agent.capacity.places import EXTRA_PLACES, LAST_SECONDS, Hold, Places, had_its_time
+from agent.structs.credentials import Credentials
 from tests.unit.agent.servers import Handler, serving
 
 if TYPE_CHECKING:

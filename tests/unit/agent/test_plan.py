@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from localmodel.agent.control.plan import StepPlan, View, plan_step
+from agent.control.plan import StepPlan, View, plan_step
 
 BASE = View(now=100.0, grace=60.0, max_downloads=2, wanted=())
 SET = frozenset

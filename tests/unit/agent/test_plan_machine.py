@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from localmodel.agent.control.plan import StepPlan, View, plan_step
+from agent.control.plan import StepPlan, View, plan_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

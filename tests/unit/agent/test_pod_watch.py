@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from structlog.testing import capture_logs
 
-from localmodel.agent.cluster import kube_watch, pod_watch
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.cluster.pod_watch import PodWatch
-from localmodel.agent.cluster.report import connect
+from agent.cluster import kube_watch, pod_watch
+from agent.cluster.node_api import ApiUnavailableError
+from agent.cluster.pod_watch import PodWatch
+from agent.cluster.report import connect
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.servers import Handler, serving
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.cluster.pods import PodMounts
+    from agent.cluster.pods import PodMounts
 
 
 class PodServer(FakeServer):

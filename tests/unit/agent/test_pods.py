@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from localmodel.agent.cluster.pods import PodMounts, parse_pod, users
-from localmodel.agent.structs.manifest import CacheName
+from agent.cluster.pods import PodMounts, parse_pod, users
+from agent.structs.manifest import CacheName
 
 KEY = "0123456789abcdef"
 OTHER = "fedcba9876543210"

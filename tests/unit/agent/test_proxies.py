@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources import all_sources
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.contract.servers_gs import key_file
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.helpers import set_aws

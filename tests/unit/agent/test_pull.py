@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.exit_codes import TRANSIENT, exit_code
-from localmodel.agent.commands.progress import Lines, Shown, duration
-from localmodel.agent.structs.failures import FailureKind
+from agent.commands.exit_codes import TRANSIENT, exit_code
+from agent.commands.progress import Lines, Shown, duration
+from agent.structs.failures import FailureKind
 from tests.unit.agent.commands import TREE, Ranges, command, environment, run, start
 from tests.unit.agent.servers import serving
 

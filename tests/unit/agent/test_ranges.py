@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmodel.agent.disk.blocks import BLOCK_BYTES, DURABLE, Blocks, Gap, block_count, carve
-from localmodel.agent.engine.ranges import (
+from agent.disk.blocks import BLOCK_BYTES, DURABLE, Blocks, Gap, block_count, carve
+from agent.engine.ranges import (
     MAX_LONE_RANGE_BYTES,
     MAX_RANGE_BYTES,
     MIN_RANGE_BYTES,

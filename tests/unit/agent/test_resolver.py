@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.credentials.anonymous import anonymous
-from localmodel.agent.credentials.permission import ANNOTATION
-from localmodel.agent.credentials.resolver import CredentialResolver
-from localmodel.agent.credentials.secret_api import Secret, ServiceAccount
-from localmodel.agent.structs.credentials import CredentialRef, Credentials, Unlisted
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.requests import Requester
+from agent.credentials.anonymous import anonymous
+from agent.credentials.permission import ANNOTATION
+from agent.credentials.resolver import CredentialResolver
+from agent.credentials.secret_api import Secret, ServiceAccount
+from agent.structs.credentials import CredentialRef, Credentials, Unlisted
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.requests import Requester
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

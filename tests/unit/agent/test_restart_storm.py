@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.store import Store
+from agent.disk.store import Store
 from tests.unit.agent.helpers import publish
 from tests.unit.agent.servers import Handler, WebFiles, serving
 from tests.unit.agent.world import World

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from awscrt.checksums import XXHash, crc32c, crc64nvme
 
-from localmodel.agent.structs.failures import FailureKind
+from agent.structs.failures import FailureKind
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.hostile import Attempt
 from tests.unit.agent.servers import Buckets, Handler, serving
@@ -19,8 +19,8 @@ from tests.unit.agent.servers import Buckets, Handler, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.failures import DownloadError
+    from agent.disk.store import Store
+    from agent.structs.failures import DownloadError
 
 # More than objects have whose checksums are not asked for.
 pytestmark = pytest.mark.usefixtures("no_waiting")

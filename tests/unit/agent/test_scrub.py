@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.pods import PodMounts
-from localmodel.agent.disk.on_disk import Found
-from localmodel.agent.jobs.scrub_read import ScrubReader
-from localmodel.agent.jobs.workers import Workers
-from localmodel.agent.sources import all_sources
-from localmodel.agent.structs.notes import Scrub
-from localmodel.agent.structs.sizes import in_blocks
-from localmodel.crds.keys import model_key
+from agent.cluster.pods import PodMounts
+from agent.disk.on_disk import Found
+from agent.jobs.scrub_read import ScrubReader
+from agent.jobs.workers import Workers
+from agent.sources import all_sources
+from agent.structs.notes import Scrub
+from agent.structs.sizes import in_blocks
+from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.origin import settings
 from tests.unit.agent.crowded import NoPods, entry, told
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.capacity.models import Model
-    from localmodel.agent.disk.store import Store
-    from localmodel.agent.structs.manifest import Manifest
+    from agent.capacity.models import Model
+    from agent.disk.store import Store
+    from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler
 
 DAY = 86400.0
@@ -260,7 +260,7 @@ def test_a_disk_that_is_away_has_no_bad_files(
         raise OSError(errno.EIO, "Input/output error", str(self.root))
 
     with monkeypatch.context() as broken:
-        broken.setattr("localmodel.agent.jobs.workers.probe", away)
+        broken.setattr("agent.jobs.workers.probe", away)
         read_again(world)
     assert told(world, "Damaged") == []
     assert entry(world, "m")["cached"] is True
@@ -308,7 +308,7 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
         world.scrub_rate = 1 << 20
         world.restart()
         # Its own notes count, and not when the files of this test were made.
-        monkeypatch.setattr("localmodel.agent.disk.on_disk._first_usage", lambda _: None)
+        monkeypatch.setattr("agent.disk.on_disk._first_usage", lambda _: None)
         world.want(*map(world.model, "abc"))
         world.settle_until(lambda: len(order) == 3)
         world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.report import connect
-from localmodel.agent.credentials.secret_reader import SecretReader
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.cluster.report import connect
+from agent.credentials.secret_reader import SecretReader
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:

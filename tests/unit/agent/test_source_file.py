@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import all_sources, bodies
-from localmodel.agent.sources.file import FileSource
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources import all_sources, bodies
+from agent.sources.file import FileSource
+from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import RemoteFile, RemoteModel
+    from agent.structs.remote import RemoteFile, RemoteModel
 
 
 @pytest.fixture

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import make_fetching, own_credentials
-from localmodel.agent.commands.flags import parse
-from localmodel.agent.commands.own_addresses import own_addresses
-from localmodel.agent.sources import all_sources
-from localmodel.agent.sources.addresses import Rules, rules_for_namespaces
-from localmodel.agent.sources.guard import MAX_ADDRESSES
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.transport import Transport, Transports
-from localmodel.agent.structs.credentials import GCS_KEY_FILE, Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import make_fetching, own_credentials
+from agent.commands.flags import parse
+from agent.commands.own_addresses import own_addresses
+from agent.sources import all_sources
+from agent.sources.addresses import Rules, rules_for_namespaces
+from agent.sources.guard import MAX_ADDRESSES
+from agent.sources.http import HttpSource
+from agent.sources.s3 import S3Source
+from agent.sources.transport import Transport, Transports
+from agent.structs.credentials import GCS_KEY_FILE, Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.servers import Handler, WebFiles, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localmodel.agent.sources import Sources
+    from agent.sources import Sources
     from tests.unit.agent.servers import Server
 
 LOOPBACK = Rules(refused=(ipaddress.ip_network("127.0.0.0/8"),))
@@ -71,7 +71,7 @@ def test_the_address_that_a_connection_has_counts_whatever_was_told_before(
     files: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As by a name server that tells the check nothing, and the connection the loopback.
-    monkeypatch.setattr("localmodel.agent.sources.guard._addresses", lambda *_: [])
+    monkeypatch.setattr("agent.sources.guard._addresses", lambda *_: [])
     error = failure(http(LOOPBACK), f"http://localhost:{files.server_port}/model.bin")
     assert error.kind is FailureKind.DENIED
     assert files.seen == []
@@ -80,9 +80,7 @@ def test_the_address_that_a_connection_has_counts_whatever_was_told_before(
 def test_an_address_that_does_not_answer_is_followed_by_the_next(
     files: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "localmodel.agent.sources.guard._addresses", lambda *_: ["127.9.9.9", "127.0.0.1"]
-    )
+    monkeypatch.setattr("agent.sources.guard._addresses", lambda *_: ["127.9.9.9", "127.0.0.1"])
     uri = f"http://several.example:{files.server_port}/model.bin"
     assert http(Rules()).resolve(uri, own_credentials(), None).files[0].size == 6
     assert files.seen[0][2]["Host"] == f"several.example:{files.server_port}"
@@ -90,9 +88,7 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next(
 
 def test_few_addresses_of_a_name_are_tried(files: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = [f"127.9.9.{number}" for number in range(1, MAX_ADDRESSES + 1)]
-    monkeypatch.setattr(
-        "localmodel.agent.sources.guard._addresses", lambda *_: [*dead, "127.0.0.1"]
-    )
+    monkeypatch.setattr("agent.sources.guard._addresses", lambda *_: [*dead, "127.0.0.1"])
     error = failure(http(Rules()), f"http://several.example:{files.server_port}/model.bin")
     assert error.kind is FailureKind.UNREACHABLE
 

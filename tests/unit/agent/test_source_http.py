@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.credentials.attached_secrets import secret_settings
-from localmodel.agent.credentials.secret_api import Secret
-from localmodel.agent.sources import transport
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.transport import Authorities, Transport, Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import RangeIgnoredError, RemoteFile
+from agent.commands.assemble import own_credentials
+from agent.credentials.attached_secrets import secret_settings
+from agent.credentials.secret_api import Secret
+from agent.sources import transport
+from agent.sources.http import HttpSource
+from agent.sources.transport import Authorities, Transport, Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import RangeIgnoredError, RemoteFile
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.servers import Handler, WebFiles, etag, serving
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.structs.remote import RemoteModel
 
 DATA = bytes(range(256)) * 16384  # 4 MiB
 SECRET = "X-Amz-Signature=s3cret"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources.http import HttpSource, file_name
-from localmodel.agent.sources.pages import START_BYTES, instead_of_file
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.commands.assemble import own_credentials
+from agent.sources.http import HttpSource, file_name
+from agent.sources.pages import START_BYTES, instead_of_file
+from agent.sources.transport import Transports
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.servers import Handler, etag, serving, span_of
 
 if TYPE_CHECKING:

@@ -12,21 +12,21 @@ import pytest
 from botocore import UNSIGNED
 from botocore.client import Config
 
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.sources import s3_checksums
-from localmodel.agent.sources.s3 import S3Source
-from localmodel.agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, sign
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.commands.assemble import own_credentials
+from agent.sources import s3_checksums
+from agent.sources.s3 import S3Source
+from agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, sign
+from agent.sources.transport import Transports
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 from tests.unit.agent.helpers import set_aws
 from tests.unit.agent.servers import Buckets, Handler, etag, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.agent.structs.remote import RemoteModel
+    from agent.structs.remote import RemoteModel
 
 BIG = bytes(range(256)) * 12000  # about 3 MB
 OBJECTS = {

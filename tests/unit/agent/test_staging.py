@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.blocks import BLOCK_BYTES
-from localmodel.agent.disk.staging import ALLOCATE_BYTES, Staging
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
+from agent.disk.blocks import BLOCK_BYTES
+from agent.disk.staging import ALLOCATE_BYTES, Staging
+from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def boot(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found = ["boot-1"]
-    monkeypatch.setattr("localmodel.agent.disk.staging._boot_id", lambda: found[0])
+    monkeypatch.setattr("agent.disk.staging._boot_id", lambda: found[0])
     return found
 
 

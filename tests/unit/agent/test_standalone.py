@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.node_api import ApiUnavailableError, parse_node
-from localmodel.agent.commands.exit_codes import OK
-from localmodel.agent.commands.file_node import FileNode
-from localmodel.agent.commands.models_file import ModelsError, read_models
-from localmodel.agent.commands.standalone import Watcher
-from localmodel.crds.keys import model_key
+from agent.cluster.node_api import ApiUnavailableError, parse_node
+from agent.commands.exit_codes import OK
+from agent.commands.file_node import FileNode
+from agent.commands.models_file import ModelsError, read_models
+from agent.commands.standalone import Watcher
+from crds.keys import model_key
 from tests.unit.agent.commands import run, start
 from tests.unit.agent.test_pull import closed_port, on_a_terminal, wait_for
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.control.status import Copy, Facts, Waiting, build_status, without_progress
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.grants import with_grant
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.notes import Evicted
-from localmodel.agent.structs.requests import Failure, Requester, Transfer
-from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.base import Condition
+from agent.control.status import Copy, Facts, Waiting, build_status, without_progress
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import with_grant
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.requests import Failure, Requester, Transfer
+from agent.structs.sizes import EvictionReason
+from crds.base import Condition
 from tests.unit.agent.helpers import local_model, manifest_of
 
 if TYPE_CHECKING:
-    from localmodel.crds.node import LocalModelNodeStatus
+    from crds.node import LocalModelNodeStatus
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.agent.control.status import Copy, Facts, Waiting, build_status
-from localmodel.agent.structs.credentials import CredentialRef
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.grants import first_access, grant_for
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.notes import Evicted
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.agent.structs.requests import Failure, Requester, Transfer
-from localmodel.agent.structs.sizes import EvictionReason
+from agent.control.status import Copy, Facts, Waiting, build_status
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.grants import first_access, grant_for
+from agent.structs.manifest import CacheName
+from agent.structs.notes import Evicted
+from agent.structs.remote import RemoteFile
+from agent.structs.requests import Failure, Requester, Transfer
+from agent.structs.sizes import EvictionReason
 from tests.unit.agent.helpers import local_model, manifest_of
 
 if TYPE_CHECKING:
-    from localmodel.agent.structs.manifest import Access
+    from agent.structs.manifest import Access
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 URI = "s3://bucket/model"

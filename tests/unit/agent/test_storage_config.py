@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from localmodel.agent.credentials.secret_api import Secret
-from localmodel.agent.credentials.storage_config import stored_settings
-from localmodel.agent.structs.credentials import GCS_KEY_FILE
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.credentials.secret_api import Secret
+from agent.credentials.storage_config import stored_settings
+from agent.structs.credentials import GCS_KEY_FILE
+from agent.structs.failures import DownloadError, FailureKind
 
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
 S3 = {"type": "s3", "access_key_id": "id", "secret_access_key": "s3cret"}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.on_disk import Disk, Found
-from localmodel.agent.disk.root import StoreError
-from localmodel.agent.disk.store import Store
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.agent.structs.manifest import CacheName
-from localmodel.agent.structs.remote import RemoteFile
-from localmodel.crds.keys import model_key
+from agent.disk.on_disk import Disk, Found
+from agent.disk.root import StoreError
+from agent.disk.store import Store
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.manifest import CacheName
+from agent.structs.remote import RemoteFile
+from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 
 if TYPE_CHECKING:

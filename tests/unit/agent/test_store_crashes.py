@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk.files import write_atomically
-from localmodel.agent.disk.on_disk import Found, OnDisk
-from localmodel.agent.disk.store import Store
-from localmodel.agent.structs.notes import Evicted, Usage
-from localmodel.agent.structs.sizes import EvictionReason
-from localmodel.crds.keys import model_key
+from agent.disk.files import write_atomically
+from agent.disk.on_disk import Found, OnDisk
+from agent.disk.store import Store
+from agent.structs.notes import Evicted, Usage
+from agent.structs.sizes import EvictionReason
+from crds.keys import model_key
 from tests.faults.calls import Crash, faults
 from tests.unit.agent.helpers import manifest_of, publish, stage, tree
 
@@ -321,7 +321,7 @@ def test_an_eviction_that_an_error_broke_off_is_brought_to_an_end(
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     with monkeypatch.context() as broken:
-        broken.setattr("localmodel.agent.disk.store.sync_directory", fails)
+        broken.setattr("agent.disk.store.sync_directory", fails)
         with pytest.raises(OSError, match="Input/output error"):
             store.evict(KEY, NOTE)
     store.discard(KEY)
@@ -351,7 +351,7 @@ def test_an_eviction_stands_without_its_note(
         else:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("localmodel.agent.disk.store.write_atomically", full)
+    monkeypatch.setattr("agent.disk.store.write_atomically", full)
     with suppress(OSError):
         store.evict(KEY, NOTE)
     assert tree(store, KEY) is None

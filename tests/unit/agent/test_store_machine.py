@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from localmodel.agent.cluster.pods import PodMounts
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.sources import Sources
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.crds.eviction import EvictionPolicy, EvictionSettings
-from localmodel.crds.keys import model_key
-from localmodel.crds.node import LocalModelNodeGroupRef
-from localmodel.crds.states import ModelState
+from agent.cluster.pods import PodMounts
+from agent.commands.assemble import own_credentials
+from agent.engine.engine import Engine
+from agent.sources import Sources
+from agent.structs.failures import DownloadError, FailureKind
+from crds.eviction import EvictionPolicy, EvictionSettings
+from crds.keys import model_key
+from crds.node import LocalModelNodeGroupRef
+from crds.states import ModelState
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.disk import read_tree, write_tree
 from tests.unit.agent.crowded import NoPods
@@ -37,7 +37,7 @@ from tests.unit.agent.servers import WebFiles
 from tests.unit.agent.world import World
 
 if TYPE_CHECKING:
-    from localmodel.agent.structs.credentials import Credentials
+    from agent.structs.credentials import Credentials
 
 NAMES = ("a", "b", "c", "d", "e")
 # Large beside what is noted of a model.

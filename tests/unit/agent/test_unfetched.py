@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources import all_sources
-from localmodel.agent.sources.unfetched import is_repository
-from localmodel.agent.structs.failures import DownloadError, FailureKind
-from localmodel.crds.cache import SCHEMES
+from agent.sources import all_sources
+from agent.sources.unfetched import is_repository
+from agent.structs.failures import DownloadError, FailureKind
+from crds.cache import SCHEMES
 from tests.unit.agent.helpers import local_model
 
 if TYPE_CHECKING:

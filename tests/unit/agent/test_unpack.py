@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.jobs.archive import layout as unpack_plan
-from localmodel.agent.jobs.archive import tar as unpack_tar
-from localmodel.agent.jobs.archive.unpack import unpack
-from localmodel.agent.structs.archive_kinds import ArchiveKind, archive_kind
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.jobs.archive import layout as unpack_plan
+from agent.jobs.archive import tar as unpack_tar
+from agent.jobs.archive.unpack import unpack
+from agent.structs.archive_kinds import ArchiveKind, archive_kind
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.archives import (
     ROOM,
     TARS,

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.jobs.archive import layout, packed
-from localmodel.agent.jobs.archive.unpack import unpack
-from localmodel.agent.structs.archive_kinds import ArchiveKind
-from localmodel.agent.structs.failures import CancelledError, DownloadError, FailureKind
+from agent.jobs.archive import layout, packed
+from agent.jobs.archive.unpack import unpack
+from agent.structs.archive_kinds import ArchiveKind
+from agent.structs.failures import CancelledError, DownloadError, FailureKind
 from tests.unit.agent.archives import (
     ROOM,
     TARS,
@@ -570,7 +570,7 @@ def test_maps_of_holes_without_an_end(tmp_path: Path) -> None:
 def test_headers_of_all_members_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.jobs.archive.tar.MAX_HEADERS_BYTES", 20 * 1024)
+    monkeypatch.setattr("agent.jobs.archive.tar.MAX_HEADERS_BYTES", 20 * 1024)
     many = b"".join(header(tarfile.REGTYPE, 0, f"f{n}") for n in range(50))
     (tmp_path / "a").write_bytes(many + bytes(1024))
     assert failure(tmp_path / "a", ArchiveKind.TAR).kind is DAMAGED

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.disk import verify
-from localmodel.agent.disk.verify import Expected, Fault, Verifier
-from localmodel.agent.structs.failures import CancelledError
-from localmodel.agent.structs.remote import Checksum, ChecksumAlgorithm
+from agent.disk import verify
+from agent.disk.verify import Expected, Fault, Verifier
+from agent.structs.failures import CancelledError
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

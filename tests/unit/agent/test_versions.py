@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from localmodel.agent.cluster.versions import Versions
+from agent.cluster.versions import Versions
 
 
 def form(version: str, uid: str = "a") -> dict[str, Any]:

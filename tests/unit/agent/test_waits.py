@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.sources import all_sources
-from localmodel.agent.sources.answers import Get
-from localmodel.agent.sources.transport import Transport
-from localmodel.agent.sources.waits import listing_bytes, waiting
-from localmodel.agent.structs.credentials import Credentials
-from localmodel.agent.structs.failures import DownloadError, FailureKind
+from agent.sources import all_sources
+from agent.sources.answers import Get
+from agent.sources.transport import Transport
+from agent.sources.waits import listing_bytes, waiting
+from agent.structs.credentials import Credentials
+from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.servers import Handler, serving
 from tests.unit.agent.test_hostile_bodies import SOURCES
 
@@ -96,7 +96,7 @@ def list_from(answer: Answer, source: str) -> DownloadError:
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_answer_has_a_total_time(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    monkeypatch.setattr("localmodel.agent.sources.transport.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("agent.sources.transport.CALL_SECONDS", 0.5)
     begun = time.monotonic()
     error = list_from(answer, "webhdfs")
     assert time.monotonic() - begun < SOON
@@ -107,7 +107,7 @@ def test_an_answer_has_a_total_time(monkeypatch: pytest.MonkeyPatch, answer: Ans
 
 @pytest.mark.parametrize("source", ["s3", "gs", "azure", "hf", "http"])
 def test_so_it_is_for_all_sources(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    monkeypatch.setattr("localmodel.agent.sources.transport.CALL_SECONDS", 0.5)
+    monkeypatch.setattr("agent.sources.transport.CALL_SECONDS", 0.5)
     begun = time.monotonic()
     assert list_from(slow_head, source).kind is FailureKind.UNREACHABLE
     assert time.monotonic() - begun < SOON
@@ -117,7 +117,7 @@ def test_so_it_is_for_all_sources(monkeypatch: pytest.MonkeyPatch, source: str) 
 def test_the_head_of_a_range_has_a_total_time(
     monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    monkeypatch.setattr("localmodel.agent.sources.transport.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("agent.sources.transport.HEAD_SECONDS", 0.5)
     transport = Transport(max_connections=2)
     begun = time.monotonic()
     with serving(answer) as server, pytest.raises(DownloadError, match="takes too long"):
@@ -163,7 +163,7 @@ def test_many_addresses_of_a_host_have_one_time_together(monkeypatch: pytest.Mon
         port = closed.getsockname()[1]
     address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 10_000_000)
-    monkeypatch.setattr("localmodel.agent.sources.watched.ALL_ADDRESSES_SECONDS", 0.2)
+    monkeypatch.setattr("agent.sources.watched.ALL_ADDRESSES_SECONDS", 0.2)
     begun = time.monotonic()
     with pytest.raises(DownloadError, match="cannot be reached"):
         Transport(max_connections=2).call("GET", f"http://many.test:{port}/", "m")

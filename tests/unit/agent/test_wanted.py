@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.agent.control.wanted import caches_in_use, refusal, requests
-from localmodel.agent.structs.credentials import CredentialRef
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.crds.cache import ModelStorage
-from localmodel.crds.keys import model_key
+from agent.control.wanted import caches_in_use, refusal, requests
+from agent.structs.credentials import CredentialRef
+from agent.structs.failures import FailureKind
+from crds.cache import ModelStorage
+from crds.keys import model_key
 from tests.unit.agent.helpers import local_model
 
 if TYPE_CHECKING:
-    from localmodel.crds.node import LocalModel
+    from crds.node import LocalModel
 
 URI = "s3://bucket/model"
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.agent.cluster.node_api import ApiUnavailableError
-from localmodel.agent.commands.assemble import own_credentials
-from localmodel.agent.control.loop import Loop
-from localmodel.agent.disk.store import Store
-from localmodel.agent.engine.engine import Engine
-from localmodel.agent.jobs.workers import Fetching
-from localmodel.agent.sources import Sources
-from localmodel.agent.sources.http import HttpSource
-from localmodel.agent.sources.transport import Transports
-from localmodel.agent.structs.options import Options
-from localmodel.crds.keys import model_key
+from agent.cluster.node_api import ApiUnavailableError
+from agent.commands.assemble import own_credentials
+from agent.control.loop import Loop
+from agent.disk.store import Store
+from agent.engine.engine import Engine
+from agent.jobs.workers import Fetching
+from agent.sources import Sources
+from agent.sources.http import HttpSource
+from agent.sources.transport import Transports
+from agent.structs.options import Options
+from crds.keys import model_key
 from tests.unit.agent.helpers import local_model, node_object, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from localmodel.agent.cluster.events import NodeEvent
-    from localmodel.agent.control.pod_usage import PodSource
-    from localmodel.agent.structs.credentials import Credentials
-    from localmodel.agent.structs.requests import Requester
-    from localmodel.crds.node import LocalModel, LocalModelNodeGroupRef
+    from agent.cluster.events import NodeEvent
+    from agent.control.pod_usage import PodSource
+    from agent.structs.credentials import Credentials
+    from agent.structs.requests import Requester
+    from crds.node import LocalModel, LocalModelNodeGroupRef
     from tests.unit.agent.servers import Server, WebFiles
 
 DATA = b"weights" * 100_000

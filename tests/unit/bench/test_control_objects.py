@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from localmodel.crds.node import LocalModelNodeSpec, LocalModelNodeStatus
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from crds.node import LocalModelNodeSpec, LocalModelNodeStatus
+from hooks.app import create_app
+from hooks.settings import Settings
 from tests.bench.control import objects
 from tests.bench.control.hook_process import settled
 from tests.bench.control.hook_requests import nodegroups_sync, nodes_sync

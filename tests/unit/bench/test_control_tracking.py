@@ -6,16 +6,16 @@ import time
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
-from localmodel.kube.errors import UnansweredError, UnreachableError
-from localmodel.kube.kinds import LOCAL_MODEL_NODES
+from deploy.kube.errors import UnansweredError, UnreachableError
+from deploy.kube.kinds import LOCAL_MODEL_NODES
 from tests.bench.control.follower import Follower
 from tests.bench.control.tracking import Copies, Specs, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind, KubeObject
+    from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import Kind, KubeObject
 
 
 def local_model_node(name: str, models: int, version: int = 1) -> dict[str, Any]:

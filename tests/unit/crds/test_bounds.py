@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.crds.base import FOR_USERS
-from localmodel.crds.generate import manifest
-from localmodel.crds.kinds import KINDS, Kind
+from crds.base import FOR_USERS
+from crds.generate import manifest
+from crds.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

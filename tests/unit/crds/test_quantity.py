@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from localmodel.crds.quantity import Quantity, format_quantity, parse_quantity
-from localmodel.crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
+from crds.quantity import Quantity, format_quantity, parse_quantity
+from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agent.commands.flags import parse
+from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.main import main as agent_main
+from agent.structs.credentials import Unlisted
+from agent.structs.failures import FailureKind
 from deploy.local import overlay
 from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
-from localmodel.agent.commands.flags import parse
-from localmodel.agent.credentials.resolver import DEFAULT_NAMESPACE
-from localmodel.agent.main import main as agent_main
-from localmodel.agent.structs.credentials import Unlisted
-from localmodel.agent.structs.failures import FailureKind
-from localmodel.hooks import reasons
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import (
+from deploy.takeover import names as takeover
+from deploy.takeover.main import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
+from deploy.takeover.main import main as takeover_main
+from hooks import reasons
+from hooks.app import create_app
+from hooks.settings import (
     DEFAULT_HOST_PATH,
     HOST_PATH_VARIABLE,
     KSERVE_CONFIG_VARIABLE,
     SERVICE_KINDS_VARIABLE,
     Settings,
 )
-from localmodel.takeover import names as takeover
-from localmodel.takeover.main import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
-from localmodel.takeover.main import main as takeover_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

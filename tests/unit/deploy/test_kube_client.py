@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from localmodel.agent.cluster.report import ConfigError
-from localmodel.kube import raw_client as module
-from localmodel.kube.client import KubeClient
-from localmodel.kube.errors import (
+from agent.cluster.report import ConfigError
+from deploy.kube import raw_client as module
+from deploy.kube.client import KubeClient
+from deploy.kube.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
@@ -24,7 +24,7 @@ from localmodel.kube.errors import (
     UnansweredError,
     UnreachableError,
 )
-from localmodel.kube.kinds import CACHES, CLAIMS, JOBS, NODES, Kind, Ref
+from deploy.kube.kinds import CACHES, CLAIMS, JOBS, NODES, Kind, Ref
 from tests.unit.agent.api_server import write_kubeconfig
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.servers import serving
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
     from tests.unit.agent.servers import Handler, Server
 
 CACHE_PATH = "/apis/serving.kserve.io/v1alpha1/localmodelcaches"

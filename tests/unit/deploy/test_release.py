@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.main import main as agent_main
+from crds.version import __version__
 from deploy.local.cli import main as local_main
 from deploy.release import CHANGELOG, PLACES, TREE, ReleaseError, main, released, stated
-from localmodel.agent.main import main as agent_main
-from localmodel.crds.version import __version__
-from localmodel.takeover.main import main as takeover_main
+from deploy.takeover.main import main as takeover_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,15 +128,15 @@ def test_each_program_tells_its_version(
 
 def test_a_checkout_that_is_not_installed_tells_its_version() -> None:
     told = subprocess.check_output(
-        [sys.executable, "-m", "localmodel.agent.main", "--version"], cwd=TREE, text=True
+        [sys.executable, "-m", "agent.main", "--version"], cwd=TREE, text=True
     )
     assert told == f"localmodel-agent {__version__}\n"
 
 
 def test_the_hooks_log_their_version() -> None:
-    command = ["gunicorn", "--config=python:localmodel.hooks.gunicorn_conf", "--bind=127.0.0.1:0"]
+    command = ["gunicorn", "--config=python:hooks.gunicorn_conf", "--bind=127.0.0.1:0"]
     with subprocess.Popen(
-        [sys.executable, "-m", *command, "localmodel.hooks.app:create_app()"],
+        [sys.executable, "-m", *command, "hooks.app:create_app()"],
         cwd=TREE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from deploy.kube import kinds
+from deploy.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
 from deploy.local.layout import CHECKOUT
-from localmodel.kube import kinds
-from localmodel.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
-from localmodel.takeover import back, names, there
-from localmodel.takeover.back import plan_back
-from localmodel.takeover.main import main
-from localmodel.takeover.objects import without_finalizers
-from localmodel.takeover.steps import Delete, DropFinalizers, Merge
-from localmodel.takeover.there import plan_takeover
-from localmodel.takeover.words import some
+from deploy.takeover import back, names, there
+from deploy.takeover.back import plan_back
+from deploy.takeover.main import main
+from deploy.takeover.objects import without_finalizers
+from deploy.takeover.steps import Delete, DropFinalizers, Merge
+from deploy.takeover.there import plan_takeover
+from deploy.takeover.words import some
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.takeover.steps import Plan
+    from deploy.takeover.steps import Plan
 
 OURS = "metacontroller.io/compositecontroller-localmodel-caches"
 KSERVES, KSERVES_SPACED = names.KSERVE_FINALIZERS

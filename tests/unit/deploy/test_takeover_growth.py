@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.hooks.naming import GROUP_LABEL_DOMAIN
-from localmodel.takeover import back, names, there
-from localmodel.takeover.back import plan_back
-from localmodel.takeover.there import plan_takeover
+from deploy.takeover import back, names, there
+from deploy.takeover.back import plan_back
+from deploy.takeover.there import plan_takeover
+from hooks.naming import GROUP_LABEL_DOMAIN
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.deploy.test_takeover import CRDS, JOBS, KSERVES, OURS, TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.kube.kinds import KubeObject
+    from deploy.kube.kinds import KubeObject
 
 
 def _objects(n: int, kind: str, prefix: str, **fields: Any) -> tuple[KubeObject, ...]:

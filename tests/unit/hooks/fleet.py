@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from crds.base import API_VERSION
+from crds.keys import model_key
+from hooks.app import create_app
+from hooks.settings import Settings
 
 Object = dict[str, Any]
 

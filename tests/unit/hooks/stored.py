@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from localmodel.crds.base import API_VERSION
-from localmodel.hooks.reading import parse_cache, parse_node
+from crds.base import API_VERSION
+from hooks.reading import parse_cache, parse_node
 
 if TYPE_CHECKING:
-    from localmodel.crds.base import Resource
-    from localmodel.crds.cache import AnyCache
-    from localmodel.crds.node import LocalModelNode
-    from localmodel.hooks.observed import Cache, Node
+    from crds.base import Resource
+    from crds.cache import AnyCache
+    from crds.node import LocalModelNode
+    from hooks.observed import Cache, Node
 
 
 def read_cache(cache: AnyCache) -> Cache:

@@ -12,35 +12,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from localmodel.crds.base import ObjectMeta
-from localmodel.crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
-from localmodel.crds.eviction import EvictionPolicy, EvictionSpec
-from localmodel.crds.node import (
+from crds.base import ObjectMeta
+from crds.cache import LocalModelNamespaceCache, LocalModelNamespaceCacheSpec
+from crds.eviction import EvictionPolicy, EvictionSpec
+from crds.node import (
     LocalModel,
     LocalModelNode,
     LocalModelNodeSpec,
     LocalModelNodeStatus,
     NodeModelStatus,
 )
-from localmodel.crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
-from localmodel.crds.placement import LocalModelPlacementSpec
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.states import ModelState
-from localmodel.hooks import reasons
-from localmodel.hooks.admission import (
+from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupSpec
+from crds.placement import LocalModelPlacementSpec
+from crds.quantity import parse_quantity
+from crds.states import ModelState
+from hooks import reasons
+from hooks.admission import (
     AdmissionInput,
     admission_input,
     admit_by_size,
     fit_into_objects,
 )
-from localmodel.hooks.copies import copies_of
-from localmodel.hooks.group_status import debounce, group_status
-from localmodel.hooks.plan import GroupPlan, plan_group
-from localmodel.hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
+from hooks.copies import copies_of
+from hooks.group_status import debounce, group_status
+from hooks.plan import GroupPlan, plan_group
+from hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
-    from localmodel.hooks.observed import Cache, Node
+    from hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE, LRU = EvictionPolicy.NONE, EvictionPolicy.LRU

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localmodel.hooks import nodegroups
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
+from hooks import nodegroups
+from hooks.app import create_app
+from hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
 from tests.fixtures import load
 
 if TYPE_CHECKING:

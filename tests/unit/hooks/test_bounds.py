@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import TypeAdapter
 
-from localmodel import crds, hooks
-from localmodel.crds.base import API_VERSION
-from localmodel.crds.keys import model_key
-from localmodel.crds.quantity import parse_quantity
-from localmodel.crds.volumes import NodeSelectorTerm
-from localmodel.hooks.app import create_app
-from localmodel.hooks.envelope import decoder
-from localmodel.hooks.memo import KEPT_BYTES, Memo
-from localmodel.hooks.settings import Settings
+import crds
+import hooks
+from crds.base import API_VERSION
+from crds.keys import model_key
+from crds.quantity import parse_quantity
+from crds.volumes import NodeSelectorTerm
+from hooks.app import create_app
+from hooks.envelope import decoder
+from hooks.memo import KEPT_BYTES, Memo
+from hooks.settings import Settings
 from tests.fixtures import load
 from tests.schemas import check_part
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 CLIENT = create_app(Settings(), clock=lambda: NOW, sleep=lambda _: None).test_client()
 # A gunicorn configuration, which sets the environment when it is imported.
-NOT_IMPORTED = {"localmodel.hooks.gunicorn_conf"}
+NOT_IMPORTED = {"hooks.gunicorn_conf"}
 CONTAINERS = (MutableMapping, MutableSequence, MutableSet)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from hooks.app import create_app
+from hooks.settings import Settings
 from tests.fixtures import load
 
 SHORT = "caches/sync/claims-for-namespaces"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.group_status import FINDING_INTERVAL, SETTLE, WATCHED
-from localmodel.hooks.settings import Settings
+from hooks.app import create_app
+from hooks.group_status import FINDING_INTERVAL, SETTLE, WATCHED
+from hooks.settings import Settings
 from tests.fixtures import load
 
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)

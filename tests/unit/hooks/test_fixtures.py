@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from hooks.app import create_app
+from hooks.settings import Settings
 from tests.fixtures import CASES, Case, load
 from tests.schemas import check_part, crd_schemas
 

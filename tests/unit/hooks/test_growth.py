@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.hooks import nodes
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import SERVICE_KINDS_VARIABLE, Settings
+from hooks import nodes
+from hooks.app import create_app
+from hooks.settings import SERVICE_KINDS_VARIABLE, Settings
 from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localmodel.crds.placement import PlacedModel
+    from crds.placement import PlacedModel
 
     Object = dict[str, Any]
     Build = Callable[[int], tuple[str, Object]]

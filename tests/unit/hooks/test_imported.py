@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from hooks.app import create_app
+from hooks.settings import Settings
 from tests.unit.hooks.test_unreadable import _cache, _group_request, _plan_of
 
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)

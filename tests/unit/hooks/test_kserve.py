@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import (
+from hooks.app import create_app
+from hooks.settings import (
     KSERVE_CONFIG_VARIABLE,
     SERVICE_KINDS_VARIABLE,
     ConfigMapName,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from localmodel.hooks.memo import Memo
+from hooks.memo import Memo
 
 
 def test_what_comes_again_is_made_once_and_what_is_kept_is_bounded() -> None:

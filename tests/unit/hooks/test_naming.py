@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.crds.naming import claim_name
-from localmodel.hooks.naming import (
+from crds.naming import claim_name
+from hooks.naming import (
     LABEL_LENGTH_MAX,
     group_label,
     is_warm_label,

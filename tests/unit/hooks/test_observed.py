@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.crds.base import API_VERSION, Condition, ObjectMeta
-from localmodel.crds.cache import (
+from crds.base import API_VERSION, Condition, ObjectMeta
+from crds.cache import (
     CacheStatus,
     LocalModelCache,
     LocalModelCacheSpec,
@@ -20,8 +20,8 @@ from localmodel.crds.cache import (
     ModelCopies,
     NamespacedName,
 )
-from localmodel.crds.eviction import EvictionSettings
-from localmodel.crds.node import (
+from crds.eviction import EvictionSettings
+from crds.node import (
     LocalModel,
     LocalModelNode,
     LocalModelNodeGroupRef,
@@ -29,10 +29,10 @@ from localmodel.crds.node import (
     LocalModelNodeStatus,
     NodeModelStatus,
 )
-from localmodel.crds.states import ModelState
-from localmodel.hooks import observed
-from localmodel.hooks.envelope import BadRequest
-from localmodel.hooks.reading import parse_cache, parse_node
+from crds.states import ModelState
+from hooks import observed
+from hooks.envelope import BadRequest
+from hooks.reading import parse_cache, parse_node
 from tests.unit.hooks.stored import read_node
 
 if TYPE_CHECKING:

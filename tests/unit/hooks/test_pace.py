@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localmodel.hooks.app import create_app
-from localmodel.hooks.envelope import CompositeResponse
-from localmodel.hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
-from localmodel.hooks.settings import Settings
+from hooks.app import create_app
+from hooks.envelope import CompositeResponse
+from hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
+from hooks.settings import Settings
 from tests.unit.hooks.fleet import GROUP, Fleet, kind
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.crds.base import ObjectMeta
-from localmodel.crds.cache import (
+from crds.base import ObjectMeta
+from crds.cache import (
     LocalModelCache,
     LocalModelCacheSpec,
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
-from localmodel.hooks.plan import plan_group
+from hooks.plan import plan_group
 from tests.unit.hooks.stored import read_cache
 
 if TYPE_CHECKING:
-    from localmodel.hooks.observed import Cache
+    from hooks.observed import Cache
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

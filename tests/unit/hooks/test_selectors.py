@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from localmodel.crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
-from localmodel.hooks.selectors import selects
+from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
+from hooks.selectors import selects
 
 LABELS = {"pool": "gpu", "gpus": "8", "text": "eight"}
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from localmodel.crds.cache import LocalModelCache, LocalModelNamespaceCache
-from localmodel.hooks.services import Service, Users, services_of
-from localmodel.hooks.settings import Settings
+from crds.cache import LocalModelCache, LocalModelNamespaceCache
+from hooks.services import Service, Users, services_of
+from hooks.settings import Settings
 from tests.unit.hooks.stored import read_cache
 
 SETTINGS = {

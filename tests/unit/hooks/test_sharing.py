@@ -5,28 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from localmodel.crds.base import ObjectMeta
-from localmodel.crds.cache import (
+from crds.base import ObjectMeta
+from crds.cache import (
     LocalModelCache,
     LocalModelCacheSpec,
     LocalModelNamespaceCache,
     LocalModelNamespaceCacheSpec,
 )
-from localmodel.crds.keys import model_key
-from localmodel.crds.node import (
+from crds.keys import model_key
+from crds.node import (
     LocalModelNode,
     LocalModelNodeSpec,
     LocalModelNodeStatus,
     NodeModelStatus,
 )
-from localmodel.crds.states import ModelState
-from localmodel.hooks.copies import copies_of
-from localmodel.hooks.plan import plan_group
-from localmodel.hooks.sharing import ForeignCopies, Owners
+from crds.states import ModelState
+from hooks.copies import copies_of
+from hooks.plan import plan_group
+from hooks.sharing import ForeignCopies, Owners
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:
-    from localmodel.hooks.observed import Cache, Node
+    from hooks.observed import Cache, Node
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 URI = "s3://models/llama"

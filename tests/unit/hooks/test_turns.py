@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmodel.crds.node_limit import nodes_of
-from localmodel.hooks.turns import INTERVAL_FOR_EACH_NODE, INTERVAL_MIN, PATIENCE
+from crds.node_limit import nodes_of
+from hooks.turns import INTERVAL_FOR_EACH_NODE, INTERVAL_MIN, PATIENCE
 from tests.unit.hooks.fleet import START, Fleet
 
 TURN = "turn"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from localmodel.crds.base import API_VERSION
-from localmodel.hooks.app import create_app
-from localmodel.hooks.settings import Settings
+from crds.base import API_VERSION
+from hooks.app import create_app
+from hooks.settings import Settings
 from tests.fixtures import load
 
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmodel.crds.nodegroup import LocalModelNodeGroup
-from localmodel.crds.volumes import NodeSelectorTerm
-from localmodel.hooks.observed import Cache, CacheSpec, Metadata
-from localmodel.hooks.selectors import selects
-from localmodel.hooks.volumes import is_outdated, make_volume, volume_name_of
+from crds.nodegroup import LocalModelNodeGroup
+from crds.volumes import NodeSelectorTerm
+from hooks.observed import Cache, CacheSpec, Metadata
+from hooks.selectors import selects
+from hooks.volumes import is_outdated, make_volume, volume_name_of
 
 if TYPE_CHECKING:
-    from localmodel.hooks.envelope import Object
+    from hooks.envelope import Object
 
 LABEL = {"key": "localmodelnodegroup.serving.kserve.io/gpu", "operator": "Exists"}
 

@@ -62,9 +62,9 @@ class _Hooks:
 @pytest.fixture
 def hooks(tmp_path: Path) -> Iterator[_Hooks]:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "gunicorn", "--config=python:localmodel.hooks.gunicorn_conf"]
+    command = [sys.executable, "-m", "gunicorn", "--config=python:hooks.gunicorn_conf"]
     with subprocess.Popen(
-        [*command, f"--bind=127.0.0.1:{port}", "localmodel.hooks.app:create_app()"],
+        [*command, f"--bind=127.0.0.1:{port}", "hooks.app:create_app()"],
         cwd=TREE,
         env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
     ) as process:

@@ -108,7 +108,7 @@ def test_agent_arguments() -> None:
     assert spec.env == {"A": "b"}
     assert spec.argv[1:] == (
         "-m",
-        "localmodel.agent.main",
+        "agent.main",
         "run",
         "--node-name",
         "node-1",

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import yaml
 
+from crds.quantity import parse_quantity
 from deploy.local.demo import manifests
 from deploy.local.demo.pressure import FIRST, MODEL_BYTES, NAMES
-from localmodel.crds.quantity import parse_quantity
 
 
 def test_three_of_the_four_models_fit() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from deploy.kube.errors import AlreadyExistsError, ForbiddenError
+from deploy.kube.kinds import CACHES, Kind
 from deploy.local import policies
-from localmodel.kube.errors import AlreadyExistsError, ForbiddenError
-from localmodel.kube.kinds import CACHES, Kind
 
 NOT_SYNCED = "failed to configure binding: paramKind not yet synced to use for admission"
 

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from deploy.kube.kinds import PODS
 from deploy.local.standin.customize import ANSWER_SECONDS, AnswerCache, Customizer
 from deploy.local.standin.errors import NotServedError, RelatedNotSyncedError, SyncError
 from deploy.local.standin.rules import CustomizeAnswer
 from deploy.local.standin.store import Store
-from localmodel.kube.kinds import PODS
 
 if TYPE_CHECKING:
+    from deploy.kube.kinds import Kind
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informers
     from deploy.local.standin.webhook import HookClient
-    from localmodel.kube.kinds import Kind
 
 
 def test_customize_answers_hold_for_a_generation_and_twenty_minutes() -> None:

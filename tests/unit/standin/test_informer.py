@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from deploy.kube.errors import GoneError, NotFoundError, UnansweredError
+from deploy.kube.kinds import Kind
 from deploy.local.standin import informer as module
 from deploy.local.standin.informer import Informer, Informers
-from localmodel.kube.errors import GoneError, NotFoundError, UnansweredError
-from localmodel.kube.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from localmodel.kube.client import KubeClient
+    from deploy.kube.client import KubeClient
 
 THINGS = Kind("x.dev/v1", "things", "Thing", namespaced=False)
 

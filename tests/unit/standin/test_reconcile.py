@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.local.standin.children import ApplyCache
-from deploy.local.standin.errors import SyncError
-from deploy.local.standin.reconcile import ChildReconciler, Methods
-from localmodel.kube.errors import (
+from deploy.kube.errors import (
     ApiError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     NotFoundError,
 )
-from localmodel.kube.kinds import Kind
+from deploy.kube.kinds import Kind
+from deploy.local.standin.children import ApplyCache
+from deploy.local.standin.errors import SyncError
+from deploy.local.standin.reconcile import ChildReconciler, Methods
 
 if TYPE_CHECKING:
     from deploy.local.standin.discovery import Discovery
