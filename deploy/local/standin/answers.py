@@ -12,7 +12,7 @@ from deploy.local.standin.labels import Strict
 from deploy.local.standin.spec import explain
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object
+    from localmodel.kube.kinds import KubeObject
 
 SHOWN = 600
 
@@ -28,12 +28,12 @@ class Answer(Strict):
     finalized: bool | None = None
 
     @property
-    def desired(self) -> list[Object]:
+    def desired(self) -> list[KubeObject]:
         """The children or attachments that should be there."""
         raise NotImplementedError
 
 
-def _with_kinds(items: list[Object] | None) -> list[Object] | None:
+def _with_kinds(items: list[KubeObject] | None) -> list[KubeObject] | None:
     for item in items or []:
         if not item.get("kind") or not isinstance(item.get("metadata", {}), dict):
             raise ValueError("an object lacks its kind or its metadata")
@@ -48,7 +48,7 @@ class CompositeAnswer(Answer):
     _kinds = field_validator("children")(_with_kinds)
 
     @property
-    def desired(self) -> list[Object]:
+    def desired(self) -> list[KubeObject]:
         """The children that should be there."""
         return self.children or []
 
@@ -63,7 +63,7 @@ class DecoratorAnswer(Answer):
     _kinds = field_validator("attachments")(_with_kinds)
 
     @property
-    def desired(self) -> list[Object]:
+    def desired(self) -> list[KubeObject]:
         """The attachments that should be there."""
         return self.attachments or []
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.local.standin import objects
 from deploy.local.standin.errors import SyncError
+from localmodel.kube import meta
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
+    from localmodel.kube.kinds import KubeObject
 
 CONTROLLER_UID = "controller-uid"
 DECORATOR_ANNOTATION = "metacontroller.k8s.io/decorator-controller"
@@ -40,45 +42,45 @@ class Claim(Enum):
     IGNORE = auto()
 
 
-def claim(parent: Object, obj: Object) -> Claim:
+def claim(parent: KubeObject, obj: KubeObject) -> Claim:
     """Whether an object is a parent's child, should become one or should cease to be one."""
-    matches = objects.labels(obj).get(CONTROLLER_UID) == objects.uid(parent)
-    controller = objects.controller_of(obj)
+    matches = meta.labels(obj).get(CONTROLLER_UID) == meta.uid(parent)
+    controller = meta.controller_of(obj)
     if controller is not None:
-        if controller.get("uid") != objects.uid(parent):
+        if controller.get("uid") != meta.uid(parent):
             return Claim.IGNORE
         if matches:
             return Claim.KEEP
-        return Claim.IGNORE if objects.is_deleting(parent) else Claim.RELEASE
-    if matches and not objects.is_deleting(parent) and not objects.is_deleting(obj):
+        return Claim.IGNORE if meta.is_deleting(parent) else Claim.RELEASE
+    if matches and not meta.is_deleting(parent) and not meta.is_deleting(obj):
         return Claim.ADOPT
     return Claim.IGNORE
 
 
-def controller_reference(parent: Object) -> dict[str, Any]:
+def controller_reference(parent: KubeObject) -> dict[str, Any]:
     """The owner reference that makes a parent the controller of an object."""
     return {
         "apiVersion": parent["apiVersion"],
         "kind": parent["kind"],
-        "name": objects.name(parent),
-        "uid": objects.uid(parent),
+        "name": meta.name(parent),
+        "uid": meta.uid(parent),
         "controller": True,
         "blockOwnerDeletion": True,
     }
 
 
-def desired_map(parent: Object, children: list[Object]) -> ObjectMap:
+def desired_map(parent: KubeObject, children: list[KubeObject]) -> ObjectMap:
     """The desired children by their keys, in the parent's namespace if they name none."""
     desired: ObjectMap = {}
     for child in children:
-        metadata = {**objects.meta(child)}
-        if objects.namespace(parent) and not metadata.get("namespace"):
-            metadata["namespace"] = objects.namespace(parent)
+        metadata = {**meta.metadata(child)}
+        if meta.namespace(parent) and not metadata.get("namespace"):
+            metadata["namespace"] = meta.namespace(parent)
         objects.insert(desired, {**child, "metadata": metadata})
     return desired
 
 
-def label_for(parent: Object, child: Object) -> None:
+def label_for(parent: KubeObject, child: KubeObject) -> None:
     """Give a composite's desired child the label of the generated selector.
 
     Raises SyncError where its own labels would make it nobody's child.
@@ -87,47 +89,47 @@ def label_for(parent: Object, child: Object) -> None:
     labels = metadata.get("labels") or {}
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise SyncError(f"invalid labels on desired child {objects.describe(child)}")
-    metadata["labels"] = labels = {CONTROLLER_UID: objects.uid(parent), **labels}
-    if labels[CONTROLLER_UID] != objects.uid(parent):
+    metadata["labels"] = labels = {CONTROLLER_UID: meta.uid(parent), **labels}
+    if labels[CONTROLLER_UID] != meta.uid(parent):
         raise SyncError(
             f"labels on desired child {objects.describe(child)} don't match parent selector"
         )
 
 
-def annotate_for(controller: str, child: Object) -> None:
+def annotate_for(controller: str, child: KubeObject) -> None:
     """Mark a decorator's desired attachment as its own."""
     metadata = child.setdefault("metadata", {})
     metadata["annotations"] = {**(metadata.get("annotations") or {})}
     metadata["annotations"][DECORATOR_ANNOTATION] = controller
 
 
-def undesired(observed: dict[str, Object], desired: dict[str, Object]) -> list[Object]:
+def undesired(observed: dict[str, KubeObject], desired: dict[str, KubeObject]) -> list[KubeObject]:
     """Observed children that are to be deleted."""
     return [
         child
         for key, child in observed.items()
-        if key not in desired and not objects.is_deleting(child)
+        if key not in desired and not meta.is_deleting(child)
     ]
 
 
-def to_apply(parent: Object, child: Object) -> Object:
+def to_apply(parent: KubeObject, child: KubeObject) -> KubeObject:
     """A desired child as it is sent: owned by the parent, without what only servers write."""
     applied = comparable(child)
     metadata = applied["metadata"]
     references = metadata.get("ownerReferences") or []
-    if all(reference.get("uid") != objects.uid(parent) for reference in references):
+    if all(reference.get("uid") != meta.uid(parent) for reference in references):
         references = [*references, controller_reference(parent)]
     metadata["ownerReferences"] = references
     return applied
 
 
-def comparable(obj: Object) -> Object:
+def comparable(obj: KubeObject) -> KubeObject:
     """A copy without status and what only servers write."""
     kept = {key: value for key, value in obj.items() if key != "status"}
     kept["metadata"] = metadata = {
-        key: value for key, value in objects.meta(obj).items() if key not in SYSTEM_METADATA
+        key: value for key, value in meta.metadata(obj).items() if key not in SYSTEM_METADATA
     }
-    annotations = {**objects.annotations_of(obj)}
+    annotations = {**meta.annotations_of(obj)}
     if annotations.pop(LAST_APPLIED_ANNOTATION, None) is not None:
         metadata["annotations"] = annotations
         if not annotations:
@@ -135,7 +137,7 @@ def comparable(obj: Object) -> Object:
     return kept
 
 
-def digest(obj: Object) -> str:
+def digest(obj: KubeObject) -> str:
     """Hash of what would be applied."""
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
@@ -150,21 +152,21 @@ class Applied:
     resource_version: str
 
     @classmethod
-    def of(cls, digest: str, stored: Object) -> Applied:
+    def of(cls, digest: str, stored: KubeObject) -> Applied:
         """What is remembered once an object is stored."""
         return cls(
             digest,
-            objects.uid(stored),
-            objects.generation(stored),
-            objects.resource_version(stored),
+            meta.uid(stored),
+            meta.generation(stored),
+            meta.resource_version(stored),
         )
 
-    def holds(self, digest: str, observed: Object) -> bool:
+    def holds(self, digest: str, observed: KubeObject) -> bool:
         """Whether nothing changed since, on either side. Status changes do not count."""
-        if self.digest != digest or self.uid != objects.uid(observed):
+        if self.digest != digest or self.uid != meta.uid(observed):
             return False
-        generation = objects.generation(observed)
-        if generation == 0 and self.resource_version != objects.resource_version(observed):
+        generation = meta.generation(observed)
+        if generation == 0 and self.resource_version != meta.resource_version(observed):
             return False
         return self.generation == generation
 
@@ -192,7 +194,7 @@ class ApplyCache:
             self._entries.pop(key, None)
 
 
-def cache_key(child: Object) -> tuple[str, ...]:
+def cache_key(child: KubeObject) -> tuple[str, ...]:
     """Identity of an object whatever its version."""
     group = objects.api_group(child["apiVersion"])
-    return (group, child["kind"], objects.namespace(child), objects.name(child))
+    return (group, child["kind"], meta.namespace(child), meta.name(child))

@@ -22,17 +22,18 @@ from deploy.local.standin.labels import selects
 from deploy.local.standin.spec import as_sent
 from deploy.local.standin.webhook import HookClient
 from deploy.local.standin.workqueue import WorkQueue
+from localmodel.kube import meta
 from localmodel.kube.errors import ApiError
 
 if TYPE_CHECKING:
     from deploy.local.standin.answers import Answer
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
     from deploy.local.standin.reconcile import ChildReconciler, Methods
     from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
     from deploy.local.standin.writes import Writer
-    from localmodel.kube.kinds import Kind
+    from localmodel.kube.kinds import Kind, KubeObject
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Controller(ABC):
 
     def __init__(
         self,
-        controller: Object,
+        controller: KubeObject,
         shared: Shared,
         *,
         parent_rules: list[ParentRule],
@@ -81,7 +82,7 @@ class Controller(ABC):
         resync_seconds: int | None,
     ) -> None:
         """Look the kinds up. Raises NotServedError where one is missing."""
-        self.name = objects.name(controller)
+        self.name = meta.name(controller)
         self.shared = shared
         self.finalizer = f"metacontroller.io/{self.finalizer_prefix}-{self.name}"
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -147,21 +148,21 @@ class Controller(ABC):
                 informer.unsubscribe((role, self))
                 self.shared.informers.release(informer)
 
-    def enqueue(self, parent: Object) -> None:
+    def enqueue(self, parent: KubeObject) -> None:
         """Queue a parent, if this controller cares for it."""
         if self.cares_for(parent):
             self.queue.add(self._key(parent))
 
-    def cares_for(self, parent: Object) -> bool:
+    def cares_for(self, parent: KubeObject) -> bool:
         """Whether the selector matches, or did so when the finalizer was set."""
-        return self.matches(parent) or self.finalizer in objects.finalizers(parent)
+        return self.matches(parent) or self.finalizer in meta.finalizers(parent)
 
-    def matches(self, parent: Object) -> bool:
+    def matches(self, parent: KubeObject) -> bool:
         """Whether the selector for this kind of parents matches."""
         rule = self.parent_rules[self.parent_resource(parent)]
-        return selects(rule.label_selector, objects.labels(parent))
+        return selects(rule.label_selector, meta.labels(parent))
 
-    def parent_resource(self, parent: Object) -> Kind:
+    def parent_resource(self, parent: KubeObject) -> Kind:
         """The resource of a parent."""
         group = objects.api_group(parent["apiVersion"])
         found = self._parent_kind(group, parent["kind"])
@@ -169,18 +170,18 @@ class Controller(ABC):
             raise SyncError(f"unknown parent {objects.describe(parent)}")
         return found
 
-    def should_finalize(self, parent: Object) -> bool:
+    def should_finalize(self, parent: KubeObject) -> bool:
         """Whether a parent that is being deleted still has its children managed."""
-        names = objects.finalizers(parent)
+        names = meta.finalizers(parent)
         return (
             self._finalize_hook is not None
             and self.finalizer in names
             and not set(names) & set(objects.GC_FINALIZERS)
         )
 
-    def manage_children(self, parent: Object, observed: ObjectMap, desired: ObjectMap) -> None:
+    def manage_children(self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap) -> None:
         """Reconcile the children of a parent that lives, or is being finalized."""
-        if objects.is_deleting(parent) and not self.should_finalize(parent):
+        if meta.is_deleting(parent) and not self.should_finalize(parent):
             return
         self.shared.reconciler.manage(parent, observed, desired, self.methods)
 
@@ -193,17 +194,17 @@ class Controller(ABC):
         return found
 
     @abstractmethod
-    def observe(self, parent: Object) -> ObjectMap:
+    def observe(self, parent: KubeObject) -> ObjectMap:
         """The parent's children; every child kind is there, even if empty."""
 
     @abstractmethod
     def conclude(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
         """Carry out what the hook answered."""
 
     @abstractmethod
-    def on_orphan(self, child: Object) -> None:
+    def on_orphan(self, child: KubeObject) -> None:
         """An object of a child kind without a controller was added or changed."""
 
     def _sync(self, key: Key) -> None:
@@ -223,16 +224,16 @@ class Controller(ABC):
         desired = desired_map(parent, answer.desired)
         self.conclude(parent, observed, desired, answer)
 
-    def _sync_finalizer(self, resource: Kind, parent: Object) -> Object:
-        present = self.finalizer in objects.finalizers(parent)
+    def _sync_finalizer(self, resource: Kind, parent: KubeObject) -> KubeObject:
+        present = self.finalizer in meta.finalizers(parent)
         if self._finalize_hook is None and present:
             return self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
-        if self._finalize_hook is not None and not present and not objects.is_deleting(parent):
+        if self._finalize_hook is not None and not present and not meta.is_deleting(parent):
             return self.shared.writer.add_finalizer(resource, parent, self.finalizer)
         return parent
 
-    def _call(self, parent: Object, observed: ObjectMap, related: ObjectMap) -> Answer:
-        finalizing = objects.is_deleting(parent) or not self.matches(parent)
+    def _call(self, parent: KubeObject, observed: ObjectMap, related: ObjectMap) -> Answer:
+        finalizing = meta.is_deleting(parent) or not self.matches(parent)
         hook = self._finalize_hook if finalizing and self._finalize_hook else self._sync_hook
         request = {
             "controller": self._controller,
@@ -277,12 +278,12 @@ class Controller(ABC):
             for parent in self._all_parents():
                 self._on_parent(parent, parent)
 
-    def _all_parents(self) -> list[Object]:
+    def _all_parents(self) -> list[KubeObject]:
         return [obj for informer in self.parents.values() for obj in informer.store.all()]
 
-    def _key(self, parent: Object) -> Key:
+    def _key(self, parent: KubeObject) -> Key:
         resource = self.parent_resource(parent)
-        return Key(resource, objects.namespace(parent), objects.name(parent))
+        return Key(resource, meta.namespace(parent), meta.name(parent))
 
     def _parent_kind(self, group: str, kind: str) -> Kind | None:
         for resource in self.parents:
@@ -290,7 +291,7 @@ class Controller(ABC):
                 return resource
         return None
 
-    def _on_parent(self, old: Object | None, new: Object | None) -> None:
+    def _on_parent(self, old: KubeObject | None, new: KubeObject | None) -> None:
         parent = new or old
         if parent is None:
             return
@@ -300,32 +301,32 @@ class Controller(ABC):
                 return
         self.enqueue(parent)
 
-    def _on_child(self, old: Object | None, new: Object | None) -> None:
+    def _on_child(self, old: KubeObject | None, new: KubeObject | None) -> None:
         child = new or old
         if child is None:
             return
-        if old and new and objects.resource_version(old) == objects.resource_version(new):
+        if old and new and meta.resource_version(old) == meta.resource_version(new):
             return
-        reference = objects.controller_of(child)
+        reference = meta.controller_of(child)
         if reference is None:
-            if new and not objects.is_deleting(new):
+            if new and not meta.is_deleting(new):
                 self.on_orphan(new)
             return
         group = objects.api_group(reference["apiVersion"])
         resource = self._parent_kind(group, reference["kind"])
         if resource is None:
             return
-        namespace = objects.namespace(child) if resource.namespaced else ""
+        namespace = meta.namespace(child) if resource.namespaced else ""
         parent = self.parents[resource].store.get(namespace, reference["name"])
-        if parent is not None and objects.uid(parent) == reference["uid"]:
+        if parent is not None and meta.uid(parent) == reference["uid"]:
             self.enqueue(parent)
 
 
-def only_status_changed(old: Object, new: Object) -> bool:
+def only_status_changed(old: KubeObject, new: KubeObject) -> bool:
     """Whether neither generation, labels and annotations changed nor a deletion began."""
     return (
-        objects.generation(old) == objects.generation(new)
-        and objects.labels(old) == objects.labels(new)
-        and objects.annotations_of(old) == objects.annotations_of(new)
-        and not objects.is_deleting(new)
+        meta.generation(old) == meta.generation(new)
+        and meta.labels(old) == meta.labels(new)
+        and meta.annotations_of(old) == meta.annotations_of(new)
+        and not meta.is_deleting(new)
     )

@@ -12,12 +12,14 @@ from deploy.local.standin.children import DECORATOR_ANNOTATION, annotate_for
 from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.spec import parse_decorator
 from deploy.local.standin.writes import drop_finalizer
+from localmodel.kube import meta
 from localmodel.kube.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
+    from localmodel.kube.kinds import KubeObject
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class DecoratorController(Controller):
     children_field: ClassVar[str] = "attachments"
     answer: ClassVar[type[Answer]] = DecoratorAnswer
 
-    def __init__(self, controller: Object, shared: Shared) -> None:
+    def __init__(self, controller: KubeObject, shared: Shared) -> None:
         """Raises RefusedError and NotServedError."""
         spec = parse_decorator(controller)
         super().__init__(
@@ -42,20 +44,20 @@ class DecoratorController(Controller):
             resync_seconds=spec.resync_period_seconds,
         )
 
-    def observe(self, parent: Object) -> ObjectMap:
+    def observe(self, parent: KubeObject) -> ObjectMap:
         """The attachments that this decorator made for the parent."""
         observed: ObjectMap = {}
-        namespace = objects.namespace(parent)
+        namespace = meta.namespace(parent)
         for resource, informer in self.child_informers():
             observed.setdefault(objects.group_key(resource.api_version, resource.name), {})
-            for child in informer.store.owned_by(objects.uid(parent)):
-                mine = objects.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
-                if mine and (not namespace or objects.namespace(child) == namespace):
+            for child in informer.store.owned_by(meta.uid(parent)):
+                mine = meta.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
+                if mine and (not namespace or meta.namespace(child) == namespace):
                     objects.insert(observed, child)
         return observed
 
     def conclude(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
         """The parent first; only if that went through, the attachments."""
         try:
@@ -69,10 +71,10 @@ class DecoratorController(Controller):
                 annotate_for(self.name, child)
         self.manage_children(parent, observed, desired)
 
-    def on_orphan(self, child: Object) -> None:
+    def on_orphan(self, child: KubeObject) -> None:
         """Decorators adopt nothing."""
 
-    def _update_parent(self, parent: Object, answer: Answer) -> None:
+    def _update_parent(self, parent: KubeObject, answer: Answer) -> None:
         """Write what the answer changes of the parent's status, labels and annotations."""
         if not isinstance(answer, DecoratorAnswer):
             raise TypeError(f"not an answer to a decorator: {answer}")
@@ -86,7 +88,7 @@ class DecoratorController(Controller):
             if resource.has_status:
                 stored = self.shared.writer.update(updated, "status")
                 # The update below has to name the newest version.
-                updated["metadata"]["resourceVersion"] = objects.resource_version(stored)
+                updated["metadata"]["resourceVersion"] = meta.resource_version(stored)
         if answer.finalized:
             changed |= drop_finalizer(updated, self.finalizer)
         if changed:
@@ -94,9 +96,9 @@ class DecoratorController(Controller):
             self.shared.writer.update(updated)
 
 
-def update_strings(obj: Object, field: str, updates: Mapping[str, str | None] | None) -> bool:
+def update_strings(obj: KubeObject, field: str, updates: Mapping[str, str | None] | None) -> bool:
     """Set labels or annotations, and remove those with null; whether anything changed."""
-    before = objects.meta(obj).get(field) or {}
+    before = meta.metadata(obj).get(field) or {}
     after = {**before, **(updates or {})}
     kept = {key: value for key, value in after.items() if value is not None}
     if kept == before:

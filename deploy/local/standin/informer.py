@@ -16,13 +16,12 @@ from localmodel.kube.errors import ApiError, UnreachableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.local.standin.objects import Object
     from deploy.local.standin.store import Change
     from localmodel.kube.client import KubeClient
-    from localmodel.kube.kinds import Kind
+    from localmodel.kube.kinds import Kind, KubeObject
 
     # Called with the object before and after, like a Change; twice the same one for a resync.
-    Handler = Callable[[Object | None, Object | None], None]
+    Handler = Callable[[KubeObject | None, KubeObject | None], None]
 
 LOG = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Informer:
         self._version = version
         self._synced.set()
 
-    def _typed(self, obj: Object) -> Object:
+    def _typed(self, obj: KubeObject) -> KubeObject:
         # Lists of built-in kinds leave these out of their items.
         return {"apiVersion": self.resource.api_version, "kind": self.resource.name, **obj}
 

@@ -6,7 +6,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from deploy.local.standin import objects
 from deploy.local.standin.children import ApplyCache
 from deploy.local.standin.composite import CompositeController
 from deploy.local.standin.controller import Controller, Shared
@@ -17,13 +16,14 @@ from deploy.local.standin.informer import Informers
 from deploy.local.standin.reconcile import ChildReconciler
 from deploy.local.standin.workqueue import WorkQueue
 from deploy.local.standin.writes import Writer
+from localmodel.kube import meta
 from localmodel.kube.errors import ApiError
 from localmodel.kube.kinds import COMPOSITES, DECORATORS, Kind
 
 if TYPE_CHECKING:
     from deploy.local.standin.informer import Informer
-    from deploy.local.standin.objects import Object
     from localmodel.kube.client import KubeClient
+    from localmodel.kube.kinds import KubeObject
 
 LOG = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ class Manager:
             controller.stopped.set()
             controller.queue.shut_down()
 
-    def _changed(self, old: Object | None, new: Object | None) -> None:
+    def _changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         controller = new or old
         if controller is not None:
-            self._queue.add((controller["kind"], objects.name(controller)))
+            self._queue.add((controller["kind"], meta.name(controller)))
 
     def _work(self) -> None:
         while (key := self._queue.get()) is not None:

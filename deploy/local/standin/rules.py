@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.local.standin import objects
 from deploy.local.standin.errors import SyncError
 from deploy.local.standin.labels import LabelSelector, Strict, selects
+from localmodel.kube import meta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.local.standin.objects import Object
+    from localmodel.kube.kinds import KubeObject
 
 
 class RelatedRule(Strict):
@@ -34,7 +34,7 @@ class RelatedRule(Strict):
 
     def selects(
         self,
-        obj: Object,
+        obj: KubeObject,
         labels_of_namespace: Callable[[str], Mapping[str, str] | None] = lambda _: None,
     ) -> bool:
         """Whether an object of the rule's resource is related.
@@ -43,14 +43,14 @@ class RelatedRule(Strict):
         for in every namespace. labels_of_namespace: None where it is not there.
         """
         if self.namespace_selector is not None:
-            found = labels_of_namespace(objects.namespace(obj))
+            found = labels_of_namespace(meta.namespace(obj))
             if found is None or not selects(self.namespace_selector, found):
                 return False
-        if self.namespace and objects.namespace(obj) not in {"", self.namespace}:
+        if self.namespace and meta.namespace(obj) not in {"", self.namespace}:
             return False
-        if self.names and objects.name(obj) not in self.names:
+        if self.names and meta.name(obj) not in self.names:
             return False
-        return selects(self.label_selector, objects.labels(obj))
+        return selects(self.label_selector, meta.labels(obj))
 
 
 class CustomizeAnswer(Strict):

@@ -13,7 +13,7 @@ from deploy.local.standin.errors import RefusedError
 from deploy.local.standin.labels import LabelSelector, Strict
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object
+    from localmodel.kube.kinds import KubeObject
 
 UpdateMethod = Literal["OnDelete", "Recreate", "InPlace"]
 
@@ -114,7 +114,7 @@ def explain(error: ValidationError, root: str) -> str:
     )
 
 
-def parse_composite(controller: Object) -> CompositeSpec:
+def parse_composite(controller: KubeObject) -> CompositeSpec:
     """The spec of a CompositeController. Raises RefusedError, which names controller and field."""
     try:
         return CompositeSpec.model_validate(controller.get("spec") or {})
@@ -122,7 +122,7 @@ def parse_composite(controller: Object) -> CompositeSpec:
         raise _refused(controller, error) from error
 
 
-def parse_decorator(controller: Object) -> DecoratorSpec:
+def parse_decorator(controller: KubeObject) -> DecoratorSpec:
     """The spec of a DecoratorController. Raises RefusedError, which names controller and field."""
     try:
         return DecoratorSpec.model_validate(controller.get("spec") or {})
@@ -130,11 +130,11 @@ def parse_decorator(controller: Object) -> DecoratorSpec:
         raise _refused(controller, error) from error
 
 
-def _refused(controller: Object, error: ValidationError) -> RefusedError:
+def _refused(controller: KubeObject, error: ValidationError) -> RefusedError:
     return RefusedError(f"{objects.describe(controller)} is refused: {explain(error, 'spec')}")
 
 
-def as_sent(controller: Object) -> Object:
+def as_sent(controller: KubeObject) -> KubeObject:
     """The controller as hooks see it: with the fields that the real one always fills in."""
     sent = copy.deepcopy(controller)
     sent.setdefault("status", {})

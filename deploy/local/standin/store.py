@@ -6,16 +6,16 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from deploy.local.standin import objects
+from localmodel.kube import meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deploy.local.standin.objects import Object
+    from localmodel.kube.kinds import KubeObject
 
 Key = tuple[str, str]
 # The object before and after; None before it was there, or after it went.
-Change = tuple["Object | None", "Object | None"]
+Change = tuple["KubeObject | None", "KubeObject | None"]
 
 # Owner of the objects that no controller owns.
 NOBODY = ""
@@ -29,36 +29,36 @@ class Store:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[Key, Object] = {}
-        self._owned: defaultdict[str, dict[Key, Object]] = defaultdict(dict)
+        self._objects: dict[Key, KubeObject] = {}
+        self._owned: defaultdict[str, dict[Key, KubeObject]] = defaultdict(dict)
 
-    def get(self, namespace: str, name: str) -> Object | None:
+    def get(self, namespace: str, name: str) -> KubeObject | None:
         """One object."""
         with self._lock:
             return self._objects.get((namespace, name))
 
-    def all(self) -> list[Object]:
+    def all(self) -> list[KubeObject]:
         """Every object."""
         with self._lock:
             return list(self._objects.values())
 
-    def owned_by(self, uid: str) -> list[Object]:
+    def owned_by(self, uid: str) -> list[KubeObject]:
         """The objects whose controller has this uid; NOBODY for those without a controller."""
         with self._lock:
             return list(self._owned.get(uid, {}).values())
 
-    def put(self, obj: Object) -> Change:
+    def put(self, obj: KubeObject) -> Change:
         """Keep an object."""
         with self._lock:
             return self._put(obj)
 
-    def remove(self, obj: Object) -> Change:
+    def remove(self, obj: KubeObject) -> Change:
         """Drop an object. The one given is its last state."""
         with self._lock:
             self._take(_key(obj))
         return obj, None
 
-    def replace(self, listed: Iterable[Object]) -> list[Change]:
+    def replace(self, listed: Iterable[KubeObject]) -> list[Change]:
         """Keep exactly what a list holds; the changes that this means."""
         listed = list(listed)
         with self._lock:
@@ -67,19 +67,19 @@ class Store:
             for obj in listed:
                 old, new = self._put(obj)
                 same = old is not None and (
-                    objects.resource_version(old) == objects.resource_version(obj)
+                    meta.resource_version(old) == meta.resource_version(obj)
                 )
                 if not same:
                     changes.append((old, new))
         return changes
 
-    def _put(self, obj: Object) -> Change:
+    def _put(self, obj: KubeObject) -> Change:
         old = self._take(_key(obj))
         self._objects[_key(obj)] = obj
         self._owned[_owner(obj)][_key(obj)] = obj
         return old, obj
 
-    def _take(self, key: Key) -> Object | None:
+    def _take(self, key: Key) -> KubeObject | None:
         old = self._objects.pop(key, None)
         if old is not None:
             owned = self._owned[_owner(old)]
@@ -89,9 +89,9 @@ class Store:
         return old
 
 
-def _key(obj: Object) -> Key:
-    return objects.namespace(obj), objects.name(obj)
+def _key(obj: KubeObject) -> Key:
+    return meta.namespace(obj), meta.name(obj)
 
 
-def _owner(obj: Object) -> str:
-    return str((objects.controller_of(obj) or {}).get("uid", NOBODY))
+def _owner(obj: KubeObject) -> str:
+    return str((meta.controller_of(obj) or {}).get("uid", NOBODY))

@@ -11,18 +11,18 @@ import yaml
 from deploy.local.layout import CHECKOUT
 from localmodel.kube import kinds
 from localmodel.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
-from localmodel.takeover import back, names, there
-from localmodel.takeover.back import plan_back
+from localmodel.takeover import names, to_kserve, to_localmodel
 from localmodel.takeover.main import main
 from localmodel.takeover.objects import without_finalizers
+from localmodel.takeover.sentences import first_few
 from localmodel.takeover.steps import Delete, DropFinalizers, Merge
-from localmodel.takeover.there import plan_takeover
-from localmodel.takeover.words import some
+from localmodel.takeover.to_kserve import plan_back
+from localmodel.takeover.to_localmodel import plan_takeover
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localmodel.takeover.steps import Plan
+    from localmodel.takeover.steps import Runbook
 
 OURS = "metacontroller.io/compositecontroller-localmodel-caches"
 KSERVES, KSERVES_SPACED = names.KSERVE_FINALIZERS
@@ -110,18 +110,20 @@ def _job(**changes: Any) -> KubeObject:
     return {"metadata": metadata, "spec": {"template": {"spec": {"volumes": [volume]}}}}
 
 
-def _seen(**fields: Any) -> there.Seen:
-    return replace(there.Seen("kserve", JOBS, crds=CRDS, groups=(_group(),)), **fields)
+def _seen(**fields: Any) -> to_localmodel.KServeObjects:
+    return replace(
+        to_localmodel.KServeObjects("kserve", JOBS, crds=CRDS, groups=(_group(),)), **fields
+    )
 
 
-def _doing(plan: Plan) -> list[str]:
+def _doing(plan: Runbook) -> list[str]:
     return [step.what for step in plan.steps]
 
 
 WEBHOOK = {"metadata": _meta(names.KSERVE_WEBHOOK)}
 
 
-def _downloads(cache: KubeObject, **fields: Any) -> there.Seen:
+def _downloads(cache: KubeObject, **fields: Any) -> to_localmodel.KServeObjects:
     """A cache whose download volume and claim are there."""
     volume = _volume("llama-gpu-download", "llama-gpu", cache)
     seen = _seen(
@@ -184,7 +186,7 @@ def test_the_order_of_all_steps() -> None:
         "delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu",
         "delete PersistentVolume llama-gpu-download",
         "delete ValidatingWebhookConfiguration localmodelcache.serving.kserve.io",
-        "take localmodel.kserve.io/finalizer off LocalModelCache llama",
+        "remove localmodel.kserve.io/finalizer from LocalModelCache llama",
     ]
     assert plan.then == ()
 
@@ -200,7 +202,7 @@ def test_without_the_policies_the_webhook_and_the_finalizers_stay() -> None:
         assert "deploy/overlays/kserve/policies.yaml" in plan.then[0]
     # A cluster that has no such kind cannot wait for them.
     plan = plan_takeover(_downloads(cache, webhook=WEBHOOK, guarded=None))
-    assert "off LocalModelCache llama" in _doing(plan)[-1]
+    assert "from LocalModelCache llama" in _doing(plan)[-1]
     assert "no ValidatingAdmissionPolicies" in plan.notes[0]
 
 
@@ -215,7 +217,7 @@ def test_kserves_finalizer_stays_until_metacontrollers_is_on() -> None:
 def test_one_that_is_being_deleted_goes_unless_services_use_it() -> None:
     going: dict[str, Any] = {"finalizers": [KSERVES], "deletionTimestamp": "2026-01-01T00:00:00Z"}
     (step,) = plan_takeover(_seen(caches=(_cache(**going),))).steps
-    assert "goes then" in step.why
+    assert "ends its deletion" in step.why
     going_spaced = _cache("own", "team", **going | {"finalizers": [KSERVES_SPACED]})
     (step,) = plan_takeover(_seen(caches=(going_spaced,))).steps
     assert "own-<group>-team" in step.why
@@ -342,7 +344,7 @@ def test_a_volume_of_somebody_elses_is_kept() -> None:
     volume = _volume("llama-gpu-download", "llama-gpu", _cache("other"))
     plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
     assert plan.steps == ()
-    assert "belongs to somebody else" in plan.notes[0]
+    assert "has another owner" in plan.notes[0]
 
 
 def test_a_claim_of_the_job_namespace_that_serves_is_not_touched() -> None:
@@ -418,7 +420,7 @@ def test_what_stops_with_kserves_controller_is_said_before_it_is_off(
     pod = _pod("p", labels={names.KSERVE_POD_LABEL: names.KSERVE_CONTROLLER})
     plan = plan_takeover(replace(on, beside=True, pods=(pod,)))
     assert (plan.first, plan.steps, plan.then) == ((), (), ())
-    assert f"goes on for {named}" in plan.notes[0]
+    assert f"keeps running for {named}" in plan.notes[0]
 
 
 def test_with_nothing_that_it_alone_runs_nothing_is_to_be_decided() -> None:
@@ -476,7 +478,7 @@ def test_a_cache_with_pvc_ref_keeps_its_job_claim_and_finalizer(
 
 def test_the_way_back_leaves_a_cache_with_pvc_ref_as_it_is() -> None:
     cache = _imported(finalizers=[KSERVES_SPACED, OURS])
-    plan = plan_back(back.Seen(caches=(cache,)))
+    plan = plan_back(to_kserve.LocalmodelObjects(caches=(cache,)))
     assert plan.first == ()
     (step,) = plan.steps
     assert isinstance(step.action, DropFinalizers)
@@ -493,11 +495,14 @@ def test_the_way_back_waits_for_localmodel_to_be_off() -> None:
     cache = _cache(finalizers=[OURS])
     for seen, text in (
         (
-            back.Seen(controllers=(Ref(COMPOSITES, "localmodel-caches"),)),
+            to_kserve.LocalmodelObjects(controllers=(Ref(COMPOSITES, "localmodel-caches"),)),
             "delete -k metacontroller",
         ),
-        (back.Seen(agent=agent), "delete daemonset localmodel-agent"),
-        (back.Seen(pods=(pod,)), "wait --for=delete pod -l app.kubernetes.io/name="),
+        (to_kserve.LocalmodelObjects(agent=agent), "delete daemonset localmodel-agent"),
+        (
+            to_kserve.LocalmodelObjects(pods=(pod,)),
+            "wait --for=delete pod -l app.kubernetes.io/name=",
+        ),
     ):
         plan = plan_back(replace(seen, caches=(cache,)))
         assert text in plan.first[0]
@@ -521,7 +526,7 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
     node = {"metadata": _meta("node-1", labels=labels)}
     asks = {"matchExpressions": [{"key": "localmodelnodegroup.serving.kserve.io/by-name"}]}
     volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{}, asks]}}}}
-    seen = back.Seen(
+    seen = to_kserve.LocalmodelObjects(
         caches=(_cache(finalizers=["example.com/audit", OURS]),),
         groups=(group,),
         placements=({"metadata": _meta("gpu")},),
@@ -546,14 +551,16 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
     ]
     # No pod could come to the node with that volume.
     assert "Nodes keep localmodelnodegroup.serving.kserve.io/by-name" in " ".join(plan.notes)
-    assert plan_back(back.Seen(caches=(_cache(),), groups=(_group(),))).steps == ()
+    assert (
+        plan_back(to_kserve.LocalmodelObjects(caches=(_cache(),), groups=(_group(),))).steps == ()
+    )
 
 
 def test_the_way_back_is_refused_for_what_kserves_controller_fails_on() -> None:
     short = _cache() | {"spec": {"nodeGroup": "gpu"}}
-    plan = plan_back(back.Seen(caches=(short,)))
+    plan = plan_back(to_kserve.LocalmodelObjects(caches=(short,)))
     assert "give LocalModelCache llama spec.nodeGroups" in plan.first[0]
-    plan = plan_back(back.Seen(groups=(_group(nodeSelector={"pool": "gpu"}),)))
+    plan = plan_back(to_kserve.LocalmodelObjects(groups=(_group(nodeSelector={"pool": "gpu"}),)))
     assert plan.first == ()
     assert "LocalModelNodeGroup gpu has no spec.persistentVolumeSpec" in plan.notes[0]
 
@@ -573,8 +580,8 @@ def test_a_patch_takes_off_what_is_named_and_tests_it_first() -> None:
 
 
 def test_many_are_counted_and_not_listed() -> None:
-    assert some("abc") == "a, b, c"
-    assert some("abcde") == "a, b, c and 2 more"
+    assert first_few("abc") == "a, b, c"
+    assert first_few("abcde") == "a, b, c and 2 more"
 
 
 def test_the_crds_are_the_four_that_kserve_has() -> None:

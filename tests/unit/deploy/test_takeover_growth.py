@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localmodel.hooks.naming import GROUP_LABEL_DOMAIN
-from localmodel.takeover import back, names, there
-from localmodel.takeover.back import plan_back
-from localmodel.takeover.there import plan_takeover
+from localmodel.takeover import names, to_kserve, to_localmodel
+from localmodel.takeover.to_kserve import plan_back
+from localmodel.takeover.to_localmodel import plan_takeover
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.deploy.test_takeover import CRDS, JOBS, KSERVES, OURS, TEMPLATE
 
@@ -43,7 +43,7 @@ def _groups(n: int) -> tuple[KubeObject, ...]:
     return _objects(n, "LocalModelNodeGroup", "group-", spec=spec)
 
 
-def _downloads(n: int, *, mounted: bool) -> there.Seen:
+def _downloads(n: int, *, mounted: bool) -> to_localmodel.KServeObjects:
     """As many caches as groups, volumes, claims, pods and Jobs."""
     volumes: dict[str, KubeObject] = {}
     claims, pods = [], []
@@ -54,7 +54,7 @@ def _downloads(n: int, *, mounted: bool) -> there.Seen:
         claims.append({"metadata": {"name": claim, "uid": claim}, "spec": {"volumeName": volume}})
         sources = [{"persistentVolumeClaim": {"claimName": claim}}] if mounted else []
         pods.append({"metadata": {"name": f"pod-{i}"}, "spec": {"volumes": sources}})
-    return there.Seen(
+    return to_localmodel.KServeObjects(
         "kserve",
         JOBS,
         crds=CRDS,
@@ -81,7 +81,7 @@ def test_there(mounted: bool) -> None:
 def test_back() -> None:
     def prepare(n: int) -> Callable[[], object]:
         labels = {"labels": {f"{GROUP_LABEL_DOMAIN}/gpu": "true"}}
-        seen = back.Seen(
+        seen = to_kserve.LocalmodelObjects(
             caches=_caches(n, finalizers=[names.FINALIZERS[0]]),
             groups=_groups(n),
             placements=_objects(n, "LocalModelPlacement", "placement-"),
