@@ -109,7 +109,7 @@ def api(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kube
     # What is meant for the internet must not get between a tool and the API server.
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.setattr(module, "LATER_SECONDS", 0.01)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.01)
     return KubeClient.connect(write_kubeconfig(tmp_path / "config", server.url))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.local.cli import main as local_main
-from deploy.release import CHANGELOG, PLACES, TREE, ReleaseError, main, released, stated
+from deploy.release import CHANGELOG, PLACES, TREE, ReleaseError, main, released, versions_in
 from localmodel.agent.main import main as agent_main
 from localmodel.crds.version import __version__
 from localmodel.takeover.main import main as takeover_main
@@ -40,7 +40,7 @@ def tree(tmp_path: Path, texts: dict[str, str]) -> Path:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_every_place_has_the_version(name: str) -> None:
-    assert stated(name, (TREE / name).read_text()) == {__version__}
+    assert versions_in(name, (TREE / name).read_text()) == {__version__}
 
 
 def test_no_other_place_has_a_version() -> None:
@@ -66,7 +66,7 @@ def test_the_package_has_the_version_of_its_source() -> None:
 def test_a_release_changes_every_place_and_dates_the_changelog(tree: Path) -> None:
     assert main(["7.0.1"], tree) == 0
     for name in PLACES:
-        assert stated(name, (tree / name).read_text()) == {"7.0.1"}
+        assert versions_in(name, (tree / name).read_text()) == {"7.0.1"}
     head, rest = UNRELEASED.split("\n### Added")
     dated = rf"{head}\n## 7\.0\.1 - \d{{4}}-\d\d-\d\d\n\n### Added{rest}"
     assert re.fullmatch(dated, (tree / CHANGELOG).read_text())
@@ -88,7 +88,8 @@ def test_a_release_twice_is_refused(texts: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "why"), [("v7", "no version"), ("7.0", "no version"), ("0.0.9", "is older than")]
+    ("version", "why"),
+    [("v7", "not a version"), ("7.0", "not a version"), ("0.0.9", "is older than")],
 )
 def test_what_is_no_newer_version_is_refused(
     version: str, why: str, tree: Path, texts: dict[str, str], capsys: pytest.CaptureFixture[str]
