@@ -28,7 +28,8 @@ _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
-        prog="python -m deploy.local", description="A Kubernetes cluster on loopback with localmodel on it."
+        prog="python -m deploy.local",
+        description="A Kubernetes cluster on loopback with localmodel on it.",
     )
     top.add_argument("--version", action="version", version=f"localmodel {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

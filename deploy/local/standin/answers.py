@@ -1,4 +1,4 @@
-"""Strict decoding of what hooks answer. Pure."""
+"""Strict decoding of the answers of hooks. Pure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ A = TypeVar("A", bound=Strict)
 
 
 class Answer(Strict):
-    """Fields that sync and finalize hooks of both kinds of controllers answer."""
+    """Fields in the answers of sync and finalize hooks, for both kinds of controllers."""
 
-    # Null means the same as a field that is missing.
+    # A null field means the same as a missing field.
     status: dict[str, Any] | None = None
     resync_after_seconds: float | None = None
     finalized: bool | None = None
 
     @property
     def desired(self) -> list[KubeObject]:
-        """The children or attachments that should be there."""
+        """The desired children or attachments."""
         raise NotImplementedError
 
 
@@ -49,12 +49,12 @@ class CompositeAnswer(Answer):
 
     @property
     def desired(self) -> list[KubeObject]:
-        """The children that should be there."""
+        """The desired children."""
         return self.children or []
 
 
 class DecoratorAnswer(Answer):
-    """Answer of a decorator's sync or finalize hook. A null label or annotation is removed."""
+    """Answer of a decorator's sync or finalize hook. Null removes a label or annotation."""
 
     labels: dict[str, str | None] | None = None
     annotations: dict[str, str | None] | None = None
@@ -64,16 +64,16 @@ class DecoratorAnswer(Answer):
 
     @property
     def desired(self) -> list[KubeObject]:
-        """The attachments that should be there."""
+        """The desired attachments."""
         return self.attachments or []
 
 
 def decode(model: type[A], body: bytes) -> A:
-    """Read an answer. Raises SyncError for what is malformed, unknown or there twice."""
+    """Decode an answer. Raises SyncError for malformed JSON, unknown fields, duplicate fields."""
     duplicates: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # Called innermost first, so what is left at the end is of the outermost object.
+        # The last call is for the outermost object: only its duplicates count.
         keys = [key for key, _ in pairs]
         duplicates[:] = sorted({key for key in keys if keys.count(key) > 1})
         return dict(pairs)

@@ -1,4 +1,4 @@
-"""Deciding what to do with children: claiming, deleting, applying. Pure."""
+"""Decides which children to adopt, release, delete and apply. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SYSTEM_METADATA = (
 
 
 class Claim(Enum):
-    """What a composite does with an object of one of its child kinds."""
+    """The action of a composite on an object of one of its child kinds."""
 
     KEEP = auto()
     RELEASE = auto()
@@ -43,7 +43,7 @@ class Claim(Enum):
 
 
 def claim(parent: KubeObject, obj: KubeObject) -> Claim:
-    """Whether an object is a parent's child, should become one or should cease to be one."""
+    """Whether a parent keeps, adopts, releases or ignores an object."""
     matches = meta.labels(obj).get(CONTROLLER_UID) == meta.uid(parent)
     controller = meta.controller_of(obj)
     if controller is not None:
@@ -70,7 +70,7 @@ def controller_reference(parent: KubeObject) -> dict[str, Any]:
 
 
 def desired_map(parent: KubeObject, children: list[KubeObject]) -> ObjectMap:
-    """The desired children by their keys, in the parent's namespace if they name none."""
+    """The desired children by key. A child without a namespace is put in the parent's."""
     desired: ObjectMap = {}
     for child in children:
         metadata = {**meta.metadata(child)}
@@ -81,9 +81,9 @@ def desired_map(parent: KubeObject, children: list[KubeObject]) -> ObjectMap:
 
 
 def label_for(parent: KubeObject, child: KubeObject) -> None:
-    """Give a composite's desired child the label of the generated selector.
+    """Set the label of the generated selector on a composite's desired child.
 
-    Raises SyncError where its own labels would make it nobody's child.
+    Raises SyncError if the child's own labels do not match the selector.
     """
     metadata = child.setdefault("metadata", {})
     labels = metadata.get("labels") or {}
@@ -97,14 +97,14 @@ def label_for(parent: KubeObject, child: KubeObject) -> None:
 
 
 def annotate_for(controller: str, child: KubeObject) -> None:
-    """Mark a decorator's desired attachment as its own."""
+    """Set on a desired attachment the annotation that names its decorator."""
     metadata = child.setdefault("metadata", {})
     metadata["annotations"] = {**(metadata.get("annotations") or {})}
     metadata["annotations"][DECORATOR_ANNOTATION] = controller
 
 
 def undesired(observed: dict[str, KubeObject], desired: dict[str, KubeObject]) -> list[KubeObject]:
-    """Observed children that are to be deleted."""
+    """The observed children to delete."""
     return [
         child
         for key, child in observed.items()
@@ -113,7 +113,7 @@ def undesired(observed: dict[str, KubeObject], desired: dict[str, KubeObject]) -
 
 
 def to_apply(parent: KubeObject, child: KubeObject) -> KubeObject:
-    """A desired child as it is sent: owned by the parent, without what only servers write."""
+    """A desired child to send: with the parent as owner, without fields that only servers write."""
     applied = comparable(child)
     metadata = applied["metadata"]
     references = metadata.get("ownerReferences") or []
@@ -124,7 +124,7 @@ def to_apply(parent: KubeObject, child: KubeObject) -> KubeObject:
 
 
 def comparable(obj: KubeObject) -> KubeObject:
-    """A copy without status and what only servers write."""
+    """A copy of an object without its status and the fields that only servers write."""
     kept = {key: value for key, value in obj.items() if key != "status"}
     kept["metadata"] = metadata = {
         key: value for key, value in meta.metadata(obj).items() if key not in SYSTEM_METADATA
@@ -138,13 +138,13 @@ def comparable(obj: KubeObject) -> KubeObject:
 
 
 def digest(obj: KubeObject) -> str:
-    """Hash of what would be applied."""
+    """The hash of an object to apply."""
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What was applied last, and the object that came of it."""
+    """The digest of the last apply, and the versions of the object that it returned."""
 
     digest: str
     uid: str
@@ -153,7 +153,7 @@ class Applied:
 
     @classmethod
     def of(cls, digest: str, stored: KubeObject) -> Applied:
-        """What is remembered once an object is stored."""
+        """The record of an apply that returned the object `stored`."""
         return cls(
             digest,
             meta.uid(stored),
@@ -162,7 +162,7 @@ class Applied:
         )
 
     def holds(self, digest: str, observed: KubeObject) -> bool:
-        """Whether nothing changed since, on either side. Status changes do not count."""
+        """Whether neither the desired nor the stored object changed since, except in its status."""
         if self.digest != digest or self.uid != meta.uid(observed):
             return False
         generation = meta.generation(observed)
@@ -172,7 +172,7 @@ class Applied:
 
 
 class ApplyCache:
-    """What was applied last to each object, for all controllers of the process."""
+    """The last apply to each object, for all controllers of the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -184,17 +184,17 @@ class ApplyCache:
             return self._entries.get(key)
 
     def set(self, key: tuple[str, ...], applied: Applied) -> None:
-        """Remember an entry."""
+        """Record the last apply to an object."""
         with self._lock:
             self._entries[key] = applied
 
     def drop(self, key: tuple[str, ...]) -> None:
-        """Forget an entry."""
+        """Drop the record of an object."""
         with self._lock:
             self._entries.pop(key, None)
 
 
 def cache_key(child: KubeObject) -> tuple[str, ...]:
-    """Identity of an object whatever its version."""
+    """Identity of an object: group, kind, namespace and name."""
     group = objects.api_group(child["apiVersion"])
     return (group, child["kind"], meta.namespace(child), meta.name(child))

@@ -43,7 +43,7 @@ class CompositeController(Controller):
         )
 
     def observe(self, parent: KubeObject) -> ObjectMap:
-        """The parent's children, after adopting and releasing."""
+        """Adopt and release objects, and return the parent's children."""
         observed: ObjectMap = {}
         namespace = meta.namespace(parent)
         for resource, informer in self.child_informers():
@@ -61,7 +61,7 @@ class CompositeController(Controller):
     def conclude(
         self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """Finalizer, children, then the status, even if managing the children failed."""
+        """Write finalizer, children and status; the status even if a child failed."""
         if answer.finalized:
             resource = self.parent_resource(parent)
             parent = self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
@@ -76,13 +76,13 @@ class CompositeController(Controller):
         try:
             self._write_status(parent, answer.status)
         except (NotFoundError, ConflictError):
-            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            # The parent was deleted or changed: its watch event causes the next sync.
             return
         if failure is not None:
             raise failure
 
     def on_orphan(self, child: KubeObject) -> None:
-        """Sync the parent that may adopt it."""
+        """Queue the parents that may adopt an object."""
         wanted = meta.labels(child).get(CONTROLLER_UID)
         if not wanted:
             return

@@ -1,4 +1,4 @@
-"""What CompositeController and DecoratorController have in common."""
+"""The common part of CompositeController and DecoratorController."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Shared:
-    """What all controllers of the process share."""
+    """Objects that all controllers of the process share."""
 
     writer: Writer
     discovery: Discovery
@@ -55,7 +55,7 @@ class Shared:
 
 
 class Key(NamedTuple):
-    """A parent in the queue."""
+    """The key of a parent in the queue."""
 
     resource: Kind
     namespace: str
@@ -65,7 +65,7 @@ class Key(NamedTuple):
 class Controller(ABC):
     """Runs one controller object: watches its kinds and syncs its parents."""
 
-    # Words of the hook requests and of the finalizer.
+    # Names of fields in hook requests, and the prefix of the finalizer.
     finalizer_prefix: ClassVar[str]
     parent_field: ClassVar[str]
     children_field: ClassVar[str]
@@ -81,7 +81,7 @@ class Controller(ABC):
         hooks: Hooks,
         resync_seconds: int | None,
     ) -> None:
-        """Look the kinds up. Raises NotServedError where one is missing."""
+        """Look up the kinds, and acquire their informers. Raises NotServedError."""
         self.name = meta.name(controller)
         self.shared = shared
         self.finalizer = f"metacontroller.io/{self.finalizer_prefix}-{self.name}"
@@ -103,7 +103,7 @@ class Controller(ABC):
         self._sync_hook = HookClient(hooks.sync, "sync")
         self._finalize_hook = HookClient(hooks.finalize, "finalize") if hooks.finalize else None
         self._resync_seconds = min(max(resync_seconds or MAX_RESYNC_SECONDS, 1), MAX_RESYNC_SECONDS)
-        # From here on nothing may fail, or the informers would never be released.
+        # Nothing may fail below: the informers would never be released.
         self.parents: dict[Kind, Informer] = {
             resource: shared.informers.acquire(resource) for resource in self.parent_rules
         }
@@ -122,8 +122,8 @@ class Controller(ABC):
         self._workers: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Subscribe to events, and sync once the caches are filled."""
-        # One kind may be both.
+        """Subscribe to the informers, and sync when these have synced."""
+        # A kind may be both a parent and a child.
         for informer in self.parents.values():
             informer.subscribe(("parents", self), self._on_parent)
         for informer in self.children.values():
@@ -136,7 +136,7 @@ class Controller(ABC):
             thread.start()
 
     def stop(self) -> None:
-        """Let the workers finish their sync, and give the informers back."""
+        """Wait for the workers' syncs, and release the informers."""
         self.stopped.set()
         self.queue.shut_down()
         deadline = time.monotonic() + STOP_SECONDS
@@ -149,12 +149,12 @@ class Controller(ABC):
                 self.shared.informers.release(informer)
 
     def enqueue(self, parent: KubeObject) -> None:
-        """Queue a parent, if this controller cares for it."""
-        if self.cares_for(parent):
+        """Queue a parent if this controller manages it."""
+        if self.manages(parent):
             self.queue.add(self._key(parent))
 
-    def cares_for(self, parent: KubeObject) -> bool:
-        """Whether the selector matches, or did so when the finalizer was set."""
+    def manages(self, parent: KubeObject) -> bool:
+        """Whether the selector matches a parent, or matched when the finalizer was set."""
         return self.matches(parent) or self.finalizer in meta.finalizers(parent)
 
     def matches(self, parent: KubeObject) -> bool:
@@ -171,7 +171,7 @@ class Controller(ABC):
         return found
 
     def should_finalize(self, parent: KubeObject) -> bool:
-        """Whether a parent that is being deleted still has its children managed."""
+        """Whether the children of a parent that is being deleted are still managed."""
         names = meta.finalizers(parent)
         return (
             self._finalize_hook is not None
@@ -180,13 +180,13 @@ class Controller(ABC):
         )
 
     def manage_children(self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap) -> None:
-        """Reconcile the children of a parent that lives, or is being finalized."""
+        """Reconcile the children of a parent, unless it is being deleted and not finalized."""
         if meta.is_deleting(parent) and not self.should_finalize(parent):
             return
         self.shared.reconciler.manage(parent, observed, desired, self.methods)
 
     def child_informers(self) -> list[tuple[Kind, Informer]]:
-        """The child kinds. Raises NotServedError when one is not served any more."""
+        """The child kinds and their informers. Raises NotServedError if a kind is not served."""
         found = []
         for rule in self.child_rules:
             resource = self.shared.discovery.resource(rule.api_version, rule.resource)
@@ -195,24 +195,24 @@ class Controller(ABC):
 
     @abstractmethod
     def observe(self, parent: KubeObject) -> ObjectMap:
-        """The parent's children; every child kind is there, even if empty."""
+        """The children of a parent, with an entry for each child kind, which may be empty."""
 
     @abstractmethod
     def conclude(
         self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """Carry out what the hook answered."""
+        """Write the changes that the hook's answer asks for."""
 
     @abstractmethod
     def on_orphan(self, child: KubeObject) -> None:
-        """An object of a child kind without a controller was added or changed."""
+        """Handle a new or changed object of a child kind that no controller owns."""
 
     def _sync(self, key: Key) -> None:
         parent = self.parents[key.resource].store.get(key.namespace, key.name)
-        if parent is None or not self.cares_for(parent):
+        if parent is None or not self.manages(parent):
             return
         parent = self._sync_finalizer(key.resource, parent)
-        if not self.cares_for(parent):
+        if not self.manages(parent):
             return
         observed = self.observe(parent)
         related = self.customizer.related(parent)
@@ -323,7 +323,7 @@ class Controller(ABC):
 
 
 def only_status_changed(old: KubeObject, new: KubeObject) -> bool:
-    """Whether neither generation, labels and annotations changed nor a deletion began."""
+    """Whether generation, labels and annotations are equal, and no deletion was requested."""
     return (
         meta.generation(old) == meta.generation(new)
         and meta.labels(old) == meta.labels(new)

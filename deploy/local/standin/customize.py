@@ -1,4 +1,4 @@
-"""Related objects: asking the customize hook, collecting, and noticing changes."""
+"""Related objects: calls the customize hook, collects the objects, and watches them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ANSWER_SECONDS = 20 * 60.0
 
 
 class AnswerCache:
-    """Answers by the parent's uid and generation, for 20 minutes."""
+    """Rules from customize hooks by the parent's uid and generation, for 20 minutes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -37,13 +37,13 @@ class AnswerCache:
         self._answers: dict[tuple[str, int], tuple[float, list[RelatedRule]]] = {}
 
     def get(self, parent: KubeObject) -> list[RelatedRule] | None:
-        """The rules of a parent, if they are known."""
+        """The rules of a parent; None if they are not cached."""
         with self._lock:
             expires, rules = self._answers.get(_cache_key(parent), (0.0, []))
         return rules if self._clock() < expires else None
 
     def set(self, parent: KubeObject, rules: list[RelatedRule]) -> None:
-        """Remember the rules of a parent, and forget what has expired."""
+        """Cache the rules of a parent, and drop expired rules."""
         now = self._clock()
         with self._lock:
             for key in [key for key, (expires, _) in self._answers.items() if expires <= now]:
@@ -79,7 +79,7 @@ class Customizer:
         self._related: dict[tuple[str, str], Informer] | None = {}
 
     def related(self, parent: KubeObject) -> ObjectMap:
-        """What the parent relates to; every kind of its rules is there, even if empty."""
+        """The related objects of a parent, with an entry for each kind of its rules."""
         found: ObjectMap = {}
         for rule in self._rules(parent):
             resource = self._discovery.resource(rule.api_version, rule.resource)
@@ -94,7 +94,7 @@ class Customizer:
         return found
 
     def stop(self) -> None:
-        """Give the informers back."""
+        """Release the informers."""
         with self._lock:
             related, self._related = self._related or {}, None
         for informer in related.values():
@@ -125,7 +125,7 @@ class Customizer:
     def _changed(
         self, key: tuple[str, str], old: KubeObject | None, new: KubeObject | None
     ) -> None:
-        """Requeue the parents whose rules select the object as it was or as it is."""
+        """Queue the parents whose rules select the old or the new object."""
         if old and new and meta.resource_version(old) == meta.resource_version(new):
             return
         changed = [obj for obj in (old, new) if obj is not None]
@@ -135,7 +135,7 @@ class Customizer:
                 if self._any_selects(rules, key, changed):
                     self._enqueue(parent)
             except SyncError as error:
-                # The parent's own sync meets the same error and is tried again.
+                # The sync of the parent fails with the same error, and is retried.
                 LOG.debug("related of %s: %s", objects.describe(parent), error)
 
     def _any_selects(

@@ -1,4 +1,4 @@
-"""DecoratorController: labels, annotations and attachments for objects that are there anyway."""
+"""DecoratorController: labels, annotations and attachments of existing objects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DecoratorController(Controller):
         )
 
     def observe(self, parent: KubeObject) -> ObjectMap:
-        """The attachments that this decorator made for the parent."""
+        """The attachments that this decorator created for a parent."""
         observed: ObjectMap = {}
         namespace = meta.namespace(parent)
         for resource, informer in self.child_informers():
@@ -59,11 +59,11 @@ class DecoratorController(Controller):
     def conclude(
         self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """The parent first; only if that went through, the attachments."""
+        """Write the parent; if that succeeded, the attachments."""
         try:
             self._update_parent(parent, answer)
         except (NotFoundError, ConflictError) as error:
-            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            # The parent was deleted or changed: its watch event causes the next sync.
             LOG.debug("%s: %s", self.name, error)
             return
         for group in desired.values():
@@ -72,10 +72,10 @@ class DecoratorController(Controller):
         self.manage_children(parent, observed, desired)
 
     def on_orphan(self, child: KubeObject) -> None:
-        """Decorators adopt nothing."""
+        """Ignore the object: decorators adopt nothing."""
 
     def _update_parent(self, parent: KubeObject, answer: Answer) -> None:
-        """Write what the answer changes of the parent's status, labels and annotations."""
+        """Write the status, labels and annotations of the answer to the parent."""
         if not isinstance(answer, DecoratorAnswer):
             raise TypeError(f"not an answer to a decorator: {answer}")
         updated = copy.deepcopy(parent)
@@ -87,7 +87,7 @@ class DecoratorController(Controller):
             updated["status"] = answer.status
             if resource.has_status:
                 stored = self.shared.writer.update(updated, "status")
-                # The update below has to name the newest version.
+                # The update below needs the newest resourceVersion.
                 updated["metadata"]["resourceVersion"] = meta.resource_version(stored)
         if answer.finalized:
             changed |= drop_finalizer(updated, self.finalizer)
@@ -97,7 +97,7 @@ class DecoratorController(Controller):
 
 
 def update_strings(obj: KubeObject, field: str, updates: Mapping[str, str | None] | None) -> bool:
-    """Set labels or annotations, and remove those with null; whether anything changed."""
+    """Set labels or annotations; None removes one. Returns whether the object changed."""
     before = meta.metadata(obj).get(field) or {}
     after = {**before, **(updates or {})}
     kept = {key: value for key, value in after.items() if value is not None}

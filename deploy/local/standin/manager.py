@@ -1,4 +1,4 @@
-"""Starting, restarting and stopping controllers as their objects come, change and go."""
+"""Starts, restarts and stops controllers when their objects are created, changed or deleted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Key = tuple[str, str]
 
 
 class Manager:
-    """Keeps one controller running for each controller object."""
+    """Runs a controller for each CompositeController and DecoratorController."""
 
     def __init__(self, api: KubeClient, *, workers: int, discovery_interval: float) -> None:
         self._interval = discovery_interval
@@ -49,12 +49,12 @@ class Manager:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sources: dict[str, Informer] = {}
         self._running: dict[Key, Controller] = {}
-        # The last spec that was acted on, also when it was refused.
+        # The last spec of each controller that was started or refused.
         self._specs: dict[Key, object] = {}
         self._waiting: dict[Key, str] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Work until told to stop."""
+        """Run controllers until `stop` is set."""
         threading.Thread(target=self._discovery.run, args=(stop,), daemon=True).start()
         for kind, (resource, _) in KINDS.items():
             self._sources[kind] = self._informers.acquire(resource)
@@ -64,7 +64,7 @@ class Manager:
         stop.wait()
         self._queue.shut_down()
         for controller in list(self._running.values()):
-            # Nothing waits for the workers: a sync that is cut short is done again later.
+            # Without a wait for the workers: an interrupted sync is repeated after the next start.
             controller.stopped.set()
             controller.queue.shut_down()
 

@@ -1,4 +1,4 @@
-"""Making the children of a parent what they should be."""
+"""Reconciles the children of a parent with the desired children."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# The update method by group and kind.
+# The update method by API group and kind.
 Methods = dict[tuple[str, str], "UpdateMethod"]
 
 
@@ -38,7 +38,7 @@ class ChildReconciler:
     def claim(
         self, resource: Kind, parent: KubeObject, candidates: list[KubeObject]
     ) -> list[KubeObject]:
-        """The candidates that are the parent's children, after adopting and releasing."""
+        """Adopt and release candidates, and return those that are the parent's children."""
         claimed: list[KubeObject] = []
         errors: list[Exception] = []
         for child in candidates:
@@ -61,7 +61,7 @@ class ChildReconciler:
     def manage(
         self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, methods: Methods
     ) -> None:
-        """Delete what is not desired and apply what is. One failure does not stop the rest."""
+        """Delete undesired children and apply desired children. Raises all failures at the end."""
         errors: list[Exception] = []
         for group, found in sorted(observed.items()):
             for child in children.undesired(found, desired.get(group, {})):
@@ -86,7 +86,7 @@ class ChildReconciler:
         return self._discovery.kind(child.get("apiVersion", ""), child.get("kind", ""))
 
     def _adopt(self, resource: Kind, parent: KubeObject, child: KubeObject) -> None:
-        # The parent was checked in the cache; Metacontroller asks the API server once more.
+        # As Metacontroller, check the parent in the API server too, and not only in the cache.
         self._writer.change(self._resource(parent), parent, _must_live)
         LOG.info("%s: adopting %s", objects.describe(parent), objects.describe(child))
 
@@ -148,7 +148,7 @@ class ChildReconciler:
         self._cache.set(key, Applied.of(digest, stored))
 
     def _recreate(self, parent: KubeObject, observed: KubeObject, sent: KubeObject) -> None:
-        """Delete a child whose update would change it; the next sync creates it."""
+        """Delete a child if an update would change it; the next sync creates it again."""
         key = children.cache_key(sent)
         keep = Applied.of(children.digest(sent), observed)
         try:

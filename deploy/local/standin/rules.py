@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RelatedRule(Strict):
-    """One of relatedResources."""
+    """An item of relatedResources."""
 
     api_version: str
     resource: str
@@ -37,10 +37,11 @@ class RelatedRule(Strict):
         obj: KubeObject,
         labels_of_namespace: Callable[[str], Mapping[str, str] | None] = lambda _: None,
     ) -> bool:
-        """Whether an object of the rule's resource is related.
+        """Whether the rule selects an object of its resource.
 
-        A namespace means nothing for cluster-scoped objects, and names without one are looked
-        for in every namespace. labels_of_namespace: None where it is not there.
+        For cluster-scoped objects, the rule's namespace is ignored. Names without a namespace
+        select objects of every namespace. labels_of_namespace: returns None if the namespace does
+        not exist.
         """
         if self.namespace_selector is not None:
             found = labels_of_namespace(meta.namespace(obj))

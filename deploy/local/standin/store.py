@@ -1,4 +1,4 @@
-"""The cached objects of one resource, with the lookups that syncs need."""
+"""The cached objects of a kind, with the indexes that syncs need."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from localmodel.kube.kinds import KubeObject
 
 Key = tuple[str, str]
-# The object before and after; None before it was there, or after it went.
+# The old and the new object: None before the creation, and after the deletion.
 Change = tuple["KubeObject | None", "KubeObject | None"]
 
-# Owner of the objects that no controller owns.
+# The index key of objects without a controller.
 NOBODY = ""
 
 
 class Store:
     """Objects by namespace and name, and by the uid of their controller.
 
-    The objects are shared: who wants to change one makes a copy.
+    The objects are shared: copy an object before you change it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Store:
         self._owned: defaultdict[str, dict[Key, KubeObject]] = defaultdict(dict)
 
     def get(self, namespace: str, name: str) -> KubeObject | None:
-        """One object."""
+        """An object; None if it is not cached."""
         with self._lock:
             return self._objects.get((namespace, name))
 
@@ -43,23 +43,23 @@ class Store:
             return list(self._objects.values())
 
     def owned_by(self, uid: str) -> list[KubeObject]:
-        """The objects whose controller has this uid; NOBODY for those without a controller."""
+        """The objects whose controller has this uid; with NOBODY, objects without a controller."""
         with self._lock:
             return list(self._owned.get(uid, {}).values())
 
     def put(self, obj: KubeObject) -> Change:
-        """Keep an object."""
+        """Add or replace an object."""
         with self._lock:
             return self._put(obj)
 
     def remove(self, obj: KubeObject) -> Change:
-        """Drop an object. The one given is its last state."""
+        """Remove an object. obj: its last state."""
         with self._lock:
             self._take(_key(obj))
         return obj, None
 
     def replace(self, listed: Iterable[KubeObject]) -> list[Change]:
-        """Keep exactly what a list holds; the changes that this means."""
+        """Replace all objects by those of a list, and return the changes."""
         listed = list(listed)
         with self._lock:
             gone = set(self._objects) - {_key(obj) for obj in listed}

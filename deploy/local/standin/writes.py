@@ -1,4 +1,4 @@
-"""Writes to the API server."""
+"""Writes objects to the API server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from localmodel.kube.kinds import Kind, KubeObject
 
 FIELD_MANAGER = "metacontroller"
-# Seconds to wait before each new try after a conflict.
+# Seconds before each retry after a conflict.
 CONFLICT_WAITS = (0.01, 0.05, 0.25)
 
 
@@ -32,11 +32,11 @@ class Writer:
         return self._api.apply(obj, manager=FIELD_MANAGER, dry_run=dry_run)
 
     def delete(self, resource: Kind, obj: KubeObject) -> None:
-        """Delete an object, if it still is this one; its dependents go in the background."""
+        """Delete an object if its uid is the same, with its dependents in the background."""
         self._api.delete(*ref_to(resource, obj), uid=meta.uid(obj))
 
     def update(self, obj: KubeObject, subresource: str = "") -> KubeObject:
-        """Replace an object or its status, if it still has this version."""
+        """Replace an object or its status, if its resourceVersion is the same."""
         return self._api.replace(obj, manager=FIELD_MANAGER, subresource=subresource)
 
     def change(
@@ -46,10 +46,10 @@ class Writer:
         edit: Callable[[KubeObject], bool],
         subresource: str = "",
     ) -> KubeObject:
-        """Read, edit and replace an object, again after a conflict.
+        """Read, edit and replace an object, with retries after a conflict.
 
-        The edit returns whether it changed anything. Raises NotFoundError when the object was
-        deleted or replaced, ConflictError when the tries were in vain.
+        edit: changes the object and returns whether it did. Raises NotFoundError if the object was
+        deleted or has another uid, ConflictError after the last try.
         """
         waits = iter(CONFLICT_WAITS)
         while True:
@@ -67,7 +67,7 @@ class Writer:
             time.sleep(wait)
 
     def add_finalizer(self, resource: Kind, obj: KubeObject, finalizer: str) -> KubeObject:
-        """Add a finalizer, if it is missing."""
+        """Add a finalizer to an object, if it is missing."""
 
         def edit(current: KubeObject) -> bool:
             if finalizer in meta.finalizers(current):
@@ -78,7 +78,7 @@ class Writer:
         return self.change(resource, obj, edit)
 
     def remove_finalizer(self, resource: Kind, obj: KubeObject, finalizer: str) -> KubeObject:
-        """Remove a finalizer, if it is there."""
+        """Remove a finalizer from an object, if it is set."""
 
         def edit(current: KubeObject) -> bool:
             return drop_finalizer(current, finalizer)
@@ -87,7 +87,7 @@ class Writer:
 
 
 def drop_finalizer(obj: KubeObject, finalizer: str) -> bool:
-    """Take a finalizer out of an object in memory; whether it was there."""
+    """Remove a finalizer from an object in memory. Returns whether it was set."""
     kept = [name for name in meta.finalizers(obj) if name != finalizer]
     if len(kept) == len(meta.finalizers(obj)):
         return False
