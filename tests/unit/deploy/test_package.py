@@ -1,4 +1,4 @@
-"""The wheel: one package with all that the image runs, and nothing of the local cluster."""
+"""The wheel has one package, with all programs of the image and without the local cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from deploy.local.layout import CHECKOUT
 
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-# What the image is built from: `COPY what where` of its first stage.
+# The sources of the image: the `COPY` lines of the first stage.
 COPIED = [
     name
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, flags=re.MULTILINE)
@@ -24,7 +24,7 @@ COPIED = [
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel that the image installs, built from what the Dockerfile copies and no more."""
+    """The wheel of the image, built only from the files that the Dockerfile copies."""
     folder = tmp_path_factory.mktemp("image")
     for name in COPIED:
         target = folder / "src" / name
@@ -63,7 +63,7 @@ def test_the_package_has_every_module_that_is_shipped(wheel: zipfile.ZipFile) ->
 def test_every_program_is_a_module_of_the_package(wheel: zipfile.ZipFile) -> None:
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     programs = re.findall(r"^\S+ = ([\w.]+):\w+$", wheel.read(entry_points).decode(), re.MULTILINE)
-    # The hooks' program is gunicorn, which gets a module.
+    # The program of the hooks is gunicorn, whose argument is a module.
     programs += re.findall(r"localmodel\.[\w.]+", DOCKERFILE)
     assert len(programs) >= 4
     for program in programs:

@@ -1,4 +1,4 @@
-"""One version, from one file, in every place that has it."""
+"""All files have the same version, and a release changes all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNRELEASED = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.0.1 - 2025-01-02\n"
-# Where a version of an image, and so a place that a release has to change, may stand.
+# A version of the image in any file, which a release has to change.
 IMAGES = re.compile(r"(?:registry\.example\.com/localmodel:|newTag: )\S+")
 
 
@@ -91,7 +91,7 @@ def test_a_release_twice_is_refused(texts: dict[str, str]) -> None:
     ("version", "why"),
     [("v7", "not a version"), ("7.0", "not a version"), ("0.0.9", "is older than")],
 )
-def test_what_is_no_newer_version_is_refused(
+def test_a_version_that_is_not_newer_is_refused(
     version: str, why: str, tree: Path, texts: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -118,7 +118,7 @@ def test_places_that_differ_are_named(name: str, instead: str, texts: dict[str, 
         (local_main, "localmodel"),
     ],
 )
-def test_each_program_tells_its_version(
+def test_each_program_prints_its_version(
     command: Callable[[list[str]], int], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -127,7 +127,7 @@ def test_each_program_tells_its_version(
     assert capsys.readouterr().out == f"{name} {__version__}\n"
 
 
-def test_a_checkout_that_is_not_installed_tells_its_version() -> None:
+def test_a_program_of_a_checkout_that_is_not_installed_prints_its_version() -> None:
     told = subprocess.check_output(
         [sys.executable, "-m", "localmodel.agent.main", "--version"], cwd=TREE, text=True
     )

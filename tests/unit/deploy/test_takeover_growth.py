@@ -1,4 +1,4 @@
-"""Nothing that `localmodel-takeover` decides takes longer than what there is in the cluster."""
+"""The decisions of `localmodel-takeover` take time in proportion to the objects of the cluster."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _groups(n: int) -> tuple[KubeObject, ...]:
 
 
 def _downloads(n: int, *, mounted: bool) -> to_localmodel.KServeObjects:
-    """As many caches as groups, volumes, claims, pods and Jobs."""
+    """`n` caches, groups, volumes, claims, pods and Jobs."""
     volumes: dict[str, KubeObject] = {}
     claims, pods = [], []
     for i in range(n):
@@ -68,7 +68,7 @@ def _downloads(n: int, *, mounted: bool) -> to_localmodel.KServeObjects:
 
 
 @pytest.mark.parametrize("mounted", [True, False])
-def test_there(mounted: bool) -> None:
+def test_takeover(mounted: bool) -> None:
     def prepare(n: int) -> Callable[[], object]:
         seen = _downloads(n, mounted=mounted)
         plan = plan_takeover(seen)
@@ -78,7 +78,7 @@ def test_there(mounted: bool) -> None:
     assert_grows_no_faster_than_its_input(prepare)
 
 
-def test_back() -> None:
+def test_way_back() -> None:
     def prepare(n: int) -> Callable[[], object]:
         labels = {"labels": {f"{GROUP_LABEL_DOMAIN}/gpu": "true"}}
         seen = to_kserve.LocalmodelObjects(
