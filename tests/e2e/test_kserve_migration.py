@@ -166,7 +166,7 @@ def test_the_first_run_prepares_what_localmodel_needs(migration: Migration) -> N
             f"delete PersistentVolumeClaim {JOB_NAMESPACE}/llama-gpu",
             "delete PersistentVolume llama-gpu-download",
             f"delete ValidatingWebhookConfiguration {WEBHOOK}",
-            "off LocalModelCache going",
+            "from LocalModelCache going",
         )
     ]
     assert positions == sorted(positions)
