@@ -117,6 +117,8 @@ def shared(kserve: KServeWorld) -> Iterator[None]:
             kserve.api.patch(NAMESPACE_CACHES, name, _finalizers(), SPACE)
             if kserve.find(NAMESPACE_CACHES, name, SPACE):
                 kserve.delete(NAMESPACE_CACHES, name, SPACE)
+    # The next test creates a cache of this name, and would otherwise patch the one being deleted.
+    kserve.until(lambda: not kserve.find(CACHES, "plain"), "the cache to be deleted", SECONDS)
 
 
 @pytest.mark.usefixtures("shared", "policy")
