@@ -1,6 +1,6 @@
-"""Write a new version wherever the version stands, and date the changelog.
+"""Write a new version into each file that contains the version, and date the changelog.
 
-`make release VERSION=0.2.0`. Programs read crds/version.py; the other files cannot.
+`make release VERSION=0.2.0`. Programs read the version from crds/version.py; other files cannot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).parent.parent
 CHANGELOG = "CHANGELOG.md"
-# Each file that has the version, and the text before it.
+# Each file that contains the version, and the text before the version.
 PLACES = {
     "crds/version.py": '__version__ = "',
     "Dockerfile": 'org.opencontainers.image.version="',
@@ -30,7 +30,7 @@ _UNRELEASED = "## Unreleased\n"
 
 
 class ReleaseError(Exception):
-    """Why a version cannot be written. The message says what is wrong and what to do."""
+    """A version cannot be written. The message says what is wrong and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None, tree: Path = TREE) -> int:
@@ -51,22 +51,22 @@ def main(arguments: Sequence[str] | None = None, tree: Path = TREE) -> int:
     return 0
 
 
-def stated(name: str, text: str) -> set[str]:
-    """The versions that the text of one of PLACES has."""
+def versions_in(name: str, text: str) -> set[str]:
+    """The versions in the text of one of the files of PLACES."""
     return set(re.findall(re.escape(PLACES[name]) + f"({_VERSION})", text))
 
 
 def released(texts: dict[str, str], version: str, today: str) -> dict[str, str]:
     """The texts of all files with the new version. Raises ReleaseError."""
     if not re.fullmatch(_VERSION, version):
-        raise ReleaseError(f"{version!r} is no version; give three numbers, such as 0.2.0")
-    found = {name: stated(name, texts[name]) for name in PLACES}
+        raise ReleaseError(f"{version!r} is not a version; use three numbers, such as 0.2.0")
+    found = {name: versions_in(name, texts[name]) for name in PLACES}
     (current, *others) = sorted(set().union(*found.values())) or [""]
     if others or not all(found.values()):
-        told = ", ".join(f"{name}: {' '.join(sorted(v)) or 'none'}" for name, v in found.items())
-        raise ReleaseError(f"the files have different versions ({told}); make them equal first")
+        listed = ", ".join(f"{name}: {' '.join(sorted(v)) or 'none'}" for name, v in found.items())
+        raise ReleaseError(f"the files have different versions ({listed}); make them equal first")
     if _numbers(version) < _numbers(current):
-        raise ReleaseError(f"{version} is older than {current}, which the files have; give a newer")
+        raise ReleaseError(f"{version} is older than {current} in the files; use a newer version")
     new = {
         name: re.sub(f"({re.escape(before)}){_VERSION}", rf"\g<1>{version}", texts[name])
         for name, before in PLACES.items()
@@ -75,12 +75,12 @@ def released(texts: dict[str, str], version: str, today: str) -> dict[str, str]:
 
 
 def _dated(changelog: str, version: str, today: str) -> str:
-    """The changelog, with what is unreleased below the version."""
+    """The changelog with the unreleased entries below the title of the version."""
     head, title, rest = changelog.partition(_UNRELEASED)
     if not rest.partition("\n## ")[0].strip():
         raise ReleaseError(f'{CHANGELOG} has no entry below "Unreleased"; add one first')
     if re.search(f"^## {re.escape(version)} ", rest, re.MULTILINE):
-        raise ReleaseError(f"{CHANGELOG} has {version} already; give a newer version")
+        raise ReleaseError(f"{CHANGELOG} has {version} already; use a newer version")
     return f"{head}{title}\n## {version} - {today}\n{rest}"
 
 

@@ -1,5 +1,5 @@
-"""The Kubernetes client of our tools: the takeover, the local cluster, and the tests.
+"""The Kubernetes client of the takeover, the local cluster and the tests.
 
-`kinds.py` names the kinds, `client.py` reads and changes objects of a kind, `raw_client.py` makes
-the HTTP calls, `errors.py` has the errors of a call.
+`kinds.py` names the kinds, `meta.py` reads the metadata of an object, `client.py` reads and changes
+objects, `raw_client.py` makes the HTTP calls, `errors.py` has the errors of a call.
 """

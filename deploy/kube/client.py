@@ -1,4 +1,4 @@
-"""The client: reads, watches and changes objects, which are dicts of their JSON.
+"""The client reads, watches and changes objects. An object is a dict of its JSON.
 
     api = KubeClient.connect(Path("~/.kube/config").expanduser())
     for cache in api.list(CACHES):
@@ -59,15 +59,15 @@ class KubeClient(RawClient):
         """All objects of a kind. Raises NotFoundError if the cluster does not know the kind.
 
         namespace: of the objects; empty means all namespaces. labels: a label selector, such as
-        `pool=gpu,!spot` or `app in (a,b)`. The objects come in pages of 500: GoneError means that
-        the API server forgot the list meanwhile, list again.
+        `pool=gpu,!spot` or `app in (a,b)`. Raises GoneError if the continue token expired between
+        two pages of 500 objects: list again.
         """
         return self.snapshot(kind, namespace, labels=labels)[0]
 
     def find_all(
         self, kind: Kind, namespace: str = "", *, labels: str = ""
     ) -> tuple[KubeObject, ...]:
-        """All objects of a kind, as `list` finds them; none if the cluster does not know it."""
+        """All objects of a kind, as by `list`; none if the cluster does not know the kind."""
         try:
             return self.list(kind, namespace, labels=labels)
         except NotFoundError:
@@ -76,7 +76,7 @@ class KubeClient(RawClient):
     def snapshot(
         self, kind: Kind, namespace: str = "", *, labels: str = ""
     ) -> tuple[tuple[KubeObject, ...], str]:
-        """All objects of a kind, as `list` finds them, and the resourceVersion to watch from."""
+        """All objects of a kind, as by `list`, and the resourceVersion to watch from."""
         found: list[KubeObject] = []
         where = f" in {namespace}" if namespace else ""
         query = {"limit": str(PAGE_OBJECTS), "labelSelector": labels}
@@ -105,9 +105,9 @@ class KubeClient(RawClient):
 
         A change is a pair: ADDED, MODIFIED or DELETED, and the object. With BOOKMARK, the object
         has nothing but a newer metadata.resourceVersion. The watch ends after `seconds`, or earlier
-        if the API server ends it; watch again, from the resourceVersion of the last pair. Raises
-        GoneError if the resourceVersion is too old (take a new snapshot), and UnansweredError if
-        the connection breaks (watch again, from the last pair).
+        if the API server ends it: watch again from the resourceVersion of the last pair. Raises
+        GoneError if the resourceVersion is too old (call `snapshot` again), and UnansweredError if
+        the connection breaks (watch again from the last pair).
         """
         doing = f"watching {kind.plural}"
         query = {
@@ -133,7 +133,7 @@ class KubeClient(RawClient):
             answer.close()
 
     def kinds(self, api_version: str) -> tuple[Kind, ...]:
-        """The kinds of a group version, now. Raises NotFoundError if the cluster has none."""
+        """The kinds that the cluster serves now in a group version. May raise NotFoundError."""
         doing = f"looking for the kinds of {api_version}"
         found = self.request("GET", root(api_version), doing=doing)["resources"]
         names = {entry["name"] for entry in found}
@@ -150,7 +150,7 @@ class KubeClient(RawClient):
         )
 
     def serves(self, kind: Kind) -> bool:
-        """Whether the cluster knows a kind, now."""
+        """Whether the cluster serves a kind now."""
         try:
             return kind in self.kinds(kind.api_version)
         except NotFoundError:
@@ -159,8 +159,8 @@ class KubeClient(RawClient):
     def kind_of(self, obj: KubeObject) -> Kind:
         """The kind of an object. Raises NotFoundError if the cluster does not know the kind.
 
-        The client keeps the kinds of a group version, and calls the API server only for a kind
-        that it did not find before.
+        The client caches the kinds of a group version, and calls the API server only for a kind
+        that is not cached.
         """
         api_version, name = obj["apiVersion"], obj["kind"]
         found = _named(name, self._kinds.get(api_version, ()))
@@ -178,7 +178,7 @@ class KubeClient(RawClient):
     def create(self, obj: KubeObject, *, dry_run: bool = False, strict: bool = False) -> KubeObject:
         """Create an object with metadata.name or metadata.generateName.
 
-        strict: the API server refuses unknown fields, and does not drop them silently. Raises
+        strict: the API server refuses unknown fields instead of dropping them silently. Raises
         AlreadyExistsError.
         """
         query = {"dryRun": "All" if dry_run else "", "fieldValidation": "Strict" if strict else ""}
@@ -191,9 +191,9 @@ class KubeClient(RawClient):
     def apply(
         self, obj: KubeObject, *, manager: str, subresource: str = "", dry_run: bool = False
     ) -> KubeObject:
-        """Create an object, or change the fields of it that `obj` has: server-side apply.
+        """Create an object, or change those of its fields that `obj` has: server-side apply.
 
-        manager: the field manager, which takes the ownership of these fields from other managers.
+        manager: the field manager. On a conflict, it takes a field from its other managers (force).
         """
         query = {"fieldManager": manager, "force": "true", "dryRun": "All" if dry_run else ""}
         ref = ref_to(self.kind_of(obj), obj)
@@ -246,11 +246,11 @@ class KubeClient(RawClient):
         foreground: bool = False,
         grace_seconds: int | None = None,
     ) -> None:
-        """Ask for the deletion of an object, which may wait for finalizers and dependents.
+        """Request the deletion of an object, which may wait for finalizers and dependents.
 
-        uid: delete only the object with this uid, and raise ConflictError for another one.
-        foreground: the object stays until its dependents are gone. grace_seconds: for a pod; None
-        means the pod's own. Raises NotFoundError.
+        uid: delete the object only if it has this uid, else raise ConflictError. foreground: the
+        object stays until its dependents are gone. grace_seconds: for a pod; None means the pod's
+        own. Raises NotFoundError.
         """
         options: KubeObject = {
             "apiVersion": "v1",

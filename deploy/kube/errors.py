@@ -1,13 +1,13 @@
-"""What a call to the API server raises. Pure."""
+"""The errors of a call to the API server. Pure."""
 
 from __future__ import annotations
 
 
 class ApiError(Exception):
-    """The API server refused a call, or did not answer. str() says what was tried, and why not.
+    """The API server refused a call, or did not answer. str() names the call and the cause.
 
-    message: the API server's own sentence. status: the HTTP status; 0 without an answer. reason:
-    the API server's word for the cause, such as Conflict or Expired; empty if it gave none.
+    message: the message of the API server's Status. status: the HTTP status; 0 without an answer.
+    reason: the reason of the Status, such as Conflict or Expired; may be empty.
     """
 
     def __init__(self, doing: str, message: str, status: int = 0, reason: str = "") -> None:
@@ -18,7 +18,7 @@ class ApiError(Exception):
 
 
 class UnreachableError(ApiError):
-    """There is no connection to the API server, which has not received the call."""
+    """No connection to the API server: it has not received the call."""
 
 
 class UnansweredError(UnreachableError):
@@ -30,19 +30,19 @@ class ForbiddenError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """404: there is no such object, namespace or kind."""
+    """404: the object, its namespace or its kind does not exist."""
 
 
 class ConflictError(ApiError):
-    """409: the stored object has another resourceVersion or uid than the call named."""
+    """409: the stored object has another resourceVersion or uid than the call."""
 
 
 class AlreadyExistsError(ApiError):
-    """409: there is an object of this name."""
+    """409: an object of this name exists."""
 
 
 class GoneError(ApiError):
-    """410: the API server does not know the resourceVersion any more. List again."""
+    """410: the resourceVersion or the continue token has expired. List again."""
 
 
 class InvalidError(ApiError):

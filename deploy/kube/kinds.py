@@ -1,4 +1,4 @@
-"""Kinds of objects, and where the API server has them. Pure."""
+"""Kinds of objects, and their URL paths. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crds.base import API_VERSION
 
 # An object as JSON.
 KubeObject = dict[str, Any]
-# Operations in their order (RFC 6902).
+# A list of operations (RFC 6902).
 JsonPatch = list[dict[str, Any]]
 
 
@@ -17,9 +17,9 @@ JsonPatch = list[dict[str, Any]]
 class Kind:
     """A kind of objects in one version.
 
-    api_version: as in objects, such as v1 or apps/v1. plural: the name in URLs and of kubectl get.
-    name: the `kind` of its objects. has_status: whether there is a subresource status; set only by
-    `KubeClient.kinds`.
+    api_version: as in objects, such as v1 or apps/v1. plural: the name in URLs and in kubectl get.
+    name: the `kind` of its objects. has_status: whether the kind has the subresource status; set
+    only by `KubeClient.kinds`.
     """
 
     api_version: str
@@ -35,7 +35,7 @@ class Kind:
 
     @property
     def crd(self) -> str:
-        """The name of the kind's CRD, if it is a custom kind."""
+        """The name of the CRD of a custom kind."""
         return f"{self.plural}.{self.group}"
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
@@ -46,7 +46,7 @@ class Kind:
 
 
 class Ref(NamedTuple):
-    """A reference to an object. Methods of the client take it unpacked: `api.find(*ref)`."""
+    """A reference to an object. Unpack it for methods of the client: `api.find(*ref)`."""
 
     kind: Kind
     name: str

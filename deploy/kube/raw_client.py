@@ -1,7 +1,7 @@
 """HTTP calls to the API server, by the path of the URL.
 
-The kubernetes library reads kubeconfigs and ServiceAccounts, refreshes tokens and keeps TCP
-connections. RawClient adds timeouts, retries of what a busy API server refused, and typed errors.
+The kubernetes library reads kubeconfigs and ServiceAccounts, refreshes tokens and pools TCP
+connections. RawClient adds timeouts, retries after the status 429, and typed errors.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-# Idle connections that are kept: more than threads of a tool call at once.
+# Idle connections in the pool: more than any tool has threads.
 CONNECTIONS = 64
-# Too many requests, or a kind whose CRD was changed a moment ago. Nothing was carried out.
-_LATER = 429
+# Too many requests, or a CRD was changed a moment ago. The API server did nothing.
+_BUSY = 429
 TRIES = 5
-LATER_SECONDS = 1.0
+BUSY_SECONDS = 1.0
 _NO_CONNECTION = (
     urllib3.exceptions.ConnectTimeoutError,
     urllib3.exceptions.NewConnectionError,
@@ -65,11 +65,11 @@ class RawClient:
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """A client for the cluster of a kubeconfig; None means the cluster that this pod runs in.
+        """A client for the cluster of a kubeconfig; this makes no call yet.
 
-        context: a context of the kubeconfig; None means its current context. headers: HTTP headers
-        of every call, such as Impersonate-User. Does not call the API server yet. Raises
-        agent.cluster.report.ConfigError, whose text says what is wrong and what to do.
+        kubeconfig: None means the cluster that this pod runs in. context: of the kubeconfig; None
+        means its current context. headers: HTTP headers of every call, such as Impersonate-User.
+        Raises agent.cluster.report.ConfigError, whose text says what is wrong and what to do.
         """
         settings = connect(kubeconfig, context).configuration
         settings.connection_pool_maxsize = CONNECTIONS
@@ -92,10 +92,10 @@ class RawClient:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
     ) -> KubeObject:
-        """The JSON object that answers any call, such as a POST to a subresource.
+        """Make any call, such as a POST to a subresource, and return the JSON object of the answer.
 
-        path: see `Kind.path`. doing: begins the error's text, as in "reading Node node-1". query:
-        parameters of the URL; empty values are left out.
+        path: see `Kind.path`. doing: the beginning of an error's text, as in "reading Node node-1".
+        query: parameters of the URL; empty values are left out.
         """
         doing = doing or f"{method} {path}"
         answer = self.send(method, path, doing, body=body, query=query, content_type=content_type)
@@ -105,7 +105,7 @@ class RawClient:
         return content
 
     def text(self, path: str) -> str:
-        """The text that answers a GET, such as a GET of /metrics."""
+        """Make a GET, such as of /metrics, and return the text of the answer."""
         doing = f"GET {path}"
         return _data(self.send("GET", path, doing), doing).decode()
 
@@ -120,9 +120,9 @@ class RawClient:
         content_type: str = JSON,
         seconds: float = READ_SECONDS,
     ) -> urllib3.HTTPResponse:
-        """The answer to a call, with a status below 400; its body is not read yet."""
+        """Make a call and return the answer, with a status below 400 and its body not read yet."""
         for attempt in range(1, TRIES + 1):
-            # Once for each try, because it refreshes the token, too.
+            # In each try, because this refreshes the token.
             _, url, headers, _, _ = self._client.param_serialize(
                 method,
                 path,
@@ -136,7 +136,7 @@ class RawClient:
                     method, url, headers, body, _request_timeout=timeout
                 )
             except ApiException as error:
-                # The library wraps an SSLError, in two lines.
+                # The library's exception wraps an SSLError; its text has two lines.
                 cause = str(error.reason).replace("\n", ": ")
                 raise UnreachableError(doing, f"{_SILENT}: {cause}") from None
             except _NO_CONNECTION as error:
@@ -147,9 +147,9 @@ class RawClient:
             if answer.status < 400:
                 return answer
             status = _parsed(_data(answer, doing)) or {}
-            if answer.status != _LATER or attempt == TRIES:
+            if answer.status != _BUSY or attempt == TRIES:
                 break
-            time.sleep(LATER_SECONDS)
+            time.sleep(BUSY_SECONDS)
         message = status.get("message") or answer.reason or ""
         raise refusal(doing, message, answer.status, status.get("reason") or "")
 

@@ -1,1 +1,1 @@
-"""A whole cluster on loopback, for the demo, the tests, and for anybody who wants to try it."""
+"""A Kubernetes cluster on loopback with localmodel on it, for the demo, the tests and users."""

@@ -8,7 +8,7 @@ import sys
 from deploy.local.signals import end_on_signals, exit_on_signals
 
 if __name__ == "__main__":
-    # Before the imports that take a while, so that Ctrl-C is quiet from the first moment.
+    # Before the slow imports, so that Ctrl-C during them prints no traceback.
     end_on_signals()
     cli = importlib.import_module("deploy.local.cli")
     exit_on_signals()

@@ -39,7 +39,7 @@ def add_node(
     name: str,
     labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Make a Node, its disk, and the agent that serves them, if agents run."""
+    """Create a Node and its disk, and start its agent if the cluster runs agents."""
     layout.disk(name).mkdir(parents=True, exist_ok=True)
     nodes.register(api, name, labels)
     if options.run:
@@ -47,7 +47,7 @@ def add_node(
 
 
 class Boot:
-    """Starts one cluster. Raises LocalError, and cleans up nothing, when something fails."""
+    """Starts one cluster. A failure raises LocalError and leaves the started processes running."""
 
     def __init__(
         self, layout: Layout, processes: Processes, state: State, console: Console
@@ -57,7 +57,7 @@ class Boot:
         self.state = state
         self.console = console
         self._web = requests.Session()
-        # A proxy of the environment must not get between two loopback ports.
+        # Requests on loopback must not go through a proxy of the environment.
         self._web.trust_env = False
 
     def run(
@@ -67,14 +67,14 @@ class Boot:
         default_storage_class: bool,
         before: Callable[[], None] | None = None,
     ) -> None:
-        """Start everything, with this many nodes, and return when it is ready.
+        """Start the cluster with `count` nodes, and return when it is ready.
 
-        before: is called when Kubernetes runs and nothing of localmodel is there.
+        before: is called when Kubernetes runs and no part of localmodel is installed.
         """
         self.state.save(self.layout.state)
         with self.console.step("control plane: etcd, API server"):
             api = self._start_control_plane()
-        with self.console.step("kinds, rights and controllers of localmodel"):
+        with self.console.step("CRDs, RBAC and controllers of localmodel"):
             if default_storage_class:
                 api.apply(manifests.DEFAULT_STORAGE_CLASS, manager=manifests.MANAGER)
             self._apply_kinds(api, overlay.neighbour_files(CHECKOUT, self.state.overlay))
@@ -109,7 +109,7 @@ class Boot:
             needs=[controlplane.ETCD],
         )
         processes.set(controlplane.API_SERVER, controlplane.api_server(layout, ports))
-        # They need nobody, and the API server leaves a core idle while it starts.
+        # The hooks start together with the API server, which they do not need.
         environment = overlay.hooks_environment(CHECKOUT, self.state.overlay)
         self.layout.metrics.mkdir(exist_ok=True)
         environment |= {"PROMETHEUS_MULTIPROC_DIR": str(self.layout.metrics)}
@@ -159,7 +159,7 @@ class Boot:
             )
 
     def _apply_kinds(self, api: KubeClient, files: Sequence[Path]) -> None:
-        """Apply manifests with CRDs among them, and wait until these are served."""
+        """Apply manifests that contain CRDs, and wait until the CRDs are served."""
         objects = manifests.read(files, hooks_url=product.hooks_url(self.state.ports))
         manifests.apply_all(api, objects)
         names = manifests.crd_names(objects)
@@ -172,7 +172,7 @@ class Boot:
 
     def _start_controllers(self) -> None:
         layout, processes, state = self.layout, self.processes, self.state
-        # Now at last: its garbage collector takes 30 s to notice CRDs that come after its start.
+        # After the CRDs: the garbage collector finds a CRD of after its start 30 s late.
         self._start_controller_manager()
         meta = product.metacontroller(layout, state.ports, state.metacontroller)
         processes.set(product.META, meta)

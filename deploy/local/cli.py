@@ -28,7 +28,8 @@ _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
-        prog="python -m deploy.local", description="A whole Kubernetes on loopback, for localmodel."
+        prog="python -m deploy.local",
+        description="A Kubernetes cluster on loopback with localmodel on it.",
     )
     top.add_argument("--version", action="version", version=f"localmodel {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -41,16 +42,16 @@ def parser() -> argparse.ArgumentParser:
         "--metacontroller",
         choices=["auto", "standin", "real"],
         default="auto",
-        help="auto takes a metacontroller program if there is one (default: auto)",
+        help="auto uses a metacontroller program if there is one (default: auto)",
     )
     up.add_argument(
-        "--default-storage-class", action="store_true", help="have a default StorageClass"
+        "--default-storage-class", action="store_true", help="create a default StorageClass"
     )
     up.add_argument(
         "--grace-seconds",
         type=float,
         default=60.0,
-        help="how long an agent keeps a model that is not wanted any more (default: 60)",
+        help="how long an agent keeps a copy that no entry requests (default: 60)",
     )
     up.add_argument(
         "--disk",
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--no-agents",
         action="store_true",
-        help="run no agents: somebody else writes the status of LocalModelNodes",
+        help="run no agents: other programs write the status of LocalModelNodes",
     )
     down = commands.add_parser("down", help="stop a cluster and everything in it")
     add = commands.add_parser("node-up", help="add a node")
@@ -107,7 +108,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     if options.command == "up":
         _up(cluster, options, console)
     elif options.command == "down":
-        with console.step(f"stopping what runs in {options.local}"):
+        with console.step(f"stopping the cluster in {options.local}"):
             ran = cluster.down()
         if not ran:
             console.line("nothing was running")
@@ -123,7 +124,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None:
     if not options.nodes.isdecimal():
-        raise LocalError(f"{options.nodes!r} is no number of nodes", todo="make up NODES=3")
+        raise LocalError(f"{options.nodes!r} is not a number of nodes", todo="make up NODES=3")
     try:
         parse_quantity(options.disk)
     except ValueError as error:

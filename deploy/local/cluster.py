@@ -1,4 +1,4 @@
-"""A whole Kubernetes on loopback with the product on it: etcd, API server, controllers, agents."""
+"""A Kubernetes cluster on loopback with localmodel on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PORT_TRIES = 3
 
 
 class Cluster:
-    """One local cluster, in one folder. Any number of programs may look at the same one."""
+    """One local cluster, in one folder. Several programs may use the same folder."""
 
     def __init__(self, root: Path, console: Console | None = None) -> None:
         self.layout = Layout(root.resolve())
@@ -41,7 +41,7 @@ class Cluster:
         self.console = console or silent()
         self._api: KubeClient | None = None
 
-    # What there is.
+    # Paths, API server, state.
 
     @property
     def root(self) -> Path:
@@ -55,17 +55,17 @@ class Cluster:
 
     @property
     def nodes_dir(self) -> Path:
-        """Holds a folder for each node: its disk."""
+        """The folder with a folder for each node: the node's disk."""
         return self.layout.nodes
 
     @property
     def logs_dir(self) -> Path:
-        """Holds a log file for each process."""
+        """The folder with a log file for each process."""
         return self.layout.logs
 
     @property
     def api(self) -> KubeClient:
-        """The API server, as the administrator."""
+        """A client of the API server with the administrator's rights."""
         if self._api is None:
             self._api = KubeClient.connect(self.kubeconfig)
         return self._api
@@ -78,7 +78,7 @@ class Cluster:
 
     @property
     def hooks_url(self) -> str:
-        """Where the hooks listen."""
+        """URL of the hooks."""
         return product.hooks_url(self.state.ports)
 
     def is_running(self) -> bool:
@@ -86,7 +86,7 @@ class Cluster:
         return self.processes.running()
 
     def pid(self, name: str) -> int | None:
-        """Process id of a process; None while it does not run."""
+        """Id of a named process; None while the process does not run."""
         return self.processes.pid(name)
 
     def kubectl(
@@ -103,7 +103,7 @@ class Cluster:
             check=check,
         )
 
-    # Up and down.
+    # Start and stop of the cluster.
 
     def up(
         self,
@@ -123,11 +123,11 @@ class Cluster:
     ) -> None:
         """Start the cluster on empty disks, and return when it is ready.
 
-        Each node has a disk of the size `disk`, a quantity. With an owner, everything stops when
-        that process is gone. overlay: a folder of deploy/overlays. Without agents, LocalModelNodes
-        have the status that somebody writes. before: is called when Kubernetes runs, with what the
-        overlay finds there, and nothing of localmodel does. Raises LocalError, and leaves nothing
-        running, when something does not start.
+        disk: the size of each node's disk, a quantity. owner_pid: a process with which the cluster
+        ends. overlay: a folder of deploy/overlays. run_agents: if False, other programs write the
+        status of LocalModelNodes. before: is called when Kubernetes runs with the objects that the
+        overlay expects, and before localmodel is installed. If a process does not start, all are
+        stopped, and LocalError is raised.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -157,14 +157,14 @@ class Cluster:
                         raise
                     self._prepare()
                 except BaseException:
-                    with self.console.step("stopping what was started"):
+                    with self.console.step("stopping the processes"):
                         self._stop_everything()
                     raise
                 else:
                     return
 
     def down(self) -> bool:
-        """Stop everything and wait until it is gone. Returns whether anything ran.
+        """Stop all processes and wait for their end. Returns whether any process ran.
 
         Logs and the nodes' disks stay.
         """
@@ -182,7 +182,7 @@ class Cluster:
         return ran
 
     def _prepare(self) -> None:
-        """Make the folders of a new cluster, and remove those of an old one."""
+        """Create the folders of a new cluster, and delete the folders of an old cluster."""
         layout = self.layout
         if self.is_running():
             raise LocalError(
@@ -200,9 +200,9 @@ class Cluster:
     # Nodes and processes.
 
     def node_up(self, name: str, labels: Mapping[str, str] | None = None) -> None:
-        """Add a node: its Node, and its agent on a disk that is empty unless it was there before.
+        """Create a Node, and start its agent. A disk of an earlier node of this name is kept.
 
-        Raises LocalError if it is there.
+        Raises LocalError if the Node exists.
         """
         nodes.check_name(name)
         with self._changing():
@@ -222,33 +222,33 @@ class Cluster:
                 raise LocalError(f"there is no node {name}", todo="see: make status")
 
     def run(self, name: str, process: Process) -> None:
-        """Keep one more process running with the cluster, or replace one."""
+        """Keep a named process running with the cluster; it replaces a process of that name."""
         self.processes.set(name, process)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to a process; it comes back. Returns the id that it had."""
+        """Send a signal to a process, which the supervisor restarts. Returns its old id."""
         return self.processes.kill(name, number)
 
     def wait_for_pid(self, name: str, *, after: int | None = None, seconds: float = 15.0) -> int:
-        """Wait until a process runs, with another id than before. Returns its id."""
+        """Wait until a process runs with another id than `after`. Returns its id."""
         return self.processes.wait_for_pid(name, after=after, seconds=seconds)
 
     def stop(self, name: str) -> None:
-        """Stop a process until `start`, and wait until it is gone."""
+        """Stop a process until `start`, and wait for its end."""
         self.processes.stop(name)
 
     def start(self, name: str) -> None:
-        """Start a stopped process again. It keeps its ports."""
+        """Start a stopped process again, with the same ports."""
         self.processes.start(name)
 
-    # Guards.
+    # Preconditions.
 
     def _require_running(self) -> None:
         if not self.is_running() or not self.layout.state.exists():
             raise LocalError(f"no cluster runs in {self.layout.root}", todo="make up")
 
     def _changing(self) -> AbstractContextManager[None]:
-        """Hold the folder, so that two commands cannot change the cluster at once."""
+        """Lock the folder, so that two commands cannot change the cluster at the same time."""
         layout = self.layout
         strangers = layout.root.exists() and any(layout.root.iterdir())
         if strangers and not layout.lock.exists():

@@ -1,4 +1,4 @@
-"""Tells a person what happens while it happens: a line for each step, with its time."""
+"""Prints progress: a line for each step, with its duration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 FRAME_SECONDS = 0.1
-# Without a terminal, a long step says this often that it goes on.
+# Without a terminal, the interval between the lines of a long step.
 PLAIN_SECONDS = 15.0
 
 
 def progress_line(mark: str, text: str, seconds: float, note: str, width: int) -> str:
-    """A line for a step that goes on, cut to the width of the terminal."""
+    """The line of a step in progress, cut to the width of the terminal."""
     line = f"{mark} {text} … {seconds:.0f} s"
     if note:
         line += f"  {note}"
@@ -28,7 +28,7 @@ def progress_line(mark: str, text: str, seconds: float, note: str, width: int) -
 
 
 class Console:
-    """Prints steps: with a moving sign on a terminal, as plain lines elsewhere."""
+    """Prints steps: with a spinner on a terminal, as plain lines elsewhere."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -41,7 +41,7 @@ class Console:
 
     @contextmanager
     def step(self, text: str, note: Callable[[], str] | None = None) -> Iterator[None]:
-        """Show that something goes on, and how long it took. The note tells how far it is."""
+        """Show a step and its duration. note: returns a text on the step's progress."""
         if self._stream is None:
             yield
             return
@@ -82,5 +82,5 @@ class Console:
 
 
 def silent() -> Console:
-    """A console that says nothing."""
+    """A console that prints nothing."""
     return Console(None)

@@ -1,4 +1,4 @@
-"""The control plane's processes: their arguments."""
+"""The processes of the control plane, with their arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ETCD = "etcd"
 API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
 
-# Nothing here runs pods, and a Node of the local cluster has no kubelet that renews its lease.
+# No controller for workloads, since no kubelet runs pods, and none that checks the leases of Nodes.
 CONTROLLERS = (
     "garbage-collector-controller",
     "namespace-controller",
@@ -31,12 +31,12 @@ CONTROLLERS = (
 
 
 def server_url(ports: Ports) -> str:
-    """Where the API server listens."""
+    """URL of the API server."""
     return f"https://{LOOPBACK}:{ports.api}"
 
 
 def etcd(layout: Layout, ports: Ports) -> Process:
-    """The store. It does not sync to disk: nothing here outlives the machine."""
+    """etcd, without fsync: a local cluster need not survive a crash of the machine."""
     client = f"http://{LOOPBACK}:{ports.etcd}"
     peer = f"http://{LOOPBACK}:{ports.etcd_peer}"
     return _process(
@@ -55,7 +55,7 @@ def etcd(layout: Layout, ports: Ports) -> Process:
 
 
 def api_server(layout: Layout, ports: Ports) -> Process:
-    """The API server. Nodes are tainted by nobody, since nobody would untaint them."""
+    """The API server. It does not taint new Nodes, since no controller would remove the taint."""
     return _process(
         API_SERVER,
         f"--etcd-servers=http://{LOOPBACK}:{ports.etcd}",
@@ -74,27 +74,28 @@ def api_server(layout: Layout, ports: Ports) -> Process:
         # The service named kubernetes cannot point to a loopback address.
         "--endpoint-reconciler-type=none",
         order=1,
-        # It would wait a minute for watches that nobody ends.
+        # Without this, the API server waits a minute for open watches when it stops.
         stop_seconds=2.0,
     )
 
 
 def controller_manager(layout: Layout) -> Process:
-    """The controllers that the product relies on, and no others."""
+    """The controller manager with the controllers that localmodel needs."""
     return _process(
         CONTROLLER_MANAGER,
         f"--kubeconfig={layout.kubeconfig}",
         f"--controllers={','.join(CONTROLLERS)}",
         f"--service-account-private-key-file={layout.service_account_key}",
         f"--root-ca-file={layout.certificate}",
-        # Alone as it is: without its lease it exits, and a new one looks at everything at once.
-        # Otherwise it goes on as it was after an outage, and retries with pauses up to a minute.
+        # Although there is one replica: after an outage of the API server it exits for want of its
+        # lease, and a new process reconciles everything at once. Without leader election it would
+        # retry with pauses up to a minute.
         "--leader-elect=true",
         "--leader-elect-lease-duration=6s",
         "--leader-elect-renew-deadline=5s",
         "--leader-elect-retry-period=1s",
         "--secure-port=0",
-        # How often the binder looks again at a claim whose volume came after it; 15 s by default.
+        # How soon a claim is bound to a volume that is newer than the claim; default 15 s.
         "--pvclaimbinder-sync-period=2s",
         "--kube-api-qps=200",
         "--kube-api-burst=400",

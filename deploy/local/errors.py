@@ -1,10 +1,10 @@
-"""Errors for people: what is wrong, where, and what to do about it."""
+"""Errors that a user of the local cluster can act on."""
 
 from __future__ import annotations
 
 
 class LocalError(Exception):
-    """Something that a person can act on."""
+    """An error with what is wrong, what to do (`todo`), and lines of a log (`detail`)."""
 
     def __init__(self, message: str, *, todo: str = "", detail: str = "") -> None:
         super().__init__(message)
@@ -12,7 +12,7 @@ class LocalError(Exception):
         self.detail = detail
 
     def text(self) -> str:
-        """The whole story, on a few lines."""
+        """All parts of the error, on several lines."""
         parts = [f"error: {self}"]
         if self.detail:
             parts += [f"    {line}" for line in self.detail.splitlines()]
@@ -22,4 +22,4 @@ class LocalError(Exception):
 
 
 class PortTakenError(LocalError):
-    """Another program took a port between its choice and its use."""
+    """Another program listens on a port that was free when it was chosen."""

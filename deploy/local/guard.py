@@ -1,8 +1,8 @@
-"""The supervisor's guard: kills what it is told of when the supervisor dies.
+"""The guard of the supervisor: kills the process groups of the cluster when the supervisor dies.
 
-The kernel kills the supervisor's own children with it, but not theirs. The guard reads process
-groups from its standard input (`+ID` when one starts, `-ID` when it is gone) and kills what is
-left at the end of the input, which comes when the supervisor is gone, for whatever reason.
+The kernel kills the supervisor's children with it, but not their children. The guard reads the ids
+of process groups from its standard input (`+ID` for a new group, `-ID` for a group that has ended).
+The input ends when the supervisor ends, for whatever reason; then the guard kills the groups left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LAST_LOOK_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Guard until the input ends. The argument is the lock that tells that a guard is there."""
+    """Guard until the input ends. The argument is the lock file, which the guard holds."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     lock = Path(arguments[0])

@@ -1,4 +1,4 @@
-"""Where things are: the checkout, what is built from it, and one local cluster's folder."""
+"""Paths of the checkout, of the built programs, and of the files of one local cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """Held while somebody changes the cluster; also marks the folder as a cluster's."""
+        """Lock of the command that changes the cluster; marks the folder as a cluster's."""
         return self.root / ".lock"
 
     @property
@@ -33,37 +33,37 @@ class Layout:
 
     @property
     def nodes(self) -> Path:
-        """A folder for each node: its disk."""
+        """Folder with a folder for each node: the node's disk."""
         return self.root / "nodes"
 
     @property
     def logs(self) -> Path:
-        """A log file for each process."""
+        """Folder with a log file for each process."""
         return self.root / "logs"
 
     @property
     def etcd(self) -> Path:
-        """The cluster's state."""
+        """Data of etcd."""
         return self.root / "etcd"
 
     @property
     def metrics(self) -> Path:
-        """What the hooks' workers count, which they do not clean up when they are killed."""
+        """Metrics of the hooks' workers, which a killed worker leaves behind."""
         return self.run / "metrics"
 
     @property
     def run(self) -> Path:
-        """What is only of use while the cluster runs."""
+        """Folder for files of a running cluster."""
         return self.root / "run"
 
     @property
     def processes(self) -> Path:
-        """The processes that shall run, a file for each."""
+        """Folder with a file for each process that the supervisor keeps running."""
         return self.run / "processes"
 
     @property
     def stopped(self) -> Path:
-        """Processes that were taken out of `processes` for a while."""
+        """Folder for the files of stopped processes, moved here from `processes`."""
         return self.run / "stopped"
 
     @property
@@ -73,12 +73,12 @@ class Layout:
 
     @property
     def supervisor_lock(self) -> Path:
-        """Held by the supervisor while it lives."""
+        """Lock of the supervisor while it runs."""
         return self.run / "supervisor.lock"
 
     @property
     def guard_lock(self) -> Path:
-        """Held by the supervisor's guard while it lives."""
+        """Lock of the supervisor's guard while it runs."""
         return self.run / "guard.lock"
 
     @property
@@ -93,22 +93,22 @@ class Layout:
 
     @property
     def certificates(self) -> Path:
-        """Where the API server writes its certificate and key."""
+        """Folder to which the API server writes its certificate and key."""
         return self.run / "certificates"
 
     @property
     def certificate(self) -> Path:
-        """The API server's certificate with its authority."""
+        """Certificate of the API server, with its CA."""
         return self.certificates / "apiserver.crt"
 
     @property
     def service_account_key(self) -> Path:
-        """Signs service account tokens."""
+        """Key that signs service account tokens."""
         return self.run / "service-account.key"
 
     @property
     def tokens(self) -> Path:
-        """The API server's list of users."""
+        """Token file of the API server's users."""
         return self.run / "tokens.csv"
 
     def pid(self, name: str) -> Path:
@@ -116,7 +116,7 @@ class Layout:
         return self.run / f"{name}.pid"
 
     def ended(self, name: str) -> Path:
-        """File that tells how a process ended last, and how often it did."""
+        """File with the last exit of a process and the number of its exits."""
         return self.run / f"{name}.ended"
 
     def log(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The manifests that a local cluster gets: the ones that a real cluster gets, in order."""
+"""Applies to a local cluster, in order, the manifests that are installed in a real cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MANAGER = "localmodel-local"
 HOOKS_IN_CLUSTER = "http://localmodel-hooks.localmodel.svc:8080"
-# A kind is served a moment after its CRD says so.
+# The API server serves a kind a moment after the condition Established of its CRD.
 SERVED_SECONDS = 10.0
 
 DEFAULT_STORAGE_CLASS: KubeObject = {
@@ -34,7 +34,7 @@ DEFAULT_STORAGE_CLASS: KubeObject = {
 
 
 def install_files(checkout: Path) -> list[Path]:
-    """Namespaces, kinds and rights, in the order in which they are applied."""
+    """Manifests of namespaces, CRDs and RBAC, in the order in which they are applied."""
     crds = sorted((checkout / "crds" / "manifests").glob("*.yaml"))
     return [
         checkout / "deploy/base/namespace.yaml",
@@ -47,19 +47,19 @@ def install_files(checkout: Path) -> list[Path]:
 
 
 def controller_files(checkout: Path) -> list[Path]:
-    """The product's controllers."""
+    """Manifests of localmodel's controllers for Metacontroller."""
     names = ("nodegroups", "nodes", "caches", "namespace-caches")
     return [checkout / f"metacontroller/{name}.yaml" for name in names]
 
 
 def parse(text: str, *, hooks_url: str) -> list[KubeObject]:
-    """The objects of a manifest, with the hooks where they are here."""
+    """The objects of a manifest, with the URL of the local hooks in the controllers."""
     local = text.replace(HOOKS_IN_CLUSTER, hooks_url)
     return [document for document in yaml.load_all(local, yaml.CSafeLoader) if document]
 
 
 def read(files: Iterable[Path], *, hooks_url: str) -> list[KubeObject]:
-    """The objects of some manifests."""
+    """The objects of manifest files, as by `parse`. Raises LocalError."""
     objects: list[KubeObject] = []
     for path in files:
         try:
@@ -74,7 +74,7 @@ def read(files: Iterable[Path], *, hooks_url: str) -> list[KubeObject]:
 
 
 def apply_all(api: KubeClient, objects: Sequence[KubeObject]) -> None:
-    """Apply objects in their order, each as soon as its kind is served."""
+    """Apply objects in their order, each when the API server serves its kind."""
     deadline = time.monotonic() + SERVED_SECONDS
     for obj in objects:
         while not _apply(api, obj, last_try=time.monotonic() > deadline):
@@ -88,7 +88,7 @@ def _apply(api: KubeClient, obj: KubeObject, *, last_try: bool) -> bool:
         if isinstance(error, NotFoundError) and not last_try:
             return False
         what = f"{obj.get('kind')} {obj.get('metadata', {}).get('name')}"
-        raise LocalError(f"the API server does not take {what}", detail=str(error)) from error
+        raise LocalError(f"the API server refuses {what}", detail=str(error)) from error
     return True
 
 
@@ -97,7 +97,7 @@ def established(api: KubeClient, names: Iterable[str]) -> bool:
     ready = {
         crd["metadata"]["name"]
         for crd in api.list(CRDS)
-        # Null at first.
+        # The conditions are null at first.
         for condition in crd.get("status", {}).get("conditions") or ()
         if condition["type"] == "Established" and condition["status"] == "True"
     }

@@ -1,4 +1,4 @@
-"""Simulated nodes: the Node objects, with the status that a kubelet would report."""
+"""Simulated nodes: Node objects with the status that a kubelet would report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,55}[a-z0-9])?")
 
 
 def node_names(count: int) -> list[str]:
-    """The nodes of a new cluster."""
+    """The names of a new cluster's nodes."""
     return [f"node-{number}" for number in range(1, count + 1)]
 
 
@@ -30,12 +30,12 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise LocalError(
             f"{name!r} cannot be the name of a node",
-            todo="take lower case letters, digits and '-', as in node-4",
+            todo="use lower case letters, digits and '-', as in node-4",
         )
 
 
 def node_object(name: str, labels: Mapping[str, str] | None) -> KubeObject:
-    """A Node as its kubelet would register it."""
+    """A Node as a kubelet would register it."""
     own = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "pool": "gpu"}
     return {
         "apiVersion": "v1",
@@ -45,7 +45,7 @@ def node_object(name: str, labels: Mapping[str, str] | None) -> KubeObject:
 
 
 def node_status(name: str, now: str) -> KubeObject:
-    """The status of a Node that is well."""
+    """The status of a Ready Node."""
     ready = {
         "type": "Ready",
         "status": "True",
@@ -63,14 +63,14 @@ def node_status(name: str, now: str) -> KubeObject:
 
 
 def register(api: KubeClient, name: str, labels: Mapping[str, str] | None) -> None:
-    """Make the Node, ready at once."""
+    """Create a Node that is Ready at once."""
     api.apply(node_object(name, labels), manager=MANAGER)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     api.apply(node_status(name, now), manager=MANAGER, subresource="status")
 
 
 def unregister(api: KubeClient, name: str) -> bool:
-    """Delete the Node. Returns whether there was one."""
+    """Delete a Node. Returns whether it existed."""
     try:
         api.delete(NODES, name)
     except NotFoundError:

@@ -1,4 +1,4 @@
-"""An S3 server with a bucket of models, as one more process of a local cluster."""
+"""An S3 server with a bucket of models, as a process of a local cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class S3Origin:
-    """Where models come from. Its settings are known before it runs, for the agents."""
+    """The origin of the models. Its settings for the agents are known before it runs."""
 
     name: str = "s3-origin"
     port: int = field(default_factory=lambda: free_ports(1)[0])
@@ -41,16 +41,16 @@ class S3Origin:
         return f"http://{LOOPBACK}:{self.port}"
 
     def agent_env(self) -> dict[str, str]:
-        """What agents need in their environment to read from it."""
+        """The environment with which agents can read from the server."""
         keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
         return keys | self.agent_settings()
 
     def agent_settings(self) -> dict[str, str]:
-        """The same without the keys."""
+        """The environment of `agent_env` without the keys."""
         return {"AWS_REGION": REGION, "AWS_ENDPOINT_URL": self.endpoint}
 
     def start(self, cluster: Cluster) -> None:
-        """Start it with a cluster, with an empty bucket, and wait until it answers."""
+        """Start the server in a cluster, with an empty bucket, and wait until it answers."""
         folder = cluster.root / self.name
         for part in ("data", "metadata"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class S3Origin:
         wait_until(self._make_bucket, f"the S3 server at {self.endpoint}", seconds=START_SECONDS)
 
     def upload(self, folder: Path, prefix: str) -> str:
-        """Copy a folder's files under a prefix. Returns the model's URI."""
+        """Upload a folder's files under a prefix. Returns the model's URI."""
         client = self._client()
         for path in sorted(folder.rglob("*")):
             if path.is_file():

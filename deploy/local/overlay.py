@@ -1,4 +1,4 @@
-"""What an overlay of deploy/overlays adds to the base, read from its own manifests."""
+"""The manifests and settings that an overlay of deploy/overlays adds to the base."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ AGENT = "localmodel-agent"
 
 
 def names(checkout: Path) -> list[str]:
-    """The overlays that there are; the base alone is one of them."""
+    """The names of the overlays, and `base` for the base alone."""
     folders = (checkout / "deploy/overlays").iterdir()
     return [BASE, *sorted(path.name for path in folders if path.is_dir())]
 
 
 def check(checkout: Path, name: str) -> None:
-    """Raise LocalError unless there is such an overlay."""
+    """Raise LocalError if there is no overlay of this name."""
     known = names(checkout)
     if name not in known:
         raise LocalError(
@@ -33,7 +33,7 @@ def check(checkout: Path, name: str) -> None:
 
 
 def manifest_files(checkout: Path, name: str) -> list[Path]:
-    """The manifests that it adds to those of the base, in their order."""
+    """The manifests that an overlay adds to the base, in their order."""
     return [] if name == BASE else list(_files(_folder(checkout, name), checkout / "deploy/base"))
 
 
@@ -47,17 +47,17 @@ def _files(folder: Path, base: Path) -> Iterator[Path]:
 
 
 def neighbour_files(checkout: Path, name: str) -> list[Path]:
-    """What a cluster for this overlay has beside localmodel, as far as it can be had here."""
+    """Manifests of what an overlay expects beside localmodel, such as KServe's CRDs."""
     return sorted((checkout / "deploy/local" / name).glob("*.yaml"))
 
 
 def hooks_environment(checkout: Path, name: str) -> dict[str, str]:
-    """What it adds to the environment of the hooks."""
+    """The variables that an overlay adds to the environment of the hooks."""
     return _environment(checkout, name, HOOKS)
 
 
 def agents_environment(checkout: Path, name: str) -> dict[str, str]:
-    """What it adds to the environment of the agents."""
+    """The variables that an overlay adds to the environment of the agents."""
     return _environment(checkout, name, AGENT)
 
 

@@ -1,4 +1,4 @@
-"""Whether the API server enforces an overlay's admission policies, which it does a moment late."""
+"""Whether the API server enforces admission policies already, some time after their creation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
 
 KIND = "ValidatingAdmissionPolicy"
-# The last one of each overlay's manifests: where it is enforced, the others are known too.
+# The last policy in the manifests of each overlay: when it is enforced, the others are too.
 LAST = "localmodel-cache-unique-uri"
 
 _PROBE = "localmodel-probe"
 
 
 def are_among(objects: Iterable[KubeObject]) -> bool:
-    """Whether some of these objects are policies."""
+    """Whether objects include admission policies."""
     return any(obj["kind"] == KIND for obj in objects)
 
 
 def in_force(api: KubeClient) -> bool:
-    """Whether a second cache with the URI of a first one is refused because of it.
+    """Whether the policies refuse a second cache with one URI, and not the first cache.
 
-    The first one is made for that, and deleted at the end: no controller may run yet. A policy with
-    a paramKind refuses everything until the API server has read its parameters.
+    A policy with a paramKind refuses everything until the API server has read its parameters.
+    Creates the first cache and deletes it at the end, so no controller may run yet.
     """
     if _refusal(api, _PROBE):
         return False
@@ -39,7 +39,7 @@ def in_force(api: KubeClient) -> bool:
 
 
 def _refusal(api: KubeClient, name: str, *, dry_run: bool = False) -> str:
-    """Message of the refusal of a cache of this name; empty where it is taken, or there."""
+    """Create a cache, and return the message of the refusal; empty if it is created or exists."""
     cache = {
         "apiVersion": CACHES.api_version,
         "kind": CACHES.name,

@@ -16,7 +16,7 @@ TRIES = 1000
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of one local cluster. They stay the same while it runs."""
+    """The ports of one local cluster, constant while it runs."""
 
     etcd: int
     etcd_peer: int
@@ -26,16 +26,15 @@ class Ports:
 
 
 def candidates(ephemeral_start: int) -> range:
-    """Ports to choose from.
+    """Ports to choose from: below the range for outgoing connections.
 
-    Below those that outgoing connections get: one of these could take the port of a process in
-    the moment in which it restarts.
+    An outgoing connection could get the port of a process while the process restarts.
     """
     return range(LOWEST, max(ephemeral_start, LOWEST + 2000))
 
 
 def ephemeral_start(text: str) -> int:
-    """First port of the kernel's range for outgoing connections."""
+    """The first port of the kernel's range for outgoing connections."""
     fields = text.split()
     return int(fields[0]) if fields and fields[0].isdigit() else DEFAULT_EPHEMERAL
 
@@ -52,7 +51,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that are free now. At random: other clusters choose at the same time."""
+    """Different free ports, chosen at random because other clusters choose at the same time."""
     start = ephemeral_start(RANGE_FILE.read_text() if RANGE_FILE.exists() else "")
     chosen: list[int] = []
     for port in random.SystemRandom().sample(candidates(start), TRIES):

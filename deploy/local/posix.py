@@ -1,4 +1,4 @@
-"""Small things about processes and locks that the standard library leaves out."""
+"""Functions for processes and file locks that the standard library lacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-# Settings of the user's shell that would reach into a program of the cluster.
+# Variables of the user's shell that would change a program of the cluster.
 UNWANTED = ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "GUNICORN_CMD_ARGS")
 UNWANTED_PREFIXES = ("ETCD_", "MAKE", "MFLAGS")
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -35,7 +35,7 @@ def adopt_orphans() -> None:
 
 
 def die_with_parent() -> Callable[[], None]:
-    """What a child calls before its program starts, to be killed when this process dies."""
+    """A preexec_fn for a child, which makes the kernel kill the child when this process dies."""
     parent = os.getpid()
 
     def prepare() -> None:
@@ -48,14 +48,14 @@ def die_with_parent() -> Callable[[], None]:
 
 
 def identity(pid: int) -> str | None:
-    """A mark that tells this process from a later one with its id; None when it is gone."""
+    """A string that differs for a later process with the same id; None if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         if sys.platform == "linux":
             return None
         return _identity_by_signal(pid)
-    # The second field is the program's name in parentheses, and may hold spaces.
+    # The second field is the program's name in parentheses, and may contain spaces.
     fields = stat.rpartition(")")[2].split()
     state, started = fields[0], fields[19]
     return None if state in "ZX" else f"{pid}@{started}"
@@ -72,7 +72,7 @@ def _identity_by_signal(pid: int) -> str | None:
 
 
 def group_is_gone(group: int) -> bool:
-    """Whether a process group has no member left."""
+    """Whether a process group has no members."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -83,7 +83,7 @@ def group_is_gone(group: int) -> bool:
 
 
 def kill_group(group: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to each member of a group, if there is any."""
+    """Send a signal to each member of a process group, which may have none."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
@@ -91,7 +91,7 @@ def kill_group(group: int, number: int = signal.SIGKILL) -> None:
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the cluster's programs: no proxies on loopback, no foreign cluster."""
+    """The environment for programs of the cluster: no proxy for loopback, no other cluster."""
     env = {
         key: value
         for key, value in environ.items()
@@ -105,7 +105,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def try_lock(path: Path) -> int | None:
-    """Take the lock of a file for as long as the returned descriptor is open; None if taken."""
+    """Lock a file while the returned descriptor is open; None if another process has the lock."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +116,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file."""
+    """Whether a process has the lock of a file."""
     if not path.exists():
         return False
     fd = try_lock(path)
@@ -128,7 +128,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked(path: Path, *, seconds: float, error: LocalError) -> Iterator[None]:
-    """Hold the lock of a file. Raises the error when another process keeps it."""
+    """Lock a file for a `with` block. Raises the error if another process keeps the lock."""
     deadline = time.monotonic() + seconds
     while (fd := try_lock(path)) is None:
         if time.monotonic() > deadline:

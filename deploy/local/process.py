@@ -1,4 +1,4 @@
-"""A process that the supervisor keeps running, and its form on disk."""
+"""The specification of a process that the supervisor keeps running, and its file format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 FIRST_DELAY = 0.5
 LAST_DELAY = 5.0
-# A process that lived this long did not die of what its last start met.
+# A process that ran for this long has started well: its next restart waits FIRST_DELAY.
 SETTLED_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Process:
-    """What to run. Processes of a lower order are stopped later."""
+    """A command with its folder and environment. Processes of a lower order are stopped later."""
 
     argv: tuple[str, ...]
     cwd: str
@@ -29,12 +29,12 @@ class Process:
     stop_seconds: float = 5.0
 
     def to_json(self) -> str:
-        """Its form on disk."""
+        """The content of the process's file."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Process:
-        """Read its form on disk. Raises ValueError when it is not one."""
+        """Parse the content of a process's file. Raises ValueError."""
         try:
             raw: dict[str, Any] = json.loads(text)
             return cls(**{**raw, "argv": tuple(raw["argv"])})
@@ -43,12 +43,12 @@ class Process:
 
 
 def restart_delay(deaths: int) -> float:
-    """Seconds before a process starts again that died this often in a row."""
+    """Seconds to wait before the restart of a process that died `deaths` times in a row."""
     return float(min(FIRST_DELAY * 2 ** min(deaths - 1, 10), LAST_DELAY))
 
 
 def deaths_in_a_row(before: int, lived_seconds: float) -> int:
-    """How often in a row a process has died, with the death after this life."""
+    """How often a process has died in a row, including a death after `lived_seconds`."""
     return 1 if lived_seconds >= SETTLED_SECONDS else before + 1
 
 
@@ -60,7 +60,7 @@ def describe_status(status: int) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that nobody reads half of it."""
+    """Replace a file atomically, so that no reader gets a part of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     draft.write_text(text)
     draft.replace(path)

@@ -1,4 +1,4 @@
-"""The processes of a local cluster, as their owner sees them: declare, watch, stop."""
+"""Starts, watches and stops the processes of a local cluster, through files for the supervisor."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STOP_SECONDS = 20.0
 DOWN_SECONDS = 60.0
 POLL_SECONDS = 0.05
 TAIL_LINES = 15
-# How etcd and the API server, and gunicorn, say that a port is not theirs to have.
+# Messages of etcd, the API server and gunicorn if another program has their port.
 PORT_TAKEN = ("address already in use", "connection in use")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended last, and how often it did."""
+    """The last exit of a process, and the number of its exits."""
 
     how: str
     count: int
@@ -46,7 +46,7 @@ class Processes:
         self.layout = layout
 
     def start_supervisor(self, owner_pid: int) -> None:
-        """Start the supervisor in a session of its own, and wait for it."""
+        """Start the supervisor in a session of its own, and wait until it is ready."""
         log = self.layout.log("supervisor")
         with log.open("ab") as output:
             supervisor = subprocess.Popen(
@@ -69,16 +69,17 @@ class Processes:
             if supervisor.poll() is not None or time.monotonic() > deadline:
                 raise LocalError(f"the supervisor did not start: see {log}", detail=tail(log))
             time.sleep(0.02)
-        # It goes on without us; whoever waits for its end looks at its lock.
+        # The supervisor outlives this process; its lock shows whether it runs. The return code
+        # prevents a ResourceWarning of Popen.
         supervisor.returncode = 0
 
     def running(self) -> bool:
-        """Whether the supervisor, or what is left of it, is there."""
+        """Whether the supervisor or its guard runs."""
         layout = self.layout
         return posix.is_locked(layout.supervisor_lock) or posix.is_locked(layout.guard_lock)
 
     def stop_supervisor(self) -> bool:
-        """Stop everything and wait until it is gone. Returns whether there was anything."""
+        """Stop the supervisor with all processes, and wait. Returns whether any of them ran."""
         if not self.running():
             return False
         self.layout.keep.unlink(missing_ok=True)
@@ -97,37 +98,37 @@ class Processes:
         return True
 
     def set(self, name: str, process: Process) -> None:
-        """Declare a process; the supervisor starts it."""
+        """Write the file of a process, which the supervisor then starts."""
         if not NAME.fullmatch(name):
             raise LocalError(f"{name!r} cannot be the name of a process")
         write_atomically(self._spec(name), process.to_json())
 
     def names(self) -> list[str]:
-        """The declared processes, also the ones that are stopped for a while."""
+        """The names of all processes, with those that `stop` has stopped."""
         found = [*self.layout.processes.glob("*.json"), *self.layout.stopped.glob("*.json")]
         return sorted(path.stem for path in found)
 
     def remove(self, name: str) -> None:
-        """Stop a process for good, and wait until it is gone."""
+        """Stop a process and delete its file, and wait for its end."""
         self._spec(name).unlink(missing_ok=True)
         (self.layout.stopped / f"{name}.json").unlink(missing_ok=True)
         self._wait_gone(name)
 
     def stop(self, name: str) -> None:
-        """Stop a process, and wait until it is gone. `start` brings it back as it was."""
+        """Stop a process until `start`, and wait for its end."""
         self._spec(name).rename(self.layout.stopped / f"{name}.json")
         self._wait_gone(name)
 
     def start(self, name: str) -> None:
-        """Bring a stopped process back."""
+        """Start a stopped process with the same arguments."""
         (self.layout.stopped / f"{name}.json").rename(self._spec(name))
 
     def pid(self, name: str) -> int | None:
-        """Process id of a running process."""
+        """Id of a named process; None while the process does not run."""
         return self._read_pid(self.layout.pid(name))
 
     def wait_for_pid(self, name: str, *, after: int | None, seconds: float) -> int:
-        """Wait until a process runs, with another id than before. Returns its id."""
+        """Wait until a process runs with another id than `after`. Returns its id."""
         deadline = time.monotonic() + seconds
         while (pid := self.pid(name)) is None or pid == after:
             if time.monotonic() > deadline:
@@ -136,7 +137,7 @@ class Processes:
         return pid
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to a process. Returns the id of the process that got it."""
+        """Send a signal to a process. Returns the id of the process."""
         pid = self.pid(name)
         if pid is None:
             raise LocalError(f"{name} does not run", todo=f"look at {self.layout.log(name)}")
@@ -144,7 +145,7 @@ class Processes:
         return pid
 
     def ended(self, name: str) -> Ended | None:
-        """How a process ended last by itself; None if it never did."""
+        """The last exit of a process that was not stopped; None if it never ended so."""
         try:
             return Ended(**json.loads(self.layout.ended(name).read_text()))
         except FileNotFoundError:
@@ -158,7 +159,7 @@ class Processes:
         seconds: float,
         needs: Iterable[str] = (),
     ) -> None:
-        """Wait for something. Raises LocalError at once when a process that it needs died."""
+        """Wait until a check is true. Raises LocalError at once if a process of `needs` dies."""
         needed = tuple(needs)
         deadline = time.monotonic() + seconds
         while not ready():
@@ -209,7 +210,7 @@ class Processes:
 
 
 def _collect(pid: int | None) -> None:
-    """Take the exit status of a supervisor that this very process had started."""
+    """Reap a supervisor that this process started."""
     if pid is None:
         return
     try:
@@ -219,7 +220,7 @@ def _collect(pid: int | None) -> None:
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """Last lines of a log file."""
+    """The last lines of a log file."""
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The product's processes on a local cluster, and Metacontroller: their arguments."""
+"""The processes of localmodel and Metacontroller on a local cluster, with their arguments."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HOOKS = "hooks"
 META = "metacontroller"
 PYTHON = str(VENV / "bin" / "python")
 
-# How large the disk of a node is: a laptop that is nearly full shall be no full node.
+# The size of a node's disk: independent of the free space of the machine, which may be small.
 DISK = "20Gi"
-# The origins of its models, those of namespaces too, and its API server are all there.
+# Addresses of all origins and of the API server, to which tenants' models may lead the agents.
 LOOPBACKS = ("127.0.0.0/8", "::1/128")
 
 MetacontrollerChoice = Literal["auto", "standin", "real"]
@@ -32,7 +32,7 @@ MetacontrollerChoice = Literal["auto", "standin", "real"]
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """How the agents of a cluster run; with run False, there are none."""
+    """The options of all agents of a cluster. run: False means that no agents run."""
 
     grace_seconds: float
     progress_seconds: float
@@ -43,7 +43,7 @@ class AgentOptions:
 
 
 def hooks_url(ports: Ports) -> str:
-    """Where the hooks listen."""
+    """URL of the hooks."""
     return f"http://{LOOPBACK}:{ports.hooks}"
 
 
@@ -69,7 +69,7 @@ def choose_metacontroller(choice: MetacontrollerChoice, environ: Mapping[str, st
     if found is None and named:
         raise LocalError(
             f"METACONTROLLER names {named}, which is not a program",
-            todo="let it name one, or unset it to use the stand-in",
+            todo="set it to a program, or unset it to use the stand-in",
         )
     if found is None and choice == "real":
         raise LocalError(
@@ -80,7 +80,7 @@ def choose_metacontroller(choice: MetacontrollerChoice, environ: Mapping[str, st
 
 
 def metacontroller(layout: Layout, ports: Ports, program: str | None) -> Process:
-    """Metacontroller with the flags of its install, or the stand-in."""
+    """Metacontroller with the flags of metacontroller/install, or the stand-in."""
     kubeconfig = layout.user_kubeconfig(METACONTROLLER.key)
     if program is None:
         argv: tuple[str, ...] = (

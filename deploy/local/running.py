@@ -1,4 +1,4 @@
-"""Runs long commands in the foreground, so that they end with their caller."""
+"""Runs long commands that end when their caller is interrupted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def run_logged(
 ) -> int:
     """Run a command with its output in a file, and return its exit code.
 
-    When the wait is interrupted, the command and its children are ended before the interruption
-    goes on.
+    An exception during the wait, such as KeyboardInterrupt, ends the command and its children.
     """
     with log.open("wb") as output:
         command = subprocess.Popen(

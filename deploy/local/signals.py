@@ -1,4 +1,4 @@
-"""Turns signals into an orderly way out."""
+"""Signal handlers that end a command with or without cleanup."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _leave(number: int, _frame: object) -> None:
-    # The way out is not interrupted a second time.
+    # A second signal must not interrupt the cleanup.
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def end_on_signals() -> None:
-    """Let Ctrl-C, TERM and a closed terminal end the process: there is nothing to clean up yet.
+    """Let Ctrl-C, TERM and a closed terminal end the process at once, without cleanup.
 
-    What is raised while modules are imported may be lost: Python ignores it in callbacks.
+    For the time of the imports: Python may ignore an exception that a handler raises there.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 def exit_on_signals() -> None:
-    """Let Ctrl-C, TERM and a closed terminal raise SystemExit, so that everything is cleaned up."""
+    """Let Ctrl-C, TERM and a closed terminal raise SystemExit, so that cleanup runs."""
     for number in _SIGNALS:
         signal.signal(number, _leave)

@@ -1,4 +1,4 @@
-"""What a local cluster remembers of how it was started."""
+"""The options with which a local cluster was started, in a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """Ports, the Metacontroller in use (None for the stand-in), how agents run, the overlay."""
+    """Ports, Metacontroller's program (None for the stand-in), options of agents, overlay."""
 
     ports: Ports
     metacontroller: str | None
@@ -25,12 +25,12 @@ class State:
     overlay: str = BASE
 
     def save(self, path: Path) -> None:
-        """Write it to a file."""
+        """Write the state to a file."""
         write_atomically(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read it from its file."""
+        """Read the state from a file."""
         raw = json.loads(path.read_text())
         agents = raw["agents"]
         return cls(

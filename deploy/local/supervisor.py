@@ -1,8 +1,8 @@
-"""Keeps a declared set of processes running, as kubelet would, until it is told to stop.
+"""The supervisor keeps the declared processes running, as kubelet does, until SIGTERM.
 
-The processes are the JSON files in `run/processes`: one that appears is started, one that goes is
-stopped, one that changes or dies is started again. TERM stops all of them, those of the highest
-order first, and returns when they are gone. Its own end, however it comes, is theirs.
+A process is declared by a JSON file in `run/processes`. The supervisor starts the process of a new
+file, stops the process of a deleted file, and restarts a process that dies or whose file changes.
+SIGTERM stops all processes, the highest order first. No process outlives the supervisor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TICK_SECONDS = 0.05
 
 @dataclass
 class Child:
-    """A process that runs, or whose group still has members."""
+    """A process that runs, or that has ended but whose group still has members."""
 
     spec: Process
     popen: subprocess.Popen[bytes]
@@ -43,13 +43,13 @@ class Child:
 
     @property
     def group(self) -> int:
-        """Its process group, which it leads."""
+        """The id of the process group that the process leads."""
         return self.popen.pid
 
 
 @dataclass
 class Record:
-    """What is remembered of a process over its lives."""
+    """The deaths of a process, and the time of its next start."""
 
     in_a_row: int = 0
     total: int = 0
@@ -71,7 +71,7 @@ class Supervisor:
         self._prepare_child = posix.die_with_parent()
 
     def run(self) -> None:
-        """Supervise until told to stop, then stop everything."""
+        """Supervise until a signal, or until the owner ends; then stop all processes."""
         posix.adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._ask_to_stop)
@@ -88,7 +88,7 @@ class Supervisor:
                 self.layout.supervisor_pid.unlink()
 
     def _ask_to_stop(self, number: int, _frame: object) -> None:
-        say(f"told to stop by signal {number}")
+        say(f"stopping because of signal {number}")
         self.asked_to_stop = True
 
     def _owner_is_gone(self) -> bool:
@@ -162,7 +162,7 @@ class Supervisor:
                 output_text.write(f"{spec.argv[0]} did not start: {error}\n")
             self._count_death(name, record, 0.0, f"did not start: {error}")
             return
-        self._tell_guard(f"+{popen.pid}")
+        self._send_to_guard(f"+{popen.pid}")
         self.children[name] = Child(spec, popen, time.monotonic())
         write_atomically(self.layout.pid(name), f"{popen.pid}\n")
         say(f"{name} started, process {popen.pid}")
@@ -182,7 +182,7 @@ class Supervisor:
                 child.kill_at = now + child.spec.stop_seconds
 
     def _reap(self) -> None:
-        """Collect every process that ended, and forget groups that are gone."""
+        """Reap every process that ended, and drop children whose group has ended."""
         by_pid = {child.popen.pid: child for child in self.children.values()}
         while True:
             try:
@@ -191,7 +191,7 @@ class Supervisor:
                 break
             if info is None:
                 break
-            # Before it is collected its id cannot be another's, so the rest of its group goes now.
+            # Before waitpid, because no other process can get the id of an unreaped process.
             if info.si_pid in by_pid:
                 posix.kill_group(info.si_pid)
             _, status = os.waitpid(info.si_pid, 0)
@@ -207,7 +207,7 @@ class Supervisor:
                 self._forget(name, child, child.status)
 
     def _forget(self, name: str, child: Child, status: int) -> None:
-        self._tell_guard(f"-{child.group}")
+        self._send_to_guard(f"-{child.group}")
         del self.children[name]
         if child.kill_at is None:
             record = self.records.setdefault(name, Record())
@@ -255,12 +255,12 @@ class Supervisor:
             start_new_session=True,
         )
         for child in self.children.values():
-            self._tell_guard(f"+{child.group}")
+            self._send_to_guard(f"+{child.group}")
 
-    def _tell_guard(self, line: str) -> None:
+    def _send_to_guard(self, line: str) -> None:
         if self.guard is None or self.guard.stdin is None:
             return
-        # A guard that just died is started again and told everything.
+        # If the guard has just died, _start_guard sends all groups to the next guard.
         with suppress(OSError):
             self.guard.stdin.write(f"{line}\n".encode())
             self.guard.stdin.flush()

@@ -1,4 +1,4 @@
-"""The users of a local cluster, and the files that make them known."""
+"""The users of a local cluster, the token file of the API server, and kubeconfigs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody whom the API server knows by a token."""
+    """A user that authenticates with a token. key: the name of the user's files."""
 
     key: str
     name: str
@@ -32,14 +32,14 @@ USERS = (ADMIN, AGENT, METACONTROLLER)
 
 
 def token_file(users: Sequence[User], tokens: Mapping[str, str]) -> str:
-    """The API server's list of users: token, name, uid and groups on each line."""
+    """The content of the token file: token, name, uid and groups on each line."""
     return "".join(
         f'{tokens[user.key]},{user.name},{user.key},"{",".join(user.groups)}"\n' for user in users
     )
 
 
 def kubeconfig(*, server: str, authority: Path, user: User, token: str) -> str:
-    """A kubeconfig for one user (as JSON, which is YAML too)."""
+    """The kubeconfig of a user (as JSON, which is YAML too)."""
     name = "localmodel-local"
     config = {
         "apiVersion": "v1",

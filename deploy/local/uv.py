@@ -1,4 +1,4 @@
-"""Finds uv, which installs everything that comes from PyPI. As a program, it runs it."""
+"""Finds uv, which installs packages of PyPI. `python -m deploy.local.uv` runs uv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN_UV = OWN_VENV / "bin" / "uv"
 
 
 def find_uv() -> str | None:
-    """The uv of the machine, or the one that was installed here."""
+    """Path of the uv on PATH, or of the uv that bootstrap.py installed; None without both."""
     found = shutil.which(os.environ.get("UV") or "uv")
     if found:
         return found
@@ -25,7 +25,7 @@ def find_uv() -> str | None:
 
 
 def install_command(target: Path, requirements: Path) -> list[str]:
-    """The command that installs pinned packages, without what they depend on, into a folder."""
+    """The command that installs pinned packages, without dependencies, into a folder."""
     command = [find_uv() or str(OWN_UV), "pip", "install", "--python", sys.executable]
     return [
         *command,
@@ -39,7 +39,7 @@ def install_command(target: Path, requirements: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Become uv."""
+    """Replace this process by uv."""
     program = find_uv()
     if program is None:
         sys.exit("error: there is no uv; what to do: rm -rf .venv, then make venv")

@@ -1,4 +1,4 @@
-"""Waiting for something that takes its time, with an end."""
+"""Waits for a condition, with a timeout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.1
 
 
 def wait_until(check: Callable[[], T], what: str, *, seconds: float) -> T:
-    """The first truthy answer of a check. Raises LocalError when there is none in time."""
+    """The first truthy value that a check returns. Raises LocalError on timeout."""
     end = time.monotonic() + seconds
     while True:
         answer = check()

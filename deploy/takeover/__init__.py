@@ -1,4 +1,5 @@
-"""The command that puts localmodel in the place of KServe's local model cache, and back.
+"""The command `localmodel-takeover`: from KServe's local model cache to localmodel, and back.
 
-`there.py` and `back.py` decide from what is seen; `observe.py` looks, `perform.py` acts.
+`observe.py` reads the cluster, `to_localmodel.py` and `to_kserve.py` decide the steps, `perform.py`
+does a step.
 """

@@ -1,6 +1,6 @@
-"""What KServe made to download models: its Jobs, and the volumes and claims that they mount. Pure.
+"""KServe's download Jobs, and the volumes and claims that these Jobs mount. Pure.
 
-Everything here is about leaving alone what is not surely KServe's, or is in use.
+An object is kept unless it is certainly KServe's and not in use.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crds.base import GROUP
 from crds.equivalence import covers
 from crds.naming import claim_name
+from deploy.kube import meta
 from deploy.kube.kinds import CLAIMS, LOCAL_MODEL_NODES, VOLUMES, KubeObject, ref_to
 from deploy.takeover import names, objects
 from deploy.takeover.steps import Delete, Merge, Step
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 RECLAIM = "persistentVolumeReclaimPolicy"
-# So much of generateName the API server takes into a name.
+# The API server cuts generateName to this length.
 GENERATED_FROM = 58
 _DOWNLOAD = "-download"
 
@@ -31,8 +32,8 @@ def is_download(job: KubeObject) -> bool:
     Such a Job belongs to the LocalModelNode that its label names, is named after model and node,
     and mounts the model's claim under KServe's name.
     """
-    owner = objects.controller(job)
-    label = objects.labels_of(job)
+    owner = meta.controller_of(job) or {}
+    label = meta.labels(job)
     model, node = label.get(names.JOB_MODEL_LABEL), label.get(names.JOB_NODE_LABEL)
     if not model or not node:
         return False
@@ -54,9 +55,9 @@ def is_download(job: KubeObject) -> bool:
 
 @dataclass(frozen=True)
 class Downloads:
-    """The job namespace and what goes with it.
+    """The job namespace, its claims and pods, and the cluster's volumes.
 
-    claims, volumes: by name. pods: those of the namespace, but for those of KServe's own Jobs.
+    claims, volumes: by name. pods: without the pods of KServe's download Jobs.
     """
 
     namespace: str
@@ -67,7 +68,7 @@ class Downloads:
     def leftovers(
         self, caches: Iterable[KubeObject], groups: Iterable[KubeObject]
     ) -> tuple[list[Step], list[str]]:
-        """Steps that remove the download volumes and claims, and why others are kept."""
+        """Steps that delete download volumes and claims, and a note for each kept volume."""
         steps: list[Step] = []
         kept: list[str] = []
         templates = {
@@ -86,15 +87,15 @@ class Downloads:
         return steps, kept
 
     def _keeps_volume(self, pair: _Pair, volume: KubeObject | None) -> str:
-        """Why a volume has to stay; empty where it can go."""
+        """Why a volume has to stay; empty if it can be deleted."""
         if volume is None:
             return ""
         if not _is_of(volume, pair.cache):
-            return "it belongs to somebody else"
+            return "it has another owner than the cache"
         if not _holds(pair.template, volume["spec"]):
             return (
                 "it is not what its group's template says; delete it yourself if KServe made it "
-                "from an earlier one"
+                "from an earlier template"
             )
         bound_to = volume["spec"].get("claimRef") or {}
         expected = {"namespace": self.namespace, "name": pair.claim}
@@ -103,16 +104,18 @@ class Downloads:
         return ""
 
     def _keeps_claim(self, pair: _Pair, claim: KubeObject | None) -> str:
-        """Why the claim that leads to a volume, and so both, have to stay."""
+        """Why a claim, and with it its volume, has to stay; empty if both can be deleted."""
         if claim is None:
             return ""
         where = f"claim {self.namespace}/{pair.claim}"
         if not _is_of(claim, pair.cache):
-            return f"{where} belongs to somebody else"
+            return f"{where} has another owner than the cache"
         pod = self._pod_of_claim.get(pair.claim)
         if pod is not None:
             return f"pod {self.namespace}/{pod} mounts {where}"
-        services = [u for u in objects.users(pair.cache) if u.startswith(f"{self.namespace}/")]
+        services = [
+            u for u in objects.services_of(pair.cache) if u.startswith(f"{self.namespace}/")
+        ]
         if services:
             return f"service {services[0]} uses {where}"
         return ""
@@ -128,7 +131,7 @@ class Downloads:
         return found
 
     def _claim(self, pair: _Pair) -> KubeObject | None:
-        """The claim that leads to the download volume. One of that name can be a service's own."""
+        """The claim that is bound to the download volume; a service's claim may have its name."""
         claim = self.claims.get(pair.claim)
         leads = claim is not None and claim["spec"].get("volumeName") == pair.volume
         return claim if leads else None
@@ -136,7 +139,7 @@ class Downloads:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One cache on one group: KServe's names of its download volume and claim."""
+    """A cache and a group, and KServe's names of their download volume and claim."""
 
     cache: KubeObject
     template: dict[str, Any]
@@ -149,10 +152,10 @@ def _pairs(
     templates: dict[str, dict[str, Any]],
     names_there: Iterable[str],
 ) -> list[_Pair]:
-    """The caches and groups whose download volume has one of these names, in their order.
+    """The pairs of a cache and a group whose download volume has one of the names, sorted.
 
-    All caches and all groups: a group that a cache has left may have left a volume behind. They are
-    found by the names, of which a cluster has fewer than it has pairs of a cache and a group.
+    A cache need not list the group any more: its volume may still exist. The search begins at the
+    names, because a cluster has fewer volumes than pairs of a cache and a group.
     """
     order = {
         (cache["metadata"].get("namespace", ""), cache["metadata"]["name"]): (place, cache)
@@ -178,40 +181,41 @@ def _pairs(
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """What is before and after each dash: names of caches and groups may have dashes too."""
+    """The text before and after each dash: names of caches and groups may have dashes too."""
     for place, character in enumerate(name):
         if character == "-":
             yield name[:place], name[place + 1 :]
 
 
 def _is_of(obj: KubeObject, cache: KubeObject) -> bool:
-    """Whether an object belongs to a cache, or to nobody.
+    """Whether a volume or claim has no owner but the cache.
 
-    A namespace's cache owns none of them, and Metacontroller releases those of other caches.
+    It may have none: KServe sets no owner for a namespace cache, and Metacontroller removes the
+    owner reference of other caches.
     """
-    return all(owner["uid"] == cache["metadata"]["uid"] for owner in objects.owners(obj))
+    return all(owner["uid"] == cache["metadata"]["uid"] for owner in meta.owners(obj))
 
 
 def _holds(template: dict[str, Any], spec: dict[str, Any]) -> bool:
-    """Whether a volume has all that a group's template says, but for the reclaim policy."""
+    """Whether a volume has all fields of a group's template; the reclaim policy may differ."""
     return covers({key: value for key, value in template.items() if key != RECLAIM}, spec)
 
 
 def _removal(volume: KubeObject | None, claim: KubeObject | None) -> Iterator[Step]:
-    """Steps for what is there of a claim and its volume, and is not going already."""
+    """Steps that delete a claim and its volume, if they exist and are not being deleted."""
     if volume is not None and volume["spec"].get(RECLAIM, "Retain") != "Retain":
         ref = ref_to(VOLUMES, volume)
         yield Step(
             Merge(ref, {"spec": {RECLAIM: "Retain"}}),
-            f"make {ref} one that is retained",
+            f"set the reclaim policy of {ref} to Retain",
             f"with the policy {volume['spec'][RECLAIM]}, its directory could be emptied when its "
-            "claim goes",
+            "claim is deleted",
         )
     for kind, obj in ((CLAIMS, claim), (VOLUMES, volume)):
-        if obj is not None and not objects.is_going(obj):
+        if obj is not None and not meta.is_deleting(obj):
             ref = ref_to(kind, obj)
             yield Step(
                 Delete(ref, obj["metadata"]["uid"]),
                 f"delete {ref}",
-                "only KServe's download Jobs needed it, and no file goes with it",
+                "only KServe's download Jobs needed it, and this deletes no file",
             )

@@ -13,15 +13,15 @@ from crds.version import __version__
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
 from deploy.takeover import names
-from deploy.takeover.back import plan_back
-from deploy.takeover.observe import ConfigUnreadableError, see_kserve, see_localmodel
-from deploy.takeover.perform import StillThereError, perform
-from deploy.takeover.there import plan_takeover
+from deploy.takeover.observe import ConfigUnreadableError, observe_kserve, observe_localmodel
+from deploy.takeover.perform import DeletionTimeoutError, perform
+from deploy.takeover.to_kserve import plan_back
+from deploy.takeover.to_localmodel import plan_takeover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deploy.takeover.steps import Plan
+    from deploy.takeover.steps import Runbook
 
 OK = 0
 FAILED = 1
@@ -32,8 +32,8 @@ INTERRUPTED = 130
 
 EPILOG = (
     "Exit codes: 0 nothing is left to do, or it was shown; 1 a step failed (run it again); 2 the "
-    "command line or the kubeconfig is wrong; 3 a person has to do something first, which is said; "
-    "130 interrupted (run it again)."
+    "command line or the kubeconfig is wrong; 3 a person has to do something first, which the "
+    "output names; 130 interrupted (run it again)."
 )
 
 
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         api = KubeClient.connect(options.kubeconfig or _usual_kubeconfig(), options.context)
-        plan = _plan(api, options)
+        plan = _decide(api, options)
         return _apply(api, plan, options.timeout) if options.apply else _show(plan)
     except ConfigError as error:
-        _say(f"localmodel-takeover: {error}", error=True)
+        _print(f"localmodel-takeover: {error}", error=True)
         return USAGE
-    except (ApiError, ConfigUnreadableError, StillThereError) as error:
-        _say(f"localmodel-takeover: {error}", error=True)
+    except (ApiError, ConfigUnreadableError, DeletionTimeoutError) as error:
+        _print(f"localmodel-takeover: {error}", error=True)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -57,24 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="localmodel-takeover",
-        description="Shows what is to be done so that localmodel takes over from KServe's local "
-        "model cache, and with --apply does it. It can be run again at any time.",
+        description="Shows the steps with which localmodel takes over from KServe's local model "
+        "cache, and performs them with --apply. It can be run again at any time.",
         epilog=EPILOG,
     )
     add = parser.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
-    add("--apply", action="store_true", help="do it; without this, it is only shown")
+    add("--apply", action="store_true", help="perform the steps; otherwise they are only shown")
     add(
         "--back",
         action="store_true",
-        help="the other way: so that KServe's can be switched on again",
+        help="the way back: the steps after which KServe's controller can be switched on again",
     )
     add(
         "--kubeconfig",
         type=Path,
         metavar="FILE",
-        help="the way to the API server (default: $KUBECONFIG, or ~/.kube/config if it is there, "
-        "or the cluster around this pod)",
+        help="how to reach the API server (default: $KUBECONFIG, else ~/.kube/config if it exists, "
+        "else the cluster that this pod runs in)",
     )
     add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
     add(
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--job-namespace",
         metavar="NAME",
-        help="namespace of KServe's download Jobs (default: what its ConfigMap says, or "
+        help="namespace of KServe's download Jobs (default: jobNamespace of its ConfigMap, or "
         f"{names.JOB_NAMESPACE})",
     )
     add(
@@ -100,52 +100,53 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _usual_kubeconfig() -> Path | None:
-    """Where kubectl would look; None where there is none, as in a pod."""
+    """The kubeconfig that kubectl would read; None if there is none, as in a pod."""
     named = os.environ.get("KUBECONFIG")
     usual = Path(named) if named else Path.home() / ".kube/config"
     return usual if named or usual.exists() else None
 
 
-def _plan(api: KubeClient, options: argparse.Namespace) -> Plan:
+def _decide(api: KubeClient, options: argparse.Namespace) -> Runbook:
     if options.back:
-        return plan_back(see_localmodel(api))
-    return plan_takeover(see_kserve(api, options.kserve_namespace, options.job_namespace))
+        return plan_back(observe_localmodel(api))
+    return plan_takeover(observe_kserve(api, options.kserve_namespace, options.job_namespace))
 
 
-def _show(plan: Plan) -> int:
-    _tell("A person has to do this first:", plan.first)
-    _tell("To do, in this order (--apply does it):", [f"{s.what}: {s.why}" for s in plan.steps])
+def _show(plan: Runbook) -> int:
+    _print_list("A person has to do this first:", plan.first)
+    steps = [f"{step.what}: {step.why}" for step in plan.steps]
+    _print_list("To do, in this order (--apply does it):", steps)
     return _end(plan, done=not plan.steps)
 
 
-def _apply(api: KubeClient, plan: Plan, wait_seconds: float) -> int:
-    _tell("A person has to do this first; nothing was changed:", plan.first)
+def _apply(api: KubeClient, plan: Runbook, wait_seconds: float) -> int:
+    _print_list("A person has to do this first; nothing was changed:", plan.first)
     for number, step in enumerate(plan.steps, 1):
-        _say(f"{number:>3}. {step.what}: {step.why} …")
+        _print(f"{number:>3}. {step.what}: {step.why} …")
         perform(api, step.action, wait_seconds=wait_seconds)
-        _say("     done")
+        _print("     done")
     return _end(plan, done=True)
 
 
-def _end(plan: Plan, *, done: bool) -> int:
-    _tell("Then a person has to do this:", plan.then)
-    _tell("To know:", plan.notes)
+def _end(plan: Runbook, *, done: bool) -> int:
+    _print_list("Then a person has to do this:", plan.then)
+    _print_list("Notes:", plan.notes)
     if plan.first or plan.then:
         return A_PERSON_FIRST
     if done:
-        _say("Nothing is left to do.")
+        _print("Nothing is left to do.")
     return OK
 
 
-def _tell(title: str, sentences: Iterable[str]) -> None:
+def _print_list(title: str, sentences: Iterable[str]) -> None:
     listed = list(sentences)
     if listed:
-        _say(title)
+        _print(title)
     for number, sentence in enumerate(listed, 1):
-        _say(f"{number:>3}. {sentence}")
+        _print(f"{number:>3}. {sentence}")
 
 
-def _say(text: str, *, error: bool = False) -> None:
+def _print(text: str, *, error: bool = False) -> None:
     # Line by line, so that a pipe shows each step when it begins.
     print(text, file=sys.stderr if error else sys.stdout, flush=True)
 

@@ -1,4 +1,4 @@
-"""Names in the cluster: KServe's (its charts and pkg/controller), and some of ours."""
+"""Names in the cluster: KServe's, from its charts and pkg/controller, and localmodel's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from deploy.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHE
 
 # The kinds that KServe has too.
 SHARED = (CACHES, NAMESPACE_CACHES, GROUPS, LOCAL_MODEL_NODES)
-# KServe's kernel caches, as far as users make them: the process of its local model cache runs them.
+# The kinds of KServe's kernel caches that users create. The process of KServe's local model cache
+# reconciles them.
 KERNEL_KINDS = (
     Kind(API_VERSION, "kernelcaches", "KernelCache", namespaced=True),
     Kind(API_VERSION, "kernelcachecaptures", "KernelCacheCapture", namespaced=True),
@@ -17,7 +18,7 @@ KERNEL_KINDS = (
 KSERVE_NAMESPACE = "kserve"
 KSERVE_CONTROLLER = "kserve-localmodel-controller-manager"
 KSERVE_AGENT = "kserve-localmodelnode-agent"
-# On the pods of both, with their name.
+# Label of the pods of KServe's controller and agent: the name of their Deployment or DaemonSet.
 KSERVE_POD_LABEL = "control-plane"
 KSERVE_WEBHOOK = "localmodelcache.serving.kserve.io"
 KSERVE_FINALIZERS = (
@@ -27,7 +28,7 @@ KSERVE_FINALIZERS = (
 KSERVE_CONFIG = "inferenceservice-config"
 KSERVE_CONFIG_KEY = "localModel"
 JOB_NAMESPACE = "kserve-localmodel-jobs"
-# Of a download Job: its labels, and the volume in which it puts a model.
+# Labels of a download Job, and the volume to which the Job writes a model.
 JOB_MODEL_LABEL = "model"
 JOB_NODE_LABEL = "node"
 JOB_VOLUME = "kserve-pvc-source"
@@ -37,13 +38,13 @@ KEEP = "keep"
 HELM_RELEASE = "meta.helm.sh/release-name"
 HELM_NAMESPACE = "meta.helm.sh/release-namespace"
 
-# The policy of deploy/overlays/kserve that does what KServe's webhook did for a cache in use.
+# The policy of deploy/overlays/kserve that protects a cache in use, as KServe's webhook did.
 POLICY = "localmodel-cache-in-use"
-# That of deploy/overlays/kserve/beside, with which KServe's controller may go on.
+# The policy of deploy/overlays/kserve/beside, with which KServe's controller may keep running.
 BESIDE = "localmodel-beside-kserve"
 COMPOSITES = ("localmodel-caches", "localmodel-namespace-caches", "localmodel-nodegroups")
 DECORATORS = ("localmodel-nodes",)
-# What Metacontroller puts on the parents of a controller with a finalize hook.
+# Metacontroller adds these to the parents of a controller with a finalize hook.
 FINALIZERS = tuple(f"metacontroller.io/compositecontroller-{name}" for name in COMPOSITES)
 NAMESPACE = "localmodel"
 AGENT = "localmodel-agent"

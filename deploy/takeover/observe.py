@@ -1,4 +1,4 @@
-"""What is there, read from the API server for the plans."""
+"""Reads from the API server the objects that decide the steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from deploy.kube.kinds import (
     Ref,
     ref_to,
 )
-from deploy.takeover import back, names, there
+from deploy.takeover import names, to_kserve, to_localmodel
 
 if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
@@ -36,18 +36,20 @@ if TYPE_CHECKING:
 
 
 class ConfigUnreadableError(Exception):
-    """KServe's ConfigMap does not say which namespace its Jobs run in."""
+    """KServe's ConfigMap, which names the namespace of the download Jobs, cannot be read."""
 
 
-def see_kserve(api: KubeClient, kserve_namespace: str, job_namespace: str | None) -> there.Seen:
-    """What there is of KServe. job_namespace: None for the one that KServe's ConfigMap names.
+def observe_kserve(
+    api: KubeClient, kserve_namespace: str, job_namespace: str | None
+) -> to_localmodel.KServeObjects:
+    """The objects that decide a takeover. Raises ApiError, ConfigUnreadableError.
 
-    Raises ApiError, ConfigUnreadableError.
+    job_namespace: None means the namespace that KServe's ConfigMap names.
     """
     jobs_in = job_namespace or _configured_namespace(api, kserve_namespace)
     programs = f"{names.KSERVE_POD_LABEL} in ({names.KSERVE_CONTROLLER},{names.KSERVE_AGENT})"
     crds = (api.find(CRDS, kind.crd) for kind in names.SHARED)
-    return there.Seen(
+    return to_localmodel.KServeObjects(
         kserve_namespace=kserve_namespace,
         job_namespace=jobs_in,
         controller=api.find(DEPLOYMENTS, names.KSERVE_CONTROLLER, kserve_namespace),
@@ -70,7 +72,7 @@ def see_kserve(api: KubeClient, kserve_namespace: str, job_namespace: str | None
 
 
 def _may_go_on(api: KubeClient, kserve_namespace: str) -> bool:
-    """Whether the policy is there, and restrains who runs in this namespace."""
+    """Whether the policy for a controller beside localmodel is bound, and names this controller."""
     policy = api.find(POLICIES, names.BESIDE)
     if policy is None or api.find(POLICY_BINDINGS, names.BESIDE) is None:
         return False
@@ -79,11 +81,11 @@ def _may_go_on(api: KubeClient, kserve_namespace: str) -> bool:
     return any(account in condition["expression"] for condition in conditions)
 
 
-def see_localmodel(api: KubeClient) -> back.Seen:
-    """What there is of localmodel. Raises ApiError."""
+def observe_localmodel(api: KubeClient) -> to_kserve.LocalmodelObjects:
+    """The objects that decide the way back. Raises ApiError."""
     refs = [Ref(COMPOSITES, name) for name in names.COMPOSITES]
     refs += [Ref(DECORATORS, name) for name in names.DECORATORS]
-    return back.Seen(
+    return to_kserve.LocalmodelObjects(
         controllers=tuple(ref for ref in refs if api.find(*ref) is not None),
         agent=api.find(DAEMON_SETS, names.AGENT, names.NAMESPACE),
         pods=api.find_all(PODS, names.NAMESPACE, labels=f"{names.AGENT_POD_LABEL}={names.AGENT}"),
@@ -102,13 +104,14 @@ def _caches(api: KubeClient) -> tuple[KubeObject, ...]:
 
 
 def _guarded(api: KubeClient) -> bool | None:
+    """See KServeObjects.guarded."""
     if not api.serves(POLICY_BINDINGS):
         return None
     return api.find(POLICY_BINDINGS, names.POLICY) is not None
 
 
 def _configured_namespace(api: KubeClient, kserve_namespace: str) -> str:
-    """The namespace that KServe's ConfigMap names; KServe's default where it names none."""
+    """The job namespace that KServe's ConfigMap names; KServe's default if it names none."""
     ref = Ref(CONFIG_MAPS, names.KSERVE_CONFIG, kserve_namespace)
     text = ((api.find(*ref) or {}).get("data") or {}).get(names.KSERVE_CONFIG_KEY)
     if text is None:
@@ -118,6 +121,6 @@ def _configured_namespace(api: KubeClient, kserve_namespace: str) -> str:
         return str(found.get("jobNamespace") or names.JOB_NAMESPACE)
     except (ValueError, AttributeError):
         raise ConfigUnreadableError(
-            f"the key {names.KSERVE_CONFIG_KEY} of {ref} is not a JSON object: mend it, or name "
+            f"the key {names.KSERVE_CONFIG_KEY} of {ref} is not a JSON object: correct it, or set "
             "the namespace of KServe's download Jobs with --job-namespace"
         ) from None

@@ -1,4 +1,4 @@
-"""Does one step of a plan on the API server."""
+"""Performs one step on the API server."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 PATCH_SECONDS = 15.0
-# Of a change of what is just going, of a conflict, of a patch whose test fails; and of a webhook
-# that the API server calls for a moment after it was deleted.
-_ONCE_MORE = (404, 409, 422, 500)
+# The object was just deleted; a conflict; a test of the patch failed; and 500, because the API
+# server calls a webhook for a moment after the webhook was deleted.
+_RETRIED = (404, 409, 422, 500)
 
 
-class StillThereError(Exception):
-    """What was deleted did not go in time. The message says what holds it, and what to do."""
+class DeletionTimeoutError(Exception):
+    """A deletion did not end in time. The message says what may hold it, and what to do."""
 
 
 def perform(api: KubeClient, action: Action, *, wait_seconds: float) -> None:
-    """Do it, and find it done where somebody was faster. Raises ApiError, StillThereError.
+    """Perform an action; if it was done already, do nothing.
 
-    wait_seconds: how long a deletion that is waited for may take.
+    wait_seconds: the timeout of a Delete with `wait`. Raises ApiError, DeletionTimeoutError.
     """
     match action:
         case DropFinalizers():
@@ -37,7 +37,7 @@ def perform(api: KubeClient, action: Action, *, wait_seconds: float) -> None:
             with suppress(NotFoundError):
                 api.patch(ref.kind, ref.name, change, ref.namespace)
         case Delete(ref, uid, wait):
-            # A conflict is another object of that name, which nobody has looked at.
+            # A conflict means another object of that name, which was not observed.
             with suppress(NotFoundError, ConflictError):
                 api.delete(*ref, uid=uid, foreground=wait)
             if wait:
@@ -55,22 +55,22 @@ def _drop_finalizers(api: KubeClient, action: DropFinalizers) -> None:
         try:
             api.patch(ref.kind, ref.name, patch, ref.namespace)
         except ApiError as error:
-            if error.status not in _ONCE_MORE or time.monotonic() > deadline:
+            if error.status not in _RETRIED or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
 
 
 def _wait_until_gone(api: KubeClient, action: Delete, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while _is_there(api, action):
+    while _exists(api, action):
         if time.monotonic() > deadline:
-            raise StillThereError(
+            raise DeletionTimeoutError(
                 f"{action.ref} is still there after {seconds:g} s: its pods have not ended, or "
-                "somebody's finalizer holds it; look at it, and run this again",
+                "a finalizer holds it; check its pods and finalizers, and run this again",
             )
         time.sleep(POLL_SECONDS)
 
 
-def _is_there(api: KubeClient, action: Delete) -> bool:
+def _exists(api: KubeClient, action: Delete) -> bool:
     found = api.find(*action.ref)
     return found is not None and found["metadata"]["uid"] == action.uid

@@ -1,4 +1,4 @@
-"""What a plan consists of: steps that the command can do, and what a person has to do."""
+"""Steps that the command performs, and the runbook of steps and manual actions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DropFinalizers:
-    """Take these finalizers off an object, and leave all others."""
+    """Remove these finalizers from an object, and leave all others."""
 
     ref: Ref
     finalizers: tuple[str, ...]
@@ -27,9 +27,9 @@ class Merge:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete the object that was seen, and no later one of its name.
+    """Delete the object that was observed, and no later object of its name.
 
-    wait: until it is gone, and what it owns before it.
+    wait: until the objects that it owns and then the object itself are gone.
     """
 
     ref: Ref
@@ -42,7 +42,7 @@ Action = DropFinalizers | Merge | Delete
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. what and why: one sentence when put together with a colon."""
+    """An action, and the text for it: `what: why` is one sentence."""
 
     action: Action
     what: str
@@ -50,11 +50,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Ordered steps, and the sentences that go with them.
+class Runbook:
+    """Steps in their order, and sentences for the person who runs the command.
 
-    first: what a person must do before any step is done. then: what a person must do after the
-    steps, before the command can go on. notes: what the person should know.
+    first: what the person must do before any step; then there are no steps. then: what the person
+    must do after the steps, before running the command again. notes: what the person should know.
     """
 
     first: tuple[str, ...] = ()

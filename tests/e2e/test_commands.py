@@ -90,7 +90,7 @@ def test_up_nodes_and_down(tmp_path: Path) -> None:
     assert "nothing was running" in _run("down", *at).stdout
 
 
-@pytest.mark.parametrize("moment", ["", "control plane", "kinds, rights and controllers"])
+@pytest.mark.parametrize("moment", ["", "control plane", "CRDs, RBAC and controllers"])
 def test_ctrl_c_during_up_leaves_nothing(tmp_path: Path, moment: str) -> None:
     """Interrupted at once, and after the step that a line tells of."""
     folder = tmp_path / "local"

@@ -155,7 +155,7 @@ def test_the_first_run_prepares_what_localmodel_needs(migration: Migration) -> N
     assert shown.code == first.code == A_PERSON_FIRST, first.said
     assert "install localmodel" in first.said
     # What was shown is what was done, in that order.
-    steps = [line.strip() for line in shown.said.splitlines() if " off LocalModelCache" in line]
+    steps = [line.strip() for line in shown.said.splitlines() if " from LocalModelCache" in line]
     assert len(steps) == 1
     assert "LocalModelCache going: it is being deleted" in steps[0]
     positions = [
@@ -166,7 +166,7 @@ def test_the_first_run_prepares_what_localmodel_needs(migration: Migration) -> N
             f"delete PersistentVolumeClaim {JOB_NAMESPACE}/llama-gpu",
             "delete PersistentVolume llama-gpu-download",
             f"delete ValidatingWebhookConfiguration {WEBHOOK}",
-            "off LocalModelCache going",
+            "from LocalModelCache going",
         )
     ]
     assert positions == sorted(positions)

@@ -139,10 +139,10 @@ def test_it_shows_first_then_does_it_and_then_finds_nothing_to_do(
     ran = takeover.run()
     assert ran.code == OK, ran.said
     assert "--apply does it" in ran.said
-    assert f"take {FINALIZER} off LocalModelCache shown:" in ran.said
-    assert f"take {NAMESPACE_FINALIZER} off LocalModelNamespaceCache shown-a/shown:" in ran.said
+    assert f"remove {FINALIZER} from LocalModelCache shown:" in ran.said
+    assert f"remove {NAMESPACE_FINALIZER} from LocalModelNamespaceCache shown-a/shown:" in ran.said
     assert ran.said.index(f"delete ValidatingWebhookConfiguration {WEBHOOK}") < ran.said.index(
-        f"take {FINALIZER} off"
+        f"remove {FINALIZER} from"
     )
     assert kserve.find(WEBHOOKS, WEBHOOK)
     assert FINALIZER in _finalizers(kserve, "shown")
@@ -196,14 +196,14 @@ def test_a_finalizer_stays_until_metacontrollers_is_on(
         kserve.patch(CACHES, "early", {"metadata": {"finalizers": [FINALIZER]}})
         ran = takeover.run("--apply")
         assert ran.code == A_PERSON_FIRST
-        assert "put their finalizers on LocalModelCache early" in ran.said
+        assert "set their finalizers on LocalModelCache early" in ran.said
         assert _finalizers(kserve, "early") == [FINALIZER]
         # Nobody has begun with one that is being deleted already: it goes.
         kserve.kserve_cache("gone", "first")
         kserve.patch(CACHES, "gone", {"metadata": {"finalizers": [FINALIZER]}})
         kserve.delete(CACHES, "gone")
         ran = takeover.run("--apply")
-        assert f"take {FINALIZER} off LocalModelCache gone: it is being deleted, and goes" in (
+        assert f"remove {FINALIZER} from LocalModelCache gone: it is being deleted; this step" in (
             ran.said
         )
         assert kserve.find(CACHES, "gone") is None
@@ -316,7 +316,7 @@ def test_download_volumes_go_and_nothing_else(
 
     ran = takeover.run("--apply")
     assert ran.code == OK, ran.said
-    assert "make PersistentVolume loads-loads-download one that is retained" in ran.said
+    assert "set the reclaim policy of PersistentVolume loads-loads-download to Retain" in ran.said
     assert (
         "PersistentVolume loads-used-loads-download is kept: pod kserve-localmodel-jobs/reader"
         in ran.said

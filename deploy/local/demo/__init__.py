@@ -1,4 +1,4 @@
-"""The demo: what localmodel does, on a cluster of its own, checked step by step."""
+"""The demo of localmodel on a cluster of its own, with a check after each step."""
 
 from deploy.local.demo.story import main
 

@@ -1,4 +1,4 @@
-"""A table that follows a model's way to each node: live on a terminal, as lines elsewhere."""
+"""The progress of a model's copies: a live table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Row:
-    """One node's copy, as its LocalModelNode tells it."""
+    """A node's copy, from the status of its LocalModelNode."""
 
     node: str
     state: str = "-"
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def percent(self) -> int:
-        """How much of the model is there."""
+        """The percentage of the model's bytes that the node has."""
         return 100 * self.here // self.size if self.size else 0
 
     def text(self) -> str:
@@ -43,7 +43,7 @@ class Row:
         return f"  {self.node:<10} {self.state:<12} {self.percent:>3}%  {self.amount()}".rstrip()
 
     def amount(self) -> str:
-        """Bytes there of all bytes, and the speed."""
+        """The bytes that the node has, all bytes, and the speed, as text."""
         if not self.size:
             return ""
         speed = f", {format_quantity(self.bytes_per_second)}/s" if self.bytes_per_second else ""
@@ -72,7 +72,7 @@ def _row(name: str, model: dict[str, Any] | None) -> Row:
 def follow(
     api: KubeClient, names: Sequence[str], key: str, until: Callable[[], bool], *, seconds: float
 ) -> None:
-    """Show the nodes' copies until a check holds. Raises LocalError when it does not in time."""
+    """Show the copies of the nodes until a check is true. Raises LocalError on timeout."""
     console = RichConsole()
     end = time.monotonic() + seconds
     shown: dict[str, str] = {}
@@ -87,7 +87,7 @@ def follow(
             if done:
                 return
             if time.monotonic() > end:
-                raise LocalError(f"the model was not there after {seconds:.0f} s")
+                raise LocalError(f"the nodes do not have the model after {seconds:.0f} s")
             time.sleep(POLL_SECONDS)
 
 

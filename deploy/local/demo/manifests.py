@@ -1,4 +1,4 @@
-"""The objects that the demo's user makes, as that person would write them."""
+"""The manifests that the user of the demo applies."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ spec:
 
 
 def small_cache(name: str, uri: str) -> str:
-    """The cache of a model of 6 MiB, of which the small group holds three."""
+    """The cache of a model of 6 MiB; the small group has room for three."""
     return f"""\
 ---
 apiVersion: {API_VERSION}
@@ -83,7 +83,7 @@ spec:
 
 
 def pod(name: str, node: str, cache: str) -> str:
-    """A pod on a node, with the claim of a small cache."""
+    """A pod on a node that mounts the claim of a small cache."""
     return f"""\
 ---
 apiVersion: v1

@@ -1,4 +1,4 @@
-"""The act in which a disk is too small: who goes, who stays, and who comes back."""
+"""The part of the demo about evictions: a group with room for three of four models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL_BYTES = 6 << 20
 WAIT_SECONDS = 20.0
 
 DOWNLOADED, EVICTED = "Downloaded", "Evicted"
-# Reason of Ready, by cache.
+# Reason of the condition Ready, by cache.
 Reasons = dict[str, str]
 # State of each model, by node and name.
 States = dict[tuple[str, str], str]
@@ -35,7 +35,7 @@ _MODELS = 'jsonpath={range .status.models[*]}{.name}{"\\t"}{.state}{"\\t"}{.mess
 
 
 class Pressure:
-    """Four models, and two disks for three; each step raises LocalError if it does not hold."""
+    """Four models on two nodes with room for three. A check that fails raises LocalError."""
 
     def __init__(self, stage: Stage, origin: S3Origin) -> None:
         self._stage = stage
@@ -44,7 +44,7 @@ class Pressure:
         self._uris: dict[str, str] = {}
 
     def run(self) -> None:
-        """Fill the disks, evict, and bring back."""
+        """Fill the group's limit, let a fourth model evict, and let pods restore evicted copies."""
         self._upload()
         self._fill()
         self._use()
@@ -59,32 +59,32 @@ class Pressure:
                 self._uris[model] = self._origin.upload(folder, model)
 
     def _fill(self) -> None:
-        with self._stage.chapter("Three models on disks for three: a group that evicts"):
+        with self._stage.chapter("Three models in a group with room for three, which may evict"):
             self._stage.kubectl("label", "node", *NODES, "disk=small")
             caches = "".join(manifests.small_cache(name, self._uris[name]) for name in FIRST)
             self._stage.apply("small.yaml", manifests.SMALL_GROUP + caches)
             self._wait("the three models", dict.fromkeys(FIRST, "ModelCached"), {})
             wait_until(self._has_claims, "the claims of the three", seconds=WAIT_SECONDS)
             self._stage.kubectl("get", "lmc,lmng")
-            self._stage.holds("three models are on both nodes, and their claims are there")
+            self._stage.holds("both nodes have copies of three models, and the claims exist")
 
     def _use(self) -> None:
-        with self._stage.chapter("Pods use them: one model each for long, and green for a moment"):
+        with self._stage.chapter("Pods use one model on each node, and green for a moment"):
             pods = (("web-1", NODES[0], "red"), ("web-2", NODES[1], "blue"))
             jobs = (("job-1", NODES[0], "green"), ("job-2", NODES[1], "green"))
             self._stage.apply("pods.yaml", "".join(manifests.pod(*one) for one in (*pods, *jobs)))
             self._stage.console.line(
-                "  these nodes have no kubelet: a pod stays Pending, which counts as using it"
+                "  these nodes have no kubelet: a pod stays Pending, which counts as a use"
             )
-            wait_until(self._are_used, "the agents to see the pods", seconds=WAIT_SECONDS)
-            # Agents note whole seconds: what is used now is then used later than it was published.
+            wait_until(self._are_used, "the agents to observe the pods", seconds=WAIT_SECONDS)
+            # Agents record whole seconds: these uses must be later than the publications.
             time.sleep(1)
             self._delete_pods("job-1", "job-2")
             self._stage.holds("each model that a pod used has a lastUsedTime")
 
     def _evict(self) -> None:
-        with self._stage.chapter("A fourth model: on each node the least recently used one goes"):
-            # And what is published now, later than that was used.
+        with self._stage.chapter("A fourth model: each node evicts the least recently used model"):
+            # The publication of the fourth model must be later than these uses.
             time.sleep(1)
             self._stage.apply("yellow.yaml", manifests.small_cache("yellow", self._uris["yellow"]))
             reasons = {
@@ -95,34 +95,34 @@ class Pressure:
             }
             gone = {(NODES[0], "blue"): EVICTED, (NODES[1], "red"): EVICTED}
             self._wait("yellow to take the place of blue and red", reasons, gone)
-            wait_until(self._eviction_was_told, "the Event of an eviction", seconds=WAIT_SECONDS)
+            wait_until(self._eviction_is_reported, "the Event of an eviction", seconds=WAIT_SECONDS)
             self._stage.kubectl("get", "lmc")
             self._stage.kubectl("get", "lmn", NODES[0], "-o", _MODELS)
             self._stage.kubectl("get", "events", "--field-selector", "reason=Evicted")
             self._stage.holds(
                 f"{NODES[0]} evicted blue and {NODES[1]} red, which no pod there ever used; "
-                "the others stay"
+                "the other copies stay"
             )
 
     def _bring_back(self) -> None:
-        with self._stage.chapter("Pods refer to what was evicted: it comes back, and green goes"):
+        with self._stage.chapter("New pods use evicted models, which come back; green is evicted"):
             back = (("web-3", NODES[0], "blue"), ("web-4", NODES[1], "red"))
             self._stage.apply("back.yaml", "".join(manifests.pod(*one) for one in back))
             reasons = dict.fromkeys(NAMES, "ModelCached") | {"green": "Evicted"}
             gone = {(node, "green"): EVICTED for node in NODES}
             self._wait("blue and red to be back", reasons, gone)
             self._stage.kubectl("get", "lmc", "-o", "wide")
-            self._stage.holds("red and blue are everywhere again; green, unused for longest, went")
+            self._stage.holds("red and blue are on both nodes again; green, unused longest, is not")
             self._delete_pods("web-1", "web-2", "web-3", "web-4")
 
     def _delete_pods(self, *names: str) -> None:
-        # Without a kubelet nobody else ends them.
+        # --force, because there is no kubelet that ends the pods.
         self._stage.kubectl("delete", "pod", "-n", manifests.TEAM, *names, "--force")
 
-    # What the checks look at.
+    # The checks.
 
     def _wait(self, what: str, reasons: Reasons, gone: States) -> None:
-        """Wait for these reasons of Ready, and that disks and status have all but what is gone."""
+        """Wait until caches have these reasons, and status and disks all copies except `gone`."""
         expected = {
             (node, name): gone.get((node, name), DOWNLOADED) for node in NODES for name in reasons
         }
@@ -137,7 +137,7 @@ class Pressure:
             raise LocalError(error.text(), detail=found) from None
         for (node, name), state in expected.items():
             if self._is_on_disk(node, name) != (state == DOWNLOADED):
-                raise LocalError(f"the disk of {node} is not as it says: {name} is {state}")
+                raise LocalError(f"the disk of {node} differs from its status: {name} is {state}")
 
     def _reasons(self) -> Reasons:
         return {
@@ -171,7 +171,7 @@ class Pressure:
         used = ((NODES[0], "red"), (NODES[0], "green"), (NODES[1], "blue"), (NODES[1], "green"))
         return all(self._models(node).get(name, {}).get("lastUsedTime") for node, name in used)
 
-    def _eviction_was_told(self) -> bool:
+    def _eviction_is_reported(self) -> bool:
         events = self._api.list(EVENTS, "default")
-        told = {event["involvedObject"]["name"] for event in events if event["reason"] == "Evicted"}
-        return told >= set(NODES)
+        evicted = (event for event in events if event["reason"] == "Evicted")
+        return {event["involvedObject"]["name"] for event in evicted} >= set(NODES)

@@ -1,4 +1,4 @@
-"""Where the demo is told: its chapters, what the user types, and what held."""
+"""Prints the demo: its chapters, the user's commands, and the checks that passed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """Says what is done on a cluster. `times` has the title and the seconds of each chapter."""
+    """Prints and runs the demo's commands. `times` has the title and seconds of each chapter."""
 
     def __init__(self, cluster: Cluster, console: Console) -> None:
         self.cluster = cluster
@@ -26,25 +26,25 @@ class Stage:
 
     @contextmanager
     def chapter(self, title: str) -> Iterator[None]:
-        """Announce what follows, and time it."""
+        """Print a title, and measure the time of the `with` block."""
         self.console.line(f"\n▶ {title}")
         started = time.monotonic()
         yield
         self.times.append((title, time.monotonic() - started))
 
     def holds(self, what: str) -> None:
-        """Say that a check held."""
+        """Print that a check passed."""
         self.console.line(f"  ✓ {what}")
 
     def apply(self, name: str, manifest: str) -> None:
-        """Show a manifest, and apply it. Raises LocalError."""
+        """Print a manifest, and apply it. Raises LocalError."""
         path = self.cluster.root / name
         path.write_text(manifest)
         self.console.line(f"  $ cat {name}\n{_indented(manifest)}")
         self.kubectl("apply", "-f", name)
 
     def kubectl(self, *args: str) -> None:
-        """Run kubectl, and show what it prints. Raises LocalError if it fails."""
+        """Run kubectl, and print its output. Raises LocalError if it fails."""
         self.console.line(f"  $ kubectl {shlex.join(args)}")
         done = self.cluster.kubectl(*args, cwd=self.cluster.root)
         if done.returncode:

@@ -1,4 +1,4 @@
-"""The story that the demo tells, and what it checks."""
+"""The steps of the demo, and its checks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from deploy.local.waiting import wait_until
 NODES = ("node-1", "node-2", "node-3")
 NEWCOMER = "node-4"
 NAMESPACE = "team-a"
-# A minute in production: what is deleted by mistake can be put back before it is gone.
+# 60 s by default: time to restore an object that was deleted by mistake.
 GRACE_SECONDS = 5.0
-# Fifteen seconds in production: every report is sent to the hooks.
+# 15 s by default, because the hooks are called for each report.
 PROGRESS_SECONDS = 0.3
 
 
 class Demo:
-    """The steps, in order; each raises LocalError when a check does not hold."""
+    """The steps, in order. Each raises LocalError if a check fails."""
 
     def __init__(self, cluster: Cluster, console: Console, model: Path) -> None:
         self.cluster = cluster
@@ -49,7 +49,7 @@ class Demo:
         self.stage = Stage(cluster, console)
 
     def run(self) -> None:
-        """Tell the whole story."""
+        """Run all steps."""
         self._start()
         self._cache_the_model()
         self._compare_with_the_origin()
@@ -81,7 +81,7 @@ class Demo:
             self.stage.kubectl("get", "nodes", "-L", "pool")
 
     def _cache_the_model(self) -> None:
-        with self.stage.chapter("Ask for the model on every node with the label pool=gpu"):
+        with self.stage.chapter("Request the model on every node with the label pool=gpu"):
             self.stage.apply("namespace.yaml", manifests.NAMESPACE)
             self.stage.apply("group.yaml", manifests.NODE_GROUP)
             self.stage.apply("cache.yaml", manifests.cache(self._uri))
@@ -95,7 +95,7 @@ class Demo:
                 self._check_files(node)
 
     def _show_the_claim(self) -> None:
-        with self.stage.chapter(f"Mount it: a claim in namespace {NAMESPACE}, bound"):
+        with self.stage.chapter(f"The claim in namespace {NAMESPACE} is bound"):
             wait_until(self._claim_is_bound, "the claim to be bound", seconds=20)
             self.stage.kubectl("get", "pvc,pv", "-n", NAMESPACE)
             self.console.line(
@@ -106,7 +106,7 @@ class Demo:
             self.stage.holds("the claim is bound to its volume")
 
     def _let_a_node_join(self) -> None:
-        with self.stage.chapter(f"{NEWCOMER} joins, and gets the model by itself"):
+        with self.stage.chapter(f"{NEWCOMER} joins, and downloads the model"):
             self.cluster.node_up(NEWCOMER)
             everyone = (*NODES, NEWCOMER)
 
@@ -121,18 +121,18 @@ class Demo:
             self.stage.holds("every node carries the label localmodel.serving.kserve.io/minilm")
 
     def _lose_the_origin(self) -> None:
-        with self.stage.chapter(f"The origin goes away, and the agent of {NODES[0]} is killed"):
+        with self.stage.chapter(f"The origin is stopped, and the agent of {NODES[0]} is killed"):
             self.cluster.stop(self.origin.name)
             agent = f"agent-{NODES[0]}"
             before, starts = self._inode(NODES[0]), self._starts(NODES[0])
             killed = self.cluster.kill(agent, signal.SIGKILL)
             self.cluster.wait_for_pid(agent, after=killed)
-            wait_until(lambda: self._starts(NODES[0]) > starts, "the agent to be back", seconds=20)
+            wait_until(lambda: self._starts(NODES[0]) > starts, "the agent to restart", seconds=20)
             if not self._cache_is_ready() or self._inode(NODES[0]) != before:
                 raise LocalError("the model did not stay ready")
             self._check_files(NODES[0])
             self.stage.kubectl("get", "lmc")
-            self.stage.holds("the agent is back, and the model is ready without the origin")
+            self.stage.holds("the agent runs again, and the model is ready without the origin")
 
     def _delete(self) -> None:
         with self.stage.chapter("Delete the caches: disks, claims and volumes are freed"):
@@ -141,7 +141,7 @@ class Demo:
             self.stage.holds("no copy on any disk, no claim, no volume")
             self.stage.kubectl("get", "lmng,lmn")
 
-    # What the checks look at.
+    # The checks.
 
     def _cache(self) -> dict[str, Any]:
         try:
@@ -188,7 +188,7 @@ class Demo:
         return all(one.get("localmodel.serving.kserve.io/minilm") == self.key for one in labels)
 
     def _starts(self, name: str) -> int:
-        """How often a node's agent has started; it says so once it has read its disk."""
+        """How often a node's agent has logged, after reading its disk, that it started."""
         return self.cluster.layout.log(f"agent-{name}").read_text().count("Agent started")
 
     def _nothing_is_left(self) -> bool:
@@ -211,7 +211,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the demo in a folder of its own. Returns 0 only if every check held."""
+    """Run the demo in a folder of its own. Returns 0 only if every check passed."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local demo", description=__doc__)
     parser.parse_args(arguments)
     console = Console(sys.stdout)

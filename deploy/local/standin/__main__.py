@@ -17,8 +17,8 @@ from deploy.local.standin.manager import Manager
 LOG = logging.getLogger("standin")
 
 BANNER = (
-    "This is a stand-in for Metacontroller, for trying and testing on one machine. It speaks only "
-    "the part that this project's controllers use, and it is not part of the product."
+    "This is a stand-in for Metacontroller, for trying and testing on one machine. It implements "
+    "only the part that localmodel's controllers use, and it is not part of the product."
 )
 
 
@@ -31,15 +31,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=float,
         default=2.0,
         metavar="SECONDS",
-        help="how often to look which kinds are served (default: %(default)s)",
+        help="how often to refresh the list of served kinds (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=4,
-        help="syncs at once, for each controller (default: %(default)s)",
+        help="concurrent syncs of each controller (default: %(default)s)",
     )
-    parser.add_argument("--verbose", action="store_true", help="also say what was ignored")
+    parser.add_argument("--verbose", action="store_true", help="also log ignored errors")
     return parser.parse_args(arguments)
 
 
@@ -64,7 +64,7 @@ def main() -> NoReturn:
     manager.run(stop)
     LOG.info("stopped")
     logging.shutdown()
-    # Watches and hook calls may block for minutes in threads that have nothing to save.
+    # Without a wait for the threads: a watch or a hook call may block for minutes.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Strict decoding of what hooks answer. Pure."""
+"""Strict decoding of the answers of hooks. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.local.standin.labels import Strict
 from deploy.local.standin.spec import explain
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object
+    from deploy.kube.kinds import KubeObject
 
 SHOWN = 600
 
@@ -20,20 +20,20 @@ A = TypeVar("A", bound=Strict)
 
 
 class Answer(Strict):
-    """Fields that sync and finalize hooks of both kinds of controllers answer."""
+    """Fields in the answers of sync and finalize hooks, for both kinds of controllers."""
 
-    # Null means the same as a field that is missing.
+    # A null field means the same as a missing field.
     status: dict[str, Any] | None = None
     resync_after_seconds: float | None = None
     finalized: bool | None = None
 
     @property
-    def desired(self) -> list[Object]:
-        """The children or attachments that should be there."""
+    def desired(self) -> list[KubeObject]:
+        """The desired children or attachments."""
         raise NotImplementedError
 
 
-def _with_kinds(items: list[Object] | None) -> list[Object] | None:
+def _with_kinds(items: list[KubeObject] | None) -> list[KubeObject] | None:
     for item in items or []:
         if not item.get("kind") or not isinstance(item.get("metadata", {}), dict):
             raise ValueError("an object lacks its kind or its metadata")
@@ -48,13 +48,13 @@ class CompositeAnswer(Answer):
     _kinds = field_validator("children")(_with_kinds)
 
     @property
-    def desired(self) -> list[Object]:
-        """The children that should be there."""
+    def desired(self) -> list[KubeObject]:
+        """The desired children."""
         return self.children or []
 
 
 class DecoratorAnswer(Answer):
-    """Answer of a decorator's sync or finalize hook. A null label or annotation is removed."""
+    """Answer of a decorator's sync or finalize hook. Null removes a label or annotation."""
 
     labels: dict[str, str | None] | None = None
     annotations: dict[str, str | None] | None = None
@@ -63,17 +63,17 @@ class DecoratorAnswer(Answer):
     _kinds = field_validator("attachments")(_with_kinds)
 
     @property
-    def desired(self) -> list[Object]:
-        """The attachments that should be there."""
+    def desired(self) -> list[KubeObject]:
+        """The desired attachments."""
         return self.attachments or []
 
 
 def decode(model: type[A], body: bytes) -> A:
-    """Read an answer. Raises SyncError for what is malformed, unknown or there twice."""
+    """Decode an answer. Raises SyncError for malformed JSON, unknown fields, duplicate fields."""
     duplicates: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # Called innermost first, so what is left at the end is of the outermost object.
+        # The last call is for the outermost object: only its duplicates count.
         keys = [key for key, _ in pairs]
         duplicates[:] = sorted({key for key in keys if keys.count(key) > 1})
         return dict(pairs)

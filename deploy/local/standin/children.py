@@ -1,4 +1,4 @@
-"""Deciding what to do with children: claiming, deleting, applying. Pure."""
+"""Decides which children to adopt, release, delete and apply. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
+from deploy.kube import meta
 from deploy.local.standin import objects
 from deploy.local.standin.errors import SyncError
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.kube.kinds import KubeObject
+    from deploy.local.standin.objects import ObjectMap
 
 CONTROLLER_UID = "controller-uid"
 DECORATOR_ANNOTATION = "metacontroller.k8s.io/decorator-controller"
@@ -32,7 +34,7 @@ SYSTEM_METADATA = (
 
 
 class Claim(Enum):
-    """What a composite does with an object of one of its child kinds."""
+    """The action of a composite on an object of one of its child kinds."""
 
     KEEP = auto()
     RELEASE = auto()
@@ -40,94 +42,94 @@ class Claim(Enum):
     IGNORE = auto()
 
 
-def claim(parent: Object, obj: Object) -> Claim:
-    """Whether an object is a parent's child, should become one or should cease to be one."""
-    matches = objects.labels(obj).get(CONTROLLER_UID) == objects.uid(parent)
-    controller = objects.controller_of(obj)
+def claim(parent: KubeObject, obj: KubeObject) -> Claim:
+    """Whether a parent keeps, adopts, releases or ignores an object."""
+    matches = meta.labels(obj).get(CONTROLLER_UID) == meta.uid(parent)
+    controller = meta.controller_of(obj)
     if controller is not None:
-        if controller.get("uid") != objects.uid(parent):
+        if controller.get("uid") != meta.uid(parent):
             return Claim.IGNORE
         if matches:
             return Claim.KEEP
-        return Claim.IGNORE if objects.is_deleting(parent) else Claim.RELEASE
-    if matches and not objects.is_deleting(parent) and not objects.is_deleting(obj):
+        return Claim.IGNORE if meta.is_deleting(parent) else Claim.RELEASE
+    if matches and not meta.is_deleting(parent) and not meta.is_deleting(obj):
         return Claim.ADOPT
     return Claim.IGNORE
 
 
-def controller_reference(parent: Object) -> dict[str, Any]:
+def controller_reference(parent: KubeObject) -> dict[str, Any]:
     """The owner reference that makes a parent the controller of an object."""
     return {
         "apiVersion": parent["apiVersion"],
         "kind": parent["kind"],
-        "name": objects.name(parent),
-        "uid": objects.uid(parent),
+        "name": meta.name(parent),
+        "uid": meta.uid(parent),
         "controller": True,
         "blockOwnerDeletion": True,
     }
 
 
-def desired_map(parent: Object, children: list[Object]) -> ObjectMap:
-    """The desired children by their keys, in the parent's namespace if they name none."""
+def desired_map(parent: KubeObject, children: list[KubeObject]) -> ObjectMap:
+    """The desired children by key. A child without a namespace is put in the parent's."""
     desired: ObjectMap = {}
     for child in children:
-        metadata = {**objects.meta(child)}
-        if objects.namespace(parent) and not metadata.get("namespace"):
-            metadata["namespace"] = objects.namespace(parent)
+        metadata = {**meta.metadata(child)}
+        if meta.namespace(parent) and not metadata.get("namespace"):
+            metadata["namespace"] = meta.namespace(parent)
         objects.insert(desired, {**child, "metadata": metadata})
     return desired
 
 
-def label_for(parent: Object, child: Object) -> None:
-    """Give a composite's desired child the label of the generated selector.
+def label_for(parent: KubeObject, child: KubeObject) -> None:
+    """Set the label of the generated selector on a composite's desired child.
 
-    Raises SyncError where its own labels would make it nobody's child.
+    Raises SyncError if the child's own labels do not match the selector.
     """
     metadata = child.setdefault("metadata", {})
     labels = metadata.get("labels") or {}
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise SyncError(f"invalid labels on desired child {objects.describe(child)}")
-    metadata["labels"] = labels = {CONTROLLER_UID: objects.uid(parent), **labels}
-    if labels[CONTROLLER_UID] != objects.uid(parent):
+    metadata["labels"] = labels = {CONTROLLER_UID: meta.uid(parent), **labels}
+    if labels[CONTROLLER_UID] != meta.uid(parent):
         raise SyncError(
             f"labels on desired child {objects.describe(child)} don't match parent selector"
         )
 
 
-def annotate_for(controller: str, child: Object) -> None:
-    """Mark a decorator's desired attachment as its own."""
+def annotate_for(controller: str, child: KubeObject) -> None:
+    """Set on a desired attachment the annotation that names its decorator."""
     metadata = child.setdefault("metadata", {})
     metadata["annotations"] = {**(metadata.get("annotations") or {})}
     metadata["annotations"][DECORATOR_ANNOTATION] = controller
 
 
-def undesired(observed: dict[str, Object], desired: dict[str, Object]) -> list[Object]:
-    """Observed children that are to be deleted."""
+def undesired(observed: dict[str, KubeObject], desired: dict[str, KubeObject]) -> list[KubeObject]:
+    """The observed children to delete."""
     return [
         child
         for key, child in observed.items()
-        if key not in desired and not objects.is_deleting(child)
+        if key not in desired and not meta.is_deleting(child)
     ]
 
 
-def to_apply(parent: Object, child: Object) -> Object:
-    """A desired child as it is sent: owned by the parent, without what only servers write."""
+def to_apply(parent: KubeObject, child: KubeObject) -> KubeObject:
+    """A desired child to send: with the parent as owner, without fields that only servers write."""
     applied = comparable(child)
     metadata = applied["metadata"]
     references = metadata.get("ownerReferences") or []
-    if all(reference.get("uid") != objects.uid(parent) for reference in references):
+    if all(reference.get("uid") != meta.uid(parent) for reference in references):
         references = [*references, controller_reference(parent)]
     metadata["ownerReferences"] = references
     return applied
 
 
-def comparable(obj: Object) -> Object:
-    """A copy without status and what only servers write."""
+def comparable(obj: KubeObject) -> KubeObject:
+    """A copy of an object without its status and the fields that only servers write."""
     kept = {key: value for key, value in obj.items() if key != "status"}
     kept["metadata"] = metadata = {
-        key: value for key, value in objects.meta(obj).items() if key not in SYSTEM_METADATA
+        key: value for key, value in meta.metadata(obj).items() if key not in SYSTEM_METADATA
     }
-    annotations = {**objects.annotations_of(obj)}
+    annotations = {**meta.annotations_of(obj)}
     if annotations.pop(LAST_APPLIED_ANNOTATION, None) is not None:
         metadata["annotations"] = annotations
         if not annotations:
@@ -135,14 +137,14 @@ def comparable(obj: Object) -> Object:
     return kept
 
 
-def digest(obj: Object) -> str:
-    """Hash of what would be applied."""
+def digest(obj: KubeObject) -> str:
+    """The hash of an object to apply."""
     return hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What was applied last, and the object that came of it."""
+    """The digest of the last apply, and the versions of the object that it returned."""
 
     digest: str
     uid: str
@@ -150,27 +152,27 @@ class Applied:
     resource_version: str
 
     @classmethod
-    def of(cls, digest: str, stored: Object) -> Applied:
-        """What is remembered once an object is stored."""
+    def of(cls, digest: str, stored: KubeObject) -> Applied:
+        """The record of an apply that returned the object `stored`."""
         return cls(
             digest,
-            objects.uid(stored),
-            objects.generation(stored),
-            objects.resource_version(stored),
+            meta.uid(stored),
+            meta.generation(stored),
+            meta.resource_version(stored),
         )
 
-    def holds(self, digest: str, observed: Object) -> bool:
-        """Whether nothing changed since, on either side. Status changes do not count."""
-        if self.digest != digest or self.uid != objects.uid(observed):
+    def holds(self, digest: str, observed: KubeObject) -> bool:
+        """Whether neither the desired nor the stored object changed since, except in its status."""
+        if self.digest != digest or self.uid != meta.uid(observed):
             return False
-        generation = objects.generation(observed)
-        if generation == 0 and self.resource_version != objects.resource_version(observed):
+        generation = meta.generation(observed)
+        if generation == 0 and self.resource_version != meta.resource_version(observed):
             return False
         return self.generation == generation
 
 
 class ApplyCache:
-    """What was applied last to each object, for all controllers of the process."""
+    """The last apply to each object, for all controllers of the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -182,17 +184,17 @@ class ApplyCache:
             return self._entries.get(key)
 
     def set(self, key: tuple[str, ...], applied: Applied) -> None:
-        """Remember an entry."""
+        """Record the last apply to an object."""
         with self._lock:
             self._entries[key] = applied
 
     def drop(self, key: tuple[str, ...]) -> None:
-        """Forget an entry."""
+        """Drop the record of an object."""
         with self._lock:
             self._entries.pop(key, None)
 
 
-def cache_key(child: Object) -> tuple[str, ...]:
-    """Identity of an object whatever its version."""
+def cache_key(child: KubeObject) -> tuple[str, ...]:
+    """Identity of an object: group, kind, namespace and name."""
     group = objects.api_group(child["apiVersion"])
-    return (group, child["kind"], objects.namespace(child), objects.name(child))
+    return (group, child["kind"], meta.namespace(child), meta.name(child))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from deploy.kube import meta
 from deploy.kube.errors import ConflictError, NotFoundError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, CompositeAnswer
@@ -14,7 +15,8 @@ from deploy.local.standin.spec import parse_composite
 from deploy.local.standin.store import NOBODY
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.kube.kinds import KubeObject
+    from deploy.local.standin.objects import ObjectMap
 
 
 class CompositeController(Controller):
@@ -25,7 +27,7 @@ class CompositeController(Controller):
     children_field: ClassVar[str] = "children"
     answer: ClassVar[type[Answer]] = CompositeAnswer
 
-    def __init__(self, controller: Object, shared: Shared) -> None:
+    def __init__(self, controller: KubeObject, shared: Shared) -> None:
         """Raises RefusedError and NotServedError."""
         spec = parse_composite(controller)
         rule = spec.parent_resource
@@ -40,26 +42,26 @@ class CompositeController(Controller):
             resync_seconds=spec.resync_period_seconds,
         )
 
-    def observe(self, parent: Object) -> ObjectMap:
-        """The parent's children, after adopting and releasing."""
+    def observe(self, parent: KubeObject) -> ObjectMap:
+        """Adopt and release objects, and return the parent's children."""
         observed: ObjectMap = {}
-        namespace = objects.namespace(parent)
+        namespace = meta.namespace(parent)
         for resource, informer in self.child_informers():
             observed.setdefault(objects.group_key(resource.api_version, resource.name), {})
             candidates = [
                 child
-                for owner in (objects.uid(parent), NOBODY)
+                for owner in (meta.uid(parent), NOBODY)
                 for child in informer.store.owned_by(owner)
-                if not namespace or objects.namespace(child) == namespace
+                if not namespace or meta.namespace(child) == namespace
             ]
             for child in self.shared.reconciler.claim(resource, parent, candidates):
                 objects.insert(observed, child)
         return observed
 
     def conclude(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """Finalizer, children, then the status, even if managing the children failed."""
+        """Write finalizer, children and status; the status even if a child failed."""
         if answer.finalized:
             resource = self.parent_resource(parent)
             parent = self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
@@ -74,25 +76,25 @@ class CompositeController(Controller):
         try:
             self._write_status(parent, answer.status)
         except (NotFoundError, ConflictError):
-            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            # The parent was deleted or changed: its watch event causes the next sync.
             return
         if failure is not None:
             raise failure
 
-    def on_orphan(self, child: Object) -> None:
-        """Sync the parent that may adopt it."""
-        wanted = objects.labels(child).get(CONTROLLER_UID)
+    def on_orphan(self, child: KubeObject) -> None:
+        """Queue the parents that may adopt an object."""
+        wanted = meta.labels(child).get(CONTROLLER_UID)
         if not wanted:
             return
         for informer in self.parents.values():
             for parent in informer.store.all():
-                if objects.uid(parent) == wanted:
+                if meta.uid(parent) == wanted:
                     self.enqueue(parent)
 
-    def _write_status(self, parent: Object, status: Object | None) -> None:
-        wanted = {**(status or {}), "observedGeneration": objects.generation(parent)}
+    def _write_status(self, parent: KubeObject, status: KubeObject | None) -> None:
+        wanted = {**(status or {}), "observedGeneration": meta.generation(parent)}
 
-        def edit(current: Object) -> bool:
+        def edit(current: KubeObject) -> bool:
             if objects.same(current.get("status"), wanted):
                 return False
             current["status"] = wanted

@@ -1,4 +1,4 @@
-"""What CompositeController and DecoratorController have in common."""
+"""The common part of CompositeController and DecoratorController."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from deploy.kube import meta
 from deploy.kube.errors import ApiError
 from deploy.local.standin import objects
 from deploy.local.standin.children import desired_map
@@ -25,11 +26,11 @@ from deploy.local.standin.webhook import HookClient
 from deploy.local.standin.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from deploy.kube.kinds import Kind
+    from deploy.kube.kinds import Kind, KubeObject
     from deploy.local.standin.answers import Answer
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
     from deploy.local.standin.reconcile import ChildReconciler, Methods
     from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
     from deploy.local.standin.writes import Writer
@@ -44,7 +45,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Shared:
-    """What all controllers of the process share."""
+    """Objects that all controllers of the process share."""
 
     writer: Writer
     discovery: Discovery
@@ -54,7 +55,7 @@ class Shared:
 
 
 class Key(NamedTuple):
-    """A parent in the queue."""
+    """The key of a parent in the queue."""
 
     resource: Kind
     namespace: str
@@ -64,7 +65,7 @@ class Key(NamedTuple):
 class Controller(ABC):
     """Runs one controller object: watches its kinds and syncs its parents."""
 
-    # Words of the hook requests and of the finalizer.
+    # Names of fields in hook requests, and the prefix of the finalizer.
     finalizer_prefix: ClassVar[str]
     parent_field: ClassVar[str]
     children_field: ClassVar[str]
@@ -72,7 +73,7 @@ class Controller(ABC):
 
     def __init__(
         self,
-        controller: Object,
+        controller: KubeObject,
         shared: Shared,
         *,
         parent_rules: list[ParentRule],
@@ -80,8 +81,8 @@ class Controller(ABC):
         hooks: Hooks,
         resync_seconds: int | None,
     ) -> None:
-        """Look the kinds up. Raises NotServedError where one is missing."""
-        self.name = objects.name(controller)
+        """Look up the kinds, and acquire their informers. Raises NotServedError."""
+        self.name = meta.name(controller)
         self.shared = shared
         self.finalizer = f"metacontroller.io/{self.finalizer_prefix}-{self.name}"
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -102,7 +103,7 @@ class Controller(ABC):
         self._sync_hook = HookClient(hooks.sync, "sync")
         self._finalize_hook = HookClient(hooks.finalize, "finalize") if hooks.finalize else None
         self._resync_seconds = min(max(resync_seconds or MAX_RESYNC_SECONDS, 1), MAX_RESYNC_SECONDS)
-        # From here on nothing may fail, or the informers would never be released.
+        # Nothing may fail below: the informers would never be released.
         self.parents: dict[Kind, Informer] = {
             resource: shared.informers.acquire(resource) for resource in self.parent_rules
         }
@@ -121,8 +122,8 @@ class Controller(ABC):
         self._workers: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Subscribe to events, and sync once the caches are filled."""
-        # One kind may be both.
+        """Subscribe to the informers, and sync when these have synced."""
+        # A kind may be both a parent and a child.
         for informer in self.parents.values():
             informer.subscribe(("parents", self), self._on_parent)
         for informer in self.children.values():
@@ -135,7 +136,7 @@ class Controller(ABC):
             thread.start()
 
     def stop(self) -> None:
-        """Let the workers finish their sync, and give the informers back."""
+        """Wait for the workers' syncs, and release the informers."""
         self.stopped.set()
         self.queue.shut_down()
         deadline = time.monotonic() + STOP_SECONDS
@@ -147,21 +148,21 @@ class Controller(ABC):
                 informer.unsubscribe((role, self))
                 self.shared.informers.release(informer)
 
-    def enqueue(self, parent: Object) -> None:
-        """Queue a parent, if this controller cares for it."""
-        if self.cares_for(parent):
+    def enqueue(self, parent: KubeObject) -> None:
+        """Queue a parent if this controller manages it."""
+        if self.manages(parent):
             self.queue.add(self._key(parent))
 
-    def cares_for(self, parent: Object) -> bool:
-        """Whether the selector matches, or did so when the finalizer was set."""
-        return self.matches(parent) or self.finalizer in objects.finalizers(parent)
+    def manages(self, parent: KubeObject) -> bool:
+        """Whether the selector matches a parent, or matched when the finalizer was set."""
+        return self.matches(parent) or self.finalizer in meta.finalizers(parent)
 
-    def matches(self, parent: Object) -> bool:
+    def matches(self, parent: KubeObject) -> bool:
         """Whether the selector for this kind of parents matches."""
         rule = self.parent_rules[self.parent_resource(parent)]
-        return selects(rule.label_selector, objects.labels(parent))
+        return selects(rule.label_selector, meta.labels(parent))
 
-    def parent_resource(self, parent: Object) -> Kind:
+    def parent_resource(self, parent: KubeObject) -> Kind:
         """The resource of a parent."""
         group = objects.api_group(parent["apiVersion"])
         found = self._parent_kind(group, parent["kind"])
@@ -169,23 +170,23 @@ class Controller(ABC):
             raise SyncError(f"unknown parent {objects.describe(parent)}")
         return found
 
-    def should_finalize(self, parent: Object) -> bool:
-        """Whether a parent that is being deleted still has its children managed."""
-        names = objects.finalizers(parent)
+    def should_finalize(self, parent: KubeObject) -> bool:
+        """Whether the children of a parent that is being deleted are still managed."""
+        names = meta.finalizers(parent)
         return (
             self._finalize_hook is not None
             and self.finalizer in names
             and not set(names) & set(objects.GC_FINALIZERS)
         )
 
-    def manage_children(self, parent: Object, observed: ObjectMap, desired: ObjectMap) -> None:
-        """Reconcile the children of a parent that lives, or is being finalized."""
-        if objects.is_deleting(parent) and not self.should_finalize(parent):
+    def manage_children(self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap) -> None:
+        """Reconcile the children of a parent, unless it is being deleted and not finalized."""
+        if meta.is_deleting(parent) and not self.should_finalize(parent):
             return
         self.shared.reconciler.manage(parent, observed, desired, self.methods)
 
     def child_informers(self) -> list[tuple[Kind, Informer]]:
-        """The child kinds. Raises NotServedError when one is not served any more."""
+        """The child kinds and their informers. Raises NotServedError if a kind is not served."""
         found = []
         for rule in self.child_rules:
             resource = self.shared.discovery.resource(rule.api_version, rule.resource)
@@ -193,25 +194,25 @@ class Controller(ABC):
         return found
 
     @abstractmethod
-    def observe(self, parent: Object) -> ObjectMap:
-        """The parent's children; every child kind is there, even if empty."""
+    def observe(self, parent: KubeObject) -> ObjectMap:
+        """The children of a parent, with an entry for each child kind, which may be empty."""
 
     @abstractmethod
     def conclude(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """Carry out what the hook answered."""
+        """Write the changes that the hook's answer asks for."""
 
     @abstractmethod
-    def on_orphan(self, child: Object) -> None:
-        """An object of a child kind without a controller was added or changed."""
+    def on_orphan(self, child: KubeObject) -> None:
+        """Handle a new or changed object of a child kind that no controller owns."""
 
     def _sync(self, key: Key) -> None:
         parent = self.parents[key.resource].store.get(key.namespace, key.name)
-        if parent is None or not self.cares_for(parent):
+        if parent is None or not self.manages(parent):
             return
         parent = self._sync_finalizer(key.resource, parent)
-        if not self.cares_for(parent):
+        if not self.manages(parent):
             return
         observed = self.observe(parent)
         related = self.customizer.related(parent)
@@ -223,16 +224,16 @@ class Controller(ABC):
         desired = desired_map(parent, answer.desired)
         self.conclude(parent, observed, desired, answer)
 
-    def _sync_finalizer(self, resource: Kind, parent: Object) -> Object:
-        present = self.finalizer in objects.finalizers(parent)
+    def _sync_finalizer(self, resource: Kind, parent: KubeObject) -> KubeObject:
+        present = self.finalizer in meta.finalizers(parent)
         if self._finalize_hook is None and present:
             return self.shared.writer.remove_finalizer(resource, parent, self.finalizer)
-        if self._finalize_hook is not None and not present and not objects.is_deleting(parent):
+        if self._finalize_hook is not None and not present and not meta.is_deleting(parent):
             return self.shared.writer.add_finalizer(resource, parent, self.finalizer)
         return parent
 
-    def _call(self, parent: Object, observed: ObjectMap, related: ObjectMap) -> Answer:
-        finalizing = objects.is_deleting(parent) or not self.matches(parent)
+    def _call(self, parent: KubeObject, observed: ObjectMap, related: ObjectMap) -> Answer:
+        finalizing = meta.is_deleting(parent) or not self.matches(parent)
         hook = self._finalize_hook if finalizing and self._finalize_hook else self._sync_hook
         request = {
             "controller": self._controller,
@@ -277,12 +278,12 @@ class Controller(ABC):
             for parent in self._all_parents():
                 self._on_parent(parent, parent)
 
-    def _all_parents(self) -> list[Object]:
+    def _all_parents(self) -> list[KubeObject]:
         return [obj for informer in self.parents.values() for obj in informer.store.all()]
 
-    def _key(self, parent: Object) -> Key:
+    def _key(self, parent: KubeObject) -> Key:
         resource = self.parent_resource(parent)
-        return Key(resource, objects.namespace(parent), objects.name(parent))
+        return Key(resource, meta.namespace(parent), meta.name(parent))
 
     def _parent_kind(self, group: str, kind: str) -> Kind | None:
         for resource in self.parents:
@@ -290,7 +291,7 @@ class Controller(ABC):
                 return resource
         return None
 
-    def _on_parent(self, old: Object | None, new: Object | None) -> None:
+    def _on_parent(self, old: KubeObject | None, new: KubeObject | None) -> None:
         parent = new or old
         if parent is None:
             return
@@ -300,32 +301,32 @@ class Controller(ABC):
                 return
         self.enqueue(parent)
 
-    def _on_child(self, old: Object | None, new: Object | None) -> None:
+    def _on_child(self, old: KubeObject | None, new: KubeObject | None) -> None:
         child = new or old
         if child is None:
             return
-        if old and new and objects.resource_version(old) == objects.resource_version(new):
+        if old and new and meta.resource_version(old) == meta.resource_version(new):
             return
-        reference = objects.controller_of(child)
+        reference = meta.controller_of(child)
         if reference is None:
-            if new and not objects.is_deleting(new):
+            if new and not meta.is_deleting(new):
                 self.on_orphan(new)
             return
         group = objects.api_group(reference["apiVersion"])
         resource = self._parent_kind(group, reference["kind"])
         if resource is None:
             return
-        namespace = objects.namespace(child) if resource.namespaced else ""
+        namespace = meta.namespace(child) if resource.namespaced else ""
         parent = self.parents[resource].store.get(namespace, reference["name"])
-        if parent is not None and objects.uid(parent) == reference["uid"]:
+        if parent is not None and meta.uid(parent) == reference["uid"]:
             self.enqueue(parent)
 
 
-def only_status_changed(old: Object, new: Object) -> bool:
-    """Whether neither generation, labels and annotations changed nor a deletion began."""
+def only_status_changed(old: KubeObject, new: KubeObject) -> bool:
+    """Whether generation, labels and annotations are equal, and no deletion was requested."""
     return (
-        objects.generation(old) == objects.generation(new)
-        and objects.labels(old) == objects.labels(new)
-        and objects.annotations_of(old) == objects.annotations_of(new)
-        and not objects.is_deleting(new)
+        meta.generation(old) == meta.generation(new)
+        and meta.labels(old) == meta.labels(new)
+        and meta.annotations_of(old) == meta.annotations_of(new)
+        and not meta.is_deleting(new)
     )

@@ -1,4 +1,4 @@
-"""Related objects: asking the customize hook, collecting, and noticing changes."""
+"""Related objects: calls the customize hook, collects the objects, and watches them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from deploy.kube import meta
 from deploy.local.standin import objects
 from deploy.local.standin.errors import RelatedNotSyncedError, SyncError
 from deploy.local.standin.objects import group_key
@@ -15,10 +16,10 @@ from deploy.local.standin.rules import CustomizeAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.kube.kinds import Kind
+    from deploy.kube.kinds import Kind, KubeObject
     from deploy.local.standin.discovery import Discovery
     from deploy.local.standin.informer import Informer, Informers
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
     from deploy.local.standin.rules import RelatedRule
     from deploy.local.standin.webhook import HookClient
 
@@ -28,21 +29,21 @@ ANSWER_SECONDS = 20 * 60.0
 
 
 class AnswerCache:
-    """Answers by the parent's uid and generation, for 20 minutes."""
+    """Rules from customize hooks by the parent's uid and generation, for 20 minutes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, int], tuple[float, list[RelatedRule]]] = {}
 
-    def get(self, parent: Object) -> list[RelatedRule] | None:
-        """The rules of a parent, if they are known."""
+    def get(self, parent: KubeObject) -> list[RelatedRule] | None:
+        """The rules of a parent; None if they are not cached."""
         with self._lock:
             expires, rules = self._answers.get(_cache_key(parent), (0.0, []))
         return rules if self._clock() < expires else None
 
-    def set(self, parent: Object, rules: list[RelatedRule]) -> None:
-        """Remember the rules of a parent, and forget what has expired."""
+    def set(self, parent: KubeObject, rules: list[RelatedRule]) -> None:
+        """Cache the rules of a parent, and drop expired rules."""
         now = self._clock()
         with self._lock:
             for key in [key for key, (expires, _) in self._answers.items() if expires <= now]:
@@ -50,8 +51,8 @@ class AnswerCache:
             self._answers[_cache_key(parent)] = (now + ANSWER_SECONDS, rules)
 
 
-def _cache_key(parent: Object) -> tuple[str, int]:
-    return objects.uid(parent), objects.generation(parent)
+def _cache_key(parent: KubeObject) -> tuple[str, int]:
+    return meta.uid(parent), meta.generation(parent)
 
 
 class Customizer:
@@ -59,13 +60,13 @@ class Customizer:
 
     def __init__(
         self,
-        controller: Object,
+        controller: KubeObject,
         hook: HookClient | None,
         discovery: Discovery,
         informers: Informers,
         *,
-        parents: Callable[[], list[Object]],
-        enqueue: Callable[[Object], None],
+        parents: Callable[[], list[KubeObject]],
+        enqueue: Callable[[KubeObject], None],
     ) -> None:
         self._controller = controller
         self._hook = hook
@@ -77,8 +78,8 @@ class Customizer:
         self._lock = threading.Lock()
         self._related: dict[tuple[str, str], Informer] | None = {}
 
-    def related(self, parent: Object) -> ObjectMap:
-        """What the parent relates to; every kind of its rules is there, even if empty."""
+    def related(self, parent: KubeObject) -> ObjectMap:
+        """The related objects of a parent, with an entry for each kind of its rules."""
         found: ObjectMap = {}
         for rule in self._rules(parent):
             resource = self._discovery.resource(rule.api_version, rule.resource)
@@ -93,14 +94,14 @@ class Customizer:
         return found
 
     def stop(self) -> None:
-        """Give the informers back."""
+        """Release the informers."""
         with self._lock:
             related, self._related = self._related or {}, None
         for informer in related.values():
             informer.unsubscribe(self)
             self._informers.release(informer)
 
-    def _rules(self, parent: Object) -> list[RelatedRule]:
+    def _rules(self, parent: KubeObject) -> list[RelatedRule]:
         if self._hook is None:
             return []
         rules = self._answers.get(parent)
@@ -121,9 +122,11 @@ class Customizer:
             informer.subscribe(self, lambda old, new: self._changed(key, old, new))
             return informer
 
-    def _changed(self, key: tuple[str, str], old: Object | None, new: Object | None) -> None:
-        """Requeue the parents whose rules select the object as it was or as it is."""
-        if old and new and objects.resource_version(old) == objects.resource_version(new):
+    def _changed(
+        self, key: tuple[str, str], old: KubeObject | None, new: KubeObject | None
+    ) -> None:
+        """Queue the parents whose rules select the old or the new object."""
+        if old and new and meta.resource_version(old) == meta.resource_version(new):
             return
         changed = [obj for obj in (old, new) if obj is not None]
         for parent in self._parents():
@@ -132,11 +135,11 @@ class Customizer:
                 if self._any_selects(rules, key, changed):
                     self._enqueue(parent)
             except SyncError as error:
-                # The parent's own sync meets the same error and is tried again.
+                # The sync of the parent fails with the same error, and is retried.
                 LOG.debug("related of %s: %s", objects.describe(parent), error)
 
     def _any_selects(
-        self, rules: list[RelatedRule], key: tuple[str, str], changed: list[Object]
+        self, rules: list[RelatedRule], key: tuple[str, str], changed: list[KubeObject]
     ) -> bool:
         for rule in rules:
             if (rule.api_version, rule.resource) == key:
@@ -150,4 +153,4 @@ class Customizer:
         if not informer.synced:
             raise RelatedNotSyncedError("namespaces not synced yet")
         found = informer.store.get("", name)
-        return None if found is None else objects.labels(found)
+        return None if found is None else meta.labels(found)

@@ -1,4 +1,4 @@
-"""DecoratorController: labels, annotations and attachments for objects that are there anyway."""
+"""DecoratorController: labels, annotations and attachments of existing objects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
+from deploy.kube import meta
 from deploy.kube.errors import ConflictError, NotFoundError
 from deploy.local.standin import objects
 from deploy.local.standin.answers import Answer, DecoratorAnswer
@@ -17,7 +18,8 @@ from deploy.local.standin.writes import drop_finalizer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.kube.kinds import KubeObject
+    from deploy.local.standin.objects import ObjectMap
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class DecoratorController(Controller):
     children_field: ClassVar[str] = "attachments"
     answer: ClassVar[type[Answer]] = DecoratorAnswer
 
-    def __init__(self, controller: Object, shared: Shared) -> None:
+    def __init__(self, controller: KubeObject, shared: Shared) -> None:
         """Raises RefusedError and NotServedError."""
         spec = parse_decorator(controller)
         super().__init__(
@@ -42,26 +44,26 @@ class DecoratorController(Controller):
             resync_seconds=spec.resync_period_seconds,
         )
 
-    def observe(self, parent: Object) -> ObjectMap:
-        """The attachments that this decorator made for the parent."""
+    def observe(self, parent: KubeObject) -> ObjectMap:
+        """The attachments that this decorator created for a parent."""
         observed: ObjectMap = {}
-        namespace = objects.namespace(parent)
+        namespace = meta.namespace(parent)
         for resource, informer in self.child_informers():
             observed.setdefault(objects.group_key(resource.api_version, resource.name), {})
-            for child in informer.store.owned_by(objects.uid(parent)):
-                mine = objects.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
-                if mine and (not namespace or objects.namespace(child) == namespace):
+            for child in informer.store.owned_by(meta.uid(parent)):
+                mine = meta.annotations_of(child).get(DECORATOR_ANNOTATION) == self.name
+                if mine and (not namespace or meta.namespace(child) == namespace):
                     objects.insert(observed, child)
         return observed
 
     def conclude(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, answer: Answer
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, answer: Answer
     ) -> None:
-        """The parent first; only if that went through, the attachments."""
+        """Write the parent; if that succeeded, the attachments."""
         try:
             self._update_parent(parent, answer)
         except (NotFoundError, ConflictError) as error:
-            # Gone, or changed meanwhile: then there is an event that makes the next sync.
+            # The parent was deleted or changed: its watch event causes the next sync.
             LOG.debug("%s: %s", self.name, error)
             return
         for group in desired.values():
@@ -69,11 +71,11 @@ class DecoratorController(Controller):
                 annotate_for(self.name, child)
         self.manage_children(parent, observed, desired)
 
-    def on_orphan(self, child: Object) -> None:
-        """Decorators adopt nothing."""
+    def on_orphan(self, child: KubeObject) -> None:
+        """Ignore the object: decorators adopt nothing."""
 
-    def _update_parent(self, parent: Object, answer: Answer) -> None:
-        """Write what the answer changes of the parent's status, labels and annotations."""
+    def _update_parent(self, parent: KubeObject, answer: Answer) -> None:
+        """Write the status, labels and annotations of the answer to the parent."""
         if not isinstance(answer, DecoratorAnswer):
             raise TypeError(f"not an answer to a decorator: {answer}")
         updated = copy.deepcopy(parent)
@@ -85,8 +87,8 @@ class DecoratorController(Controller):
             updated["status"] = answer.status
             if resource.has_status:
                 stored = self.shared.writer.update(updated, "status")
-                # The update below has to name the newest version.
-                updated["metadata"]["resourceVersion"] = objects.resource_version(stored)
+                # The update below needs the newest resourceVersion.
+                updated["metadata"]["resourceVersion"] = meta.resource_version(stored)
         if answer.finalized:
             changed |= drop_finalizer(updated, self.finalizer)
         if changed:
@@ -94,9 +96,9 @@ class DecoratorController(Controller):
             self.shared.writer.update(updated)
 
 
-def update_strings(obj: Object, field: str, updates: Mapping[str, str | None] | None) -> bool:
-    """Set labels or annotations, and remove those with null; whether anything changed."""
-    before = objects.meta(obj).get(field) or {}
+def update_strings(obj: KubeObject, field: str, updates: Mapping[str, str | None] | None) -> bool:
+    """Set labels or annotations; None removes one. Returns whether the object changed."""
+    before = meta.metadata(obj).get(field) or {}
     after = {**before, **(updates or {})}
     kept = {key: value for key, value in after.items() if value is not None}
     if kept == before:

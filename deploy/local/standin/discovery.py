@@ -1,4 +1,4 @@
-"""What the API server serves, refreshed every now and then."""
+"""The kinds that the API server serves, refreshed periodically."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Discovery:
-    """Knows the kinds of every group version that was asked for once.
+    """The kinds of every group version that a caller requested.
 
-    Like the real one it answers from its last look, so a kind that came or went is noticed at
-    the next refresh.
+    As in Metacontroller, a new or deleted kind is noticed at the next refresh.
     """
 
     def __init__(self, api: KubeClient, interval: float) -> None:
@@ -39,14 +38,14 @@ class Discovery:
         raise NotServedError(f"discovery: can't find resource {plural} in apiVersion {api_version}")
 
     def kind(self, api_version: str, kind: str) -> Kind:
-        """The resource of a kind. Raises NotServedError."""
+        """The kind with this name. Raises NotServedError."""
         for served in self._in(api_version):
             if served.name == kind:
                 return served
         raise NotServedError(f"discovery: can't find kind {kind} in apiVersion {api_version}")
 
     def run(self, stop: threading.Event) -> None:
-        """Refresh until told to stop."""
+        """Refresh all group versions until `stop` is set."""
         while not stop.wait(self._interval):
             with self._lock:
                 known = list(self._served)

@@ -1,4 +1,4 @@
-"""What can make a sync fail."""
+"""The errors of a sync."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from deploy.kube.errors import ApiError
 
 
 class SyncError(Exception):
-    """A sync failed and is tried again with backoff."""
+    """A sync failed, and is retried with backoff."""
 
 
 class NotServedError(SyncError):
-    """The API server does not serve a kind (any more, or yet)."""
+    """The API server does not serve a kind."""
 
 
 class RelatedNotSyncedError(SyncError):
-    """The cache of a related kind is still filling. Expected, so not worth a log line."""
+    """The informer of a related kind has not synced yet. Expected, so not logged."""
 
 
 class TooManyRequestsError(SyncError):
-    """A hook answered 429 and said after how many seconds to come back."""
+    """A hook answered 429 with Retry-After: retry the sync after these seconds."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"hook asked to wait {seconds} s")
@@ -26,11 +26,11 @@ class TooManyRequestsError(SyncError):
 
 
 class RefusedError(Exception):
-    """A controller's spec has something that the stand-in does not know."""
+    """The spec of a controller has a field or value that the stand-in does not know."""
 
 
 def brief(error: Exception) -> str:
-    """What is at the core of an error: those of requests repeat the host and the whole URL."""
+    """The cause of an error, without the host and URL that errors of requests repeat."""
     if isinstance(error, ApiError):
         return error.message
     reason = getattr(error.args[0], "reason", None) if error.args else None
@@ -38,7 +38,7 @@ def brief(error: Exception) -> str:
 
 
 def raise_all(errors: list[Exception]) -> None:
-    """Raise the collected errors, if there are any, as one."""
+    """Raise collected errors, if there are any, as one SyncError."""
     if len(errors) == 1:
         raise errors[0]
     if errors:

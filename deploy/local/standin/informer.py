@@ -1,4 +1,4 @@
-"""Shared caches of resources, kept fresh by list and watch."""
+"""Shared caches of the objects of a kind, updated by list and watch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deploy.kube.client import KubeClient
-    from deploy.kube.kinds import Kind
-    from deploy.local.standin.objects import Object
+    from deploy.kube.kinds import Kind, KubeObject
     from deploy.local.standin.store import Change
 
-    # Called with the object before and after, like a Change; twice the same one for a resync.
-    Handler = Callable[[Object | None, Object | None], None]
+    # Called with the old and the new object, as in a Change; a resync has the same object twice.
+    Handler = Callable[[KubeObject | None, KubeObject | None], None]
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ WATCH_SECONDS = 300
 
 
 class Informer:
-    """The cache of one resource. Handlers run one after the other in a thread of their own."""
+    """The cache of the objects of a kind. All handlers run in one thread, one after the other."""
 
     def __init__(self, api: KubeClient, resource: Kind) -> None:
         self.resource = resource
@@ -49,11 +48,11 @@ class Informer:
 
     @property
     def synced(self) -> bool:
-        """Whether the first list is in."""
+        """Whether the first list has succeeded."""
         return self._synced.is_set()
 
     def wait_synced(self, seconds: float) -> bool:
-        """Wait a while for the first list."""
+        """Wait for the first list, for this time at most. Returns whether it has succeeded."""
         return self._synced.wait(seconds)
 
     def start(self) -> None:
@@ -63,19 +62,19 @@ class Informer:
             threading.Thread(target=target, name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Call no handler any more. The watch ends with its next event or bookmark."""
+        """Stop calling handlers. The watch ends at its next event or bookmark."""
         self._stopped.set()
         self._changes.put(None)
 
     def subscribe(self, owner: object, handler: Handler) -> None:
-        """Add a handler, called at once with a resync of what is there."""
+        """Add a handler, and call it for each cached object, as in a resync."""
         with self._handling:
             self._handlers[owner] = handler
             for obj in self.store.all():
                 handler(obj, obj)
 
     def unsubscribe(self, owner: object) -> None:
-        """Remove an owner's handler."""
+        """Remove the handler of an owner."""
         with self._handling:
             self._handlers.pop(owner, None)
 
@@ -95,12 +94,12 @@ class Informer:
             self._follow()
             if time.monotonic() - started > SHORT_WATCH:
                 backoff = FIRST_BACKOFF
-            # Also after a watch that ended well: what happened meanwhile is still delivered.
+            # Also after a watch that ended without an error: the next watch begins where it ended.
             self._stopped.wait(backoff * random.uniform(0.8, 1.2))
             backoff = min(backoff * 2, MAX_BACKOFF)
 
     def _follow(self) -> None:
-        """List if need be, then watch until the watch ends in one way or another."""
+        """List if there is no resourceVersion, then watch until the watch ends or fails."""
         try:
             if not self._version:
                 self._list()
@@ -116,7 +115,7 @@ class Informer:
             self._version = ""
 
     def _complain(self, error: Exception) -> None:
-        """Say once what may be so for many tries."""
+        """Log an error, unless it repeats the last one."""
         if brief(error) != self._complaint and not self._stopped.is_set():
             self._complaint = brief(error)
             LOG.info("watch of %s: %s", self.resource.plural, self._complaint)
@@ -128,12 +127,12 @@ class Informer:
         self._version = version
         self._synced.set()
 
-    def _typed(self, obj: Object) -> Object:
-        # Lists of built-in kinds leave these out of their items.
+    def _typed(self, obj: KubeObject) -> KubeObject:
+        # Items in lists of built-in kinds have no apiVersion and kind.
         return {"apiVersion": self.resource.api_version, "kind": self.resource.name, **obj}
 
     def _watch(self) -> None:
-        # Spread out, so that not all watches end at once.
+        # Random, so that not all watches end at the same time.
         seconds = random.randint(WATCH_SECONDS, 2 * WATCH_SECONDS)
         for change, obj in self._api.watch(self.resource, self._version, seconds=seconds):
             if self._stopped.is_set():
@@ -147,7 +146,7 @@ class Informer:
 
 
 class Informers:
-    """Informers by resource, shared by all who need them."""
+    """Informers by kind, shared by all controllers."""
 
     def __init__(self, api: KubeClient) -> None:
         self._api = api
@@ -155,7 +154,7 @@ class Informers:
         self._informers: dict[tuple[str, str], tuple[Informer, int]] = {}
 
     def acquire(self, resource: Kind) -> Informer:
-        """The running informer of a resource. Release it when it is not needed any more."""
+        """The running informer of a kind. Call `release` when it is not needed any more."""
         key = (resource.api_version, resource.plural)
         with self._lock:
             if key not in self._informers:
@@ -167,7 +166,7 @@ class Informers:
             return informer
 
     def release(self, informer: Informer) -> None:
-        """Stop the informer if this was its last user."""
+        """Stop an informer if the caller was its last user."""
         key = (informer.resource.api_version, informer.resource.plural)
         with self._lock:
             _, users = self._informers[key]

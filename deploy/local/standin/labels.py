@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Strict(BaseModel):
-    """A part of a spec or of a hook's answer, in which every field must be known."""
+    """A part of a spec or of a hook's answer. An unknown field is an error."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, strict=True, validate_by_name=False
@@ -20,7 +20,7 @@ class Strict(BaseModel):
 
 
 class Requirement(Strict):
-    """One of matchExpressions."""
+    """An item of matchExpressions."""
 
     key: str = Field(min_length=1)
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -47,7 +47,7 @@ class Requirement(Strict):
 
 
 class LabelSelector(Strict):
-    """Everything in it must match; an empty one matches everything."""
+    """A label selector: all its requirements must match; without any, it matches everything."""
 
     match_labels: dict[str, str] | None = None
     match_expressions: list[Requirement] | None = None
@@ -60,5 +60,5 @@ class LabelSelector(Strict):
 
 
 def selects(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
-    """Whether labels satisfy a selector, where none at all means everything."""
+    """Whether labels satisfy a selector; None selects everything."""
     return selector is None or selector.matches(labels)

@@ -1,4 +1,4 @@
-"""Starting, restarting and stopping controllers as their objects come, change and go."""
+"""Starts, restarts and stops controllers when their objects are created, changed or deleted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from deploy.kube import meta
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import COMPOSITES, DECORATORS, Kind
-from deploy.local.standin import objects
 from deploy.local.standin.children import ApplyCache
 from deploy.local.standin.composite import CompositeController
 from deploy.local.standin.controller import Controller, Shared
@@ -22,8 +22,8 @@ from deploy.local.standin.writes import Writer
 
 if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
+    from deploy.kube.kinds import KubeObject
     from deploy.local.standin.informer import Informer
-    from deploy.local.standin.objects import Object
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Key = tuple[str, str]
 
 
 class Manager:
-    """Keeps one controller running for each controller object."""
+    """Runs a controller for each CompositeController and DecoratorController."""
 
     def __init__(self, api: KubeClient, *, workers: int, discovery_interval: float) -> None:
         self._interval = discovery_interval
@@ -49,12 +49,12 @@ class Manager:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sources: dict[str, Informer] = {}
         self._running: dict[Key, Controller] = {}
-        # The last spec that was acted on, also when it was refused.
+        # The last spec of each controller that was started or refused.
         self._specs: dict[Key, object] = {}
         self._waiting: dict[Key, str] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Work until told to stop."""
+        """Run controllers until `stop` is set."""
         threading.Thread(target=self._discovery.run, args=(stop,), daemon=True).start()
         for kind, (resource, _) in KINDS.items():
             self._sources[kind] = self._informers.acquire(resource)
@@ -64,14 +64,14 @@ class Manager:
         stop.wait()
         self._queue.shut_down()
         for controller in list(self._running.values()):
-            # Nothing waits for the workers: a sync that is cut short is done again later.
+            # Without a wait for the workers: an interrupted sync is repeated after the next start.
             controller.stopped.set()
             controller.queue.shut_down()
 
-    def _changed(self, old: Object | None, new: Object | None) -> None:
+    def _changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         controller = new or old
         if controller is not None:
-            self._queue.add((controller["kind"], objects.name(controller)))
+            self._queue.add((controller["kind"], meta.name(controller)))
 
     def _work(self) -> None:
         while (key := self._queue.get()) is not None:

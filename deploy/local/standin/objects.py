@@ -1,72 +1,14 @@
-"""Reading Kubernetes objects, which are plain dicts here. Pure."""
+"""Objects in hook requests: their keys, and their equality. Pure."""
 
 from __future__ import annotations
 
-from typing import Any
+from deploy.kube import meta
+from deploy.kube.kinds import KubeObject
 
-Object = dict[str, Any]
 # Hook version v2: `<Kind>.<apiVersion>` -> name or namespace/name -> object.
-ObjectMap = dict[str, dict[str, Object]]
+ObjectMap = dict[str, dict[str, KubeObject]]
 
 GC_FINALIZERS = ("foregroundDeletion", "orphan")
-
-
-def meta(obj: Object) -> dict[str, Any]:
-    """The object's metadata; empty if it has none."""
-    return obj.get("metadata") or {}
-
-
-def name(obj: Object) -> str:
-    """metadata.name."""
-    return str(meta(obj).get("name", ""))
-
-
-def namespace(obj: Object) -> str:
-    """metadata.namespace; empty for a cluster-scoped object."""
-    return str(meta(obj).get("namespace") or "")
-
-
-def uid(obj: Object) -> str:
-    """metadata.uid."""
-    return str(meta(obj).get("uid", ""))
-
-
-def generation(obj: Object) -> int:
-    """metadata.generation; 0 for a kind that has none, such as Node."""
-    return int(meta(obj).get("generation") or 0)
-
-
-def resource_version(obj: Object) -> str:
-    """metadata.resourceVersion."""
-    return str(meta(obj).get("resourceVersion", ""))
-
-
-def labels(obj: Object) -> dict[str, str]:
-    """metadata.labels; empty if there are none."""
-    return meta(obj).get("labels") or {}
-
-
-def annotations_of(obj: Object) -> dict[str, str]:
-    """metadata.annotations; empty if there are none."""
-    return meta(obj).get("annotations") or {}
-
-
-def finalizers(obj: Object) -> list[str]:
-    """metadata.finalizers; empty if there are none."""
-    return meta(obj).get("finalizers") or []
-
-
-def is_deleting(obj: Object) -> bool:
-    """Whether the object waits for its finalizers."""
-    return bool(meta(obj).get("deletionTimestamp"))
-
-
-def controller_of(obj: Object) -> dict[str, Any] | None:
-    """The owner reference that is marked as the controller."""
-    for reference in meta(obj).get("ownerReferences") or []:
-        if reference.get("controller"):
-            return dict(reference)
-    return None
 
 
 def api_group(api_version: str) -> str:
@@ -79,18 +21,18 @@ def group_key(api_version: str, kind: str) -> str:
     return f"{kind}.{api_version}"
 
 
-def object_key(obj: Object) -> str:
+def object_key(obj: KubeObject) -> str:
     """Key of an object within its kind in a hook request."""
-    return f"{namespace(obj)}/{name(obj)}" if namespace(obj) else name(obj)
+    return f"{meta.namespace(obj)}/{meta.name(obj)}" if meta.namespace(obj) else meta.name(obj)
 
 
-def describe(obj: Object) -> str:
-    """Kind and name, for people."""
+def describe(obj: KubeObject) -> str:
+    """Kind, namespace and name of an object, for messages."""
     return f"{obj.get('kind', '')} {object_key(obj)}"
 
 
-def insert(objects: ObjectMap, obj: Object) -> None:
-    """Put an object under its keys. A later one replaces an earlier one."""
+def insert(objects: ObjectMap, obj: KubeObject) -> None:
+    """Add an object to a map; it replaces an object with the same keys."""
     group = objects.setdefault(group_key(obj.get("apiVersion", ""), obj.get("kind", "")), {})
     group[object_key(obj)] = obj
 

@@ -1,10 +1,11 @@
-"""Making the children of a parent what they should be."""
+"""Reconciles the children of a parent with the desired children."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
+from deploy.kube import meta
 from deploy.kube.errors import ApiError, ConflictError, NotFoundError
 from deploy.local.standin import children, objects
 from deploy.local.standin.children import Applied, Claim
@@ -13,16 +14,16 @@ from deploy.local.standin.errors import SyncError, brief, raise_all
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploy.kube.kinds import Kind
+    from deploy.kube.kinds import Kind, KubeObject
     from deploy.local.standin.children import ApplyCache
     from deploy.local.standin.discovery import Discovery
-    from deploy.local.standin.objects import Object, ObjectMap
+    from deploy.local.standin.objects import ObjectMap
     from deploy.local.standin.spec import UpdateMethod
     from deploy.local.standin.writes import Writer
 
 LOG = logging.getLogger(__name__)
 
-# The update method by group and kind.
+# The update method by API group and kind.
 Methods = dict[tuple[str, str], "UpdateMethod"]
 
 
@@ -34,9 +35,11 @@ class ChildReconciler:
         self._discovery = discovery
         self._cache = cache
 
-    def claim(self, resource: Kind, parent: Object, candidates: list[Object]) -> list[Object]:
-        """The candidates that are the parent's children, after adopting and releasing."""
-        claimed: list[Object] = []
+    def claim(
+        self, resource: Kind, parent: KubeObject, candidates: list[KubeObject]
+    ) -> list[KubeObject]:
+        """Adopt and release candidates, and return those that are the parent's children."""
+        claimed: list[KubeObject] = []
         errors: list[Exception] = []
         for child in candidates:
             decision = children.claim(parent, child)
@@ -56,9 +59,9 @@ class ChildReconciler:
         return claimed
 
     def manage(
-        self, parent: Object, observed: ObjectMap, desired: ObjectMap, methods: Methods
+        self, parent: KubeObject, observed: ObjectMap, desired: ObjectMap, methods: Methods
     ) -> None:
-        """Delete what is not desired and apply what is. One failure does not stop the rest."""
+        """Delete undesired children and apply desired children. Raises all failures at the end."""
         errors: list[Exception] = []
         for group, found in sorted(observed.items()):
             for child in children.undesired(found, desired.get(group, {})):
@@ -79,15 +82,15 @@ class ChildReconciler:
                     )
         raise_all(errors)
 
-    def _resource(self, child: Object) -> Kind:
+    def _resource(self, child: KubeObject) -> Kind:
         return self._discovery.kind(child.get("apiVersion", ""), child.get("kind", ""))
 
-    def _adopt(self, resource: Kind, parent: Object, child: Object) -> None:
-        # The parent was checked in the cache; Metacontroller asks the API server once more.
+    def _adopt(self, resource: Kind, parent: KubeObject, child: KubeObject) -> None:
+        # As Metacontroller, check the parent in the API server too, and not only in the cache.
         self._writer.change(self._resource(parent), parent, _must_live)
         LOG.info("%s: adopting %s", objects.describe(parent), objects.describe(child))
 
-        def edit(current: Object) -> bool:
+        def edit(current: KubeObject) -> bool:
             kept = _references_but(current, parent)
             reference = children.controller_reference(parent)
             current["metadata"]["ownerReferences"] = [*kept, reference]
@@ -95,16 +98,16 @@ class ChildReconciler:
 
         self._writer.change(resource, child, edit)
 
-    def _release(self, resource: Kind, parent: Object, child: Object) -> None:
+    def _release(self, resource: Kind, parent: KubeObject, child: KubeObject) -> None:
         LOG.info("%s: releasing %s", objects.describe(parent), objects.describe(child))
 
-        def edit(current: Object) -> bool:
+        def edit(current: KubeObject) -> bool:
             current["metadata"]["ownerReferences"] = _references_but(current, parent)
             return True
 
         self._writer.change(resource, child, edit)
 
-    def _delete(self, parent: Object, child: Object) -> None:
+    def _delete(self, parent: KubeObject, child: KubeObject) -> None:
         LOG.info("%s: deleting %s", objects.describe(parent), objects.describe(child))
         try:
             self._writer.delete(self._resource(child), child)
@@ -114,12 +117,12 @@ class ChildReconciler:
 
     def _apply(
         self,
-        parent: Object,
-        observed: Object | None,
-        desired: Object,
+        parent: KubeObject,
+        observed: KubeObject | None,
+        desired: KubeObject,
         methods: Mapping[tuple[str, str], UpdateMethod],
     ) -> None:
-        if observed is not None and objects.is_deleting(observed):
+        if observed is not None and meta.is_deleting(observed):
             return
         resource = self._resource(desired)
         sent = children.to_apply(parent, desired)
@@ -144,8 +147,8 @@ class ChildReconciler:
             return
         self._cache.set(key, Applied.of(digest, stored))
 
-    def _recreate(self, parent: Object, observed: Object, sent: Object) -> None:
-        """Delete a child whose update would change it; the next sync creates it."""
+    def _recreate(self, parent: KubeObject, observed: KubeObject, sent: KubeObject) -> None:
+        """Delete a child if an update would change it; the next sync creates it again."""
         key = children.cache_key(sent)
         keep = Applied.of(children.digest(sent), observed)
         try:
@@ -156,7 +159,7 @@ class ChildReconciler:
             LOG.warning("%s would be refused: %s", objects.describe(sent), error)
             self._cache.set(key, keep)
             return
-        if keep.generation != objects.generation(result) or keep.uid != objects.uid(result):
+        if keep.generation != meta.generation(result) or keep.uid != meta.uid(result):
             raise SyncError("generation or UID changed during dry run for server-side apply")
         if objects.same(children.comparable(result), children.comparable(observed)):
             self._cache.set(key, keep)
@@ -164,12 +167,12 @@ class ChildReconciler:
         self._delete(parent, observed)
 
 
-def _references_but(obj: Object, owner: Object) -> list[Object]:
-    references = objects.meta(obj).get("ownerReferences") or []
-    return [one for one in references if one.get("uid") != objects.uid(owner)]
+def _references_but(obj: KubeObject, owner: KubeObject) -> list[KubeObject]:
+    references = meta.owners(obj)
+    return [one for one in references if one.get("uid") != meta.uid(owner)]
 
 
-def _must_live(parent: Object) -> bool:
-    if objects.is_deleting(parent):
+def _must_live(parent: KubeObject) -> bool:
+    if meta.is_deleting(parent):
         raise SyncError(f"can't adopt: {objects.describe(parent)} has just been deleted")
     return False

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.local.standin import objects
+from deploy.kube import meta
 from deploy.local.standin.errors import SyncError
 from deploy.local.standin.labels import LabelSelector, Strict, selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.local.standin.objects import Object
+    from deploy.kube.kinds import KubeObject
 
 
 class RelatedRule(Strict):
-    """One of relatedResources."""
+    """An item of relatedResources."""
 
     api_version: str
     resource: str
@@ -34,23 +34,24 @@ class RelatedRule(Strict):
 
     def selects(
         self,
-        obj: Object,
+        obj: KubeObject,
         labels_of_namespace: Callable[[str], Mapping[str, str] | None] = lambda _: None,
     ) -> bool:
-        """Whether an object of the rule's resource is related.
+        """Whether the rule selects an object of its resource.
 
-        A namespace means nothing for cluster-scoped objects, and names without one are looked
-        for in every namespace. labels_of_namespace: None where it is not there.
+        For cluster-scoped objects, the rule's namespace is ignored. Names without a namespace
+        select objects of every namespace. labels_of_namespace: returns None if the namespace does
+        not exist.
         """
         if self.namespace_selector is not None:
-            found = labels_of_namespace(objects.namespace(obj))
+            found = labels_of_namespace(meta.namespace(obj))
             if found is None or not selects(self.namespace_selector, found):
                 return False
-        if self.namespace and objects.namespace(obj) not in {"", self.namespace}:
+        if self.namespace and meta.namespace(obj) not in {"", self.namespace}:
             return False
-        if self.names and objects.name(obj) not in self.names:
+        if self.names and meta.name(obj) not in self.names:
             return False
-        return selects(self.label_selector, objects.labels(obj))
+        return selects(self.label_selector, meta.labels(obj))
 
 
 class CustomizeAnswer(Strict):

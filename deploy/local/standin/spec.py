@@ -1,4 +1,4 @@
-"""The part of CompositeController and DecoratorController specs that the stand-in knows. Pure."""
+"""The fields of CompositeController and DecoratorController that the stand-in knows. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.local.standin.errors import RefusedError
 from deploy.local.standin.labels import LabelSelector, Strict
 
 if TYPE_CHECKING:
-    from deploy.local.standin.objects import Object
+    from deploy.kube.kinds import KubeObject
 
 UpdateMethod = Literal["OnDelete", "Recreate", "InPlace"]
 
@@ -30,7 +30,7 @@ def duration(text: str) -> float:
 
 
 class Webhook(Strict):
-    """Where a hook listens."""
+    """The URL and timeout of a hook."""
 
     url: str
     timeout: str | None = None
@@ -44,12 +44,12 @@ class Webhook(Strict):
 
     @property
     def timeout_seconds(self) -> float:
-        """How long to wait for an answer."""
+        """The timeout for an answer, in seconds."""
         return (duration(self.timeout) if self.timeout else 0) or DEFAULT_TIMEOUT
 
 
 class Hook(Strict):
-    """One hook."""
+    """A hook of a controller."""
 
     version: Literal["v2"]
     webhook: Webhook
@@ -64,13 +64,13 @@ class Hooks(Strict):
 
 
 class UpdateStrategy(Strict):
-    """What to do with a child that differs from the desired one."""
+    """How to update a child that differs from the desired child."""
 
     method: UpdateMethod = "OnDelete"
 
 
 class ChildRule(Strict):
-    """A kind of children or attachments."""
+    """A kind of children or attachments, and how to update them."""
 
     api_version: str
     resource: str
@@ -78,7 +78,7 @@ class ChildRule(Strict):
 
 
 class ParentRule(Strict):
-    """A kind of parents."""
+    """A kind of parents, and which of its objects to select."""
 
     api_version: str
     resource: str
@@ -106,7 +106,7 @@ class DecoratorSpec(Strict):
 
 
 def explain(error: ValidationError, root: str) -> str:
-    """The fields at fault and why, in one line."""
+    """The invalid fields and the reasons, in one line."""
     known = {"extra_forbidden": "not known to the stand-in"}
     return "; ".join(
         f"{'.'.join([root, *map(str, part['loc'])])}: {known.get(part['type'], part['msg'])}"
@@ -114,7 +114,7 @@ def explain(error: ValidationError, root: str) -> str:
     )
 
 
-def parse_composite(controller: Object) -> CompositeSpec:
+def parse_composite(controller: KubeObject) -> CompositeSpec:
     """The spec of a CompositeController. Raises RefusedError, which names controller and field."""
     try:
         return CompositeSpec.model_validate(controller.get("spec") or {})
@@ -122,7 +122,7 @@ def parse_composite(controller: Object) -> CompositeSpec:
         raise _refused(controller, error) from error
 
 
-def parse_decorator(controller: Object) -> DecoratorSpec:
+def parse_decorator(controller: KubeObject) -> DecoratorSpec:
     """The spec of a DecoratorController. Raises RefusedError, which names controller and field."""
     try:
         return DecoratorSpec.model_validate(controller.get("spec") or {})
@@ -130,12 +130,12 @@ def parse_decorator(controller: Object) -> DecoratorSpec:
         raise _refused(controller, error) from error
 
 
-def _refused(controller: Object, error: ValidationError) -> RefusedError:
+def _refused(controller: KubeObject, error: ValidationError) -> RefusedError:
     return RefusedError(f"{objects.describe(controller)} is refused: {explain(error, 'spec')}")
 
 
-def as_sent(controller: Object) -> Object:
-    """The controller as hooks see it: with the fields that the real one always fills in."""
+def as_sent(controller: KubeObject) -> KubeObject:
+    """The controller as sent to hooks: with the fields that Metacontroller always sets."""
     sent = copy.deepcopy(controller)
     sent.setdefault("status", {})
     for rule in sent["spec"].get("childResources", []):

@@ -1,4 +1,4 @@
-"""Calling hooks over HTTP."""
+"""Calls hooks over HTTP."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def retry_after(header: str, now: datetime) -> int:
 
 
 class HookClient:
-    """Calls one hook. Safe to share between threads."""
+    """Calls one hook. Threads may share a client."""
 
     def __init__(self, hook: Hook, name: str) -> None:
         self.name = name
         self._url = hook.webhook.url
         self._timeout = hook.webhook.timeout_seconds
         self._session = requests.Session()
-        # A proxy of the environment must not get between two loopback ports.
+        # Requests on loopback must not go through a proxy of the environment.
         self._session.trust_env = False
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
         self._session.mount("http://", adapter)

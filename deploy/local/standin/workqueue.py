@@ -1,4 +1,4 @@
-"""A work queue of keys: no key twice, no key in two workers at once, delays and backoff."""
+"""A work queue of keys, with delays and backoff; a key is queued once, and synced by one worker."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RETRIES_BURST = 100.0
 
 
 class RateLimiter(Generic[K]):
-    """How long a failed key waits: exponentially by its failures, and by a bucket for all.
+    """The delay of a failed key: exponential by its failures, and from a token bucket of all keys.
 
-    The numbers are those of client-go's default controller rate limiter.
+    The constants are those of client-go's default controller rate limiter.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +35,7 @@ class RateLimiter(Generic[K]):
         self._filled = clock()
 
     def delay(self, key: K) -> float:
-        """Count a failure and return the seconds to wait."""
+        """Count a failure of a key, and return its delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # 2.0 ** 1024 would overflow.
@@ -47,7 +47,7 @@ class RateLimiter(Generic[K]):
         return max(backoff, -self._tokens / RETRIES_PER_SECOND)
 
     def forget(self, key: K) -> None:
-        """The key succeeded: its next failure starts from the shortest wait."""
+        """Reset a key that succeeded: its next failure has the shortest delay."""
         self._failures.pop(key, None)
 
 
@@ -67,12 +67,12 @@ class WorkQueue(Generic[K]):
         self._closed = False
 
     def add(self, key: K) -> None:
-        """Queue a key, unless it waits already. One in a worker is queued again when done."""
+        """Queue a key, unless it is queued. A key that a worker syncs is queued after `done`."""
         with self._changed:
             self._add(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Queue a key later. Of several delays for one key the earliest counts."""
+        """Queue a key after a delay. Of several delays of a key the earliest counts."""
         with self._changed:
             if seconds <= 0:
                 self._add(key)
@@ -90,12 +90,12 @@ class WorkQueue(Generic[K]):
         self.add_after(key, delay)
 
     def forget(self, key: K) -> None:
-        """End a key's backoff."""
+        """Reset the backoff of a key."""
         with self._changed:
             self._limiter.forget(key)
 
     def get(self) -> K | None:
-        """Wait for a key; None when the queue was shut down. Call done() with it afterwards."""
+        """Wait for a key, for which the caller then calls `done`; None after `shut_down`."""
         with self._changed:
             while not self._closed:
                 wait = self._ripen()
@@ -108,7 +108,7 @@ class WorkQueue(Generic[K]):
             return None
 
     def done(self, key: K) -> None:
-        """A worker is finished with a key."""
+        """Mark a key from `get` as finished."""
         with self._changed:
             self._processing.discard(key)
             if key in self._dirty:
@@ -116,7 +116,7 @@ class WorkQueue(Generic[K]):
                 self._changed.notify()
 
     def shut_down(self) -> None:
-        """Drop what waits and let every get() return None."""
+        """Drop all queued keys, and let every `get` return None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -130,7 +130,7 @@ class WorkQueue(Generic[K]):
             self._changed.notify()
 
     def _ripen(self) -> float | None:
-        """Queue the delayed keys that are due; the seconds until the next one is."""
+        """Queue the delayed keys that are due, and return the seconds until the next one."""
         now = self._clock()
         while self._heap:
             due, _, key = self._heap[0]

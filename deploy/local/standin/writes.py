@@ -1,10 +1,11 @@
-"""Writes to the API server."""
+"""Writes objects to the API server."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+from deploy.kube import meta
 from deploy.kube.errors import ConflictError, NotFoundError
 from deploy.kube.kinds import ref_to
 from deploy.local.standin import objects
@@ -13,11 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deploy.kube.client import KubeClient
-    from deploy.kube.kinds import Kind
-    from deploy.local.standin.objects import Object
+    from deploy.kube.kinds import Kind, KubeObject
 
 FIELD_MANAGER = "metacontroller"
-# Seconds to wait before each new try after a conflict.
+# Seconds before each retry after a conflict.
 CONFLICT_WAITS = (0.01, 0.05, 0.25)
 
 
@@ -27,34 +27,34 @@ class Writer:
     def __init__(self, api: KubeClient) -> None:
         self._api = api
 
-    def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
+    def apply(self, obj: KubeObject, *, dry_run: bool = False) -> KubeObject:
         """Server-side apply with force."""
         return self._api.apply(obj, manager=FIELD_MANAGER, dry_run=dry_run)
 
-    def delete(self, resource: Kind, obj: Object) -> None:
-        """Delete an object, if it still is this one; its dependents go in the background."""
-        self._api.delete(*ref_to(resource, obj), uid=objects.uid(obj))
+    def delete(self, resource: Kind, obj: KubeObject) -> None:
+        """Delete an object if its uid is the same, with its dependents in the background."""
+        self._api.delete(*ref_to(resource, obj), uid=meta.uid(obj))
 
-    def update(self, obj: Object, subresource: str = "") -> Object:
-        """Replace an object or its status, if it still has this version."""
+    def update(self, obj: KubeObject, subresource: str = "") -> KubeObject:
+        """Replace an object or its status, if its resourceVersion is the same."""
         return self._api.replace(obj, manager=FIELD_MANAGER, subresource=subresource)
 
     def change(
         self,
         resource: Kind,
-        known: Object,
-        edit: Callable[[Object], bool],
+        known: KubeObject,
+        edit: Callable[[KubeObject], bool],
         subresource: str = "",
-    ) -> Object:
-        """Read, edit and replace an object, again after a conflict.
+    ) -> KubeObject:
+        """Read, edit and replace an object, with retries after a conflict.
 
-        The edit returns whether it changed anything. Raises NotFoundError when the object was
-        deleted or replaced, ConflictError when the tries were in vain.
+        edit: changes the object and returns whether it did. Raises NotFoundError if the object was
+        deleted or has another uid, ConflictError after the last try.
         """
         waits = iter(CONFLICT_WAITS)
         while True:
             current = self._api.get(*ref_to(resource, known))
-            if objects.uid(current) != objects.uid(known):
+            if meta.uid(current) != meta.uid(known):
                 raise NotFoundError(f"changing {objects.describe(known)}", "it was replaced", 404)
             if not edit(current):
                 return current
@@ -66,30 +66,30 @@ class Writer:
                     raise
             time.sleep(wait)
 
-    def add_finalizer(self, resource: Kind, obj: Object, finalizer: str) -> Object:
-        """Add a finalizer, if it is missing."""
+    def add_finalizer(self, resource: Kind, obj: KubeObject, finalizer: str) -> KubeObject:
+        """Add a finalizer to an object, if it is missing."""
 
-        def edit(current: Object) -> bool:
-            if finalizer in objects.finalizers(current):
+        def edit(current: KubeObject) -> bool:
+            if finalizer in meta.finalizers(current):
                 return False
-            current["metadata"]["finalizers"] = [*objects.finalizers(current), finalizer]
+            current["metadata"]["finalizers"] = [*meta.finalizers(current), finalizer]
             return True
 
         return self.change(resource, obj, edit)
 
-    def remove_finalizer(self, resource: Kind, obj: Object, finalizer: str) -> Object:
-        """Remove a finalizer, if it is there."""
+    def remove_finalizer(self, resource: Kind, obj: KubeObject, finalizer: str) -> KubeObject:
+        """Remove a finalizer from an object, if it is set."""
 
-        def edit(current: Object) -> bool:
+        def edit(current: KubeObject) -> bool:
             return drop_finalizer(current, finalizer)
 
         return self.change(resource, obj, edit)
 
 
-def drop_finalizer(obj: Object, finalizer: str) -> bool:
-    """Take a finalizer out of an object in memory; whether it was there."""
-    kept = [name for name in objects.finalizers(obj) if name != finalizer]
-    if len(kept) == len(objects.finalizers(obj)):
+def drop_finalizer(obj: KubeObject, finalizer: str) -> bool:
+    """Remove a finalizer from an object in memory. Returns whether it was set."""
+    kept = [name for name in meta.finalizers(obj) if name != finalizer]
+    if len(kept) == len(meta.finalizers(obj)):
         return False
     obj["metadata"]["finalizers"] = kept
     return True

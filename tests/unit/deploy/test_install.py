@@ -1,4 +1,4 @@
-"""The manifests that are installed agree with each other, with the code and with the docs."""
+"""The manifests agree with each other, with the code and with the docs."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_every_hook_that_is_served_has_a_controller_that_calls_it() -> None:
 
 
 def test_metacontrollers_finalizers_can_be_written() -> None:
-    # Behind the slash of a finalizer stand 63 characters at most. The API server refuses a longer
-    # one, and with it what Metacontroller writes to a parent: none would ever be synced.
+    # The name after the slash of a finalizer has at most 63 characters. The API server would refuse
+    # a longer name with each write of Metacontroller to a parent, and no parent would be synced.
     prefixes = {
         "CompositeController": "compositecontroller",
         "DecoratorController": "decoratorcontroller",
@@ -124,7 +124,7 @@ def test_the_service_of_the_hooks_is_where_the_controllers_look() -> None:
 
 
 def _needed() -> Iterator[tuple[str, str, str]]:
-    """What Metacontroller does for our controllers: (API group, resource, verb)."""
+    """The rights that Metacontroller needs for our controllers: (API group, resource, verb)."""
     related = [("serving.kserve.io/v1alpha1", r) for r in ("localmodelcaches", "localmodelnodes")]
     related += [
         ("serving.kserve.io/v1alpha1", "localmodelnamespacecaches"),
@@ -171,7 +171,7 @@ def test_metacontroller_may_do_what_its_controllers_need() -> None:
     assert set(_needed()) <= granted
 
 
-def test_metacontroller_may_read_what_the_kserve_overlay_makes_it_look_at() -> None:
+def test_metacontroller_may_read_the_kinds_that_the_hooks_of_the_kserve_overlay_request() -> None:
     settings = Settings.from_environment(overlay.hooks_environment(TREE, "kserve"))
     assert {kind.kind for kind in settings.service_kinds} == {
         "InferenceService",
@@ -195,7 +195,7 @@ def test_metacontroller_may_read_what_the_kserve_overlay_makes_it_look_at() -> N
     assert account["metadata"] == {k: subject[k] for k in ("name", "namespace")}
 
 
-def test_the_kserve_overlay_patches_what_the_base_has() -> None:
+def test_the_kserve_overlay_patches_containers_of_the_base() -> None:
     patch, base = (
         _find("Deployment", path)
         for path in (KSERVE / "hooks.yaml", TREE / "deploy/base/hooks.yaml")
@@ -245,7 +245,7 @@ def test_every_policy_is_bound_and_denies(name: str) -> None:
     bindings = [d for d in documents if d["kind"].endswith("PolicyBinding")]
     assert {one["spec"]["policyName"] for one in bindings} == policies
     assert all(one["spec"]["validationActions"] == ["Deny"] for one in bindings)
-    # A local cluster waits for it, so that no policy comes into force later.
+    # A local cluster waits for this policy, so all the others must be enforced before it.
     assert [d["metadata"]["name"] for d in documents][-2:] == [policies_in_force.LAST] * 2
 
 
@@ -364,18 +364,18 @@ def test_the_agents_know_the_address_of_their_node() -> None:
     assert address["valueFrom"]["fieldRef"]["fieldPath"] == "status.hostIP"
 
 
-def test_the_agents_see_what_is_mounted_later() -> None:
-    """A disk that is mounted at the agents' directory after their start is what new pods see."""
+def test_the_agents_use_a_disk_that_is_mounted_after_their_start() -> None:
+    """The agents write to a disk that is mounted at their directory after their start."""
     agent = _find("DaemonSet", TREE / "deploy/base/agent.yaml")["spec"]["template"]["spec"]
     mounts = agent["containers"][0]["volumeMounts"]
     (models,) = (mount for mount in mounts if mount["name"] == "models")
     assert models["mountPropagation"] == "HostToContainer"
-    # The overlays change the directory, and not how it is mounted.
+    # The overlays change the directory, and not its mountPropagation.
     patch = _find("DaemonSet", TREE / "deploy/overlays/kserve/agent.yaml")["spec"]["template"]
     assert all("volumeMounts" not in one for one in patch["spec"]["containers"])
 
 
-def test_the_kserve_overlay_gives_the_agents_what_docs_tell_and_no_more() -> None:
+def test_the_kserve_overlay_grants_the_agents_two_capabilities_and_no_more() -> None:
     patch = _find("DaemonSet", TREE / "deploy/overlays/kserve/agent.yaml")["spec"]["template"]
     (container,) = patch["spec"]["containers"]
     assert container["securityContext"] == {"capabilities": {"add": ["DAC_OVERRIDE", "FOWNER"]}}
@@ -385,7 +385,7 @@ def test_metacontroller_runs_alike_on_a_real_and_on_the_local_cluster(tmp_path: 
     pod = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")
     (container,) = pod["spec"]["template"]["spec"]["containers"]
     local = metacontroller(Layout(tmp_path), Ports(1, 2, 3, 4, 5), "metacontroller").argv
-    # How soon new kinds are found is a matter of patience.
+    # The interval decides only how soon new kinds are found.
     flags = {arg for arg in container["args"] if not arg.startswith("--discovery-interval")}
     assert flags <= set(local)
 
@@ -426,7 +426,7 @@ def test_every_setting_of_the_hooks_is_documented() -> None:
     assert KSERVE_CONFIG_VARIABLE in page
 
 
-def test_what_the_takeover_looks_for_is_what_the_overlay_has() -> None:
+def test_the_names_in_the_takeover_are_those_of_the_manifests() -> None:
     policies = {d["metadata"]["name"] for d in _documents(KSERVE / "policies.yaml")}
     assert takeover.POLICY in policies
     controllers = {(doc["kind"], doc["metadata"]["name"]) for doc in _documents(*CONTROLLERS)}

@@ -1,4 +1,4 @@
-"""The Kubernetes client against a server whose answers a test writes."""
+"""The Kubernetes client against a server whose answers each test defines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Call(NamedTuple):
 
 
 class Script:
-    """Gives one answer after the other, and keeps the calls."""
+    """Sends the answers of `says` one after the other, and records the calls."""
 
     def __init__(self) -> None:
         self.answers: deque[tuple[int, Any] | Callable[[Handler], None]] = deque()
@@ -106,10 +106,10 @@ def server(script: Script) -> Iterator[Server]:
 
 @pytest.fixture
 def api(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubeClient:
-    # What is meant for the internet must not get between a tool and the API server.
+    # The client must not use a proxy of the environment for the API server.
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.setattr(module, "LATER_SECONDS", 0.01)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.01)
     return KubeClient.connect(write_kubeconfig(tmp_path / "config", server.url))
 
 
@@ -140,7 +140,7 @@ def test_get_and_find(api: KubeClient, script: Script) -> None:
         (503, "", ApiError),
     ],
 )
-def test_a_refusal_says_what_was_tried_and_why_not(
+def test_an_error_names_the_call_and_the_cause(
     api: KubeClient, script: Script, status: int, reason: str, error: type[ApiError]
 ) -> None:
     script.says(status, kind="Status", message="because", reason=reason)
@@ -152,7 +152,7 @@ def test_a_refusal_says_what_was_tried_and_why_not(
     assert (found.status, found.reason, found.message) == (status, reason, "because")
 
 
-def test_a_refusal_that_is_no_status_is_told_by_its_phrase(api: KubeClient, script: Script) -> None:
+def test_an_error_without_a_status_has_the_http_reason(api: KubeClient, script: Script) -> None:
     script.says(404, "404 page not found")
     with pytest.raises(NotFoundError, match="listing nodes: Not Found"):
         api.list(NODES)
@@ -189,7 +189,7 @@ def test_kinds_are_looked_up_once(api: KubeClient, script: Script) -> None:
     assert (found, found.has_status) == (NODES, True)
     assert not api.kind_of(CLAIM).has_status
     assert [call.path for call in script.calls] == ["/api/v1"]
-    # One that is not among them may have come since.
+    # A kind that is not cached may be new, so the client asks the API server again.
     for _ in range(2):
         script.says(200, CORE)
         with pytest.raises(NotFoundError, match="v1 has no such kind"):
@@ -252,7 +252,7 @@ def test_deletions(api: KubeClient, script: Script) -> None:
     assert script.calls[-1].body == expected
 
 
-def test_a_busy_api_server_is_asked_again(api: KubeClient, script: Script) -> None:
+def test_a_call_is_repeated_after_429(api: KubeClient, script: Script) -> None:
     for _ in range(module.TRIES - 1):
         script.says(429, message="busy")
     script.says(200, CACHE)
@@ -262,11 +262,11 @@ def test_a_busy_api_server_is_asked_again(api: KubeClient, script: Script) -> No
     with pytest.raises(ApiError, match=r"listing localmodelcaches: storage is \(re\)initializing"):
         api.list(CACHES)
     assert len(script.calls) == 2 * module.TRIES
-    # All on the connection that was there.
+    # All calls used one connection.
     assert len(script.connections) == 1
 
 
-def test_no_other_failure_is_asked_again(api: KubeClient, script: Script) -> None:
+def test_a_call_is_not_repeated_after_other_errors(api: KubeClient, script: Script) -> None:
     script.says(503, message="down")
     with pytest.raises(ApiError, match="changing LocalModelCache llama: down"):
         api.patch(CACHES, "llama", {})
@@ -276,7 +276,7 @@ def test_no_other_failure_is_asked_again(api: KubeClient, script: Script) -> Non
     assert len(script.calls) == 2
 
 
-def test_an_answer_that_is_no_object(api: KubeClient, script: Script) -> None:
+def test_an_answer_that_is_not_an_object(api: KubeClient, script: Script) -> None:
     script.says(200, "<html>")
     with pytest.raises(UnansweredError, match="reading Node a: the answer is not a JSON object"):
         api.get(NODES, "a")
@@ -284,7 +284,7 @@ def test_an_answer_that_is_no_object(api: KubeClient, script: Script) -> None:
     assert api.text("/readyz") == "ok"
 
 
-def test_an_api_server_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unreachable_api_server(tmp_path: Path) -> None:
     api = KubeClient.connect(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1"))
     with pytest.raises(UnreachableError, match=r"does not answer: .*Connection refused") as raised:
         api.get(NODES, "a")
@@ -294,7 +294,7 @@ def test_an_api_server_that_is_not_there(tmp_path: Path) -> None:
         KubeClient.connect(tmp_path / "missing")
 
 
-def test_a_certificate_that_nobody_knows(script: Script, tmp_path: Path) -> None:
+def test_a_certificate_of_an_unknown_ca(script: Script, tmp_path: Path) -> None:
     with serving(script, tls=make_authority(tmp_path).context) as server:
         api = KubeClient.connect(write_kubeconfig(tmp_path / "config", server.url))
         with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED") as raised:
@@ -326,7 +326,7 @@ def end_watch(handler: Handler) -> None:
     handler.wfile.write(b"0\r\n\r\n")
 
 
-def test_a_watch_tells_each_event_at_once(api: KubeClient, script: Script) -> None:
+def test_a_watch_yields_each_event_at_once(api: KubeClient, script: Script) -> None:
     was_seen = threading.Event()
 
     def answer(handler: Handler) -> None:
@@ -347,7 +347,7 @@ def test_a_watch_tells_each_event_at_once(api: KubeClient, script: Script) -> No
         "labelSelector": "a=b",
         "timeoutSeconds": "60",
     }
-    # The connection of a watch that came to its end is used again.
+    # The connection of a finished watch is used again.
     script.says(200, CLAIM)
     api.get(CLAIMS, "llama-gpu", "team")
     assert len(script.connections) == 1
@@ -383,14 +383,12 @@ def test_a_watch_that_breaks_off(api: KubeClient, script: Script) -> None:
         next(events)
 
 
-def test_a_watch_that_nobody_reads_on_lets_its_connection_go(
-    api: KubeClient, script: Script
-) -> None:
+def test_an_abandoned_watch_closes_its_connection(api: KubeClient, script: Script) -> None:
     was_let_go = threading.Event()
 
     def answer(handler: Handler) -> None:
         begin_watch(handler, ("ADDED", CACHE))
-        # Nothing comes, and then the end.
+        # No event, then the end of the stream.
         assert handler.rfile.read(1) == b""
         was_let_go.set()
         handler.close_connection = True
@@ -421,5 +419,5 @@ def test_many_threads_share_a_client(api: KubeClient, script: Script) -> None:
         for thread in threads:
             thread.join(30)
     assert found == [CACHE] * 16
-    # Those of the first round are kept for the second.
+    # The second round uses the connections of the first.
     assert len(script.connections) == 8

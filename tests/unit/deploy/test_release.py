@@ -1,4 +1,4 @@
-"""One version, from one file, in every place that has it."""
+"""All files have the same version, and a release changes all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from agent.main import main as agent_main
 from crds.version import __version__
 from deploy.local.cli import main as local_main
-from deploy.release import CHANGELOG, PLACES, TREE, ReleaseError, main, released, stated
+from deploy.release import CHANGELOG, PLACES, TREE, ReleaseError, main, released, versions_in
 from deploy.takeover.main import main as takeover_main
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNRELEASED = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.0.1 - 2025-01-02\n"
-# Where a version of an image, and so a place that a release has to change, may stand.
+# A version of the image in any file, which a release has to change.
 IMAGES = re.compile(r"(?:registry\.example\.com/localmodel:|newTag: )\S+")
 
 
@@ -40,7 +40,7 @@ def tree(tmp_path: Path, texts: dict[str, str]) -> Path:
 
 @pytest.mark.parametrize("name", PLACES)
 def test_every_place_has_the_version(name: str) -> None:
-    assert stated(name, (TREE / name).read_text()) == {__version__}
+    assert versions_in(name, (TREE / name).read_text()) == {__version__}
 
 
 def test_no_other_place_has_a_version() -> None:
@@ -66,7 +66,7 @@ def test_the_package_has_the_version_of_its_source() -> None:
 def test_a_release_changes_every_place_and_dates_the_changelog(tree: Path) -> None:
     assert main(["7.0.1"], tree) == 0
     for name in PLACES:
-        assert stated(name, (tree / name).read_text()) == {"7.0.1"}
+        assert versions_in(name, (tree / name).read_text()) == {"7.0.1"}
     head, rest = UNRELEASED.split("\n### Added")
     dated = rf"{head}\n## 7\.0\.1 - \d{{4}}-\d\d-\d\d\n\n### Added{rest}"
     assert re.fullmatch(dated, (tree / CHANGELOG).read_text())
@@ -88,9 +88,10 @@ def test_a_release_twice_is_refused(texts: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "why"), [("v7", "no version"), ("7.0", "no version"), ("0.0.9", "is older than")]
+    ("version", "why"),
+    [("v7", "not a version"), ("7.0", "not a version"), ("0.0.9", "is older than")],
 )
-def test_what_is_no_newer_version_is_refused(
+def test_a_version_that_is_not_newer_is_refused(
     version: str, why: str, tree: Path, texts: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -117,7 +118,7 @@ def test_places_that_differ_are_named(name: str, instead: str, texts: dict[str, 
         (local_main, "localmodel"),
     ],
 )
-def test_each_program_tells_its_version(
+def test_each_program_prints_its_version(
     command: Callable[[list[str]], int], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -126,7 +127,7 @@ def test_each_program_tells_its_version(
     assert capsys.readouterr().out == f"{name} {__version__}\n"
 
 
-def test_a_checkout_that_is_not_installed_tells_its_version() -> None:
+def test_a_program_of_a_checkout_that_is_not_installed_prints_its_version() -> None:
     told = subprocess.check_output(
         [sys.executable, "-m", "agent.main", "--version"], cwd=TREE, text=True
     )

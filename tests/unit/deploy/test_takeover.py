@@ -1,4 +1,4 @@
-"""What `localmodel-takeover` decides to do, and in which order, from what it sees."""
+"""The steps of `localmodel-takeover` and their order, from objects of a cluster."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import yaml
 from deploy.kube import kinds
 from deploy.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
 from deploy.local.layout import CHECKOUT
-from deploy.takeover import back, names, there
-from deploy.takeover.back import plan_back
+from deploy.takeover import names, to_kserve, to_localmodel
 from deploy.takeover.main import main
 from deploy.takeover.objects import without_finalizers
+from deploy.takeover.sentences import first_few
 from deploy.takeover.steps import Delete, DropFinalizers, Merge
-from deploy.takeover.there import plan_takeover
-from deploy.takeover.words import some
+from deploy.takeover.to_kserve import plan_back
+from deploy.takeover.to_localmodel import plan_takeover
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deploy.takeover.steps import Plan
+    from deploy.takeover.steps import Runbook
 
 OURS = "metacontroller.io/compositecontroller-localmodel-caches"
 KSERVES, KSERVES_SPACED = names.KSERVE_FINALIZERS
@@ -81,7 +81,7 @@ def _owner(obj: KubeObject, **fields: Any) -> KubeObject:
 
 
 def _volume(name: str, claim: str, cache: KubeObject | None = None, **spec: Any) -> KubeObject:
-    # As the API server stores it: amounts in short, and fields that nobody gave.
+    # As the API server stores a volume: with short quantities and with defaults.
     stored = TEMPLATE | {"capacity": {"storage": "1Gi"}, "volumeMode": "Filesystem"}
     bound = {"claimRef": {"namespace": JOBS, "name": claim, "uid": "u"}}
     owner = _owner(cache) if cache else {}
@@ -110,19 +110,21 @@ def _job(**changes: Any) -> KubeObject:
     return {"metadata": metadata, "spec": {"template": {"spec": {"volumes": [volume]}}}}
 
 
-def _seen(**fields: Any) -> there.Seen:
-    return replace(there.Seen("kserve", JOBS, crds=CRDS, groups=(_group(),)), **fields)
+def _seen(**fields: Any) -> to_localmodel.KServeObjects:
+    return replace(
+        to_localmodel.KServeObjects("kserve", JOBS, crds=CRDS, groups=(_group(),)), **fields
+    )
 
 
-def _doing(plan: Plan) -> list[str]:
+def _doing(plan: Runbook) -> list[str]:
     return [step.what for step in plan.steps]
 
 
 WEBHOOK = {"metadata": _meta(names.KSERVE_WEBHOOK)}
 
 
-def _downloads(cache: KubeObject, **fields: Any) -> there.Seen:
-    """A cache whose download volume and claim are there."""
+def _downloads(cache: KubeObject, **fields: Any) -> to_localmodel.KServeObjects:
+    """A cache with its download volume and claim."""
     volume = _volume("llama-gpu-download", "llama-gpu", cache)
     seen = _seen(
         caches=(cache,),
@@ -132,16 +134,16 @@ def _downloads(cache: KubeObject, **fields: Any) -> there.Seen:
     return replace(seen, **fields)
 
 
-# There.
+# From KServe to localmodel.
 
 
-def test_nothing_is_left_where_all_is_done() -> None:
+def test_nothing_is_left_to_do_after_a_takeover() -> None:
     done = _cache(finalizers=[OURS])
     plan = plan_takeover(_seen(caches=(done,)))
     assert (plan.first, plan.steps, plan.then) == ((), (), ())
 
 
-def test_a_cluster_without_kserves_kinds_is_no_cluster_to_take_over() -> None:
+def test_a_cluster_without_kserves_kinds_is_refused() -> None:
     plan = plan_takeover(_seen(crds=()))
     assert "does not know the kind LocalModelCache" in plan.first[0]
     assert not plan.steps
@@ -156,7 +158,7 @@ def test_nothing_is_done_while_the_controller_has_replicas() -> None:
     assert plan_takeover(_seen(controller=controller, webhook=WEBHOOK)).steps
 
 
-def test_what_helm_made_comes_back_and_that_is_said() -> None:
+def test_objects_of_a_helm_release_are_reported_since_an_upgrade_restores_them() -> None:
     release = {names.HELM_RELEASE: "lm", names.HELM_NAMESPACE: "infra"}
     agent = {"metadata": _meta(names.KSERVE_AGENT, "kserve", annotations=release), "spec": {}}
     plan = plan_takeover(_seen(agent=agent))
@@ -184,7 +186,7 @@ def test_the_order_of_all_steps() -> None:
         "delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu",
         "delete PersistentVolume llama-gpu-download",
         "delete ValidatingWebhookConfiguration localmodelcache.serving.kserve.io",
-        "take localmodel.kserve.io/finalizer off LocalModelCache llama",
+        "remove localmodel.kserve.io/finalizer from LocalModelCache llama",
     ]
     assert plan.then == ()
 
@@ -193,14 +195,14 @@ def test_without_the_policies_the_webhook_and_the_finalizers_stay() -> None:
     cache = _cache(finalizers=[KSERVES, OURS])
     for webhook in (WEBHOOK, None):
         plan = plan_takeover(_downloads(cache, webhook=webhook, guarded=False))
-        # The downloads go, which need no guard.
+        # The downloads are deleted: no policy has to protect them.
         assert len(plan.steps) == 2
         assert not any(isinstance(step.action, DropFinalizers) for step in plan.steps)
         assert all("Webhook" not in what for what in _doing(plan))
         assert "deploy/overlays/kserve/policies.yaml" in plan.then[0]
-    # A cluster that has no such kind cannot wait for them.
+    # A cluster without the kind of the policies cannot wait for them.
     plan = plan_takeover(_downloads(cache, webhook=WEBHOOK, guarded=None))
-    assert "off LocalModelCache llama" in _doing(plan)[-1]
+    assert "from LocalModelCache llama" in _doing(plan)[-1]
     assert "no ValidatingAdmissionPolicies" in plan.notes[0]
 
 
@@ -212,10 +214,10 @@ def test_kserves_finalizer_stays_until_metacontrollers_is_on() -> None:
     assert "install localmodel" in plan.then[1]
 
 
-def test_one_that_is_being_deleted_goes_unless_services_use_it() -> None:
+def test_the_finalizer_of_a_cache_that_is_being_deleted_is_removed_unless_services_use_it() -> None:
     going: dict[str, Any] = {"finalizers": [KSERVES], "deletionTimestamp": "2026-01-01T00:00:00Z"}
     (step,) = plan_takeover(_seen(caches=(_cache(**going),))).steps
-    assert "goes then" in step.why
+    assert "ends its deletion" in step.why
     going_spaced = _cache("own", "team", **going | {"finalizers": [KSERVES_SPACED]})
     (step,) = plan_takeover(_seen(caches=(going_spaced,))).steps
     assert "own-<group>-team" in step.why
@@ -226,7 +228,7 @@ def test_one_that_is_being_deleted_goes_unless_services_use_it() -> None:
 
 
 def test_kserves_own_crds_mean_that_localmodel_is_to_be_installed() -> None:
-    # The smaller of KServe's charts has no properties.
+    # The CRDs of the smaller of KServe's charts have no properties.
     schemas: list[KubeObject] = [{}, {"properties": {"status": {"properties": {"copies": {}}}}}]
     for schema in schemas:
         crd = {
@@ -247,7 +249,7 @@ def test_kserves_own_crds_mean_that_localmodel_is_to_be_installed() -> None:
         _owner({"kind": "CronJob", "metadata": _meta("node-1")}),
     ],
 )
-def test_a_job_that_is_not_surely_kserves_is_left_alone(change: dict[str, Any]) -> None:
+def test_a_job_that_may_not_be_kserves_is_left_alone(change: dict[str, Any]) -> None:
     assert plan_takeover(_seen(jobs=(_job(),))).steps
     assert plan_takeover(_seen(jobs=(_job(**change),))).steps == ()
 
@@ -280,8 +282,8 @@ def test_a_service_of_the_job_namespace_keeps_the_claim() -> None:
     assert "service kserve-localmodel-jobs/chat uses" in plan.notes[0]
 
 
-def test_a_volume_that_nobody_owns_goes_too() -> None:
-    # Metacontroller releases what does not carry its labels.
+def test_a_download_volume_without_an_owner_is_deleted() -> None:
+    # Metacontroller removes its owner reference from objects without its labels.
     cache = _cache(finalizers=[OURS])
     volume = _volume("llama-gpu-download", "llama-gpu")
     plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
@@ -310,8 +312,8 @@ def test_a_volume_that_nobody_owns_goes_too() -> None:
         {"capacity": {"storage": 1073741824}},
     ],
 )
-def test_a_template_that_means_what_the_volume_is(template: dict[str, Any]) -> None:
-    """The API server has dropped what says nothing."""
+def test_a_template_that_is_equivalent_to_the_volume(template: dict[str, Any]) -> None:
+    """The API server drops empty fields and duplicates of a template from a volume."""
     cache = _cache(finalizers=[OURS])
     group = _group(persistentVolumeSpec=TEMPLATE | template)
     plan = plan_takeover(_downloads(cache, groups=(group,)))
@@ -329,7 +331,7 @@ def test_a_template_that_means_what_the_volume_is(template: dict[str, Any]) -> N
         ({"claimRef": {"namespace": "team", "name": "llama-gpu"}}, "bound to claim team/llama-gpu"),
     ],
 )
-def test_a_volume_that_is_another_one_is_kept(change: dict[str, Any], reason: str) -> None:
+def test_a_volume_unlike_its_template_is_kept(change: dict[str, Any], reason: str) -> None:
     cache = _cache(finalizers=[OURS])
     volume = _volume("llama-gpu-download", "llama-gpu", cache, **change)
     plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
@@ -337,16 +339,16 @@ def test_a_volume_that_is_another_one_is_kept(change: dict[str, Any], reason: st
     assert reason in plan.notes[0]
 
 
-def test_a_volume_of_somebody_elses_is_kept() -> None:
+def test_a_volume_with_another_owner_is_kept() -> None:
     cache = _cache(finalizers=[OURS])
     volume = _volume("llama-gpu-download", "llama-gpu", _cache("other"))
     plan = plan_takeover(_downloads(cache, volumes={"llama-gpu-download": volume}))
     assert plan.steps == ()
-    assert "belongs to somebody else" in plan.notes[0]
+    assert "has another owner" in plan.notes[0]
 
 
-def test_a_claim_of_the_job_namespace_that_serves_is_not_touched() -> None:
-    # localmodel's own, for a service there: it leads to a volume of another name.
+def test_a_claim_of_a_service_in_the_job_namespace_is_not_touched() -> None:
+    # localmodel's claim for a service in the job namespace is bound to a volume of another name.
     serving = _claim("llama-gpu", f"llama-gpu-{JOBS}")
     plan = plan_takeover(_downloads(_cache(finalizers=[OURS]), claims=(serving,)))
     assert _doing(plan) == ["delete PersistentVolume llama-gpu-download"]
@@ -363,13 +365,13 @@ def test_a_volume_that_could_be_emptied_is_retained_first() -> None:
     assert [type(action) for action in actions] == [Merge, Delete, Delete]
     assert isinstance(actions[0], Merge)
     assert actions[0].change == {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
-    # After an interruption right there, the rest is done.
+    # A run after an interruption at this step continues.
     kept = _volume(name, name, persistentVolumeReclaimPolicy="Retain")
     plan = plan_takeover(_seen(caches=(cache,), volumes={name: kept}))
     assert _doing(plan) == [f"delete PersistentVolume {name}"]
 
 
-def test_what_is_going_already_is_not_deleted_again() -> None:
+def test_an_object_that_is_being_deleted_is_not_deleted_again() -> None:
     cache = _cache(finalizers=[OURS])
     seen = _downloads(cache)
     for obj in (*seen.volumes.values(), *seen.claims):
@@ -377,12 +379,12 @@ def test_what_is_going_already_is_not_deleted_again() -> None:
     assert plan_takeover(seen).steps == ()
 
 
-def test_a_claim_whose_volume_is_gone_goes() -> None:
+def test_a_claim_whose_volume_is_gone_is_deleted() -> None:
     plan = plan_takeover(_downloads(_cache(finalizers=[OURS]), volumes={}))
     assert _doing(plan) == ["delete PersistentVolumeClaim kserve-localmodel-jobs/llama-gpu"]
 
 
-# What KServe's controller alone runs.
+# Objects that only KServe's controller reconciles.
 
 CONTROLLER: KubeObject = {"metadata": _meta(names.KSERVE_CONTROLLER, "kserve"), "spec": {}}
 KERNEL = tuple(Ref(kind, "vllm", "team" if kind.namespaced else "") for kind in names.KERNEL_KINDS)
@@ -400,7 +402,7 @@ def _imported(**metadata: Any) -> KubeObject:
     ],
     ids=["pvcRef", *(ref.kind.name for ref in KERNEL)],
 )
-def test_what_stops_with_kserves_controller_is_said_before_it_is_off(
+def test_objects_of_kserves_controller_alone_are_reported_before_it_is_off(
     alone: dict[str, Any], named: str
 ) -> None:
     on = _seen(controller=CONTROLLER, webhook=WEBHOOK, **alone)
@@ -409,25 +411,25 @@ def test_what_stops_with_kserves_controller_is_said_before_it_is_off(
     assert named in plan.first[0]
     assert "kubectl apply --server-side -k deploy/overlays/kserve/beside" in plan.first[0]
     assert "--replicas=0" in plan.first[1]
-    # It is off, and all of that stays.
+    # When the controller is off, the objects stay.
     plan = plan_takeover(replace(on, controller=None))
     assert (plan.first, len(plan.steps)) == ((), 1)
     assert named in plan.notes[0]
     assert "left alone" in plan.notes[0]
-    # It goes on behind the policy, and its webhook with it.
+    # With the policy, the controller keeps running, and its webhook stays.
     pod = _pod("p", labels={names.KSERVE_POD_LABEL: names.KSERVE_CONTROLLER})
     plan = plan_takeover(replace(on, beside=True, pods=(pod,)))
     assert (plan.first, plan.steps, plan.then) == ((), (), ())
-    assert f"goes on for {named}" in plan.notes[0]
+    assert f"keeps running for {named}" in plan.notes[0]
 
 
-def test_with_nothing_that_it_alone_runs_nothing_is_to_be_decided() -> None:
+def test_without_objects_of_kserves_controller_alone_nothing_is_to_be_decided() -> None:
     plan = plan_takeover(_seen(controller=CONTROLLER, caches=(_cache(finalizers=[OURS]),)))
     assert len(plan.first) == 1
     assert plan_takeover(_seen()).notes == ()
 
 
-def test_the_agent_has_to_go_whatever_the_controller_may() -> None:
+def test_kserves_agent_must_be_deleted_even_if_the_controller_may_run() -> None:
     agent = {"metadata": _meta(names.KSERVE_AGENT, "kserve"), "spec": {}}
     pods = tuple(
         _pod(name, labels={names.KSERVE_POD_LABEL: name})
@@ -439,7 +441,7 @@ def test_the_agent_has_to_go_whatever_the_controller_may() -> None:
     assert not any(names.KSERVE_CONTROLLER in sentence for sentence in first)
 
 
-def test_a_policy_keeps_no_controller_that_is_off() -> None:
+def test_the_policy_beside_kserve_has_no_effect_when_the_controller_is_off() -> None:
     label = {names.KSERVE_POD_LABEL: names.KSERVE_CONTROLLER}
     off = CONTROLLER | {"spec": {"replicas": 0}}
     seen = _seen(controller=off, beside=True, webhook=WEBHOOK, caches=(_imported(),))
@@ -457,7 +459,7 @@ def test_a_cache_with_pvc_ref_keeps_its_job_claim_and_finalizer(
         metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     cache = _imported(**metadata)
     cache["metadata"]["namespace"] = JOBS
-    # In the job namespace, with names that could be those of a download.
+    # In the job namespace, with names like those of a download.
     job = _job(name="shared-import", labels={"model": "shared"}, **_owner(cache))
     volume = "shared-gpu-kserve-localmodel-jobs-download"
     seen = _seen(
@@ -476,7 +478,7 @@ def test_a_cache_with_pvc_ref_keeps_its_job_claim_and_finalizer(
 
 def test_the_way_back_leaves_a_cache_with_pvc_ref_as_it_is() -> None:
     cache = _imported(finalizers=[KSERVES_SPACED, OURS])
-    plan = plan_back(back.Seen(caches=(cache,)))
+    plan = plan_back(to_kserve.LocalmodelObjects(caches=(cache,)))
     assert plan.first == ()
     (step,) = plan.steps
     assert isinstance(step.action, DropFinalizers)
@@ -484,7 +486,7 @@ def test_the_way_back_leaves_a_cache_with_pvc_ref_as_it_is() -> None:
     assert "team/shared has spec.pvcRef" in plan.notes[0]
 
 
-# Back.
+# The way back.
 
 
 def test_the_way_back_waits_for_localmodel_to_be_off() -> None:
@@ -493,18 +495,21 @@ def test_the_way_back_waits_for_localmodel_to_be_off() -> None:
     cache = _cache(finalizers=[OURS])
     for seen, text in (
         (
-            back.Seen(controllers=(Ref(COMPOSITES, "localmodel-caches"),)),
+            to_kserve.LocalmodelObjects(controllers=(Ref(COMPOSITES, "localmodel-caches"),)),
             "delete -k metacontroller",
         ),
-        (back.Seen(agent=agent), "delete daemonset localmodel-agent"),
-        (back.Seen(pods=(pod,)), "wait --for=delete pod -l app.kubernetes.io/name="),
+        (to_kserve.LocalmodelObjects(agent=agent), "delete daemonset localmodel-agent"),
+        (
+            to_kserve.LocalmodelObjects(pods=(pod,)),
+            "wait --for=delete pod -l app.kubernetes.io/name=",
+        ),
     ):
         plan = plan_back(replace(seen, caches=(cache,)))
         assert text in plan.first[0]
         assert not plan.steps
 
 
-def test_the_way_back_takes_what_is_localmodels_alone() -> None:
+def test_the_way_back_removes_localmodels_own_fields_and_objects_only() -> None:
     group = _group() | {
         "metadata": _meta(
             "gpu", finalizers=["metacontroller.io/compositecontroller-localmodel-nodegroups"]
@@ -521,7 +526,7 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
     node = {"metadata": _meta("node-1", labels=labels)}
     asks = {"matchExpressions": [{"key": "localmodelnodegroup.serving.kserve.io/by-name"}]}
     volume = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{}, asks]}}}}
-    seen = back.Seen(
+    seen = to_kserve.LocalmodelObjects(
         caches=(_cache(finalizers=["example.com/audit", OURS]),),
         groups=(group,),
         placements=({"metadata": _meta("gpu")},),
@@ -544,16 +549,18 @@ def test_the_way_back_takes_what_is_localmodels_alone() -> None:
             "localmodelnodegroup.serving.kserve.io/gpu": None,
         },
     ]
-    # No pod could come to the node with that volume.
+    # Without this label, no pod with that volume could be scheduled to the node.
     assert "Nodes keep localmodelnodegroup.serving.kserve.io/by-name" in " ".join(plan.notes)
-    assert plan_back(back.Seen(caches=(_cache(),), groups=(_group(),))).steps == ()
+    assert (
+        plan_back(to_kserve.LocalmodelObjects(caches=(_cache(),), groups=(_group(),))).steps == ()
+    )
 
 
 def test_the_way_back_is_refused_for_what_kserves_controller_fails_on() -> None:
     short = _cache() | {"spec": {"nodeGroup": "gpu"}}
-    plan = plan_back(back.Seen(caches=(short,)))
+    plan = plan_back(to_kserve.LocalmodelObjects(caches=(short,)))
     assert "give LocalModelCache llama spec.nodeGroups" in plan.first[0]
-    plan = plan_back(back.Seen(groups=(_group(nodeSelector={"pool": "gpu"}),)))
+    plan = plan_back(to_kserve.LocalmodelObjects(groups=(_group(nodeSelector={"pool": "gpu"}),)))
     assert plan.first == ()
     assert "LocalModelNodeGroup gpu has no spec.persistentVolumeSpec" in plan.notes[0]
 
@@ -561,7 +568,7 @@ def test_the_way_back_is_refused_for_what_kserves_controller_fails_on() -> None:
 # The command.
 
 
-def test_a_patch_takes_off_what_is_named_and_tests_it_first() -> None:
+def test_a_patch_tests_each_finalizer_before_it_removes_it() -> None:
     obj = {"metadata": {"finalizers": ["a", "b", "c"]}}
     assert without_finalizers(obj, ("a", "c")) == [
         {"op": "test", "path": "/metadata/finalizers/2", "value": "c"},
@@ -572,16 +579,16 @@ def test_a_patch_takes_off_what_is_named_and_tests_it_first() -> None:
     assert without_finalizers(obj, ("d",)) == []
 
 
-def test_many_are_counted_and_not_listed() -> None:
-    assert some("abc") == "a, b, c"
-    assert some("abcde") == "a, b, c and 2 more"
+def test_a_long_list_is_shortened_to_three_and_a_count() -> None:
+    assert first_few("abc") == "a, b, c"
+    assert first_few("abcde") == "a, b, c and 2 more"
 
 
 def test_the_crds_are_the_four_that_kserve_has() -> None:
     assert [kind.crd for kind in names.SHARED] == [crd["metadata"]["name"] for crd in CRDS]
 
 
-def test_a_kubeconfig_that_leads_nowhere_is_told(
+def test_a_missing_kubeconfig_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tmp_path / "none"
@@ -589,7 +596,7 @@ def test_a_kubeconfig_that_leads_nowhere_is_told(
     assert str(missing) in capsys.readouterr().err
 
 
-def test_an_api_server_that_does_not_answer_is_told(
+def test_an_api_server_that_does_not_answer_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = {

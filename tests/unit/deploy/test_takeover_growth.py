@@ -1,4 +1,4 @@
-"""Nothing that `localmodel-takeover` decides takes longer than what there is in the cluster."""
+"""The decisions of `localmodel-takeover` take time in proportion to the objects of the cluster."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.takeover import back, names, there
-from deploy.takeover.back import plan_back
-from deploy.takeover.there import plan_takeover
+from deploy.takeover import names, to_kserve, to_localmodel
+from deploy.takeover.to_kserve import plan_back
+from deploy.takeover.to_localmodel import plan_takeover
 from hooks.naming import GROUP_LABEL_DOMAIN
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.deploy.test_takeover import CRDS, JOBS, KSERVES, OURS, TEMPLATE
@@ -43,8 +43,8 @@ def _groups(n: int) -> tuple[KubeObject, ...]:
     return _objects(n, "LocalModelNodeGroup", "group-", spec=spec)
 
 
-def _downloads(n: int, *, mounted: bool) -> there.Seen:
-    """As many caches as groups, volumes, claims, pods and Jobs."""
+def _downloads(n: int, *, mounted: bool) -> to_localmodel.KServeObjects:
+    """`n` caches, groups, volumes, claims, pods and Jobs."""
     volumes: dict[str, KubeObject] = {}
     claims, pods = [], []
     for i in range(n):
@@ -54,7 +54,7 @@ def _downloads(n: int, *, mounted: bool) -> there.Seen:
         claims.append({"metadata": {"name": claim, "uid": claim}, "spec": {"volumeName": volume}})
         sources = [{"persistentVolumeClaim": {"claimName": claim}}] if mounted else []
         pods.append({"metadata": {"name": f"pod-{i}"}, "spec": {"volumes": sources}})
-    return there.Seen(
+    return to_localmodel.KServeObjects(
         "kserve",
         JOBS,
         crds=CRDS,
@@ -68,7 +68,7 @@ def _downloads(n: int, *, mounted: bool) -> there.Seen:
 
 
 @pytest.mark.parametrize("mounted", [True, False])
-def test_there(mounted: bool) -> None:
+def test_takeover(mounted: bool) -> None:
     def prepare(n: int) -> Callable[[], object]:
         seen = _downloads(n, mounted=mounted)
         plan = plan_takeover(seen)
@@ -78,10 +78,10 @@ def test_there(mounted: bool) -> None:
     assert_grows_no_faster_than_its_input(prepare)
 
 
-def test_back() -> None:
+def test_way_back() -> None:
     def prepare(n: int) -> Callable[[], object]:
         labels = {"labels": {f"{GROUP_LABEL_DOMAIN}/gpu": "true"}}
-        seen = back.Seen(
+        seen = to_kserve.LocalmodelObjects(
             caches=_caches(n, finalizers=[names.FINALIZERS[0]]),
             groups=_groups(n),
             placements=_objects(n, "LocalModelPlacement", "placement-"),

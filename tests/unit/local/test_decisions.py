@@ -73,7 +73,7 @@ def test_ports_stay_below_those_of_outgoing_connections() -> None:
     assert ports.ephemeral_start("32768\t60999\n") == 32768
     assert ports.ephemeral_start("") == ports.DEFAULT_EPHEMERAL
     assert ports.candidates(32768) == range(10000, 32768)
-    # Where the kernel leaves no room below, they are chosen all the same.
+    # If the kernel leaves no ports below its range, ports are chosen nevertheless.
     assert len(ports.candidates(1024)) == 2000
     chosen = ports.free_ports(20)
     assert len(set(chosen)) == 20

@@ -1,4 +1,4 @@
-"""Which parts each command builds, without building any."""
+"""The parts that each command builds. Nothing is built in these tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = ["kube", "versitygw", "model", "fake-gcs", "azurite", "kserve-sdk"]
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the parts that a command asked for, in order."""
+    """The names of the parts that a command built, in order."""
     names: list[str] = []
 
     def recorder(name: str) -> object:

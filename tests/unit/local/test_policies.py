@@ -1,4 +1,4 @@
-"""Waiting for the admission policies of an overlay."""
+"""The check whether the admission policies of an overlay are enforced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_SYNCED = "failed to configure binding: paramKind not yet synced to use for a
 
 
 class _Api:
-    """An API server that has one policy against two caches with one URI, in a state of it."""
+    """An API server with a policy against two caches of one URI, which may not be enforced yet."""
 
     def __init__(self) -> None:
         self.state = "unknown"

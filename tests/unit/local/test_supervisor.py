@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Each test starts and stops several processes.
 pytestmark = pytest.mark.timeout(60)
 
-# Ignores TERM, and has a child that does so too, as gunicorn's workers are.
+# A program that ignores TERM, with a child that ignores TERM, as workers of gunicorn may.
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -108,7 +108,7 @@ def test_removed_stopped_and_changed_processes(processes: Processes) -> None:
     processes.remove("one")
     assert processes.pid("one") is None
     assert processes.names() == []
-    # What was asked for is no death.
+    # A requested stop does not count as a death.
     assert processes.ended("one") is None
 
 

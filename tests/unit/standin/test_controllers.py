@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.local.standin import objects
+from deploy.kube import meta
 from deploy.local.standin.controller import only_status_changed
 from deploy.local.standin.decorator import update_strings
 
@@ -24,6 +24,6 @@ def test_only_status_changed() -> None:
 def test_null_removes_a_label_and_silence_keeps_it() -> None:
     obj = node(keep="1", go="2")
     assert update_strings(obj, "labels", {"go": None, "never": None, "new": "3"})
-    assert objects.labels(obj) == {"keep": "1", "new": "3"}
+    assert meta.labels(obj) == {"keep": "1", "new": "3"}
     assert not update_strings(obj, "labels", {"never": None, "new": "3"})
     assert not update_strings(obj, "annotations", None)

@@ -24,7 +24,7 @@ def thing(name: str, version: int) -> dict[str, Any]:
 
 
 class FakeApi:
-    """Plays lists and watches in turn; when there are no more, a watch blocks until closed."""
+    """Returns scripted lists and watches in turn; after the last, a watch blocks until closed."""
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
@@ -62,7 +62,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def follow(api: FakeApi) -> list[tuple[str | None, str | None]]:
-    """What handlers see of a script: versions before and after."""
+    """The calls of a handler during a script: old and new resourceVersion."""
     seen: list[tuple[str | None, str | None]] = []
 
     def version(obj: dict[str, Any] | None) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from deploy.kube import meta
 from deploy.local.standin import objects
 
 
@@ -23,5 +24,5 @@ def test_keys_are_names_or_namespace_and_name() -> None:
 
 def test_the_controller_is_one_of_the_owners() -> None:
     owners = [{"uid": "1"}, {"uid": "2", "controller": True}]
-    assert objects.controller_of({"metadata": {"ownerReferences": owners}}) == owners[1]
-    assert objects.controller_of({"metadata": {"ownerReferences": owners[:1]}}) is None
+    assert meta.controller_of({"metadata": {"ownerReferences": owners}}) == owners[1]
+    assert meta.controller_of({"metadata": {"ownerReferences": owners[:1]}}) is None

@@ -34,7 +34,7 @@ class FakeDiscovery:
 
 
 class FakeWriter:
-    """Stores what is applied; raises what it is told to."""
+    """Stores applied objects; raises the errors that a test sets."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ class Setup:
         )
 
     def manage(self, *desired: dict[str, Any]) -> list[tuple[str, str]]:
-        """What is written when all that is stored is observed."""
+        """Reconcile with all stored objects as observed, and return the writes."""
         self.writer.calls.clear()
         wanted = {child["metadata"]["name"]: child for child in desired}
         observed = {"C.v1": dict(self.writer.stored)}

@@ -40,7 +40,7 @@ DECORATOR: dict[str, Any] = {
 
 
 def changed(controller: dict[str, Any], path: str, value: object) -> dict[str, Any]:
-    """A copy with one field of its spec set, or removed by None."""
+    """A copy of a controller with one field of its spec set, or removed if the value is None."""
     copied = copy.deepcopy(controller)
     at: Any = copied["spec"]
     *parents, last = path.split(".")

@@ -26,7 +26,7 @@ def queue(clock: Clock) -> WorkQueue[str]:
 
 
 def drain(queue: WorkQueue[str]) -> list[str]:
-    """What is ready now. The sentinels keep get() from waiting; what is due comes between them."""
+    """The keys that are ready now. The sentinels keep `get` from waiting for a delayed key."""
     found = []
     for _ in range(2):
         queue.add("end")

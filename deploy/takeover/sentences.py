@@ -1,9 +1,10 @@
-"""How the plans say things that both of them say. Pure."""
+"""Sentences for both directions of a takeover. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy.kube import meta
 from deploy.takeover import objects
 
 if TYPE_CHECKING:
@@ -14,17 +15,17 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def some(things: Iterable[str]) -> str:
-    """The first few of some things, and how many more there are."""
+def first_few(things: Iterable[str]) -> str:
+    """The first three of a list, and the number of the others."""
     listed = list(things)
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def running_pods(pods: Iterable[KubeObject], label: str) -> Iterator[str]:
-    """What to wait for, for the pods of each program that still run; label: what tells them."""
+def wait_for_pods(pods: Iterable[KubeObject], label: str) -> Iterator[str]:
+    """A request to wait, for each program with running pods. label: its value names the program."""
     left = {
-        (pod["metadata"]["namespace"], objects.labels_of(pod)[label])
+        (pod["metadata"]["namespace"], meta.labels(pod)[label])
         for pod in pods
         if not objects.has_ended(pod)
     }
