@@ -113,10 +113,10 @@ def test_the_hooks_of_the_image_answer(site: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from agent.x import y", "from agent.x import y"),
-        ("    from deploy.kube.kinds import Kind", "    from deploy.kube.kinds import Kind"),
-        ("from hooks import reasons", "from hooks import reasons"),
-        ("from deploy.takeover import names", "from deploy.takeover import names"),
+        ("from agent.x import y", "from localmodel.agent.x import y"),
+        ("    from deploy.kube.kinds import Kind", "    from localmodel.kube.kinds import Kind"),
+        ("from hooks import reasons", "from localmodel.hooks import reasons"),
+        ("from deploy.takeover import names", "from localmodel.takeover import names"),
         ("from agents import x\nimport agency", "from agents import x\nimport agency"),
         ("hooks = agent.x", "hooks = agent.x"),
     ],
