@@ -20,7 +20,7 @@ from agent.structs.sizes import EvictionReason
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from agent.capacity.models import Account, Model
+    from agent.capacity.models import Account, Holding
     from agent.capacity.places import Places
 
 
@@ -80,14 +80,14 @@ def admit(
     `patient` models either. `making_room` and `relieving` are those of the former decision.
     """
     work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
-    for key in sorted(candidates, key=lambda key: _turn(ledger.model(key))):
+    for key in sorted(candidates, key=lambda key: _turn(ledger.holding(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
     return work.found
 
 
-def _turn(model: Model) -> tuple[bool, bool]:
-    return model.evicted_and_unreferenced, not model.foreign
+def _turn(holding: Holding) -> tuple[bool, bool]:
+    return holding.evicted_and_unreferenced, not holding.foreign
 
 
 class _Work:
@@ -113,16 +113,16 @@ class _Work:
         self._ahead: int | None = None
         # Copies that are removed anyway.
         self._leaving = Taken()
-        for model in ledger.models.values():
-            if model.leaving:
-                self._leaving.add(model, -1)
+        for holding in ledger.holdings.values():
+            if holding.leaving:
+                self._leaving.add(holding, -1)
         self.found = Admission()
 
     def look_at(self, key: str, *, due: bool) -> None:
-        model = self._ledger.model(key)
-        beside = [self._reserved, *(self._claimed(key) if model.evicted else ())]
+        holding = self._ledger.holding(key)
+        beside = [self._reserved, *(self._claimed(key) if holding.evicted else ())]
         starts = due and self._places.has(key)
-        if model.evicted_and_unreferenced:
+        if holding.evicted_and_unreferenced:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
                 self._start(key)
             return
@@ -134,7 +134,7 @@ class _Work:
         if shortage is not None and self._ledger.is_gated(key) and not evicts:
             # No room can be made, or there is room as soon as leaving copies are removed.
             self._wait(key, shortage)
-        elif starts and evicts and not model.listed:
+        elif starts and evicts and not holding.listed:
             self._ask(key)
         elif not starts or (evicts and self.found.evict):
             self._claim(key)
@@ -150,8 +150,8 @@ class _Work:
             self._start(key)
 
     def _claim(self, key: str) -> None:
-        model = self._ledger.model(key)
-        self._claims.change(self._ledger.rank_coming(key), model, model.reserving())
+        holding = self._ledger.holding(key)
+        self._claims.change(self._ledger.rank_coming(key), holding, holding.reserving())
 
     def _claimed(self, key: str) -> list[Taken]:
         """The room of the models that would evict this one as soon as it was back."""
@@ -162,7 +162,7 @@ class _Work:
 
     def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
         """The bytes to free of each account for a download; None if they cannot be freed."""
-        newcomer = self._ledger.model(key)
+        newcomer = self._ledger.holding(key)
         if self._patient is None or key in self._patient:
             return None
         if self._ahead is not None and newcomer.priority < self._ahead:
@@ -172,7 +172,7 @@ class _Work:
 
     def _wait(self, key: str, shortage: Shortage) -> None:
         self.found.waiting[key] = shortage
-        newcomer = self._ledger.model(key)
+        newcomer = self._ledger.holding(key)
         if not newcomer.referenced or key in (self._patient or ()):
             return
         rank = self._ledger.rank_coming(key)
@@ -200,8 +200,8 @@ class _Work:
         self._reserve(key)
 
     def _reserve(self, key: str) -> None:
-        model = self._ledger.model(key)
-        self._reserved.change(model, model.reserving())
+        holding = self._ledger.holding(key)
+        self._reserved.change(holding, holding.reserving())
         self._places.take(key)
 
     def relieve(self, before: Collection[str]) -> None:

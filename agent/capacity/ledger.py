@@ -12,7 +12,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.capacity.models import Account, Model
+from agent.capacity.models import Account, Holding
 from agent.capacity.ranks import Rank, Standing, gives_way
 from agent.capacity.shares import Shares
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from agent.structs.sizes import Space
 
 
-NO_MODELS: Mapping[str, Model] = MappingProxyType({})
+NO_HOLDINGS: Mapping[str, Holding] = MappingProxyType({})
 
 
 class Taken:
     """The bytes that several models take together, of the disk and of each group's limit."""
 
-    def __init__(self, models: Iterable[Model] = ()) -> None:
+    def __init__(self, holdings: Iterable[Holding] = ()) -> None:
         self._disk = 0
         self._limits: dict[str, int] = {}
-        for model in models:
-            self.add(model)
+        for holding in holdings:
+            self.add(holding)
 
-    def add(self, model: Model, times: int = 1) -> None:
+    def add(self, holding: Holding, times: int = 1) -> None:
         """Add the bytes of a model; with `times` -1, subtract them."""
-        self._disk += times * model.on_disk
-        for group in model.groups:
-            self._limits[group] = self._limits.get(group, 0) + times * model.of_limit
+        self._disk += times * holding.on_disk
+        for group in holding.groups:
+            self._limits[group] = self._limits.get(group, 0) + times * holding.of_limit
 
-    def change(self, before: Model, after: Model) -> None:
+    def change(self, before: Holding, after: Holding) -> None:
         """Replace the bytes of a model by those of its new state."""
         self.add(before, -1)
         self.add(after)
@@ -58,7 +58,7 @@ class TakenByRank:
         self._taken: dict[Rank, Taken] = {}
         self._own: dict[Rank, Taken] = {}
 
-    def change(self, rank: Rank, before: Model, after: Model) -> None:
+    def change(self, rank: Rank, before: Holding, after: Holding) -> None:
         """Add the difference between two states of a model of this rank."""
         self._taken.setdefault(rank.of_anybody, Taken()).change(before, after)
         if rank.owners:
@@ -99,7 +99,7 @@ class Ledger:
     The parameter `beside` of methods are bytes that count in addition to those of the models.
     """
 
-    models: Mapping[str, Model] = field(default_factory=lambda: NO_MODELS)
+    holdings: Mapping[str, Holding] = field(default_factory=lambda: NO_HOLDINGS)
     groups: Mapping[str, Group] = field(default_factory=dict)
     space: Space | None = None
 
@@ -107,7 +107,7 @@ class Ledger:
 
     @cached_property
     def _taken(self) -> Taken:
-        return Taken(self.models.values())
+        return Taken(self.holdings.values())
 
     @cached_property
     def _accounts(self) -> dict[str, list[Account]]:
@@ -121,28 +121,28 @@ class Ledger:
     def _keys(self) -> dict[str, list[str]]:
         """The models of each group."""
         found: dict[str, list[str]] = {}
-        for key, model in self.models.items():
-            for group in model.groups:
+        for key, holding in self.holdings.items():
+            for group in holding.groups:
                 found.setdefault(group, []).append(key)
         return found
 
-    def model(self, key: str) -> Model:
+    def holding(self, key: str) -> Holding:
         """The model of a key; an empty one if the key is unknown."""
-        return self.models.get(key, _UNKNOWN)
+        return self.holdings.get(key, _UNKNOWN)
 
     def accounts(self) -> list[Account]:
         """The bounds of all groups that evict."""
         return [account for found in self._accounts.values() for account in found]
 
-    def accounts_of(self, model: Model) -> list[Account]:
+    def accounts_of(self, holding: Holding) -> list[Account]:
         """The accounts that a download of a model must fit.
 
         A group that does not evict has no account here: its hook admitted the models. The disk
         bounds all models. A model that no service or pod refers to must stay below the disk's high
         mark: above it, the model would be evicted at once.
         """
-        found = [a for group in sorted(model.groups) for a in self._accounts.get(group, ())]
-        if not model.referenced:
+        found = [a for group in sorted(holding.groups) for a in self._accounts.get(group, ())]
+        if not holding.referenced:
             found = [replace(a, limit=min(a.limit, a.high)) if a.disk else a for a in found]
         if not found and self.space is not None:
             whole = self.space.writable
@@ -172,58 +172,64 @@ class Ledger:
         return others + self._taken.of(account) + sum(taken.of(account) for taken in beside)
 
     def taken_with(
-        self, model: Model, account: Account, beside: Iterable[Taken] = (), size: int | None = None
+        self,
+        holding: Holding,
+        account: Account,
+        beside: Iterable[Taken] = (),
+        size: int | None = None,
     ) -> int:
         """The bytes taken of an account once room is reserved for a model's download.
 
         The download is of `size`, by default of the model's known size.
         """
-        return self.taken(account, beside) - model.of(account) + model.reserving(size).of(account)
+        return (
+            self.taken(account, beside) - holding.of(account) + holding.reserving(size).of(account)
+        )
 
     def without(self, keys: Iterable[str]) -> Ledger:
         """This ledger without these copies."""
-        gone = {key: self.model(key).without() for key in keys}
-        return replace(self, models={**self.models, **gone})
+        gone = {key: self.holding(key).without_copy for key in keys}
+        return replace(self, holdings={**self.holdings, **gone})
 
     def on_disk_alone(self) -> Ledger:
         """This ledger without reservations for running downloads."""
         return replace(
-            self, models={key: replace(one, reserved=0) for key, one in self.models.items()}
+            self, holdings={key: replace(one, reserved=0) for key, one in self.holdings.items()}
         )
 
     def is_gated(self, key: str) -> bool:
         """Whether a download must wait until it fits: a group of the model evicts."""
-        return any(name in self._accounts for name in self.model(key).groups)
+        return any(name in self._accounts for name in self.holding(key).groups)
 
     def shortage(
         self, key: str, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
         """Why a download cannot start, or grow to `size`; None if it fits."""
-        return self.shortage_of(self.model(key), size, beside)
+        return self.shortage_of(self.holding(key), size, beside)
 
     def shortage_of(
-        self, model: Model, size: int | None = None, beside: Collection[Taken] = ()
+        self, holding: Holding, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
         """The shortage of a model whose state differs from the ledger's by `beside`.
 
         A model that takes no more than it takes already has no shortage.
         """
-        for account in self.accounts_of(model):
+        for account in self.accounts_of(holding):
             before = self.taken(account, beside)
-            taken = self.taken_with(model, account, beside, size)
+            taken = self.taken_with(holding, account, beside, size)
             if taken > max(account.limit, before):
                 return Shortage(account, taken - before, max(0, account.limit - before))
         return None
 
     def is_evictable(self, key: str, *, ignoring_pods: bool = False) -> bool:
         """Whether a copy may be evicted at all: all its groups evict, and no pod mounts it."""
-        model = self.model(key)
+        holding = self.holding(key)
         return (
-            model.resting
-            and bool(model.groups)
-            and all(name in self.groups and self.groups[name].evicts for name in model.groups)
-            and not model.pinned
-            and (ignoring_pods or not model.mounted)
+            holding.resting
+            and bool(holding.groups)
+            and all(name in self.groups and self.groups[name].evicts for name in holding.groups)
+            and not holding.pinned
+            and (ignoring_pods or not holding.mounted)
         )
 
     def victims(self, allowed: Callable[[Rank], bool], group: str | None = None) -> list[str]:
@@ -233,7 +239,7 @@ class Ledger:
         """
         found = [
             key
-            for key in (self.models if group is None else self._keys.get(group, ()))
+            for key in (self.holdings if group is None else self._keys.get(group, ()))
             if self.is_evictable(key) and allowed(self.rank(key))
         ]
         return sorted(found, key=self._worth)
@@ -244,25 +250,25 @@ class Ledger:
         The last use decides only between models of one priority and standing: anybody who may
         create pods can make a model count as used.
         """
-        model = self.model(key)
-        return (model.priority, self._standing(key), model.last_used, key)
+        holding = self.holding(key)
+        return (holding.priority, self._standing(key), holding.last_used, key)
 
     def rank(self, key: str) -> Rank:
         """The rank of a copy, by which it gives way to downloads."""
-        model = self.model(key)
-        return Rank(model.referenced, model.priority, self._standing(key), model.owners)
+        holding = self.holding(key)
+        return Rank(holding.referenced, holding.priority, self._standing(key), holding.owners)
 
     def rank_coming(self, key: str) -> Rank:
         """The rank of a download, by which copies give way to it."""
-        model = self.model(key)
+        holding = self.holding(key)
         standing = Standing.ADMINISTRATOR
-        if model.owners:
-            within = self._shares.fits(model)
+        if holding.owners:
+            within = self._shares.fits(holding)
             standing = Standing.WITHIN_SHARE if within else Standing.OVER_SHARE
-        return Rank(model.referenced, model.priority, standing, model.owners)
+        return Rank(holding.referenced, holding.priority, standing, holding.owners)
 
     def _standing(self, key: str) -> Standing:
-        if not self.model(key).owners:
+        if not self.holding(key).owners:
             return Standing.ADMINISTRATOR
         return Standing.OVER_SHARE if key in self._shares.above else Standing.WITHIN_SHARE
 
@@ -270,11 +276,11 @@ class Ledger:
     def _shares(self) -> Shares:
         whole = self.space.writable if self.space else None
         return Shares(
-            self.models,
+            self.holdings,
             {
                 key
-                for key, model in self.models.items()
-                if not model.referenced and self.is_evictable(key)
+                for key, holding in self.holdings.items()
+                if not holding.referenced and self.is_evictable(key)
             },
             {
                 name: group.limit if whole is None else min(group.limit, whole)
@@ -294,18 +300,18 @@ class Ledger:
 
     def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
         found = TakenByRank()
-        for key, model in self.models.items():
+        for key, holding in self.holdings.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
                 rank = self.rank(key)
-                if model.mounted:
+                if holding.mounted:
                     # A copy that only pods refer to is unreferenced once they have gone.
                     rank = rank._replace(referenced=False)
-                found.change(rank, model.without(), model)
+                found.change(rank, holding.without_copy, holding)
         return found
 
     def last_of(self, group: str) -> str:
         """The key of the group's copy that would be evicted last; empty if it has no copy."""
-        resting = [key for key in self._keys.get(group, ()) if self.model(key).resting]
+        resting = [key for key in self._keys.get(group, ()) if self.holding(key).resting]
         return max(resting, key=self._worth, default="")
 
     def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
@@ -318,14 +324,14 @@ class Ledger:
         for victim in victims:
             if all(excess <= 0 for excess in over.values()):
                 break
-            frees = {account: self.model(victim).frees(account) for account in over}
+            frees = {account: self.holding(victim).frees(account) for account in over}
             if any(frees[account] and excess > 0 for account, excess in over.items()):
                 gone.append(victim)
                 over = {account: excess - frees[account] for account, excess in over.items()}
         return gone if all(excess <= 0 for excess in over.values()) else None
 
 
-_UNKNOWN = Model()
+_UNKNOWN = Holding()
 
 
 def excess_of(
@@ -335,9 +341,9 @@ def excess_of(
 
     Down to the low marks if `freed` allows that, else to the high marks, else to the limits.
     """
-    model = ledger.model(key)
-    accounts = ledger.accounts_of(model)
-    needed = {account: ledger.taken_with(model, account, beside) for account in accounts}
+    holding = ledger.holding(key)
+    accounts = ledger.accounts_of(holding)
+    needed = {account: ledger.taken_with(holding, account, beside) for account in accounts}
     for mark in ("low", "high", "limit"):
         over = {account: needed[account] - int(getattr(account, mark)) for account in accounts}
         if all(excess <= sum(taken.of(a) for taken in freed) for a, excess in over.items()):
@@ -347,10 +353,10 @@ def excess_of(
 
 def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
     """Whether all accounts of a download stay at or below their low marks."""
-    model = ledger.model(key)
+    holding = ledger.holding(key)
     return all(
-        ledger.taken_with(model, account, beside) <= account.low
-        for account in ledger.accounts_of(model)
+        ledger.taken_with(holding, account, beside) <= account.low
+        for account in ledger.accounts_of(holding)
     )
 
 
@@ -358,21 +364,21 @@ def _to_blame(ledger: Ledger, account: Account, victims: Sequence[str]) -> list[
     """The victims without those that would only make up for less important models that stay."""
     taken, going = ledger.taken(account), frozenset(victims)
     staying = sorted(
-        (model.priority, model.of(account))
-        for key, model in ledger.models.items()
-        if key not in going and model.of(account)
+        (holding.priority, holding.of(account))
+        for key, holding in ledger.holdings.items()
+        if key not in going and holding.of(account)
     )
     blamed: list[str] = []
     lower = passed = 0
     for key in victims:
-        model = ledger.model(key)
-        while passed < len(staying) and staying[passed][0] < model.priority:
+        holding = ledger.holding(key)
+        while passed < len(staying) and staying[passed][0] < holding.priority:
             lower += staying[passed][1]
             passed += 1
         if taken - lower <= account.low:
             break
         blamed.append(key)
-        taken -= model.frees(account)
+        taken -= holding.frees(account)
     return blamed
 
 
@@ -391,7 +397,7 @@ def relief(ledger: Ledger, account: Account) -> list[str]:
     if not account.disk:
         last = ledger.last_of(account.group)
         others = [key for key in victims if key != last]
-        if taken - sum(ledger.model(key).frees(account) for key in others) <= account.limit:
+        if taken - sum(ledger.holding(key).frees(account) for key in others) <= account.limit:
             victims = others
     found = ledger.lowered({account: taken - account.low}, victims)
     return victims if found is None else found

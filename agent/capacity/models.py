@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,15 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Model:
-    """One model on the node, or wanted there.
+class Holding:
+    """One model in the ledger: on the node, or requested there.
 
     `size` is the size that its download needs in all, `tree` the size of its published copy,
     `staged` the size of its other files, `reserved` what its running download may take instead of
     `staged`. `last_used` is a time of any clock: that of the publication if no pod used the model.
+
+    Derived values are computed once for each holding: the agent's rows keep a holding from step to
+    step while nothing about the model changes.
     """
 
     groups: frozenset[str] = frozenset()
@@ -48,12 +52,12 @@ class Model:
     leaving: bool = False
     last_used: float = 0.0
 
-    @property
+    @cached_property
     def on_disk(self) -> int:
         """The bytes that it takes of the disk."""
         return self.tree + max(self.staged, self.reserved)
 
-    @property
+    @cached_property
     def of_limit(self) -> int:
         """The bytes that count for its groups' limits: a copy and its replacement count once."""
         return max(self.tree, self.staged, self.reserved)
@@ -63,12 +67,17 @@ class Model:
         """Whether it was evicted, and no service or pod refers to it."""
         return self.evicted and not self.referenced
 
-    def reserving(self, size: int | None = None) -> Model:
-        """This model with room reserved for its download, of `size` or of its known size."""
-        return replace(self, reserved=self.size if size is None else size)
+    def reserving(self, size: int | None = None) -> Holding:
+        """This holding with room reserved for its download, of `size` or of its known size."""
+        return self._downloading if size is None else replace(self, reserved=size)
 
-    def without(self) -> Model:
-        """This model without its copy."""
+    @cached_property
+    def _downloading(self) -> Holding:
+        return replace(self, reserved=self.size)
+
+    @cached_property
+    def without_copy(self) -> Holding:
+        """This holding without its copy."""
         return replace(self, tree=0, resting=False)
 
     def of(self, account: Account) -> int:
@@ -79,7 +88,7 @@ class Model:
 
     def frees(self, account: Account) -> int:
         """The bytes of an account that become free when its copy is evicted."""
-        return self.of(account) - self.without().of(account)
+        return self.of(account) - self.without_copy.of(account)
 
 
 @dataclass(frozen=True)
