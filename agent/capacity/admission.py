@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from localmodel.agent.capacity.ledger import (
+    Holding,
     Ledger,
-    Model,
     Shortage,
     Taken,
     TakenByRank,
@@ -81,14 +81,14 @@ def admit(
     `patient`. The last two are those of the decision before.
     """
     work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
-    for key in sorted(candidates, key=lambda key: _turn(ledger.model(key))):
+    for key in sorted(candidates, key=lambda key: _turn(ledger.holding(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
     return work.found
 
 
-def _turn(model: Model) -> tuple[bool, bool]:
-    return model.returns_idly, not model.foreign
+def _turn(holding: Holding) -> tuple[bool, bool]:
+    return holding.returns_idly, not holding.foreign
 
 
 class _Work:
@@ -113,16 +113,16 @@ class _Work:
         self._ahead: int | None = None
         # What goes by itself.
         self._leaving = Taken()
-        for model in ledger.models.values():
-            if model.leaving:
-                self._leaving.add(model, -1)
+        for holding in ledger.holdings.values():
+            if holding.leaving:
+                self._leaving.add(holding, -1)
         self.found = Admission()
 
     def look_at(self, key: str, *, due: bool) -> None:
-        model = self._ledger.model(key)
-        beside = [self._reserved, *(self._claimed(key) if model.evicted else ())]
+        holding = self._ledger.holding(key)
+        beside = [self._reserved, *(self._claimed(key) if holding.evicted else ())]
         starts = due and self._places.has(key)
-        if model.returns_idly:
+        if holding.returns_idly:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
                 self._start(key)
             return
@@ -134,7 +134,7 @@ class _Work:
         if shortage is not None and self._ledger.is_gated(key) and not evicts:
             # Without room, or with room as soon as what is leaving has gone.
             self._wait(key, shortage)
-        elif starts and evicts and not model.listed:
+        elif starts and evicts and not holding.listed:
             self._ask(key)
         elif not starts or (evicts and self.found.evict):
             self._claim(key)
@@ -150,8 +150,8 @@ class _Work:
             self._start(key)
 
     def _claim(self, key: str) -> None:
-        model = self._ledger.model(key)
-        self._claims.change(self._ledger.rank_coming(key), model, model.reserving())
+        holding = self._ledger.holding(key)
+        self._claims.change(self._ledger.rank_coming(key), holding, holding.reserving())
 
     def _claimed(self, key: str) -> list[Taken]:
         """The room of all that would evict a model as soon as it was back."""
@@ -162,7 +162,7 @@ class _Work:
 
     def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
         """What others have to give for a download; None: it is not to be had."""
-        newcomer = self._ledger.model(key)
+        newcomer = self._ledger.holding(key)
         if self._patient is None or key in self._patient:
             return None
         if self._ahead is not None and newcomer.priority < self._ahead:
@@ -172,7 +172,7 @@ class _Work:
 
     def _wait(self, key: str, shortage: Shortage) -> None:
         self.found.waiting[key] = shortage
-        newcomer = self._ledger.model(key)
+        newcomer = self._ledger.holding(key)
         if not newcomer.referenced or key in (self._patient or ()):
             return
         rank = self._ledger.rank_coming(key)
@@ -200,8 +200,8 @@ class _Work:
         self._reserve(key)
 
     def _reserve(self, key: str) -> None:
-        model = self._ledger.model(key)
-        self._reserved.change(model, model.reserving())
+        holding = self._ledger.holding(key)
+        self._reserved.change(holding, holding.reserving())
         self._places.take(key)
 
     def relieve(self, before: Collection[str]) -> None:

@@ -32,12 +32,15 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Model:
-    """What capacity is decided by, of one model.
+class Holding:
+    """One model in the ledger: what it takes, and what decides whether its copy may go.
 
     `size` is what a download of it needs in all. `tree` is what its published copy takes, `staged`
     what else it takes, `reserved` what its running download may take instead of `staged`.
     `last_used` is a time of any clock; of a model that was never used, that of its publication.
+
+    Derived values are computed once for each holding: the agent's rows keep a holding from step to
+    step while nothing about the model changes.
     """
 
     groups: frozenset[str] = frozenset()
@@ -64,14 +67,14 @@ class Model:
     leaving: bool = False
     last_used: float = 0.0
 
-    @property
+    @cached_property
     def on_disk(self) -> int:
-        """What it takes of the disk."""
+        """Bytes of the disk that the model takes."""
         return self.tree + max(self.staged, self.reserved)
 
-    @property
+    @cached_property
     def of_limit(self) -> int:
-        """What it takes of its groups' limits: a copy and what replaces it count once."""
+        """Bytes of its groups' limits that it takes: a copy and what replaces it count once."""
         return max(self.tree, self.staged, self.reserved)
 
     @property
@@ -79,12 +82,17 @@ class Model:
         """Whether it was evicted, and nothing refers to it."""
         return self.evicted and not self.referenced
 
-    def reserving(self, size: int | None = None) -> Model:
-        """The same, with room reserved for a download; `size` if it is another than is known."""
-        return replace(self, reserved=self.size if size is None else size)
+    def reserving(self, size: int | None = None) -> Holding:
+        """The same with room reserved for a download: for `size` bytes, by default its own size."""
+        return self._downloading if size is None else replace(self, reserved=size)
 
-    def without(self) -> Model:
-        """The same, with its copy gone."""
+    @cached_property
+    def _downloading(self) -> Holding:
+        return replace(self, reserved=self.size)
+
+    @cached_property
+    def without_copy(self) -> Holding:
+        """The same with its copy gone."""
         return replace(self, tree=0, resting=False)
 
     def of(self, account: Account) -> int:
@@ -95,10 +103,10 @@ class Model:
 
     def frees(self, account: Account) -> int:
         """What its copy gives back to an account when it goes."""
-        return self.of(account) - self.without().of(account)
+        return self.of(account) - self.without_copy.of(account)
 
 
-NO_MODELS: Mapping[str, Model] = MappingProxyType({})
+NO_HOLDINGS: Mapping[str, Holding] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -120,19 +128,19 @@ class Account:
 class Taken:
     """Bytes that some models take together: of the disk, and of each group's limit."""
 
-    def __init__(self, models: Iterable[Model] = ()) -> None:
+    def __init__(self, holdings: Iterable[Holding] = ()) -> None:
         self._disk = 0
         self._limits: dict[str, int] = {}
-        for model in models:
-            self.add(model)
+        for holding in holdings:
+            self.add(holding)
 
-    def add(self, model: Model, times: int = 1) -> None:
+    def add(self, holding: Holding, times: int = 1) -> None:
         """Count a model; -1 `times` if it is no longer there."""
-        self._disk += times * model.on_disk
-        for group in model.groups:
-            self._limits[group] = self._limits.get(group, 0) + times * model.of_limit
+        self._disk += times * holding.on_disk
+        for group in holding.groups:
+            self._limits[group] = self._limits.get(group, 0) + times * holding.of_limit
 
-    def change(self, before: Model, after: Model) -> None:
+    def change(self, before: Holding, after: Holding) -> None:
         """Count a model as it is now."""
         self.add(before, -1)
         self.add(after)
@@ -149,7 +157,7 @@ class TakenByRank:
         self._taken: dict[Rank, Taken] = {}
         self._own: dict[Rank, Taken] = {}
 
-    def change(self, rank: Rank, before: Model, after: Model) -> None:
+    def change(self, rank: Rank, before: Holding, after: Holding) -> None:
         """Count what a model takes more than before."""
         self._taken.setdefault(rank.of_anybody, Taken()).change(before, after)
         if rank.owners:
@@ -190,15 +198,15 @@ class Ledger:
     Of each method, `beside` is what counts beside the models.
     """
 
-    models: Mapping[str, Model] = field(default_factory=lambda: NO_MODELS)
+    holdings: Mapping[str, Holding] = field(default_factory=lambda: NO_HOLDINGS)
     groups: Mapping[str, Group] = field(default_factory=dict)
     space: Space | None = None
 
-    # Each sum is made once: a step asks for it about each model.
+    # Each sum is made once: a step asks for it about each holding.
 
     @cached_property
     def _taken(self) -> Taken:
-        return Taken(self.models.values())
+        return Taken(self.holdings.values())
 
     @cached_property
     def _accounts(self) -> dict[str, list[Account]]:
@@ -212,28 +220,39 @@ class Ledger:
     def _keys(self) -> dict[str, list[str]]:
         """The models of each group."""
         found: dict[str, list[str]] = {}
-        for key, model in self.models.items():
-            for group in model.groups:
+        for key, holding in self.holdings.items():
+            for group in holding.groups:
                 found.setdefault(group, []).append(key)
         return found
 
-    def model(self, key: str) -> Model:
+    def holding(self, key: str) -> Holding:
         """What is known of a key."""
-        return self.models.get(key, _UNKNOWN)
+        return self.holdings.get(key, _UNKNOWN)
 
     def accounts(self) -> list[Account]:
         """The bounds of all groups that evict."""
         return [account for found in self._accounts.values() for account in found]
 
-    def accounts_of(self, model: Model) -> list[Account]:
+    def accounts_of(self, holding: Holding) -> list[Account]:
         """The bounds that a model has to keep to.
 
         A group that does not evict has none here: its models were admitted by the hook. The disk
         bounds all, and at the high mark what nothing refers to: past it, it would be evicted at
         once.
         """
-        found = [a for group in sorted(model.groups) for a in self._accounts.get(group, ())]
-        if not model.referenced:
+        kind = holding.groups, holding.referenced
+        if kind not in self._bounds:
+            self._bounds[kind] = self._bounds_of(*kind)
+        return self._bounds[kind]
+
+    @cached_property
+    def _bounds(self) -> dict[tuple[frozenset[str], bool], list[Account]]:
+        """By groups, and whether something refers to the model. No more than there are models."""
+        return {}
+
+    def _bounds_of(self, groups: frozenset[str], referenced: bool) -> list[Account]:
+        found = [a for group in sorted(groups) for a in self._accounts.get(group, ())]
+        if not referenced:
             found = [replace(a, limit=min(a.limit, a.high)) if a.disk else a for a in found]
         if not found and self.space is not None:
             whole = self.space.writable
@@ -263,62 +282,69 @@ class Ledger:
         return others + self._taken.of(account) + sum(taken.of(account) for taken in beside)
 
     def taken_with(
-        self, model: Model, account: Account, beside: Iterable[Taken] = (), size: int | None = None
+        self,
+        holding: Holding,
+        account: Account,
+        beside: Iterable[Taken] = (),
+        size: int | None = None,
     ) -> int:
         """The same, with room reserved for a download; `size` if it is another than is known."""
-        return self.taken(account, beside) - model.of(account) + model.reserving(size).of(account)
+        return (
+            self.taken(account, beside) - holding.of(account) + holding.reserving(size).of(account)
+        )
 
     def without(self, keys: Iterable[str]) -> Ledger:
         """The same, with these copies gone."""
-        gone = {key: self.model(key).without() for key in keys}
-        return replace(self, models={**self.models, **gone})
+        gone = {key: self.holding(key).without_copy for key in keys}
+        return replace(self, holdings={**self.holdings, **gone})
 
     def on_disk_alone(self) -> Ledger:
         """The same, with what is here alone, and nothing that is reserved for what may come."""
-        return replace(
-            self, models={key: replace(one, reserved=0) for key, one in self.models.items()}
-        )
+        downloading = {
+            key: replace(one, reserved=0) for key, one in self.holdings.items() if one.reserved
+        }
+        return replace(self, holdings={**self.holdings, **downloading}) if downloading else self
 
     def is_gated(self, key: str) -> bool:
         """Whether a download waits here until it fits: a group of the model evicts."""
-        return any(name in self._accounts for name in self.model(key).groups)
+        return any(name in self._accounts for name in self.holding(key).groups)
 
     def shortage(
         self, key: str, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
         """What keeps a download from its start, or from growing to `size`; None if it fits."""
-        return self.shortage_of(self.model(key), size, beside)
+        return self.shortage_of(self.holding(key), size, beside)
 
     def shortage_of(
-        self, model: Model, size: int | None = None, beside: Collection[Taken] = ()
+        self, holding: Holding, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
         """The same of a model that is known otherwise by now, with the difference in `beside`.
 
         One that takes no more than is taken already lacks nothing.
         """
-        for account in self.accounts_of(model):
+        for account in self.accounts_of(holding):
             before = self.taken(account, beside)
-            taken = self.taken_with(model, account, beside, size)
+            taken = self.taken_with(holding, account, beside, size)
             if taken > max(account.limit, before):
                 return Shortage(account, taken - before, max(0, account.limit - before))
         return None
 
     def is_evictable(self, key: str, *, ignoring_pods: bool = False) -> bool:
         """Whether a copy may go at all: all its groups evict, and nothing holds it."""
-        model = self.model(key)
+        holding = self.holding(key)
         return (
-            model.resting
-            and bool(model.groups)
-            and all(name in self.groups and self.groups[name].evicts for name in model.groups)
-            and not model.pinned
-            and (ignoring_pods or not model.mounted)
+            holding.resting
+            and bool(holding.groups)
+            and all(name in self.groups and self.groups[name].evicts for name in holding.groups)
+            and not holding.pinned
+            and (ignoring_pods or not holding.mounted)
         )
 
     def victims(self, allowed: Callable[[Rank], bool], group: str | None = None) -> list[str]:
         """The copies that may go and are allowed to, the first to go first; of one group."""
         found = [
             key
-            for key in (self.models if group is None else self._keys.get(group, ()))
+            for key in (self.holdings if group is None else self._keys.get(group, ()))
             if self.is_evictable(key) and allowed(self.rank(key))
         ]
         return sorted(found, key=self._worth)
@@ -329,25 +355,25 @@ class Ledger:
         When it was used last decides only between models of one priority and standing: whoever
         may make pods can have one used.
         """
-        model = self.model(key)
-        return (model.priority, self._standing(key), model.last_used, key)
+        holding = self.holding(key)
+        return (holding.priority, self._standing(key), holding.last_used, key)
 
     def rank(self, key: str) -> Rank:
         """What a copy gives way for."""
-        model = self.model(key)
-        return Rank(model.referenced, model.priority, self._standing(key), model.owners)
+        holding = self.holding(key)
+        return Rank(holding.referenced, holding.priority, self._standing(key), holding.owners)
 
     def rank_coming(self, key: str) -> Rank:
         """What gives way for a download."""
-        model = self.model(key)
+        holding = self.holding(key)
         standing = Standing.ADMINISTRATOR
-        if model.owners:
-            within = self._shares.fits(model)
+        if holding.owners:
+            within = self._shares.fits(holding)
             standing = Standing.WITHIN_SHARE if within else Standing.OVER_SHARE
-        return Rank(model.referenced, model.priority, standing, model.owners)
+        return Rank(holding.referenced, holding.priority, standing, holding.owners)
 
     def _standing(self, key: str) -> Standing:
-        if not self.model(key).owners:
+        if not self.holding(key).owners:
             return Standing.ADMINISTRATOR
         return Standing.OVER_SHARE if key in self._shares.above else Standing.WITHIN_SHARE
 
@@ -355,11 +381,11 @@ class Ledger:
     def _shares(self) -> Shares:
         whole = self.space.writable if self.space else None
         return Shares(
-            self.models,
+            self.holdings,
             {
                 key
-                for key, model in self.models.items()
-                if not model.referenced and self.is_evictable(key)
+                for key, holding in self.holdings.items()
+                if not holding.referenced and self.is_evictable(key)
             },
             {
                 name: group.limit if whole is None else min(group.limit, whole)
@@ -379,18 +405,18 @@ class Ledger:
 
     def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
         found = TakenByRank()
-        for key, model in self.models.items():
+        for key, holding in self.holdings.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
                 rank = self.rank(key)
-                if model.mounted:
+                if holding.mounted:
                     # What only pods hold is idle once they have gone.
                     rank = rank._replace(referenced=False)
-                found.change(rank, model.without(), model)
+                found.change(rank, holding.without_copy, holding)
         return found
 
     def last_of(self, group: str) -> str:
         """The group's copy that would go last; empty: none."""
-        resting = [key for key in self._keys.get(group, ()) if self.model(key).resting]
+        resting = [key for key in self._keys.get(group, ()) if self.holding(key).resting]
         return max(resting, key=self._worth, default="")
 
     def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
@@ -403,14 +429,14 @@ class Ledger:
         for victim in victims:
             if all(excess <= 0 for excess in over.values()):
                 break
-            frees = {account: self.model(victim).frees(account) for account in over}
+            frees = {account: self.holding(victim).frees(account) for account in over}
             if any(frees[account] and excess > 0 for account, excess in over.items()):
                 gone.append(victim)
                 over = {account: excess - frees[account] for account, excess in over.items()}
         return gone if all(excess <= 0 for excess in over.values()) else None
 
 
-_UNKNOWN = Model()
+_UNKNOWN = Holding()
 
 
 def excess_of(
@@ -420,9 +446,9 @@ def excess_of(
 
     Down to the low marks if that can be, else to the high ones, else to the limits.
     """
-    model = ledger.model(key)
-    accounts = ledger.accounts_of(model)
-    needed = {account: ledger.taken_with(model, account, beside) for account in accounts}
+    holding = ledger.holding(key)
+    accounts = ledger.accounts_of(holding)
+    needed = {account: ledger.taken_with(holding, account, beside) for account in accounts}
     for mark in ("low", "high", "limit"):
         over = {account: needed[account] - int(getattr(account, mark)) for account in accounts}
         if all(excess <= sum(taken.of(a) for taken in freed) for a, excess in over.items()):
@@ -432,10 +458,10 @@ def excess_of(
 
 def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
     """Whether a download leaves all its accounts at their low marks."""
-    model = ledger.model(key)
+    holding = ledger.holding(key)
     return all(
-        ledger.taken_with(model, account, beside) <= account.low
-        for account in ledger.accounts_of(model)
+        ledger.taken_with(holding, account, beside) <= account.low
+        for account in ledger.accounts_of(holding)
     )
 
 
@@ -443,21 +469,21 @@ def _to_blame(ledger: Ledger, account: Account, victims: Sequence[str]) -> list[
     """The victims without those that would go for what less important models take that stay."""
     taken, going = ledger.taken(account), frozenset(victims)
     staying = sorted(
-        (model.priority, model.of(account))
-        for key, model in ledger.models.items()
-        if key not in going and model.of(account)
+        (holding.priority, holding.of(account))
+        for key, holding in ledger.holdings.items()
+        if key not in going and holding.of(account)
     )
     blamed: list[str] = []
     lower = passed = 0
     for key in victims:
-        model = ledger.model(key)
-        while passed < len(staying) and staying[passed][0] < model.priority:
+        holding = ledger.holding(key)
+        while passed < len(staying) and staying[passed][0] < holding.priority:
             lower += staying[passed][1]
             passed += 1
         if taken - lower <= account.low:
             break
         blamed.append(key)
-        taken -= model.frees(account)
+        taken -= holding.frees(account)
     return blamed
 
 
@@ -476,7 +502,7 @@ def relief(ledger: Ledger, account: Account) -> list[str]:
     if not account.disk:
         last = ledger.last_of(account.group)
         others = [key for key in victims if key != last]
-        if taken - sum(ledger.model(key).frees(account) for key in others) <= account.limit:
+        if taken - sum(ledger.holding(key).frees(account) for key in others) <= account.limit:
             victims = others
     found = ledger.lowered({account: taken - account.low}, victims)
     return victims if found is None else found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from localmodel.agent.capacity.ledger import Model
+    from localmodel.agent.capacity.ledger import Holding
 
 
 class Shares:
@@ -24,18 +24,19 @@ class Shares:
     """
 
     def __init__(
-        self, models: Mapping[str, Model], idle: Collection[str], rooms: Mapping[str, int]
+        self, holdings: Mapping[str, Holding], idle: Collection[str], rooms: Mapping[str, int]
     ) -> None:
-        self._models = models
+        self._holdings = holdings
         self._idle = idle
         self._rooms = rooms
 
-    def fits(self, model: Model) -> bool:
+    def fits(self, holding: Holding) -> bool:
         """Whether a download keeps to its owners' shares, if their idle copies go. It has none."""
         return all(
-            self._kept.get((owner, group), 0) - model.of_limit + model.size <= self._share(group)
-            for owner in model.owners
-            for group in model.groups
+            self._kept.get((owner, group), 0) - holding.of_limit + holding.size
+            <= self._share(group)
+            for owner in holding.owners
+            for group in holding.groups
         )
 
     @cached_property
@@ -44,25 +45,27 @@ class Shares:
         taken = dict(self._kept)
         found = set()
         by_worth = sorted(
-            (self._models[key].priority, self._models[key].last_used, key) for key in self._idle
+            (self._holdings[key].priority, self._holdings[key].last_used, key) for key in self._idle
         )
         for _, _, key in reversed(by_worth):
-            model = self._models[key]
-            _count(taken, model)
-            if model.owners and all(self._is_above(owner, model, taken) for owner in model.owners):
+            holding = self._holdings[key]
+            _count(taken, holding)
+            if holding.owners and all(
+                self._is_above(owner, holding, taken) for owner in holding.owners
+            ):
                 found.add(key)
         return frozenset(found)
 
-    def _is_above(self, owner: str, model: Model, taken: Mapping[tuple[str, str], int]) -> bool:
-        return any(taken[owner, group] > self._share(group) for group in model.groups)
+    def _is_above(self, owner: str, holding: Holding, taken: Mapping[tuple[str, str], int]) -> bool:
+        return any(taken[owner, group] > self._share(group) for group in holding.groups)
 
     @cached_property
     def _kept(self) -> dict[tuple[str, str], int]:
         """What each namespace takes of each group without its idle copies."""
         found: dict[tuple[str, str], int] = {}
-        for key, model in self._models.items():
+        for key, holding in self._holdings.items():
             if key not in self._idle:
-                _count(found, model)
+                _count(found, holding)
         return found
 
     def _share(self, group: str) -> int:
@@ -71,13 +74,13 @@ class Shares:
     @cached_property
     def _namespaces(self) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
-        for model in self._models.values():
-            for group in model.groups:
-                found.setdefault(group, set()).update(model.owners)
+        for holding in self._holdings.values():
+            for group in holding.groups:
+                found.setdefault(group, set()).update(holding.owners)
         return found
 
 
-def _count(taken: dict[tuple[str, str], int], model: Model) -> None:
-    for owner in model.owners:
-        for group in model.groups:
-            taken[owner, group] = taken.get((owner, group), 0) + model.of_limit
+def _count(taken: dict[tuple[str, str], int], holding: Holding) -> None:
+    for owner in holding.owners:
+        for group in holding.groups:
+            taken[owner, group] = taken.get((owner, group), 0) + holding.of_limit

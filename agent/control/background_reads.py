@@ -34,19 +34,19 @@ class BackgroundReads:
         self._digesting.begin()
         self._scrubbing.begin(busy)
 
-    def take(self, end: Digested | Scrubbed) -> None:
+    def observe(self, end: Digested | Scrubbed) -> None:
         """Take in what was found."""
         if isinstance(end, Digested):
-            self._digesting.take(end)
+            self._digesting.observe(end)
         else:
-            self._scrubbing.take(end)
+            self._scrubbing.observe(end)
 
     def stop(self, key: str) -> None:
         """Stop reading a copy that goes."""
         self._digesting.stop(key)
         self._scrubbing.stop(key)
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain(self, keys: Collection[str]) -> None:
         """Stop reading other copies."""
-        self._digesting.keep(keys)
-        self._scrubbing.keep(keys)
+        self._digesting.retain(keys)
+        self._scrubbing.retain(keys)

@@ -28,7 +28,7 @@ class Digesting:
                 stopped = self._running[key] = threading.Event()
                 self._workers.digest(manifest, stopped)
 
-    def take(self, end: Digested) -> None:
+    def observe(self, end: Digested) -> None:
         """Take in what was computed."""
         copy = self._inventory.copy(end.key)
         if end.key not in self._running or copy.manifest is None:
@@ -47,7 +47,7 @@ class Digesting:
         if stopped is not None:
             stopped.set()
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain(self, keys: Collection[str]) -> None:
         """Stop what is computed of other copies, and let what failed be tried again."""
         for key, stopped in list(self._running.items()):
             if stopped is None or key not in keys:

@@ -1,4 +1,4 @@
-"""What the agent tells as Events, once for each thing that happens."""
+"""The Events of the agent: one for each thing that happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from localmodel.crds.quantity import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from localmodel.agent.control.status import Waiting
+    from localmodel.agent.control.rows import Table
+    from localmodel.agent.control.waiting import Waiting
     from localmodel.agent.structs.adoption import Adopted
     from localmodel.agent.structs.failures import DownloadError, FailureKind
     from localmodel.agent.structs.manifest import CacheName
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class NodeEventSink(EventSink, Protocol):
-    """Takes events about the LocalModelNode."""
+    """A sink of Events about the LocalModelNode."""
 
     def about(self, uid: str) -> None:
         """The LocalModelNode has this uid."""
@@ -34,7 +35,7 @@ class LogSink:
     """Writes events to the log."""
 
     def about(self, uid: str) -> None:
-        """Not told: there is no object."""
+        """The log names no object."""
 
     def tell(self, event: NodeEvent) -> None:
         """Write it."""
@@ -42,11 +43,12 @@ class LogSink:
 
 
 class NodeEvents:
-    """Tells what happened. A state that lasts is told when it begins."""
+    """Emits an Event for what happened. A state that lasts has its Event when it begins."""
 
     def __init__(self, sink: NodeEventSink) -> None:
         self._sink = sink
         self._waiting: frozenset[str] = frozenset()
+        # The last failure of each key and its caches. Bounded by the requests: `retain`.
         self._failures: dict[tuple[str, frozenset[CacheName]], FailureKind] = {}
 
     def about(self, uid: str) -> None:
@@ -90,16 +92,15 @@ class NodeEvents:
         """Another disk is where the models were."""
         self._sink.tell(NodeEvent("OtherDisk", problem, warning=True))
 
-    def waiting(
-        self, waiting: Mapping[str, Waiting], names: Mapping[str, Iterable[CacheName]]
-    ) -> None:
-        """These wait for room. Each is told when its waiting begins."""
+    def waiting(self, waiting: Mapping[str, Waiting], table: Table) -> None:
+        """These downloads wait for room. Each has its Event when the waiting begins."""
         for key in waiting.keys() - self._waiting:
-            self._tell("CapacityFull", names.get(key, ()), waiting[key].message, warning=True)
+            owners, message = table.row(key).owners, waiting[key].message
+            self._tell("CapacityFull", owners, message, warning=True)
         self._waiting = frozenset(waiting)
 
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget the failures of other models, and those of caches that are others by now."""
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget the failures of all other models, and those of caches that are others by now."""
         asked = set()
         for key, request in requests.items():
             by_namespace: dict[str, set[CacheName]] = {}

@@ -70,7 +70,7 @@ class Scrubbing:
         times = (noted, published, self._read.get(key))
         return max((time for time in times if time is not None and time <= now), default=None)
 
-    def take(self, end: Scrubbed) -> None:
+    def observe(self, end: Scrubbed) -> None:
         """Take in what was found."""
         if end.stopped is not self._stopped:
             return
@@ -91,7 +91,7 @@ class Scrubbing:
             self._stopped.set()
             self._key = ""
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain(self, keys: Collection[str]) -> None:
         """Stop reading any other copy."""
         if self._key not in keys:
             self.stop(self._key)

@@ -24,12 +24,12 @@ def serves(
     *,
     in_use: bool,
 ) -> bool:
-    """Whether a copy is whole, has the hash that is asked for, and is not outlived.
+    """Whether a copy is whole, has the requested hash, and is not outlived by another version.
 
-    `failures` are those of the requesters; `in_use` is whether a pod may mount it.
+    `failures` are those of the requesters; `in_use` is whether a pod may mount the copy.
     """
     if copy.is_unreadable:
-        # It may be whole: nothing replaces it on a guess.
+        # The copy may be whole: nothing replaces it on a guess.
         return True
     if copy.found is not Found.PUBLISHED or copy.manifest is None:
         return False
@@ -37,7 +37,7 @@ def serves(
         return True
     if not in_use and _is_outlived(copy.manifest, request, failures):
         return False
-    # What the hash is, is known soon.
+    # A hash that is not computed yet is known soon.
     return copy.manifest.hash is None or request.accepts(copy.manifest.hash)
 
 
@@ -52,12 +52,26 @@ def attempts(request: Request, copy: OnDisk) -> Request:
     return replace(request, requesters=tuple(order))
 
 
-def awaits_turn(request: Request, copy: OnDisk) -> bool:
-    """Whether no download begins for a request before the node's turn.
+def awaits_turn(attempts: Request, copy: OnDisk) -> bool:
+    """Whether no download begins for these attempts before the node's turn.
 
     The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
     """
-    return attempts(request, copy).is_suspended and copy.found is not Found.DAMAGED
+    return attempts.is_suspended and copy.found is not Found.DAMAGED
+
+
+def asking(request: Request, granted: Granted) -> tuple[tuple[Requester, bool], ...]:
+    """The requesters whose sources are asked about a copy, and whether each may have it already.
+
+    No LocalModelCache is served from what a namespace fetched while it waits, and none loses what
+    it has.
+    """
+    found = ((one, one in granted) for one in request.requesters)
+    return tuple(
+        (one, has_it)
+        for one, has_it in found
+        if (has_it or one not in request.suspended if one.namespace else not has_it)
+    )
 
 
 def is_withdrawn(
@@ -87,7 +101,7 @@ def is_withdrawn(
 def _is_outlived(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
-    """Whether nobody whose word counts may have it, and the source has another one for them."""
+    """Whether no deciding requester may have the copy, and the source has another version."""
     has_another = any(
         failures[one].error.kind is FailureKind.OTHER_VERSION
         for one in request.deciding

@@ -72,8 +72,8 @@ class Rechecks:
         self._asks[key, requester] = later
         self._looks[requester] = (later, self._look(requester)[1])
 
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget what is not asked for."""
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget the times of all other requesters."""
         asking = {(key, one) for key, request in requests.items() for one in request.requesters}
         requesters = {one for _, one in asking}
         self._asks = {known: at for known, at in self._asks.items() if known in asking}

@@ -199,8 +199,8 @@ class Workers:
         threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
         return task
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Forget what is known of other models, and what sources keep and nobody uses."""
+    def retain(self, keys: Collection[str]) -> None:
+        """Forget what is known of all other models, and what sources keep and nobody uses."""
         if self._refusals is not None:
             self._refusals.keep(keys)
         self._fetching.sources.tidy()

@@ -9,15 +9,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from localmodel.agent.capacity.ledger import Group, Ledger, Model
+from localmodel.agent.capacity.ledger import Group, Holding, Ledger
 from localmodel.agent.capacity.patience import Patience
 from localmodel.agent.capacity.ranks import gives_way
-from localmodel.agent.control.plan import StepPlan, View, plan_step
+from localmodel.agent.control.plan import StepPlan, plan_step
 from localmodel.agent.structs.sizes import EvictionReason, Space
+from tests.unit.agent.rows import table
 
 if TYPE_CHECKING:
     from localmodel.agent.capacity.admission import Victim
     from localmodel.agent.capacity.ledger import Account
+    from localmodel.agent.control.rows import Table
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")
@@ -67,8 +69,8 @@ def _is_for_less_important(ledger: Ledger, account: Account, key: str) -> bool:
     going = ledger.victims(lambda rank: not rank.referenced, account.group)
     lower = sum(
         model.of(account)
-        for name, model in ledger.models.items()
-        if name not in going and model.priority < ledger.model(key).priority
+        for name, model in ledger.holdings.items()
+        if name not in going and model.priority < ledger.holding(key).priority
     )
     return ledger.taken(account) - lower <= account.low
 
@@ -186,11 +188,11 @@ class CapacityMachine(RuleBasedStateMachine):
         self.evicted.discard(key)
         return True
 
-    def model(self, key: str) -> Model:
+    def model(self, key: str) -> Holding:
         wish, wanted = self.wishes[key], key in self.wanted
         mounted = key in (self.mounted or ())
         known = wish.size if key in self.evicted else 0
-        return Model(
+        return Holding(
             groups=wish.groups if wanted else frozenset(),
             size=self.learned.get(key, known),
             tree=wish.size if key in self.here else 0,
@@ -216,9 +218,9 @@ class CapacityMachine(RuleBasedStateMachine):
         space = Space(CAPACITY, writable=CAPACITY, others=self.others)
         return Ledger({key: self.model(key) for key in KEYS}, groups, space)
 
-    def view(self) -> View:
+    def table(self) -> Table:
         order = sorted(self.wanted, key=lambda key: (-self.wishes[key].priority, key))
-        return View(
+        return table(
             now=self.now,
             grace=0.0,
             max_downloads=self.places,
@@ -230,8 +232,6 @@ class CapacityMachine(RuleBasedStateMachine):
             evicted=frozenset(self.evicted),
             ledger=self.ledger(),
             mounted=self.mounted,
-            making_room=self.plan.making_room,
-            relieving=self.plan.relieving,
             patient=frozenset(
                 key
                 for key in self.wanted
@@ -242,7 +242,7 @@ class CapacityMachine(RuleBasedStateMachine):
     def act(self) -> None:
         """Carry out plans until there is nothing to be done at this moment."""
         for _ in range(MANY):
-            plan = self.plan = plan_step(self.view())
+            plan = self.plan = plan_step(self.table(), self.plan)
             if not plan.start and not plan.ask and not plan.destroys:
                 return
             self.carry_out(plan)
@@ -253,7 +253,7 @@ class CapacityMachine(RuleBasedStateMachine):
             ledger = self.ledger()
             if ledger.is_gated(key):
                 assert ledger.shortage(key) is None
-            self.reserved[key] = ledger.model(key).size
+            self.reserved[key] = ledger.holding(key).size
             self.listed.discard(key)
         for key in plan.ask:
             self.reserved[key] = 0
@@ -288,7 +288,7 @@ class CapacityMachine(RuleBasedStateMachine):
             )
             assert newcomer.referenced or not newcomer.evicted
             assert gives_way(ledger.rank(key), ledger.rank_coming(eviction.newcomer))
-            assert eviction.newcomer not in self.view().patient
+            assert eviction.newcomer not in self.table().patient
             self.patience.made(eviction.newcomer, newcomer.owners)
         else:
             assert not model.referenced
@@ -318,7 +318,7 @@ class CapacityMachine(RuleBasedStateMachine):
     def check_rest(self) -> None:
         ledger = self.ledger()
         for key in self.wanted - self.broken - self.here.keys() - self.reserved.keys():
-            model = ledger.model(key)
+            model = ledger.holding(key)
             # What fails again and again may have all places.
             served = key in self.plan.waiting or self.broken & self.wanted
             assert model.returns_idly or served or not ledger.is_gated(key)
@@ -332,13 +332,13 @@ class CapacityMachine(RuleBasedStateMachine):
             left = [
                 key
                 for key in ledger.victims(lambda rank: not rank.referenced)
-                if account.disk or account.group in ledger.model(key).groups
+                if account.disk or account.group in ledger.holding(key).groups
             ]
             if not account.disk and ledger.taken(account) <= account.limit:
                 left = [key for key in left if key != ledger.last_of(account.group)]
             if not account.disk or ledger.taken(account) <= account.limit:
                 left = [key for key in left if not _is_for_less_important(ledger, account, key)]
-            assert [key for key in left if account.group in ledger.model(key).groups] == []
+            assert [key for key in left if account.group in ledger.holding(key).groups] == []
 
     @invariant()
     def downloads_are_few_and_needed(self) -> None:

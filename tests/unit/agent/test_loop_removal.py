@@ -164,7 +164,7 @@ def test_unwanted_download_goes_on_in_the_grace_and_is_cancelled_after_it(world:
     world.want()
     world.step(1)
     assert world.states() == {"a": "Removing"}
-    task = world.loop._tasks[world.key("a")]
+    task = world.download("a")
     world.step(GRACE - 1)
     assert not task.cancelled.is_set()
     world.step(1)
@@ -183,7 +183,7 @@ def test_download_that_is_wanted_again_after_its_cancellation_starts_anew(world:
     world.want()
     world.step()
     world.step(GRACE)
-    assert world.loop._tasks[world.key("a")].cancelled.is_set()
+    assert world.download("a").cancelled.is_set()
     world.want(world.model("a"))
     world.web.gate.set()
     world.settle()

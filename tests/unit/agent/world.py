@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from localmodel.agent.sources.http import HttpSource
 from localmodel.agent.sources.transport import Transports
 from localmodel.agent.structs.options import Options
 from localmodel.crds.keys import model_key
+from tests.unit.agent import inside
 from tests.unit.agent.helpers import local_model, node_object, tree
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from localmodel.agent.cluster.events import NodeEvent
     from localmodel.agent.control.pod_usage import PodSource
+    from localmodel.agent.jobs.workers import Task
     from localmodel.agent.structs.credentials import Credentials
     from localmodel.agent.structs.requests import Requester
     from localmodel.crds.node import LocalModel, LocalModelNodeGroupRef
@@ -104,6 +107,8 @@ class World:
         self.events: list[NodeEvent] = []
         # Taken over by the next agent that begins.
         self.scrub_rate: int | None = None
+        # What else differs from the usual options of an agent, for the next one that begins.
+        self.options: dict[str, Any] = {}
         # By how much the wall clock was set.
         self.clock_set = 0.0
         self.begin()
@@ -116,13 +121,16 @@ class World:
             self.api,
             self.store,
             Fetching(self.sources, self.engine, self._credentials_of),
-            Options(
-                scrub_bytes_per_second=self.scrub_rate,
-                grace=GRACE,
-                progress=15.0,
-                monotonic=lambda: self.seconds,
-                now=self.now,
-                jitter=lambda: 0.0,
+            replace(
+                Options(
+                    scrub_bytes_per_second=self.scrub_rate,
+                    grace=GRACE,
+                    progress=15.0,
+                    monotonic=lambda: self.seconds,
+                    now=self.now,
+                    jitter=lambda: 0.0,
+                ),
+                **self.options,
             ),
             pods=self.pods,
             events=self,
@@ -143,14 +151,30 @@ class World:
 
     def restart(self) -> None:
         # A process takes its threads with it: here they would work on beside the next one's.
-        for task in self.loop._tasks.values():
+        for task in inside.tasks(self.loop).values():
             task.cancelled.set()
-        names = {f"download-{key}" for key in self.loop._tasks}
+        names = {f"download-{key}" for key in self.active()}
         for thread in threading.enumerate():
             if thread.name in names:
                 thread.join(30)
         self.store.close()
         self.begin()
+
+    def active(self) -> list[str]:
+        """The keys of the downloads that run."""
+        return list(inside.tasks(self.loop))
+
+    def download(self, name: str) -> Task:
+        """The running download of a model."""
+        return inside.tasks(self.loop)[self.key(name)]
+
+    def checking(self) -> int:
+        """How many checks of access are under way."""
+        return inside.checks(self.loop).running
+
+    def is_reading(self) -> bool:
+        """Whether a published copy is being read."""
+        return inside.is_reading(self.loop)
 
     def model(self, name: str, **fields: Any) -> LocalModel:
         return local_model(name, f"{self.url}/{name}.bin", **fields)
@@ -186,7 +210,7 @@ class World:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
-            is_working = self.loop._tasks or self.loop._checks._running
+            is_working = self.active() or self.checking()
             if not is_working and wake_at > self.seconds:
                 return
             time.sleep(0.002)

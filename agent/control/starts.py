@@ -1,0 +1,65 @@
+"""How planned downloads start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from localmodel.agent.structs.failures import public_uri
+from localmodel.agent.structs.grants import bound_origin
+
+if TYPE_CHECKING:
+    from localmodel.agent.control.background_reads import BackgroundReads
+    from localmodel.agent.control.node_events import NodeEvents
+    from localmodel.agent.control.node_state import NodeState
+    from localmodel.agent.control.plan import StepPlan
+    from localmodel.agent.control.rows import Row, Table
+    from localmodel.agent.jobs.reservations import Reservations
+    from localmodel.agent.jobs.workers import Workers
+
+log = structlog.get_logger(__name__)
+
+
+class Starts:
+    """Starts downloads as planned, each with its room reserved."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        workers: Workers,
+        reservations: Reservations,
+        background_reads: BackgroundReads,
+        node_events: NodeEvents,
+    ) -> None:
+        self._state = state
+        self._workers = workers
+        self._reservations = reservations
+        self._background_reads = background_reads
+        self._node_events = node_events
+
+    def carry_out(self, plan: StepPlan, table: Table) -> None:
+        """Start the downloads of a plan. `table` has the rows as they are now."""
+        self._reservations.hold(plan.making_room)
+        for key in plan.start:
+            # A download may have grown since the plan was made: the next plan knows.
+            if self._reservations.start(key):
+                self._start(table.row(key), table.now, has_room=True)
+        for key in plan.ask:
+            self._reservations.ask(key)
+            self._start(table.row(key), table.now, has_room=False)
+
+    def _start(self, row: Row, now: float, *, has_room: bool) -> None:
+        requester, request = row.requester(now), row.request
+        assert requester is not None  # noqa: S101
+        assert request is not None  # noqa: S101
+        log.info("Started a download", key=row.key, uri=public_uri(request.uri))
+        self._background_reads.stop(row.key)
+        self._state.tasks[row.key] = self._workers.start(
+            request.by(requester),
+            now,
+            in_use=row.is_in_use,
+            origin=bound_origin(row.copy.access, requester, request.requesters),
+        )
+        if row.copy.evicted is not None and has_room and not row.failures and row.referrer:
+            self._node_events.returning(row.granted_owners, row.referrer)
