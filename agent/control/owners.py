@@ -70,9 +70,8 @@ class Owners:
         """
         for row in rows:
             manifest = row.copy.manifest
-            if manifest is None or not row.is_wanted or row.is_active:
+            if manifest is None or row.has_noted_owners or not row.is_wanted or row.is_active:
                 continue
-            if row.owners != manifest.caches:
-                renamed = manifest.model_copy(update={"caches": row.owners})
-                self._inventory.rewrite(row.key, renamed)
+            renamed = manifest.model_copy(update={"caches": row.owners})
+            self._inventory.rewrite(row.key, renamed)
         self._by_key = {row.key: row.owners for row in rows if row.is_wanted or row.is_present}

@@ -124,6 +124,11 @@ class Row:
         return tuple(name for name in self.owners if name.namespace in self.granted.namespaces)
 
     @cached_property
+    def has_noted_owners(self) -> bool:
+        """Whether the copy's manifest names the owners."""
+        return self.copy.manifest is not None and self.copy.manifest.caches == self.owners
+
+    @cached_property
     def failures(self) -> Mapping[Requester, Failure]:
         """The last failure of each requester whose last attempt failed."""
         return {one: retry.failure for one, retry in self.retries.items()}

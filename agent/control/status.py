@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localmodel.agent.control.rows import Row
@@ -149,7 +149,7 @@ class StatusBuilder:
     ) -> tuple[NodeModelStatus, ...]:
         usual = Outlook(disk_failure=table.disk_failure)
         outlooks = {
-            key: replace(usual, waiting=waiting.get(key), awaits_turn=key in suspended)
+            key: Outlook(waiting.get(key), key in suspended, table.disk_failure)
             for key in {*waiting, *suspended}
         }
         before, self._made = self._made, {}
