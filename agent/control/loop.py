@@ -168,10 +168,13 @@ class Loop:
             self._look_at_disk(now)
         table = self._state.table(now)
         plan = plan_step(table, self._plan)
-        table, plan, has_destroyed = self._take_away(table, plan)
+        table, plan, is_confirmed = self._take_away(table, plan)
         self._starts.carry_out(plan, table)
         self._plan = plan
-        if self._state.disk.failure is None:
+        if self._state.tasks:
+            self._state.inventory.measure()
+            table = self._state.table(now)
+        if table.disk_failure is None:
             self._background_reads.begin(self._state.tasks)
             self._checks.begin(table)
         wake_at = [self._state.rescan_at]
@@ -179,13 +182,13 @@ class Loop:
             wake_at.append(plan.wake_at)
         if plan.destroys:
             # One copy is taken away in a step, after one look; the next follows at once.
-            wake_at.append(now if has_destroyed else self._confirm_at)
+            wake_at.append(now if is_confirmed else self._confirm_at)
         if self._state.tasks:
             wake_at.append(now + self._options.progress)
         report_at = self._report(table)
         if report_at is not None:
             wake_at.append(report_at)
-        if self._state.disk.failure is None and self._checks.next_at is not None:
+        if table.disk_failure is None and self._checks.next_at is not None:
             wake_at.append(self._checks.next_at)
         return min(wake_at)
 
@@ -300,9 +303,6 @@ class Loop:
         node, plan = self._state.node, self._plan
         if node is None:
             return None
-        if self._state.tasks:
-            self._state.inventory.measure()
-            table = self._state.table(table.now)
         self._state.owners.remember(table.rows.values())
         waiting = waiting_of(plan.waiting, pods_known=table.pods_known)
         if table.pods_known:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from localmodel.agent.cluster.events import EventSink, NodeEvent
+from localmodel.agent.control import reasons
 from localmodel.crds.quantity import format_quantity
 
 if TYPE_CHECKING:
@@ -57,27 +58,29 @@ class NodeEvents:
 
     def evicted(self, names: Iterable[CacheName], note: Evicted) -> None:
         """A copy was evicted."""
-        self._tell("Evicted", names, f"{note.reason}: {note.message}")
+        self._tell(reasons.EVICTED, names, f"{note.reason}: {note.message}")
 
     def damaged(self, names: Iterable[CacheName], problem: str) -> None:
         """A published copy is no longer as it was downloaded."""
-        self._tell("Damaged", names, f"{problem}; its bad files are fetched again", warning=True)
+        self._tell(
+            reasons.DAMAGED, names, f"{problem}; its bad files are fetched again", warning=True
+        )
 
     def returning(self, names: Iterable[CacheName], who: str) -> None:
         """The download of a model starts that was evicted, and that something refers to."""
-        self._tell("Referenced", names, f"it was evicted, and comes back: {who} refers to it")
+        self._tell(reasons.REFERENCED, names, f"it was evicted, and comes back: {who} refers to it")
 
     def downloaded(self, key: str, names: Collection[CacheName], size: int) -> None:
         """These caches have a model now."""
         self._failures.pop((key, frozenset(names)), None)
-        self._tell("Downloaded", names, format_quantity(size))
+        self._tell(reasons.DOWNLOADED, names, format_quantity(size))
 
     def adopted(self, key: str, names: Collection[CacheName], adopted: Adopted) -> None:
         """A folder that somebody else filled was adopted."""
         self._failures.pop((key, frozenset(names)), None)
         found, added = format_quantity(adopted.found), format_quantity(adopted.added)
         detail = f"{found} were there already and are the model's, {added} were added"
-        self._tell("Adopted", names, detail)
+        self._tell(reasons.ADOPTED, names, detail)
 
     def failed(self, key: str, names: Collection[CacheName], error: DownloadError) -> None:
         """A model cannot be had for these caches. The same kind again is not told again."""
@@ -86,17 +89,17 @@ class NodeEvents:
             self._failures[known] = error.kind
             (namespace, *_) = {name.namespace for name in names} or {""}
             detail = f"{error.kind}: {error.told_to(namespace).message}"
-            self._tell("DownloadFailed", names, detail, warning=True)
+            self._tell(reasons.DOWNLOAD_FAILED, names, detail, warning=True)
 
     def other_disk(self, problem: str) -> None:
         """Another disk is where the models were."""
-        self._sink.tell(NodeEvent("OtherDisk", problem, warning=True))
+        self._sink.tell(NodeEvent(reasons.OTHER_DISK, problem, warning=True))
 
     def waiting(self, waiting: Mapping[str, Waiting], table: Table) -> None:
         """These downloads wait for room. Each has its Event when the waiting begins."""
         for key in waiting.keys() - self._waiting:
             owners, message = table.row(key).owners, waiting[key].message
-            self._tell("CapacityFull", owners, message, warning=True)
+            self._tell(reasons.CAPACITY_FULL, owners, message, warning=True)
         self._waiting = frozenset(waiting)
 
     def retain(self, requests: Mapping[str, Request]) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from localmodel.agent.control import reasons
 from localmodel.agent.control.rows import Row
-from localmodel.agent.control.waiting import CAPACITY_FULL
 from localmodel.agent.control.wanted import NOTHING_WANTED
 from localmodel.agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
 from localmodel.crds.conditions import Finding, conditions
@@ -40,12 +40,6 @@ _COUNTED = {
     ModelState.PENDING: "pending",
     ModelState.EVICTED: "evicted",
 }
-REFERENCED = "Referenced"
-ADOPTING = "Adopting"
-CHECKING_ACCESS = "CheckingAccess"
-AWAITING_TURN = "AwaitingTurn"
-AWAITING_CLUSTER_CACHE = "AwaitingLocalModelCache"
-AWAITING_OLDER_CACHE = "AwaitingOlderCache"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
@@ -245,16 +239,16 @@ def _why_not(requester: Requester, row: Row, outlook: Outlook) -> tuple[ModelSta
     """State, reason and message of an entry that has no copy, and whose source said nothing yet."""
     evicted = row.copy.evicted
     if row.manifest is not None:
-        return ModelState.PENDING, CHECKING_ACCESS, _CHECKING
+        return ModelState.PENDING, reasons.CHECKING_ACCESS, _CHECKING
     if outlook.waiting is not None:
         return ModelState.PENDING, outlook.waiting.reason, _WAITS
     if evicted is not None and not row.referrer:
         return ModelState.EVICTED, evicted.reason.value, _WENT
     if requester.namespace and "" in row.namespaces:
-        return ModelState.PENDING, AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
+        return ModelState.PENDING, reasons.AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
     if row.request is not None and requester not in row.request.deciding:
-        return ModelState.PENDING, AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
-    return ModelState.PENDING, CHECKING_ACCESS, _OTHERS
+        return ModelState.PENDING, reasons.AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
+    return ModelState.PENDING, reasons.CHECKING_ACCESS, _OTHERS
 
 
 def _on_its_way(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
@@ -302,7 +296,7 @@ def _awaiting_turn(entry: Entry, failure: Failure | None) -> NodeModelStatus:
     return _model(
         entry,
         ModelState.PENDING,
-        reason=AWAITING_TURN,
+        reason=reasons.AWAITING_TURN,
         message=f"{message}{_last_try(failure)}"[:_MAX_MESSAGE],
         attempts=failure.attempts if failure else None,
     )
@@ -342,7 +336,7 @@ def _adopting(transfer: Transfer) -> dict[str, str]:
         "a folder that localmodel did not make is in its place; it is compared with the source, "
         "and used if it is the model"
     )
-    return {"reason": ADOPTING, "message": message}
+    return {"reason": reasons.ADOPTING, "message": message}
 
 
 def _returning(entry: Entry, row: Row) -> dict[str, str]:
@@ -352,7 +346,7 @@ def _returning(entry: Entry, row: Row) -> dict[str, str]:
     is_shared = row.request is not None and row.namespaces != {entry.cache.namespace}
     told = f"it was evicted, and comes back: {row.referrer} refers to it"
     message = _RETURNS if entry.cache.namespace and is_shared else told
-    return {"reason": REFERENCED, "message": message[:_MAX_MESSAGE]}
+    return {"reason": reasons.REFERENCED, "message": message[:_MAX_MESSAGE]}
 
 
 def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
@@ -362,7 +356,7 @@ def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
             entry,
             ModelState.PENDING,
             size=manifest.size,
-            reason="Hashing",
+            reason=reasons.HASHING,
             message="the copy is here, and its hash is being computed",
         )
     return _model(
@@ -370,7 +364,7 @@ def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
         ModelState.FAILED,
         size=manifest.size,
         hash=manifest.hash,
-        reason="Corrupt",
+        reason=reasons.CORRUPT,
         message=f"the copy on the disk has the hash {manifest.hash} and serves another cache "
         f"with the same sourceModelUri; this one expects {entry.model.hash}: correct spec.hash",
     )
@@ -381,7 +375,7 @@ def _damage(row: Row) -> dict[str, str]:
     if not problem:
         return {}
     message = f"the copy on the disk is damaged ({problem}); its bad files are fetched again"
-    return {"reason": "Corrupt", "message": message[:_MAX_MESSAGE]}
+    return {"reason": reasons.CORRUPT, "message": message[:_MAX_MESSAGE]}
 
 
 def _unreadable(entry: Entry, row: Row) -> DownloadError:
@@ -454,7 +448,7 @@ def _findings(
         findings.append(Finding(DISK_READY, "False", failure.kind.value, failure.message))
     if table.foreign:
         findings.append(
-            Finding(FOREIGN_DIRECTORIES, "True", "Found", _foreign_message(table.foreign))
+            Finding(FOREIGN_DIRECTORIES, "True", reasons.FOUND, _foreign_message(table.foreign))
         )
     return findings
 
@@ -462,7 +456,7 @@ def _findings(
 def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     """Reason and message of Ready: what `kubectl get` shows."""
     if not wanted:
-        return "NothingWanted", "no models wanted"
+        return reasons.NOTHING_WANTED, "no models wanted"
     cached = sum(model.cached for model in wanted)
     noun = "model" if len(wanted) == 1 else "models"
     message = f"{cached} of {len(wanted)} {noun} cached"
@@ -472,13 +466,15 @@ def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     )
     failed = next((model for model in wanted if model.state is ModelState.FAILED), None)
     if failed is not None:
-        return failed.reason or "Failed", f"{message} ({failed.name}: {failed.reason})"
+        return failed.reason or reasons.FAILED, f"{message} ({failed.name}: {failed.reason})"
     if counts[ModelState.DOWNLOADING]:
-        return "Downloading", message
+        return reasons.DOWNLOADING, message
     pending = {model.reason for model in wanted if model.state is ModelState.PENDING}
     if pending:
-        return (CAPACITY_FULL if CAPACITY_FULL in pending else "Pending"), message
-    return "AllCached", message
+        return (
+            reasons.CAPACITY_FULL if reasons.CAPACITY_FULL in pending else reasons.PENDING
+        ), message
+    return reasons.ALL_CACHED, message
 
 
 def _foreign_message(names: Sequence[str]) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from localmodel.agent.control import reasons
 from localmodel.crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from localmodel.agent.capacity.ledger import Shortage
-
-CAPACITY_FULL = "CapacityFull"
-PODS_UNKNOWN = "PodsUnknown"
-AWAITING_PLACE = "AwaitingPlace"
 
 _NOT_KNOWN = (
     "it does not fit beside what is here, and nothing goes for it while it is not known what the "
@@ -37,13 +34,16 @@ class Waiting:
 def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[str, Waiting]:
     """Why each download waits that does not fit, by key."""
     if not pods_known:
-        return dict.fromkeys(shortages, Waiting(PODS_UNKNOWN, _NOT_KNOWN))
-    return {key: Waiting(CAPACITY_FULL, _message(shortage)) for key, shortage in shortages.items()}
+        return dict.fromkeys(shortages, Waiting(reasons.PODS_UNKNOWN, _NOT_KNOWN))
+    return {
+        key: Waiting(reasons.CAPACITY_FULL, _message(shortage))
+        for key, shortage in shortages.items()
+    }
 
 
 def in_queue(queued: Iterable[str], places: int) -> dict[str, Waiting]:
     """Why each download waits that has no place yet, by key."""
-    return dict.fromkeys(queued, Waiting(AWAITING_PLACE, _NO_PLACE.format(places=places)))
+    return dict.fromkeys(queued, Waiting(reasons.AWAITING_PLACE, _NO_PLACE.format(places=places)))
 
 
 def _message(shortage: Shortage) -> str:
