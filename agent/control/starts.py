@@ -42,17 +42,20 @@ class Starts:
         """Start the downloads of a plan. `table` has the rows as they are now."""
         self._reservations.hold(plan.making_room)
         for key in plan.start:
-            # A download may have grown since the plan was made: the next plan knows.
-            if self._reservations.start(key):
-                self._start(table.row(key), table.now, has_room=True)
+            self._start(table.row(key), table.now, has_room=True)
         for key in plan.ask:
-            self._reservations.ask(key)
             self._start(table.row(key), table.now, has_room=False)
 
     def _start(self, row: Row, now: float, *, has_room: bool) -> None:
         requester, request = row.requester(now), row.request
-        assert requester is not None  # noqa: S101
-        assert request is not None  # noqa: S101
+        if requester is None or request is None:
+            # Node and pods were read anew since the plan was made, and the model is not listed.
+            return
+        if not has_room:
+            self._reservations.ask(row.key)
+        elif not self._reservations.start(row.key):
+            # A download has grown since the plan was made: the next plan knows.
+            return
         log.info("Started a download", key=row.key, uri=public_uri(request.uri))
         self._background_reads.stop(row.key)
         self._state.tasks[row.key] = self._workers.start(
