@@ -1,4 +1,4 @@
-"""Attempts that failed, and when each is due again."""
+"""Failed attempts, and when the next attempt of each requester is due."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from localmodel.agent.structs.options import Options
     from localmodel.agent.structs.requests import Request, Requester
 
-# What says nothing any more when somebody has got the model.
+# Failures that count for no requester any more once a requester has the model.
 _PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class Retries:
         )
 
     def disk_is_back(self) -> None:
-        """Forget what failed because of the disk: it is tried again at once."""
+        """Forget the failures of the disk itself: those downloads are tried again at once."""
         self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
 
     def published(self, copies: Mapping[str, Access | None]) -> None:
@@ -97,7 +97,7 @@ class Retries:
         self._forget(is_over)
 
     def succeeded(self, attempt: Request) -> None:
-        """Forget the failures of a requester, and what was wrong with the node or a former copy."""
+        """Forget the failures of a requester, and all of the node itself or of a former copy."""
         failed = self._retries.pop(attempt.key, NO_RETRIES)
         left = {
             one: retry
@@ -116,7 +116,7 @@ class Retries:
         error: DownloadError,
         event: str = "Download failed",
     ) -> None:
-        """Note that an attempt for a request failed. What the origin asks to wait is waited."""
+        """Note that an attempt for a request failed. The wait that an origin asks for is kept."""
         if error.kind in NODE_KINDS:
             for requester in request.requesters:
                 self._failed(request.by(requester), error, event)
@@ -156,7 +156,7 @@ class Retries:
             self._note(key)
 
     def _note(self, key: str) -> None:
-        """Note what has failed for after a restart, but for what was wrong with the disk."""
+        """Write the failures of a key to the disk, but for those of the disk itself."""
         if not self._options.remembers_failures:
             return
         failed = tuple(
@@ -195,7 +195,7 @@ class Retries:
                 self._note(key)
 
     def _restored(self, attempt: Request, noted: FailedAttempt) -> Retry:
-        """What was noted. A clock that was set makes nobody wait for longer than ever."""
+        """A noted failure. No wait is longer than the longest, however clocks were set."""
         left = (noted.retry_time - self._options.now()).total_seconds()
         delay = min(max(left, 0.0), MAX_BACKOFF_SECONDS)
         error = DownloadError(noted.kind, noted.detail)

@@ -1,4 +1,4 @@
-"""Whether a copy serves those who want it, and whether a download may begin where not. Pure."""
+"""Whether a copy serves its requesters, and for which of them downloads and checks begin. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def serves(
 
 
 def attempts(request: Request, copy: OnDisk) -> Request:
-    """The request as far as downloads may be made for it, those who had the copy first.
+    """The request as far as downloads may be made for it; requesters that had the copy come first.
 
     Where a LocalModelCache is served from a folder, its own sources alone fill and repair it, also
     while they fail. Of the others, those come first that begin before the others' turn.
@@ -77,7 +77,7 @@ def asking(request: Request, granted: Granted) -> tuple[tuple[Requester, bool], 
 def is_withdrawn(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
-    """Whether a whole copy must not stay where pods mount it: it is not for those it would serve.
+    """Whether a whole copy must not stay where pods mount it: its requesters may not have it.
 
     A LocalModelCache is never served from what a namespace fetched and its own source does not
     confirm; and nobody from what the source has taken back from all.

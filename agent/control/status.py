@@ -350,7 +350,7 @@ def _returning(entry: Entry, row: Row) -> dict[str, str]:
 
 
 def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
-    """A copy that is here and has not, or not yet, the hash that this entry asks for."""
+    """The status where the copy has another hash than the entry asks for, or none yet."""
     if manifest.hash is None:
         return _model(
             entry,
