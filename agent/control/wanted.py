@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from localmodel.agent.capacity.ledger import Group
@@ -79,8 +78,6 @@ class Wish:
 
 
 NO_WISH = Wish()
-_NO_WISHES: Mapping[str, Wish] = MappingProxyType({})
-_NO_GROUPS: Mapping[str, Group] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,8 @@ class Wanted:
 
     generation: int = 0
     left_out: int = 0
-    groups: Mapping[str, Group] = field(default_factory=lambda: _NO_GROUPS)
-    wishes: Mapping[str, Wish] = field(default_factory=lambda: _NO_WISHES)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    wishes: Mapping[str, Wish] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
 
     @cached_property

@@ -47,10 +47,6 @@ class Inventory:
             if copy.found is Found.PUBLISHED and copy.manifest is not None:
                 yield key, copy, copy.manifest
 
-    def present(self) -> set[str]:
-        """The keys of which there are files."""
-        return {key for key, copy in self.copies.items() if copy.found is not Found.NOTHING}
-
     def rescan(self, active: Collection[str]) -> None:
         """Look at the whole disk, with downloads of the `active` keys under way. Raises OSError."""
         # Before the files: what is written meanwhile counts as a model's, and not as others'.
