@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from localmodel.agent.capacity.ledger import Group, Holding, Ledger
+from localmodel.agent.capacity.ledger import Group, Ledger
 from localmodel.agent.capacity.patience import Patience
+from localmodel.agent.capacity.places import Hold
 from localmodel.agent.capacity.ranks import gives_way
 from localmodel.agent.control.plan import StepPlan, plan_step
+from localmodel.agent.control.rows import Row, Table
+from localmodel.agent.control.wanted import Wanted, Wish
+from localmodel.agent.disk.on_disk import Found, OnDisk
+from localmodel.agent.jobs.reservations import Coming
+from localmodel.agent.structs.requests import Requester, Transfer
 from localmodel.agent.structs.sizes import EvictionReason, Space
-from tests.unit.agent.rows import table
+from localmodel.crds.eviction import Retention
+from tests.unit.agent.helpers import local_model
+from tests.unit.agent.rows import EVICTED, FAILURE, POD, WHOLE, retries, wanted
 
 if TYPE_CHECKING:
     from localmodel.agent.capacity.admission import Victim
-    from localmodel.agent.capacity.ledger import Account
-    from localmodel.agent.control.rows import Table
+    from localmodel.agent.capacity.ledger import Account, Holding
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")
@@ -32,8 +40,8 @@ keys = st.sampled_from(KEYS)
 subsets = st.frozensets(keys)
 
 
-@dataclass
-class Wish:
+@dataclass(frozen=True)
+class ModelWish:
     """What the LocalModelNode says of a model, and what is true of it at its source."""
 
     groups: frozenset[str]
@@ -53,7 +61,7 @@ class Wish:
 sizes = st.sampled_from([10, 30, 40, 50, 80])
 limits = st.sampled_from([60, 100, 130])
 wishes = st.builds(
-    Wish,
+    ModelWish,
     groups=st.just(frozenset({"lru"}))
     | st.frozensets(st.sampled_from(GROUPS), min_size=1, max_size=2),
     declared=sizes,
@@ -62,6 +70,28 @@ wishes = st.builds(
     # Mostly the administrator's.
     owners=st.just(frozenset()) | st.frozensets(st.sampled_from(("team-a", "team-b")), max_size=2),
 )
+
+
+@lru_cache(maxsize=1024)
+def entries_of(key: str, wish: ModelWish, referenced: bool, pinned: bool) -> Wish:
+    """The entries of a model: one for each group and owner."""
+    (made,) = wanted(
+        *(
+            local_model(
+                key,
+                f"mem://{key}",
+                namespace=owner,
+                node_group=group,
+                model_size=str(wish.declared),
+                priority=wish.priority,
+                referenced=referenced,
+                retention=Retention.PINNED if pinned else Retention.EVICTABLE,
+            )
+            for owner in sorted(wish.owners) or [""]
+            for group in sorted(wish.groups)
+        )
+    ).wishes.values()
+    return made
 
 
 def _is_for_less_important(ledger: Ledger, account: Account, key: str) -> bool:
@@ -83,7 +113,7 @@ class CapacityMachine(RuleBasedStateMachine):
         limits=st.lists(limits, min_size=2, max_size=2),
         places=st.integers(1, 3),
     )
-    def begin(self, wishes: dict[str, Wish], limits: list[int], places: int) -> None:
+    def begin(self, wishes: dict[str, ModelWish], limits: list[int], places: int) -> None:
         self.wishes, self.places = wishes, places
         self.limits = dict(zip(("lru", "other"), limits, strict=True))
         self.now = 0.0
@@ -188,26 +218,33 @@ class CapacityMachine(RuleBasedStateMachine):
         self.evicted.discard(key)
         return True
 
-    def model(self, key: str) -> Holding:
-        wish, wanted = self.wishes[key], key in self.wanted
-        mounted = key in (self.mounted or ())
-        known = wish.size if key in self.evicted else 0
-        return Holding(
-            groups=wish.groups if wanted else frozenset(),
-            size=self.learned.get(key, known),
-            tree=wish.size if key in self.here else 0,
-            reserved=self.reserved.get(key, 0),
-            resting=key in self.here and key not in self.reserved,
-            listed=key in self.listed,
-            owners=wish.owners if wanted else frozenset(),
-            priority=wish.priority if wanted else 0,
-            pinned=wanted and key in self.pinned,
-            referenced=mounted or (wanted and key in self.referenced),
-            mounted=mounted,
-            evicted=key in self.evicted,
-            leaving=not wanted and key in self.here and not mounted,
+    def row(self, key: str) -> Row:
+        wish, made, copy = self.wishes[key], Wish(), OnDisk()
+        if key in self.wanted:
+            made = entries_of(key, wish, key in self.referenced, key in self.pinned)
+        asking = made.request.requesters if made.request else (Requester(),)
+        if key in self.evicted:
+            copy = OnDisk(evicted=EVICTED.model_copy(update={"size": wish.size}))
+        if key in self.here:
+            copy = OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=wish.size)
+        failed = dict.fromkeys(asking, FAILURE) if key in self.retry_at else {}
+        learned = {(wish.declared, Coming.MODEL): self.learned[key]} if key in self.learned else {}
+        return Row(
+            key,
+            made,
+            copy,
+            transfer=Transfer(requester=asking[0]) if key in self.reserved else None,
+            hold=Hold() if key in self.reserved else None,
+            retries=retries(failed, self.retry_at.get(key, 0.0)),
+            pods=None if self.mounted is None else (POD,) * (key in self.mounted),
+            reserved=self.reserved.get(key),
+            learned=learned,
+            is_listed=key in self.listed,
             last_used=self.here.get(key, 0.0),
         )
+
+    def model(self, key: str) -> Holding:
+        return self.row(key).holding
 
     def ledger(self) -> Ledger:
         groups = {
@@ -220,18 +257,15 @@ class CapacityMachine(RuleBasedStateMachine):
 
     def table(self) -> Table:
         order = sorted(self.wanted, key=lambda key: (-self.wishes[key].priority, key))
-        return table(
+        rows = {key: self.row(key) for key in (*order, *KEYS)}
+        return Table(
             now=self.now,
             grace=0.0,
             max_downloads=self.places,
-            wanted=tuple(order),
-            ready=frozenset(self.here),
-            published=frozenset(self.here),
-            active=frozenset(self.reserved),
-            retry_at=dict(self.retry_at),
-            evicted=frozenset(self.evicted),
+            wanted=Wanted(wishes={key: rows[key].wish for key in order}),
+            rows=rows,
             ledger=self.ledger(),
-            mounted=self.mounted,
+            pods_known=self.mounted is not None,
             patient=frozenset(
                 key
                 for key in self.wanted
