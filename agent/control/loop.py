@@ -259,9 +259,10 @@ class Loop:
                 plan = plan_step(table, self._plan)
                 self._removals.carry_out(plan, table)
                 table = self._state.table(now)
-        if self._withdrawn(table) and self._confirm(now):
+        if self._withdrawn(table):
+            may_go = self._confirm(now)
             table = self._state.table(now)
-            withdrawn = self._withdrawn(table)
+            withdrawn = self._withdrawn(table) if may_go else []
             for row in withdrawn:
                 self._removals.set_aside(row, now)
             if withdrawn:
