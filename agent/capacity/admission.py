@@ -161,7 +161,7 @@ class _Work:
         return self._present.shortage(key, beside=[self._reserved]) is None
 
     def _excess(self, key: str, beside: Sequence[Taken]) -> Mapping[Account, int] | None:
-        """The bytes to free of each account for a download; None if they cannot be freed."""
+        """What others have to give for a download; None: it is not to be had."""
         newcomer = self._ledger.holding(key)
         if self._patient is None or key in self._patient:
             return None

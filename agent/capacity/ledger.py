@@ -36,13 +36,13 @@ class Taken:
             self.add(holding)
 
     def add(self, holding: Holding, times: int = 1) -> None:
-        """Add the bytes of a model; with `times` -1, subtract them."""
+        """Count a model; -1 `times` if it is no longer there."""
         self._disk += times * holding.on_disk
         for group in holding.groups:
             self._limits[group] = self._limits.get(group, 0) + times * holding.of_limit
 
     def change(self, before: Holding, after: Holding) -> None:
-        """Replace the bytes of a model by those of its new state."""
+        """Count a model as it is now."""
         self.add(before, -1)
         self.add(after)
 
@@ -59,7 +59,7 @@ class TakenByRank:
         self._own: dict[Rank, Taken] = {}
 
     def change(self, rank: Rank, before: Holding, after: Holding) -> None:
-        """Add the difference between two states of a model of this rank."""
+        """Count what a model takes more than before."""
         self._taken.setdefault(rank.of_anybody, Taken()).change(before, after)
         if rank.owners:
             self._own.setdefault(rank, Taken()).change(before, after)
@@ -103,7 +103,7 @@ class Ledger:
     groups: Mapping[str, Group] = field(default_factory=dict)
     space: Space | None = None
 
-    # Sums are computed once: each step needs them for each model.
+    # Each sum is made once: a step asks for it about each holding.
 
     @cached_property
     def _taken(self) -> Taken:
@@ -127,7 +127,7 @@ class Ledger:
         return found
 
     def holding(self, key: str) -> Holding:
-        """The model of a key; an empty one if the key is unknown."""
+        """What is known of a key."""
         return self.holdings.get(key, _UNKNOWN)
 
     def accounts(self) -> list[Account]:
@@ -135,14 +135,25 @@ class Ledger:
         return [account for found in self._accounts.values() for account in found]
 
     def accounts_of(self, holding: Holding) -> list[Account]:
-        """The accounts that a download of a model must fit.
+        """The bounds that a model has to keep to.
 
         A group that does not evict has no account here: its hook admitted the models. The disk
         bounds all models. A model that no service or pod refers to must stay below the disk's high
         mark: above it, the model would be evicted at once.
         """
-        found = [a for group in sorted(holding.groups) for a in self._accounts.get(group, ())]
-        if not holding.referenced:
+        kind = holding.groups, holding.referenced
+        if kind not in self._bounds:
+            self._bounds[kind] = self._bounds_of(*kind)
+        return self._bounds[kind]
+
+    @cached_property
+    def _bounds(self) -> dict[tuple[frozenset[str], bool], list[Account]]:
+        """The accounts of each kind of holding. Bounded by the models."""
+        return {}
+
+    def _bounds_of(self, groups: frozenset[str], referenced: bool) -> list[Account]:
+        found = [a for group in sorted(groups) for a in self._accounts.get(group, ())]
+        if not referenced:
             found = [replace(a, limit=min(a.limit, a.high)) if a.disk else a for a in found]
         if not found and self.space is not None:
             whole = self.space.writable
@@ -178,24 +189,22 @@ class Ledger:
         beside: Iterable[Taken] = (),
         size: int | None = None,
     ) -> int:
-        """The bytes taken of an account once room is reserved for a model's download.
-
-        The download is of `size`, by default of the model's known size.
-        """
+        """The same, with room reserved for a download; `size` if it is another than is known."""
         return (
             self.taken(account, beside) - holding.of(account) + holding.reserving(size).of(account)
         )
 
     def without(self, keys: Iterable[str]) -> Ledger:
-        """This ledger without these copies."""
+        """The same, with these copies gone."""
         gone = {key: self.holding(key).without_copy for key in keys}
         return replace(self, holdings={**self.holdings, **gone})
 
     def on_disk_alone(self) -> Ledger:
         """This ledger without reservations for running downloads."""
-        return replace(
-            self, holdings={key: replace(one, reserved=0) for key, one in self.holdings.items()}
-        )
+        downloading = {
+            key: replace(one, reserved=0) for key, one in self.holdings.items() if one.reserved
+        }
+        return replace(self, holdings={**self.holdings, **downloading}) if downloading else self
 
     def is_gated(self, key: str) -> bool:
         """Whether a download must wait until it fits: a group of the model evicts."""
@@ -204,7 +213,7 @@ class Ledger:
     def shortage(
         self, key: str, size: int | None = None, beside: Collection[Taken] = ()
     ) -> Shortage | None:
-        """Why a download cannot start, or grow to `size`; None if it fits."""
+        """What keeps a download from its start, or from growing to `size`; None if it fits."""
         return self.shortage_of(self.holding(key), size, beside)
 
     def shortage_of(
@@ -222,7 +231,7 @@ class Ledger:
         return None
 
     def is_evictable(self, key: str, *, ignoring_pods: bool = False) -> bool:
-        """Whether a copy may be evicted at all: all its groups evict, and no pod mounts it."""
+        """Whether a copy may go at all: all its groups evict, and nothing holds it."""
         holding = self.holding(key)
         return (
             holding.resting
@@ -254,12 +263,12 @@ class Ledger:
         return (holding.priority, self._standing(key), holding.last_used, key)
 
     def rank(self, key: str) -> Rank:
-        """The rank of a copy, by which it gives way to downloads."""
+        """What a copy gives way for."""
         holding = self.holding(key)
         return Rank(holding.referenced, holding.priority, self._standing(key), holding.owners)
 
     def rank_coming(self, key: str) -> Rank:
-        """The rank of a download, by which copies give way to it."""
+        """What gives way for a download."""
         holding = self.holding(key)
         standing = Standing.ADMINISTRATOR
         if holding.owners:
@@ -304,13 +313,13 @@ class Ledger:
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
                 rank = self.rank(key)
                 if holding.mounted:
-                    # A copy that only pods refer to is unreferenced once they have gone.
+                    # What only pods hold is idle once they have gone.
                     rank = rank._replace(referenced=False)
                 found.change(rank, holding.without_copy, holding)
         return found
 
     def last_of(self, group: str) -> str:
-        """The key of the group's copy that would be evicted last; empty if it has no copy."""
+        """The group's copy that would go last; empty: none."""
         resting = [key for key in self._keys.get(group, ()) if self.holding(key).resting]
         return max(resting, key=self._worth, default="")
 
@@ -352,7 +361,7 @@ def excess_of(
 
 
 def fits_low(ledger: Ledger, key: str, beside: Collection[Taken]) -> bool:
-    """Whether all accounts of a download stay at or below their low marks."""
+    """Whether a download leaves all its accounts at their low marks."""
     holding = ledger.holding(key)
     return all(
         ledger.taken_with(holding, account, beside) <= account.low

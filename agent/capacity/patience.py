@@ -53,13 +53,18 @@ class Patience:
             wait = min(MOST_SECONDS, PATIENCE_SECONDS * 2.0 ** min(times - 1, _MOST_DOUBLINGS))
             self._vain[payer] = _Vain(times, now + wait)
 
-    def keep(self, keys: Collection[str], now: float) -> None:
-        """Only these keys are still wanted: downloads of other keys are given up."""
+    def retain(self, keys: Collection[str], now: float) -> None:
+        """Forget all downloads of other keys: no entry requests them any more."""
         for key in self._made.keys() - keys:
             self.ended(key, now, is_success=False)
         self._vain = {
             payer: vain for payer, vain in self._vain.items() if now < vain.until + MOST_SECONDS
         }
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether room was made in vain for anybody."""
+        return bool(self._vain)
 
     def hinders(self, key: str, owners: frozenset[str], now: float) -> bool:
         """Whether no copy may be evicted for a download now: each of its owners waits."""

@@ -32,7 +32,7 @@ class Shares:
         self._rooms = rooms
 
     def fits(self, holding: Holding) -> bool:
-        """Whether a download is within its owners' shares, once their idle copies are evicted."""
+        """Whether a download keeps to its owners' shares, if their idle copies go. It has none."""
         return all(
             self._kept.get((owner, group), 0) - holding.of_limit + holding.size
             <= self._share(group)

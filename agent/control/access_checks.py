@@ -1,4 +1,4 @@
-"""Asks sources whether they give a copy that is here to those who may not have it, or not yet."""
+"""Asks sources whether requesters may have a copy that is on the disk, or may still have it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from agent.jobs.rechecks import Rechecks
 from agent.structs.grants import Granted, is_same_copy, with_grant, without_grant
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Mapping
 
     from agent.control.node_events import NodeEvents
     from agent.control.retries import Retries
+    from agent.control.rows import Row, Table
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import AccessResult, Workers
     from agent.structs.manifest import Manifest
     from agent.structs.options import Options
     from agent.structs.requests import Request, Requester
 
-# So many at once of namespaces, each of which has one, and one of LocalModelCaches beside them: a
-# slow server of one holds up no other. Where more ask, who had its last one longest ago is first.
+# So many checks run at once for namespaces, one for each, and one for LocalModelCaches beside them:
+# a slow server of one namespace holds up no other. Where more namespaces ask, the one whose last
+# check is longest ago is first.
 MAX_CHECKS = 8
 
 log = structlog.get_logger(__name__)
@@ -31,9 +33,9 @@ log = structlog.get_logger(__name__)
 class Checks:
     """The checks that are under way, and what comes of them.
 
-    What was granted is noted in the copy's manifest, so that after a restart nobody need be asked
-    first. Namespaces are asked about again from time to time, and lose what their source or a
-    keeper of credentials refuses.
+    A grant is noted in the copy's manifest, so that after a restart no source need be asked first.
+    Sources are asked again about namespaces from time to time, and a namespace loses a copy that
+    its source or a keeper of credentials refuses.
     """
 
     def __init__(
@@ -41,39 +43,50 @@ class Checks:
         workers: Workers,
         inventory: Inventory,
         retries: Retries,
-        news: NodeEvents,
+        node_events: NodeEvents,
         options: Options,
     ) -> None:
         self._workers = workers
         self._inventory = inventory
         self._retries = retries
-        self._node_events = news
+        self._node_events = node_events
         self._options = options
         self._rechecks = Rechecks(options)
-        # Those under way, and what ends each: at most MAX_CHECKS and one.
+        # What ends each check that is under way. `_may_start` bounds them.
         self._running: dict[tuple[str, Requester], threading.Event] = {}
-        # When each namespace had its last one: a number that grows. Of those that wait for one.
+        # When each namespace that waits had its last check: a number that grows.
         self._served: dict[str, int] = {}
         self._number = 0
-        # When the next one is due (monotonic), if any is.
+        # When the next check is due (monotonic), if any is.
         self.next_at: float | None = None
 
-    def begin(self, requests: Mapping[str, Request], busy: Collection[str]) -> None:
-        """Start what is due. Downloads work on the `busy` keys."""
-        now = self._options.monotonic()
+    @property
+    def running(self) -> int:
+        """How many checks are under way."""
+        return len(self._running)
+
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """End all checks for other requesters, and forget when they are due."""
         for (key, requester), ended in self._running.items():
             if key not in requests or requester not in requests[key].requesters:
                 ended.set()
+        self._rechecks.retain(requests)
+
+    def begin(self, table: Table) -> None:
+        """Start the checks that are due."""
         later: list[float] = []
-        self._rechecks.keep(requests)
         due: dict[str, tuple[Request, Requester, Manifest, bool]] = {}
-        for request, requester, manifest, has_it in self._open(requests, busy):
-            times = self._rechecks if has_it else self._retries
-            at = times.at(request.key, requester)
-            if at > now:
-                later.append(at)
-            else:
-                due.setdefault(requester.namespace, (request, requester, manifest, has_it))
+        for row in table.rows.values():
+            for requester, has_it in row.asking:
+                if (row.key, requester) in self._running:
+                    continue
+                at = self._at(row, requester, has_it=has_it)
+                if at > table.now:
+                    later.append(at)
+                elif row.request is not None and row.manifest is not None:
+                    due.setdefault(
+                        requester.namespace, (row.request, requester, row.manifest, has_it)
+                    )
         self._served = {name: at for name, at in self._served.items() if name in due}
         for name in sorted(due, key=lambda name: self._served.get(name, 0)):
             if self._may_start(name):
@@ -90,40 +103,28 @@ class Checks:
         self._running[request.key, requester] = ended
         self._workers.check(request.by(requester), manifest, ended, again)
 
-    def _open(
-        self, requests: Mapping[str, Request], busy: Collection[str]
-    ) -> Iterator[tuple[Request, Requester, Manifest, bool]]:
-        for key, _, manifest in self._inventory.published():
-            if key in busy or key not in requests:
-                continue
-            granted = Granted(manifest.access)
-            for requester in requests[key].requesters:
-                # No LocalModelCache is served from what a namespace fetched while it waits, and
-                # none loses what it has.
-                has_it = requester in granted
-                is_open = (
-                    requester not in requests[key].suspended or has_it
-                    if requester.namespace
-                    else not has_it
-                )
-                if is_open and (key, requester) not in self._running:
-                    yield requests[key], requester, manifest, has_it
+    def _at(self, row: Row, requester: Requester, *, has_it: bool) -> float:
+        if has_it:
+            return self._rechecks.at(row.key, requester)
+        retry = row.retries.get(requester)
+        return retry.at if retry else 0.0
 
     def _may_start(self, namespace: str) -> bool:
         running = {one.namespace for _, one in self._running}
         return namespace not in running and (not namespace or len(running - {""}) < MAX_CHECKS)
 
-    def take(
-        self, end: AccessResult, requests: Mapping[str, Request], busy: Collection[str]
-    ) -> None:
-        """Take in the answer, if it is still about what is asked and what is here."""
+    def observe(self, end: AccessResult, request: Request | None, *, is_busy: bool) -> None:
+        """Take in the answer, if it is still about what is requested and what is on the disk.
+
+        `request` is what is requested of the key now; a download works on a busy key.
+        """
         key, requester = end.attempt.key, end.attempt.requester
         if self._running.pop((key, requester)).is_set():
             return
-        request, now = requests.get(key), self._inventory.copy(key).manifest
+        now = self._inventory.copy(key).manifest
         if request is None or not request.asks_as(end.attempt):
             return
-        if key in busy or now is None or not is_same_copy(now, end.manifest):
+        if is_busy or now is None or not is_same_copy(now, end.manifest):
             return
         names = request.caches_of(requester)
         had_it = requester in Granted(now.access)

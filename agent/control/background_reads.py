@@ -1,4 +1,4 @@
-"""What is read of published copies beside the loop: digests that are due, and scrubs."""
+"""Reads of published copies beside the loop: digests that are due, and scrubs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BackgroundReads:
-    """Both kinds, for each copy. `damaged` hears of one that is bad, and why."""
+    """Both kinds of reads. `damaged` is called with the key of a damaged copy, and the problem."""
 
     def __init__(
         self,
@@ -30,23 +30,23 @@ class BackgroundReads:
         self._scrubbing = Scrubbing(workers, inventory, options, damaged)
 
     def begin(self, busy: Collection[str]) -> None:
-        """Start what is due. Downloads work on the `busy` keys."""
+        """Start the reads that are due. Downloads work on the `busy` keys."""
         self._digesting.begin()
         self._scrubbing.begin(busy)
 
-    def take(self, end: Digested | Scrubbed) -> None:
-        """Take in what was found."""
+    def observe(self, end: Digested | Scrubbed) -> None:
+        """Take in the result of a read."""
         if isinstance(end, Digested):
-            self._digesting.take(end)
+            self._digesting.observe(end)
         else:
-            self._scrubbing.take(end)
+            self._scrubbing.observe(end)
 
     def stop(self, key: str) -> None:
         """Stop reading a copy that goes."""
         self._digesting.stop(key)
         self._scrubbing.stop(key)
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Stop reading other copies."""
-        self._digesting.keep(keys)
-        self._scrubbing.keep(keys)
+    def retain(self, keys: Collection[str]) -> None:
+        """Stop reading all other copies."""
+        self._digesting.retain(keys)
+        self._scrubbing.retain(keys)

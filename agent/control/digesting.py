@@ -1,4 +1,4 @@
-"""Digests that were left for later, and what becomes of them."""
+"""Digests of published copies that were left for later, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class Digesting:
     def __init__(self, workers: Workers, inventory: Inventory) -> None:
         self._workers = workers
         self._inventory = inventory
-        # What stops each that is under way; None: it failed. Of published copies: see `keep`.
+        # What stops each computation that is under way; None: it failed. `retain` bounds them.
         self._running: dict[str, threading.Event | None] = {}
 
     def begin(self) -> None:
-        """Start what is to be computed."""
+        """Start to compute the digests that are missing."""
         for key, _, manifest in self._inventory.published():
             if manifest.hash is None and key not in self._running:
                 stopped = self._running[key] = threading.Event()
                 self._workers.digest(manifest, stopped)
 
-    def take(self, end: Digested) -> None:
-        """Take in what was computed."""
+    def observe(self, end: Digested) -> None:
+        """Take in computed digests."""
         copy = self._inventory.copy(end.key)
         if end.key not in self._running or copy.manifest is None:
             return
         if end.manifest is None:
-            # It is tried again after the next look at the disk.
+            # The computation is tried again after the next look at the disk.
             self._running[end.key] = None
             return
         del self._running[end.key]
@@ -42,13 +42,13 @@ class Digesting:
         self._inventory.rewrite(end.key, copy.manifest.model_copy(update=digests))
 
     def stop(self, key: str) -> None:
-        """Stop what is computed of a copy that goes."""
+        """Stop the computation for a copy that goes."""
         stopped = self._running.pop(key, None)
         if stopped is not None:
             stopped.set()
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Stop what is computed of other copies, and let what failed be tried again."""
+    def retain(self, keys: Collection[str]) -> None:
+        """Stop all computations for other copies, and let failed ones be tried again."""
         for key, stopped in list(self._running.items()):
             if stopped is None or key not in keys:
                 self.stop(key)

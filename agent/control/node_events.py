@@ -1,4 +1,4 @@
-"""What the agent tells as Events, once for each thing that happens."""
+"""The Events of the agent: one for each thing that happens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from agent.cluster.events import EventSink, NodeEvent
+from agent.control import reasons
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from agent.control.status import Waiting
+    from agent.control.rows import Table
+    from agent.control.waiting import Waiting
     from agent.structs.adoption import Adopted
     from agent.structs.failures import DownloadError, FailureKind
     from agent.structs.manifest import CacheName
@@ -23,10 +25,10 @@ log = structlog.get_logger(__name__)
 
 
 class NodeEventSink(EventSink, Protocol):
-    """Takes events about the LocalModelNode."""
+    """A sink of Events about the LocalModelNode."""
 
     def about(self, uid: str) -> None:
-        """The LocalModelNode has this uid."""
+        """All Events from now on are about the LocalModelNode with this uid."""
         ...
 
 
@@ -34,7 +36,7 @@ class LogSink:
     """Writes events to the log."""
 
     def about(self, uid: str) -> None:
-        """Not told: there is no object."""
+        """The log names no object."""
 
     def tell(self, event: NodeEvent) -> None:
         """Write it."""
@@ -42,79 +44,81 @@ class LogSink:
 
 
 class NodeEvents:
-    """Tells what happened. A state that lasts is told when it begins."""
+    """Emits an Event for what happened. A state that lasts has its Event when it begins."""
 
     def __init__(self, sink: NodeEventSink) -> None:
         self._sink = sink
         self._waiting: frozenset[str] = frozenset()
+        # The last failure of each key and its caches. Bounded by the requests: `retain`.
         self._failures: dict[tuple[str, frozenset[CacheName]], FailureKind] = {}
 
     def about(self, uid: str) -> None:
-        """What follows is about the LocalModelNode with this uid."""
+        """All Events from now on are about the LocalModelNode with this uid."""
         self._sink.about(uid)
 
     def evicted(self, names: Iterable[CacheName], note: Evicted) -> None:
         """A copy was evicted."""
-        self._tell("Evicted", names, f"{note.reason}: {note.message}")
+        self._emit(reasons.EVICTED, names, f"{note.reason}: {note.message}")
 
     def damaged(self, names: Iterable[CacheName], problem: str) -> None:
         """A published copy is no longer as it was downloaded."""
-        self._tell("Damaged", names, f"{problem}; its bad files are fetched again", warning=True)
+        self._emit(
+            reasons.DAMAGED, names, f"{problem}; its bad files are fetched again", warning=True
+        )
 
     def returning(self, names: Iterable[CacheName], who: str) -> None:
         """The download of a model starts that was evicted, and that something refers to."""
-        self._tell("Referenced", names, f"it was evicted, and comes back: {who} refers to it")
+        self._emit(reasons.REFERENCED, names, f"it was evicted, and comes back: {who} refers to it")
 
     def downloaded(self, key: str, names: Collection[CacheName], size: int) -> None:
         """These caches have a model now."""
         self._failures.pop((key, frozenset(names)), None)
-        self._tell("Downloaded", names, format_quantity(size))
+        self._emit(reasons.DOWNLOADED, names, format_quantity(size))
 
     def adopted(self, key: str, names: Collection[CacheName], adopted: Adopted) -> None:
         """A folder that somebody else filled was adopted."""
         self._failures.pop((key, frozenset(names)), None)
         found, added = format_quantity(adopted.found), format_quantity(adopted.added)
         detail = f"{found} were there already and are the model's, {added} were added"
-        self._tell("Adopted", names, detail)
+        self._emit(reasons.ADOPTED, names, detail)
 
     def failed(self, key: str, names: Collection[CacheName], error: DownloadError) -> None:
-        """A model cannot be had for these caches. The same kind again is not told again."""
+        """A download for these caches has failed. The same kind again has no Event."""
         known = (key, frozenset(names))
         if self._failures.get(known) is not error.kind:
             self._failures[known] = error.kind
             (namespace, *_) = {name.namespace for name in names} or {""}
             detail = f"{error.kind}: {error.told_to(namespace).message}"
-            self._tell("DownloadFailed", names, detail, warning=True)
+            self._emit(reasons.DOWNLOAD_FAILED, names, detail, warning=True)
 
     def other_disk(self, problem: str) -> None:
         """Another disk is where the models were."""
-        self._sink.tell(NodeEvent("OtherDisk", problem, warning=True))
+        self._sink.tell(NodeEvent(reasons.OTHER_DISK, problem, warning=True))
 
-    def waiting(
-        self, waiting: Mapping[str, Waiting], names: Mapping[str, Iterable[CacheName]]
-    ) -> None:
-        """These wait for room. Each is told when its waiting begins."""
+    def waiting(self, waiting: Mapping[str, Waiting], table: Table) -> None:
+        """These downloads wait for room. Each has its Event when the waiting begins."""
         for key in waiting.keys() - self._waiting:
-            self._tell("CapacityFull", names.get(key, ()), waiting[key].message, warning=True)
+            owners, message = table.row(key).owners, waiting[key].message
+            self._emit(reasons.CAPACITY_FULL, owners, message, warning=True)
         self._waiting = frozenset(waiting)
 
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget the failures of other models, and those of caches that are others by now."""
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget the failures of all other models, and those of caches that are others by now."""
         asked = set()
-        for key, request in requests.items():
+        for key in {key for key, _ in self._failures} & requests.keys():
             by_namespace: dict[str, set[CacheName]] = {}
-            for name in request.caches:
+            for name in requests[key].caches:
                 by_namespace.setdefault(name.namespace, set()).add(name)
             asked |= {(key, frozenset(names)) for names in by_namespace.values()}
         self._failures = {known: kind for known, kind in self._failures.items() if known in asked}
 
-    def _tell(
+    def _emit(
         self, reason: str, names: Iterable[CacheName], detail: str, *, warning: bool = False
     ) -> None:
         self._sink.tell(NodeEvent(reason, f"{display_names(names)}: {detail}", warning))
 
 
 def display_names(names: Iterable[CacheName]) -> str:
-    """A model by the names of its caches."""
+    """The names of a model's caches, to name the model in a message."""
     found = sorted({f"{n.namespace}/{n.name}" if n.namespace else n.name for n in names})
     return ", ".join(found) or "a model"

@@ -1,4 +1,4 @@
-"""What becomes of downloads that have ended."""
+"""What becomes of a download that has ended: a new copy, or a failure; and its Event."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import structlog
 from agent.control.node_events import display_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agent.control.node_events import NodeEvents
     from agent.control.retries import Retries
     from agent.disk.inventory import Inventory
@@ -23,29 +21,29 @@ log = structlog.get_logger(__name__)
 
 
 class Outcomes:
-    """Takes them in, and tells them."""
+    """Takes in ends of downloads, and reports them as Events."""
 
     def __init__(
         self,
         inventory: Inventory,
         retries: Retries,
-        news: NodeEvents,
+        node_events: NodeEvents,
         options: Options,
     ) -> None:
         self._inventory = inventory
         self._retries = retries
-        self._node_events = news
+        self._node_events = node_events
         self._options = options
 
-    def take(self, end: Finished, requests: Mapping[str, Request]) -> None:
-        """Take in an end. `requests` is what is asked for now."""
+    def observe(self, end: Finished, request: Request | None) -> None:
+        """Take in an end. `request` is what is requested of the key now, None for nothing."""
         key = end.request.key
         if end.cancelled:
             log.info("Cancelled a download", key=key)
         elif end.no_room:
             log.info("Model is larger than was reserved for it, and does not fit", key=key)
         elif end.error is not None:
-            self._fail(end.request, end.error, requests)
+            self._fail(end.request, end.error, request)
         else:
             self._succeed(end)
 
@@ -69,11 +67,8 @@ class Outcomes:
         size = copy.manifest.size if copy.manifest else 0
         self._node_events.downloaded(key, names, size)
 
-    def _fail(
-        self, request: Request, error: DownloadError, requests: Mapping[str, Request]
-    ) -> None:
-        asked = requests.get(request.key)
+    def _fail(self, attempt: Request, error: DownloadError, request: Request | None) -> None:
         # Another hash or other credentials are another try.
-        if asked is not None and asked.asks_as(request):
-            self._retries.failed(asked, request, error)
-            self._node_events.failed(request.key, asked.caches_of(request.requester), error)
+        if request is not None and request.asks_as(attempt):
+            self._retries.failed(request, attempt, error)
+            self._node_events.failed(attempt.key, request.caches_of(attempt.requester), error)

@@ -7,81 +7,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.capacity.admission import admit
-from agent.capacity.ledger import Ledger
 from agent.capacity.places import Hold, Places
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from agent.capacity.admission import Victim
+    from agent.capacity.admission import Admission, Victim
     from agent.capacity.ledger import Shortage
+    from agent.control.rows import Row, Table
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
 _NOTHING: Mapping[str, float] = MappingProxyType({})
-_NOBODY: Mapping[str, str] = MappingProxyType({})
-_NO_HOLDS: Mapping[str, Hold] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class View:
-    """All that a plan depends on. Models are named by key.
-
-    `wanted` is None when the LocalModelNode was never seen or is gone: then nobody knows what is
-    wanted. It is in order, most important first, and may name a key twice.
-    """
-
-    now: float
-    grace: float
-    max_downloads: int
-    wanted: tuple[str, ...] | None
-    # Published, complete, and what the wanted list expects.
-    ready: frozenset[str] = frozenset()
-    # All that is ours below models/: ready ones, damaged ones, ones with another hash.
-    published: frozenset[str] = frozenset()
-    # What has staging on the disk, with or without a download that works on it.
-    staged: frozenset[str] = frozenset()
-    active: frozenset[str] = frozenset()
-    # The active ones that were cancelled and wind down.
-    cancelling: frozenset[str] = frozenset()
-    # The places of the active ones, and for whom the others would be.
-    holds: Mapping[str, Hold] = field(default_factory=lambda: _NO_HOLDS)
-    owners: Mapping[str, str] = field(default_factory=lambda: _NOBODY)
-    # The active ones that run for nobody any more who asks, or before who comes first.
-    outdated: frozenset[str] = frozenset()
-    # Wanted, but refused without a try: not supported, or not allowed.
-    refused: frozenset[str] = frozenset()
-    # Wanted, but not to be begun before the node's turn.
-    suspended: frozenset[str] = frozenset()
-    # When the next try of a failed download is due.
-    retry_at: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
-    # Until when what is not listed stays whatever its grace: a removal failed, or the object that
-    # does not list it is too new to be believed.
-    keep_until: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
-    # The map that the plan before returned; empty at the agent's start.
-    unwanted_since: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
-    # Evicted, with a note on the disk that says so.
-    evicted: frozenset[str] = frozenset()
-    # Who takes what, and of what.
-    ledger: Ledger = field(default_factory=Ledger)
-    # What pods of the node mount; None: not known, so that each model may be mounted.
-    mounted: frozenset[str] | None = frozenset()
-    # As the plan before returned them.
-    making_room: str | None = None
-    relieving: frozenset[str] = frozenset()
-    # For what nothing goes now: it did before, in vain.
-    patient: frozenset[str] = frozenset()
-    # Whether the disk is there and can be written.
-    disk_ready: bool = True
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Actions in order, and when to plan again if nothing happens before (None: never).
+    """Actions in order, by key, and when to plan again if nothing happens before (None: never).
 
-    `ask` is what starts without room, to hear its size from its source before anything goes for it.
-    `evict` names all that is to go for one cause; the first of them goes, and then a new plan is
-    made. `waiting` is what does not fit, `suspended` what would be begun if it was its turn,
-    `queued` what would be if it had a place.
+    `ask` are the downloads that start without room, to learn their size from the source before
+    anything is evicted for them. `evict` names all copies that are to go for one cause; the first
+    of them goes, and then a new plan is made. `waiting` are the downloads that do not fit,
+    `suspended` those that would start if it was the node's turn, `queued` those that would start if
+    they had a place.
+
+    The next plan goes on from `unwanted_since`, `making_room` and `relieving`.
     """
 
     start: tuple[str, ...] = ()
@@ -100,81 +49,101 @@ class StepPlan:
 
     @property
     def destroys(self) -> bool:
-        """Whether it takes anything away, and so needs a fresh look at what is wanted."""
+        """Whether anything is taken away, which needs a fresh look at what is wanted."""
         return bool(self.cancel or self.remove or self.discard or self.evict)
 
 
-def plan_step(view: View) -> StepPlan:
-    """The plan for a view.
+NO_PLAN = StepPlan()
+
+
+def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
+    """The plan for the rows of a step; `before` is the plan of the step before.
 
     Nothing is removed, cancelled or discarded while it is unknown what is wanted, and the clocks of
-    unwanted models start anew afterwards: absence is not a wish. What is not listed goes after the
-    grace period, downloads included, because labels and plans flap; what is published, only when no
-    pod mounts it. Nothing at all is begun while the disk is not ready. What is suspended is not
-    begun, nor is room made for it; what runs or is here already does not care. Foreign directories
-    are not part of the view, so no plan can name them.
+    unwanted models start anew afterwards: absence is not a wish. A model that is not listed goes
+    after the grace period, its download included, because labels and plans flap; a published copy
+    only when no pod mounts it. Nothing at all begins while the disk is not ready. A suspended
+    download does not begin, nor is room made for it; a download that runs and a copy that is there
+    stay. A foreign directory is no row's copy, so no plan can name it.
     """
-    if view.wanted is None:
+    if table.wanted is None:
         return StepPlan()
-    order = tuple(dict.fromkeys(view.wanted))
-    here = view.published | view.staged | view.active | view.evicted
-    since = {key: view.unwanted_since.get(key, view.now) for key in sorted(here.difference(order))}
-    due_at = {
-        key: max(start + view.grace, view.keep_until.get(key, start))
-        for key, start in since.items()
-    }
-    due = [key for key, at in due_at.items() if at <= view.now]
-    waiting = [at for at in due_at.values() if at > view.now]
-    if not view.disk_ready:
+    unwanted = [row for row in table.rows.values() if row.is_there and not row.is_wanted]
+    unwanted.sort(key=lambda row: row.key)
+    since = {row.key: before.unwanted_since.get(row.key, table.now) for row in unwanted}
+    if table.disk_failure is not None:
         return StepPlan(
             unwanted_since=MappingProxyType(since),
-            making_room=view.making_room,
-            relieving=view.relieving,
+            making_room=before.making_room,
+            relieving=before.relieving,
         )
-
-    missing = [
-        key
-        for key in order
-        if key not in view.ready and key not in view.active and key not in view.refused
-    ]
-    candidates = [key for key in missing if key not in view.suspended]
-    later = {
-        key: view.retry_at[key] for key in candidates if view.retry_at.get(key, view.now) > view.now
+    due_at = {
+        row.key: max(since[row.key] + table.grace, row.keep_until or since[row.key])
+        for row in unwanted
     }
-    admission = admit(
-        view.ledger,
-        candidates,
-        due=frozenset(candidates) - later.keys(),
-        places=Places(
-            view.max_downloads,
-            [view.holds.get(key, Hold()) for key in view.active],
-            view.owners,
-        ),
-        may_evict=view.mounted is not None,
-        patient=view.patient,
-        making_room=view.making_room,
-        relieving=view.relieving,
-    )
-    running = view.active - view.cancelling
-    left = (view.staged | view.evicted) - view.published
+    due = [row for row in unwanted if due_at[row.key] <= table.now]
+    missing = [
+        row
+        for row in map(table.row, table.wanted.wishes)
+        if row.request is not None and not row.is_active and not row.serves
+    ]
+    suspended = {row.key for row in missing if row.awaits_turn}
+    candidates = [row for row in missing if row.key not in suspended]
+    later = {
+        row.key: row.retry_at
+        for row in candidates
+        if row.retry_at is not None and row.retry_at > table.now
+    }
+    admission = _admit(table, before, candidates, later.keys())
+    outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
+    cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
         start=tuple(admission.start),
         ask=tuple(admission.ask),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
-        suspended=view.suspended.intersection(missing),
+        suspended=frozenset(suspended),
         queued=frozenset(admission.queued),
-        cancel=tuple(key for key in (*due, *sorted(view.outdated)) if key in running),
-        remove=tuple(key for key in due if _may_go(view, key)),
-        discard=tuple(key for key in due if key in left and key not in view.active),
-        wake_at=min([*waiting, *later.values()], default=None),
+        cancel=tuple(key for key in cancel if _is_running(table.row(key))),
+        remove=tuple(row.key for row in due if _may_be_removed(row)),
+        discard=tuple(row.key for row in due if _may_be_discarded(row)),
+        wake_at=min(
+            [*(at for at in due_at.values() if at > table.now), *later.values()], default=None
+        ),
         unwanted_since=MappingProxyType(since),
         making_room=admission.making_room,
         relieving=admission.relieving,
     )
 
 
-def _may_go(view: View, key: str) -> bool:
-    if view.mounted is None or key in view.mounted:
-        return False
-    return key in view.published and key not in view.active
+def _admit(
+    table: Table, before: StepPlan, candidates: Collection[Row], later: Collection[str]
+) -> Admission:
+    due = {row.key: row.requester(table.now) for row in candidates if row.key not in later}
+    return admit(
+        table.ledger,
+        [row.key for row in candidates],
+        due=due.keys(),
+        places=Places(
+            table.max_downloads,
+            [row.hold or Hold() for row in table.rows.values() if row.is_active],
+            {key: requester.namespace for key, requester in due.items() if requester},
+        ),
+        may_evict=table.pods_known,
+        patient=table.patient,
+        making_room=before.making_room,
+        relieving=before.relieving,
+    )
+
+
+def _is_running(row: Row) -> bool:
+    return row.is_active and not row.is_cancelling
+
+
+def _may_be_removed(row: Row) -> bool:
+    return row.copy.is_published and not row.is_active and not row.is_in_use
+
+
+def _may_be_discarded(row: Row) -> bool:
+    is_left = row.copy.is_left or row.copy.evicted is not None
+    return is_left and not row.copy.is_published and not row.is_active

@@ -10,7 +10,7 @@ from agent.structs.notes import Usage
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from agent.disk.inventory import Inventory
@@ -19,46 +19,52 @@ if TYPE_CHECKING:
 # How often it is noted that a model is in use.
 NOTE_SECONDS = 60.0
 
+Names = dict[str, tuple["CacheName", ...]]
+
 
 class PodSource(Protocol):
-    """Tells the pods of the node. See agent.cluster.pod_watch."""
+    """The pods of the node. See agent.cluster.pod_watch."""
 
     def watch(
         self,
         observe: Callable[[tuple[PodMounts, ...] | None], None],
         stopped: threading.Event,
     ) -> None:
-        """Call `observe` with them after each change until stopped. It raises nothing."""
+        """Call `observe` with the pods after each change until stopped. It raises nothing."""
         ...
 
     def read(self) -> tuple[PodMounts, ...] | None:
-        """They are these now; None: nobody can know. Raises ApiUnavailableError."""
+        """The pods as they are now; None: nobody can know. Raises ApiUnavailableError."""
         ...
 
 
 class PodUsage:
-    """What pods use. Until the first ones are seen, each model may be in use."""
+    """The models that pods use. Until the first pods are observed, each model may be in use."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._pods: tuple[PodMounts, ...] | None = None
+        # The last answer, and the owners that it was made for: one for each row.
+        self._names: Names = {}
+        self._users: Mapping[str, tuple[PodMounts, ...]] | None = None
         self._used: frozenset[str] = frozenset()
 
-    def see(self, pods: tuple[PodMounts, ...] | None) -> None:
-        """These are the pods now; None: nobody knows."""
-        self._pods = pods
+    def observe(self, pods: tuple[PodMounts, ...] | None) -> None:
+        """Take in the pods as they are now; None: nobody knows."""
+        if pods != self._pods:
+            self._pods, self._users = pods, None
 
-    def by_key(
-        self, caches: Mapping[str, Iterable[CacheName]]
-    ) -> dict[str, tuple[PodMounts, ...]] | None:
-        """The pods that use each key, by whose the keys are; None: nobody knows."""
-        return None if self._pods is None else users(self._pods, caches)
+    def by_key(self, names: Names) -> Mapping[str, tuple[PodMounts, ...]] | None:
+        """The pods that use each key, by the owners of the keys; None: nobody knows."""
+        if self._pods is None:
+            return None
+        if self._users is None or names != self._names:
+            self._names, self._users = names, users(self._pods, names)
+        return self._users
 
-    def note(self, used: frozenset[str] | None, now: datetime) -> None:
-        """Note when these were used last: now, at most each minute, and when the last pod goes."""
-        if used is None:
-            return
-        for key in used | self._used:
+    def note(self, used: Collection[str], now: datetime) -> None:
+        """Note on the disk that these keys are used: each minute, and when the last pod goes."""
+        for key in {*used, *self._used}:
             copy = self._inventory.copy(key)
             if copy.found is not Found.PUBLISHED or copy.usage is None:
                 continue
@@ -69,4 +75,4 @@ class PodUsage:
             noted = Usage(published_time=copy.usage.published_time, last_used_time=now)
             if noted != copy.usage:
                 self._inventory.note_usage(key, noted)
-        self._used = used
+        self._used = frozenset(used)

@@ -1,4 +1,4 @@
-"""Copies that go: what is no longer wanted, and what is evicted."""
+"""How copies go: those that nobody wants, those that are not for who wants them, and evictions."""
 
 from __future__ import annotations
 
@@ -6,109 +6,141 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.control.accounts import eviction_message
 from agent.control.node_events import display_names
 from agent.structs.notes import Evicted
+from agent.structs.sizes import EvictionReason
+from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from agent.capacity.admission import Victim
-    from agent.capacity.ledger import Ledger
     from agent.control.background_reads import BackgroundReads
     from agent.control.node_events import NodeEvents
-    from agent.control.owners import Owners
-    from agent.disk.inventory import Inventory
+    from agent.control.node_state import NodeState
+    from agent.control.plan import StepPlan
+    from agent.control.rows import Row, Table
     from agent.disk.store import Store
-    from agent.structs.manifest import CacheName, Manifest
+    from agent.structs.manifest import CacheName
     from agent.structs.options import Options
 
-# The wait after one that failed.
+# The wait after a removal that failed.
 REMOVE_SECONDS = 30.0
+# How long a file system may take to give back what was deleted.
+SETTLE_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class Removals:
-    """Takes copies away, and tells so. Times are monotonic seconds."""
+    """Takes copies away as planned, and reports evictions as Events. Times are monotonic."""
 
     def __init__(
         self,
         store: Store,
-        inventory: Inventory,
-        reading: BackgroundReads,
-        *,
-        owners: Owners,
-        news: NodeEvents,
+        state: NodeState,
+        background_reads: BackgroundReads,
+        node_events: NodeEvents,
         options: Options,
     ) -> None:
         self._store = store
-        self._inventory = inventory
-        self._background_reads = reading
-        self._owners = owners
-        self._node_events = news
+        self._state = state
+        self._background_reads = background_reads
+        self._node_events = node_events
         self._options = options
-        # Until when a copy stays that could not be taken away.
-        self.retry_at: dict[str, float] = {}
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Forget what is not there any more, whoever took it."""
-        self.retry_at = {key: at for key, at in self.retry_at.items() if key in keys}
+    def carry_out(self, plan: StepPlan, table: Table) -> None:
+        """Cancel downloads, and take one copy away: the next plan says whether another has to go.
 
-    def remove(self, key: str, now: float) -> None:
-        """Remove what is no longer wanted, with all that is noted of it."""
-        self._background_reads.stop(key)
-        try:
-            self._store.remove(key)
-        except OSError as error:
-            self.retry_at[key] = now + REMOVE_SECONDS
-            log.warning("Could not remove a model", key=key, reason=str(error))
+        `table` is what was planned by.
+        """
+        for key in plan.cancel:
+            self._state.tasks[key].cancelled.set()
+        doomed = (*plan.remove, *plan.discard)
+        if doomed:
+            self._remove(doomed[0], table.now)
+        elif plan.evict:
+            self._evict(plan.evict[0], table)
         else:
-            self.retry_at.pop(key, None)
-            log.info("Removed a model", key=key)
-        self._inventory.look_at(key)
+            return
+        self._state.rescan_at = max(self._state.rescan_at, table.now + SETTLE_SECONDS)
 
-    def set_aside(self, manifest: Manifest, now: float) -> None:
+    def set_aside(self, row: Row, now: float) -> None:
         """Take a copy out of models/ that nobody may have now; its files wait for who may."""
-        key = manifest.key
-        self._background_reads.stop(key)
-        try:
-            self._store.set_aside(manifest)
-        except OSError as error:
-            self.retry_at[key] = now + REMOVE_SECONDS
-            log.warning("Could not set a model aside", key=key, reason=str(error))
-        else:
-            log.info("Set a copy aside that is not for those who ask for it", key=key)
-        self._inventory.look_at(key)
+        manifest = row.manifest
+        if manifest is not None and self._has_gone(
+            row.key, now, "Could not set a model aside", lambda: self._store.set_aside(manifest)
+        ):
+            log.info("Set a copy aside that is not for those who ask for it", key=row.key)
+        self._state.inventory.look_at(row.key)
 
-    def evict(self, eviction: Victim, ledger: Ledger, now: float) -> None:
-        """Evict a copy. `ledger` is what was decided by."""
-        key, time, copy = eviction.key, self._options.now(), self._inventory.copy(eviction.key)
-        names = self._owners.granted(key)
-        message = eviction_message(
-            eviction,
-            ledger,
-            size=copy.tree_bytes,
-            now=time,
-            newcomer=display_names(_tellable(self._owners.of(eviction.newcomer), names)),
-            last_used=copy.usage.last_used_time if copy.usage else None,
+    def _remove(self, key: str, now: float) -> None:
+        """Remove a copy that is no longer wanted, with all that is noted of it."""
+        if self._has_gone(key, now, "Could not remove a model", lambda: self._store.remove(key)):
+            self._state.removal_at.pop(key, None)
+            log.info("Removed a model", key=key)
+        self._state.inventory.look_at(key)
+
+    def _evict(self, victim: Victim, table: Table) -> None:
+        key, time, row = victim.key, self._options.now(), table.row(victim.key)
+        newcomer = table.row(victim.newcomer)
+        if victim.newcomer:
+            self._state.patience.made(newcomer.key, table.ledger.holding(newcomer.key).owners)
+        note = Evicted(
+            time=time,
+            size=row.copy.tree_bytes,
+            reason=victim.reason,
+            message=_message(victim, table, time),
         )
-        note = Evicted(time=time, size=copy.tree_bytes, reason=eviction.reason, message=message)
+        if self._has_gone(
+            key, table.now, "Could not evict a model wholly", lambda: self._store.evict(key, note)
+        ):
+            self._state.removal_at.pop(key, None)
+        inventory = self._state.inventory
+        inventory.evicted(key, note)
+        if inventory.copy(key).evicted is not None:
+            log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
+            self._node_events.evicted(row.granted_owners, note)
+
+    def _has_gone(self, key: str, now: float, problem: str, take_away: Callable[[], None]) -> bool:
         self._background_reads.stop(key)
         try:
-            self._store.evict(key, note)
+            take_away()
         except OSError as error:
-            self.retry_at[key] = now + REMOVE_SECONDS
-            log.warning("Could not evict a model wholly", key=key, reason=str(error))
-        else:
-            self.retry_at.pop(key, None)
-        self._inventory.evicted(key, note)
-        if self._inventory.copy(key).evicted is not None:
-            log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
-            self._node_events.evicted(names, note)
+            self._state.removal_at[key] = now + REMOVE_SECONDS
+            log.warning(problem, key=key, reason=str(error))
+            return False
+        return True
+
+
+def _message(victim: Victim, table: Table, now: datetime) -> str:
+    """What was evicted, why and when."""
+    row = table.row(victim.key)
+    group = table.ledger.groups.get(victim.group)
+    high = group.high_percent if group else 0
+    if victim.reason is EvictionReason.MADE_ROOM:
+        newcomers = _tellable(table.row(victim.newcomer).owners, row.granted_owners)
+        why = f"to make room for {display_names(newcomers)}"
+    elif victim.reason is EvictionReason.LIMIT_EXCEEDED:
+        limit = format_quantity(group.limit if group else 0)
+        why = (
+            f"because the models of the group {victim.group} took more than {high}% of its "
+            f"storageLimit of {limit}"
+        )
+    else:
+        why = f"because more than {high}% of the node's disk were taken"
+    last_used = row.copy.usage.last_used_time if row.copy.usage else None
+    used = f"last used at {_time(last_used)}" if last_used else "never used"
+    size = format_quantity(row.copy.tree_bytes)
+    return f"{size} were freed at {_time(now)} {why}; {used}"
+
+
+def _time(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _tellable(newcomers: Iterable[CacheName], names: Iterable[CacheName]) -> list[CacheName]:
-    """For whom room was made, as far as those may know whose copy went: no other namespace's."""
+    """The caches for which room was made, without other namespaces' than the evicted copy's."""
     namespaces = {name.namespace for name in names}
     return [one for one in newcomers if not one.namespace or {one.namespace} == namespaces]

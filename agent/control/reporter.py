@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.node_api import ApiUnavailableError
-from agent.control.status import build_status, without_progress
+from agent.control.status import StatusBuilder, is_news
 from agent.control.status_size import storable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from agent.cluster.node_api import NodeApi
-    from agent.control.status import Facts
+    from agent.control.rows import Table
+    from agent.control.waiting import Waiting
     from crds.node import LocalModelNode, LocalModelNodeStatus
 
 FIRST_RETRY_SECONDS = 1.0
@@ -31,7 +33,8 @@ class Reporter:
         self._progress_seconds = progress_seconds
         self._uid = ""
         self._version = ""
-        # What the server has, as far as we know.
+        self._builder = StatusBuilder()
+        # The status that the API server has, as far as the agent knows.
         self._last: LocalModelNodeStatus | None = None
         self._last_at = 0.0
         self._retry_at = 0.0
@@ -46,19 +49,30 @@ class Reporter:
         self._retry_at = 0.0
 
     def report(
-        self, node: LocalModelNode, facts: Facts, now: float, time: datetime
+        self,
+        node: LocalModelNode,
+        table: Table,
+        waiting: Mapping[str, Waiting],
+        suspended: Collection[str],
+        time: datetime,
     ) -> float | None:
-        """Write the status if it is due. Returns when to report again (None: on the next news)."""
+        """Write the status if it is due. Returns when to report again (None: on the next news).
+
+        `waiting` and `suspended` are by key, as planned; `time` is the wall clock's.
+        """
+        now = table.now
         if self._last is None or node.metadata.uid != self._uid:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
-        status = storable(build_status(facts, self._last.conditions, time))
+        status = storable(
+            self._builder.build(table, waiting, suspended, self._last.conditions, time)
+        )
         differs = status != self._last
-        if differs and without_progress(status) != without_progress(self._last):
+        if differs and is_news(self._last, status):
             due = now
         elif differs or node.status != self._last:
-            # Ours is news that can wait; theirs may be a version older than what we wrote, and if
-            # it is not, somebody else wrote there, and we put it right.
+            # Progress can wait. A status that differs from the last one written may be of an older
+            # version of the object; if not, somebody else wrote it, and it is corrected.
             due = self._last_at + self._progress_seconds
         else:
             return None
@@ -75,7 +89,7 @@ class Reporter:
             return self._retry_at
         self._pause, self._last_at = 0.0, now
         if stored is None:
-            # It has changed, or is gone, and the watch is about to tell so.
+            # The object has changed, or is gone: the watch is about to bring that.
             self._retry_at = now + MAX_RETRY_SECONDS
             return self._retry_at
         self._version = str(stored["metadata"]["resourceVersion"])

@@ -1,8 +1,9 @@
-"""Attempts that failed, and when each is due again."""
+"""Failed attempts, and when the next attempt of each requester is due."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,21 +21,21 @@ from agent.structs.notes import FailedAttempt, FailedAttempts
 from agent.structs.requests import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from agent.disk.store import Store
     from agent.structs.manifest import Access
     from agent.structs.options import Options
     from agent.structs.requests import Request, Requester
 
-# What says nothing any more when somebody has got the model.
+# Failures that count for no requester any more once a requester has the model.
 _PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Retry:
+class Retry:
     """The last failed attempt, and when the next one is due (monotonic)."""
 
     attempt: Request
@@ -42,47 +43,32 @@ class _Retry:
     at: float
 
 
-class Retries:
-    """The failures of what is wanted, by key and requester.
+NO_RETRIES: Mapping[Requester, Retry] = MappingProxyType({})
 
-    What one requester's credentials cannot get, another's may: each has its own attempts. What is
-    wrong with the node is so for all.
+
+class Retries:
+    """The failed attempts of what is wanted, by key and requester.
+
+    Each requester has its own attempts: the credentials of one may fail where another's do not. A
+    failure of the node itself counts for all requesters. `retain` bounds the failures by the
+    requests.
     """
 
     def __init__(self, options: Options, store: Store) -> None:
         self._options = options
         self._store = store
-        self._retries: dict[str, dict[Requester, _Retry]] = {}
+        # Each mapping is replaced when it changes: a row that has it stays as it was.
+        self._retries: dict[str, Mapping[Requester, Retry]] = {}
         self._is_restored = not options.remembers_failures
 
-    def due(self, requests: Iterable[Request]) -> dict[str, float]:
-        """When the next attempt for each key is due (monotonic), where all have failed."""
-        return {
-            request.key: min(failed[one].at for one in request.requesters)
-            for request in requests
-            if (failed := self._retries.get(request.key))
-            and all(one in failed for one in request.requesters)
-        }
+    def of(self, key: str) -> Mapping[Requester, Retry]:
+        """The last failed attempt of each requester whose last attempt failed."""
+        return self._retries.get(key, NO_RETRIES)
 
-    def at(self, key: str, requester: Requester) -> float:
-        """When an attempt is due (monotonic)."""
-        retry = self._retries.get(key, {}).get(requester)
-        return retry.at if retry else 0.0
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget all failures but those of these requests as they are now: others begin anew.
 
-    def next_attempt(self, request: Request) -> Request:
-        """The attempt whose turn it is: of those that are due, the first."""
-        now = self._options.monotonic()
-        due = (one for one in request.requesters if self.at(request.key, one) <= now)
-        return request.by(next(due, request.requester))
-
-    def failures(self, key: str) -> dict[Requester, Failure]:
-        """The last failure of each requester whose last attempt failed."""
-        return {one: retry.failure for one, retry in self._retries.get(key, {}).items()}
-
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget failures of what is not asked for, or asked for otherwise: that is another try.
-
-        The first time, those come back that were noted before the agent started.
+        The first call reads the failures that were noted before the agent started.
         """
         if not self._is_restored:
             self._restore(requests)
@@ -91,17 +77,17 @@ class Retries:
         )
 
     def disk_is_back(self) -> None:
-        """Forget what failed because of the disk: it is tried again at once."""
+        """Forget the failures of the disk itself: those downloads are tried again at once."""
         self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
 
     def published(self, copies: Mapping[str, Access | None]) -> None:
-        """Forget what kept these from being published: an error of the disk may come after that.
+        """Forget the failures that kept these copies from being published.
 
-        So may the end of the agent, whose next start then completes the publication. What failed
-        for those who may not have the copy is another matter.
+        An error of the disk may come after a publication; so may the end of the agent, whose next
+        start completes it. Failures of requesters that may not have the copy stay.
         """
 
-        def is_over(key: str, retry: _Retry) -> bool:
+        def is_over(key: str, retry: Retry) -> bool:
             return (
                 key in copies
                 and retry.failure.error.kind in _PASSED | {FailureKind.NO_SPACE}
@@ -111,8 +97,8 @@ class Retries:
         self._forget(is_over)
 
     def succeeded(self, attempt: Request) -> None:
-        """Forget the failures of a requester, and what was wrong with the node or a former copy."""
-        failed = self._retries.pop(attempt.key, {})
+        """Forget the failures of a requester, and all of the node itself or of a former copy."""
+        failed = self._retries.pop(attempt.key, NO_RETRIES)
         left = {
             one: retry
             for one, retry in failed.items()
@@ -130,7 +116,7 @@ class Retries:
         error: DownloadError,
         event: str = "Download failed",
     ) -> None:
-        """Note that an attempt for a request failed. What the origin asks to wait is waited."""
+        """Note that an attempt for a request failed. The wait that an origin asks for is kept."""
         if error.kind in NODE_KINDS:
             for requester in request.requesters:
                 self._failed(request.by(requester), error, event)
@@ -140,16 +126,14 @@ class Retries:
             self._note(request.key)
 
     def _failed(self, attempt: Request, error: DownloadError, event: str) -> None:
-        failed = self._retries.setdefault(attempt.key, {})
+        failed = self.of(attempt.key)
         before = failed.get(attempt.requester)
         attempts = before.failure.attempts + 1 if before else 1
         told = error.told_to(attempt.requester.namespace)
         delay = max(backoff(error.kind, attempts, self._options.jitter()), error.retry_after or 0.0)
-        failed[attempt.requester] = _Retry(
-            attempt,
-            Failure(told, attempts, self._options.later(delay)),
-            self._options.monotonic() + delay,
-        )
+        failure = Failure(told, attempts, self._options.later(delay))
+        retry = Retry(attempt, failure, self._options.monotonic() + delay)
+        self._retries[attempt.key] = {**failed, attempt.requester: retry}
         log.warning(
             event,
             key=attempt.key,
@@ -160,18 +144,19 @@ class Retries:
             retrySeconds=round(delay, 1),
         )
 
-    def _forget(self, is_over: Callable[[str, _Retry], bool]) -> None:
-        left = {
-            key: {one: retry for one, retry in failed.items() if not is_over(key, retry)}
-            for key, failed in self._retries.items()
-        }
-        changed = [key for key, failed in left.items() if len(failed) < len(self._retries[key])]
-        self._retries = {key: failed for key, failed in left.items() if failed}
-        for key in changed:
+    def _forget(self, is_over: Callable[[str, Retry], bool]) -> None:
+        for key, failed in list(self._retries.items()):
+            left = {one: retry for one, retry in failed.items() if not is_over(key, retry)}
+            if len(left) == len(failed):
+                continue
+            if left:
+                self._retries[key] = left
+            else:
+                del self._retries[key]
             self._note(key)
 
     def _note(self, key: str) -> None:
-        """Note what has failed for after a restart, but for what was wrong with the disk."""
+        """Write the failures of a key to the disk, but for those of the disk itself."""
         if not self._options.remembers_failures:
             return
         failed = tuple(
@@ -183,7 +168,7 @@ class Retries:
                 attempts=retry.failure.attempts,
                 retry_time=retry.failure.retry_time,
             )
-            for one, retry in self._retries.get(key, {}).items()
+            for one, retry in self.of(key).items()
             if retry.failure.error.kind not in DISK_KINDS
         )
         try:
@@ -205,14 +190,14 @@ class Retries:
                 found = before.get(grant_for(requester))
                 if request and found and frozenset(found.expected) == request.expected:
                     retry = self._restored(request.by(requester), found)
-                    self._retries.setdefault(key, {})[requester] = retry
+                    self._retries[key] = {**self.of(key), requester: retry}
             if key not in self._retries:
                 self._note(key)
 
-    def _restored(self, attempt: Request, noted: FailedAttempt) -> _Retry:
-        """What was noted. A clock that was set makes nobody wait for longer than ever."""
+    def _restored(self, attempt: Request, noted: FailedAttempt) -> Retry:
+        """A noted failure. No wait is longer than the longest, however clocks were set."""
         left = (noted.retry_time - self._options.now()).total_seconds()
         delay = min(max(left, 0.0), MAX_BACKOFF_SECONDS)
         error = DownloadError(noted.kind, noted.detail)
         failure = Failure(error, noted.attempts, self._options.later(delay))
-        return _Retry(attempt, failure, self._options.monotonic() + delay)
+        return Retry(attempt, failure, self._options.monotonic() + delay)

@@ -1,4 +1,4 @@
-"""Which published copy is read next for bad files, and what becomes of what is found."""
+"""Which published copy is scrubbed next, and what becomes of bad files that are found."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 
 
 class Scrubbing:
-    """Has one copy after the other read, the least recently read first.
+    """Has one copy after the other scrubbed, the least recently scrubbed first.
 
-    `damaged` hears the key of a copy that is bad, and what is wrong with it.
+    `damaged` is called with the key of a damaged copy, and what is wrong with the copy.
     """
 
     def __init__(
@@ -40,12 +40,11 @@ class Scrubbing:
         self._damaged = damaged
         self._key = ""
         self._stopped = threading.Event()
-        # When each was read, also where that said nothing or could not be noted. Of copies that are
-        # here: see `keep`.
+        # When each copy was scrubbed, also without a result or a note. `retain` bounds it.
         self._read: dict[str, datetime] = {}
 
     def begin(self, busy: Collection[str]) -> None:
-        """Start to read a copy, if one is due and nothing works on it."""
+        """Start to scrub a copy, if one is due. Downloads work on the `busy` keys."""
         rate, now = self._options.scrub_bytes_per_second, self._options.now()
         if self._key or not rate:
             return
@@ -62,17 +61,17 @@ class Scrubbing:
             self._workers.scrub(manifest, rate, self._stopped)
 
     def _last(self, key: str, copy: OnDisk, now: datetime) -> datetime | None:
-        """When its files were last known to be whole: they were verified before they were there.
+        """When the files of a copy were last known to be whole: publication verifies them.
 
-        A time in the future, from before the clock was set back, says nothing.
+        A time in the future, from before the clock was set back, counts for nothing.
         """
         noted = copy.scrub.time if copy.scrub else None
         published = copy.usage.published_time if copy.usage else None
         times = (noted, published, self._read.get(key))
         return max((time for time in times if time is not None and time <= now), default=None)
 
-    def take(self, end: Scrubbed) -> None:
-        """Take in what was found."""
+    def observe(self, end: Scrubbed) -> None:
+        """Take in the result of a scrub."""
         if end.stopped is not self._stopped:
             return
         key, self._key = end.key, ""
@@ -92,8 +91,8 @@ class Scrubbing:
             self._stopped.set()
             self._key = ""
 
-    def keep(self, keys: Collection[str]) -> None:
-        """Stop reading any other copy."""
+    def retain(self, keys: Collection[str]) -> None:
+        """Stop reading all other copies, and forget when they were scrubbed."""
         if self._key not in keys:
             self.stop(self._key)
         self._read = {key: time for key, time in self._read.items() if key in keys}

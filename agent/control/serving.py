@@ -1,4 +1,4 @@
-"""Whether a copy serves those who want it, and whether a download may begin where not. Pure."""
+"""Whether a copy serves its requesters, and for which of them downloads and checks begin. Pure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def serves(
     *,
     in_use: bool,
 ) -> bool:
-    """Whether a copy is whole, has the hash that is asked for, and is not outlived.
+    """Whether a copy is whole, has the requested hash, and is not outlived by another version.
 
-    `failures` are those of the requesters; `in_use` is whether a pod may mount it.
+    `failures` are those of the requesters; `in_use` is whether a pod may mount the copy.
     """
     if copy.is_unreadable:
-        # It may be whole: nothing replaces it on a guess.
+        # The copy may be whole: nothing replaces it on a guess.
         return True
     if copy.found is not Found.PUBLISHED or copy.manifest is None:
         return False
@@ -37,12 +37,12 @@ def serves(
         return True
     if not in_use and _is_outlived(copy.manifest, request, failures):
         return False
-    # What the hash is, is known soon.
+    # A hash that is not computed yet is known soon.
     return copy.manifest.hash is None or request.accepts(copy.manifest.hash)
 
 
 def attempts(request: Request, copy: OnDisk) -> Request:
-    """The request as far as downloads may be made for it, those who had the copy first.
+    """The request as far as downloads may be made for it; requesters that had the copy come first.
 
     Where a LocalModelCache is served from a folder, its own sources alone fill and repair it, also
     while they fail. Of the others, those come first that begin before the others' turn.
@@ -52,18 +52,32 @@ def attempts(request: Request, copy: OnDisk) -> Request:
     return replace(request, requesters=tuple(order))
 
 
-def awaits_turn(request: Request, copy: OnDisk) -> bool:
-    """Whether no download begins for a request before the node's turn.
+def awaits_turn(attempts: Request, copy: OnDisk) -> bool:
+    """Whether no download begins for these attempts before the node's turn.
 
     The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
     """
-    return attempts(request, copy).is_suspended and copy.found is not Found.DAMAGED
+    return attempts.is_suspended and copy.found is not Found.DAMAGED
+
+
+def asking(request: Request, granted: Granted) -> tuple[tuple[Requester, bool], ...]:
+    """The requesters whose sources are asked about a copy, and whether each may have it already.
+
+    No LocalModelCache is served from what a namespace fetched while it waits, and none loses what
+    it has.
+    """
+    found = ((one, one in granted) for one in request.requesters)
+    return tuple(
+        (one, has_it)
+        for one, has_it in found
+        if (has_it or one not in request.suspended if one.namespace else not has_it)
+    )
 
 
 def is_withdrawn(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
-    """Whether a whole copy must not stay where pods mount it: it is not for those it would serve.
+    """Whether a whole copy must not stay where pods mount it: its requesters may not have it.
 
     A LocalModelCache is never served from what a namespace fetched and its own source does not
     confirm; and nobody from what the source has taken back from all.
@@ -87,7 +101,7 @@ def is_withdrawn(
 def _is_outlived(
     manifest: Manifest, request: Request, failures: Mapping[Requester, Failure]
 ) -> bool:
-    """Whether nobody whose word counts may have it, and the source has another one for them."""
+    """Whether no deciding requester may have the copy, and the source has another version."""
     has_another = any(
         failures[one].error.kind is FailureKind.OTHER_VERSION
         for one in request.deciding

@@ -1,29 +1,31 @@
-"""LocalModelNode.status from what the agent knows. Pure."""
+"""LocalModelNode.status from the rows of a step. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.control.wanted import cache_name, refusal, requester_of
+from agent.control import reasons
+from agent.control.rows import Row
+from agent.control.wanted import NOTHING_WANTED
 from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
-from agent.structs.grants import Granted
 from crds.conditions import Finding, conditions
 from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState, kserve_model_status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from agent.structs.manifest import Access, CacheName, Manifest
+    from agent.control.rows import Table
+    from agent.control.waiting import Waiting
+    from agent.control.wanted import Entry, Wanted
+    from agent.structs.manifest import CacheName, Manifest
     from agent.structs.notes import Evicted
     from agent.structs.requests import Failure, Requester, Transfer
-    from crds.base import Condition
-    from crds.node import LocalModel
+    from crds.base import Condition, Identity
 
 READY = "Ready"
 FOREIGN_DIRECTORIES = "ForeignDirectories"
@@ -31,22 +33,13 @@ DISK_READY = "DiskReady"
 
 _MAX_MESSAGE = 1024
 _MAX_NAMED = 10
-# In the order in which a person wants to know.
+# In the order of the message.
 _COUNTED = {
     ModelState.DOWNLOADING: "downloading",
     ModelState.FAILED: "failed",
     ModelState.PENDING: "pending",
     ModelState.EVICTED: "evicted",
 }
-CAPACITY_FULL = "CapacityFull"
-PODS_UNKNOWN = "PodsUnknown"
-REFERENCED = "Referenced"
-ADOPTING = "Adopting"
-CHECKING_ACCESS = "CheckingAccess"
-AWAITING_TURN = "AwaitingTurn"
-AWAITING_PLACE = "AwaitingPlace"
-AWAITING_CLUSTER_CACHE = "AwaitingLocalModelCache"
-AWAITING_OLDER_CACHE = "AwaitingOlderCache"
 _CHECKING = (
     "another cache with this sourceModelUri has a copy here, and the source is asked whether it "
     "gives this one the same"
@@ -65,7 +58,7 @@ _OTHERS = (
     "other caches have this sourceModelUri too, and their copy is not here now; once it is, the "
     "source is asked whether it gives this one the same"
 )
-# For who may not know what was here, and who else asks for it.
+# For requesters that may not learn what was here, nor who else requests it.
 _WAITS = "it does not fit beside what is here, and nothing more can go for it now"
 _WENT = "it made room, and comes back when something refers to it"
 _RETURNS = "it was evicted, and comes back: a pod or a service refers to it"
@@ -73,7 +66,7 @@ _NO_LOOK = (
     "the copy on the disk cannot be read; it is left alone, and looked at again by itself: have "
     "the node's disk and the agent's limits checked"
 )
-# What changes without anything having happened.
+# Fields that change as a download goes on, or a pod runs: no state has changed.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
     *("disk_bytes", "last_used_time"),
@@ -81,260 +74,251 @@ _PROGRESS_FIELDS = (
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Why a download waits for room or for a place: in one word, and in a message."""
+class Outlook:
+    """What the plan and the disk mean for the entries of one row.
 
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Copy:
-    """What is known of one key.
-
-    A published copy has a manifest. `access` says who may have one that is damaged, or that is to
-    come back; `requesters` are all who ask for it, `deciding` those who fill it. `problem` says
-    that it is damaged, or what keeps it from being read. `failures` are each requester's own.
-    `referrer` names who refers to a model that was evicted; empty: nobody. `awaits_turn` is whether
-    its download is not begun before the node's turn; a copy that is here is not asked about before
-    that for the `suspended` requesters.
+    `waiting` says why the download waits for room or for a place. `awaits_turn`: the download does
+    not begin before the node's turn. `disk_failure` is what is wrong with the disk as a whole.
     """
 
-    manifest: Manifest | None = None
-    access: Access | None = None
-    requesters: tuple[Requester, ...] = ()
-    deciding: tuple[Requester, ...] = ()
-    problem: str = ""
-    unreadable: bool = False
-    transfer: Transfer | None = None
-    failures: Mapping[Requester, Failure] = field(default_factory=dict)
-    disk_bytes: int = 0
-    last_used: datetime | None = None
     waiting: Waiting | None = None
     awaits_turn: bool = False
-    suspended: frozenset[Requester] = frozenset()
-    evicted: Evicted | None = None
-    referrer: str = ""
     disk_failure: DownloadError | None = None
 
-    @cached_property
-    def granted(self) -> Granted:
-        """Who may have the copy that is here."""
-        return Granted(self.manifest.access if self.manifest else self.access)
 
-    @cached_property
-    def namespaces(self) -> frozenset[str]:
-        """Those of all who ask for it."""
-        return frozenset(one.namespace for one in self.requesters)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether something of it is or was here, so that it has holders."""
-        return self.manifest is not None or self.access is not None or bool(self.problem)
-
-    def is_for(self, requester: Requester) -> bool:
-        """Whether this requester may know what is known of it."""
-        if self.is_known:
-            return requester in self.granted
-        # Nobody has it: what is told of it is of whoever asks alone.
-        return not self.requesters or self.namespaces == {requester.namespace}
+NO_OUTLOOK = Outlook()
 
 
-@dataclass(frozen=True)
-class Facts:
-    """All that a status is made of.
+class StatusBuilder:
+    """Makes the status of a table: an entry anew only where its row or its outlook has changed."""
 
-    `leftover` names the caches of what is still here and no longer wanted, by key. Sizes of the
-    disk are bytes.
-    """
+    def __init__(self) -> None:
+        # By key, namespace and name. Only the entries of the last status are kept.
+        self._made: dict[Identity, tuple[Row, Outlook, NodeModelStatus]] = {}
 
-    generation: int
-    wanted: Sequence[LocalModel]
-    copies: Mapping[str, Copy]
-    leftover: Mapping[str, Sequence[CacheName]]
-    foreign: Sequence[str]
-    capacity: int
-    used: int
-    available: int
-    # What is wrong with the disk as a whole.
-    disk_failure: DownloadError | None = None
-    # How many models of its groups the LocalModelNode has no room for.
-    left_out: int = 0
+    def build(
+        self,
+        table: Table,
+        waiting: Mapping[str, Waiting],
+        suspended: Collection[str],
+        previous: Sequence[Condition],
+        now: datetime,
+    ) -> LocalModelNodeStatus:
+        """The status of what is wanted, and of what is there or on its way.
+
+        `waiting` and `suspended` are by key, as planned. Conditions keep their transition time from
+        `previous` while they do not flip.
+        """
+        wanted = table.wanted or NOTHING_WANTED
+        models = self._models(table, wanted, waiting, suspended)
+        listed, leaving = models[: len(wanted.entries)], models[len(wanted.entries) :]
+        return LocalModelNodeStatus(
+            observed_generation=wanted.generation,
+            conditions=conditions(
+                _findings(table, wanted, listed, leaving),
+                observed=previous,
+                generation=wanted.generation,
+                now=now,
+            ),
+            model_status={
+                f"{model.namespace}/{model.name}" if model.namespace else model.name: (
+                    kserve_model_status(model.state)
+                )
+                for model in listed
+            },
+            models=models,
+            disk=NodeDisk(
+                capacity=format_quantity(table.disk.capacity),
+                used=format_quantity(table.disk.used),
+                available=format_quantity(table.disk.available),
+            ),
+        )
+
+    def _models(
+        self,
+        table: Table,
+        wanted: Wanted,
+        waiting: Mapping[str, Waiting],
+        suspended: Collection[str],
+    ) -> tuple[NodeModelStatus, ...]:
+        usual = Outlook(disk_failure=table.disk_failure)
+        outlooks = {
+            key: Outlook(waiting.get(key), key in suspended, table.disk_failure)
+            for key in {*waiting, *suspended}
+        }
+        before, self._made = self._made, {}
+        for entry in wanted.entries:
+            row, outlook = table.row(entry.key), outlooks.get(entry.key, usual)
+            known = before.get(entry.identity)
+            if known is None or known[0] is not row or known[1] != outlook:
+                known = (row, outlook, _entry(entry, row, outlook))
+            self._made[entry.identity] = known
+        for row in sorted(filter(_is_leaving, table.rows.values()), key=lambda row: row.key):
+            for name in row.owners:
+                identity = (row.key, name.namespace, name.name)
+                known = before.get(identity)
+                if known is None or known[0] is not row:
+                    known = (row, usual, _leaving(row, name))
+                self._made[identity] = known
+        return tuple(model for _, _, model in self._made.values())
 
 
-def build_status(
-    facts: Facts, previous: Sequence[Condition], now: datetime
-) -> LocalModelNodeStatus:
-    """The status; conditions keep their transition time from `previous` while they do not flip."""
-    # A node in two groups may have an entry twice.
-    entries = {(e.key, e.namespace, e.model_name): e for e in facts.wanted}.values()
-    wanted = [_entry(entry, facts.copies.get(entry.key, Copy())) for entry in entries]
-    leaving = [
-        _leaving(key, name, facts.copies.get(key, Copy()))
-        for key, names in sorted(facts.leftover.items())
-        for name in {(name.namespace, name.name): name for name in names}.values()
-    ]
-    return LocalModelNodeStatus(
-        observed_generation=facts.generation,
-        conditions=conditions(
-            _findings(facts, wanted, leaving),
-            observed=previous,
-            generation=facts.generation,
-            now=now,
-        ),
-        model_status={
-            f"{model.namespace}/{model.name}" if model.namespace else model.name: (
-                kserve_model_status(model.state)
-            )
-            for model in wanted
-        },
-        models=(*wanted, *leaving),
-        disk=NodeDisk(
-            capacity=format_quantity(facts.capacity),
-            used=format_quantity(facts.used),
-            available=format_quantity(facts.available),
-        ),
+def _is_leaving(row: Row) -> bool:
+    return row.is_present and not row.is_wanted
+
+
+def is_news(before: LocalModelNodeStatus, after: LocalModelNodeStatus) -> bool:
+    """Whether statuses differ in more than the progress of downloads and the use of the disk."""
+    if len(before.models) != len(after.models):
+        return True
+    rest, blank = {"models": (), "disk": None}, dict.fromkeys(_PROGRESS_FIELDS)
+    if before.model_copy(update=rest) != after.model_copy(update=rest):
+        return True
+    return any(
+        one is not other and one.model_copy(update=blank) != other.model_copy(update=blank)
+        for one, other in zip(before.models, after.models, strict=True)
     )
 
 
-def without_progress(status: LocalModelNodeStatus) -> LocalModelNodeStatus:
-    """The status as far as a change of it is news that cannot wait."""
-    blank = dict.fromkeys(_PROGRESS_FIELDS)
-    models = tuple(model.model_copy(update=blank) for model in status.models)
-    return status.model_copy(update={"models": models, "disk": None})
-
-
-def _entry(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    hindered = refusal(wanted) or (_unreadable(wanted, copy) if copy.unreadable else None)
+def _entry(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    hindered = entry.refusal or (_unreadable(entry, row) if row.copy.is_unreadable else None)
     if hindered is not None:
-        return _failed(wanted, hindered)
-    if not copy.is_for(requester_of(wanted)):
-        return _not_given(wanted, copy)
-    return _on_disk(wanted, copy).model_copy(update=_use(copy))
+        return _failed(entry, hindered)
+    if not row.is_for(entry.requester):
+        return _not_given(entry, row, outlook)
+    return _on_disk(entry, row, outlook).model_copy(update=_use(row))
 
 
-def _use(copy: Copy) -> dict[str, object]:
-    used = copy.last_used
+def _use(row: Row) -> dict[str, object]:
+    copy = row.copy
+    used = copy.usage.last_used_time if copy.usage else None
     return {
-        "disk_bytes": copy.disk_bytes or None,
+        "disk_bytes": copy.tree_bytes + copy.staged_bytes or None,
         # While a pod mounts it, each write would differ otherwise.
         "last_used_time": used.replace(second=0, microsecond=0) if used else None,
     }
 
 
-def _on_disk(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    manifest = copy.manifest
-    if manifest is not None and wanted.hash in {None, manifest.hash}:
+def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    manifest = row.manifest
+    if manifest is not None and entry.model.hash in {None, manifest.hash}:
         return _model(
-            wanted,
+            entry,
             ModelState.DOWNLOADED,
             size=manifest.size,
             hash=manifest.hash,
         )
-    if copy.disk_failure is not None and copy.transfer is None:
-        return _failed(wanted, copy.disk_failure)
-    return _on_its_way(wanted, copy)
+    if outlook.disk_failure is not None and row.transfer is None:
+        return _failed(entry, outlook.disk_failure)
+    return _on_its_way(entry, row, outlook)
 
 
-def _not_given(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    """What is here, was here or comes is not the entry's: nothing is told but its own attempts."""
-    requester = requester_of(wanted)
-    transfer, failure = copy.transfer, copy.failures.get(requester)
+def _not_given(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    """The status of an entry that may not know the copy, nor what downloads it.
+
+    Nothing is reported but the requester's own attempts.
+    """
+    requester = entry.requester
+    transfer, failure = row.transfer, row.failures.get(requester)
     if transfer is not None and transfer.requester == requester:
-        own = Copy(transfer=transfer, failures=copy.failures)
-        return _on_its_way(wanted, own)
+        own = Row(row.key, transfer=transfer, retries=row.retries)
+        return _on_its_way(entry, own, NO_OUTLOOK)
+    is_suspended = row.request is not None and requester in row.request.suspended
     is_past = transfer is not None and failure is not None and failure.error.kind in NODE_KINDS
-    if failure is not None and not is_past and requester not in copy.suspended:
+    if failure is not None and not is_past and not is_suspended:
         return _failed(
-            wanted, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
+            entry, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
         )
-    if copy.awaits_turn or (requester in copy.suspended and transfer is None):
-        return _awaiting_turn(wanted, failure)
-    state, reason, message = _why_not(requester, copy)
-    return _model(wanted, state, reason=reason, message=message)
+    if outlook.awaits_turn or (is_suspended and transfer is None):
+        return _awaiting_turn(entry, failure)
+    state, reason, message = _why_not(requester, row, outlook)
+    return _model(entry, state, reason=reason, message=message)
 
 
-def _why_not(requester: Requester, copy: Copy) -> tuple[ModelState, str, str]:
+def _why_not(requester: Requester, row: Row, outlook: Outlook) -> tuple[ModelState, str, str]:
     """State, reason and message of an entry that has no copy, and whose source said nothing yet."""
-    if copy.manifest is not None:
-        return ModelState.PENDING, CHECKING_ACCESS, _CHECKING
-    if copy.waiting is not None:
-        return ModelState.PENDING, copy.waiting.reason, _WAITS
-    if copy.evicted is not None and not copy.referrer:
-        return ModelState.EVICTED, copy.evicted.reason.value, _WENT
-    if requester.namespace and "" in copy.namespaces:
-        return ModelState.PENDING, AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
-    if copy.deciding and requester not in copy.deciding:
-        return ModelState.PENDING, AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
-    return ModelState.PENDING, CHECKING_ACCESS, _OTHERS
+    evicted = row.copy.evicted
+    if row.manifest is not None:
+        return ModelState.PENDING, reasons.CHECKING_ACCESS, _CHECKING
+    if outlook.waiting is not None:
+        return ModelState.PENDING, outlook.waiting.reason, _WAITS
+    if evicted is not None and not row.referrer:
+        return ModelState.EVICTED, evicted.reason.value, _WENT
+    if requester.namespace and "" in row.namespaces:
+        return ModelState.PENDING, reasons.AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
+    if row.request is not None and requester not in row.request.deciding:
+        return ModelState.PENDING, reasons.AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
+    return ModelState.PENDING, reasons.CHECKING_ACCESS, _OTHERS
 
 
-def _on_its_way(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    manifest, transfer = copy.manifest, copy.transfer
-    failure = copy.failures.get(requester_of(wanted))
+def _on_its_way(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    manifest, transfer = row.manifest, row.transfer
+    failure = row.failures.get(entry.requester)
     # A retry is no news before the source has answered it: no flapping between the two states.
     # Nor is that of another requester, unless the node was what had failed.
     if transfer is not None and (
         failure is None
         or (
             transfer.listed
-            and (transfer.requester == requester_of(wanted) or failure.error.kind in NODE_KINDS)
+            and (transfer.requester == entry.requester or failure.error.kind in NODE_KINDS)
         )
     ):
         return _model(
-            wanted,
+            entry,
             ModelState.DOWNLOADING,
             size=transfer.total,
             downloaded_bytes=transfer.done,
             bytes_per_second=transfer.bytes_per_second,
             attempts=failure.attempts if failure else None,
-            **(_adopting(transfer) or _damage(copy) or _returning(wanted, copy)),
+            **(_adopting(transfer) or _damage(row) or _returning(entry, row)),
         )
-    if copy.waiting is not None or (copy.evicted is not None and not copy.referrer):
-        return _for_capacity(wanted, copy)
-    if copy.awaits_turn:
-        return _awaiting_turn(wanted, failure)
+    if outlook.waiting is not None or (row.copy.evicted is not None and not row.referrer):
+        return _for_capacity(entry, row.copy.evicted, outlook.waiting, failure)
+    if outlook.awaits_turn:
+        return _awaiting_turn(entry, failure)
     if failure is not None:
         return _failed(
-            wanted, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
+            entry, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
         )
     if manifest is not None:
-        return _other_hash(wanted, manifest)
-    return _model(wanted, ModelState.PENDING, **(_damage(copy) or _returning(wanted, copy)))
+        return _other_hash(entry, manifest)
+    return _model(entry, ModelState.PENDING, **(_damage(row) or _returning(entry, row)))
 
 
-def _awaiting_turn(wanted: LocalModel, failure: Failure | None) -> NodeModelStatus:
-    """What other nodes download first. Why it failed when it was its turn is told with it."""
-    group = f"LocalModelNodeGroup {wanted.node_group}" if wanted.node_group else "its node group"
+def _awaiting_turn(entry: Entry, failure: Failure | None) -> NodeModelStatus:
+    """The status while other nodes download first; an earlier failure is reported with it."""
+    name = entry.cache.node_group
+    group = f"LocalModelNodeGroup {name}" if name else "its node group"
     message = (
         f"other nodes of {group} download first: its download.maxConcurrentNodes is reached; this "
         "node begins by itself when its turn comes"
     )
     return _model(
-        wanted,
+        entry,
         ModelState.PENDING,
-        reason=AWAITING_TURN,
+        reason=reasons.AWAITING_TURN,
         message=f"{message}{_last_try(failure)}"[:_MAX_MESSAGE],
         attempts=failure.attempts if failure else None,
     )
 
 
-def _for_capacity(wanted: LocalModel, copy: Copy) -> NodeModelStatus:
-    """What waits for room, or has made room."""
-    if copy.waiting is None:
-        assert copy.evicted is not None  # noqa: S101
+def _for_capacity(
+    entry: Entry, evicted: Evicted | None, waiting: Waiting | None, failure: Failure | None
+) -> NodeModelStatus:
+    """The status of a model that waits for room or for a place, or has made room."""
+    if waiting is None:
+        assert evicted is not None  # noqa: S101
         return _model(
-            wanted,
+            entry,
             ModelState.EVICTED,
-            reason=copy.evicted.reason.value,
-            message=copy.evicted.message[:_MAX_MESSAGE],
+            reason=evicted.reason.value,
+            message=evicted.message[:_MAX_MESSAGE],
         )
-    failure = copy.failures.get(requester_of(wanted))
     return _model(
-        wanted,
+        entry,
         ModelState.PENDING,
-        reason=copy.waiting.reason,
-        message=f"{copy.waiting.message}{_last_try(failure)}"[:_MAX_MESSAGE],
+        reason=waiting.reason,
+        message=f"{waiting.message}{_last_try(failure)}"[:_MAX_MESSAGE],
         attempts=failure.attempts if failure else None,
     )
 
@@ -352,61 +336,62 @@ def _adopting(transfer: Transfer) -> dict[str, str]:
         "a folder that localmodel did not make is in its place; it is compared with the source, "
         "and used if it is the model"
     )
-    return {"reason": ADOPTING, "message": message}
+    return {"reason": reasons.ADOPTING, "message": message}
 
 
-def _returning(wanted: LocalModel, copy: Copy) -> dict[str, str]:
-    if copy.evicted is None or not copy.referrer:
+def _returning(entry: Entry, row: Row) -> dict[str, str]:
+    if row.copy.evicted is None or not row.referrer:
         return {}
-    # It may be a pod of another namespace.
-    is_shared = bool(copy.requesters) and copy.namespaces != {wanted.namespace}
-    told = f"it was evicted, and comes back: {copy.referrer} refers to it"
-    message = _RETURNS if wanted.namespace and is_shared else told
-    return {"reason": REFERENCED, "message": message[:_MAX_MESSAGE]}
+    # The pod may be of another namespace.
+    is_shared = row.request is not None and row.namespaces != {entry.cache.namespace}
+    told = f"it was evicted, and comes back: {row.referrer} refers to it"
+    message = _RETURNS if entry.cache.namespace and is_shared else told
+    return {"reason": reasons.REFERENCED, "message": message[:_MAX_MESSAGE]}
 
 
-def _other_hash(wanted: LocalModel, manifest: Manifest) -> NodeModelStatus:
-    """A copy that is here and has not, or not yet, the hash that this entry asks for."""
+def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
+    """The status where the copy has another hash than the entry asks for, or none yet."""
     if manifest.hash is None:
         return _model(
-            wanted,
+            entry,
             ModelState.PENDING,
             size=manifest.size,
-            reason="Hashing",
+            reason=reasons.HASHING,
             message="the copy is here, and its hash is being computed",
         )
     return _model(
-        wanted,
+        entry,
         ModelState.FAILED,
         size=manifest.size,
         hash=manifest.hash,
-        reason="Corrupt",
+        reason=reasons.CORRUPT,
         message=f"the copy on the disk has the hash {manifest.hash} and serves another cache "
-        f"with the same sourceModelUri; this one expects {wanted.hash}: correct spec.hash",
+        f"with the same sourceModelUri; this one expects {entry.model.hash}: correct spec.hash",
     )
 
 
-def _damage(copy: Copy) -> dict[str, str]:
-    if not copy.problem:
+def _damage(row: Row) -> dict[str, str]:
+    problem = row.copy.problem
+    if not problem:
         return {}
-    message = f"the copy on the disk is damaged ({copy.problem}); its bad files are fetched again"
-    return {"reason": "Corrupt", "message": message[:_MAX_MESSAGE]}
+    message = f"the copy on the disk is damaged ({problem}); its bad files are fetched again"
+    return {"reason": reasons.CORRUPT, "message": message[:_MAX_MESSAGE]}
 
 
-def _unreadable(wanted: LocalModel, copy: Copy) -> DownloadError:
-    if wanted.namespace:
-        # Whose it is cannot be read either.
+def _unreadable(entry: Entry, row: Row) -> DownloadError:
+    if entry.cache.namespace:
+        # Whose copy this is cannot be read either.
         return DownloadError(FailureKind.INTERNAL, _NO_LOOK)
     return DownloadError(
         FailureKind.INTERNAL,
-        f"the copy on the disk cannot be read ({copy.problem}); it is left alone, and looked at "
-        "again by itself: check the node's disk and the agent's limits",
+        f"the copy on the disk cannot be read ({row.copy.problem}); it is left alone, and looked "
+        "at again by itself: check the node's disk and the agent's limits",
     )
 
 
-def _failed(wanted: LocalModel, error: DownloadError, **fields: object) -> NodeModelStatus:
+def _failed(entry: Entry, error: DownloadError, **fields: object) -> NodeModelStatus:
     return _model(
-        wanted,
+        entry,
         ModelState.FAILED,
         reason=error.kind.value,
         message=error.message[:_MAX_MESSAGE],
@@ -414,13 +399,12 @@ def _failed(wanted: LocalModel, error: DownloadError, **fields: object) -> NodeM
     )
 
 
-def _model(wanted: LocalModel, state: ModelState, **fields: object) -> NodeModelStatus:
-    name = cache_name(wanted)
+def _model(entry: Entry, state: ModelState, **fields: object) -> NodeModelStatus:
     return NodeModelStatus.model_validate(
         {
-            "key": wanted.key,
-            "name": name.name,
-            "namespace": name.namespace,
+            "key": entry.key,
+            "name": entry.cache.name,
+            "namespace": entry.cache.namespace,
             "state": state,
             "cached": state is ModelState.DOWNLOADED,
             **fields,
@@ -428,40 +412,43 @@ def _model(wanted: LocalModel, state: ModelState, **fields: object) -> NodeModel
     )
 
 
-def _leaving(key: str, name: CacheName, copy: Copy) -> NodeModelStatus:
-    is_granted = name.namespace in copy.granted.namespaces
-    manifest = copy.manifest if is_granted else None
+def _leaving(row: Row, name: CacheName) -> NodeModelStatus:
+    is_granted = name.namespace in row.granted.namespaces
+    manifest = row.manifest if is_granted else None
     return NodeModelStatus(
-        key=key,
+        key=row.key,
         name=name.name,
         namespace=name.namespace,
         state=ModelState.REMOVING,
         cached=manifest is not None,
         size=manifest.size if manifest else None,
         hash=manifest.hash if manifest else None,
-    ).model_copy(update=_use(copy) if is_granted else {})
+    ).model_copy(update=_use(row) if is_granted else {})
 
 
 def _findings(
-    facts: Facts, wanted: Sequence[NodeModelStatus], leaving: Sequence[NodeModelStatus]
+    table: Table,
+    wanted: Wanted,
+    listed: Sequence[NodeModelStatus],
+    leaving: Sequence[NodeModelStatus],
 ) -> list[Finding]:
-    # One that was evicted is as it should be: nobody needs it now.
-    ready = all(model.cached or model.state is ModelState.EVICTED for model in wanted)
-    reason, message = _readiness(wanted)
+    # An evicted model is as it should be: nobody needs it now.
+    ready = all(model.cached or model.state is ModelState.EVICTED for model in listed)
+    reason, message = _readiness(listed)
     if leaving:
         message += f", {len(leaving)} to be removed"
-    if facts.left_out:
+    if wanted.left_out:
         message += (
-            f"; {facts.left_out} more are not listed, since this object has no room for them: take "
-            "the node out of a group"
+            f"; {wanted.left_out} more are not listed, since this object has no room for them: "
+            "take the node out of a group"
         )
     findings = [Finding(READY, "True" if ready else "False", reason, message)]
-    if facts.disk_failure is not None:
-        failure = facts.disk_failure
+    if table.disk_failure is not None:
+        failure = table.disk_failure
         findings.append(Finding(DISK_READY, "False", failure.kind.value, failure.message))
-    if facts.foreign:
+    if table.foreign:
         findings.append(
-            Finding(FOREIGN_DIRECTORIES, "True", "Found", _foreign_message(facts.foreign))
+            Finding(FOREIGN_DIRECTORIES, "True", reasons.FOUND, _foreign_message(table.foreign))
         )
     return findings
 
@@ -469,7 +456,7 @@ def _findings(
 def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     """Reason and message of Ready: what `kubectl get` shows."""
     if not wanted:
-        return "NothingWanted", "no models wanted"
+        return reasons.NOTHING_WANTED, "no models wanted"
     cached = sum(model.cached for model in wanted)
     noun = "model" if len(wanted) == 1 else "models"
     message = f"{cached} of {len(wanted)} {noun} cached"
@@ -479,13 +466,15 @@ def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     )
     failed = next((model for model in wanted if model.state is ModelState.FAILED), None)
     if failed is not None:
-        return failed.reason or "Failed", f"{message} ({failed.name}: {failed.reason})"
+        return failed.reason or reasons.FAILED, f"{message} ({failed.name}: {failed.reason})"
     if counts[ModelState.DOWNLOADING]:
-        return "Downloading", message
+        return reasons.DOWNLOADING, message
     pending = {model.reason for model in wanted if model.state is ModelState.PENDING}
     if pending:
-        return (CAPACITY_FULL if CAPACITY_FULL in pending else "Pending"), message
-    return "AllCached", message
+        return (
+            reasons.CAPACITY_FULL if reasons.CAPACITY_FULL in pending else reasons.PENDING
+        ), message
+    return reasons.ALL_CACHED, message
 
 
 def _foreign_message(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A status that the API server takes: 1.5 MiB with what the node shall have. Pure."""
+"""A status that the API server stores: 1.5 MiB for the whole object, its spec included. Pure."""
 
 from __future__ import annotations
 

@@ -50,10 +50,6 @@ class Inventory:
             if copy.found is Found.PUBLISHED and copy.manifest is not None:
                 yield key, copy, copy.manifest
 
-    def present(self) -> set[str]:
-        """The keys that have files on the disk."""
-        return {key for key, copy in self.copies.items() if copy.found is not Found.NOTHING}
-
     def rescan(self, active: Collection[str]) -> None:
         """Scan the whole disk. The `active` keys have running downloads. Raises OSError."""
         # Before the files: what is written meanwhile must not count as other programs' data.

@@ -75,8 +75,8 @@ class Rechecks:
         self._asks[key, requester] = later
         self._looks[requester] = (later, self._look(requester)[1])
 
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget keys and requesters that are not wanted any more."""
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget keys and requesters that no entry requests any more."""
         asking = {(key, one) for key, request in requests.items() for one in request.requesters}
         requesters = {one for _, one in asking}
         self._asks = {known: at for known, at in self._asks.items() if known in asking}

@@ -11,7 +11,7 @@ from agent.capacity.ledger import Ledger, Taken
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.capacity.models import Model
+    from agent.capacity.models import Holding
     from agent.structs.requests import Request
 
 
@@ -43,37 +43,42 @@ class Reservations:
         self._reserved: dict[str, int] = {}
         # The key for which room is being made: less important downloads may not take that room.
         self._held = ""
-        # The sizes that sources reported, by key, declared size and kind: a new declaration is used
-        # until a source reports a size again. At most three for each request: `keep` drops all
-        # others in each step.
-        self._learned: dict[tuple[str, int, Coming], int] = {}
+        # The sizes that sources reported, by key: see `learned`. Bounded by the requests: `retain`.
+        self._learned: dict[str, Mapping[tuple[int, Coming], int]] = {}
 
     @property
     def reserved(self) -> dict[str, int]:
-        """The reserved bytes of each running download."""
+        """The reserved bytes of each running download, by key."""
         with self._lock:
             return dict(self._reserved)
 
-    def learned(self, key: str, declared: int, *, beside: bool) -> int | None:
-        """The size that the source reported of a model; with `beside`, of what a folder lacks."""
-        with self._lock:
-            return self._learned.get((key, declared, Coming.REST if beside else Coming.MODEL))
+    @property
+    def learned(self) -> dict[str, Mapping[tuple[int, Coming], int]]:
+        """The sizes that sources reported, by key; then by declared size and kind of download.
 
-    def keep(self, requests: Mapping[str, Request]) -> None:
-        """Forget the sizes of all other keys and declarations."""
-        asked = {(key, request.size) for key, request in requests.items()}
+        A new declaration is used until a source reports a size again.
+        """
         with self._lock:
-            self._learned = {
-                known: size for known, size in self._learned.items() if known[:2] in asked
-            }
+            return dict(self._learned)
+
+    def retain(self, requests: Mapping[str, Request]) -> None:
+        """Forget the sizes of all other keys and declarations."""
+        with self._lock:
+            for key, sizes in list(self._learned.items()):
+                declared = requests[key].size if key in requests else None
+                left = {known: size for known, size in sizes.items() if known[0] == declared}
+                if not left:
+                    del self._learned[key]
+                elif len(left) < len(sizes):
+                    self._learned[key] = left
 
     def see(self, ledger: Ledger) -> None:
         """Use this ledger from now on."""
         with self._lock:
             self._ledger, self._since = ledger, Taken()
-            for key, model in ledger.models.items():
-                if model.reserved != self._reserved.get(key, 0):
-                    self._since.change(model, self._model(key))
+            for key, holding in ledger.holdings.items():
+                if holding.reserved != self._reserved.get(key, 0):
+                    self._since.change(holding, self._holding(key))
 
     def hold(self, key: str | None) -> None:
         """Hold the room that is being made for a download; None: for no download."""
@@ -90,7 +95,7 @@ class Reservations:
         with self._lock:
             if self._lacks(key):
                 return False
-            self._reserve(key, self._ledger.model(key).size)
+            self._reserve(key, self._ledger.holding(key).size)
             return True
 
     def grow(self, request: Request, size: int, coming: Coming) -> None:
@@ -101,7 +106,7 @@ class Reservations:
         key = request.key
         with self._lock:
             if coming is not Coming.REPAIR:
-                self._learned[key, request.size, coming] = size
+                self._learned[key] = {**self._learned.get(key, {}), (request.size, coming): size}
             grows = size > self._reserved.get(key, 0)
             if grows and self._lacks(key, size, [self._since, self._held_from(key)]):
                 raise NoRoomError
@@ -113,15 +118,15 @@ class Reservations:
             self._reserve(key, 0)
             del self._reserved[key]
 
-    def _model(self, key: str) -> Model:
-        """The model of a key, with its present reservation."""
-        return self._ledger.model(key).reserving(self._reserved.get(key, 0))
+    def _holding(self, key: str) -> Holding:
+        """The holding of a key, with its present reservation."""
+        return self._ledger.holding(key).reserving(self._reserved.get(key, 0))
 
     def _held_from(self, key: str) -> Taken:
         """The room that is held for a download at least as important as this one."""
-        found, held = Taken(), self._ledger.model(self._held)
+        found, held = Taken(), self._ledger.holding(self._held)
         waits = self._held not in self._reserved and self._held != key
-        if waits and held.priority >= self._ledger.model(key).priority:
+        if waits and held.priority >= self._ledger.holding(key).priority:
             found.change(held, held.reserving())
         return found
 
@@ -131,9 +136,9 @@ class Reservations:
         if not self._ledger.is_gated(key):
             return False
         beside = [self._since] if beside is None else beside
-        return self._ledger.shortage_of(self._model(key), size, beside) is not None
+        return self._ledger.shortage_of(self._holding(key), size, beside) is not None
 
     def _reserve(self, key: str, size: int) -> None:
-        before = self._model(key)
+        before = self._holding(key)
         self._reserved[key] = size
-        self._since.change(before, self._model(key))
+        self._since.change(before, self._holding(key))

@@ -200,7 +200,7 @@ class Workers:
         threading.Thread(target=self._work, args=(task,), name=name, daemon=True).start()
         return task
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain(self, keys: Collection[str]) -> None:
         """Forget all other keys, and close idle connections of the sources."""
         if self._refusals is not None:
             self._refusals.keep(keys)

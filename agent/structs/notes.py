@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Literal
 
@@ -19,8 +20,9 @@ class Usage(JsonObject):
     last_used_time: datetime | None = None
 
     def age_from(self, now: datetime) -> float:
-        """When the copy's age begins, in seconds since 1970. A future time counts as now."""
-        return min(self.last_used_time or self.published_time, now).timestamp()
+        """When the copy's age begins, in seconds since 1970; infinity for a time in the future."""
+        last = self.last_used_time or self.published_time
+        return math.inf if last > now else last.timestamp()
 
 
 class BadFile(JsonObject):

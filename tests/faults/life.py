@@ -29,6 +29,7 @@ from crds.states import ModelState
 from tests.faults import origin
 from tests.faults.calls import Calls, watched
 from tests.faults.scenario import CONNECTIONS, PATIENCE, SMALL, SMALL_BYTES, keys_of
+from tests.unit.agent import inside
 from tests.unit.agent.crowded import NoPods
 from tests.unit.agent.helpers import local_model, node_object
 from tests.unit.agent.world import FakeApi
@@ -69,10 +70,9 @@ class _Quick(Loop):
 
     def wait(self, until: float) -> None:
         clock = self._clock
-        digesting, scrubbing = self._background_reads._digesting, self._background_reads._scrubbing
-        if self._tasks or scrubbing._key or any(digesting._running.values()):
+        if inside.tasks(self) or inside.is_reading(self):
             with suppress(queue.Empty):
-                self._take(self._events.get(timeout=BUSY_SECONDS))
+                self._observe(self._events.get(timeout=BUSY_SECONDS))
         elif self._is_done() and self._seen_at is None:
             # The state must be the same after a rescan of the disk.
             self._seen_at = clock.seconds
@@ -92,7 +92,7 @@ class _Quick(Loop):
         reported = {model["key"]: model for model in status.get("models", ())}
         here = {
             key
-            for key, copy in self._inventory.copies.items()
+            for key, copy in inside.inventory(self).copies.items()
             if copy.found is not Found.NOTHING and not self._is_only_asked(key, copy)
         }
         return (
@@ -112,8 +112,8 @@ class _Quick(Loop):
 
     def _is_read(self, key: str) -> bool:
         """Whether this agent has verified all files of a copy."""
-        copy, now = self._inventory.copy(key), self._clock.now()
-        last = self._background_reads._scrubbing._last(key, copy, now)
+        copy, now = inside.inventory(self).copy(key), self._clock.now()
+        last = inside.scrubbing(self)._last(key, copy, now)
         return last is not None and last >= self._began
 
 

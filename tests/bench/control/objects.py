@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from agent.control.status import Copy, Facts, build_status
+from agent.control.rows import Row, Table
+from agent.control.status import StatusBuilder
+from agent.control.wanted import wanted_of
+from agent.disk.on_disk import Disk, Found, OnDisk
 from agent.structs.manifest import ManifestFile, make_manifest
 from agent.structs.requests import Transfer
-from crds.base import API_VERSION
-from crds.node import LocalModel, LocalModelNodeGroupRef, LocalModelNodeSpec
+from crds.base import API_VERSION, ObjectMeta
+from crds.node import (
+    LocalModel,
+    LocalModelNode,
+    LocalModelNodeGroupRef,
+    LocalModelNodeSpec,
+)
 from crds.nodegroup import LocalModelNodeGroupSpec
 from hooks.naming import group_label
 
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from crds.node import LocalModelNodeStatus
+    from agent.control.wanted import Wish
 
 Object = dict[str, Any]
 
@@ -102,36 +110,36 @@ def node_metadata(name: str) -> Object:
 
 def node_status(models: int, generation: int, now: datetime, share: float = 1.0) -> Object:
     """A LocalModelNode's status, as its agent reports it: with this share of each model here."""
-    wanted = local_models(models)
-    copy = _complete if share >= 1 else _partial
-    status: LocalModelNodeStatus = build_status(
-        Facts(
-            generation=generation,
-            wanted=wanted,
-            copies={model.key: copy(model, share) for model in wanted},
-            leftover={},
-            foreign=(),
-            capacity=_DISK,
-            used=models * _BYTES,
-            available=_DISK - models * _BYTES,
-        ),
-        (),
-        now,
+    node = LocalModelNode(
+        metadata=ObjectMeta(name="node", generation=generation),
+        spec=LocalModelNodeSpec(local_models=local_models(models)),
     )
+    wanted = wanted_of(node)
+    row = _complete if share >= 1 else _partial
+    table = Table(
+        now=0.0,
+        grace=0.0,
+        max_downloads=0,
+        wanted=wanted,
+        rows={key: row(key, wish, share) for key, wish in wanted.wishes.items()},
+        disk=Disk(_DISK, models * _BYTES, _DISK - models * _BYTES),
+    )
+    status = StatusBuilder().build(table, {}, (), (), now)
     return status.to_json()
 
 
-def _complete(model: LocalModel, _share: float) -> Copy:
+def _complete(key: str, wish: Wish, _share: float) -> Row:
     files: Sequence[ManifestFile] = [
-        ManifestFile(path="model.safetensors", size=_BYTES, sha256=(model.key * 4)[:64])
+        ManifestFile(path="model.safetensors", size=_BYTES, sha256=(key * 4)[:64])
     ]
-    return Copy(manifest=make_manifest(model.source_model_uri, files), disk_bytes=_BYTES)
+    manifest = make_manifest(wish.entries[0].model.source_model_uri, files)
+    return Row(key, wish, OnDisk(Found.PUBLISHED, manifest, tree_bytes=_BYTES))
 
 
-def _partial(_model: LocalModel, share: float) -> Copy:
+def _partial(key: str, wish: Wish, share: float) -> Row:
     done = int(_BYTES * share)
     transfer = Transfer(done=done, total=_BYTES, bytes_per_second=250_000_000, listed=True)
-    return Copy(transfer=transfer, disk_bytes=done)
+    return Row(key, wish, OnDisk(Found.STAGED, staged_bytes=done), transfer=transfer)
 
 
 def spec_text(models: int) -> str:

@@ -8,6 +8,7 @@ from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pods import PodMounts
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
+from tests.unit.agent import inside
 from tests.unit.agent.world import DATA
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class NoPods:
 
     def read(self) -> tuple[PodMounts, ...] | None:
         """The pods that the loop observed last."""
-        return self._loop()._pod_usage._pods
+        return inside.pods(self._loop())
 
     def watch(self, observe: object, stopped: threading.Event) -> None:
         """Report nothing."""

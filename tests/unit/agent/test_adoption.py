@@ -233,8 +233,7 @@ def test_what_comes_beside_a_folder_is_learned_apart_from_the_whole() -> None:
     request = Request("key", "mem://m", (), size=1000)
     reservations.grow(request, 700, Coming.MODEL)
     reservations.grow(request, 20, Coming.REST)
-    assert reservations.learned("key", 1000, beside=False) == 700
-    assert reservations.learned("key", 1000, beside=True) == 20
+    assert reservations.learned == {"key": {(1000, Coming.MODEL): 700, (1000, Coming.REST): 20}}
     assert reservations.reserved == {"key": 20}
 
 

@@ -23,6 +23,7 @@ from agent.jobs.download import Download
 from agent.jobs.rechecks import Rechecks
 from agent.structs.options import Options
 from agent.structs.requests import Requester
+from tests.unit.agent import inside
 from tests.unit.agent.helpers import local_model, remembered
 from tests.unit.agent.memory import Memory
 
@@ -111,8 +112,8 @@ def test_nothing_of_failed_attempts_but_their_failures(world: World) -> None:
         world.settle()
         world.step(600.0)
     world.settle()
-    failures = world.loop._retries
-    assert all(failures.failures(entry.key) for entry in (*folders, *missing))
+    failures = inside.state(world.loop).retries
+    assert all(failures.of(entry.key) for entry in (*folders, *missing))
     # Their threads end a moment after they have told their ends.
     for thread in threading.enumerate():
         if thread.name in {f"download-{entry.key}" for entry in (*folders, *missing)}:
@@ -131,7 +132,7 @@ def test_requesters_that_ask_for_nothing_any_more() -> None:
     rechecks = Rechecks(Options(monotonic=lambda: 0.0, jitter=lambda: 0.0))
     for number in range(MANY):
         rechecks.at(f"key-{number}", Requester(f"n-{number}"))
-    rechecks.keep({})
+    rechecks.retain({})
     assert not rechecks._asks
     assert not rechecks._looks
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.capacity.admission import Admission, Victim, admit
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Group, Model
+from agent.capacity.models import Group, Holding
 from agent.capacity.places import Places
 from agent.capacity.ranks import Rank, Standing, gives_way
 from agent.structs.sizes import EvictionReason, Space, in_blocks
@@ -21,17 +21,17 @@ Models = dict[str, Any]
 LIMIT, DISK, MADE_ROOM = EvictionReason
 
 
-def here(tree: int, **fields: Any) -> Model:
+def here(tree: int, **fields: Any) -> Holding:
     """A copy of the group."""
-    return replace(Model(groups=frozenset({"lru"}), tree=tree, resting=True), **fields)
+    return replace(Holding(groups=frozenset({"lru"}), tree=tree, resting=True), **fields)
 
 
-def new(size: int, **fields: Any) -> Model:
+def new(size: int, **fields: Any) -> Holding:
     """A model of the group that is not here, and whose source has just told its size."""
-    return replace(Model(groups=frozenset({"lru"}), size=size, listed=True), **fields)
+    return replace(Holding(groups=frozenset({"lru"}), size=size, listed=True), **fields)
 
 
-def gone(size: int, **fields: Any) -> Model:
+def gone(size: int, **fields: Any) -> Holding:
     return new(size, evicted=True, **fields)
 
 
@@ -45,7 +45,7 @@ def decide(
     may_evict: bool = True,
     making_room: str | None = None,
     relieving: frozenset[str] = frozenset(),
-    **models: Model,
+    **models: Holding,
 ) -> Admission:
     return admit(
         Ledger(models, GROUPS if groups is None else groups, space),
@@ -101,7 +101,7 @@ def test_a_copy_and_what_replaces_it_count_once_for_the_limit_and_both_on_the_di
         pytest.param(here(60, groups=frozenset({"lru", "?"})), False, id="also-of-an-unknown-one"),
     ],
 )
-def test_who_goes_for_a_first_download(victim: Model, goes: bool) -> None:
+def test_who_goes_for_a_first_download(victim: Holding, goes: bool) -> None:
     found = decide("x", a=victim, x=new(50))
     assert evicted(found) == ("a" if goes else "")
     assert found.start == []
@@ -122,7 +122,7 @@ def test_who_goes_for_a_first_download(victim: Model, goes: bool) -> None:
     ],
 )
 def test_what_is_referred_to_goes_only_for_what_is_more_important_and_referred_to(
-    newcomer: Model, goes: bool
+    newcomer: Holding, goes: bool
 ) -> None:
     found = decide("x", a=here(60, referenced=True, priority=1), x=newcomer)
     assert evicted(found) == ("a" if goes else "")
@@ -267,7 +267,9 @@ def test_relief_that_was_begun_goes_on_to_the_low_mark() -> None:
 @pytest.mark.parametrize(
     ("model", "goes"), [(here(95), False), (here(101), True), (here(95, referenced=True), False)]
 )
-def test_the_last_model_stays_between_the_high_mark_and_the_limit(model: Model, goes: bool) -> None:
+def test_the_last_model_stays_between_the_high_mark_and_the_limit(
+    model: Holding, goes: bool
+) -> None:
     assert evicted(decide(a=model)) == ("a" if goes else "")
 
 
@@ -307,7 +309,7 @@ def test_groups_that_do_not_evict_are_not_gated_here() -> None:
 
 def test_what_is_leaving_by_itself_is_waited_for() -> None:
     space = Space(100, 100, 0)
-    leaving = Model(tree=50, resting=True, leaving=True)
+    leaving = Holding(tree=50, resting=True, leaving=True)
     found = decide("x", space=space, z=leaving, b=here(20), x=new(40))
     assert (found.evict, found.start, list(found.waiting)) == ([], [], ["x"])
     assert decide("x", space=space, b=here(20), x=new(40)).start == ["x"]

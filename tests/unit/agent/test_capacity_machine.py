@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -10,15 +11,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Group, Model
+from agent.capacity.models import Group
 from agent.capacity.patience import Patience
+from agent.capacity.places import Hold
 from agent.capacity.ranks import gives_way
-from agent.control.plan import StepPlan, View, plan_step
+from agent.control.plan import StepPlan, plan_step
+from agent.control.rows import Row, Table
+from agent.control.wanted import Wanted, Wish
+from agent.disk.on_disk import Found, OnDisk
+from agent.jobs.reservations import Coming
+from agent.structs.requests import Requester, Transfer
 from agent.structs.sizes import EvictionReason, Space
+from crds.eviction import Retention
+from tests.unit.agent.helpers import local_model
+from tests.unit.agent.rows import EVICTED, FAILURE, POD, WHOLE, retries, wanted
 
 if TYPE_CHECKING:
     from agent.capacity.admission import Victim
-    from agent.capacity.models import Account
+    from agent.capacity.models import Account, Holding
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")
@@ -31,8 +41,8 @@ keys = st.sampled_from(KEYS)
 subsets = st.frozensets(keys)
 
 
-@dataclass
-class Wish:
+@dataclass(frozen=True)
+class ModelWish:
     """What the LocalModelNode says of a model, and what is true of it at its source."""
 
     groups: frozenset[str]
@@ -52,7 +62,7 @@ class Wish:
 sizes = st.sampled_from([10, 30, 40, 50, 80])
 limits = st.sampled_from([60, 100, 130])
 wishes = st.builds(
-    Wish,
+    ModelWish,
     groups=st.just(frozenset({"lru"}))
     | st.frozensets(st.sampled_from(GROUPS), min_size=1, max_size=2),
     declared=sizes,
@@ -63,13 +73,35 @@ wishes = st.builds(
 )
 
 
+@lru_cache(maxsize=1024)
+def entries_of(key: str, wish: ModelWish, referenced: bool, pinned: bool) -> Wish:
+    """The entries of a model: one for each group and owner."""
+    (made,) = wanted(
+        *(
+            local_model(
+                key,
+                f"mem://{key}",
+                namespace=owner,
+                node_group=group,
+                model_size=str(wish.declared),
+                priority=wish.priority,
+                referenced=referenced,
+                retention=Retention.PINNED if pinned else Retention.EVICTABLE,
+            )
+            for owner in sorted(wish.owners) or [""]
+            for group in sorted(wish.groups)
+        )
+    ).wishes.values()
+    return made
+
+
 def _is_for_less_important(ledger: Ledger, account: Account, key: str) -> bool:
     """Whether what is past the mark is what less important models take that stay."""
     going = ledger.victims(lambda rank: not rank.referenced, account.group)
     lower = sum(
         model.of(account)
-        for name, model in ledger.models.items()
-        if name not in going and model.priority < ledger.model(key).priority
+        for name, model in ledger.holdings.items()
+        if name not in going and model.priority < ledger.holding(key).priority
     )
     return ledger.taken(account) - lower <= account.low
 
@@ -82,7 +114,7 @@ class CapacityMachine(RuleBasedStateMachine):
         limits=st.lists(limits, min_size=2, max_size=2),
         places=st.integers(1, 3),
     )
-    def begin(self, wishes: dict[str, Wish], limits: list[int], places: int) -> None:
+    def begin(self, wishes: dict[str, ModelWish], limits: list[int], places: int) -> None:
         self.wishes, self.places = wishes, places
         self.limits = dict(zip(("lru", "other"), limits, strict=True))
         self.now = 0.0
@@ -187,26 +219,33 @@ class CapacityMachine(RuleBasedStateMachine):
         self.evicted.discard(key)
         return True
 
-    def model(self, key: str) -> Model:
-        wish, wanted = self.wishes[key], key in self.wanted
-        mounted = key in (self.mounted or ())
-        known = wish.size if key in self.evicted else 0
-        return Model(
-            groups=wish.groups if wanted else frozenset(),
-            size=self.learned.get(key, known),
-            tree=wish.size if key in self.here else 0,
-            reserved=self.reserved.get(key, 0),
-            resting=key in self.here and key not in self.reserved,
-            listed=key in self.listed,
-            owners=wish.owners if wanted else frozenset(),
-            priority=wish.priority if wanted else 0,
-            pinned=wanted and key in self.pinned,
-            referenced=mounted or (wanted and key in self.referenced),
-            mounted=mounted,
-            evicted=key in self.evicted,
-            leaving=not wanted and key in self.here and not mounted,
+    def row(self, key: str) -> Row:
+        wish, made, copy = self.wishes[key], Wish(), OnDisk()
+        if key in self.wanted:
+            made = entries_of(key, wish, key in self.referenced, key in self.pinned)
+        asking = made.request.requesters if made.request else (Requester(),)
+        if key in self.evicted:
+            copy = OnDisk(evicted=EVICTED.model_copy(update={"size": wish.size}))
+        if key in self.here:
+            copy = OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=wish.size)
+        failed = dict.fromkeys(asking, FAILURE) if key in self.retry_at else {}
+        learned = {(wish.declared, Coming.MODEL): self.learned[key]} if key in self.learned else {}
+        return Row(
+            key,
+            made,
+            copy,
+            transfer=Transfer(requester=asking[0]) if key in self.reserved else None,
+            hold=Hold() if key in self.reserved else None,
+            retries=retries(failed, self.retry_at.get(key, 0.0)),
+            pods=None if self.mounted is None else (POD,) * (key in self.mounted),
+            reserved=self.reserved.get(key),
+            learned=learned,
+            is_listed=key in self.listed,
             last_used=self.here.get(key, 0.0),
         )
+
+    def model(self, key: str) -> Holding:
+        return self.row(key).holding
 
     def ledger(self) -> Ledger:
         groups = {
@@ -217,22 +256,17 @@ class CapacityMachine(RuleBasedStateMachine):
         space = Space(CAPACITY, writable=CAPACITY, others=self.others)
         return Ledger({key: self.model(key) for key in KEYS}, groups, space)
 
-    def view(self) -> View:
+    def table(self) -> Table:
         order = sorted(self.wanted, key=lambda key: (-self.wishes[key].priority, key))
-        return View(
+        rows = {key: self.row(key) for key in (*order, *KEYS)}
+        return Table(
             now=self.now,
             grace=0.0,
             max_downloads=self.places,
-            wanted=tuple(order),
-            ready=frozenset(self.here),
-            published=frozenset(self.here),
-            active=frozenset(self.reserved),
-            retry_at=dict(self.retry_at),
-            evicted=frozenset(self.evicted),
+            wanted=Wanted(wishes={key: rows[key].wish for key in order}),
+            rows=rows,
             ledger=self.ledger(),
-            mounted=self.mounted,
-            making_room=self.plan.making_room,
-            relieving=self.plan.relieving,
+            pods_known=self.mounted is not None,
             patient=frozenset(
                 key
                 for key in self.wanted
@@ -243,7 +277,7 @@ class CapacityMachine(RuleBasedStateMachine):
     def act(self) -> None:
         """Carry out plans until there is nothing to be done at this moment."""
         for _ in range(MANY):
-            plan = self.plan = plan_step(self.view())
+            plan = self.plan = plan_step(self.table(), self.plan)
             if not plan.start and not plan.ask and not plan.destroys:
                 return
             self.carry_out(plan)
@@ -254,7 +288,7 @@ class CapacityMachine(RuleBasedStateMachine):
             ledger = self.ledger()
             if ledger.is_gated(key):
                 assert ledger.shortage(key) is None
-            self.reserved[key] = ledger.model(key).size
+            self.reserved[key] = ledger.holding(key).size
             self.listed.discard(key)
         for key in plan.ask:
             self.reserved[key] = 0
@@ -289,7 +323,7 @@ class CapacityMachine(RuleBasedStateMachine):
             )
             assert newcomer.referenced or not newcomer.evicted
             assert gives_way(ledger.rank(key), ledger.rank_coming(eviction.newcomer))
-            assert eviction.newcomer not in self.view().patient
+            assert eviction.newcomer not in self.table().patient
             self.patience.made(eviction.newcomer, newcomer.owners)
         else:
             assert not model.referenced
@@ -319,7 +353,7 @@ class CapacityMachine(RuleBasedStateMachine):
     def check_rest(self) -> None:
         ledger = self.ledger()
         for key in self.wanted - self.broken - self.here.keys() - self.reserved.keys():
-            model = ledger.model(key)
+            model = ledger.holding(key)
             # What fails again and again may have all places.
             served = key in self.plan.waiting or self.broken & self.wanted
             assert model.evicted_and_unreferenced or served or not ledger.is_gated(key)
@@ -333,13 +367,13 @@ class CapacityMachine(RuleBasedStateMachine):
             left = [
                 key
                 for key in ledger.victims(lambda rank: not rank.referenced)
-                if account.disk or account.group in ledger.model(key).groups
+                if account.disk or account.group in ledger.holding(key).groups
             ]
             if not account.disk and ledger.taken(account) <= account.limit:
                 left = [key for key in left if key != ledger.last_of(account.group)]
             if not account.disk or ledger.taken(account) <= account.limit:
                 left = [key for key in left if not _is_for_less_important(ledger, account, key)]
-            assert [key for key in left if account.group in ledger.model(key).groups] == []
+            assert [key for key in left if account.group in ledger.holding(key).groups] == []
 
     @invariant()
     def downloads_are_few_and_needed(self) -> None:

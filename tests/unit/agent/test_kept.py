@@ -24,6 +24,7 @@ from agent.sources.transport import MAX_KEPT, MAX_WAYS, Transports
 from agent.structs.credentials import Credentials
 from agent.structs.failures import DownloadError
 from agent.structs.requests import Request
+from tests.unit.agent import inside
 from tests.unit.agent.certificates import make_authority
 from tests.unit.agent.helpers import local_model, set_aws
 from tests.unit.agent.servers import Buckets, WebFiles, serving
@@ -185,23 +186,8 @@ def test_what_sources_keep_for_tenants_is_bounded_and_goes(
 
 def left(world: World) -> dict[str, int]:
     """What a loop still knows of models, by where."""
-    loop = world.loop
-    refusals = loop._workers._refusals
-    assert refusals is not None
     return {
-        "requests": len(loop._requests),
-        "tasks": len(loop._tasks),
-        "retries": len(loop._retries._retries),
-        "failures that were told": len(loop._node_events._failures),
-        "waiting": len(loop._node_events._waiting),
-        "reserved": len(loop._reservations._reserved),
-        "learned sizes": len(loop._reservations._learned),
-        "checks": len(loop._checks._running),
-        "names": len(loop._owners.by_key),
-        "removals": len(loop._removals.retry_at),
-        "refused folders": len(refusals._known),
-        "digests": len(loop._background_reads._digesting._running),
-        "reads": len(loop._background_reads._scrubbing._read),
+        **inside.kept(world.loop),
         "origins": len(world.engine._schedule._origins.in_use),
         "jobs": len(world.engine._schedule._jobs),
     }
@@ -277,10 +263,10 @@ def test_a_tenant_that_declares_one_size_after_the_other() -> None:
     reservations = Reservations()
     for size in range(TENANTS):
         request = Request("a", "http://x/a", (), size=size)
-        reservations.keep({"a": request})
+        reservations.retain({"a": request})
         reservations.grow(request, 100, Coming.MODEL)
-        assert reservations.learned("a", size, beside=False) == 100
-    reservations.keep({"a": request})
+        assert reservations.learned == {"a": {(size, Coming.MODEL): 100}}
+    reservations.retain({"a": request})
     assert len(reservations._learned) == 1
 
 

@@ -128,7 +128,8 @@ def test_fault_of_a_source_is_one_models_failure(
 
 def test_it_runs_and_stops(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.want(world.model("a"), told=False)
-    world.loop._options = Options()
+    world.options = vars(Options())
+    world.restart()
     faulty = iter([RuntimeError("a bug in a step")])
     real = world.loop.step
 

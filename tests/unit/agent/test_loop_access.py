@@ -390,13 +390,13 @@ def test_a_check_at_a_slow_origin_ends_with_its_cache_and_holds_up_no_other(clos
     hostile = [model(closed, f"slow-{number}", "bad") for number in range(12)]
     closed.want(model(closed, "one", "a"), *hostile)
     closed.step()
-    assert len(closed.loop._checks._running) == MAX_CHECKS
+    assert closed.checking() == MAX_CHECKS
     try:
         # LocalModelCaches do not wait for them.
         closed.want(model(closed, "one", "a"), *hostile, model(closed, "", "b"))
         closed.settle_until(lambda: states(closed).get("") == "Downloaded")
         closed.want(model(closed, "one", "a"), model(closed, "two", "b"))
         closed.settle_until(lambda: states(closed).get("two") == "Downloaded")
-        closed.settle_until(lambda: not closed.loop._checks._running)
+        closed.settle_until(lambda: not closed.checking())
     finally:
         gate.set()

@@ -11,6 +11,7 @@ import pytest
 from agent.disk import verify
 from agent.disk.on_disk import Disk
 from crds.eviction import EvictionPolicy
+from tests.unit.agent import inside
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told
 from tests.unit.agent.helpers import hash_of
 from tests.unit.agent.world import DATA, GRACE
@@ -117,10 +118,10 @@ def test_a_folder_counts_for_its_group_when_it_is_adopted_and_for_the_disk_once(
     lay(world, "a")
     world.want()
     world.step()
-    before = world.loop._inventory.space
+    before = inside.inventory(world.loop).space
     world.want(*models(world, "a"))
     world.settle_until(lambda: world.states() == {"a": "Downloaded"})
-    ledger = world.loop._ledger
+    ledger = inside.ledger(world.loop)
     assert ledger.space
     assert ledger.space.others == before.others - TAKES
     of_group, of_disk = ledger.accounts()
@@ -192,12 +193,12 @@ def test_the_status_says_that_a_folder_is_compared_and_does_not_flap(
 def test_a_folder_is_adopted_before_downloads_begin(world: World) -> None:
     limit(world, 4)
     lay(world, "c")
+    world.options = {"max_downloads": 1}
+    world.restart()
+    world.loop.observe_pods(())
     world.step()
-    world.loop._options = type(world.loop._options)(
-        **{**vars(world.loop._options), "max_downloads": 1}
-    )
     world.want(*models(world, "ab", priority=5), *models(world, "c"))
     world.step()
-    assert list(world.loop._tasks) == [world.key("c")]
+    assert world.active() == [world.key("c")]
     world.settle()
     assert set(world.states().values()) == {"Downloaded"}

@@ -10,6 +10,7 @@ import pytest
 from agent.disk.on_disk import Disk
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
+from tests.unit.agent import inside
 from tests.unit.agent.crowded import (
     TAKES,
     entry,
@@ -66,7 +67,7 @@ def test_each_eviction_comes_after_a_fresh_look(world: World) -> None:
     world.want(*models(world, "abc"))
     world.api.down = True
     # Its source is asked first.
-    world.settle_until(lambda: world.loop._last.making_room == world.key("c"))
+    world.settle_until(lambda: inside.making_room(world.loop) == world.key("c"))
     for _ in range(3):
         world.step(10)
     assert world.tree("a")
@@ -130,7 +131,8 @@ def test_downloads_at_once_never_take_more_than_the_limit(world: World) -> None:
     """Two that would fit alone, of which each turns out to be larger than it was said to be."""
     limit(world, 1.5)
     seen: list[int] = []
-    grow = world.loop._reservations.grow
+    reservations = inside.reservations(world.loop)
+    grow = reservations.grow
     both = threading.Barrier(2, timeout=30)
 
     def watched(request: Any, size: int, coming: Coming) -> None:
@@ -138,14 +140,14 @@ def test_downloads_at_once_never_take_more_than_the_limit(world: World) -> None:
         try:
             grow(request, size, coming)
         finally:
-            seen.append(sum(world.loop._reservations.reserved.values()))
+            seen.append(sum(reservations.reserved.values()))
 
-    world.loop._reservations.grow = watched  # type: ignore[method-assign]
+    reservations.grow = watched  # type: ignore[method-assign]
     world.want(world.model("a", model_size="1Ki"), world.model("b", model_size="1Ki"))
     world.step()
-    assert len(world.loop._tasks) == 2
+    assert len(world.active()) == 2
     world.settle_until(lambda: len(seen) == 2)
-    world.loop._reservations.grow = grow  # type: ignore[method-assign]
+    reservations.grow = grow  # type: ignore[method-assign]
     world.settle()
     assert max(seen) <= 1.5 * TAKES
     assert sorted(world.states().values()) == ["Downloaded", "Evicted"]

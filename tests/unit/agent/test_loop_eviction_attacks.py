@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.capacity.patience import PATIENCE_SECONDS
-from agent.control.loop import LISTED_SECONDS
+from agent.control.node_state import LISTED_SECONDS
 from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, prepare, told, use
 from tests.unit.agent.helpers import local_model
 from tests.unit.agent.world import DATA, GRACE

@@ -28,7 +28,7 @@ def test_a_pod_brings_an_evicted_model_back(world: World) -> None:
     world.settle()
     world.web.gate = threading.Event()
     use(world, "a")
-    world.settle_until(lambda: world.key("a") in world.loop._tasks)
+    world.settle_until(lambda: world.key("a") in world.active())
     world.step()
     a = entry(world, "a")
     assert (a["state"], a["reason"]) == ("Downloading", "Referenced")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.control.owners import TRUST_GRACES
+from tests.unit.agent import inside
+from tests.unit.agent.crowded import Pods
 from tests.unit.agent.helpers import node_object, publish
 from tests.unit.agent.world import GRACE
 
@@ -164,7 +166,7 @@ def test_unwanted_download_goes_on_in_the_grace_and_is_cancelled_after_it(world:
     world.want()
     world.step(1)
     assert world.states() == {"a": "Removing"}
-    task = world.loop._tasks[world.key("a")]
+    task = world.download("a")
     world.step(GRACE - 1)
     assert not task.cancelled.is_set()
     world.step(1)
@@ -183,7 +185,7 @@ def test_download_that_is_wanted_again_after_its_cancellation_starts_anew(world:
     world.want()
     world.step()
     world.step(GRACE)
-    assert world.loop._tasks[world.key("a")].cancelled.is_set()
+    assert world.download("a").cancelled.is_set()
     world.want(world.model("a"))
     world.web.gate.set()
     world.settle()
@@ -274,3 +276,22 @@ def test_an_old_object_is_believed_after_a_restart(world: World) -> None:
     world.step()
     world.step(GRACE)
     assert world.tree("a") is None
+
+
+def test_a_download_that_is_no_longer_listed_when_that_is_read_anew_does_not_start(
+    world: World,
+) -> None:
+    world.pods = pods = Pods(lambda: world.loop)
+    world.restart()
+    world.loop.observe_pods(())
+    world.want(world.model("a"))
+    world.settle()
+    world.want()
+    world.step()
+    world.want(world.model("b"))
+    world.want(told=False)
+    pods.now = None
+    world.step(GRACE)
+    assert world.tree("a")
+    assert world.active() == []
+    assert inside.reservations(world.loop).reserved == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -175,7 +176,7 @@ def test_a_tenants_copy_that_a_pod_mounts_stays_and_is_told_as_nobody_elses(
     assert stores.tree == FALSE
     admin = stores.told("")
     assert (admin["state"], admin["reason"], admin["cached"]) == ("Failed", "OtherVersion", False)
-    assert "once no pod of the node mounts it" in admin["message"]
+    assert "once no pod of the node mounts the copy" in admin["message"]
     stores.mount()
     stores.later()
     assert stores.tree == TRUE
@@ -196,6 +197,31 @@ def test_a_pod_that_the_watch_has_not_told_of_keeps_a_copy_too(stores: Stores) -
     stores.mount()
     stores.later()
     assert stores.tree == TRUE
+
+
+def test_what_is_read_anew_before_a_copy_is_set_aside_is_reported_though_the_copy_stays(
+    stores: Stores,
+) -> None:
+    world = stores.world
+    stores.want("thief")
+    pods = world.pods = Pods(lambda: world.loop)
+    # No download runs, of which each step would see how far it is.
+    world.options = {"max_downloads": 0}
+    world.restart()
+    stores.mount()
+    pods.now = None
+    stores.want("", "thief")
+    assert stores.tree == FALSE
+    assert world.api.node is not None
+    node = copy.deepcopy(world.api.node)
+    more = local_model("more", "s3://bucket/other").to_json()
+    node["spec"]["localModels"].append(more)
+    node["metadata"]["generation"] += 1
+    world.api.store(node)
+    world.step(10)
+    assert stores.tree == FALSE
+    assert world.status()["observedGeneration"] == node["metadata"]["generation"]
+    assert "more" in world.states()
 
 
 def test_the_same_copy_is_given_to_a_cluster_cache_and_never_leaves(stores: Stores) -> None:

@@ -52,7 +52,7 @@ def test_progress_is_written_now_and_then(world: World) -> None:
     world.web.files["/a.bin"] = b"x" * (8 << 20)
     world.want(world.model("a"))
     world.step()
-    task = world.loop._tasks[world.key("a")]
+    task = world.download("a")
     deadline = time.monotonic() + 30
     while (task.progress is None or task.progress.done < 3 << 20) and time.monotonic() < deadline:
         time.sleep(0.002)

@@ -43,7 +43,7 @@ def test_it_begins_at_once_when_its_turn_comes(world: World) -> None:
     world.settle()
     world.want(world.model("a"))
     world.step()
-    assert set(world.loop._tasks) == {world.key("a")}
+    assert set(world.active()) == {world.key("a")}
     world.settle()
     assert world.states() == {"a": "Downloaded"}
 
@@ -88,7 +88,7 @@ def test_a_running_download_goes_on(world: World) -> None:
     world.want(suspended(world, "a"))
     world.step()
     world.step(GRACE)
-    task = world.loop._tasks[world.key("a")]
+    task = world.download("a")
     assert not task.cancelled.is_set()
     assert world.states() == {"a": "Downloading"}
     world.web.gate.set()

@@ -53,9 +53,9 @@ def test_a_namespace_waits_with_all_its_models_whatever_else_goes_well() -> None
 def test_to_give_up_or_delete_the_cache_is_in_vain_too() -> None:
     patience = Patience()
     patience.made("x", A)
-    patience.keep({"x"}, 0)
+    patience.retain({"x"}, 0)
     assert not patience.hinders("y", A, 1)
-    patience.keep((), 1)
+    patience.retain((), 1)
     assert patience.hinders("y", A, 2)
 
 
@@ -63,6 +63,6 @@ def test_it_is_forgotten_in_the_end() -> None:
     patience = Patience()
     for name in range(1000):
         vain(patience, f"{name}", frozenset({f"team-{name}"}), 0)
-    patience.keep((), PATIENCE_SECONDS + MOST_SECONDS)
+    patience.retain((), PATIENCE_SECONDS + MOST_SECONDS)
     assert patience._vain == {}
     assert patience._made == {}

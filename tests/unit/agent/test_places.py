@@ -133,7 +133,7 @@ def test_slow_origins_of_a_namespace_keep_no_place_from_others(world: World, bod
         world.step()
         begun = time.monotonic()
         world.step(61)
-        world.settle_until(lambda: not world.loop._tasks)
+        world.settle_until(lambda: not world.active())
         assert time.monotonic() - begun < 15
         assert not [one for one in threading.enumerate() if one.name.startswith("download-")]
 
@@ -146,7 +146,7 @@ def test_a_cache_that_is_deleted_frees_its_place_for_its_own_namespace(world: Wo
         world.want(world.model("a", namespace="slow"))
         world.settle_until(lambda: world.states().get("a") == "Downloaded")
         world.step(61)
-        world.settle_until(lambda: not world.loop._tasks)
+        world.settle_until(lambda: not world.active())
 
 
 def test_a_model_is_not_held_by_another_ones_server(world: World) -> None:
@@ -170,7 +170,7 @@ def test_a_model_is_not_held_by_another_ones_server(world: World) -> None:
         tenant = world.model("a", namespace="slow", service_account_name="x")
         world.want(tenant)
         world.step()
-        assert world.loop._tasks
+        assert world.active()
         world.want(tenant, world.model("a", service_account_name="x"))
         world.settle_until(
             lambda: "Downloaded" in {entry["state"] for entry in world.status()["models"]}

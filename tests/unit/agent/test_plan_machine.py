@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.control.plan import StepPlan, View, plan_step
+from agent.control.plan import StepPlan, plan_step
+from tests.unit.agent.rows import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,8 +90,8 @@ class PlanMachine(RuleBasedStateMachine):
         self.unwanted_from.clear()
         self.act()
 
-    def view(self) -> View:
-        return View(
+    def replan(self) -> StepPlan:
+        rows = table(
             now=self.now,
             grace=self.grace,
             max_downloads=self.limit,
@@ -101,11 +102,11 @@ class PlanMachine(RuleBasedStateMachine):
             active=frozenset(self.active),
             cancelling=frozenset(self.cancelling),
             retry_at=dict(self.retry_at),
-            unwanted_since=self.since,
         )
+        return plan_step(rows, StepPlan(unwanted_since=self.since))
 
     def act(self) -> None:
-        plan = self.plan = plan_step(self.view())
+        plan = self.plan = self.replan()
         wanted = self.wanted or ()
         gone = {*plan.cancel, *plan.remove, *plan.discard}
         assert not gone.intersection(wanted)
@@ -136,7 +137,7 @@ class PlanMachine(RuleBasedStateMachine):
     @invariant()
     def a_plan_that_was_carried_out_is_done(self) -> None:
         if hasattr(self, "limit"):
-            again = plan_step(self.view())
+            again = self.replan()
             assert not again.start
             assert not again.destroys
 

@@ -15,6 +15,7 @@ import pytest
 
 from agent.cluster.pods import PodMounts
 from agent.disk.on_disk import Found
+from agent.jobs.reservations import Coming
 from agent.jobs.scrub_read import ScrubReader
 from agent.jobs.workers import Workers
 from agent.sources import all_sources
@@ -23,6 +24,7 @@ from agent.structs.sizes import in_blocks
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.origin import settings
+from tests.unit.agent import inside
 from tests.unit.agent.crowded import NoPods, entry, told
 from tests.unit.agent.helpers import local_model, publish, tree
 from tests.unit.agent.servers import Buckets, WebFiles, serving, span_of
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.capacity.models import Model
+    from agent.capacity.models import Holding
     from agent.disk.store import Store
     from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler
@@ -109,7 +111,7 @@ def flip(world: World, path: str) -> None:
 def read_again(world: World) -> None:
     """A day passes, the model is read, and what follows from that happens."""
     world.step(DAY)
-    world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
+    world.settle_until(lambda: not inside.scrubbing(world.loop)._key)
     world.settle()
 
 
@@ -148,8 +150,8 @@ def test_a_copy_that_a_pod_mounts_is_mended_where_it_is(world: World, origin: Or
     use(world, KEY)
     before = inodes(world)
     flip(world, "q.bin")
-    seen: list[Model] = []
-    origin.look = lambda: seen.append(world.loop._reservations._model(KEY))
+    seen: list[Holding] = []
+    origin.look = lambda: seen.append(inside.holding(world.loop, KEY))
     read_again(world)
     assert origin.sent == {"q.bin": len(FILES["q.bin"])}
     # Room for that file alone, beside the copy that stays; of a limit, both count once.
@@ -161,7 +163,7 @@ def test_a_copy_that_a_pod_mounts_is_mended_where_it_is(world: World, origin: Or
     assert [path for path in after if after[path] != before[path]] == ["q.bin"]
     assert entry(world, "m")["state"] == "Downloaded"
     # What the model takes is known as before.
-    assert world.loop._reservations.learned(KEY, 1024, beside=False) == whole
+    assert inside.reservations(world.loop).learned[KEY] == {(1024, Coming.MODEL): whole}
 
 
 def test_a_mounted_copy_whose_source_has_changed_waits_for_its_pods(
@@ -243,7 +245,7 @@ def test_damage_is_told_where_it_cannot_be_noted(world: World, origin: Origin) -
         world.settle()
         assert calls.struck
         assert (entry(world, "m")["reason"], entry(world, "m")["cached"]) == ("Throttled", False)
-        assert world.loop._inventory.copy(KEY).found is Found.DAMAGED
+        assert inside.inventory(world.loop).copy(KEY).found is Found.DAMAGED
         origin.buckets.refuse = None
         world.step(300)
         world.settle()
@@ -280,7 +282,7 @@ def test_a_clock_that_is_set_back_makes_nothing_be_read_without_end(
     world.clock_set = -30 * DAY
     for _ in range(20):
         world.step(60)
-        world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
+        world.settle_until(lambda: not inside.scrubbing(world.loop)._key)
     # Nothing says that it was read before: so it is, once.
     assert read == [KEY]
 
@@ -311,7 +313,7 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
         monkeypatch.setattr("agent.disk.on_disk._first_usage", lambda _: None)
         world.want(*map(world.model, "abc"))
         world.settle_until(lambda: len(order) == 3)
-        world.settle_until(lambda: not world.loop._background_reads._scrubbing._key)
+        world.settle_until(lambda: not inside.scrubbing(world.loop)._key)
         assert order == [world.key(name) for name in "bca"]
         assert set(running) == {1}
         world.store.close()

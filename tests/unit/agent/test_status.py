@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.control.status import Copy, Facts, Waiting, build_status, without_progress
+from agent.control.rows import Row, Table
+from agent.control.status import StatusBuilder, is_news
+from agent.control.waiting import Waiting
+from agent.control.wanted import NO_WISH
+from agent.disk.on_disk import Disk
+from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import with_grant
 from agent.structs.manifest import CacheName
@@ -15,9 +20,12 @@ from agent.structs.requests import Failure, Requester, Transfer
 from agent.structs.sizes import EvictionReason
 from crds.base import Condition
 from tests.unit.agent.helpers import local_model, manifest_of
+from tests.unit.agent.rows import POD, row, wanted
 
 if TYPE_CHECKING:
-    from crds.node import LocalModelNodeStatus
+    from collections.abc import Sequence
+
+    from crds.node import LocalModel, LocalModelNodeStatus, NodeModelStatus
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -29,27 +37,37 @@ FAILED = Failure(DownloadError(FailureKind.NOT_FOUND, "it is not there"), 3, LAT
 FAILURES = {Requester(): FAILED}
 EVICTED = Evicted(time=NOW, size=4096, reason=EvictionReason.MADE_ROOM, message="for another")
 WAITING = Waiting("CapacityFull", "too full")
-FACTS = Facts(
-    generation=7,
-    wanted=(MODEL,),
-    copies={},
-    leftover={},
-    foreign=(),
-    capacity=100 << 30,
-    used=40 << 30,
-    available=(60 << 30) + 12345,
-)
+DISK = Disk(100 << 30, 40 << 30, (60 << 30) + 12345)
 
 
-def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
-    return build_status(replace(FACTS, copies={MODEL.key: copy}, **changes), (), NOW)
+def status_of(
+    *rows: Row,
+    models: Sequence[LocalModel] = (MODEL,),
+    waiting: Waiting | None = None,
+    previous: Sequence[Condition] = (),
+    now: datetime = NOW,
+    left_out: int = 0,
+    **fields: Any,
+) -> LocalModelNodeStatus:
+    """The status of a node with these entries, where this is known of their keys."""
+    asked = replace(wanted(*models, generation=7), left_out=left_out)
+    known = {one.key: replace(one, wish=asked.wishes.get(one.key, NO_WISH)) for one in rows}
+    others = {key: Row(key, wish) for key, wish in asked.wishes.items() if key not in known}
+    table = Table(0.0, 60.0, 2, asked, known | others, **{"disk": DISK, **fields})
+    waits = dict.fromkeys(known, waiting) if waiting else {}
+    return StatusBuilder().build(table, waits, (), previous, now)
+
+
+def known(**fields: Any) -> Row:
+    """What is known of the model."""
+    return row(key=MODEL.key, **fields)
 
 
 @pytest.mark.parametrize(
-    ("copy", "entry", "kserve", "reason", "message"),
+    ("row_", "entry", "kserve", "reason", "message"),
     [
         pytest.param(
-            Copy(),
+            known(),
             {"state": "Pending", "cached": False},
             "ModelDownloadPending",
             "Pending",
@@ -57,7 +75,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="pending",
         ),
         pytest.param(
-            Copy(transfer=Transfer()),
+            known(transfer=Transfer()),
             {"state": "Downloading", "cached": False, "downloadedBytes": 0},
             "ModelDownloading",
             "Downloading",
@@ -65,7 +83,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="listing",
         ),
         pytest.param(
-            Copy(transfer=Transfer(3, 5, 2, listed=True)),
+            known(transfer=Transfer(3, 5, 2, listed=True)),
             {
                 "state": "Downloading",
                 "cached": False,
@@ -79,7 +97,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="downloading",
         ),
         pytest.param(
-            Copy(manifest=WHOLE),
+            known(manifest=WHOLE),
             {"state": "Downloaded", "cached": True, "size": 5, "hash": WHOLE.hash},
             "ModelDownloaded",
             "AllCached",
@@ -87,7 +105,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="cached",
         ),
         pytest.param(
-            Copy(failures=FAILURES),
+            known(failures=FAILURES),
             {
                 "state": "Failed",
                 "cached": False,
@@ -102,7 +120,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="failed",
         ),
         pytest.param(
-            Copy(failures=FAILURES, transfer=Transfer(1, 5, listed=True)),
+            known(failures=FAILURES, transfer=Transfer(1, 5, listed=True)),
             {
                 "state": "Downloading",
                 "cached": False,
@@ -116,7 +134,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="retry-that-was-answered",
         ),
         pytest.param(
-            Copy(problem="w is gone"),
+            known(problem="w is gone"),
             {
                 "state": "Pending",
                 "cached": False,
@@ -130,7 +148,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="damaged",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, last_used=NOW + timedelta(seconds=59)),
+            known(evicted=EVICTED, last_used=NOW + timedelta(seconds=59)),
             {
                 "state": "Evicted",
                 "cached": False,
@@ -144,7 +162,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="evicted",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, failures=FAILURES),
+            known(evicted=EVICTED, failures=FAILURES),
             {"state": "Evicted", "cached": False, "reason": "MadeRoom", "message": "for another"},
             "ModelDownloadPending",
             "AllCached",
@@ -152,14 +170,14 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="evicted-and-not-tried-again",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, referrer="a service", transfer=Transfer(3, 5, listed=True)),
+            known(evicted=EVICTED, pods=(POD,), transfer=Transfer(3, 5, listed=True)),
             {
                 "state": "Downloading",
                 "cached": False,
                 "size": 5,
                 "downloadedBytes": 3,
                 "reason": "Referenced",
-                "message": "it was evicted, and comes back: a service refers to it",
+                "message": "it was evicted, and comes back: the pod team/server refers to it",
             },
             "ModelDownloading",
             "Downloading",
@@ -167,12 +185,12 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="comes-back",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, referrer="a service"),
+            known(evicted=EVICTED, pods=(POD,)),
             {
                 "state": "Pending",
                 "cached": False,
                 "reason": "Referenced",
-                "message": "it was evicted, and comes back: a service refers to it",
+                "message": "it was evicted, and comes back: the pod team/server refers to it",
             },
             "ModelDownloadPending",
             "Pending",
@@ -180,21 +198,7 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
             id="is-to-come-back",
         ),
         pytest.param(
-            Copy(evicted=EVICTED, referrer="a service", waiting=WAITING, failures=FAILURES),
-            {
-                "state": "Pending",
-                "cached": False,
-                "attempts": 3,
-                "reason": "CapacityFull",
-                "message": "too full. The last try failed: NotFound: it is not there",
-            },
-            "ModelDownloadPending",
-            "CapacityFull",
-            "0 of 1 model cached, 1 pending",
-            id="waits-for-room",
-        ),
-        pytest.param(
-            Copy(manifest=WHOLE, disk_bytes=4096),
+            known(manifest=WHOLE, disk_bytes=4096),
             {
                 "state": "Downloaded",
                 "cached": True,
@@ -210,9 +214,9 @@ def status_of(copy: Copy, **changes: Any) -> LocalModelNodeStatus:
     ],
 )
 def test_one_wanted_model(
-    copy: Copy, entry: dict[str, object], kserve: str, reason: str, message: str
+    row_: Row, entry: dict[str, object], kserve: str, reason: str, message: str
 ) -> None:
-    status = status_of(copy).to_json()
+    status = status_of(row_).to_json()
     expected = {"key": MODEL.key, "name": "llama"} | entry
     assert status["models"] == [expected]
     assert status["modelStatus"] == {"llama": kserve}
@@ -222,16 +226,62 @@ def test_one_wanted_model(
     assert ready["status"] == ("True" if as_it_should_be else "False")
 
 
+def test_what_comes_back_waits_for_room() -> None:
+    row_ = known(evicted=EVICTED, pods=(POD,), failures=FAILURES)
+    status = status_of(row_, waiting=WAITING).to_json()
+    (model,) = status["models"]
+    assert (model["state"], model["cached"], model["attempts"]) == ("Pending", False, 3)
+    assert (model["reason"], model["message"]) == (
+        "CapacityFull",
+        "too full. The last try failed: NotFound: it is not there",
+    )
+    assert status["modelStatus"] == {"llama": "ModelDownloadPending"}
+    (ready,) = status["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "CapacityFull")
+    assert ready["message"] == "0 of 1 model cached, 1 pending"
+
+
+def test_who_refers_to_what_comes_back() -> None:
+    service = MODEL.model_copy(update={"referenced": True})
+    (model,) = status_of(known(evicted=EVICTED), models=(service,)).models
+    assert model.message == "it was evicted, and comes back: a service refers to it"
+    many = [replace(POD, name=name) for name in ("z", "a")]
+    (model,) = status_of(known(evicted=EVICTED, pods=many), models=(service,)).models
+    assert model.message == "it was evicted, and comes back: the pod team/a refers to it"
+
+
+def test_only_what_changed_is_made_anew() -> None:
+    models = [local_model(name, f"s3://b/{name}") for name in "abc"]
+    asked = wanted(*models)
+    rows = {key: Row(key, wish) for key, wish in asked.wishes.items()}
+    builder = StatusBuilder()
+
+    def build(rows: dict[str, Row], waiting: dict[str, Waiting]) -> list[NodeModelStatus]:
+        table = Table(0.0, 60.0, 2, asked, rows)
+        return list(builder.build(table, waiting, (), (), NOW).models)
+
+    a, b, c = build(rows, {})
+    active = {models[0].key: replace(rows[models[0].key], transfer=Transfer())}
+    again = build(rows | active, {models[1].key: WAITING})
+    assert [model.state for model in again] == ["Downloading", "Pending", "Pending"]
+    assert again[1].reason == "CapacityFull"
+    assert again[2] is c
+    third = build(rows, {models[1].key: WAITING})
+    assert third[0] == a
+    assert third[1] is again[1]
+    assert build(rows, {})[1] == b
+
+
 def test_retry_is_no_news_before_it_was_answered() -> None:
-    assert status_of(Copy(failures=FAILURES)) == status_of(
-        Copy(failures=FAILURES, transfer=Transfer())
+    assert status_of(known(failures=FAILURES)) == status_of(
+        known(failures=FAILURES, transfer=Transfer())
     )
 
 
 def test_names_generation_and_disk() -> None:
     team = local_model("llama", URI, namespace="team")
     shared = with_grant(WHOLE, "s3://here", Requester("team"), ())
-    status = status_of(Copy(manifest=shared), wanted=(MODEL, team)).to_json()
+    status = status_of(known(manifest=shared), models=(MODEL, team)).to_json()
     assert status["observedGeneration"] == 7
     assert status["modelStatus"].keys() == {"llama", "team/llama"}
     assert status["disk"] == {"capacity": "100Gi", "used": "40Gi", "available": "60Gi"}
@@ -240,28 +290,27 @@ def test_names_generation_and_disk() -> None:
 
 def test_message_counts_and_names_the_first_failure() -> None:
     models = [local_model(name, f"s3://b/{name}") for name in "abcd"]
-    copies = {
-        models[0].key: Copy(manifest=manifest_of("s3://b/a", {"w": b"1"})),
-        models[1].key: Copy(transfer=Transfer()),
-        models[2].key: Copy(failures=FAILURES),
-    }
-    status = build_status(replace(FACTS, wanted=models, copies=copies), (), NOW)
+    rows = (
+        row(key=models[0].key, manifest=manifest_of("s3://b/a", {"w": b"1"})),
+        row(key=models[1].key, transfer=Transfer()),
+        row(key=models[2].key, failures=FAILURES),
+    )
+    status = status_of(*rows, models=models)
     (ready,) = status.conditions
     assert ready.message == "1 of 4 models cached, 1 downloading, 1 failed, 1 pending (c: NotFound)"
     assert ready.reason == "NotFound"
 
 
 def test_nothing_wanted_is_ready() -> None:
-    (ready,) = status_of(Copy(), wanted=()).conditions
+    (ready,) = status_of(models=()).conditions
     assert (ready.status, ready.reason) == ("True", "NothingWanted")
 
 
 def test_refused_entry_fails_though_the_files_are_there() -> None:
     uri = "file:///srv/model"
     allowed, refused = local_model("m", uri), local_model("m", uri, namespace="team")
-    copies = {refused.key: Copy(manifest=manifest_of(uri, {"w": b"12345"}))}
-    facts = replace(FACTS, wanted=(allowed, refused), copies=copies)
-    status = build_status(facts, (), NOW).to_json()
+    here = row(key=refused.key, manifest=manifest_of(uri, {"w": b"12345"}))
+    status = status_of(here, models=(allowed, refused)).to_json()
     assert [model["cached"] for model in status["models"]] == [True, False]
     assert status["models"][1]["reason"] == "Denied"
     assert "use a LocalModelCache" in status["models"][1]["message"]
@@ -270,11 +319,11 @@ def test_refused_entry_fails_though_the_files_are_there() -> None:
 def test_a_copy_is_not_told_to_who_may_not_have_it() -> None:
     team = local_model("llama", URI, namespace="team", hash=OTHER_HASH)
     asked = (MODEL, team)
-    unknown = status_of(Copy(manifest=WHOLE), wanted=asked).models[1].to_json()
+    unknown = status_of(known(manifest=WHOLE), models=asked).models[1].to_json()
     assert (unknown["state"], unknown["reason"]) == ("Pending", "CheckingAccess")
     refused = Failure(DownloadError(FailureKind.DENIED, "not for you"), 1, LATER)
     failures = {Requester("team"): refused}
-    denied = status_of(Copy(manifest=WHOLE, failures=failures), wanted=asked).models[1].to_json()
+    denied = status_of(known(manifest=WHOLE, failures=failures), models=asked).models[1].to_json()
     assert (denied["state"], denied["reason"], denied["message"]) == (
         "Failed",
         "Denied",
@@ -287,15 +336,16 @@ def test_a_copy_is_not_told_to_who_may_not_have_it() -> None:
 
 
 def test_a_failure_is_its_requesters_own_while_anothers_download_runs() -> None:
-    team = local_model("llama", URI, namespace="team")
-    other = local_model("llama", URI, namespace="other")
+    one = local_model("one", URI, namespace="team", service_account_name="a")
+    other = local_model("other", URI, namespace="team", service_account_name="b")
+    first, second = (Requester("team", CredentialRef(service_account=name)) for name in "ab")
     refused = Failure(DownloadError(FailureKind.DENIED, "not for you"), 1, LATER)
     foreign = Failure(DownloadError(FailureKind.FOREIGN_DIRECTORY, "not ours"), 1, LATER)
-    running = Transfer(1, 5, listed=True, requester=Requester("other"))
+    running = Transfer(1, 5, listed=True, requester=second)
 
     def states(failure: Failure) -> list[str]:
-        copy = Copy(transfer=running, failures={Requester("team"): failure})
-        return [model.state for model in status_of(copy, wanted=(team, other)).models]
+        row_ = known(transfer=running, failures={first: failure})
+        return [model.state for model in status_of(row_, models=(one, other)).models]
 
     assert states(refused) == ["Failed", "Downloading"]
     # What is wrong with the node is over when anybody's download runs.
@@ -304,7 +354,7 @@ def test_a_failure_is_its_requesters_own_while_anothers_download_runs() -> None:
 
 def test_copy_with_another_hash_does_not_serve() -> None:
     picky = local_model("picky", URI, hash=OTHER_HASH)
-    status = status_of(Copy(manifest=WHOLE), wanted=(MODEL, picky)).to_json()
+    status = status_of(known(manifest=WHOLE), models=(MODEL, picky)).to_json()
     assert [model["state"] for model in status["models"]] == ["Downloaded", "Failed"]
     assert WHOLE.hash in status["models"][1]["message"]
     assert OTHER_HASH in status["models"][1]["message"]
@@ -313,8 +363,8 @@ def test_copy_with_another_hash_does_not_serve() -> None:
 def test_leftovers_are_told_until_they_are_gone() -> None:
     names = [CacheName(name="llama"), *(CacheName(name="x", namespace=n) for n in ("team", "no"))]
     shared = with_grant(WHOLE, "s3://here", Requester("team"), ())
-    copy = Copy(manifest=shared, disk_bytes=4096, last_used=NOW)
-    status = status_of(copy, wanted=(), leftover={MODEL.key: names}).to_json()
+    row_ = replace(known(manifest=shared, disk_bytes=4096, last_used=NOW), owners=tuple(names))
+    status = status_of(row_, models=()).to_json()
     assert [
         (m.get("namespace", ""), m["name"], m["state"], m["cached"]) for m in status["models"]
     ] == [
@@ -328,7 +378,7 @@ def test_leftovers_are_told_until_they_are_gone() -> None:
 
 def test_foreign_directories_are_told_only_when_there_are_some() -> None:
     names = tuple(f"dir-{n:02}" for n in range(12))
-    _, foreign = status_of(Copy(), foreign=names).conditions
+    _, foreign = status_of(known(), foreign=names).conditions
     assert (foreign.type, foreign.status) == ("ForeignDirectories", "True")
     assert "12 entries" in foreign.message
     assert "dir-09, …" in foreign.message
@@ -346,31 +396,33 @@ def test_transition_time_stays_until_the_condition_flips(before: str, at: dateti
             "message": "old",
         }
     )
-    status = build_status(FACTS, (old,), LATER)
+    status = status_of(previous=(old,), now=LATER)
     (ready,) = status.conditions
     assert (ready.status, ready.last_transition_time) == ("False", at)
 
 
 def test_messages_fit_the_schema() -> None:
     long = Failure(DownloadError(FailureKind.INTERNAL, "x" * 5000), 1, LATER)
-    (model,) = status_of(Copy(failures={Requester(): long})).models
+    (model,) = status_of(known(failures={Requester(): long})).models
     assert len(model.message or "") == 1024
 
 
 def test_progress_is_no_news_and_states_are() -> None:
-    base = status_of(Copy(transfer=Transfer(1, 5, 1, listed=True)))
+    base = status_of(known(transfer=Transfer(1, 5, 1, listed=True)))
     progress = status_of(
-        Copy(transfer=Transfer(4, 5, 9, listed=True), disk_bytes=8192, last_used=NOW),
-        used=41 << 30,
+        known(transfer=Transfer(4, 5, 9, listed=True), disk_bytes=8192, last_used=NOW),
+        disk=replace(DISK, used=41 << 30),
     )
-    state = status_of(Copy(manifest=WHOLE))
+    state = status_of(known(manifest=WHOLE))
     assert base != progress
-    assert without_progress(base) == without_progress(progress)
-    assert without_progress(base) != without_progress(state)
+    assert not is_news(base, progress)
+    assert is_news(base, state)
+    assert is_news(base, status_of(models=()))
+    assert is_news(base, status_of(known(transfer=Transfer(1, 5, 1, listed=True)), left_out=1))
 
 
 def test_models_for_which_the_object_has_no_room_are_counted() -> None:
-    message = status_of(Copy(), left_out=3).conditions[0].message
+    message = status_of(known(), left_out=3).conditions[0].message
     assert "3 more are not listed" in message
     assert "take the node out of a group" in message
-    assert "not listed" not in status_of(Copy()).conditions[0].message
+    assert "not listed" not in status_of(known()).conditions[0].message

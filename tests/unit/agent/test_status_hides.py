@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.control.status import Copy, Facts, Waiting, build_status
+from agent.control.rows import Row, Table
+from agent.control.status import StatusBuilder
+from agent.control.waiting import Waiting
+from agent.control.wanted import NO_WISH, Wanted, Wish
+from agent.disk.on_disk import Found
 from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import first_access, grant_for
 from agent.structs.manifest import CacheName
 from agent.structs.notes import Evicted
 from agent.structs.remote import RemoteFile
-from agent.structs.requests import Failure, Requester, Transfer
+from agent.structs.requests import Failure, Request, Requester, Transfer
 from agent.structs.sizes import EvictionReason
 from tests.unit.agent.helpers import local_model, manifest_of
+from tests.unit.agent.rows import POD, row, wanted
 
 if TYPE_CHECKING:
     from agent.structs.manifest import Access
@@ -54,17 +59,43 @@ def flags() -> st.SearchStrategy[bool]:
     return st.booleans()
 
 
+class Known(NamedTuple):
+    """What is known of the model, and what becomes of it."""
+
+    row: Row
+    waiting: Waiting | None = None
+    awaits_turn: bool = False
+    disk_failure: DownloadError | None = None
+
+
+def asked_by(
+    *requesters: Requester,
+    suspended: frozenset[Requester] = frozenset(),
+    deciders: frozenset[Requester] | None = None,
+) -> Wish:
+    request = Request(
+        WHOLE.key, URI, (), requesters=requesters, suspended=suspended, deciders=deciders
+    )
+    return Wish((), request)
+
+
 @st.composite
-def copies(draw: st.DrawFn) -> Copy:
+def copies(draw: st.DrawFn) -> Known:
     """A copy of the victim's, or of the administrator's, in any state."""
     holder = draw(st.sampled_from([VICTIM, ADMIN]))
     others = draw(st.sampled_from([(), (ADMIN,), (VICTIM,)]))
     access = access_of(holder)
     whole = draw(flags())
-    return Copy(
+    known = row(
+        key=WHOLE.key,
+        wish=asked_by(
+            *dict.fromkeys((holder, *others)),
+            THIEF,
+            suspended=draw(st.sampled_from([frozenset(), frozenset({THIEF})])),
+            deciders=draw(st.sampled_from([None, frozenset({holder})])),
+        ),
         manifest=WHOLE.model_copy(update={"access": access}) if whole else None,
         access=access,
-        requesters=(*dict.fromkeys((holder, *others)), THIEF),
         problem="" if whole or draw(flags()) else "weights.bin has 7770001 bytes",
         unreadable=not whole and draw(flags()),
         transfer=draw(
@@ -87,11 +118,13 @@ def copies(draw: st.DrawFn) -> Copy:
         ),
         disk_bytes=DISK,
         last_used=datetime(2026, 7, 1, tzinfo=UTC),
+        evicted=draw(st.none() | st.just(EVICTED)),
+        pods=draw(st.sampled_from([(), (replace(POD, namespace="victim"),)])),
+    )
+    return Known(
+        known,
         waiting=draw(st.none() | st.just(Waiting("CapacityFull", "it needs 7770001"))),
         awaits_turn=draw(flags()),
-        suspended=draw(st.sampled_from([frozenset(), frozenset({THIEF})])),
-        evicted=draw(st.none() | st.just(EVICTED)),
-        referrer=draw(st.sampled_from(["", "the pod victim/server"])),
         disk_failure=draw(
             st.none() | st.just(DownloadError(FailureKind.READ_ONLY, "the disk is read-only"))
         ),
@@ -108,29 +141,29 @@ EVICTED = Evicted(
 
 
 @given(copies(), st.sampled_from(["thief", ""]))
-def test_an_entry_without_a_grant_tells_its_own_attempts_alone(copy: Copy, namespace: str) -> None:
-    mine = local_model("mine", URI, namespace=namespace, service_account_name="default")
+def test_an_entry_without_a_grant_tells_its_own_attempts_alone(
+    known: Known, namespace: str
+) -> None:
     if not namespace:
         # The administrator's, where the copy is a namespace's.
-        copy = replace(copy, access=access_of(VICTIM))
-        if copy.manifest is not None:
-            copy = replace(
-                copy, manifest=copy.manifest.model_copy(update={"access": access_of(VICTIM)})
-            )
-        transfer = copy.transfer and replace(copy.transfer, requester=VICTIM)
-        copy = replace(copy, transfer=transfer, unreadable=False)
-    _check_hidden(copy, mine.namespace)
-    entry = _entry(copy, namespace)
+        row, copy, access = known.row, known.row.copy, access_of(VICTIM)
+        manifest = copy.manifest and copy.manifest.model_copy(update={"access": access})
+        found = Found.NOTHING if copy.is_unreadable else copy.found
+        copy = replace(copy, manifest=manifest, held=access, found=found)
+        transfer = row.transfer and replace(row.transfer, requester=VICTIM)
+        known = known._replace(row=replace(row, copy=copy, transfer=transfer))
+    _check_hidden(known, namespace)
+    entry = _entry(known, namespace)
     assert entry["cached"] is False
     assert entry["state"] in {"Pending", "Failed", "Evicted"}
 
 
 @given(copies())
-def test_what_goes_is_told_to_those_who_had_it(copy: Copy) -> None:
-    key = WHOLE.key
-    facts = _facts(copy, wanted=())
-    facts = replace(facts, leftover={key: (CacheName(name="mine", namespace="thief"),)})
-    (entry,) = build_status(facts, (), NOW).to_json()["models"]
+def test_what_goes_is_told_to_those_who_had_it(known: Known) -> None:
+    assume(known.row.is_present)
+    owners = (CacheName(name="mine", namespace="thief"),)
+    gone = known._replace(row=replace(known.row, wish=NO_WISH, owners=owners))
+    (entry,) = _models(gone, wanted())
     assert entry.keys() <= ALLOWED
     assert entry["cached"] is False
 
@@ -138,11 +171,12 @@ def test_what_goes_is_told_to_those_who_had_it(copy: Copy) -> None:
 @pytest.mark.parametrize("asking", [VICTIM, ADMIN])
 def test_a_first_download_is_told_to_who_asks_for_it(asking: Requester) -> None:
     transfer = Transfer(DONE, SIZE, SPEED, listed=True, requester=asking)
-    _check_hidden(Copy(transfer=transfer, requesters=(asking, THIEF)), "thief")
+    known = row(key=WHOLE.key, transfer=transfer, wish=asked_by(asking, THIEF))
+    _check_hidden(Known(known), "thief")
 
 
-def _check_hidden(copy: Copy, namespace: str) -> None:
-    entry = _entry(copy, namespace)
+def _check_hidden(known: Known, namespace: str) -> None:
+    entry = _entry(known, namespace)
     assert entry.keys() <= ALLOWED
     assert not [text for text in SECRET if text in str(entry.get("message", "")).replace(*_POD)]
 
@@ -151,21 +185,16 @@ def _check_hidden(copy: Copy, namespace: str) -> None:
 _POD = ("a pod or a service", "")
 
 
-def _entry(copy: Copy, namespace: str) -> dict[str, object]:
+def _entry(known: Known, namespace: str) -> dict[str, object]:
     mine = local_model("mine", URI, namespace=namespace, service_account_name="default")
-    (entry,) = build_status(_facts(copy, wanted=(mine,)), (), NOW).to_json()["models"]
-    found: dict[str, object] = entry
+    (entry,) = _models(known, wanted(mine))
+    return entry
+
+
+def _models(known: Known, asked: Wanted) -> list[dict[str, object]]:
+    table = Table(0.0, 60.0, 2, asked, {WHOLE.key: known.row}, disk_failure=known.disk_failure)
+    waiting = {WHOLE.key: known.waiting} if known.waiting else {}
+    suspended = {WHOLE.key} if known.awaits_turn else set()
+    status = StatusBuilder().build(table, waiting, suspended, (), NOW)
+    found: list[dict[str, object]] = status.to_json()["models"]
     return found
-
-
-def _facts(copy: Copy, wanted: tuple[object, ...]) -> Facts:
-    return Facts(
-        generation=1,
-        wanted=wanted,  # type: ignore[arg-type]
-        copies={WHOLE.key: copy},
-        leftover={},
-        foreign=(),
-        capacity=1,
-        used=1,
-        available=1,
-    )

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.control.wanted import caches_in_use, refusal, requests
 from agent.structs.credentials import CredentialRef
 from agent.structs.failures import FailureKind
 from crds.cache import ModelStorage
 from crds.keys import model_key
 from tests.unit.agent.helpers import local_model
+from tests.unit.agent.rows import wanted
 
 if TYPE_CHECKING:
     from crds.node import LocalModel
@@ -19,13 +19,11 @@ ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
 def test_one_uri_is_one_request_in_the_order_of_the_list() -> None:
-    asked = requests(
-        [
-            local_model("a", URI),
-            local_model("b", "s3://bucket/other"),
-            local_model("a", URI, namespace="team"),
-        ]
-    )
+    asked = wanted(
+        local_model("a", URI),
+        local_model("b", "s3://bucket/other"),
+        local_model("a", URI, namespace="team"),
+    ).requests
     assert list(asked) == [model_key(URI), model_key("s3://bucket/other")]
     assert [(c.namespace, c.name) for c in asked[model_key(URI)].caches] == [
         ("", "a"),
@@ -53,7 +51,7 @@ def test_which_hashes_may_be_published_where_caches_share_a_folder(
     entries: list[tuple[str, str | None]], accepted: list[str], refused: list[str]
 ) -> None:
     asked = [local_model("m", URI, namespace=namespace, hash=h) for namespace, h in entries]
-    (request,) = requests(asked).values()
+    (request,) = wanted(*asked).requests.values()
     assert all(request.accepts(value) for value in accepted)
     assert not any(request.accepts(value) for value in refused)
 
@@ -86,7 +84,7 @@ def _owned(
 )
 def test_whose_sources_fill_a_folder(entries: list[LocalModel], deciding: set[str]) -> None:
     for order in (entries, entries[::-1]):
-        (request,) = requests(order).values()
+        (request,) = wanted(*order).requests.values()
         assert {one.namespace for one in request.deciding} == deciding
         assert request.by(request.requesters[-1]).deciding == request.requesters[-1:]
 
@@ -94,7 +92,7 @@ def test_whose_sources_fill_a_folder(entries: list[LocalModel], deciding: set[st
 def test_what_counts_is_the_word_of_those_who_fill_the_folder() -> None:
     old = _owned("old", 0, hash=ONE, priority=1, model_size="1Gi")
     young = _owned("young", 1, chooses=True, hash=TWO, priority=9, model_size="9Gi")
-    (request,) = requests([young, old]).values()
+    (request,) = wanted(young, old).requests.values()
     assert (request.expected, request.priority, request.size) == (frozenset({ONE}), 1, 1 << 30)
 
 
@@ -109,22 +107,23 @@ def test_refused_entries_are_wanted_but_not_downloaded(
     uri: str, fields: dict[str, object], kind: FailureKind
 ) -> None:
     entry = local_model("m", uri, **fields)
-    error = refusal(entry)
+    asked = wanted(entry)
+    error = asked.entries[0].refusal
     assert error is not None
     assert error.kind is kind
-    assert requests([entry]) == {}
-    assert caches_in_use([entry]).keys() == {entry.key}
+    assert asked.requests == {}
+    assert asked.wishes[entry.key].caches
 
 
 def test_refused_entry_does_not_stop_another_with_the_same_uri() -> None:
     uri = "file:///srv/m"
     entries = [local_model("a", uri, namespace="team"), local_model("b", uri)]
-    (request,) = requests(entries).values()
+    (request,) = wanted(*entries).requests.values()
     assert [cache.name for cache in request.caches] == ["b"]
 
 
 def test_file_of_a_cluster_cache_is_not_refused_here() -> None:
-    assert refusal(local_model("m", "file:///srv/m")) is None
+    assert wanted(local_model("m", "file:///srv/m")).entries[0].refusal is None
 
 
 KEY = ModelStorage(key="k", parameters={"region": "r", "bucket": "b"})
@@ -151,7 +150,7 @@ KEY_REF = CredentialRef(storage_key="k", parameters=(("bucket", "b"), ("region",
     ],
 )
 def test_what_names_the_credentials(fields: dict[str, object], ref: CredentialRef | None) -> None:
-    (request,) = requests([local_model("m", URI, **fields)]).values()
+    (request,) = wanted(local_model("m", URI, **fields)).requests.values()
     assert request.requester.credentials == ref
 
 
@@ -171,7 +170,7 @@ def test_whose_credentials_count_where_caches_share_a_folder(
         local_model("m", URI, namespace=namespace, service_account_name=name or None)
         for namespace, name in entries
     ]
-    (request,) = requests(asked).values()
+    (request,) = wanted(*asked).requests.values()
     assert request.requester.credentials == (
         CredentialRef(service_account=account) if account else None
     )
@@ -191,7 +190,7 @@ def test_who_waits_where_caches_share_a_folder(
     entries: list[tuple[str, bool | None]], waiting: list[str], is_suspended: bool
 ) -> None:
     asked = [local_model("m", URI, namespace=name, suspend=suspend) for name, suspend in entries]
-    (request,) = requests(asked).values()
+    (request,) = wanted(*asked).requests.values()
     assert sorted(one.namespace for one in request.suspended) == waiting
     assert request.is_suspended is is_suspended
 

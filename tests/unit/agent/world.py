@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from agent.sources.http import HttpSource
 from agent.sources.transport import Transports
 from agent.structs.options import Options
 from crds.keys import model_key
+from tests.unit.agent import inside
 from tests.unit.agent.helpers import local_model, node_object, tree
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from agent.cluster.events import NodeEvent
     from agent.control.pod_usage import PodSource
+    from agent.jobs.workers import Task
     from agent.structs.credentials import Credentials
     from agent.structs.requests import Requester
     from crds.node import LocalModel, LocalModelNodeGroupRef
@@ -105,6 +108,8 @@ class World:
         self.events: list[NodeEvent] = []
         # The scrub rate of the next loop that `begin` makes.
         self.scrub_rate: int | None = None
+        # The options of the next agent that differ from the usual ones.
+        self.options: dict[str, Any] = {}
         # Seconds by which somebody set the wall clock forward.
         self.clock_set = 0.0
         self.begin()
@@ -117,13 +122,16 @@ class World:
             self.api,
             self.store,
             Fetching(self.sources, self.engine, self._credentials_of),
-            Options(
-                scrub_bytes_per_second=self.scrub_rate,
-                grace=GRACE,
-                progress=15.0,
-                monotonic=lambda: self.seconds,
-                now=self.now,
-                jitter=lambda: 0.0,
+            replace(
+                Options(
+                    scrub_bytes_per_second=self.scrub_rate,
+                    grace=GRACE,
+                    progress=15.0,
+                    monotonic=lambda: self.seconds,
+                    now=self.now,
+                    jitter=lambda: 0.0,
+                ),
+                **self.options,
             ),
             pods=self.pods,
             events=self,
@@ -144,14 +152,30 @@ class World:
 
     def restart(self) -> None:
         # The end of a process ends its threads; here the old downloads have to be cancelled.
-        for task in self.loop._tasks.values():
+        for task in inside.tasks(self.loop).values():
             task.cancelled.set()
-        names = {f"download-{key}" for key in self.loop._tasks}
+        names = {f"download-{key}" for key in self.active()}
         for thread in threading.enumerate():
             if thread.name in names:
                 thread.join(30)
         self.store.close()
         self.begin()
+
+    def active(self) -> list[str]:
+        """The keys of the downloads that run."""
+        return list(inside.tasks(self.loop))
+
+    def download(self, name: str) -> Task:
+        """The running download of a model."""
+        return inside.tasks(self.loop)[self.key(name)]
+
+    def checking(self) -> int:
+        """How many checks of access are under way."""
+        return inside.checks(self.loop).running
+
+    def is_reading(self) -> bool:
+        """Whether a published copy is being read."""
+        return inside.is_reading(self.loop)
 
     def model(self, name: str, **fields: Any) -> LocalModel:
         return local_model(name, f"{self.url}/{name}.bin", **fields)
@@ -187,7 +211,7 @@ class World:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
-            is_working = self.loop._tasks or self.loop._checks._running
+            is_working = self.active() or self.checking()
             if not is_working and wake_at > self.seconds:
                 return
             time.sleep(0.002)

@@ -1,0 +1,212 @@
+"""All that the agent knows of its node: events change it, and a step reads it as a table of rows.
+
+Called by the loop's thread alone, which is the only one that observes and decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.capacity.ledger import Ledger
+from agent.capacity.patience import Patience
+from agent.control.owners import Owners
+from agent.control.pod_usage import PodUsage
+from agent.control.retries import Retries
+from agent.control.rows import ABSENT, NO_SIZES, Row, Table
+from agent.control.wanted import NO_WISH, NOTHING_WANTED, wanted_of
+from agent.disk.inventory import Inventory
+from agent.disk.on_disk import Found
+from agent.disk.watch import DiskWatch
+from agent.structs.failures import DISK_KINDS, FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.cluster.pods import PodMounts
+    from agent.disk.store import Store
+    from agent.jobs.reservations import Reservations
+    from agent.jobs.workers import Finished, Task
+    from agent.structs.manifest import CacheName
+    from agent.structs.options import Options
+    from agent.structs.requests import Request
+    from crds.node import LocalModelNode
+
+# How long the size is believed that a source reported for a download that did not fit: before
+# anything is evicted for a download, its source is asked.
+LISTED_SECONDS = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class NodeState:
+    """The node, its disk, its running and failed downloads, and its pods. Times are monotonic.
+
+    All that is kept of a key goes when neither the LocalModelNode lists it nor the disk has it.
+    """
+
+    def __init__(self, store: Store, reservations: Reservations, options: Options) -> None:
+        self._options = options
+        self._reservations = reservations
+        self.node: LocalModelNode | None = None
+        # What the node asks for, or asked for last where it is gone.
+        self.wanted = NOTHING_WANTED
+        self.inventory = Inventory(store)
+        self.disk = DiskWatch(store, self.inventory)
+        self.pod_usage = PodUsage(self.inventory)
+        self.owners = Owners(self.inventory, options)
+        self.retries = Retries(options, store)
+        self.patience = Patience()
+        # The running downloads.
+        self.tasks: dict[str, Task] = {}
+        # Until when the copies stay that could not be taken away.
+        self.removal_at: dict[str, float] = {}
+        self.rescan_at = 0.0
+        # When a source reported the size of a download that did not fit.
+        self._listed: dict[str, float] = {}
+        # As the last table has them: what is derived of those that stay the same is kept.
+        self._rows: Mapping[str, Row] = {}
+        self._ledger = Ledger()
+
+    @property
+    def requests(self) -> Mapping[str, Request]:
+        """The requested downloads by key, also while the node is gone."""
+        return self.wanted.requests
+
+    def observe_node(self, node: LocalModelNode | None) -> bool:
+        """Take in the LocalModelNode. Returns whether it is another object, or gone."""
+        known, self.node = self.node, node
+        is_new = known is not None and (node is None or node.metadata.uid != known.metadata.uid)
+        if known is not None and is_new:
+            log.info("LocalModelNode is gone", uid=known.metadata.uid)
+            self.owners.begin_anew()
+        if node is not None:
+            self.wanted = wanted_of(node, self.wanted)
+            self.owners.observe(node, self.wanted)
+            self.retries.retain(self.requests)
+            self.patience.retain(self.requests, self._options.monotonic())
+            self._reservations.retain(self.requests)
+            self._listed = {key: at for key, at in self._listed.items() if key in self.requests}
+        return is_new
+
+    def observe_end(self, end: Finished) -> None:
+        """Take in that a download has ended, but for what becomes of it."""
+        key, now = end.request.key, self._options.monotonic()
+        del self.tasks[key]
+        self._reservations.end(key)
+        self.patience.ended(key, now, is_success=end.is_success)
+        self._listed.pop(key, None)
+        if end.no_room:
+            self._listed[key] = now
+
+    def look_after_failure(self, end: Finished) -> None:
+        """Look at what a download has left that did not succeed."""
+        if end.error is not None and end.error.kind in DISK_KINDS:
+            # What is known of the copies stays, and the disk is looked at first.
+            self.rescan_at = 0.0
+        elif not end.is_success:
+            copy = self.inventory.look_at(end.request.key)
+            if copy.found is Found.PUBLISHED:
+                self.retries.published({end.request.key: copy.access})
+
+    def look_at_disk(self, now: float) -> str:
+        """Look at the whole disk. Returns what is wrong if another disk has just taken its place.
+
+        What a download works on is its own until it ends.
+        """
+        before = self.disk.failure
+        self.rescan_at = now + self.disk.look(self.tasks)
+        failure = self.disk.failure
+        if before is not None and failure is None:
+            self.retries.disk_is_back()
+        copies = self.inventory.copies
+        self.retries.published({key: copy.access for key, copy, _ in self.inventory.published()})
+        self.removal_at = {key: at for key, at in self.removal_at.items() if key in copies}
+        if failure is None or failure.kind is not FailureKind.OTHER_DISK:
+            return ""
+        self.cancel_all()
+        is_known = before is not None and before.kind is FailureKind.OTHER_DISK
+        return "" if is_known else failure.message
+
+    def cancel_all(self) -> None:
+        """Cancel all downloads."""
+        for task in self.tasks.values():
+            task.cancelled.set()
+
+    def table(self, now: float) -> Table:
+        """The rows as they are now. It notes on the disk which copies pods use."""
+        inventory, wishes = self.inventory, self.wanted.wishes
+        names = {
+            key: self.owners.of(key, inventory.copy(key))
+            for key in (*wishes, *inventory.copies, *self.tasks)
+        }
+        users = self.pod_usage.by_key(names)
+        if users is not None:
+            self.pod_usage.note(users.keys(), self._options.now())
+        rows = self._make_rows(now, names, users)
+        if self.node is None:
+            ledger = Ledger()
+        else:
+            holdings = {key: row.holding for key, row in rows.items()}
+            ledger = Ledger(holdings, self.wanted.groups, inventory.space)
+        if ledger != self._ledger:
+            self._ledger = ledger
+        self._reservations.see(self._ledger)
+        self._rows = rows
+        return Table(
+            now=now,
+            grace=self._options.grace,
+            max_downloads=self._options.max_downloads,
+            wanted=None if self.node is None else self.wanted,
+            rows=rows,
+            ledger=self._ledger,
+            patient=frozenset(
+                key
+                for key in (self.requests if self.patience.is_tried else ())
+                if self.patience.hinders(key, self._ledger.holding(key).owners, now)
+            ),
+            pods_known=users is not None,
+            foreign=inventory.foreign,
+            disk=inventory.disk,
+            disk_failure=self.disk.failure,
+        )
+
+    def row_of_copy(self, key: str) -> Row:
+        """The row of a copy as it is now, as far as the disk and its owners go."""
+        copy = self.inventory.copy(key)
+        return Row(key, copy=copy, owners=self.owners.of(key, copy))
+
+    def _make_rows(
+        self,
+        now: float,
+        names: Mapping[str, tuple[CacheName, ...]],
+        users: Mapping[str, tuple[PodMounts, ...]] | None,
+    ) -> Mapping[str, Row]:
+        wishes, copies, time = self.wanted.wishes, self.inventory.copies, self._options.now()
+        reserved, learned = self._reservations.reserved, self._reservations.learned
+        foreign = frozenset(self.inventory.foreign)
+        rows = {}
+        for key, owners in names.items():
+            copy, task, before = copies.get(key, ABSENT), self.tasks.get(key), self._rows.get(key)
+            wish, removal_at = wishes.get(key, NO_WISH), self.removal_at.get(key)
+            row = Row(
+                key,
+                wish,
+                copy,
+                is_foreign=key in foreign,
+                transfer=task.transfer(now) if task else None,
+                hold=task.hold(now, wish.request) if task else None,
+                is_cancelling=task is not None and task.cancelled.is_set(),
+                retries=self.retries.of(key),
+                owners=owners,
+                pods=None if users is None else users.get(key, ()),
+                reserved=reserved.get(key),
+                learned=learned.get(key, NO_SIZES),
+                is_listed=key in self._listed and now < self._listed[key] + LISTED_SECONDS,
+                keep_until=self.owners.doubted_until(copy) or removal_at,
+                is_put_off=removal_at is not None and removal_at > now,
+                last_used=copy.usage.age_from(time) if copy.usage else 0.0,
+            )
+            rows[key] = before if before is not None and before == row else row
+        return rows

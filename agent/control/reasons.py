@@ -1,0 +1,33 @@
+"""The reasons that the agent gives beside failures and evictions, in the status and in Events.
+
+The reason of a failure is its FailureKind, that of an eviction its EvictionReason.
+"""
+
+# Of an entry of LocalModelNode.status.models, and of its condition Ready.
+CAPACITY_FULL = "CapacityFull"
+PODS_UNKNOWN = "PodsUnknown"
+AWAITING_PLACE = "AwaitingPlace"
+AWAITING_TURN = "AwaitingTurn"
+AWAITING_CLUSTER_CACHE = "AwaitingLocalModelCache"
+AWAITING_OLDER_CACHE = "AwaitingOlderCache"
+CHECKING_ACCESS = "CheckingAccess"
+ADOPTING = "Adopting"
+REFERENCED = "Referenced"
+HASHING = "Hashing"
+CORRUPT = "Corrupt"
+
+# Of Ready alone, and of the condition ForeignDirectories.
+NOTHING_WANTED = "NothingWanted"
+DOWNLOADING = "Downloading"
+PENDING = "Pending"
+FAILED = "Failed"
+ALL_CACHED = "AllCached"
+FOUND = "Found"
+
+# Of Events, beside CAPACITY_FULL and REFERENCED.
+DOWNLOADED = "Downloaded"
+DOWNLOAD_FAILED = "DownloadFailed"
+ADOPTED = "Adopted"
+EVICTED = "Evicted"
+DAMAGED = "Damaged"
+OTHER_DISK = "OtherDisk"
