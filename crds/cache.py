@@ -168,8 +168,8 @@ class LocalObjectReference(JsonObject):
 
 
 # The parameters of all models go to every node in one object: 31 caches with the longest parameters
-# fill a group's plan (hooks/room.py). A certificate has some 2 KiB; a bundle of many belongs in the
-# ConfigMap that the secret names.
+# fill a group's plan (hooks/object_size.py). A certificate has some 2 KiB; a bundle of many belongs
+# in the ConfigMap that the secret names.
 PARAMETERS_MAX = 32
 PARAMETERS_LENGTH_MAX = 16_384
 

@@ -14,8 +14,8 @@ import yaml
 
 from crds.base import GROUP, VERSION
 from crds.kinds import KINDS, Column, Kind
+from crds.openapi import Schema, structural_schema
 from crds.reference import reference_page
-from crds.schema import Schema, structural_schema
 
 _TREE = Path(__file__).resolve().parents[1]
 _CATEGORY = "localmodel"
@@ -41,7 +41,7 @@ def object_schema(kind: Kind) -> Schema:
         status = schema["properties"]["status"]
         status["default"] = {"observedGeneration": -1}
         # The same holds if another controller wrote the status. So the field always exists; an
-        # object without it comes from another CRD: see hooks/served.py.
+        # object without it comes from another CRD: see hooks/lost_fields.py.
         status["properties"]["observedGeneration"] |= {"default": -1}
     if kind.rules:
         schema["x-kubernetes-validations"] = [rule.to_json() for rule in kind.rules]

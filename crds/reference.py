@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from crds.kinds import Kind
-    from crds.schema import Schema
+    from crds.openapi import Schema
 
 _INTRODUCTION = f"""\
 <!-- Made from the types in crds/ by `make generate`. Do not edit. -->

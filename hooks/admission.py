@@ -14,8 +14,8 @@ from crds.eviction import EvictionPolicy, Retention
 from crds.quantity import format_quantity, parse_quantity
 from hooks import reasons
 from hooks.copies import on_disk
+from hooks.object_size import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
 from hooks.plan import reject
-from hooks.room import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

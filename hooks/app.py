@@ -12,6 +12,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from hooks import caches, metrics, nodegroups, nodes
+from hooks.answer_delay import DelayedAnswer
 from hooks.envelope import (
     BadRequest,
     CompositeRequest,
@@ -19,7 +20,6 @@ from hooks.envelope import (
     DecoratorRequest,
     parse_request,
 )
-from hooks.pace import DelayedAnswer
 from hooks.reading import parent_name
 from hooks.settings import GROUP_HOOK_TIMEOUT_VARIABLE, Settings
 

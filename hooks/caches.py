@@ -19,9 +19,9 @@ from hooks.envelope import (
     core_objects,
     parse_foreign,
 )
-from hooks.imported import imported_status, shared_claim
 from hooks.kserve_config import config_rules, read_config
 from hooks.mounts import Mounts, claim_rule, plan_mounts
+from hooks.pvc_ref import imported_status, shared_claim
 from hooks.reading import (
     NODE_GROUP,
     Found,

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from crds.conditions import Finding, conditions
-from crds.equivalence import normalized_path
 from crds.nodegroup import (
     GroupDownload,
     GroupModel,
@@ -16,9 +15,10 @@ from crds.nodegroup import (
 )
 from crds.quantity import format_quantity, parse_quantity
 from crds.states import CopyState, ModelState
+from crds.volume_equivalence import normalized_path
 from hooks import reasons
 from hooks.messages import count
-from hooks.room import fitting
+from hooks.object_size import fitting
 from hooks.sharing import NO_OWNERS, ForeignCopies
 from hooks.volumes import node_selector_terms
 
@@ -124,8 +124,8 @@ def debounce(
     at most every STATUS_INTERVAL, unless Ready changes or a model turns out to be too large. Only
     the status is delayed, never the plan.
 
-    paced: whether the answers are delayed anyway, see hooks.pace. The old status must then not be
-    the answer: under load, Metacontroller sends an outdated one, and would write it back.
+    paced: whether the answers are delayed anyway, see hooks.answer_delay. The old status must then
+    not be the answer: under load, Metacontroller sends an outdated one, and would write it back.
     """
     was, ready = _ready(old), _ready(new)
     searching = ready is not None and ready.reason == reasons.FINDING_NODES

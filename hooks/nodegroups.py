@@ -9,6 +9,7 @@ from crds.base import API_VERSION
 from crds.naming import claim_name
 from hooks import naming
 from hooks.admission import admission_input, admit_by_size, fit_into_objects
+from hooks.answer_delay import DelayedAnswer, delayed, is_large
 from hooks.copies import copies_of
 from hooks.envelope import (
     BadRequest,
@@ -23,7 +24,6 @@ from hooks.envelope import (
 )
 from hooks.group_status import debounce, group_status, is_urgent, nodes_pending
 from hooks.kserve_config import config_rules, read_config
-from hooks.pace import DelayedAnswer, delayed, is_large
 from hooks.plan import (
     EMPTY_PLACEMENT,
     EMPTY_PLAN,
@@ -115,7 +115,7 @@ def sync(
 ) -> CompositeResponse | DelayedAnswer:
     """The group's LocalModelPlacement, the volumes of its namespace caches, its status.
 
-    The answer of a large group may be delayed: see hooks.pace.
+    The answer of a large group may be delayed: see hooks.answer_delay.
     """
     try:
         group = parse_group(request.parent)

@@ -31,6 +31,7 @@ from hooks.envelope import (
     RelatedRule,
 )
 from hooks.memo import Memo
+from hooks.object_size import NODE_BYTES
 from hooks.observed import EvictionSettings, GroupRef
 from hooks.reading import (
     NODE,
@@ -41,7 +42,6 @@ from hooks.reading import (
     parse_node,
     parse_placement,
 )
-from hooks.room import NODE_BYTES
 from hooks.selectors import selects
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from crds.node import LocalModelNode
 from crds.nodegroup import LocalModelNodeGroup
 from crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
 from hooks.envelope import BadRequest, decoder
+from hooks.lost_fields import explain_loss, lost_field
 from hooks.memo import Memo
 from hooks.observed import (
     Cache,
@@ -33,7 +34,6 @@ from hooks.observed import (
     Node,
     NodeSpec,
 )
-from hooks.served import explain_loss, lost_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

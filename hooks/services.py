@@ -12,8 +12,8 @@ from crds.naming import claim_name
 from hooks import naming
 from hooks.adapters import read_adapters
 from hooks.envelope import Object, RelatedRule, decoder, foreign_objects
+from hooks.object_size import SERVICES_MAX
 from hooks.observed import Metadata
-from hooks.room import SERVICES_MAX
 from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crds.equivalence import normalized_nodes, normalized_path
 from crds.naming import claim_name
 from crds.quantity import parse_quantity
+from crds.volume_equivalence import normalized_nodes, normalized_path
 from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
 from hooks import naming
 from hooks.claim_limits import NamespaceLimits

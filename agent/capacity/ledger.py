@@ -12,14 +12,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.capacity.models import Account, Holding
-from agent.capacity.ranks import Rank, Standing, gives_way
+from agent.capacity.eviction_ranks import Rank, Standing, gives_way
+from agent.capacity.holdings import Account, Holding
 from agent.capacity.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from agent.capacity.models import Group
+    from agent.capacity.holdings import Group
     from agent.structs.sizes import Space
 
 
@@ -251,9 +251,9 @@ class Ledger:
             for key in (self.holdings if group is None else self._keys.get(group, ()))
             if self.is_evictable(key) and allowed(self.rank(key))
         ]
-        return sorted(found, key=self._worth)
+        return sorted(found, key=self._eviction_order)
 
-    def _worth(self, key: str) -> tuple[int, Standing, float, str]:
+    def _eviction_order(self, key: str) -> tuple[int, Standing, float, str]:
         """The sort key of evictions: the copy to be kept longest comes last.
 
         The last use decides only between models of one priority and standing: anybody who may
@@ -321,7 +321,7 @@ class Ledger:
     def last_of(self, group: str) -> str:
         """The group's copy that would go last; empty: none."""
         resting = [key for key in self._keys.get(group, ()) if self.holding(key).resting]
-        return max(resting, key=self._worth, default="")
+        return max(resting, key=self._eviction_order, default="")
 
     def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
         """The first of the victims that free the given bytes of each account together.

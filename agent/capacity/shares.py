@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.capacity.models import Holding
+    from agent.capacity.holdings import Holding
 
 
 class Shares:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.cluster.node_api import NodeObject
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
 
 
 @dataclass(frozen=True)

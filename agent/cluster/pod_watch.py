@@ -12,14 +12,14 @@ from kubernetes.client.exceptions import ApiException
 
 from agent.cluster.kube_watch import KubeWatch, reason
 from agent.cluster.node_api import ApiUnavailableError
-from agent.cluster.pods import parse_pod
+from agent.cluster.pod_mounts import parse_pod
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
 
     from agent.cluster.kube_watch import KubeObject
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
 
     Observe = Callable[[tuple[PodMounts, ...] | None], None]
 

@@ -24,7 +24,7 @@ from agent.commands.verify import (
     listed_in_manifest,
 )
 from agent.disk.root import StoreError
-from agent.jobs import memory
+from agent.jobs import allocator
 from agent.jobs.archive.model import archive_of
 from agent.jobs.reservations import Reservations
 from agent.jobs.workers import Digested, Fetching, Finished, Workers
@@ -58,7 +58,7 @@ class InterruptedPullError(Exception):
 
 def pull(options: argparse.Namespace) -> int:
     """Pull or verify a model, and end the process with the exit code."""
-    memory.tune()
+    allocator.tune()
     stop = Stop()
     display = make_display(quiet=options.quiet)
     structlog.configure(processors=[LogLines(display)])

@@ -26,7 +26,7 @@ from agent.credentials.secret_reader import SecretReader
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
-from agent.jobs import memory
+from agent.jobs import allocator
 from crds.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 def serve(options: argparse.Namespace) -> int:
     """Run the loop until a signal, and end the process. Returns USAGE if it cannot start."""
-    memory.tune()
+    allocator.tune()
     logs.configure(options.log_format)
     try:
         loop = _make_loop(options)

@@ -26,7 +26,7 @@ from agent.commands.verify import Comparer, listed_in_manifest
 from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
-from agent.jobs import memory
+from agent.jobs import allocator
 from agent.structs.failures import CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
@@ -51,7 +51,7 @@ def run_models(options: argparse.Namespace) -> int:
 
     Returns USAGE if the loop cannot start.
     """
-    memory.tune()
+    allocator.tune()
     stop = Stop()
     display = make_display(quiet=options.log_format != "auto")
     if options.log_format == "auto":

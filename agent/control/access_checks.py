@@ -13,8 +13,8 @@ from agent.structs.grants import Granted, is_same_copy, with_grant, without_gran
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.control.model_retries import Retries
     from agent.control.node_events import NodeEvents
-    from agent.control.retries import Retries
     from agent.control.rows import Row, Table
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import AccessResult, Workers

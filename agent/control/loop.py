@@ -24,14 +24,14 @@ from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.versions import Versions
 from agent.control.access_checks import Checks
 from agent.control.background_reads import BackgroundReads
+from agent.control.finished_downloads import Outcomes
 from agent.control.node_events import LogSink, NodeEvents
 from agent.control.node_state import NodeState
-from agent.control.outcomes import Outcomes
 from agent.control.owners import TRUST_GRACES
-from agent.control.plan import NO_PLAN, StepPlan, plan_step
 from agent.control.removals import Removals
 from agent.control.reporter import Reporter
 from agent.control.starts import Starts
+from agent.control.step_plan import NO_PLAN, StepPlan, plan_step
 from agent.control.waiting import in_queue, waiting_of
 from agent.jobs.reservations import Reservations
 from agent.jobs.workers import (
@@ -45,7 +45,7 @@ from agent.jobs.workers import (
 
 if TYPE_CHECKING:
     from agent.cluster.node_api import NodeApi, NodeObject
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
     from agent.control.node_events import NodeEventSink
     from agent.control.pod_usage import PodSource
     from agent.control.rows import Row, Table

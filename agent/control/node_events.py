@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agent.structs.adoption import Adopted
     from agent.structs.failures import DownloadError, FailureKind
     from agent.structs.manifest import CacheName
-    from agent.structs.notes import Evicted
+    from agent.structs.records import Evicted
     from agent.structs.requests import Request
 
 log = structlog.get_logger(__name__)

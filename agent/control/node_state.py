@@ -11,9 +11,9 @@ import structlog
 
 from agent.capacity.ledger import Ledger
 from agent.capacity.patience import Patience
+from agent.control.model_retries import Retries
 from agent.control.owners import Owners
 from agent.control.pod_usage import PodUsage
-from agent.control.retries import Retries
 from agent.control.rows import ABSENT, NO_SIZES, Row, Table
 from agent.control.wanted import NO_WISH, NOTHING_WANTED, wanted_of
 from agent.disk.inventory import Inventory
@@ -24,7 +24,7 @@ from agent.structs.failures import DISK_KINDS, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
     from agent.disk.store import Store
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Finished, Task

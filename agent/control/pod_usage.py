@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.cluster.pods import PodMounts, users
+from agent.cluster.pod_mounts import PodMounts, users
 from agent.disk.on_disk import Found
-from agent.structs.notes import Usage
+from agent.structs.records import Usage
 
 if TYPE_CHECKING:
     import threading

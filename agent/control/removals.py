@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.control.node_events import display_names
-from agent.structs.notes import Evicted
+from agent.structs.records import Evicted
 from agent.structs.sizes import EvictionReason
 from crds.quantity import format_quantity
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from agent.capacity.admission import Victim
+    from agent.capacity.download_queue import Victim
     from agent.control.background_reads import BackgroundReads
     from agent.control.node_events import NodeEvents
     from agent.control.node_state import NodeState
-    from agent.control.plan import StepPlan
     from agent.control.rows import Row, Table
+    from agent.control.step_plan import StepPlan
     from agent.disk.store import Store
     from agent.structs.manifest import CacheName
     from agent.structs.options import Options

@@ -13,10 +13,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from agent.capacity.holdings import Holding
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Holding
 from agent.control import serving
-from agent.control.retries import NO_RETRIES
+from agent.control.model_retries import NO_RETRIES
 from agent.control.wanted import NO_WISH, NOTHING_WANTED, fillers
 from agent.disk.on_disk import Disk, Found, OnDisk
 from agent.jobs.reservations import Coming
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.capacity.places import Hold
-    from agent.cluster.pods import PodMounts
-    from agent.control.retries import Retry
+    from agent.cluster.pod_mounts import PodMounts
+    from agent.control.model_retries import Retry
     from agent.control.wanted import Entry, Wanted, Wish
     from agent.structs.failures import DownloadError
     from agent.structs.manifest import CacheName, Manifest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.structs.notes import Scrub
+from agent.structs.records import Scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from agent.control.background_reads import BackgroundReads
     from agent.control.node_events import NodeEvents
     from agent.control.node_state import NodeState
-    from agent.control.plan import StepPlan
     from agent.control.rows import Row, Table
+    from agent.control.step_plan import StepPlan
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Workers
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.control.waiting import Waiting
     from agent.control.wanted import Entry, Wanted
     from agent.structs.manifest import CacheName, Manifest
-    from agent.structs.notes import Evicted
+    from agent.structs.records import Evicted
     from agent.structs.requests import Failure, Requester, Transfer
     from crds.base import Condition, Identity
 

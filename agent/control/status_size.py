@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from crds.node import LocalModelNodeStatus, NodeModelStatus
 
-# hooks.room has what is left of it for the spec.
+# hooks.object_size has what is left of it for the spec.
 STATUS_BYTES = 800_000
 # A message that is cut still says what is the matter.
 _SHORT_MESSAGE = 120

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.capacity.models import Group
+from agent.capacity.holdings import Group
 from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.structs.manifest import CacheName

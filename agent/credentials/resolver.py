@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.credentials.anonymous import anonymous
 from agent.credentials.attached_secrets import attached_settings
 from agent.credentials.permission import check_account, check_entry
+from agent.credentials.public_settings import anonymous
 from agent.credentials.settings import (
     CA_CONFIG_MAP,
     CA_PATH,

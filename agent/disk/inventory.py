@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.disk.on_disk import Disk, Found, OnDisk
-from agent.structs.notes import Usage
+from agent.structs.records import Usage
 from agent.structs.sizes import Space, in_blocks
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.disk.store import Store
     from agent.structs.adoption import Adopted
     from agent.structs.manifest import Manifest
-    from agent.structs.notes import Evicted, Scrub
+    from agent.structs.records import Evicted, Scrub
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agent.disk.beneath import holding
+from agent.disk.no_follow import holding
 from agent.structs.manifest import folders
 
 if TYPE_CHECKING:

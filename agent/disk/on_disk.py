@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from agent.disk.files import blocks_of, tree_blocks
 from agent.disk.staging import announced_size
 from agent.structs.manifest import Access, Manifest
-from agent.structs.notes import Evicted, Scrub, Usage
+from agent.structs.records import Evicted, Scrub, Usage
 from agent.structs.sizes import in_blocks
 
 if TYPE_CHECKING:

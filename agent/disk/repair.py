@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.disk.beneath import put
 from agent.disk.files import delete_tree, make_directory
+from agent.disk.no_follow import put
 from agent.disk.on_disk import bad_files
 from agent.disk.staging import Staging
 from agent.disk.verify import Expected, Verifier

@@ -62,7 +62,7 @@ from agent.disk.writeback import sync_file_system
 from agent.structs.adoption import closed, foreign
 from agent.structs.failures import DownloadError
 from agent.structs.manifest import Manifest, folders
-from agent.structs.notes import FailedAttempts
+from agent.structs.records import FailedAttempts
 from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from agent.structs.notes import Evicted, Scrub, Usage
+    from agent.structs.records import Evicted, Scrub, Usage
 
 _KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from agent.disk.beneath import find, open_file
 from agent.disk.digests import Digests
+from agent.disk.no_follow import find, open_file
 from agent.structs.failures import CancelledError
 
 if TYPE_CHECKING:

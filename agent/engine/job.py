@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from agent.disk.blocks import Gap, carve
 from agent.disk.digests import Digests, is_cheap
 from agent.disk.staging import SYNC_EACH
+from agent.engine.range_retries import PROGRESS_BYTES
 from agent.engine.ranges import range_bytes
-from agent.engine.retries import PROGRESS_BYTES
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.remote import RangeIgnoredError
 

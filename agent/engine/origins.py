@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.engine.limits import ConnectionLimit
+from agent.engine.connection_limit import ConnectionLimit
 from agent.engine.pace import Pace
 from agent.sources.bounded_cache import BoundedCache
 

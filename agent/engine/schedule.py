@@ -10,11 +10,11 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
+from agent.engine.connection_shares import Shares, share
+from agent.engine.failed_ranges import set_back
 from agent.engine.job import DIGEST_BYTES
 from agent.engine.limits import Limits, TokenBucket
 from agent.engine.origins import Origins
-from agent.engine.setbacks import set_back
-from agent.engine.shares import Shares, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable

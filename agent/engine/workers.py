@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.engine.job import FileChangedError
-from agent.engine.retries import refused_delay, retry_delay, with_advice
+from agent.engine.range_retries import refused_delay, retry_delay, with_advice
 from agent.engine.schedule import AbandonedError
 from agent.sources.waits import HEAD_SECONDS, waiting
 from agent.structs.failures import DownloadError, FailureKind, unexpected

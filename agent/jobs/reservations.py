@@ -11,7 +11,7 @@ from agent.capacity.ledger import Ledger, Taken
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.capacity.models import Holding
+    from agent.capacity.holdings import Holding
     from agent.structs.requests import Request
 
 

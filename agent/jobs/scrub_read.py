@@ -12,7 +12,7 @@ from agent.disk.on_disk import MISSING
 from agent.disk.verify import READ_BYTES, Expected, Fault, Verdict, Verifier
 from agent.engine.limits import TokenBucket
 from agent.structs.failures import CancelledError
-from agent.structs.notes import BadFile
+from agent.structs.records import BadFile
 
 if TYPE_CHECKING:
     import threading

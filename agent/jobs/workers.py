@@ -10,7 +10,7 @@ import structlog
 
 from agent.capacity.places import Hold, had_its_time
 from agent.disk.watch import probe
-from agent.jobs import memory
+from agent.jobs import allocator
 from agent.jobs.adoption.adopting import Refusals
 from agent.jobs.digest_read import with_digests
 from agent.jobs.download import Download, Progress
@@ -21,7 +21,7 @@ from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from agent.structs.failures import CancelledError, DownloadError, unexpected
 from agent.structs.grants import check_same
-from agent.structs.notes import BadFile
+from agent.structs.records import BadFile
 from agent.structs.requests import Transfer
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ class Workers:
 
     def _work(self, task: Task) -> None:
         end = self._download(task)
-        memory.give_back()
+        allocator.give_back()
         self._tell(end)
 
     def _download(self, task: Task) -> Finished:

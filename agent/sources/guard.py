@@ -21,7 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from agent.sources.answers import ERRORS, retry_after
 from agent.sources.proxies import ByProxyError, check_proxy, refused_by
-from agent.sources.watched import Watched, watched_pools
+from agent.sources.timed_connections import Watched, watched_pools
 from agent.structs.failures import DownloadError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from agent.sources.answers import Get, answered, changed
 from agent.sources.bodies import bounded
-from agent.sources.checked import CheckedBody
+from agent.sources.checked_body import CheckedBody
 from agent.sources.hdfs_program import program_model
 from agent.sources.transport import Transport, origin_of
 from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme

@@ -35,7 +35,7 @@ from agent.sources.answers import (
 )
 from agent.sources.bodies import begin, drop, read_body
 from agent.sources.bounded_cache import BoundedCache
-from agent.sources.checked import CheckedBody
+from agent.sources.checked_body import CheckedBody
 from agent.sources.guard import GuardedAdapter
 from agent.sources.network_environment import usual_authorities
 from agent.sources.pins import condition, is_unchanged, version_of

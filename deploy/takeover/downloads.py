@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crds.base import GROUP
-from crds.equivalence import covers
 from crds.naming import claim_name
+from crds.volume_equivalence import covers
 from deploy.kube import meta
 from deploy.kube.kinds import CLAIMS, LOCAL_MODEL_NODES, VOLUMES, KubeObject, ref_to
 from deploy.takeover import names, objects

@@ -278,7 +278,7 @@ def _install(observed: KServeObjects, waiting: list[str]) -> Iterator[str]:
 
 
 def _is_ours(crd: KubeObject) -> bool:
-    """Whether a CRD is localmodel's, by the fields that the hooks check (hooks/served.py)."""
+    """Whether a CRD is localmodel's, by the fields that the hooks check (hooks/lost_fields.py)."""
     return any(
         field in _fields(version, part)
         for version in crd["spec"]["versions"]

@@ -24,7 +24,7 @@ from agent.disk.digests import Digests
 from agent.disk.store import Store
 from agent.engine.engine import Engine
 from agent.engine.workers import DigestWorker
-from agent.jobs import memory as agent_memory
+from agent.jobs import allocator as agent_memory
 from agent.jobs.download import Download
 from agent.jobs.workers import Fetching
 from agent.sources import all_sources

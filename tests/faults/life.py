@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cluster.pods import PodMounts
+from agent.cluster.pod_mounts import PodMounts
 from agent.commands import logs
 from agent.control.loop import Loop
 from agent.disk.on_disk import Found

@@ -16,7 +16,7 @@ from agent.engine.engine import Engine
 from agent.engine.limits import Limits
 from agent.jobs.download import Download
 from agent.sources import all_sources
-from agent.structs.notes import Usage
+from agent.structs.records import Usage
 from agent.structs.remote import RemoteFile
 from agent.structs.requests import Request
 from tests.faults import origin

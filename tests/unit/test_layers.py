@@ -17,7 +17,7 @@ def test_what_breaks_the_agents_layers_is_refused(tmp_path: Path) -> None:
     told = lint_with(
         tmp_path,
         {
-            "agent/disk/upward.py": "import agent.control.plan",
+            "agent/disk/upward.py": "import agent.control.step_plan",
             "agent/unnamed.py": "",
             "agent/structs/impure.py": "import os\nimport pathlib",
             "agent/engine/one.py": "import agent.engine.other",
@@ -26,7 +26,7 @@ def test_what_breaks_the_agents_layers_is_refused(tmp_path: Path) -> None:
         },
     )
     assert "The agent's layers import downward only BROKEN" in told
-    assert "- agent.disk.upward -> agent.control.plan (l.1)" in told
+    assert "- agent.disk.upward -> agent.control.step_plan (l.1)" in told
     assert "not listed as layers:\n\n- agent.unnamed\n" in told
     assert "do no I/O BROKEN" in told
     for line, module in enumerate(("os", "pathlib"), start=1):

@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.disk.beneath import find
+from agent.disk.no_follow import find
 from agent.disk.verify import kind_of
 from agent.jobs.adoption.compare import Seen
 

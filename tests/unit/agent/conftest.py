@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A range that failed is asked for again at once."""
-    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {})
-    monkeypatch.setattr("agent.engine.retries._DEFAULT_BASE_SECONDS", 0.001)
+    monkeypatch.setattr("agent.engine.range_retries._BASE_SECONDS", {})
+    monkeypatch.setattr("agent.engine.range_retries._DEFAULT_BASE_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.cluster.node_api import ApiUnavailableError
-from agent.cluster.pods import PodMounts
+from agent.cluster.pod_mounts import PodMounts
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent import inside

@@ -200,6 +200,6 @@ def secret_uri(server: Server) -> str:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ranges, and short waits between requests."""
     monkeypatch.setattr("agent.engine.ranges.MIN_RANGE_BYTES", RANGE)
-    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {})
-    monkeypatch.setattr("agent.engine.retries._DEFAULT_BASE_SECONDS", 0.01)
+    monkeypatch.setattr("agent.engine.range_retries._BASE_SECONDS", {})
+    monkeypatch.setattr("agent.engine.range_retries._DEFAULT_BASE_SECONDS", 0.01)
     monkeypatch.setattr("agent.engine.engine.TICK_SECONDS", 0.02)

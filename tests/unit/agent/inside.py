@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agent.capacity.holdings import Holding
     from agent.capacity.ledger import Ledger
-    from agent.capacity.models import Holding
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
     from agent.control.access_checks import Checks
     from agent.control.loop import Loop
     from agent.control.node_state import NodeState

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.capacity.places import Hold
-from agent.cluster.pods import PodMounts
-from agent.control.retries import Retry
+from agent.cluster.pod_mounts import PodMounts
+from agent.control.model_retries import Retry
 from agent.control.rows import Row, Table
 from agent.control.wanted import Wanted, Wish, wanted_of
 from agent.disk.on_disk import Found, OnDisk
 from agent.structs.failures import DownloadError, FailureKind
-from agent.structs.notes import Evicted, Usage
+from agent.structs.records import Evicted, Usage
 from agent.structs.requests import Failure, Request, Requester, Transfer
 from agent.structs.sizes import EvictionReason
 from crds.node import LocalModelNode

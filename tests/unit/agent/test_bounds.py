@@ -15,9 +15,9 @@ from agent.commands.assemble import own_credentials
 from agent.commands.progress import Lines
 from agent.commands.standalone import Watcher
 from agent.disk.staging import Staging
+from agent.engine.connection_shares import Shares
 from agent.engine.engine import Engine
 from agent.engine.origins import MAX_REMEMBERED, Origins
-from agent.engine.shares import Shares
 from agent.jobs.adoption.adopting import Adopting
 from agent.jobs.download import Download
 from agent.jobs.rechecks import Rechecks

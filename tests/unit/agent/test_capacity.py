@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.capacity.admission import Admission, Victim, admit
+from agent.capacity.download_queue import QueueDecision, Victim, decide_downloads
+from agent.capacity.eviction_ranks import Rank, Standing, gives_way
+from agent.capacity.holdings import Group, Holding
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Group, Holding
 from agent.capacity.places import Places
-from agent.capacity.ranks import Rank, Standing, gives_way
 from agent.structs.sizes import EvictionReason, Space, in_blocks
 
 LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
@@ -46,8 +46,8 @@ def decide(
     making_room: str | None = None,
     relieving: frozenset[str] = frozenset(),
     **models: Holding,
-) -> Admission:
-    return admit(
+) -> QueueDecision:
+    return decide_downloads(
         Ledger(models, GROUPS if groups is None else groups, space),
         list(candidates),
         due=candidates if due is None else due,
@@ -58,7 +58,7 @@ def decide(
     )
 
 
-def evicted(found: Admission) -> str:
+def evicted(found: QueueDecision) -> str:
     return "".join(eviction.key for eviction in found.evict)
 
 
@@ -337,7 +337,7 @@ def test_nothing_goes_before_the_source_has_told_its_size() -> None:
 
 def test_one_that_had_room_made_in_vain_waits_and_holds_up_nobody() -> None:
     models: Models = {"a": here(60), "x": new(50, referenced=True, priority=9), "y": new(45)}
-    found = admit(
+    found = decide_downloads(
         Ledger(models, GROUPS),
         ["x", "y"],
         due="xy",

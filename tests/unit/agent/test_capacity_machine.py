@@ -10,13 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from agent.capacity.eviction_ranks import gives_way
+from agent.capacity.holdings import Group
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Group
 from agent.capacity.patience import Patience
 from agent.capacity.places import Hold
-from agent.capacity.ranks import gives_way
-from agent.control.plan import StepPlan, plan_step
 from agent.control.rows import Row, Table
+from agent.control.step_plan import StepPlan, plan_step
 from agent.control.wanted import Wanted, Wish
 from agent.disk.on_disk import Found, OnDisk
 from agent.jobs.reservations import Coming
@@ -27,8 +27,8 @@ from tests.unit.agent.helpers import local_model
 from tests.unit.agent.rows import EVICTED, FAILURE, POD, WHOLE, retries, wanted
 
 if TYPE_CHECKING:
-    from agent.capacity.admission import Victim
-    from agent.capacity.models import Account, Holding
+    from agent.capacity.download_queue import Victim
+    from agent.capacity.holdings import Account, Holding
 
 KEYS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("lru", "other", "none")

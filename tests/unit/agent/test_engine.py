@@ -16,11 +16,11 @@ import pytest
 from agent.commands.assemble import own_credentials
 from agent.disk.blocks import BLOCK_BYTES
 from agent.disk.staging import Staging
-from agent.engine import job, ranges, retries
+from agent.engine import job, range_retries, ranges
+from agent.engine.connection_shares import PATIENCE_SECONDS, Shares
 from agent.engine.engine import Engine
 from agent.engine.job import Fetched, FileChangedError
 from agent.engine.limits import Limits
-from agent.engine.shares import PATIENCE_SECONDS, Shares
 from agent.structs.causes import unreachable
 from agent.structs.failures import CancelledError, DownloadError, FailureKind
 from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
@@ -41,8 +41,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ranges and no long waits."""
     monkeypatch.setattr(ranges, "MIN_RANGE_BYTES", BLOCK_BYTES)
     monkeypatch.setattr(job, "DIGEST_BYTES", BLOCK_BYTES)
-    monkeypatch.setattr(retries, "_DEFAULT_BASE_SECONDS", 0.001)
-    monkeypatch.setitem(retries._BASE_SECONDS, FailureKind.THROTTLED, 0.01)
+    monkeypatch.setattr(range_retries, "_DEFAULT_BASE_SECONDS", 0.001)
+    monkeypatch.setitem(range_retries._BASE_SECONDS, FailureKind.THROTTLED, 0.01)
 
 
 class Fetch:
@@ -422,7 +422,7 @@ def test_slow_origins_of_one_owner_leave_connections_for_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges_of_slow: bool
 ) -> None:
     monkeypatch.setattr("agent.engine.schedule.MAX_THREADS", 8)
-    monkeypatch.setattr("agent.engine.shares.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("agent.engine.connection_shares.PATIENCE_SECONDS", 0.2)
     released = threading.Event()
     contents = {f"{number}.bin": os.urandom(MIB) for number in range(12)}
 

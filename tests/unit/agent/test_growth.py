@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.capacity.admission import admit
+from agent.capacity.download_queue import decide_downloads
+from agent.capacity.holdings import Group, Holding
 from agent.capacity.ledger import Ledger
-from agent.capacity.models import Group, Holding
 from agent.capacity.places import Places
 from agent.cluster.node_api import parse_node
-from agent.cluster.pods import PodMounts, users
-from agent.control.plan import plan_step
+from agent.cluster.pod_mounts import PodMounts, users
 from agent.control.rows import Row
 from agent.control.status import StatusBuilder
+from agent.control.step_plan import plan_step
 from agent.disk.on_disk import Found, OnDisk
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import grant_for
@@ -305,7 +305,7 @@ def test_an_admission_where_nothing_fits() -> None:
         back = {f"c{i}": replace(waiting["b0"], evicted=True) for i in range(n)}
         groups = {"lru": Group(n * 10, high_percent=90, low_percent=80, evicts=True)}
         full = Ledger({**here, **waiting, **back}, groups)
-        return lambda: admit(
+        return lambda: decide_downloads(
             full,
             [*waiting, *back],
             due=waiting.keys() | back.keys(),

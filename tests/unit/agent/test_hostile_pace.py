@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.engine.connection_limit import START_CONNECTIONS
 from agent.engine.engine import Engine
-from agent.engine.limits import START_CONNECTIONS, Limits
+from agent.engine.limits import Limits
 from agent.sources.answers import MAX_RETRY_AFTER_SECONDS
 from agent.structs.failures import FailureKind
 from tests.unit.agent import hostile
@@ -57,7 +58,7 @@ def test_a_stream_that_hardly_moves_is_unreachable(
         trickle(made, handler, span)
         return True
 
-    monkeypatch.setattr("agent.engine.retries._ATTEMPTS", {FailureKind.UNREACHABLE: 2})
+    monkeypatch.setattr("agent.engine.range_retries._ATTEMPTS", {FailureKind.UNREACHABLE: 2})
     engine = Engine(stall_seconds=0.5, jitter=lambda: 0.0)
     made = Site(content(7, 2 * hostile.RANGE), act=act, tagged=tagged)
     with serving(made) as server:
@@ -169,7 +170,7 @@ def test_an_origin_that_has_had_enough_gets_fewer_connections(
             handler.reply(503)
         return refuse
 
-    monkeypatch.setattr("agent.engine.retries._BASE_SECONDS", {FailureKind.THROTTLED: 0.2})
+    monkeypatch.setattr("agent.engine.range_retries._BASE_SECONDS", {FailureKind.THROTTLED: 0.2})
     opened: list[int] = []
     made = Site(content(11, 12 * MIB), act=act, pause=0.03)
     engine = Engine(jitter=lambda: 0.0)
@@ -189,7 +190,7 @@ def test_an_origin_that_refuses_for_ever_is_throttled(
         handler.reply(503)
         return True
 
-    monkeypatch.setattr("agent.engine.retries.MAX_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("agent.engine.range_retries.MAX_DELAY_SECONDS", 0.05)
     with site(Site(act=act)) as uri:
         error = Attempt(store, uri).fails(
             FailureKind.THROTTLED, "/m.bin?… answered 503 Service Unavailable", "tried again"

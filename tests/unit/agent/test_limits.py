@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.commands.limits_file import LimitsError, follow, read_limits
-from agent.engine.cpu_pressure import CpuPressure
-from agent.engine.limits import (
+from agent.engine.connection_limit import (
     FEW_CONNECTIONS,
     HOLD_SECONDS,
     START_CONNECTIONS,
     STEP_SECONDS,
     ConnectionLimit,
-    Limits,
-    TokenBucket,
 )
+from agent.engine.cpu_pressure import CpuPressure
+from agent.engine.limits import Limits, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.cluster.pods import PodMounts
+from agent.cluster.pod_mounts import PodMounts
 from agent.control.node_events import display_names
 from agent.control.removals import _tellable
 from agent.sources import Sources
@@ -19,7 +19,7 @@ from agent.sources.transport import Transports
 from agent.structs.credentials import Credentials
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.manifest import CacheName
-from agent.structs.notes import Evicted
+from agent.structs.records import Evicted
 from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.unit.agent.crowded import Pods

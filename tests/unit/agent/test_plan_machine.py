@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.control.plan import StepPlan, plan_step
+from agent.control.step_plan import StepPlan, plan_step
 from tests.unit.agent.rows import table
 
 if TYPE_CHECKING:

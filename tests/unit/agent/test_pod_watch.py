@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.cluster.pods import PodMounts
+    from agent.cluster.pod_mounts import PodMounts
 
 
 class PodServer(FakeServer):

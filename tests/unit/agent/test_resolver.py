@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.credentials.anonymous import anonymous
 from agent.credentials.permission import ANNOTATION
+from agent.credentials.public_settings import anonymous
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_api import Secret, ServiceAccount
 from agent.structs.credentials import CredentialRef, Credentials, Unlisted

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.cluster.pods import PodMounts
+from agent.cluster.pod_mounts import PodMounts
 from agent.disk.on_disk import Found
 from agent.jobs.reservations import Coming
 from agent.jobs.scrub_read import ScrubReader
 from agent.jobs.workers import Workers
 from agent.sources import all_sources
-from agent.structs.notes import Scrub
+from agent.structs.records import Scrub
 from agent.structs.sizes import in_blocks
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, raising, watched
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.capacity.models import Holding
+    from agent.capacity.holdings import Holding
     from agent.disk.store import Store
     from agent.structs.manifest import Manifest
     from tests.unit.agent.servers import Handler

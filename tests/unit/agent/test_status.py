@@ -15,7 +15,7 @@ from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import with_grant
 from agent.structs.manifest import CacheName
-from agent.structs.notes import Evicted
+from agent.structs.records import Evicted
 from agent.structs.requests import Failure, Requester, Transfer
 from agent.structs.sizes import EvictionReason
 from crds.base import Condition

@@ -19,7 +19,7 @@ from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import first_access, grant_for
 from agent.structs.manifest import CacheName
-from agent.structs.notes import Evicted
+from agent.structs.records import Evicted
 from agent.structs.remote import RemoteFile
 from agent.structs.requests import Failure, Request, Requester, Transfer
 from agent.structs.sizes import EvictionReason

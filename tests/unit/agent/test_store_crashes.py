@@ -12,7 +12,7 @@ import pytest
 from agent.disk.files import write_atomically
 from agent.disk.on_disk import Found, OnDisk
 from agent.disk.store import Store
-from agent.structs.notes import Evicted, Usage
+from agent.structs.records import Evicted, Usage
 from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.faults.calls import Crash, faults

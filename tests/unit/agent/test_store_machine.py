@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from agent.cluster.pods import PodMounts
+from agent.cluster.pod_mounts import PodMounts
 from agent.commands.assemble import own_credentials
 from agent.engine.engine import Engine
 from agent.sources import Sources

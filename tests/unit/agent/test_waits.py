@@ -163,7 +163,7 @@ def test_many_addresses_of_a_host_have_one_time_together(monkeypatch: pytest.Mon
         port = closed.getsockname()[1]
     address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 10_000_000)
-    monkeypatch.setattr("agent.sources.watched.ALL_ADDRESSES_SECONDS", 0.2)
+    monkeypatch.setattr("agent.sources.timed_connections.ALL_ADDRESSES_SECONDS", 0.2)
     begun = time.monotonic()
     with pytest.raises(DownloadError, match="cannot be reached"):
         Transport(max_connections=2).call("GET", f"http://many.test:{port}/", "m")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Schema = dict[str, Any]
 
 # Kinds that the hooks write, out of what users wrote. A bound there would refuse the whole plan for
-# one object that was stored before the bound: hooks/room.py bounds their bytes.
+# one object that was stored before the bound: hooks/object_size.py bounds their bytes.
 WRITTEN_BY_HOOKS = {"LocalModelNode", "LocalModelPlacement"}
 
 # Parts of core/v1 that are kept as given, as in KServe's own CRDs. An administrator writes them;

@@ -35,8 +35,8 @@ from hooks.admission import (
 )
 from hooks.copies import copies_of
 from hooks.group_status import debounce, group_status
+from hooks.object_size import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from hooks.plan import GroupPlan, plan_group
-from hooks.room import MODELS_BYTES, PLAN_BYTES, SPEC_BYTES, model_bytes
 from tests.unit.hooks.stored import read_cache, read_node
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.commands.assemble import own_credentials
-from agent.credentials.anonymous import anonymous
+from agent.credentials.public_settings import anonymous
 from agent.sources.hf import HuggingFaceSource
 from agent.sources.s3 import S3Source
 from agent.sources.transport import Transports

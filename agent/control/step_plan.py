@@ -1,4 +1,8 @@
-"""What to do next: the one place that decides. Pure; times are seconds of a monotonic clock."""
+"""The actions of one step: downloads, cancellations, evictions, removals. Pure.
+
+Times are seconds of a monotonic clock. capacity/download_queue.py decides on downloads and on
+evictions for them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.capacity.admission import admit
+from agent.capacity.download_queue import decide_downloads
 from agent.capacity.places import Hold, Places
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.capacity.admission import Admission, Victim
+    from agent.capacity.download_queue import QueueDecision, Victim
     from agent.capacity.ledger import Shortage
     from agent.control.rows import Row, Table
 
@@ -94,7 +98,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         for row in candidates
         if row.retry_at is not None and row.retry_at > table.now
     }
-    admission = _admit(table, before, candidates, later.keys())
+    admission = _decide_downloads(table, before, candidates, later.keys())
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
@@ -116,11 +120,11 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     )
 
 
-def _admit(
+def _decide_downloads(
     table: Table, before: StepPlan, candidates: Collection[Row], later: Collection[str]
-) -> Admission:
+) -> QueueDecision:
     due = {row.key: row.requester(table.now) for row in candidates if row.key not in later}
-    return admit(
+    return decide_downloads(
         table.ledger,
         [row.key for row in candidates],
         due=due.keys(),

@@ -9,8 +9,8 @@ import structlog
 from agent.control.node_events import display_names
 
 if TYPE_CHECKING:
+    from agent.control.model_retries import Retries
     from agent.control.node_events import NodeEvents
-    from agent.control.retries import Retries
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import Finished
     from agent.structs.failures import DownloadError

@@ -8,7 +8,7 @@ import structlog
 
 from agent.disk.blocks import Gap
 from agent.engine.job import FileChangedError
-from agent.engine.retries import is_limit, refused_delay, retry_delay, with_advice
+from agent.engine.range_retries import is_limit, refused_delay, retry_delay, with_advice
 from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:

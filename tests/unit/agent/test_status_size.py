@@ -10,7 +10,7 @@ from crds.node import (
     NodeModelStatus,
 )
 from crds.states import ModelState, kserve_model_status
-from hooks.room import NODE_BYTES
+from hooks.object_size import NODE_BYTES
 
 REQUEST_BYTES_MAX = 3 << 19
 

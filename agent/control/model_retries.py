@@ -1,4 +1,4 @@
-"""Failed attempts, and when the next attempt of each requester is due."""
+"""Failed attempts to download a model, and when the next attempt of each requester is due."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.structs.failures import (
     backoff,
 )
 from agent.structs.grants import Granted, grant_for
-from agent.structs.notes import FailedAttempt, FailedAttempts
+from agent.structs.records import FailedAttempt, FailedAttempts
 from agent.structs.requests import Failure
 
 if TYPE_CHECKING:

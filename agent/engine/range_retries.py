@@ -1,4 +1,4 @@
-"""When a range that failed is requested again. Pure."""
+"""When a range that failed is requested again, after a 429 or 503 for example. Pure."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.cluster.pods import PodMounts, parse_pod, users
+from agent.cluster.pod_mounts import PodMounts, parse_pod, users
 from agent.structs.manifest import CacheName
 
 KEY = "0123456789abcdef"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hooks.answer_delay import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
 from hooks.app import create_app
 from hooks.envelope import CompositeResponse
-from hooks.pace import LARGE, SECONDS_FOR_EACH_COPY, SECONDS_MAX, delayed, is_large
 from hooks.settings import Settings
 from tests.unit.hooks.fleet import GROUP, Fleet, kind
 

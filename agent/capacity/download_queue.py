@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.capacity.eviction_ranks import gives_way
 from agent.capacity.ledger import (
     Ledger,
     Shortage,
@@ -14,13 +15,12 @@ from agent.capacity.ledger import (
     fits_low,
     relief,
 )
-from agent.capacity.ranks import gives_way
 from agent.structs.sizes import EvictionReason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from agent.capacity.models import Account, Holding
+    from agent.capacity.holdings import Account, Holding
     from agent.capacity.places import Places
 
 
@@ -35,7 +35,7 @@ class Victim:
 
 
 @dataclass
-class Admission:
+class QueueDecision:
     """The decision of one step. Models are named by their keys.
 
     The sources of models in `ask` are to be asked for the size: evictions could make room for them,
@@ -54,7 +54,7 @@ class Admission:
     relieving: frozenset[str] = frozenset()
 
 
-def admit(
+def decide_downloads(
     ledger: Ledger,
     candidates: Sequence[str],
     *,
@@ -64,7 +64,7 @@ def admit(
     patient: Collection[str] = (),
     making_room: str | None,
     relieving: Collection[str],
-) -> Admission:
+) -> QueueDecision:
     """Decide on the candidates, the most important first. Only those `due` with a place may start.
 
     A candidate that was never evicted from this node, or that a service or pod refers to, may evict
@@ -80,13 +80,13 @@ def admit(
     `patient` models either. `making_room` and `relieving` are those of the former decision.
     """
     work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
-    for key in sorted(candidates, key=lambda key: _turn(ledger.holding(key))):
+    for key in sorted(candidates, key=lambda key: _order(ledger.holding(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
     return work.found
 
 
-def _turn(holding: Holding) -> tuple[bool, bool]:
+def _order(holding: Holding) -> tuple[bool, bool]:
     return holding.evicted_and_unreferenced, not holding.foreign
 
 
@@ -116,7 +116,7 @@ class _Work:
         for holding in ledger.holdings.values():
             if holding.leaving:
                 self._leaving.add(holding, -1)
-        self.found = Admission()
+        self.found = QueueDecision()
 
     def look_at(self, key: str, *, due: bool) -> None:
         holding = self._ledger.holding(key)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.control.plan import StepPlan, plan_step
+from agent.control.step_plan import StepPlan, plan_step
 from tests.unit.agent.rows import table
 
 SET = frozenset
