@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from deploy.kube.kinds import (
 )
 from deploy.local import manifests
 from deploy.local.waiting import wait_until
+from tests.content import weights
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours
 from tests.e2e.kserve_left import (
@@ -207,7 +207,7 @@ class Migration:
     def _folders(self) -> None:
         for name, (_, _, nodes) in LAID_OUT.items():
             path = f"{name}/weights.bin"
-            content = os.urandom(200_003)
+            content = weights(200_003)
             self.world.http.put(path, content)
             for node in nodes:
                 folder = self.disk(node) / "models" / model_key(self.uri(name))

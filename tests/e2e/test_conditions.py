@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crds.base import API_VERSION
+from deploy.kube.errors import InvalidError
 from deploy.kube.kinds import GROUPS
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def test_what_the_api_server_refuses_and_what_it_says(
         "metadata": {"name": "refused-by-rule"},
         "spec": {key: value for key, value in spec.items() if value is not None},
     }
-    with pytest.raises(Exception, match="422") as refused:
+    with pytest.raises(InvalidError) as refused:
         world.make(obj)
     assert message in str(refused.value)
 
@@ -210,7 +211,7 @@ def test_groups_that_the_api_server_refuses(
         "metadata": {"name": "refused-by-rule"},
         "spec": spec,
     }
-    with pytest.raises(Exception, match="422") as refused:
+    with pytest.raises(InvalidError) as refused:
         world.make(obj)
     assert message in str(refused.value)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT
+from tests.content import weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.e2e.world import World
 
-WEIGHTS = os.urandom(100_001)
+WEIGHTS = weights(100_001)
 
 
 def _upload(world: World, folder: Path, prefix: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from crds.base import API_VERSION
 from crds.keys import model_key
 from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from hooks.naming import volume_name
+from tests.content import weights
 from tests.unit.agent.servers import WebFiles, serving
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.e2e.world import World
     from tests.unit.agent.servers import Handler, Server
 
-WEIGHTS = os.urandom(3 << 20)
+WEIGHTS = weights(3 << 20)
 # How long nothing must come of what is refused: its next tries are due within that.
 QUIET_SECONDS = 12.0
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 
 from deploy.kube.kinds import CACHES
+from tests.content import weights
 from tests.e2e.world import API_GONE_SECONDS, RETURN_SECONDS, World
 
 NODES = ("node-1", "node-2")
@@ -15,7 +15,7 @@ NODES = ("node-1", "node-2")
 
 def _setup(world: World, name: str) -> dict[str, dict[str, tuple[int, int, int]]]:
     """Publish a model that must not change. Returns what its files are."""
-    uri = world.http.put(f"{name}-kept.bin", os.urandom(100_000))
+    uri = world.http.put(f"{name}-kept.bin", weights(100_000))
     for node in NODES:
         world.node(node, name)
     world.group(name)
@@ -55,7 +55,7 @@ def test_a_killed_controller(world: World, process: str) -> None:
 
 def test_an_agent_killed_in_the_middle_of_a_download(world: World) -> None:
     before = _setup(world, "kill-agent")
-    content = os.urandom(6 << 20)
+    content = weights(6 << 20)
     uri = world.http.put("kill-agent-slow.bin", content)
     world.http.bytes_per_second = 2 << 20
     try:
@@ -81,7 +81,7 @@ def test_an_agent_killed_in_the_middle_of_a_download(world: World) -> None:
 
 def test_an_api_server_that_is_killed_and_away_for_a_while(world: World) -> None:
     before = _setup(world, "kill-api")
-    uri = world.http.put("kill-api-slow.bin", os.urandom(4 << 20))
+    uri = world.http.put("kill-api-slow.bin", weights(4 << 20))
     world.http.bytes_per_second = 1 << 20
     try:
         world.cache("kill-api-slow", uri, "kill-api")

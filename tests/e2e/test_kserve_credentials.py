@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from crds.keys import model_key
 from deploy.kube.kinds import CACHES, LOCAL_MODEL_NODES, NAMESPACE_CACHES
 from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
+from tests.content import weights
 from tests.contract import servers_azure as azure
 from tests.contract import servers_gs as google
 from tests.contract import servers_s3 as s3
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Server
 
 NODE = "node-1"
-WEIGHTS = os.urandom(10_001)
+WEIGHTS = weights(10_001)
 HF_TOKEN = "hf_readerSecret"
 GOOGLE_TOKEN_URI = f"https://{GOOGLE_TOKENS_HOST}/token"
 APPLICATION_SECRET = "application-s3cret"

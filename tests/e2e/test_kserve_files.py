@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from crds.keys import model_key
 from deploy.kube.kinds import CACHES, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES
 from deploy.local.product import agent_name
+from tests.content import weights
 from tests.contract.servers_hf import Repo
 from tests.e2e.kserve import SECONDS, KServeNodesWorld
 
@@ -42,7 +42,7 @@ def test_the_folder_is_named_by_the_uri_and_has_the_files_directly_inside(
 ) -> None:
     files = {
         "config.json": b"{}",
-        "model.safetensors": os.urandom(5001),
+        "model.safetensors": weights(5001),
         "original/params.json": b"[]",
     }
     kserve_nodes.hub.repos[EXAMPLE.removeprefix("hf://")] = repo = Repo()
@@ -94,7 +94,7 @@ def test_the_uri_counts_as_it_is_written(
 def test_caches_with_one_uri_share_a_folder_and_a_download(
     kserve_nodes: KServeNodesWorld, node: str
 ) -> None:
-    content = os.urandom(2 << 20)
+    content = weights(2 << 20)
     uri = kserve_nodes.http.put("shared.bin", content)
     kserve_nodes.kserve_group("shared", node)
     kserve_nodes.kserve_cache("shared", "shared", sourceModelUri=uri)
@@ -156,7 +156,7 @@ def test_a_folder_of_somebody_else_is_told_and_left_alone(
 def test_nodes_that_have_a_model_carry_its_label(kserve_nodes: KServeNodesWorld) -> None:
     """So a workload can prefer them; KServe binds pods wherever they are."""
     nodes = ["node-1", "node-2"]
-    uri = kserve_nodes.http.put("warm.bin", os.urandom(1 << 20))
+    uri = kserve_nodes.http.put("warm.bin", weights(1 << 20))
     label = f"localmodel.serving.kserve.io/warm={model_key(uri)}"
     kserve_nodes.kserve_group("warm", *nodes)
     kserve_nodes.http.bytes_per_second = 1 << 20

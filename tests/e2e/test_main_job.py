@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 from crds.keys import model_key
 from deploy.kube.kinds import LOCAL_MODEL_NODES, NODES
+from tests.content import weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def _model_hash(**files: bytes) -> str:
 
 
 def test_a_model_is_on_every_node_of_its_group(world: World) -> None:
-    content = os.urandom(5_000_001)
+    content = weights(5_000_001)
     uri = world.http.put("model.bin", content)
     world.kubectl("apply", "-f", "-", stdin=SHORT_FORM.replace("URI", uri))
     world.kubectl("wait", "--for=condition=Ready", "localmodelcache/x", "--timeout=45s")
@@ -81,8 +81,8 @@ def test_a_model_is_on_every_node_of_its_group(world: World) -> None:
 def test_a_folder_of_files_from_s3(world: World, tmp_path: Path) -> None:
     files = {
         "config.json": b"{}",
-        "weights/part-1.safetensors": os.urandom(3_000_000),
-        "weights/part-2.safetensors": os.urandom(1),
+        "weights/part-1.safetensors": weights(3_000_000),
+        "weights/part-2.safetensors": weights(1),
         "empty": b"",
     }
     for name, content in files.items():

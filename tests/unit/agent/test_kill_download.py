@@ -19,6 +19,7 @@ import pytest
 from agent.disk.store import Store
 from agent.structs.manifest import Manifest
 from crds.keys import model_key
+from tests.content import weights
 from tests.unit.agent.servers import Handler, etag, serving
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class SlowFile:
     """One file, sent in ranges at a rate that all connections share. Counts what it sends."""
 
     def __init__(self) -> None:
-        self.block = os.urandom(BLOCK)
+        self.block = weights(BLOCK)
         self.etag = etag(self.block)
         self.sent = 0
         self.unlimited = False

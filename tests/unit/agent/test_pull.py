@@ -15,6 +15,7 @@ import pytest
 from agent.commands.exit_codes import TRANSIENT, exit_code
 from agent.commands.progress import Lines, Shown, duration
 from agent.structs.failures import FailureKind
+from tests.content import weights
 from tests.unit.agent.commands import TREE, Ranges, command, environment, run, start
 from tests.unit.agent.servers import serving
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Most tests start the command as a process.
 pytestmark = pytest.mark.timeout(120)
 
-DATA = os.urandom(12 << 20)
+DATA = weights(12 << 20)
 
 
 def hash_of(files: dict[str, bytes]) -> str:
