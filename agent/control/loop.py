@@ -4,7 +4,7 @@ Between steps it waits for events. A step has five phases:
 
 1. **observe**: take in the events, and look at the disk where that is due (node_state.py).
 2. **rows**: make the table, all that is known now, with one row for each key (rows.py).
-3. **plan**: decide by the table alone (plan.py).
+3. **plan**: decide by the table alone (step_plan.py).
 4. **act**: take away, start downloads, checks and reads. Before anything is taken away, node and
    pods are read anew, and rows and plan are made again.
 5. **report**: write the status, made from the rows as they are after acting (reporter.py).

@@ -1,4 +1,7 @@
-"""What is on the disk of one model. It only looks. Raises OSError where that cannot be told."""
+"""The files and records of one model on the disk, as they are found. Changes nothing.
+
+Raises OSError where the disk gives an error.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ Note = TypeVar("Note", bound=BaseModel)
 
 
 class Found(StrEnum):
-    """What is on the disk of one key."""
+    """The state of one key on the disk."""
 
     NOTHING = "Nothing"
     STAGED = "Staged"
@@ -41,7 +44,7 @@ class Found(StrEnum):
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes of the disk for models: its size, what is taken, and what we can still write."""
+    """Bytes of the disk for models: its size, the used ones, and those that the agent may write."""
 
     capacity: int
     used: int
@@ -49,7 +52,7 @@ class Disk:
 
 
 def measure(root: Path, size: int | None, trees: Iterable[Path]) -> Disk:
-    """How full a disk is. With a `size`, nothing counts but what these trees take."""
+    """How full a disk is. With a `size`, only the files of these trees count as used."""
     figures = os.statvfs(root)
     capacity = figures.f_blocks * figures.f_frsize
     available = figures.f_bavail * figures.f_frsize
@@ -66,13 +69,13 @@ def measure(root: Path, size: int | None, trees: Iterable[Path]) -> Disk:
 class OnDisk:
     """One key on the disk.
 
-    A damaged one is ours, was published, and is no longer whole. Of an unreadable one nobody can
-    tell now: the disk, or a limit of the process, gave an error.
+    A damaged copy was published by the agent, and differs from its manifest now. An unreadable copy
+    is in an unknown state: the disk, or a limit of the process, gave an error.
 
-    `tree_bytes` is what models/<key> takes of the disk, as far as it is the model's; `staged_bytes`
-    what else is there of it; `bad_bytes` what its bad files take once they are good. `announced` is
-    the size of the model whose download is under way. `scrub` is what the last reading of all its
-    files has found.
+    `tree_bytes` are the bytes of the disk that the model's files in models/<key> take,
+    `staged_bytes` those of its staging, `bad_bytes` those that its bad files take once they are
+    repaired. `announced` is the size of a model whose download is unfinished. `scrub` is the result
+    of the last scrub.
     """
 
     found: Found = Found.NOTHING
@@ -85,36 +88,36 @@ class OnDisk:
     usage: Usage | None = None
     evicted: Evicted | None = None
     scrub: Scrub | None = None
-    # Of a copy that is no longer in models/, and is to come back.
+    # The access record of a copy that has left models/ and will be downloaded again.
     held: Access | None = None
 
     @property
     def access(self) -> Access | None:
-        """Where the copy came from and who may have it, also while it is away; None: not known."""
+        """The access record of the copy, also while it is not in models/; None: not known."""
         return self.manifest.access if self.manifest else self.held
 
     @property
     def is_published(self) -> bool:
-        """Whether what is in models/ is ours, whole or not."""
+        """Whether models/ has a copy of the agent, whole or damaged."""
         return self.found in {Found.PUBLISHED, Found.DAMAGED}
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether nothing can be said of it, and so nothing be done with it."""
+        """Whether the state is unknown, so that the agent leaves the copy alone."""
         return self.found is Found.UNREADABLE
 
     @property
     def is_left(self) -> bool:
-        """Whether there is of it what only waits for its return: staging, or when it was used."""
+        """Whether only staging or records are left of the model, for its next download."""
         noted = (self.usage is not None or self.held is not None) and self.evicted is None
         return self.found is Found.STAGED or (self.found is Found.NOTHING and noted)
 
 
 def look(tree: Path, meta: Path, scrub: Scrub | None = None) -> OnDisk:
-    """What is in the published directory of a key, and in its private one.
+    """The state of a key, by its published directory (`tree`) and its private one (`meta`).
 
-    By its manifest, the sizes of its files, and the last `scrub`, or what is noted of it. Digests
-    are not computed: the files were verified before they were published.
+    Files are compared with the manifest by kind and size, and with the last `scrub` or its record.
+    Digests are not computed: the files were verified before they were published.
     """
     path = meta / "manifest.json"
     staged = staged_bytes(meta)
@@ -151,12 +154,12 @@ def look(tree: Path, meta: Path, scrub: Scrub | None = None) -> OnDisk:
 
 
 def staged_bytes(meta: Path) -> int:
-    """Bytes of the disk that a key takes beside its published copy."""
+    """Bytes of the disk that a key takes besides its published copy."""
     return sum(tree_blocks(meta / name) for name in ("files", "old"))
 
 
 def read_note(path: Path, kind: type[Note]) -> Note | None:
-    """What is noted there; None where there is nothing, or nothing valid. Raises OSError else."""
+    """The record in a file; None if the file is missing or invalid. Raises OSError."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError:
@@ -174,14 +177,14 @@ def bad_files(tree: Path, manifest: Manifest, scrub: Scrub | None) -> list[Manif
 
 
 def _first_usage(manifest: Path) -> Usage:
-    """The usage of a model of which none is noted: it was published when its manifest was."""
+    """The usage of a model without a record of it: its manifest has the time of publication."""
     return Usage(published_time=datetime.fromtimestamp(int(manifest.stat().st_mtime), UTC))
 
 
 def compare(tree: Path, manifest: Manifest) -> tuple[str, int]:
-    """What is not as the manifest has it, or nothing; and the bytes of the disk that are its files.
+    """The first difference from the manifest, or nothing, and the bytes that the files take.
 
-    Raises OSError where it cannot be told.
+    Raises OSError where the disk gives an error.
     """
     problem, taken = "", 0
     for file in manifest.files:
@@ -194,7 +197,7 @@ def compare(tree: Path, manifest: Manifest) -> tuple[str, int]:
 
 
 def _glance(path: Path, size: int) -> tuple[str, int]:
-    """What is wrong with a file by its kind and size, or nothing; and its bytes of the disk."""
+    """What is wrong with the kind or size of a file, or nothing, and its bytes of the disk."""
     try:
         found = path.lstat()
     except OSError as error:

@@ -98,12 +98,16 @@ class Verifier:
         file of another size is not read.
         """
         path = expected.path
-        at, found = find(self._tree, path)
-        if found is None:
+        try:
+            at, found = find(self._tree, path)
+            if found is None:
+                return Verdict(path, Fault.MISSING)
+            if at != path or not stat.S_ISREG(found.st_mode):
+                return Verdict(path, Fault.NOT_A_FILE, kind=kind_of(found.st_mode))
+            descriptor = open_file(self._tree, path)
+        except FileNotFoundError:
+            # The whole folder is missing, or the file was deleted meanwhile.
             return Verdict(path, Fault.MISSING)
-        if at != path or not stat.S_ISREG(found.st_mode):
-            return Verdict(path, Fault.NOT_A_FILE, kind=kind_of(found.st_mode))
-        descriptor = open_file(self._tree, path)
         try:
             return self._compare(descriptor, expected, ours=ours)
         finally:

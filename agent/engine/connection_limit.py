@@ -61,7 +61,7 @@ class ConnectionLimit:
 
     def resume(self) -> None:
         """Continue after a pause without jobs: drop the measurement that the pause interrupted."""
-        self.now = self._before or self.now
+        self._set(self._before or self.now)
         self._before, self._best, self._step_at = 0, 0.0, None
 
     def sample(self, received: int, now: float, *, busy: bool, cpu_bound: bool = False) -> None:

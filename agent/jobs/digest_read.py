@@ -19,7 +19,7 @@ def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) ->
     None if a file differs from the manifest: its digest would be that of other content. Raises
     OSError; CancelledError if `stopped`.
     """
-    verifier = Verifier(tree, stopped)
+    verifier = Verifier(tree.resolve(), stopped)
     found = []
     for file in manifest.files:
         if file.sha256 is not None:

@@ -45,7 +45,7 @@ class Rechecks:
     def __init__(self, options: Options) -> None:
         self._options = options
         # When the source is asked next; when the credentials are read next, and their digest. Only
-        # of wanted keys: `keep` drops all others in each step.
+        # of requested keys: `retain` drops all others whenever the LocalModelNode changes.
         self._asks: dict[tuple[str, Requester], float] = {}
         self._looks: dict[Requester, tuple[float, str]] = {}
 

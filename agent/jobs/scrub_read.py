@@ -51,7 +51,7 @@ class ScrubReader:
 
         Raises CancelledError once stopped, and OSError for errors that say nothing about a file.
         """
-        verifier = Verifier(tree, self._stopped.is_set, pieces=self._pieces)
+        verifier = Verifier(tree.resolve(), self._stopped.is_set, pieces=self._pieces)
         bad = []
         for file in manifest.files:
             problem = _problem(verifier, Expected(file.path, file.size, sha256=file.sha256))

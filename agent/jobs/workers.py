@@ -203,7 +203,7 @@ class Workers:
     def retain(self, keys: Collection[str]) -> None:
         """Forget all other keys, and close idle connections of the sources."""
         if self._refusals is not None:
-            self._refusals.keep(keys)
+            self._refusals.retain(keys)
         self._fetching.sources.tidy()
 
     def digest(self, manifest: Manifest, stopped: threading.Event) -> None:
@@ -217,6 +217,8 @@ class Workers:
         with self._digesting:
             try:
                 found = with_digests(self._store.path(manifest.key), manifest, stopped.is_set)
+                if found is None:
+                    log.warning("Could not digest a damaged model", key=manifest.key)
             except CancelledError:
                 found = None
             except OSError as error:

@@ -57,6 +57,7 @@ class BoundedCache(Generic[_K, _V]):
         """The value of a key, made if the cache has none. Raises what `make` raises."""
         with self._lock:
             now = self._clock()
+            self._drop(now)
             entry = self._entries.get(key)
             if entry is None or now - entry.made >= LIFE_SECONDS:
                 former, entry = entry, _Entry(make(), now, now)

@@ -58,7 +58,7 @@ class Refusals:
         with self._lock:
             self._known[key] = (state, failure.without_traceback())
 
-    def keep(self, keys: Collection[str]) -> None:
+    def retain(self, keys: Collection[str]) -> None:
         """Forget all other keys."""
         with self._lock:
             self._known = {key: known for key, known in self._known.items() if key in keys}

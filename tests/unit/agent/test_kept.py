@@ -67,6 +67,20 @@ def test_what_nobody_asks_for_goes() -> None:
     assert closed == ["a", "b"]
 
 
+def test_what_is_idle_is_made_anew_without_a_tidy() -> None:
+    closed: list[float] = []
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    things: BoundedCache[str, float] = BoundedCache(3, closed.append, clock=clock)
+    things.get("a", clock)
+    now = IDLE_SECONDS
+    assert things.get("a", clock) == IDLE_SECONDS
+    assert closed == [0.0]
+
+
 def test_what_is_always_used_is_made_anew_after_its_life() -> None:
     closed: list[float] = []
     now = 0.0
@@ -274,7 +288,7 @@ def test_the_state_of_a_refused_folder_is_small() -> None:
     refusals = adopting.Refusals()
     refusals.note("a", b"1", DownloadError(kind=None, message=""))  # type: ignore[arg-type]
     refusals.note("b", b"2", DownloadError(kind=None, message=""))  # type: ignore[arg-type]
-    refusals.keep({"b"})
+    refusals.retain({"b"})
     assert refusals.of("a", b"1") is None
     assert refusals.of("b", b"1") is None
     assert refusals.of("b", b"2") is not None

@@ -162,6 +162,15 @@ def test_after_a_pause_it_goes_on_with_what_it_had_learned() -> None:
     assert origin.run(3 * STEP_SECONDS) >= 32
 
 
+def test_a_pause_ends_within_a_limit_that_was_lowered_meanwhile() -> None:
+    origin = Origin(lambda n: n * 50 * MIB)
+    while origin.limit.now < 64:
+        origin.run(0.1)
+    origin.limit.cap(4)
+    origin.limit.resume()
+    assert origin.limit.now == 4
+
+
 def test_bucket_keeps_to_its_rate_whatever_the_pieces() -> None:
     bucket = TokenBucket(rate=10 * MIB)
     now, sent = 50.0, 0

@@ -319,6 +319,14 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
         world.store.close()
 
 
+def test_a_copy_that_was_moved_behind_a_link_is_good(store: Store, tmp_path: Path) -> None:
+    manifest = publish(store, URI, FILES)
+    store.path(KEY).rename(tmp_path / "elsewhere")
+    store.path(KEY).symlink_to(tmp_path / "elsewhere")
+    reader = ScrubReader(1 << 30, threading.Event())
+    assert reader.bad_files(store.path(KEY), manifest) == ()
+
+
 class Waits:
     """A clock that goes on when somebody waits."""
 

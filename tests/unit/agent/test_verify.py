@@ -70,6 +70,10 @@ def test_only_regular_files_are_read(tree: Path, path: str, kind: str) -> None:
     assert (found.fault, found.kind, found.sha256) == (Fault.NOT_A_FILE, kind, None)
 
 
+def test_files_of_a_folder_that_is_missing_are_missing(tree: Path) -> None:
+    assert verifier(tree / "gone").verify(Expected("w.bin")).fault is Fault.MISSING
+
+
 def test_our_digest_is_left_out_where_the_checksum_is_enough(tree: Path) -> None:
     expected = Expected("sub/w.bin", checksum=CRC)
     assert verifier(tree).verify(expected).sha256 == SHA256
