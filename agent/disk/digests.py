@@ -41,8 +41,7 @@ class _Crc:
         self._value = 0
 
     def update(self, piece: bytes | memoryview, /) -> None:
-        # Those of awscrt take no memory that could be written to.
-        self._value = self._function(bytes(piece), self._value)
+        self._value = self._function(piece, self._value)  # type: ignore[arg-type]
 
     def hexdigest(self) -> str:
         return f"{self._value:0{self._digits}x}"
