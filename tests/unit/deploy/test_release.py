@@ -134,21 +134,6 @@ def test_a_program_of_a_checkout_that_is_not_installed_prints_its_version() -> N
     assert told == f"localmodel-agent {__version__}\n"
 
 
-def test_the_hooks_log_their_version() -> None:
-    command = ["gunicorn", "--config=python:hooks.gunicorn_conf", "--bind=127.0.0.1:0"]
-    with subprocess.Popen(
-        [sys.executable, "-m", *command, "hooks.app:create_app()"],
-        cwd=TREE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            assert any(f"localmodel-hooks {__version__}" in line for line in process.stderr)
-        finally:
-            process.terminate()
-
-
 def test_the_image_is_made_from_one_base_that_is_pinned() -> None:
     bases = re.findall(r"^FROM (\S+)", (TREE / "Dockerfile").read_text(), re.MULTILINE)
     pinned, *others = bases

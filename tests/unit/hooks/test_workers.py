@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from crds.version import __version__
 from deploy.local.ports import free_ports
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 class _Hooks:
-    def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
-        self.process, self.url, self.folder = process, url, folder
+    def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path, log: Path) -> None:
+        self.process, self.url, self.folder, self.log = process, url, folder, log
 
     def serves(self) -> bool:
         try:
@@ -63,17 +64,30 @@ class _Hooks:
 def hooks(tmp_path: Path) -> Iterator[_Hooks]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "gunicorn", "--config=python:hooks.gunicorn_conf"]
-    with subprocess.Popen(
-        [*command, f"--bind=127.0.0.1:{port}", "hooks.app:create_app()"],
-        cwd=TREE,
-        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-    ) as process:
-        made = _Hooks(process, f"http://127.0.0.1:{port}", tmp_path)
+    metrics, log = tmp_path / "metrics", tmp_path / "log"
+    metrics.mkdir()
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            [*command, f"--bind=127.0.0.1:{port}", "hooks.app:create_app()"],
+            cwd=TREE,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+            stderr=file,
+            start_new_session=True,
+        ) as process,
+    ):
+        made = _Hooks(process, f"http://127.0.0.1:{port}", metrics, log)
         try:
             _until(made.serves)
             yield made
         finally:
-            process.terminate()
+            # A worker that gunicorn has just forked misses a TERM, and gunicorn waits 10 s for it.
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(120)
+def test_the_hooks_log_their_version(hooks: _Hooks) -> None:
+    assert f"localmodel-hooks {__version__}\n" in hooks.log.read_text()
 
 
 # It starts gunicorn, and workers again.
