@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from crds.cache import CacheStatus
 from crds.conditions import Finding, conditions
@@ -99,7 +99,7 @@ def status_of(parent: Raw) -> Object:
 
 
 class _Metadata(Struct, frozen=True):
-    generation: int = 0
+    generation: Annotated[int, Meta(ge=0)] = 0
 
 
 class _Status(Struct, frozen=True):

@@ -262,7 +262,19 @@ def test_the_order_of_what_a_hook_answers_is_kept(folder: Folder) -> None:
 ANYTHING = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AMBIGUOUS = [
     *("yes", "on", "~", "null", "true", "", " ", "1e3", "1.5", "0x1f", "0o7", "1_000", "1:30"),
-    *("2026-11-24", "2026-11-24T03:00:00Z", "- a", "a: b", "#", "{", "=", "<<", "s3://a,b", "é\n"),
+    *(
+        "2026-11-24",
+        "2026-11-24T03:00:00Z",
+        "- a",
+        "a: b",
+        "#",
+        "{",
+        "=",
+        "<<",
+        "s3://a,b",
+        "é\n",
+        "\x85",
+    ),
 ]
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9)
 STRINGS = st.text(max_size=8) | st.sampled_from(AMBIGUOUS)

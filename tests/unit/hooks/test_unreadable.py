@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from crds.base import API_VERSION
@@ -420,6 +420,7 @@ def test_whatever_is_stored_beside_them_the_good_ones_plan_is_the_same(
 
 @ANYTHING
 @given(damaged(CACHE), damaged(CLUSTER_CACHE))
+@example(CACHE, CLUSTER_CACHE | {"metadata": CLUSTER_CACHE["metadata"] | {"generation": -1}})
 def test_whatever_a_cache_is_it_can_be_told_and_deleted(
     cache: Object, cluster_cache: Object
 ) -> None:
