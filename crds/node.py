@@ -15,6 +15,7 @@ from crds.base import (
     ObservedGeneration,
     Resource,
     Time,
+    is_falsy,
 )
 from crds.eviction import EvictionSettings
 from crds.placement import PlacedModel
@@ -99,6 +100,13 @@ class NodeModelStatus(ModelIdentity):
         default=None,
         description="When a pod of this node last mounted the model, as far as the agent has "
         "observed; accurate to the minute while a pod does. Absent: never.",
+    )
+    pods: Int32 = Field(
+        default=0,
+        description="Pods of this node that use the model, pending ones included; of a namespace's "
+        "cache, those of its namespace.",
+        ge=0,
+        exclude_if=is_falsy,
     )
     downloaded_bytes: Int64 | None = Field(
         default=None, description="Downloaded bytes, while downloading."
