@@ -22,6 +22,7 @@ from tests.e2e.world import GRACE_SECONDS, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from deploy.kube.kinds import JsonPatch, KubeObject
 
@@ -50,9 +51,9 @@ def tainted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     )
     try:
         world = World(cluster, http, S3Origin())
-        for name in ("rbac.yaml", "policy.yaml"):
-            for document in yaml.safe_load_all((COMPONENT / name).read_text()):
-                world.make(document)
+        for one in rendered(world, "standalone", tmp_path_factory.mktemp("kustomization")):
+            if one["metadata"]["name"].endswith("startup-taint"):
+                world.make(one)
         world.make(a_node("probe", OURS))
         # The API server enforces a policy some time after its creation.
         world.until(
@@ -63,6 +64,15 @@ def tainted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     finally:
         cluster.down()
         http.close()
+
+
+def rendered(world: World, overlay: str, folder: Path) -> list[KubeObject]:
+    """The objects of an overlay with the component, as `kubectl apply -k` makes them."""
+    resource = os.path.relpath(CHECKOUT / "deploy/overlays" / overlay, folder)
+    component = os.path.relpath(COMPONENT, folder)
+    text = yaml.safe_dump({"resources": [resource], "components": [component]})
+    (folder / "kustomization.yaml").write_text(text)
+    return list(yaml.safe_load_all(world.kubectl("kustomize", str(folder))))
 
 
 def a_node(name: str, *taints: KubeObject) -> KubeObject:
@@ -172,6 +182,22 @@ def test_a_node_in_no_group_takes_pods_after_a_minute(tainted: World) -> None:
     )
 
 
+@pytest.mark.parametrize("overlay", ["standalone", "kserve"])
+def test_the_component_fits_every_overlay(tainted: World, overlay: str, tmp_path: Path) -> None:
+    found = rendered(tainted, overlay, tmp_path)
+    kinds = [one["kind"] for one in found if one["metadata"]["name"].endswith("startup-taint")]
+    assert sorted(kinds) == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ]
+    (agent,) = (one for one in found if one["kind"] == "DaemonSet")
+    (container,) = agent["spec"]["template"]["spec"]["containers"]
+    names = [variable["name"] for variable in container["env"]]
+    assert {"LOCALMODEL_STARTUP_TAINT_PRIORITY", "LOCALMODEL_NODE_NAME"} <= set(names)
+
+
 TAINT = "/spec/taints/0"
 
 
@@ -215,6 +241,11 @@ def test_an_agent_removes_the_taint_of_its_own_node_only(tainted: World) -> None
     assert taints(tainted, "own") == [KEY, GPU["key"]]
     assert as_agent(tainted, "own", removal, of="own") == ""
     assert taints(tainted, "own") == [GPU["key"]]
+    # A token that was made for no pod names no node, and may no more than that either.
+    tainted.make(a_node("any", OURS, GPU))
+    refused = as_agent(tainted, "any", [{"op": "remove", "path": "/spec/taints"}])
+    assert "only by removing the startup taint" in refused
+    assert as_agent(tainted, "any", removal) == ""
     for verb in ("list", "watch", "create", "update", "delete"):
         may = tainted.cluster.kubectl("auth", "can-i", verb, "nodes", f"--as={AGENT.name}")
         assert may.stdout.strip() == "no", verb
