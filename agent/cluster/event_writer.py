@@ -1,4 +1,4 @@
-"""Writes Events about the node's LocalModelNode: the EventSink of agent.cluster.events."""
+"""Writes Events about one object of the node: the EventSink of agent.cluster.events."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ CONTROLLER = f"localmodel.{GROUP}/agent"
 # The namespace of Events about cluster-scoped objects, in which kubectl lists them.
 NAMESPACE = "default"
 ACTION = "KeepModels"
+
+# API version and kind of what Events are about. The object has the node's name.
+LOCAL_MODEL_NODE = (API_VERSION, "LocalModelNode")
+NODE = ("v1", "Node")
 
 QUEUE_EVENTS = 100
 # An event that repeats within this time raises the count of its first Event.
@@ -55,7 +59,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Queued:
-    """An event, and the uid of the LocalModelNode that it is about. at: nanoseconds since 1970."""
+    """An event, and the uid of the object that it is about. at: nanoseconds since 1970."""
 
     event: NodeEvent
     uid: str
@@ -77,8 +81,14 @@ class EventWriter:
     Events are for people and are no record: an event that cannot be written soon is dropped.
     """
 
-    def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
+    def __init__(
+        self,
+        node_name: str,
+        api_client: client.ApiClient,
+        regarding: tuple[str, str] = LOCAL_MODEL_NODE,
+    ) -> None:
         self._node = node_name
+        self._regarding = regarding
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
         self._queue: queue.Queue[_Queued] = queue.Queue(QUEUE_EVENTS)
@@ -88,7 +98,7 @@ class EventWriter:
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
     def about(self, uid: str) -> None:
-        """Set the uid of the LocalModelNode in later Events, by which kubectl finds them."""
+        """Set the uid of the object in later Events, by which kubectl finds them."""
         self._uid = uid
 
     def tell(self, event: NodeEvent) -> None:
@@ -158,6 +168,7 @@ class EventWriter:
         """Create an Event. Returns its name."""
         # The name is the same on each try: the response to a successful try may be lost.
         name = f"{self._node[:_NODE_LENGTH].rstrip('-.')}.{queued.at:x}"
+        api_version, kind = self._regarding
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -171,8 +182,8 @@ class EventWriter:
             "note": _cut(queued.event.message),
             # No namespace, as the object is cluster-scoped: kubectl filters by that too.
             "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": "LocalModelNode",
+                "apiVersion": api_version,
+                "kind": kind,
                 "name": self._node,
                 **({"uid": queued.uid} if queued.uid else {}),
             },

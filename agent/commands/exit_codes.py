@@ -19,9 +19,6 @@ TLS = 9
 INTERRUPTED = 130
 TERMINATED = 143
 
-# Failures that may pass by themselves: a command with --retries tries again after them.
-TRANSIENT = frozenset({FailureKind.UNREACHABLE, FailureKind.THROTTLED, FailureKind.CHANGED})
-
 _BY_KIND = {
     FailureKind.NOT_FOUND: NOT_FOUND,
     FailureKind.DENIED: DENIED,

@@ -83,6 +83,13 @@ def count(value: str) -> int:
     return int(value)
 
 
+def priority(value: str) -> int:
+    """A priority that a cache can have."""
+    if not re.fullmatch(r"-?[0-9]{1,10}", value) or not -(2**31) <= int(value) < 2**31:
+        raise ArgumentTypeError(f"{value!r} is not a priority: a whole number of 32 bits")
+    return int(value)
+
+
 def retries(value: str) -> int:
     """A whole number, zero included."""
     if not value.isdecimal():

@@ -74,6 +74,8 @@ def _check_run(run: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     for flag, given in (("--once", options.once), ("--verify", options.verify)):
         if given and options.models is None:
             run.error(f"{flag} needs --models")
+    if options.models is not None and options.startup_taint_priority is not None:
+        run.error("--models is for use without Kubernetes: leave out --startup-taint-priority")
     if options.models is not None and options.kubeconfig is not None:
         run.error("--models is for use without Kubernetes: give either that or --kubeconfig")
 
@@ -136,6 +138,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     add.value("--progress-seconds", flag_types.seconds, "S", "how often progress is reported", "15")
     add.value("--max-downloads", flag_types.count, "N", "models downloaded at the same time", "2")
+    add.value(
+        "--startup-taint-priority",
+        flag_types.priority,
+        "N",
+        "remove the startup taint localmodel.serving.kserve.io/not-ready of the node once its "
+        "models of priority N or higher are cached; default: leave it alone",
+    )
     _add_limits(add)
     add.value(
         "--limits-file",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.commands.assemble import make_engine, own_credentials
-from agent.commands.exit_codes import OK, TRANSIENT, UNEXPECTED, USAGE, exit_code
+from agent.commands.exit_codes import OK, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
 from agent.commands.process import STOP_SECONDS, Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, duration, make_display
@@ -30,6 +30,7 @@ from agent.jobs.reservations import Reservations
 from agent.jobs.workers import Digested, Fetching, Finished, Workers
 from agent.sources import all_sources
 from agent.structs.failures import (
+    TRANSIENT_KINDS,
     CancelledError,
     DownloadError,
     FailureKind,
@@ -160,7 +161,7 @@ class Puller:
         attempts = 0
         while (error := self._try(request)) is not None:
             attempts = 1 if self._has_advanced else attempts + 1
-            if error.kind not in TRANSIENT or attempts > self._retries:
+            if error.kind not in TRANSIENT_KINDS or attempts > self._retries:
                 raise error
             delay = max(backoff(error.kind, attempts, random.random()), error.retry_after or 0.0)  # noqa: S311 - not for cryptography
             self._display.say(

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.cluster.event_writer import EventWriter
+from agent.cluster.event_writer import NODE, EventWriter
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.report import ConfigError, NodeReport, connect
+from agent.cluster.startup_taint import NodeTaint
 from agent.commands import logs
 from agent.commands.assemble import (
     loop_options,
@@ -21,6 +22,7 @@ from agent.commands.limits_file import LimitsError
 from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
+from agent.control.startup_taint import StartupTaint
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
 from agent.disk.root import StoreError
@@ -66,6 +68,10 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     )
     store = Store(options.root, options.disk_size)
     open_store(store)
+    startup_taint = None
+    if options.startup_taint_priority is not None:
+        taint = NodeTaint(options.node_name, client, EventWriter(options.node_name, client, NODE))
+        startup_taint = StartupTaint(taint, options.startup_taint_priority)
     return Loop(
         NodeReport(options.node_name, client),
         store,
@@ -73,4 +79,5 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         loop_options(options),
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),
+        startup_taint=startup_taint,
     )

@@ -15,7 +15,7 @@ from agent.commands.assemble import (
     own_credentials,
     run_loop,
 )
-from agent.commands.exit_codes import OK, TRANSIENT, USAGE, exit_code
+from agent.commands.exit_codes import OK, USAGE, exit_code
 from agent.commands.file_node import FileNode
 from agent.commands.flags import ANYWHERE
 from agent.commands.limits_file import LimitsError
@@ -27,7 +27,7 @@ from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.jobs import allocator
-from agent.structs.failures import CancelledError, FailureKind
+from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState
@@ -235,7 +235,7 @@ class Watcher:
         if model.reason not in list(FailureKind):
             # No failure, but a reason such as that the hash is being computed.
             return False
-        return model.reason not in TRANSIENT or (model.attempts or 1) > self._retries
+        return model.reason not in TRANSIENT_KINDS or (model.attempts or 1) > self._retries
 
 
 def _shown(model: NodeModelStatus) -> Shown:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from agent.control.node_events import NodeEventSink
     from agent.control.pod_usage import PodSource
     from agent.control.rows import Row, Table
+    from agent.control.startup_taint import StartupTaint
     from agent.disk.store import Store
     from agent.jobs.workers import Fetching
     from agent.structs.options import Options
@@ -75,6 +76,7 @@ class Loop:
         *,
         pods: PodSource | None = None,
         events: NodeEventSink | None = None,
+        startup_taint: StartupTaint | None = None,
     ) -> None:
         self._api = api
         self._options = options
@@ -104,6 +106,7 @@ class Loop:
         )
         # Report.
         self._reporter = Reporter(api, options.progress)
+        self._startup_taint = startup_taint
         if pods is None:
             state.pod_usage.observe(())
 
@@ -185,9 +188,7 @@ class Loop:
             wake_at.append(now if is_confirmed else self._confirm_at)
         if self._state.tasks:
             wake_at.append(now + self._options.progress)
-        report_at = self._report(table)
-        if report_at is not None:
-            wake_at.append(report_at)
+        wake_at += self._reports(table)
         if table.disk_failure is None and self._checks.next_at is not None:
             wake_at.append(self._checks.next_at)
         return min(wake_at)
@@ -299,6 +300,14 @@ class Loop:
         self._node_events.damaged(self._state.row_of_copy(key).granted_owners, problem)
 
     # Report
+
+    def _reports(self, table: Table) -> list[float]:
+        """Report, and decide on the startup taint by the report. Returns when each is due again."""
+        due = [self._report(table)]
+        if self._startup_taint is not None:
+            models = self._reporter.models
+            due.append(self._startup_taint.decide(table.wanted, models, self._api, table.now))
+        return [at for at in due if at is not None]
 
     def _report(self, table: Table) -> float | None:
         node, plan = self._state.node, self._plan

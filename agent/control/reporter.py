@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.cluster.node_api import NodeApi
     from agent.control.rows import Table
     from agent.control.waiting import Waiting
-    from crds.node import LocalModelNode, LocalModelNodeStatus
+    from crds.node import LocalModelNode, LocalModelNodeStatus, NodeModelStatus
 
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 10.0
@@ -34,6 +34,8 @@ class Reporter:
         self._uid = ""
         self._version = ""
         self._builder = StatusBuilder()
+        # The status of the last step's entries, written or not, with all messages.
+        self.models: tuple[NodeModelStatus, ...] = ()
         # The status that the API server has, as far as the agent knows.
         self._last: LocalModelNodeStatus | None = None
         self._last_at = 0.0
@@ -64,9 +66,9 @@ class Reporter:
         if self._last is None or node.metadata.uid != self._uid:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
-        status = storable(
-            self._builder.build(table, waiting, suspended, self._last.conditions, time)
-        )
+        built = self._builder.build(table, waiting, suspended, self._last.conditions, time)
+        self.models = built.models
+        status = storable(built)
         differs = status != self._last
         if differs and is_news(self._last, status):
             due = now

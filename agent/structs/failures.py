@@ -36,6 +36,9 @@ DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureK
 # Failures that no source can cause. (NoSpace is not among them: a source may report false sizes.)
 NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
 
+# Failures that may pass by themselves. All others stay until a person acts, or the next change.
+TRANSIENT_KINDS = frozenset({FailureKind.UNREACHABLE, FailureKind.THROTTLED, FailureKind.CHANGED})
+
 
 _FOREIGN = (
     "the model's folder on this node was not made by localmodel, and differs from the source. It "

@@ -87,6 +87,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--node-name", "n", "--root", "x", "--verify"], "--verify needs --models"),
         (["--models", "f"], "--root"),
         (["--models", "f", "--root", "x", "--kubeconfig", "k"], "without Kubernetes"),
+        (
+            ["--models", "f", "--root", "x", "--startup-taint-priority", "1"],
+            "leave out --startup-taint-priority",
+        ),
+        (
+            ["--node-name", "n", "--root", "x", "--startup-taint-priority", "high"],
+            "'high' is not a priority",
+        ),
+        (
+            ["--node-name", "n", "--root", "x", "--startup-taint-priority", "2147483648"],
+            "not a priority",
+        ),
         (["--models", "/none", "--root", "x"], "/none cannot be read"),
         (["--node-name", "n", "--root", "x"], "not in a cluster"),
         (["--node-name", "n", "--root", "x", "--kubeconfig", "/none"], "cannot use the kubeconfig"),
@@ -128,6 +140,17 @@ def test_lists_and_switches_of_the_environment(
     assert options.bytes_per_second == 1024
     monkeypatch.setenv("LOCALMODEL_ONCE", "maybe")
     assert "LOCALMODEL_ONCE: 'maybe' is neither true nor false" in refused(capsys)
+
+
+def test_the_startup_taint_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ["run", "--node-name", "n", "--root", "/r"]
+    assert parse(run).startup_taint_priority is None
+    monkeypatch.setenv("LOCALMODEL_STARTUP_TAINT_PRIORITY", "")
+    assert parse(run).startup_taint_priority is None
+    # Zero is a priority too.
+    monkeypatch.setenv("LOCALMODEL_STARTUP_TAINT_PRIORITY", "0")
+    assert parse(run).startup_taint_priority == 0
+    assert parse([*run, "--startup-taint-priority", "-5"]).startup_taint_priority == -5
 
 
 def test_flags_know_what_their_imports_would_tell() -> None:

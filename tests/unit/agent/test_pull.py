@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from agent.commands.exit_codes import TRANSIENT, exit_code
+from agent.commands.exit_codes import exit_code
 from agent.commands.progress import Lines, Shown, duration
-from agent.structs.failures import FailureKind
+from agent.structs.failures import TRANSIENT_KINDS, FailureKind
 from tests.content import weights
 from tests.unit.agent.commands import TREE, Ranges, command, environment, run, start
 from tests.unit.agent.servers import serving
@@ -296,7 +296,7 @@ def test_every_kind_of_failure_has_a_code_that_is_documented() -> None:
         assert f"| {exit_code(kind)} |" in page, kind
     for code in (0, 130, 143):
         assert f"| {code} |" in page
-    assert all(exit_code(kind) in {5, 6} for kind in TRANSIENT)
+    assert all(exit_code(kind) in {5, 6} for kind in TRANSIENT_KINDS)
 
 
 def test_lines_are_few() -> None:

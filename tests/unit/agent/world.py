@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from agent.cluster.events import NodeEvent
     from agent.control.pod_usage import PodSource
+    from agent.control.startup_taint import StartupTaint
     from agent.jobs.workers import Task
     from agent.structs.credentials import Credentials
     from agent.structs.requests import Requester
@@ -106,6 +107,8 @@ class World:
         # None: the loop does not watch pods.
         self.pods: PodSource | None = None
         self.events: list[NodeEvent] = []
+        # Of the next loop that `begin` makes.
+        self.startup_taint: StartupTaint | None = None
         # The scrub rate of the next loop that `begin` makes.
         self.scrub_rate: int | None = None
         # The options of the next agent that differ from the usual ones.
@@ -135,6 +138,7 @@ class World:
             ),
             pods=self.pods,
             events=self,
+            startup_taint=self.startup_taint,
         )
 
     def about(self, uid: str) -> None:

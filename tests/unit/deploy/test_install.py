@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agent.cluster.startup_taint import KEYS
 from agent.commands.flags import parse
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 from agent.main import main as agent_main
@@ -41,6 +42,7 @@ CONTROLLERS = [
     for name in ("nodegroups", "nodes", "caches", "namespace-caches")
 ]
 KSERVE = TREE / "deploy/overlays/kserve"
+TAINT = TREE / "deploy/components/startup-taint"
 HOOKS_URL = "http://localmodel-hooks.localmodel.svc:8080"
 
 
@@ -66,13 +68,15 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
         "metacontroller",
         "deploy/base",
         "deploy/policies",
+        "deploy/components/startup-taint",
         "deploy/overlays/kserve/beside",
         "deploy/overlays/kserve/takeover",
     ],
 )
 def test_every_manifest_of_a_folder_is_in_its_kustomization(folder: str) -> None:
     path = TREE / folder
-    listed = set(yaml.safe_load((path / "kustomization.yaml").read_text())["resources"])
+    kustomization = yaml.safe_load((path / "kustomization.yaml").read_text())
+    listed = {*kustomization["resources"], *(p["path"] for p in kustomization.get("patches", ()))}
     assert listed == {file.name for file in path.glob("*.yaml")} - {"kustomization.yaml"}
 
 
@@ -258,9 +262,46 @@ def test_the_policy_beside_kserve_is_bound_and_of_kserves_controller() -> None:
     assert f"'{account}'" in policy["spec"]["matchConditions"][0]["expression"]
 
 
+def test_the_component_of_the_startup_taint_patches_the_agents_of_the_base() -> None:
+    patch, base = (
+        _find("DaemonSet", path) for path in (TAINT / "agent.yaml", TREE / "deploy/base/agent.yaml")
+    )
+    assert patch["metadata"].items() <= base["metadata"].items()
+    (patched,), (container,) = (
+        one["spec"]["template"]["spec"]["containers"] for one in (patch, base)
+    )
+    assert patched["name"] == container["name"]
+    # The agents run on nodes that have the taint.
+    assert base["spec"]["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
+    account = {"kind": "ServiceAccount", "name": "localmodel-agent", "namespace": "localmodel"}
+    assert _find("ClusterRoleBinding", TAINT / "rbac.yaml")["subjects"] == [account]
+    (rule,) = _find("ClusterRole", TAINT / "rbac.yaml")["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["nodes"], ["get", "patch"])
+
+
+def test_no_tenant_keeps_new_nodes_out_of_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    (container,) = _find("DaemonSet", TAINT / "agent.yaml")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    options = parse(["run", "--node-name", "n", "--root", "/r"])
+    # Namespaces may set 0 at most: see namespace-importance.yaml.
+    assert options.startup_taint_priority > 0
+
+
+def test_the_policy_of_the_startup_taint_is_bound_and_has_the_agents_keys() -> None:
+    policy, binding = _documents(TAINT / "policy.yaml")
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    (keys,) = (v["expression"] for v in policy["spec"]["variables"] if v["name"] == "keys")
+    assert set(re.findall("'([^']+)'", keys)) == KEYS
+
+
 RIGHTS = [
     "metacontroller/install/rbac.yaml",
     "deploy/base/rbac.yaml",
+    "deploy/components/startup-taint/rbac.yaml",
     "deploy/overlays/kserve/rbac.yaml",
     "deploy/overlays/kserve/takeover/rbac.yaml",
 ]
