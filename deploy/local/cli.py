@@ -39,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start a cluster, and return when it is ready")
     up.add_argument("--nodes", default="3", help="how many nodes (default: 3)")
     up.add_argument(
+        "--real-nodes",
+        default="0",
+        help="how many nodes with kubelet and containerd, as root on Linux (default: 0)",
+    )
+    up.add_argument(
         "--metacontroller",
         choices=["auto", "standin", "real"],
         default="auto",
@@ -123,8 +128,9 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None:
-    if not options.nodes.isdecimal():
-        raise LocalError(f"{options.nodes!r} is not a number of nodes", todo="make up NODES=3")
+    for count, todo in ((options.nodes, "NODES=3"), (options.real_nodes, "REAL_NODES=2")):
+        if not count.isdecimal():
+            raise LocalError(f"{count!r} is not a number of nodes", todo=f"make up {todo}")
     try:
         parse_quantity(options.disk)
     except ValueError as error:
@@ -133,6 +139,7 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
     started = time.monotonic()
     cluster.up(
         int(options.nodes),
+        real_nodes=int(options.real_nodes),
         metacontroller=options.metacontroller,
         default_storage_class=options.default_storage_class,
         grace_seconds=options.grace_seconds,
