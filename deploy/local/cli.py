@@ -20,6 +20,8 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import KUBECTL
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
+from deploy.local.real import nodes as machines
+from deploy.local.real.images import BUSYBOX
 
 DEFAULT_LOCAL = Path(".local")
 _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
@@ -73,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     down = commands.add_parser("down", help="stop a cluster and everything in it")
     add = commands.add_parser("node-up", help="add a node")
+    add.add_argument("--real", action="store_true", help="a node with kubelet and containerd")
     remove = commands.add_parser("node-down", help="delete a node and stop its agent")
     for command in (add, remove):
         command.add_argument("node", help="its name, as in node-4")
@@ -118,7 +121,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         if not ran:
             console.line("nothing was running")
     elif options.command == "node-up":
-        cluster.node_up(options.node)
+        cluster.node_up(options.node, real=options.real)
         console.line(f"{options.node} is up; its disk is {cluster.layout.disk(options.node)}")
     elif options.command == "node-down":
         cluster.node_down(options.node)
@@ -152,6 +155,13 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
     console.line(f"  export KUBECONFIG={cluster.kubeconfig}")
     console.line(f"  kubectl get nodes        (there is a kubectl at {KUBECTL})")
     console.line(f"  disks: {cluster.nodes_dir}   logs: {cluster.logs_dir}")
+    if int(options.real_nodes):
+        console.line(
+            f"  pods run on {', '.join(machines.names(int(options.real_nodes)))}; for example:"
+        )
+        console.line(
+            f"  kubectl run test --image={BUSYBOX} --image-pull-policy=Never -- sleep 9999"
+        )
     beside = "" if options.local == DEFAULT_LOCAL else f" LOCAL={options.local}"
     console.line(f"  stop it with: make down{beside}")
 
