@@ -16,6 +16,7 @@ from deploy.kube.kinds import CONFIG_MAPS
 from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
+from deploy.local.real import daemon_set
 from deploy.local.real import nodes as real_nodes
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from deploy.local.state import State
 
 START_SECONDS = 60.0
+# A node imports its images first.
+KUBELET_SECONDS = 180.0
 
 
 def add_node(
@@ -52,7 +55,7 @@ def add_node(
         processes.set(real_nodes.process_name(name), machine)
     else:
         nodes.register(api, name, labels)
-    if options.run:
+    if options.run and not (real and options.in_pods):
         processes.set(product.agent_name(name), product.agent(layout, name, options))
 
 
@@ -61,7 +64,7 @@ def wait_for_kubelets(processes: Processes, api: KubeClient, names: Sequence[str
     processes.wait(
         "the kubelets",
         lambda: all(real_nodes.is_ready(api, name) for name in names),
-        seconds=START_SECONDS,
+        seconds=KUBELET_SECONDS,
         needs=[real_nodes.process_name(name) for name in names],
     )
 
@@ -111,6 +114,8 @@ class Boot:
         with self.console.step(f"controllers, hooks, {counted}; Metacontroller: {kind}"):
             self._start_controllers()
             names = [*simulated, *machines]
+            if machines:
+                self._prepare_for_kubelets(api)
             for name in names:
                 add_node(
                     self.layout,
@@ -121,14 +126,24 @@ class Boot:
                     real=name in machines,
                 )
             self._wait_for_controllers(api)
+            wait_for_kubelets(self.processes, api, machines)
             if self.state.agents.run:
+                running = self.processes.names()
                 self.processes.wait(
                     "the agents",
                     lambda: all((self.layout.disk(name) / "models").is_dir() for name in names),
                     seconds=START_SECONDS,
-                    needs=[product.agent_name(name) for name in names],
+                    needs=[name for name in map(product.agent_name, names) if name in running],
                 )
-            wait_for_kubelets(self.processes, api, machines)
+
+    def _prepare_for_kubelets(self, api: KubeClient) -> None:
+        agents = self.state.agents
+        in_pods = agents.run and agents.in_pods
+        real_nodes.write_images(self.layout, agent=in_pods)
+        if in_pods:
+            api.apply(
+                daemon_set.read(CHECKOUT, agents, self.state.ports), manager=manifests.MANAGER
+            )
 
     def _start_control_plane(self) -> KubeClient:
         layout, processes, ports = self.layout, self.processes, self.state.ports

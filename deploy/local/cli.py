@@ -46,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
         help="how many nodes with kubelet and containerd, as root on Linux (default: 0)",
     )
     up.add_argument(
+        "--real-agents",
+        choices=["pods", "processes"],
+        default="pods",
+        help="how the agents of real nodes run: as pods of the DaemonSet, from an image of this "
+        "checkout, or as processes, like those of simulated nodes (default: pods)",
+    )
+    up.add_argument(
         "--metacontroller",
         choices=["auto", "standin", "real"],
         default="auto",
@@ -143,6 +150,7 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
     cluster.up(
         int(options.nodes),
         real_nodes=int(options.real_nodes),
+        real_agents=options.real_agents,
         metacontroller=options.metacontroller,
         default_storage_class=options.default_storage_class,
         grace_seconds=options.grace_seconds,

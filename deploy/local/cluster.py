@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.process import Process
-    from deploy.local.product import MetacontrollerChoice
+    from deploy.local.product import MetacontrollerChoice, RealAgents
 
 LOCK_SECONDS = 3.0
 PORT_TRIES = 3
@@ -112,6 +112,7 @@ class Cluster:
         nodes: int = 3,
         *,
         real_nodes: int = 0,
+        real_agents: RealAgents = "pods",
         metacontroller: MetacontrollerChoice = "auto",
         default_storage_class: bool = False,
         grace_seconds: float = 60.0,
@@ -127,11 +128,12 @@ class Cluster:
         """Start the cluster on empty disks, and return when it is ready.
 
         real_nodes: how many nodes with a kubelet, which run pods, there are beside the simulated
-        ones; needs root and packages. disk: the size of each node's disk, a quantity. owner_pid: a
-        process with which the cluster ends. overlay: a folder of deploy/overlays. run_agents: if
-        False, other programs write the status of LocalModelNodes. before: is called when Kubernetes
-        runs with the objects that the overlay expects, and before localmodel is installed. If a
-        process does not start, all are stopped, and LocalError is raised.
+        ones; needs root and packages. real_agents: how the agents of these run. disk: the size of
+        each node's disk, a quantity. owner_pid: a process with which the cluster ends. overlay: a
+        folder of deploy/overlays. run_agents: if False, other programs write the status of
+        LocalModelNodes. before: is called when Kubernetes runs with the objects that the overlay
+        expects, and before localmodel is installed. If a process does not start, all are stopped,
+        and LocalError is raised.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -142,6 +144,7 @@ class Cluster:
             agents_environment(CHECKOUT, overlay) | dict(agent_env or {}),
             disk,
             run_agents,
+            real_agents == "pods",
         )
         if real_nodes:
             packages.require(self.root)
@@ -221,7 +224,8 @@ class Cluster:
         nodes.check_name(name)
         with self._changing():
             state = self.state
-            if product.agent_name(name) in self.processes.names():
+            running = {product.agent_name(name), machines.process_name(name)}
+            if running & set(self.processes.names()):
                 raise LocalError(f"{name} is up", todo=f"make node-down NODE={name}")
             if real and not state.real_nodes:
                 raise LocalError(
@@ -245,9 +249,10 @@ class Cluster:
         nodes.check_name(name)
         with self._changing():
             self._require_running()
-            known = product.agent_name(name) in self.processes.names()
-            self.processes.remove(product.agent_name(name))
-            self.processes.remove(machines.process_name(name))
+            mine = [product.agent_name(name), machines.process_name(name)]
+            known = set(mine) & set(self.processes.names())
+            for process in mine:
+                self.processes.remove(process)
             machines.clean(self.layout, name)
             if not nodes.unregister(self.api, name) and not known:
                 raise LocalError(f"there is no node {name}", todo="see: make status")

@@ -42,6 +42,11 @@ class Layout:
         return self.root / "machines"
 
     @property
+    def images(self) -> Path:
+        """Folder with the archives of the images of real nodes."""
+        return self.root / "images"
+
+    @property
     def logs(self) -> Path:
         """Folder with a log file for each process."""
         return self.root / "logs"

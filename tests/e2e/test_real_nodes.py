@@ -28,6 +28,8 @@ from tests.e2e.world import GRACE_SECONDS, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deploy.kube.kinds import KubeObject
+
 pytestmark = pytest.mark.xdist_group("real-nodes")
 
 NODE = "real-1"
@@ -94,6 +96,28 @@ def _remove(world: World, name: str, *pods: str) -> None:
         with suppress(NotFoundError):
             world.api.delete(PODS, one, name, grace_seconds=0)
     world.remove_caches(name)
+
+
+def test_the_agents_are_pods_of_the_daemon_set(real: World) -> None:
+    def agents() -> dict[str, KubeObject]:
+        pods = real.api.list(PODS, "localmodel", labels="app.kubernetes.io/name=localmodel-agent")
+        running = [one for one in pods if one.get("status", {}).get("phase") == "Running"]
+        return {one["spec"]["nodeName"]: one for one in running}
+
+    # The agent of the simulated node is a process.
+    assert sorted(agents()) == ["real-1", "real-2"]
+    assert real.cluster.pid("agent-node-1")
+    uri = _offer(real, "daemon", b"weights", NODE)
+    real.wait_ready("daemon", 1)
+    before = agents()[NODE]["metadata"]["name"]
+    real.api.delete(PODS, before, "localmodel")
+    real.until(
+        lambda: agents().get(NODE, {}).get("metadata", {}).get("name", before) != before,
+        "a new pod of the agent",
+    )
+    assert real.published(NODE, uri)
+    _remove(real, "daemon")
+    real.until(lambda: not real.published(NODE, uri), "the new agent to remove the model")
 
 
 def test_a_pod_reads_its_model_and_cannot_write(real: World) -> None:
@@ -219,7 +243,13 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     root = tmp_path / "local"
     _skip_unless_possible(root)
     cluster = Cluster(root)
-    cluster.up(0, real_nodes=1, metacontroller="standin", owner_pid=os.getpid())
+    cluster.up(
+        0,
+        real_nodes=1,
+        real_agents="processes",
+        metacontroller="standin",
+        owner_pid=os.getpid(),
+    )
     try:
         cluster.api.create(pod("left", "default"))
         first_line(cluster.api, "left", "default", seconds=START_SECONDS)

@@ -60,14 +60,14 @@ def furnish(folder: Path, disk: Path) -> None:
     _mount("--bind", disk, DISK)
 
 
-def _start_containerd(folder: Path) -> subprocess.Popen[bytes]:
+def _start_containerd(folder: Path, images: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(["containerd", "--config", folder / "containerd.toml"])
     deadline = time.monotonic() + START_SECONDS
     while subprocess.run(_ctr("version"), capture_output=True, check=False).returncode != 0:
         if process.poll() is not None or time.monotonic() > deadline:
             sys.exit("containerd does not start")
         time.sleep(0.05)
-    for archive in sorted(folder.glob("*.tar")):
+    for archive in sorted(images.glob("*.tar")):
         subprocess.run(_ctr("images", "import", str(archive)), check=True)
     return process
 
@@ -93,16 +93,17 @@ def _start_kubelet(folder: Path, name: str, kubeconfig: Path) -> subprocess.Pope
 def main(arguments: list[str]) -> int:
     """Run a node until containerd or kubelet ends."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local.real.machine")
-    parser.add_argument("folder", type=Path, help="the node's folder, with its settings and images")
+    parser.add_argument("folder", type=Path, help="the node's folder, with its settings")
     parser.add_argument("--name", required=True)
     parser.add_argument("--disk", type=Path, required=True, help="folder of the node's models")
+    parser.add_argument("--images", type=Path, required=True, help="folder of archives")
     parser.add_argument("--kubeconfig", type=Path, required=True)
     options = parser.parse_args(arguments)
     os.environ["PATH"] = PATH
     furnish(options.folder, options.disk)
     shutil.copytree(options.folder / "cni", settings.CNI_SETTINGS)
     programs = {
-        _start_containerd(options.folder).pid: "containerd",
+        _start_containerd(options.folder, options.images).pid: "containerd",
         _start_kubelet(options.folder, options.name, options.kubeconfig).pid: "kubelet",
     }
     # As the first process of its namespace, this one also reaps what others leave behind.

@@ -13,7 +13,7 @@ from deploy.local.nodes import MANAGER, node_object
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.process import Process
 from deploy.local.product import PYTHON
-from deploy.local.real import cgroups, images, packages, settings
+from deploy.local.real import agent_image, cgroups, images, packages, settings
 from deploy.local.users import node_kubeconfig
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
     from deploy.local.layout import Layout
 
+# Only real nodes have it.
+LABEL = {"localmodel.local/kubelet": "yes"}
 RESOLVER = Path("/etc/resolv.conf")
 
 
@@ -35,8 +37,17 @@ def process_name(node: str) -> str:
     return f"kubelet-{node}"
 
 
+def write_images(layout: Layout, *, agent: bool) -> None:
+    """Write the images that each node of a cluster imports. agent: also localmodel's."""
+    found = packages.require(layout.root)
+    layout.images.mkdir(exist_ok=True)
+    images.write_busybox(found.busybox, layout.images / "busybox.tar")
+    if agent:
+        agent_image.write(layout.images / "localmodel.tar", found.busybox)
+
+
 def prepare(layout: Layout, name: str) -> Process:
-    """Write a node's settings and images, and return its process. Raises LocalError."""
+    """Write a node's settings, and return its process. Raises LocalError."""
     found = packages.require(layout.root)
     folder = layout.machine(name)
     (folder / "cni").mkdir(parents=True, exist_ok=True)
@@ -50,7 +61,6 @@ def prepare(layout: Layout, name: str) -> Process:
     (folder / "kubelet.json").write_text(settings.kubelet(kubelet))
     (folder / "containerd.toml").write_text(settings.containerd(found.cni_folder))
     (folder / "cni" / "10-localmodel.conflist").write_text(settings.cni(port))
-    images.busybox(found.busybox, folder / "busybox.tar")
     kubeconfig = layout.user_kubeconfig(name)
     kubeconfig.touch(mode=0o600)
     kubeconfig.write_text(node_kubeconfig(json.loads(layout.kubeconfig.read_text()), name))
@@ -58,14 +68,15 @@ def prepare(layout: Layout, name: str) -> Process:
         *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"),
         *(PYTHON, "-m", "deploy.local.real.machine", str(folder)),
         *("--name", name, "--disk", str(layout.disk(name)), "--kubeconfig", str(kubeconfig)),
+        *("--images", str(layout.images)),
     )
     # unshare ignores SIGTERM, so no time is lost on waiting for its effect.
     return Process(argv, cwd=str(CHECKOUT), order=4, stop_seconds=0.1)
 
 
 def register(api: KubeClient, name: str, labels: Mapping[str, str] | None) -> None:
-    """Create a Node with the labels of a simulated one, and an address that kubelet keeps."""
-    api.apply(node_object(name, labels), manager=MANAGER)
+    """Create a Node like a simulated one, with LABEL, and with an address that kubelet keeps."""
+    api.apply(node_object(name, LABEL | dict(labels or {})), manager=MANAGER)
     addresses = [
         {"type": "InternalIP", "address": LOOPBACK},
         {"type": "Hostname", "address": name},
@@ -89,4 +100,5 @@ def is_ready(api: KubeClient, name: str) -> bool:
 def clean(layout: Layout, name: str = "") -> None:
     """Remove what the ended nodes of a cluster, or one of them, leave beside the models' disk."""
     cgroups.remove(layout.root, name)
-    shutil.rmtree(layout.machine(name) if name else layout.machines, ignore_errors=True)
+    for folder in [layout.machine(name)] if name else [layout.machines, layout.images]:
+        shutil.rmtree(folder, ignore_errors=True)
