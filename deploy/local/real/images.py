@@ -24,7 +24,7 @@ def write_busybox(program: Path, archive: Path) -> None:
     layer = archive.with_suffix(".layer")
     write_busybox_layer(program, layer)
     # The command of the sandbox, whose process only keeps the pod's namespaces.
-    config = {"Entrypoint": ["/bin/sleep", str(_FOREVER)], "Env": ["PATH=/bin"]}
+    config = {"Cmd": ["/bin/sleep", str(_FOREVER)], "Env": ["PATH=/bin"]}
     write(archive, BUSYBOX, [layer], config)
     layer.unlink()
 

@@ -30,6 +30,10 @@ SYSCTLS = (
     "vm/panic_on_oom",
 )
 START_SECONDS = 20.0
+CONTAINERD = "/var/lib/containerd"
+# What a restart of the node need not keep. On a disk, each import of an image and each end of a
+# container would wait until all is written.
+IN_MEMORY = ("/run", CONTAINERD)
 # Where volumes and agents expect the node's disk.
 DISK = Path("/var/lib/localmodel")
 
@@ -42,13 +46,13 @@ def furnish(folder: Path, disk: Path) -> None:
     """Mount the node's own folders and files where kubelet and containerd use the machine's."""
     # Kubelet passes later mounts on to containers whose volumes ask for that.
     _mount("--make-rshared", "/")
-    for hidden in HIDDEN:
-        if hidden == "/run":
-            _mount("-t", "tmpfs", "tmpfs", hidden)
-            continue
+    for hidden in set(HIDDEN) - set(IN_MEMORY):
         own = folder / hidden.lstrip("/").replace("/", "-")
         own.mkdir(exist_ok=True)
         _mount("--bind", own, hidden)
+    for hidden in IN_MEMORY:
+        Path(hidden).mkdir(exist_ok=True)
+        _mount("-t", "tmpfs", "tmpfs", hidden)
     sysctls = Path("/run/sysctl")
     for name in SYSCTLS:
         real, own = Path("/proc/sys") / name, sysctls / name

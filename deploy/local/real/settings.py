@@ -109,6 +109,7 @@ def pod_subnet(port: int) -> IPv4Network:
 
 def cni(port: int) -> str:
     """The network of a node's pods: a pod reaches its node, and nothing beyond it."""
-    ipam = {"type": "host-local", "ranges": [[{"subnet": str(pod_subnet(port))}]]}
+    ranges = [[{"subnet": str(pod_subnet(port))}]]
+    ipam = {"type": "host-local", "dataDir": "/run/cni-addresses", "ranges": ranges}
     plugin = {"type": "ptp", "ipMasq": False, "ipam": ipam}
     return json.dumps({"cniVersion": "0.4.0", "name": "localmodel", "plugins": [plugin]}, indent=1)
