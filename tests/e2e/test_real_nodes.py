@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crds.keys import model_key
-from deploy.kube.errors import NotFoundError
+from deploy.kube.errors import ApiError, NotFoundError
 from deploy.kube.kinds import NODES, PODS
 from deploy.local.cluster import Cluster
 from deploy.local.errors import LocalError
 from deploy.local.origin import S3Origin
 from deploy.local.real import cgroups, packages
+from deploy.local.real.nodes import process_name
 from deploy.local.real.pods import MOUNT_PATH, first_line, lines, pod, waiting_reason
 from deploy.local.waiting import wait_until
 from tests.e2e.origin import HttpOrigin
@@ -37,6 +38,8 @@ NODE = "real-1"
 START_SECONDS = 60.0
 # Kubelet tries again to start a waiting container every 10 to 15 seconds.
 RETRY_SECONDS = 60.0
+# A node that starts again imports its images, and kubelet finds out what has ended.
+RESTART_SECONDS = 180.0
 MIB = 1 << 20
 
 
@@ -195,6 +198,26 @@ def test_a_cold_pod_waits_and_starts_after_the_publication(real: World, *, patch
     if patched:
         assert line.at - published < 5
     _remove(real, name, "model")
+
+
+def test_a_node_that_dies_comes_back_with_its_pods(real: World) -> None:
+    uri = _offer(real, "reboot", b"weights", NODE)
+    real.wait_ready("reboot", 1)
+    _run(real, "reboot", "model", uri, f"cat {MOUNT_PATH}/reboot.bin; echo")
+    first_line(real.api, "model", "reboot", seconds=START_SECONDS)
+    real.cluster.kill(process_name(NODE))
+    died = time.time()
+
+    def again() -> str:
+        with suppress(ApiError):  # kubelet is not there, or does not know the pod yet
+            return next(
+                (line.text for line in lines(real.api, "model", "reboot") if line.at > died), ""
+            )
+        return ""
+
+    assert real.until(again, "the pod to start again", RESTART_SECONDS) == "weights"
+    assert real.published(NODE, uri)
+    _remove(real, "reboot", "model")
 
 
 def test_simulated_nodes_take_no_pods(real: World) -> None:

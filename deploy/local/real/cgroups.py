@@ -12,7 +12,7 @@ ROOT = Path("/sys/fs/cgroup")
 UNIFIED = ROOT / "cgroup.controllers"
 CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 # A killed process leaves its cgroup a moment after it.
-EMPTY_SECONDS = 5.0
+EMPTY_SECONDS = 3.0
 
 
 def name_of(cluster: Path) -> str:
