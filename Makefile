@@ -2,6 +2,7 @@
 
 LOCAL ?= .local
 NODES ?= 3
+REAL_NODES ?= 0
 DISK ?= 20Gi
 OVERLAY ?= base
 AGENTS ?= 1
@@ -33,8 +34,8 @@ help: ## Show these targets
 demo: venv ## Show what localmodel does on a cluster of its own, and check it
 	@$(TOOL) demo
 
-up: venv ## Start a local cluster (NODES=3 DISK=20Gi OVERLAY=kserve AGENTS=0) and return when it is ready
-	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)
+up: venv ## Start a local cluster (NODES=3 REAL_NODES=2 DISK=20Gi OVERLAY=kserve AGENTS=0) and return when it is ready
+	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --real-nodes "$(REAL_NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)
 
 down: venv ## Stop the local cluster and everything in it
 	@$(TOOL) down --local "$(LOCAL)"
@@ -42,8 +43,8 @@ down: venv ## Stop the local cluster and everything in it
 status: venv ## Show what runs in the local cluster
 	@$(TOOL) status --local "$(LOCAL)"
 
-node-up: venv ## Add a node to the local cluster (NODE=node-4)
-	@$(if $(NODE),,$(error name the node, as in: make node-up NODE=node-4))$(TOOL) node-up --local "$(LOCAL)" -- "$(NODE)"
+node-up: venv ## Add a node to the local cluster (NODE=node-4, or a real one: NODE=real-3 REAL=1)
+	@$(if $(NODE),,$(error name the node, as in: make node-up NODE=node-4))$(TOOL) node-up --local "$(LOCAL)"$(if $(filter 1,$(REAL)), --real) -- "$(NODE)"
 
 node-down: venv ## Delete a node of the local cluster and stop its agent (NODE=node-4)
 	@$(if $(NODE),,$(error name the node, as in: make node-down NODE=node-4))$(TOOL) node-down --local "$(LOCAL)" -- "$(NODE)"

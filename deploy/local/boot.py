@@ -16,6 +16,8 @@ from deploy.kube.kinds import CONFIG_MAPS
 from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
+from deploy.local.real import daemon_set
+from deploy.local.real import nodes as real_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from deploy.local.state import State
 
 START_SECONDS = 60.0
+# A node imports its images first.
+KUBELET_SECONDS = 180.0
 
 
 def add_node(
@@ -38,12 +42,31 @@ def add_node(
     *,
     name: str,
     labels: Mapping[str, str] | None = None,
+    real: bool = False,
 ) -> None:
-    """Create a Node and its disk, and start its agent if the cluster runs agents."""
+    """Create a Node and its disk, and start its agent if the cluster runs agents.
+
+    real: start its kubelet as well; `wait_for_kubelets` waits for it.
+    """
     layout.disk(name).mkdir(parents=True, exist_ok=True)
-    nodes.register(api, name, labels)
-    if options.run:
+    if real:
+        machine = real_nodes.prepare(layout, name)
+        real_nodes.register(api, name, labels)
+        processes.set(real_nodes.process_name(name), machine)
+    else:
+        nodes.register(api, name, labels)
+    if options.run and not (real and options.in_pods):
         processes.set(product.agent_name(name), product.agent(layout, name, options))
+
+
+def wait_for_kubelets(processes: Processes, api: KubeClient, names: Sequence[str]) -> None:
+    """Wait until real nodes take pods."""
+    processes.wait(
+        "the kubelets",
+        lambda: all(real_nodes.is_ready(api, name) for name in names),
+        seconds=KUBELET_SECONDS,
+        needs=[real_nodes.process_name(name) for name in names],
+    )
 
 
 class Boot:
@@ -64,11 +87,13 @@ class Boot:
         self,
         count: int,
         *,
+        real: int = 0,
         default_storage_class: bool,
         before: Callable[[], None] | None = None,
     ) -> None:
-        """Start the cluster with `count` nodes, and return when it is ready.
+        """Start the cluster with `count` simulated nodes, and return when it is ready.
 
+        real: how many real nodes it has beside them.
         before: is called when Kubernetes runs and no part of localmodel is installed.
         """
         self.state.save(self.layout.state)
@@ -84,19 +109,41 @@ class Boot:
                 self.processes.remove(controlplane.CONTROLLER_MANAGER)
             self._install(api)
         kind = self.state.metacontroller or "a stand-in in Python"
-        with self.console.step(f"controllers, hooks, {count} nodes; Metacontroller: {kind}"):
+        simulated, machines = nodes.node_names(count), real_nodes.names(real)
+        counted = f"{count} nodes" + (f", {real} real nodes" if real else "")
+        with self.console.step(f"controllers, hooks, {counted}; Metacontroller: {kind}"):
             self._start_controllers()
-            names = nodes.node_names(count)
+            names = [*simulated, *machines]
+            if machines:
+                self._prepare_for_kubelets(api)
             for name in names:
-                add_node(self.layout, self.processes, api, self.state.agents, name=name)
+                add_node(
+                    self.layout,
+                    self.processes,
+                    api,
+                    self.state.agents,
+                    name=name,
+                    real=name in machines,
+                )
             self._wait_for_controllers(api)
+            wait_for_kubelets(self.processes, api, machines)
             if self.state.agents.run:
+                running = self.processes.names()
                 self.processes.wait(
                     "the agents",
                     lambda: all((self.layout.disk(name) / "models").is_dir() for name in names),
                     seconds=START_SECONDS,
-                    needs=[product.agent_name(name) for name in names],
+                    needs=[name for name in map(product.agent_name, names) if name in running],
                 )
+
+    def _prepare_for_kubelets(self, api: KubeClient) -> None:
+        agents = self.state.agents
+        in_pods = agents.run and agents.in_pods
+        real_nodes.write_images(self.layout, agent=in_pods)
+        if in_pods:
+            api.apply(
+                daemon_set.read(CHECKOUT, agents, self.state.ports), manager=manifests.MANAGER
+            )
 
     def _start_control_plane(self) -> KubeClient:
         layout, processes, ports = self.layout, self.processes, self.state.ports
@@ -108,7 +155,8 @@ class Boot:
             seconds=START_SECONDS,
             needs=[controlplane.ETCD],
         )
-        processes.set(controlplane.API_SERVER, controlplane.api_server(layout, ports))
+        api_server = controlplane.api_server(layout, ports, kubelets=self.state.real_nodes)
+        processes.set(controlplane.API_SERVER, api_server)
         # The hooks start together with the API server, which they do not need.
         environment = overlay.hooks_environment(CHECKOUT, self.state.overlay)
         self.layout.metrics.mkdir(exist_ok=True)
@@ -124,8 +172,12 @@ class Boot:
 
     def _write_credentials(self) -> None:
         layout = self.layout
-        key = [str(KUBE), "service-account-key", str(layout.service_account_key)]
-        subprocess.run(key, check=True, env=posix.child_environment(os.environ))
+        keys = {"service-account-key": layout.service_account_key}
+        if self.state.real_nodes:
+            keys["kubelet-client"] = layout.kubelet_client
+        for kind, file in keys.items():
+            make = [str(KUBE), kind, str(file)]
+            subprocess.run(make, check=True, env=posix.child_environment(os.environ))
         tokens = {user.key: secrets.token_urlsafe(32) for user in users.USERS}
         layout.tokens.write_text(users.token_file(users.USERS, tokens))
         for user in users.USERS:
@@ -174,11 +226,14 @@ class Boot:
         layout, processes, state = self.layout, self.processes, self.state
         # After the CRDs: the garbage collector finds a CRD of after its start 30 s late.
         self._start_controller_manager()
+        if state.real_nodes:
+            processes.set(controlplane.SCHEDULER, controlplane.scheduler(layout))
         meta = product.metacontroller(layout, state.ports, state.metacontroller)
         processes.set(product.META, meta)
 
     def _start_controller_manager(self) -> None:
-        manager = controlplane.controller_manager(self.layout)
+        real = self.state.real_nodes
+        manager = controlplane.controller_manager(self.layout, workloads=real)
         self.processes.set(controlplane.CONTROLLER_MANAGER, manager)
 
     def _wait_for_controllers(self, api: KubeClient) -> None:

@@ -20,6 +20,8 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import KUBECTL
 from deploy.local.overlay import BASE
 from deploy.local.product import DISK, META
+from deploy.local.real import nodes as machines
+from deploy.local.real.images import BUSYBOX
 
 DEFAULT_LOCAL = Path(".local")
 _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
@@ -38,6 +40,18 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("demo", help="show what localmodel does, and check it", add_help=False)
     up = commands.add_parser("up", help="start a cluster, and return when it is ready")
     up.add_argument("--nodes", default="3", help="how many nodes (default: 3)")
+    up.add_argument(
+        "--real-nodes",
+        default="0",
+        help="how many nodes with kubelet and containerd, as root on Linux (default: 0)",
+    )
+    up.add_argument(
+        "--real-agents",
+        choices=["pods", "processes"],
+        default="pods",
+        help="how the agents of real nodes run: as pods of the DaemonSet, from an image of this "
+        "checkout, or as processes, like those of simulated nodes (default: pods)",
+    )
     up.add_argument(
         "--metacontroller",
         choices=["auto", "standin", "real"],
@@ -68,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     )
     down = commands.add_parser("down", help="stop a cluster and everything in it")
     add = commands.add_parser("node-up", help="add a node")
+    add.add_argument("--real", action="store_true", help="a node with kubelet and containerd")
     remove = commands.add_parser("node-down", help="delete a node and stop its agent")
     for command in (add, remove):
         command.add_argument("node", help="its name, as in node-4")
@@ -113,7 +128,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         if not ran:
             console.line("nothing was running")
     elif options.command == "node-up":
-        cluster.node_up(options.node)
+        cluster.node_up(options.node, real=options.real)
         console.line(f"{options.node} is up; its disk is {cluster.layout.disk(options.node)}")
     elif options.command == "node-down":
         cluster.node_down(options.node)
@@ -123,8 +138,9 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 
 def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None:
-    if not options.nodes.isdecimal():
-        raise LocalError(f"{options.nodes!r} is not a number of nodes", todo="make up NODES=3")
+    for count, todo in ((options.nodes, "NODES=3"), (options.real_nodes, "REAL_NODES=2")):
+        if not count.isdecimal():
+            raise LocalError(f"{count!r} is not a number of nodes", todo=f"make up {todo}")
     try:
         parse_quantity(options.disk)
     except ValueError as error:
@@ -133,6 +149,8 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
     started = time.monotonic()
     cluster.up(
         int(options.nodes),
+        real_nodes=int(options.real_nodes),
+        real_agents=options.real_agents,
         metacontroller=options.metacontroller,
         default_storage_class=options.default_storage_class,
         grace_seconds=options.grace_seconds,
@@ -145,6 +163,13 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
     console.line(f"  export KUBECONFIG={cluster.kubeconfig}")
     console.line(f"  kubectl get nodes        (there is a kubectl at {KUBECTL})")
     console.line(f"  disks: {cluster.nodes_dir}   logs: {cluster.logs_dir}")
+    if int(options.real_nodes):
+        console.line(
+            f"  pods run on {', '.join(machines.names(int(options.real_nodes)))}; for example:"
+        )
+        console.line(
+            f"  kubectl run test --image={BUSYBOX} --image-pull-policy=Never -- sleep 9999"
+        )
     beside = "" if options.local == DEFAULT_LOCAL else f" LOCAL={options.local}"
     console.line(f"  stop it with: make down{beside}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deploy.kube.client import KubeClient
 from deploy.local import build, nodes, posix, product
-from deploy.local.boot import Boot, add_node
+from deploy.local.boot import Boot, add_node, wait_for_kubelets
 from deploy.local.console import Console, silent
 from deploy.local.errors import LocalError, PortTakenError
 from deploy.local.layout import CHECKOUT, KUBE, Layout
@@ -18,6 +18,8 @@ from deploy.local.overlay import BASE, agents_environment
 from deploy.local.overlay import check as check_overlay
 from deploy.local.ports import choose_ports
 from deploy.local.processes import Processes
+from deploy.local.real import nodes as machines
+from deploy.local.real import packages
 from deploy.local.state import State
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.process import Process
-    from deploy.local.product import MetacontrollerChoice
+    from deploy.local.product import MetacontrollerChoice, RealAgents
 
 LOCK_SECONDS = 3.0
 PORT_TRIES = 3
@@ -109,6 +111,8 @@ class Cluster:
         self,
         nodes: int = 3,
         *,
+        real_nodes: int = 0,
+        real_agents: RealAgents = "pods",
         metacontroller: MetacontrollerChoice = "auto",
         default_storage_class: bool = False,
         grace_seconds: float = 60.0,
@@ -123,11 +127,13 @@ class Cluster:
     ) -> None:
         """Start the cluster on empty disks, and return when it is ready.
 
-        disk: the size of each node's disk, a quantity. owner_pid: a process with which the cluster
-        ends. overlay: a folder of deploy/overlays. run_agents: if False, other programs write the
-        status of LocalModelNodes. before: is called when Kubernetes runs with the objects that the
-        overlay expects, and before localmodel is installed. If a process does not start, all are
-        stopped, and LocalError is raised.
+        real_nodes: how many nodes with a kubelet, which run pods, there are beside the simulated
+        ones; needs root and packages. real_agents: how the agents of these run. disk: the size of
+        each node's disk, a quantity. owner_pid: a process with which the cluster ends. overlay: a
+        folder of deploy/overlays. run_agents: if False, other programs write the status of
+        LocalModelNodes. before: is called when Kubernetes runs with the objects that the overlay
+        expects, and before localmodel is installed. If a process does not start, all are stopped,
+        and LocalError is raised.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -138,16 +144,22 @@ class Cluster:
             agents_environment(CHECKOUT, overlay) | dict(agent_env or {}),
             disk,
             run_agents,
+            real_agents == "pods",
         )
+        if real_nodes:
+            packages.require(self.root)
         build.ensure_kube(self.console)
         with self._changing():
             self._prepare()
             for attempt in range(1, PORT_TRIES + 1):
-                state = State(choose_ports(), program, agents, overlay)
+                state = State(choose_ports(), program, agents, overlay, real_nodes > 0)
                 try:
                     self.processes.start_supervisor(owner_pid or os.getpid())
                     Boot(self.layout, self.processes, state, self.console).run(
-                        nodes, default_storage_class=default_storage_class, before=before
+                        nodes,
+                        real=real_nodes,
+                        default_storage_class=default_storage_class,
+                        before=before,
                     )
                     if owner_pid is None:
                         self.layout.keep.touch()
@@ -179,6 +191,7 @@ class Cluster:
         self.kubeconfig.unlink(missing_ok=True)
         shutil.rmtree(self.layout.run, ignore_errors=True)
         shutil.rmtree(self.layout.etcd, ignore_errors=True)
+        machines.clean(self.layout)
         return ran
 
     def _prepare(self) -> None:
@@ -191,6 +204,7 @@ class Cluster:
                 "or start another one beside it with 'make up LOCAL=.local2'",
             )
         self._api = None
+        machines.clean(layout)
         for folder in (layout.run, layout.etcd, layout.nodes, layout.logs):
             shutil.rmtree(folder, ignore_errors=True)
         for folder in (layout.processes, layout.stopped, layout.nodes, layout.logs):
@@ -199,25 +213,47 @@ class Cluster:
 
     # Nodes and processes.
 
-    def node_up(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+    def node_up(
+        self, name: str, labels: Mapping[str, str] | None = None, *, real: bool = False
+    ) -> None:
         """Create a Node, and start its agent. A disk of an earlier node of this name is kept.
 
-        Raises LocalError if the Node exists.
+        real: start its kubelet too, and return when the node takes pods. Raises LocalError if the
+        Node exists.
         """
         nodes.check_name(name)
         with self._changing():
             state = self.state
-            if product.agent_name(name) in self.processes.names():
+            running = {product.agent_name(name), machines.process_name(name)}
+            if running & set(self.processes.names()):
                 raise LocalError(f"{name} is up", todo=f"make node-down NODE={name}")
-            add_node(self.layout, self.processes, self.api, state.agents, name=name, labels=labels)
+            if real and not state.real_nodes:
+                raise LocalError(
+                    f"{self.root} has no scheduler for real nodes",
+                    todo="make down, then make up REAL_NODES=1",
+                )
+            add_node(
+                self.layout,
+                self.processes,
+                self.api,
+                state.agents,
+                name=name,
+                labels=labels,
+                real=real,
+            )
+            if real:
+                wait_for_kubelets(self.processes, self.api, [name])
 
     def node_down(self, name: str) -> None:
         """Stop a node's agent and delete its Node. Its disk stays."""
         nodes.check_name(name)
         with self._changing():
             self._require_running()
-            known = product.agent_name(name) in self.processes.names()
-            self.processes.remove(product.agent_name(name))
+            mine = [product.agent_name(name), machines.process_name(name)]
+            known = set(mine) & set(self.processes.names())
+            for process in mine:
+                self.processes.remove(process)
+            machines.clean(self.layout, name)
             if not nodes.unregister(self.api, name) and not known:
                 raise LocalError(f"there is no node {name}", todo="see: make status")
 

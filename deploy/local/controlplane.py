@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 ETCD = "etcd"
 API_SERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
+SCHEDULER = "kube-scheduler"
 
-# No controller for workloads, since no kubelet runs pods, and none that checks the leases of Nodes.
+# None that checks the leases of Nodes: simulated nodes renew none.
 CONTROLLERS = (
     "garbage-collector-controller",
     "namespace-controller",
@@ -27,6 +28,16 @@ CONTROLLERS = (
     "root-ca-certificate-publisher-controller",
     "serviceaccount-controller",
     "serviceaccount-token-controller",
+)
+# Only where a kubelet runs the pods.
+WORKLOAD_CONTROLLERS = (
+    "cronjob-controller",
+    "daemonset-controller",
+    "deployment-controller",
+    "job-controller",
+    "pod-garbage-collector-controller",
+    "replicaset-controller",
+    "statefulset-controller",
 )
 
 
@@ -54,8 +65,17 @@ def etcd(layout: Layout, ports: Ports) -> Process:
     )
 
 
-def api_server(layout: Layout, ports: Ports) -> Process:
-    """The API server. It does not taint new Nodes, since no controller would remove the taint."""
+def api_server(layout: Layout, ports: Ports, *, kubelets: bool = False) -> Process:
+    """The API server. It does not taint new Nodes, since no controller would remove the taint.
+
+    kubelets: whether real nodes run, from which it reads logs, and whose rights it restricts.
+    """
+    for_kubelets = (
+        "--enable-admission-plugins=NodeRestriction",
+        f"--kubelet-client-certificate={layout.kubelet_client}",
+        f"--kubelet-client-key={layout.kubelet_client}",
+        "--kubelet-preferred-address-types=InternalIP",
+    )
     return _process(
         API_SERVER,
         f"--etcd-servers=http://{LOOPBACK}:{ports.etcd}",
@@ -73,18 +93,23 @@ def api_server(layout: Layout, ports: Ports) -> Process:
         "--service-cluster-ip-range=10.96.0.0/16",
         # The service named kubernetes cannot point to a loopback address.
         "--endpoint-reconciler-type=none",
+        *(for_kubelets if kubelets else ()),
         order=1,
         # Without this, the API server waits a minute for open watches when it stops.
         stop_seconds=2.0,
     )
 
 
-def controller_manager(layout: Layout) -> Process:
-    """The controller manager with the controllers that localmodel needs."""
+def controller_manager(layout: Layout, *, workloads: bool = False) -> Process:
+    """The controller manager with the controllers that localmodel needs.
+
+    workloads: whether Deployments, Jobs and the like get pods.
+    """
+    controllers = CONTROLLERS + (WORKLOAD_CONTROLLERS if workloads else ())
     return _process(
         CONTROLLER_MANAGER,
         f"--kubeconfig={layout.kubeconfig}",
-        f"--controllers={','.join(CONTROLLERS)}",
+        f"--controllers={','.join(controllers)}",
         f"--service-account-private-key-file={layout.service_account_key}",
         f"--root-ca-file={layout.certificate}",
         # Although there is one replica: after an outage of the API server it exits for want of its
@@ -99,6 +124,17 @@ def controller_manager(layout: Layout) -> Process:
         "--pvclaimbinder-sync-period=2s",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
+        order=2,
+    )
+
+
+def scheduler(layout: Layout) -> Process:
+    """The scheduler, which finds no room for a pod on a simulated node."""
+    return _process(
+        SCHEDULER,
+        f"--kubeconfig={layout.kubeconfig}",
+        "--leader-elect=false",
+        "--secure-port=0",
         order=2,
     )
 

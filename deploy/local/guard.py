@@ -2,7 +2,8 @@
 
 The kernel kills the supervisor's children with it, but not their children. The guard reads the ids
 of process groups from its standard input (`+ID` for a new group, `-ID` for a group that has ended).
-The input ends when the supervisor ends, for whatever reason; then the guard kills the groups left.
+The input ends when the supervisor ends, for whatever reason; then the guard kills the groups left,
+and removes the cgroups of the cluster's real nodes.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import sys
 import time
 from pathlib import Path
 
+from deploy.local.layout import Layout
 from deploy.local.posix import group_is_gone, kill_group, try_lock
+from deploy.local.real import cgroups
 
 LAST_LOOK_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Guard until the input ends. The argument is the lock file, which the guard holds."""
+    """Guard until the input ends. The argument is the cluster's folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    lock = Path(arguments[0])
+    layout = Layout(Path(arguments[0]))
+    lock = layout.guard_lock
     deadline = time.monotonic() + LAST_LOOK_SECONDS
     while try_lock(lock) is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -39,6 +43,7 @@ def main(arguments: list[str]) -> int:
     deadline = time.monotonic() + LAST_LOOK_SECONDS
     while time.monotonic() < deadline and not all(group_is_gone(group) for group in groups):
         time.sleep(0.02)
+    cgroups.remove(layout.root)
     return 0
 
 

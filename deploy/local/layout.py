@@ -37,6 +37,16 @@ class Layout:
         return self.root / "nodes"
 
     @property
+    def machines(self) -> Path:
+        """Folder with a folder for each real node: its images, containers and settings."""
+        return self.root / "machines"
+
+    @property
+    def images(self) -> Path:
+        """Folder with the archives of the images of real nodes."""
+        return self.root / "images"
+
+    @property
     def logs(self) -> Path:
         """Folder with a log file for each process."""
         return self.root / "logs"
@@ -107,6 +117,11 @@ class Layout:
         return self.run / "service-account.key"
 
     @property
+    def kubelet_client(self) -> Path:
+        """Key and certificate by which kubelets know the API server."""
+        return self.run / "kubelet-client.pem"
+
+    @property
     def tokens(self) -> Path:
         """Token file of the API server's users."""
         return self.run / "tokens.csv"
@@ -126,6 +141,10 @@ class Layout:
     def disk(self, node: str) -> Path:
         """Disk of a node."""
         return self.nodes / node
+
+    def machine(self, node: str) -> Path:
+        """Folder of a real node, apart from its disk."""
+        return self.machines / node
 
     def user_kubeconfig(self, user: str) -> Path:
         """Kubeconfig of one of the cluster's own users."""

@@ -28,11 +28,15 @@ DISK = "20Gi"
 LOOPBACKS = ("127.0.0.0/8", "::1/128")
 
 MetacontrollerChoice = Literal["auto", "standin", "real"]
+RealAgents = Literal["pods", "processes"]
 
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """The options of all agents of a cluster. run: False means that no agents run."""
+    """The options of all agents of a cluster. run: False means that no agents run.
+
+    in_pods: whether those of real nodes run as pods of the DaemonSet.
+    """
 
     grace_seconds: float
     progress_seconds: float
@@ -40,6 +44,21 @@ class AgentOptions:
     env: dict[str, str]
     disk: str = DISK
     run: bool = True
+    in_pods: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of each agent, whichever way it runs."""
+        return (
+            "--disk-size",
+            self.disk,
+            "--grace-seconds",
+            f"{self.grace_seconds:g}",
+            "--progress-seconds",
+            f"{self.progress_seconds:g}",
+            *(part for network in LOOPBACKS for part in ("--allow-network", network)),
+            *self.args,
+        )
 
 
 def hooks_url(ports: Ports) -> str:
@@ -121,15 +140,8 @@ def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
         node,
         "--root",
         str(layout.disk(node)),
-        "--disk-size",
-        options.disk,
         "--kubeconfig",
         str(layout.user_kubeconfig(AGENT.key)),
-        "--grace-seconds",
-        f"{options.grace_seconds:g}",
-        "--progress-seconds",
-        f"{options.progress_seconds:g}",
-        *(part for network in LOOPBACKS for part in ("--allow-network", network)),
-        *options.args,
+        *options.flags,
     )
     return Process(argv, cwd=str(CHECKOUT), env=options.env, order=4)

@@ -249,7 +249,7 @@ class Supervisor:
 
     def _start_guard(self) -> None:
         self.guard = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local.guard", str(self.layout.guard_lock)],
+            [sys.executable, "-m", "deploy.local.guard", str(self.layout.root)],
             cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             start_new_session=True,

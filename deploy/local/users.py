@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from deploy.kube.kinds import KubeObject
+
 
 @dataclass(frozen=True)
 class User:
@@ -52,3 +54,15 @@ def kubeconfig(*, server: str, authority: Path, user: User, token: str) -> str:
         "contexts": [{"name": name, "context": {"cluster": name, "user": user.key}}],
     }
     return json.dumps(config, indent=2) + "\n"
+
+
+def node_kubeconfig(admin: KubeObject, node: str) -> str:
+    """The kubeconfig of a kubelet, made from the administrator's.
+
+    The administrator acts as the node, which has the rights of a node alone: the API server reads
+    its token file only once, and nodes join later.
+    """
+    (user,) = admin["users"]
+    acting = {"as": f"system:node:{node}", "as-groups": ["system:nodes"]}
+    users = [{"name": user["name"], "user": user["user"] | acting}]
+    return json.dumps(admin | {"users": users}, indent=2) + "\n"

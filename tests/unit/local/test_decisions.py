@@ -114,10 +114,10 @@ def test_agent_arguments() -> None:
         "node-1",
         "--root",
         "/l/nodes/node-1",
-        "--disk-size",
-        "20Gi",
         "--kubeconfig",
         "/l/run/agent.kubeconfig",
+        "--disk-size",
+        "20Gi",
         "--grace-seconds",
         "5",
         "--progress-seconds",
@@ -165,7 +165,7 @@ def test_users_are_those_of_the_manifests() -> None:
 
 
 def test_state_survives_its_file(tmp_path: Path) -> None:
-    state = State(PORTS, None, AGENTS, "kserve")
+    state = State(PORTS, None, AGENTS, "kserve", real_nodes=True)
     state.save(tmp_path / "state")
     assert State.load(tmp_path / "state") == state
 

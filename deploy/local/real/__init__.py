@@ -1,0 +1,1 @@
+"""Real nodes of a local cluster: kubelet and containerd, in namespaces of the kernel."""
