@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from agent.control.step_plan import StepPlan
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Workers
+
+# Above every priority of a cache, which has 32 bits.
+AWAITED_PRIORITY = 1 << 31
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +62,12 @@ class Starts:
             return
         log.info("Started a download", key=row.key, uri=public_uri(request.uri))
         self._background_reads.stop(row.key)
+        attempt = request.by(requester)
+        if row.is_awaited:
+            # Of the connections, too.
+            attempt = replace(attempt, priority=AWAITED_PRIORITY)
         self._state.tasks[row.key] = self._workers.start(
-            request.by(requester),
+            attempt,
             now,
             in_use=row.is_in_use,
             origin=bound_origin(row.copy.access, requester, request.requesters),

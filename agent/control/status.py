@@ -223,7 +223,8 @@ def _not_given(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
     if transfer is not None and transfer.requester == requester:
         own = Row(row.key, transfer=transfer, retries=row.retries)
         return _on_its_way(entry, own, NO_OUTLOOK)
-    is_suspended = row.request is not None and requester in row.request.suspended
+    suspended = row.request.suspended if row.request and not row.is_awaited else ()
+    is_suspended = requester in suspended
     is_past = transfer is not None and failure is not None and failure.error.kind in NODE_KINDS
     if failure is not None and not is_past and not is_suspended:
         return _failed(

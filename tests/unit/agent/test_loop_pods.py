@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, pod, prepare, told, use
+from tests.unit.agent.crowded import (
+    TAKES,
+    entry,
+    fill,
+    limit,
+    models,
+    pod,
+    prepare,
+    told,
+    use,
+    wait,
+)
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
@@ -38,6 +49,27 @@ def test_a_pod_brings_an_evicted_model_back(world: World) -> None:
     assert world.states() == {"a": "Downloaded", "b": "Evicted", "c": "Downloaded"}
     assert len(told(world, "Referenced")) == 1
     assert not (world.root / ".localmodel" / world.key("a") / "evicted.json").exists()
+
+
+def test_what_a_pod_waits_for_is_first_and_comes_back_first(world: World) -> None:
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert world.states()["a"] == "Evicted"
+    world.web.gate = threading.Event()
+    world.web.files |= dict.fromkeys(("/d.bin", "/e.bin"), b"x" * TAKES)
+    limit(world, 9)
+    later = models(world, "de", priority=9)
+    world.want(*later, *models(world, "abc"))
+    world.settle_until(lambda: len(world.active()) == 2)
+    # It does not wait for the two that are more important, and takes none of their places.
+    wait(world, "a")
+    world.settle_until(lambda: world.key("a") in world.active())
+    assert len(world.active()) == 3
+    assert world.download("a").request.priority > world.download("d").request.priority
+    world.web.gate.set()
+    world.settle()
+    assert world.states()["a"] == "Downloaded"
 
 
 def test_a_service_brings_an_evicted_model_back(world: World) -> None:
