@@ -8,6 +8,7 @@ is the same as in the step before is the same object, so a step costs what has c
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -101,6 +102,11 @@ class Row:
     def is_awaited(self) -> bool:
         """Whether a pod of the node has a container that waits to mount the model."""
         return any(pod.waits for pod in self.pods or ())
+
+    @cached_property
+    def pods_of(self) -> Counter[str]:
+        """The number of pods that use the model, by their namespace."""
+        return Counter(pod.namespace for pod in self.pods or ())
 
     @cached_property
     def is_there(self) -> bool:

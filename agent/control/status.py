@@ -69,7 +69,7 @@ _NO_LOOK = (
 # Fields that change as a download goes on, or a pod runs: no state has changed.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
-    *("disk_bytes", "last_used_time"),
+    *("disk_bytes", "last_used_time", "pods"),
 )
 
 
@@ -186,16 +186,18 @@ def _entry(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
         return _failed(entry, hindered)
     if not row.is_for(entry.requester):
         return _not_given(entry, row, outlook)
-    return _on_disk(entry, row, outlook).model_copy(update=_use(row))
+    return _on_disk(entry, row, outlook).model_copy(update=_use(row, entry.cache.namespace))
 
 
-def _use(row: Row) -> dict[str, object]:
+def _use(row: Row, namespace: str) -> dict[str, object]:
+    """The use of the disk and by pods, as a cache of this namespace may know it."""
     copy = row.copy
     used = copy.usage.last_used_time if copy.usage else None
     return {
         "disk_bytes": copy.tree_bytes + copy.staged_bytes or None,
         # While a pod mounts it, each write would differ otherwise.
         "last_used_time": used.replace(second=0, microsecond=0) if used else None,
+        "pods": row.pods_of[namespace] if namespace else len(row.pods or ()),
     }
 
 
@@ -424,7 +426,7 @@ def _leaving(row: Row, name: CacheName) -> NodeModelStatus:
         cached=manifest is not None,
         size=manifest.size if manifest else None,
         hash=manifest.hash if manifest else None,
-    ).model_copy(update=_use(row) if is_granted else {})
+    ).model_copy(update=_use(row, name.namespace) if is_granted else {})
 
 
 def _findings(
