@@ -116,7 +116,7 @@ class EventWriter:
             "action": ACTION,
             "reason": queued.event.reason,
             "type": "Warning" if queued.event.warning else "Normal",
-            "note": _cut(queued.event.message),
+            "note": cut_note(queued.event.message),
             # No namespace, as the object is cluster-scoped: kubectl filters by that too.
             "regarding": {
                 "apiVersion": API_VERSION,
@@ -160,7 +160,8 @@ def _micro_time(at: int) -> str:
     return datetime.fromtimestamp(at / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _cut(text: str) -> str:
+def cut_note(text: str) -> str:
+    """The text, cut to what the API server takes of an Event's note."""
     encoded = text.encode()
     if len(encoded) <= _NOTE_BYTES:
         return text

@@ -8,6 +8,7 @@ import structlog
 
 from agent.cluster.event_writer import EventWriter
 from agent.cluster.pod_watch import PodWatch
+from agent.cluster.pod_writer import PodWriter
 from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.commands import logs
 from agent.commands.assemble import (
@@ -73,4 +74,5 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         loop_options(options),
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),
+        pod_sink=PodWriter(options.node_name, client),
     )

@@ -151,7 +151,7 @@ class StatusBuilder:
             row, outlook = table.row(entry.key), outlooks.get(entry.key, usual)
             known = before.get(entry.identity)
             if known is None or known[0] is not row or known[1] != outlook:
-                known = (row, outlook, _entry(entry, row, outlook))
+                known = (row, outlook, entry_status(entry, row, outlook))
             self._made[entry.identity] = known
         for row in sorted(filter(_is_leaving, table.rows.values()), key=lambda row: row.key):
             for name in row.owners:
@@ -180,7 +180,19 @@ def is_news(before: LocalModelNodeStatus, after: LocalModelNodeStatus) -> bool:
     )
 
 
-def _entry(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+def with_former_pods(
+    status: LocalModelNodeStatus, before: LocalModelNodeStatus
+) -> LocalModelNodeStatus:
+    """The status with the former counts of pods: for as long as nobody knows the node's pods."""
+    counts = {model.identity: model.pods for model in before.models}
+    models = tuple(
+        model.model_copy(update={"pods": counts.get(model.identity, 0)}) for model in status.models
+    )
+    return status.model_copy(update={"models": models})
+
+
+def entry_status(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    """The status of one entry: what its cache may know of the row."""
     hindered = entry.refusal or (_unreadable(entry, row) if row.copy.is_unreadable else None)
     if hindered is not None:
         return _failed(entry, hindered)

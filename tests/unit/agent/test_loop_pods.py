@@ -72,6 +72,49 @@ def test_what_a_pod_waits_for_is_first_and_comes_back_first(world: World) -> Non
     assert world.states()["a"] == "Downloaded"
 
 
+def test_a_waiting_pod_is_told_why_and_is_let_start(world: World) -> None:
+    world.web.gate = threading.Event()
+    world.want(*models(world, "a"))
+    wait(world, "a")
+    world.settle_until(lambda: bool(world.active()))
+    assert world.pod_sink.woken == []
+    assert {event.reason for event in world.pod_sink.events} == {"WaitingForModel"}
+    assert entry(world, "a")["pods"] == 1
+    world.web.gate.set()
+    world.settle()
+    last = world.pod_sink.events[-1]
+    assert (last.reason, last.message) == ("ModelCached", "a: it is on this node now (683.6Ki)")
+    assert world.pod_sink.woken == ["server"]
+    # Kubelet has missed it while no agent ran.
+    world.restart()
+    world.pod_sink.woken.clear()
+    world.want(*models(world, "a"))
+    wait(world, "a", blocked=True)
+    world.settle()
+    world.step(60)
+    assert world.pod_sink.woken == ["server"]
+
+
+def test_how_many_pods_use_a_model_is_progress(world: World) -> None:
+    fill(world, "a")
+    world.step(60)
+    found = [pod(world, "a", pod_name=f"server-{n}") for n in range(3)]
+    written = len(world.api.writes)
+    world.loop.observe_pods(tuple(found))
+    world.settle()
+    # Its first use is one write, and what comes and goes meanwhile is the next one.
+    for count in (1, 2, 3, 2):
+        world.loop.observe_pods(tuple(found[:count]))
+        world.step(1)
+    assert len(world.api.writes) <= written + 1
+    world.step(15)
+    assert entry(world, "a")["pods"] == 2
+    assert len(world.api.writes) <= written + 2
+    use(world)
+    world.step(15)
+    assert "pods" not in entry(world, "a")
+
+
 def test_a_service_brings_an_evicted_model_back(world: World) -> None:
     fill(world, "ab")
     world.want(*models(world, "abc"))
