@@ -261,7 +261,7 @@ def _why_not(requester: Requester, row: Row, outlook: Outlook) -> tuple[ModelSta
         return ModelState.EVICTED, evicted.reason.value, _WENT
     if requester.namespace and "" in row.namespaces:
         return ModelState.PENDING, reasons.AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
-    if row.request is not None and requester not in row.request.deciding:
+    if row.request is not None and not row.request.decides(requester):
         return ModelState.PENDING, reasons.AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
     return ModelState.PENDING, reasons.CHECKING_ACCESS, _OTHERS
 
