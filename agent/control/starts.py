@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from agent.control.step_plan import StepPlan
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Workers
-
-# Above every priority of a cache, which has 32 bits.
-AWAITED_PRIORITY = 1 << 31
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +45,12 @@ class Starts:
             self._start(table.row(key), table.now, has_room=True)
         for key in plan.ask:
             self._start(table.row(key), table.now, has_room=False)
+        for key, task in self._state.tasks.items():
+            # Of the connections, too, what a pod waits for gets the first.
+            if table.row(key).is_awaited:
+                task.urgent.set()
+            else:
+                task.urgent.clear()
 
     def _start(self, row: Row, now: float, *, has_room: bool) -> None:
         requester, request = row.requester(now), row.request
@@ -62,12 +64,8 @@ class Starts:
             return
         log.info("Started a download", key=row.key, uri=public_uri(request.uri))
         self._background_reads.stop(row.key)
-        attempt = request.by(requester)
-        if row.is_awaited:
-            # Of the connections, too.
-            attempt = replace(attempt, priority=AWAITED_PRIORITY)
         self._state.tasks[row.key] = self._workers.start(
-            attempt,
+            request.by(requester),
             now,
             in_use=row.is_in_use,
             origin=bound_origin(row.copy.access, requester, request.requesters),

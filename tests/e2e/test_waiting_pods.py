@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crds.keys import model_key
 from crds.naming import CACHED_AT_ANNOTATION
-from deploy.kube.kinds import EVENTS, PODS
+from deploy.kube.kinds import EVENTS, GROUPS, PODS
 from tests.e2e.world import World, an_object
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ def _model(world: World, name: str, mib: int) -> str:
     return world.http.put(f"{name}.bin", name.encode().ljust(mib * MIB, b"."))
 
 
-def _pod(world: World, namespace: str, name: str, claim: str, uri: str = "") -> None:
-    """A pod on the node that mounts a claim, by the sub-path of a model if its URI is named."""
+def _pod(
+    world: World, namespace: str, name: str, claim: str, uri: str = "", *, node: str = NODE
+) -> None:
+    """A pod on a node that mounts a claim, by the sub-path of a model if its URI is named."""
     mount = {"name": "model", "mountPath": "/mnt/models"}
     sub_path = {"subPath": f"models/{model_key(uri)}"} if uri else {}
     server = {"name": "server", "image": "server", "volumeMounts": [mount | sub_path]}
     source = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
     spec = {
-        "nodeName": NODE,
+        "nodeName": node,
         "automountServiceAccountToken": False,
         "containers": [server],
         "volumes": [{"name": "model"} | source],
@@ -156,6 +158,39 @@ def test_an_evicted_model_comes_back_for_a_pod_that_never_started(world: World) 
     _wait_woken(world, group, "server", first)
     _end(world, group, "server")
     world.remove_caches(f"{group}-a", f"{group}-b")
+
+
+def test_a_waiting_pods_node_does_not_wait_for_its_turn(world: World) -> None:
+    group = "waitturn"
+    nodes = ("node-1", "node-2", "node-3")
+    uri = _model(world, group, 3)
+    for node in nodes:
+        world.node(node, group)
+    world.namespace(group)
+    world.group(group, download={"maxConcurrentNodes": 1})
+    world.wait_condition(group, "NodesFound", resource=GROUPS)
+    world.http.bytes_per_second = 3 * MIB / 20
+
+    def waiting() -> list[str]:
+        reasons = {node: world.report(node, uri).get("reason") for node in nodes}
+        found = [node for node, reason in reasons.items() if reason == "AwaitingTurn"]
+        return found if len(found) == 2 else []
+
+    try:
+        world.cache(group, uri, group)
+        node = world.until(waiting, "two nodes to wait for their turn")[0]
+        _pod(world, group, "server", f"{group}-{group}", uri, node=node)
+        world.until(
+            lambda: world.report(node, uri).get("state") == "Downloading",
+            "the node of the waiting pod to begin",
+        )
+        assert len([one for one in nodes if world.report(one, uri).get("reason")]) == 1
+    finally:
+        world.http.bytes_per_second = 0.0
+    world.wait_ready(group, 3)
+    world.until(lambda: _annotation(world, group, "server"), "the pod to be annotated")
+    _end(world, group, "server")
+    world.remove_caches(group)
 
 
 def test_only_a_pod_that_has_missed_its_model_is_annotated(world: World) -> None:

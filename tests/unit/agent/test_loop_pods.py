@@ -66,10 +66,14 @@ def test_what_a_pod_waits_for_is_first_and_comes_back_first(world: World) -> Non
     wait(world, "a")
     world.settle_until(lambda: world.key("a") in world.active())
     assert len(world.active()) == 3
-    assert world.download("a").request.priority > world.download("d").request.priority
+    assert [world.download(name).urgent.is_set() for name in "ade"] == [True, False, False]
+    # One that is downloaded already, too, as long as the pod waits.
+    wait(world, "d")
+    world.step()
+    assert [world.download(name).urgent.is_set() for name in "ade"] == [False, True, False]
     world.web.gate.set()
     world.settle()
-    assert world.states()["a"] == "Downloaded"
+    assert world.states()["d"] == "Downloaded"
 
 
 def test_a_waiting_pod_is_told_why_and_is_let_start(world: World) -> None:
