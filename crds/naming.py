@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from crds.base import GROUP
+
+# An annotation of a pod, by which the agent of its node says when its model was cached.
+CACHED_AT_ANNOTATION = f"localmodel.{GROUP}/cached-at"
+
 
 def claim_name(cache: str, group: str) -> str:
     """Name of the claim for a cache on a group, in any namespace, as in KServe."""

@@ -70,7 +70,8 @@ def decide_downloads(
     A candidate that was never evicted from this node, or that a service or pod refers to, may evict
     other copies. An evicted model that nothing refers to is considered last, and comes back only if
     all its accounts stay at their low marks, with room for all models that would evict it again.
-    Models whose folder may be adopted are considered before models that are downloaded.
+    Models whose folder may be adopted are considered before models that are downloaded, and models
+    that a pod of the node waits for before all others.
 
     A model that does not fit waits, and does not block the candidates after it. Exception: while a
     model waits that something refers to, and that would fit once pods have ended, no model of a
@@ -86,8 +87,8 @@ def decide_downloads(
     return work.found
 
 
-def _order(holding: Holding) -> tuple[bool, bool]:
-    return holding.evicted_and_unreferenced, not holding.foreign
+def _order(holding: Holding) -> tuple[bool, bool, bool]:
+    return not holding.awaited, holding.evicted_and_unreferenced, not holding.foreign
 
 
 class _Work:

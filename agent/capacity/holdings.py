@@ -45,6 +45,8 @@ class Holding:
     referenced: bool = False
     # Whether a pod of the node mounts it, or is about to.
     mounted: bool = False
+    # Whether a pod of the node waits for it.
+    awaited: bool = False
     evicted: bool = False
     # Whether a folder in its place may be adopted: `size` is what a download adds to that folder.
     foreign: bool = False

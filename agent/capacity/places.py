@@ -26,12 +26,14 @@ class Hold:
     """The place of a running download.
 
     `owner` is the requester's namespace, empty for LocalModelCaches. `had_its_time`: extra places
-    may open beside it. A download that is not `wanted` is about to end.
+    may open beside it. A download that is not `wanted` is about to end. `awaited`: a pod waits for
+    the model.
     """
 
     owner: str = ""
     had_its_time: bool = False
     wanted: bool = True
+    awaited: bool = False
 
 
 def had_its_time(elapsed: float, came: int) -> bool:
@@ -45,21 +47,32 @@ class Places:
     While all of them are taken, and a download among them has had its time, extra places open: one
     for each namespace that has no download, and `most` for LocalModelCaches. `owners` are the
     candidates' namespaces by key.
+
+    Downloads that nobody waits for keep no place from the `awaited` candidates: as long as fewer
+    than `most` models that a pod waits for are downloaded, another one begins at once.
     """
 
     def __init__(
-        self, most: int, held: Collection[Hold] = (), owners: Mapping[str, str] = _NOBODY
+        self,
+        most: int,
+        held: Collection[Hold] = (),
+        owners: Mapping[str, str] = _NOBODY,
+        awaited: Collection[str] = frozenset(),
     ) -> None:
         self._most = most
         self._owners = owners
+        self._awaited = awaited
         self._running = len(held)
         wanted = [hold for hold in held if hold.wanted]
         self._running_of = Counter(hold.owner for hold in wanted)
         self._in_their_time = sum(not hold.had_its_time for hold in wanted)
+        self._running_awaited = sum(hold.awaited for hold in wanted)
 
     def has(self, key: str) -> bool:
         """Whether this candidate gets a place."""
         if self._running < self._most:
+            return True
+        if key in self._awaited and self._running_awaited < self._most:
             return True
         owner = self._owners.get(key, "")
         own, limit = (1, self._most + EXTRA_PLACES) if owner else (self._most, None)
@@ -74,3 +87,4 @@ class Places:
         self._running += 1
         self._running_of[self._owners.get(key, "")] += 1
         self._in_their_time += 1
+        self._running_awaited += key in self._awaited

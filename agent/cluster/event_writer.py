@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from agent.cluster.kube_watch import CALL_TIMEOUT, reason
+from agent.cluster.kube_watch import CALL_TIMEOUT
+from agent.cluster.outbox import Outbox
 from crds.base import API_VERSION, GROUP
 
 if TYPE_CHECKING:
@@ -31,30 +27,23 @@ ACTION = "KeepModels"
 LOCAL_MODEL_NODE = (API_VERSION, "LocalModelNode")
 NODE = ("v1", "Node")
 
-QUEUE_EVENTS = 100
 # An event that repeats within this time raises the count of its first Event.
 SERIES_SECONDS = 600.0
 # The most Events whose repetitions are counted.
 MAX_SERIES = 1000
-TRIES = 3
-RETRY_SECONDS = 5.0
 
 # Limits of the API server.
 _NOTE_BYTES = 1024
 _INSTANCE_LENGTH = 128
 _NODE_LENGTH = 230
 
-_FORBIDDEN = 403
 _NOT_FOUND = 404
 _CONFLICT = 409
-_THROTTLED = 429
 
 _FORBIDDEN_MESSAGE = (
     "May not write Events: the ClusterRole localmodel-agent needs the verbs create and patch on "
     "events of events.k8s.io, see rbac.yaml in deploy/base"
 )
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,9 @@ class _Queued:
     event: NodeEvent
     uid: str
     at: int
+
+    def __str__(self) -> str:
+        return self.event.reason
 
 
 @dataclass
@@ -91,11 +83,11 @@ class EventWriter:
         self._regarding = regarding
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
-        self._queue: queue.Queue[_Queued] = queue.Queue(QUEUE_EVENTS)
         # Ordered by the last occurrence, the oldest first. Bounded by MAX_SERIES.
         self._written: OrderedDict[tuple[NodeEvent, str], _Series] = OrderedDict()
-        self._is_failing = False
-        threading.Thread(target=self._run, name="events", daemon=True).start()
+        self._outbox = Outbox(
+            "events", self._write, forbidden=_FORBIDDEN_MESSAGE, failed="Could not write Events"
+        )
 
     def about(self, uid: str) -> None:
         """Set the uid of the object in later Events, by which kubectl finds them."""
@@ -103,53 +95,9 @@ class EventWriter:
 
     def tell(self, event: NodeEvent) -> None:
         """Queue an event for writing. Never raises, and never waits."""
-        # A full queue means a server that does not answer: the event is dropped.
-        with suppress(queue.Full):
-            self._queue.put_nowait(_Queued(event, self._uid, time.time_ns()))
-
-    def _run(self) -> None:
-        while True:
-            queued = self._queue.get()
-            try:
-                self._write(queued)
-            except (ApiException, urllib3.exceptions.HTTPError) as error:
-                self._drop(queued, error)
-            except Exception:
-                log.exception("Event could not be made", eventReason=queued.event.reason)
-            else:
-                self._is_failing = False
-
-    def _drop(self, queued: _Queued, error: Exception) -> None:
-        """Drop this event; drop all queued events too if the server does not answer."""
-        dropped = 1
-        if _may_pass(error):
-            with suppress(queue.Empty):
-                while True:
-                    self._queue.get_nowait()
-                    dropped += 1
-        if self._is_failing:
-            return
-        self._is_failing = True
-        forbidden = isinstance(error, ApiException) and error.status == _FORBIDDEN
-        log.warning(
-            _FORBIDDEN_MESSAGE if forbidden else "Could not write Events",
-            reason=reason(error),
-            dropped=dropped,
-            firstDropped=queued.event.reason,
-        )
+        self._outbox.put(_Queued(event, self._uid, time.time_ns()))
 
     def _write(self, queued: _Queued) -> None:
-        """Write an event, with TRIES tries. Raises ApiException, HTTPError."""
-        for _ in range(TRIES - 1):
-            try:
-                return self._write_once(queued)
-            except (ApiException, urllib3.exceptions.HTTPError) as error:
-                if not _may_pass(error):
-                    raise
-            time.sleep(RETRY_SECONDS)
-        return self._write_once(queued)
-
-    def _write_once(self, queued: _Queued) -> None:
         now = time.monotonic()
         while self._written and (
             len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
@@ -179,7 +127,7 @@ class EventWriter:
             "action": ACTION,
             "reason": queued.event.reason,
             "type": "Warning" if queued.event.warning else "Normal",
-            "note": _cut(queued.event.message),
+            "note": cut_note(queued.event.message),
             # No namespace, as the object is cluster-scoped: kubectl filters by that too.
             "regarding": {
                 "apiVersion": api_version,
@@ -219,21 +167,12 @@ class EventWriter:
         return True
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed soon: no response, a server error, or throttling.
-
-    A server that has just started answers 403 to all requests until it has loaded the roles.
-    """
-    if not isinstance(error, ApiException):
-        return True
-    return not error.status or error.status >= 500 or error.status in {_FORBIDDEN, _THROTTLED}
-
-
 def _micro_time(at: int) -> str:
     return datetime.fromtimestamp(at / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _cut(text: str) -> str:
+def cut_note(text: str) -> str:
+    """The text, cut to what the API server takes of an Event's note."""
     encoded = text.encode()
     if len(encoded) <= _NOTE_BYTES:
         return text

@@ -8,6 +8,7 @@ import structlog
 
 from agent.cluster.event_writer import NODE, EventWriter
 from agent.cluster.pod_watch import PodWatch
+from agent.cluster.pod_writer import PodWriter
 from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.cluster.startup_taint import NodeTaint
 from agent.commands import logs
@@ -80,4 +81,5 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),
         startup_taint=startup_taint,
+        pod_sink=PodWriter(options.node_name, client),
     )

@@ -33,6 +33,7 @@ from agent.control.reporter import Reporter
 from agent.control.starts import Starts
 from agent.control.step_plan import NO_PLAN, StepPlan, plan_step
 from agent.control.waiting import in_queue, waiting_of
+from agent.control.waiting_pods import WaitingPods
 from agent.jobs.reservations import Reservations
 from agent.jobs.workers import (
     AccessResult,
@@ -44,6 +45,7 @@ from agent.jobs.workers import (
 )
 
 if TYPE_CHECKING:
+    from agent.cluster.events import PodSink
     from agent.cluster.node_api import NodeApi, NodeObject
     from agent.cluster.pod_mounts import PodMounts
     from agent.control.node_events import NodeEventSink
@@ -77,6 +79,7 @@ class Loop:
         pods: PodSource | None = None,
         events: NodeEventSink | None = None,
         startup_taint: StartupTaint | None = None,
+        pod_sink: PodSink | None = None,
     ) -> None:
         self._api = api
         self._options = options
@@ -105,6 +108,7 @@ class Loop:
             self._workers, state.inventory, state.retries, self._node_events, options
         )
         # Report.
+        self._waiting_pods = WaitingPods(pod_sink) if pod_sink else None
         self._reporter = Reporter(api, options.progress)
         self._startup_taint = startup_taint
         if pods is None:
@@ -320,4 +324,6 @@ class Loop:
         # A download that has failed is reported with its failure, and not as queued.
         queued = [key for key in plan.queued if not table.row(key).retries]
         waiting |= in_queue(queued, self._options.max_downloads)
+        if self._waiting_pods is not None:
+            self._waiting_pods.observe(table, waiting, plan.suspended)
         return self._reporter.report(node, table, waiting, plan.suspended, self._options.now())

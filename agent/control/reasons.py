@@ -31,3 +31,7 @@ ADOPTED = "Adopted"
 EVICTED = "Evicted"
 DAMAGED = "Damaged"
 OTHER_DISK = "OtherDisk"
+
+# Of Events about a pod that waits for a model.
+WAITING_FOR_MODEL = "WaitingForModel"
+MODEL_CACHED = "ModelCached"

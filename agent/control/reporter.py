@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.node_api import ApiUnavailableError
-from agent.control.status import StatusBuilder, is_news
+from agent.control.status import StatusBuilder, is_news, with_former_pods
 from agent.control.status_size import storable
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Reporter:
         built = self._builder.build(table, waiting, suspended, self._last.conditions, time)
         self.models = built.models
         status = storable(built)
+        if not table.pods_known:
+            status = with_former_pods(status, self._last)
         differs = status != self._last
         if differs and is_news(self._last, status):
             due = now

@@ -8,6 +8,7 @@ is the same as in the step before is the same object, so a step costs what has c
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -98,6 +99,16 @@ class Row:
         return self.pods is None or bool(self.pods)
 
     @cached_property
+    def is_awaited(self) -> bool:
+        """Whether a pod of the node has a container that waits to mount the model."""
+        return any(pod.waits for pod in self.pods or ())
+
+    @cached_property
+    def pods_of(self) -> Counter[str]:
+        """The number of pods that use the model, by their namespace."""
+        return Counter(pod.namespace for pod in self.pods or ())
+
+    @cached_property
     def is_there(self) -> bool:
         """Whether anything of the model is on the disk, noted there, or on its way."""
         copy = self.copy
@@ -152,7 +163,7 @@ class Row:
         """The requesters whose sources are asked about the copy, and whether each has it."""
         if self.manifest is None or self.request is None or self.is_active:
             return ()
-        return serving.asking(self.request, self.granted)
+        return serving.asking(self.request, self.granted, awaited=self.is_awaited)
 
     @cached_property
     def attempts(self) -> Request | None:
@@ -180,8 +191,10 @@ class Row:
 
     @cached_property
     def awaits_turn(self) -> bool:
-        """Whether no download begins before the node's turn."""
-        return self.attempts is not None and serving.awaits_turn(self.attempts, self.copy)
+        """Whether no download begins before the node's turn: not where a pod waits for it."""
+        if self.attempts is None or self.is_awaited:
+            return False
+        return serving.awaits_turn(self.attempts, self.copy)
 
     @property
     def is_outdated(self) -> bool:
@@ -277,6 +290,7 @@ def _holding_of(row: Row) -> Holding:
         pinned=any(entry.model.retention is Retention.PINNED for entry in counting),
         referenced=row.is_mounted or any(entry.model.referenced for entry in counting),
         mounted=row.is_mounted,
+        awaited=row.is_awaited,
         evicted=copy.evicted is not None and not foreign,
         foreign=foreign,
         leaving=not (row.is_wanted or row.is_mounted)

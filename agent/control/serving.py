@@ -60,17 +60,19 @@ def awaits_turn(attempts: Request, copy: OnDisk) -> bool:
     return attempts.is_suspended and copy.found is not Found.DAMAGED
 
 
-def asking(request: Request, granted: Granted) -> tuple[tuple[Requester, bool], ...]:
+def asking(
+    request: Request, granted: Granted, *, awaited: bool = False
+) -> tuple[tuple[Requester, bool], ...]:
     """The requesters whose sources are asked about a copy, and whether each may have it already.
 
     No LocalModelCache is served from what a namespace fetched while it waits, and none loses what
-    it has.
+    it has. A namespace does not wait for the node's turn where a pod waits for the model (awaited).
     """
     found = ((one, one in granted) for one in request.requesters)
     return tuple(
         (one, has_it)
         for one, has_it in found
-        if (has_it or one not in request.suspended if one.namespace else not has_it)
+        if (has_it or awaited or one not in request.suspended if one.namespace else not has_it)
     )
 
 

@@ -45,6 +45,12 @@ class Starts:
             self._start(table.row(key), table.now, has_room=True)
         for key in plan.ask:
             self._start(table.row(key), table.now, has_room=False)
+        for key, task in self._state.tasks.items():
+            # Of the connections, too, what a pod waits for gets the first.
+            if table.row(key).is_awaited:
+                task.urgent.set()
+            else:
+                task.urgent.clear()
 
     def _start(self, row: Row, now: float, *, has_room: bool) -> None:
         requester, request = row.requester(now), row.request

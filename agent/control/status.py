@@ -69,7 +69,7 @@ _NO_LOOK = (
 # Fields that change as a download goes on, or a pod runs: no state has changed.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
-    *("disk_bytes", "last_used_time"),
+    *("disk_bytes", "last_used_time", "pods"),
 )
 
 
@@ -151,7 +151,7 @@ class StatusBuilder:
             row, outlook = table.row(entry.key), outlooks.get(entry.key, usual)
             known = before.get(entry.identity)
             if known is None or known[0] is not row or known[1] != outlook:
-                known = (row, outlook, _entry(entry, row, outlook))
+                known = (row, outlook, entry_status(entry, row, outlook))
             self._made[entry.identity] = known
         for row in sorted(filter(_is_leaving, table.rows.values()), key=lambda row: row.key):
             for name in row.owners:
@@ -180,22 +180,36 @@ def is_news(before: LocalModelNodeStatus, after: LocalModelNodeStatus) -> bool:
     )
 
 
-def _entry(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+def with_former_pods(
+    status: LocalModelNodeStatus, before: LocalModelNodeStatus
+) -> LocalModelNodeStatus:
+    """The status with the former counts of pods: for as long as nobody knows the node's pods."""
+    counts = {model.identity: model.pods for model in before.models}
+    models = tuple(
+        model.model_copy(update={"pods": counts.get(model.identity, 0)}) for model in status.models
+    )
+    return status.model_copy(update={"models": models})
+
+
+def entry_status(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
+    """The status of one entry: what its cache may know of the row."""
     hindered = entry.refusal or (_unreadable(entry, row) if row.copy.is_unreadable else None)
     if hindered is not None:
         return _failed(entry, hindered)
     if not row.is_for(entry.requester):
         return _not_given(entry, row, outlook)
-    return _on_disk(entry, row, outlook).model_copy(update=_use(row))
+    return _on_disk(entry, row, outlook).model_copy(update=_use(row, entry.cache.namespace))
 
 
-def _use(row: Row) -> dict[str, object]:
+def _use(row: Row, namespace: str) -> dict[str, object]:
+    """The use of the disk and by pods, as a cache of this namespace may know it."""
     copy = row.copy
     used = copy.usage.last_used_time if copy.usage else None
     return {
         "disk_bytes": copy.tree_bytes + copy.staged_bytes or None,
         # While a pod mounts it, each write would differ otherwise.
         "last_used_time": used.replace(second=0, microsecond=0) if used else None,
+        "pods": row.pods_of[namespace] if namespace else len(row.pods or ()),
     }
 
 
@@ -223,7 +237,8 @@ def _not_given(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
     if transfer is not None and transfer.requester == requester:
         own = Row(row.key, transfer=transfer, retries=row.retries)
         return _on_its_way(entry, own, NO_OUTLOOK)
-    is_suspended = row.request is not None and requester in row.request.suspended
+    suspended = row.request.suspended if row.request and not row.is_awaited else ()
+    is_suspended = requester in suspended
     is_past = transfer is not None and failure is not None and failure.error.kind in NODE_KINDS
     if failure is not None and not is_past and not is_suspended:
         return _failed(
@@ -246,7 +261,7 @@ def _why_not(requester: Requester, row: Row, outlook: Outlook) -> tuple[ModelSta
         return ModelState.EVICTED, evicted.reason.value, _WENT
     if requester.namespace and "" in row.namespaces:
         return ModelState.PENDING, reasons.AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
-    if row.request is not None and requester not in row.request.deciding:
+    if row.request is not None and not row.request.decides(requester):
         return ModelState.PENDING, reasons.AWAITING_OLDER_CACHE, _AFTER_OLDER_CACHE
     return ModelState.PENDING, reasons.CHECKING_ACCESS, _OTHERS
 
@@ -423,7 +438,7 @@ def _leaving(row: Row, name: CacheName) -> NodeModelStatus:
         cached=manifest is not None,
         size=manifest.size if manifest else None,
         hash=manifest.hash if manifest else None,
-    ).model_copy(update=_use(row) if is_granted else {})
+    ).model_copy(update=_use(row, name.namespace) if is_granted else {})
 
 
 def _findings(

@@ -6,7 +6,7 @@ evictions for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,8 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     after the grace period, its download included, because labels and plans flap; a published copy
     only when no pod mounts it. Nothing at all begins while the disk is not ready. A suspended
     download does not begin, nor is room made for it; a download that runs and a copy that is there
-    stay. A foreign directory is no row's copy, so no plan can name it.
+    stay. A model that a pod of the node waits for is not suspended. A foreign directory is no row's
+    copy, so no plan can name it.
     """
     if table.wanted is None:
         return StepPlan()
@@ -130,8 +131,13 @@ def _decide_downloads(
         due=due.keys(),
         places=Places(
             table.max_downloads,
-            [row.hold or Hold() for row in table.rows.values() if row.is_active],
+            [
+                replace(row.hold or Hold(), awaited=row.is_awaited)
+                for row in table.rows.values()
+                if row.is_active
+            ],
             {key: requester.namespace for key, requester in due.items() if requester},
+            frozenset(row.key for row in candidates if row.is_awaited),
         ),
         may_evict=table.pods_known,
         patient=table.patient,

@@ -66,6 +66,7 @@ class Engine:
         staging: Staging,
         *,
         priority: int,
+        is_urgent: Callable[[], bool] = lambda: False,
         owner: str = "",
         cancelled: threading.Event,
         later: bool,
@@ -75,10 +76,13 @@ class Engine:
 
         `report` is called with the bytes on the disk, several times a second. With `later`, no
         SHA-256 is computed of files whose store has a cheaper checksum. Owners (namespaces) get
-        equal shares of the connections. Raises DownloadError, FileChangedError, CancelledError,
+        equal shares of the connections. As long as `is_urgent()`, the model comes before those of
+        higher priorities. Raises DownloadError, FileChangedError, CancelledError,
         and OSError for the disk.
         """
-        job = Job(remote, staging, priority, next(self._numbers), cancelled, owner, later)
+        job = Job(
+            remote, staging, priority, next(self._numbers), cancelled, owner, later, is_urgent
+        )
         job.arrange()
         report(job.done)
         self._schedule.add(job)

@@ -19,6 +19,8 @@ from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.disk.staging import StagedFile, Staging
     from agent.structs.remote import Body, RemoteFile, RemoteModel
 
@@ -231,9 +233,10 @@ class FileJob:
 
 @dataclass(eq=False)
 class Job:
-    """A model that is being fetched. Higher priorities come first, then lower numbers.
+    """A model that is being fetched.
 
-    A model may have very many files: only those in work have a FileJob.
+    Urgent models come first, which may change, then higher priorities, then lower numbers. A model
+    may have very many files: only those in work have a FileJob.
     """
 
     remote: RemoteModel
@@ -245,6 +248,7 @@ class Job:
     owner: str = ""
     # Whether SHA-256 is computed later where the store has a cheaper checksum.
     later: bool = False
+    is_urgent: Callable[[], bool] = lambda: False
     # The files in work, and the results of sealed files by path.
     files: set[FileJob] = field(default_factory=set)
     fetched: dict[str, Fetched] = field(default_factory=dict)
@@ -265,6 +269,11 @@ class Job:
     # The segments and digest threads that may access the job's files on the disk now.
     touched: set[object] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """The sort key of jobs: the first one is served first."""
+        return (not self.is_urgent(), -self.priority, self.number)
 
     def arrange(self) -> None:
         """Sort the files of the model into `whole` and `waiting`."""

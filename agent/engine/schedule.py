@@ -73,7 +73,7 @@ class Schedule:
         """Start to fetch the files of a job."""
         with self._lock:
             self._jobs.append(job)
-            self._jobs.sort(key=lambda one: (-one.priority, one.number))
+            self._jobs.sort(key=_order)
             self._use_origins_locked()
             self._digest_whole_locked(job)
             self._fetchable.notify_all()
@@ -107,6 +107,7 @@ class Schedule:
         """
         with self._lock:
             now = time.monotonic()
+            self._jobs.sort(key=_order)
             try:
                 for origin in self._origins.in_use.values():
                     self._hedges += origin.watch(now, cpu_bound=cpu_bound)
@@ -327,3 +328,7 @@ class Schedule:
 def _check_is_needed(segment: Segment) -> None:
     if segment.aborted or segment.file.job.over or segment.epoch != segment.file.epoch:
         raise AbandonedError
+
+
+def _order(job: Job) -> tuple[bool, int, int]:
+    return job.order

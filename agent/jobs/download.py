@@ -72,7 +72,8 @@ class Download:
 
     A foreign folder at the model's path is adopted if it is the model; without `refusals`, it is
     left alone. `origin` is the server that the model must come from; None: any. `reserve` is called
-    with the bytes of the disk that are needed, and what they are for.
+    with the bytes of the disk that are needed, and what they are for. `is_urgent` says whether the
+    model comes before others from its origin now.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Download:
         engine: Engine,
         credentials: Callable[[], Credentials],
         cancelled: threading.Event,
+        is_urgent: Callable[[], bool] = lambda: False,
         in_use: bool = False,
         origin: str | None = None,
         report: Callable[[Progress], None],
@@ -96,6 +98,7 @@ class Download:
         self._engine = engine
         self._credentials = credentials
         self._cancelled = cancelled
+        self._is_urgent = is_urgent
         self._in_use = in_use
         self._origin = origin
         self._report = report
@@ -300,6 +303,7 @@ class Download:
             remote,
             staging,
             priority=self._request.priority,
+            is_urgent=self._is_urgent,
             owner=self._request.requester.namespace,
             cancelled=self._cancelled,
             # An expected hash needs all digests before the publication.

@@ -126,7 +126,8 @@ class Reservations:
         """The room that is held for a download at least as important as this one."""
         found, held = Taken(), self._ledger.holding(self._held)
         waits = self._held not in self._reserved and self._held != key
-        if waits and held.priority >= self._ledger.holding(key).priority:
+        other = self._ledger.holding(key)
+        if waits and (held.awaited, held.priority) >= (other.awaited, other.priority):
             found.change(held, held.reserving())
         return found
 

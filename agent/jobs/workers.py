@@ -55,6 +55,8 @@ class Task:
     request: Request
     sampled_at: float
     cancelled: threading.Event = field(default_factory=threading.Event)
+    # Set while a pod waits for the model.
+    urgent: threading.Event = field(default_factory=threading.Event)
     progress: Progress | None = None
     in_use: bool = False
     origin: str | None = None
@@ -331,6 +333,7 @@ class Workers:
             engine=self._fetching.engine,
             credentials=lambda: self._fetching.credentials(request.requester),
             cancelled=task.cancelled,
+            is_urgent=task.urgent.is_set,
             in_use=task.in_use,
             origin=task.origin,
             report=report,

@@ -77,9 +77,11 @@ class Request:
     @property
     def deciding(self) -> tuple[Requester, ...]:
         """The requesters that fill the folder."""
-        if self.deciders is None:
-            return self.requesters
-        return tuple(requester for requester in self.requesters if requester in self.deciders)
+        return tuple(filter(self.decides, self.requesters))
+
+    def decides(self, requester: Requester) -> bool:
+        """Whether one of the requesters fills the folder."""
+        return self.deciders is None or requester in self.deciders
 
     @property
     def administrators(self) -> tuple[Requester, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
-from deploy.kube.kinds import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES
+from deploy.kube.kinds import LOCAL_MODEL_NODES, NAMESPACE_CACHES, NAMESPACES, PODS
 from deploy.local.users import AGENT
+from tests.e2e.world import an_object
 
 if TYPE_CHECKING:
+    from deploy.kube.kinds import KubeObject
     from tests.e2e.kserve import KServeWorld
 
 NODE_OF_TOKEN = "Impersonate-Extra-authentication.kubernetes.io%2Fnode-name"
@@ -46,6 +48,89 @@ def test_an_agent_writes_the_status_of_its_own_node_only(kserve: KServeWorld) ->
         "auth", "can-i", "create", "serviceaccounts/token", "-A", f"--as={AGENT.name}"
     )
     assert may.stdout.strip() == "no"
+
+
+def _annotate_pod(kserve: KServeWorld, pod: str, change: KubeObject, *, node: str = "") -> str:
+    """What the API server answers to an agent that changes a pod. `node` is that of its token."""
+    headers = {"Impersonate-User": AGENT.name} | ({NODE_OF_TOKEN: node} if node else {})
+    api = KubeClient.connect(kserve.cluster.kubeconfig, headers=headers)
+    try:
+        api.patch(PODS, pod, change, "annotated")
+    except ApiError as error:
+        return error.message
+    return ""
+
+
+def _metadata(**fields: Any) -> KubeObject:
+    return {"metadata": fields}
+
+
+OURS = "localmodel.serving.kserve.io/cached-at"
+
+
+def test_an_agent_annotates_the_pods_of_its_own_node_only(kserve: KServeWorld) -> None:
+    kserve.space("annotated")
+    for name, node in (("here", "node-1"), ("elsewhere", "node-2"), ("nowhere", "")):
+        pod = an_object(PODS, name, "annotated")
+        pod["metadata"] |= {"labels": {"app": "x"}, "annotations": {"example.com/a": "1"}}
+        pod["metadata"]["finalizers"] = ["example.com/held"]
+        pod["spec"] = {
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "c", "image": "c"}],
+            **({"nodeName": node} if node else {}),
+        }
+        kserve.make(pod)
+
+    def here(change: KubeObject) -> str:
+        return _annotate_pod(kserve, "here", change, node="node-1")
+
+    cached = _metadata(annotations={OURS: "2026-08-01T12:00:00Z"})
+    assert here(cached) == ""
+    found = kserve.find(PODS, "here", "annotated") or {}
+    assert found["metadata"]["annotations"] == {
+        "example.com/a": "1",
+        OURS: "2026-08-01T12:00:00Z",
+    }
+    assert here(_metadata(annotations={OURS: None})) == ""
+
+    refused = _annotate_pod(kserve, "elsewhere", cached, node="node-1")
+    assert "the agent of the node node-1 may not change a pod of the node node-2" in refused
+    refused = _annotate_pod(kserve, "nowhere", cached, node="node-1")
+    assert "the agent of the node node-1 may not change a pod of no node" in refused
+    # A token that was made for no pod names no node.
+    assert _annotate_pod(kserve, "elsewhere", cached) == ""
+
+    for name in ("example.com/a", "example.com/b", f"x.{OURS}"):
+        refused = here(_metadata(annotations={name: "2"}))
+        assert "annotations of localmodel.serving.kserve.io/ only" in refused
+        assert refused.endswith(f"and not {name}")
+    assert "and not example.com/a" in here(_metadata(annotations={"example.com/a": None}))
+    labels, other = {"app": "y"}, {"spec": {"activeDeadlineSeconds": 1000}}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"}
+    for change in (
+        _metadata(labels=labels),
+        _metadata(labels={"app": None}),
+        _metadata(labels=labels, annotations={OURS: "x"}),
+        _metadata(finalizers=None),
+        _metadata(ownerReferences=[owner]),
+        other,
+    ):
+        assert "annotations of a pod only, and neither its spec nor its labels" in here(change)
+
+    # The right is to patch pods, and no subresource of them.
+    for verb in ("update", "delete", "create"):
+        may = kserve.cluster.kubectl("auth", "can-i", verb, "pods", "-A", f"--as={AGENT.name}")
+        assert may.stdout.strip() == "no"
+    may = kserve.cluster.kubectl(
+        "auth", "can-i", "patch", "pods", "--subresource=status", "-A", f"--as={AGENT.name}"
+    )
+    assert may.stdout.strip() == "no"
+
+    # Nobody else is concerned.
+    everything = _metadata(labels=labels, annotations={"example.com/a": None}, finalizers=None)
+    for name in ("here", "elsewhere", "nowhere"):
+        kserve.api.patch(PODS, name, everything | other, "annotated")
+    kserve.kubectl("delete", "pods", "--all", "-n", "annotated", "--force")
 
 
 def _make_cache(kserve: KServeWorld, namespace: str, name: str, **spec: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.cluster.node_api import ApiUnavailableError
@@ -72,6 +73,12 @@ def models(world: World, names: str, **fields: Any) -> list[LocalModel]:
 
 def pod(world: World, *names: str, pod_name: str = "server") -> PodMounts:
     return PodMounts("team", pod_name, frozenset(), frozenset(map(world.key, names)))
+
+
+def wait(world: World, *names: str, blocked: bool = False) -> None:
+    """The node's only pod waits for these models."""
+    found = replace(pod(world, *names), uid="uid-of-server", waits=True, is_blocked=blocked)
+    world.loop.observe_pods((found,))
 
 
 def use(world: World, *names: str) -> None:

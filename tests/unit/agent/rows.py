@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from agent.capacity.ledger import Ledger
 from agent.capacity.places import Hold
 from agent.cluster.pod_mounts import PodMounts
 from agent.control.model_retries import Retry
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from agent.structs.manifest import Access, Manifest
     from crds.node import LocalModel
 
-POD = PodMounts("team", "server", frozenset(), frozenset())
+POD = PodMounts("team", "server", frozenset(), frozenset(), uid="u")
+WAITING = replace(POD, waits=True)
 EVICTED = Evicted.model_validate(
     {"time": "2026-08-01T12:00:00Z", "size": 1, "reason": EvictionReason.MADE_ROOM, "message": ""}
 )
@@ -107,6 +110,7 @@ def table(
     suspended: Collection[str] = (),
     evicted: Collection[str] = (),
     mounted: Collection[str] | None = (),
+    awaited: Collection[str] = (),
     retry_at: Mapping[str, float] | None = None,
     keep_until: Mapping[str, float] | None = None,
     now: float = 100.0,
@@ -129,25 +133,29 @@ def table(
         return OnDisk(found, evicted=EVICTED if key in evicted else None)
 
     keys = dict.fromkeys((*wishes, *sorted({*ready, *published, *staged, *active, *evicted})))
+    rows = {
+        key: Row(
+            key,
+            wishes.get(key, Wish()),
+            copy(key),
+            transfer=Transfer() if key in active else None,
+            hold=Hold() if key in active else None,
+            is_cancelling=key in cancelling,
+            retries=retries({Requester(): FAILURE}, retry_at[key]) if key in retry_at else {},
+            pods=None
+            if mounted is None
+            else (POD,) * (key in mounted) + (WAITING,) * (key in awaited),
+            keep_until=keep_until.get(key),
+        )
+        for key in keys
+    }
+    fields = {"ledger": Ledger({key: row.holding for key, row in rows.items()}), **fields}
     return Table(
         now=now,
         grace=grace,
         max_downloads=max_downloads,
         wanted=None if wanted is None else Wanted(wishes=wishes),
-        rows={
-            key: Row(
-                key,
-                wishes.get(key, Wish()),
-                copy(key),
-                transfer=Transfer() if key in active else None,
-                hold=Hold() if key in active else None,
-                is_cancelling=key in cancelling,
-                retries=retries({Requester(): FAILURE}, retry_at[key]) if key in retry_at else {},
-                pods=None if mounted is None else (POD,) * (key in mounted),
-                keep_until=keep_until.get(key),
-            )
-            for key in keys
-        },
+        rows=rows,
         pods_known=mounted is not None,
         **fields,
     )

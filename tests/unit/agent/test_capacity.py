@@ -229,6 +229,18 @@ def test_the_low_mark_of_the_disk_counts_too(size: int, starts: bool) -> None:
     assert bool(found.start) is starts
 
 
+def test_what_a_pod_waits_for_has_room_before_all_others() -> None:
+    used: Models = {"referenced": True, "mounted": True, "awaited": True}
+    models: Models = {"a": new(60, priority=9), "b": gone(60, **used)}
+    found = decide("ab", **models)
+    assert (found.start, list(found.waiting)) == (["b"], ["a"])
+    # It makes its room as a model does that is referred to, and no more.
+    found = decide("ab", old=here(60, last_used=1.0), **models)
+    assert [victim.newcomer for victim in found.evict] == ["b"]
+    found = decide("b", old=here(60, priority=1), **models)
+    assert (found.evict, list(found.waiting)) == ([], ["b"])
+
+
 def test_what_is_referred_to_comes_back_and_others_go() -> None:
     found = decide("x", a=here(60), x=gone(50, referenced=True))
     assert evicted(found) == "a"

@@ -52,6 +52,7 @@ class Fetch:
         self.source, self.engine = source, engine or Engine(jitter=lambda: 0.0)
         self.staging = Staging(folder)
         self.cancelled = threading.Event()
+        self.urgent = threading.Event()
         self.progress: list[int] = []
 
     def run(self, *, later: bool = False, priority: int = 0, owner: str = "") -> dict[str, Fetched]:
@@ -62,6 +63,7 @@ class Fetch:
                 remote,
                 self.staging,
                 priority=priority,
+                is_urgent=self.urgent.is_set,
                 owner=owner,
                 cancelled=self.cancelled,
                 later=later,
@@ -406,6 +408,30 @@ def test_first_model_is_served_first_and_the_second_is_not_starved_of_the_rest(
     # Once the first has come, all that is asked for is its own.
     assert order[begun:ended].count("low") <= 1
     assert set(order[ended + 1 :]) <= {"low"}
+
+
+def test_a_model_that_becomes_urgent_is_served_first(tmp_path: Path) -> None:
+    engine = Engine(Limits(connections_per_origin=2))
+    order: list[str] = []
+    started = threading.Event()
+
+    def on_open(path: str, *_: object) -> None:
+        order.append(path)
+        if order.count("high") == 3:
+            started.set()
+        time.sleep(0.05)
+
+    low, high = (Memory({name: BIG}, on_open=on_open) for name in ("low", "high"))
+    waiting = Fetch(tmp_path / "low", low, engine)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(Fetch(tmp_path / "high", high, engine).run, priority=5)
+        second = threads.submit(waiting.run)
+        assert started.wait(30)
+        waiting.urgent.set()
+        second.result()
+        # The other has not ended, although it began first.
+        assert not first.done()
+        first.result()
 
 
 def test_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster import event_writer
+from agent.cluster import event_writer, outbox
 from agent.cluster.event_writer import EventWriter
 from agent.cluster.events import NodeEvent
 from agent.cluster.report import connect
@@ -51,7 +51,7 @@ class EventServer:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> EventServer:
-    monkeypatch.setattr(event_writer, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.01)
     return EventServer()
 
 
@@ -159,12 +159,12 @@ def test_it_gives_up_with_one_line_and_begins_again(fake: EventServer, writer: E
 
 
 def test_events_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_writer, "RETRY_SECONDS", 600.0)
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 600.0)
     config = write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1")
     writer = EventWriter("node-1", connect(config))
-    for number in range(3 * event_writer.QUEUE_EVENTS):
+    for number in range(3 * outbox.QUEUE_ITEMS):
         writer.tell(NodeEvent("Evicted", str(number)))
-    assert writer._queue.full()
+    assert writer._outbox._queue.full()
 
 
 @pytest.mark.parametrize("letter", ["a", "ä", "模"])

@@ -17,6 +17,7 @@ from agent.cluster.pod_mounts import PodMounts, users
 from agent.control.rows import Row
 from agent.control.status import StatusBuilder
 from agent.control.step_plan import plan_step
+from agent.control.waiting_pods import WaitingPods
 from agent.disk.on_disk import Found, OnDisk
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import grant_for
@@ -29,7 +30,7 @@ from tests.unit.agent.crowded import NoPods
 from tests.unit.agent.growth import MANY, assert_grows_no_faster_than_its_input, calls
 from tests.unit.agent.helpers import local_model, manifest_of
 from tests.unit.agent.rows import table, wanted
-from tests.unit.agent.world import World
+from tests.unit.agent.world import PodLog, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -351,5 +352,34 @@ def test_the_pods_that_use_models(node_group: str) -> None:
         caches = {f"{i:016x}": [CacheName(name=f"m{i}", node_group=node_group)] for i in range(n)}
         assert len(users(pods, caches)) == n
         return lambda: users(pods, caches)
+
+    assert_grows_no_faster_than_its_input(prepare)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_waiting_pods_are_told(is_shared: bool) -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        uri = "mem://origin/shared" if is_shared else "mem://origin/{}"
+        listed = [
+            local_model(f"m{i}", uri.format(i), namespace=f"team-{i}", priority=0) for i in range(n)
+        ]
+        asked = wanted(*listed)
+        pods = {
+            key: tuple(
+                PodMounts(name.namespace, "p", frozenset(), frozenset({key}), uid=name.namespace)
+                for name in wish.caches
+            )
+            for key, wish in asked.wishes.items()
+        }
+        rows = {
+            key: Row(key, wish, pods=tuple(replace(pod, waits=True) for pod in pods[key]))
+            for key, wish in asked.wishes.items()
+        }
+        made = replace(table(), wanted=asked, rows=rows)
+        told = PodLog()
+        waiting = WaitingPods(told)
+        waiting.observe(made, {}, ())
+        assert len(told.events) == n
+        return lambda: waiting.observe(made, {}, ())
 
     assert_grows_no_faster_than_its_input(prepare)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.agent.crowded import TAKES, entry, fill, limit, models, pod, prepare, told, use
+from tests.unit.agent.crowded import (
+    TAKES,
+    entry,
+    fill,
+    limit,
+    models,
+    pod,
+    prepare,
+    told,
+    use,
+    wait,
+)
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
@@ -38,6 +49,74 @@ def test_a_pod_brings_an_evicted_model_back(world: World) -> None:
     assert world.states() == {"a": "Downloaded", "b": "Evicted", "c": "Downloaded"}
     assert len(told(world, "Referenced")) == 1
     assert not (world.root / ".localmodel" / world.key("a") / "evicted.json").exists()
+
+
+def test_what_a_pod_waits_for_is_first_and_comes_back_first(world: World) -> None:
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    assert world.states()["a"] == "Evicted"
+    world.web.gate = threading.Event()
+    world.web.files |= dict.fromkeys(("/d.bin", "/e.bin"), b"x" * TAKES)
+    limit(world, 9)
+    later = models(world, "de", priority=9)
+    world.want(*later, *models(world, "abc"))
+    world.settle_until(lambda: len(world.active()) == 2)
+    # It does not wait for the two that are more important, and takes none of their places.
+    wait(world, "a")
+    world.settle_until(lambda: world.key("a") in world.active())
+    assert len(world.active()) == 3
+    assert [world.download(name).urgent.is_set() for name in "ade"] == [True, False, False]
+    # One that is downloaded already, too, as long as the pod waits.
+    wait(world, "d")
+    world.step()
+    assert [world.download(name).urgent.is_set() for name in "ade"] == [False, True, False]
+    world.web.gate.set()
+    world.settle()
+    assert world.states()["d"] == "Downloaded"
+
+
+def test_a_waiting_pod_is_told_why_and_is_let_start(world: World) -> None:
+    world.web.gate = threading.Event()
+    world.want(*models(world, "a"))
+    wait(world, "a")
+    world.settle_until(lambda: bool(world.active()))
+    assert world.pod_sink.woken == []
+    assert {event.reason for event in world.pod_sink.events} == {"WaitingForModel"}
+    assert entry(world, "a")["pods"] == 1
+    world.web.gate.set()
+    world.settle()
+    last = world.pod_sink.events[-1]
+    assert (last.reason, last.message) == ("ModelCached", "a: it is on this node now (683.6Ki)")
+    assert world.pod_sink.woken == ["server"]
+    # Kubelet has missed it while no agent ran.
+    world.restart()
+    world.pod_sink.woken.clear()
+    world.want(*models(world, "a"))
+    wait(world, "a", blocked=True)
+    world.settle()
+    world.step(60)
+    assert world.pod_sink.woken == ["server"]
+
+
+def test_how_many_pods_use_a_model_is_progress(world: World) -> None:
+    fill(world, "a")
+    world.step(60)
+    found = [pod(world, "a", pod_name=f"server-{n}") for n in range(3)]
+    written = len(world.api.writes)
+    world.loop.observe_pods(tuple(found))
+    world.settle()
+    # Its first use is one write, and what comes and goes meanwhile is the next one.
+    for count in (1, 2, 3, 2):
+        world.loop.observe_pods(tuple(found[:count]))
+        world.step(1)
+    assert len(world.api.writes) <= written + 1
+    world.step(15)
+    assert entry(world, "a")["pods"] == 2
+    assert len(world.api.writes) <= written + 2
+    use(world)
+    world.step(15)
+    assert "pods" not in entry(world, "a")
 
 
 def test_a_service_brings_an_evicted_model_back(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from tests.unit.agent.crowded import entry, fill, models, prepare, ready, told
+from tests.unit.agent.crowded import entry, fill, models, prepare, ready, told, wait
 from tests.unit.agent.test_loop_adoption import lay
 from tests.unit.agent.world import DATA, GRACE
 
@@ -215,3 +215,32 @@ def test_a_failure_is_told_and_tried_again_when_its_turn_comes(world: World) -> 
     world.want(world.model("gone"))
     world.settle()
     assert world.states() == {"gone": "Downloaded"}
+
+
+def test_a_waiting_pod_does_not_wait_for_the_nodes_turn(world: World) -> None:
+    prepare(world)
+    world.want(suspended(world, "a"), suspended(world, "b"))
+    world.settle()
+    wait(world, "b")
+    world.settle()
+    assert world.states() == {"a": "Pending", "b": "Downloaded"}
+    assert entry(world, "a")["reason"] == "AwaitingTurn"
+    # What has failed waits for its retry as ever, and says so.
+    world.web.files.pop("/a.bin")
+    wait(world, "a")
+    world.settle()
+    assert (entry(world, "a")["state"], entry(world, "a")["reason"]) == ("Failed", "NotFound")
+
+
+def test_a_waiting_pods_entry_of_another_namespace_is_checked_before_its_turn(world: World) -> None:
+    prepare(world)
+    world.want(world.model("a"))
+    world.settle()
+    theirs = world.model("a", namespace="team", suspend=True)
+    theirs = theirs.model_copy(update={"model_name": "theirs"})
+    world.want(world.model("a"), theirs)
+    world.settle()
+    assert entry(world, "theirs")["reason"] == "AwaitingTurn"
+    wait(world, "a")
+    world.settle()
+    assert world.states() == {"a": "Downloaded", "theirs": "Downloaded"}

@@ -64,6 +64,29 @@ def test_who_gets_a_place(held: list[Hold], owner: str, may: bool) -> None:
     assert Places(2, held, {"x": owner}).has("x") is may
 
 
+@pytest.mark.parametrize(
+    ("held", "may"),
+    [
+        ([Hold(), Hold("b")], True),
+        ([Hold(), Hold(awaited=True)], True),
+        # As many as there are places: then it is as for all others.
+        ([Hold(awaited=True), Hold("b", awaited=True)], False),
+        ([Hold(awaited=True)] * 3, False),
+        # What is about to end is in nobody's way.
+        ([Hold(awaited=True, wanted=False), Hold(awaited=True)], True),
+    ],
+)
+def test_who_gets_a_place_while_a_pod_waits(held: list[Hold], may: bool) -> None:
+    assert Places(2, held, {"x": "a"}, {"x"}).has("x") is may
+
+
+def test_what_pods_wait_for_takes_its_own_places() -> None:
+    places = Places(1, [Hold()], awaited={"x", "y"})
+    assert places.has("x")
+    places.take("x")
+    assert not places.has("y")
+
+
 def test_what_begins_has_its_time_too() -> None:
     places = Places(1, [LONG], {"x": "", "y": "b"})
     assert places.has("x")

@@ -31,7 +31,14 @@ def sub(path: str, field: str = "subPath") -> dict[str, Any]:
     return {"name": "m", "mountPath": "/m", field: path}
 
 
+def on(path: str) -> dict[str, Any]:
+    return {"name": "q", "mountPath": "/q", "subPath": path}
+
+
+BOTH = {KEY, OTHER}
 WHOLE = {"name": "m", "mountPath": "/m"}
+QWEN = {"name": "q", "persistentVolumeClaim": {"claimName": "qwen-gpus"}}
+EPHEMERAL = {"name": "m", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
 
 
 @pytest.mark.parametrize(
@@ -53,12 +60,18 @@ WHOLE = {"name": "m", "mountPath": "/m"}
         (pod(sub(f"data/models/{KEY}")), {"llama-gpus"}, set()),
         (pod(sub(f"models/{KEY}"), containers="initContainers"), set(), {KEY}),
         (pod(sub(f"models/{KEY}"), containers="ephemeralContainers"), set(), {KEY}),
-        (pod(WHOLE, phase="Pending"), {"llama-gpus"}, set()),
         (pod(WHOLE, phase="Unknown"), {"llama-gpus"}, set()),
+        # The root's folder for a claim of one model.
+        (pod(sub(f"volumes/{KEY}/models/{OTHER}")), set(), {KEY}),
+        (pod(sub(f"models/{KEY}"), volumes=(LLAMA, QWEN)), {"qwen-gpus"}, {KEY}),
+        (pod(sub(f"models/{KEY}"), on(f"models/{OTHER}"), volumes=(LLAMA, QWEN)), set(), BOTH),
+        # Kubernetes names the claim of a generic ephemeral volume by the pod and the volume.
+        (pod(WHOLE, volumes=(EPHEMERAL,)), {"server-m"}, set()),
+        (pod(sub(f"models/{KEY}"), volumes=(EPHEMERAL,)), set(), {KEY}),
     ],
 )
 def test_what_a_pod_mounts(found: dict[str, Any], claims: set[str], keys: set[str]) -> None:
-    expected = PodMounts("team-a", "server", frozenset(claims), frozenset(keys))
+    expected = PodMounts("team-a", "server", frozenset(claims), frozenset(keys), uid="u")
     assert parse_pod(found) == expected
 
 
@@ -70,6 +83,14 @@ def test_what_a_pod_mounts(found: dict[str, Any], claims: set[str], keys: set[st
         (f"/var/lib/localmodel/models/{KEY}/onnx", (WHOLE,), {KEY}),
         ("/var/lib/localmodel", (sub(f"models/{KEY}"), sub(f"models/{OTHER}")), {KEY, OTHER}),
         ("/var/lib/localmodel/models", (sub(KEY),), {KEY}),
+        (f"/var/lib/localmodel/volumes/{KEY}", (), {KEY}),
+        (f"/var/lib/localmodel/volumes/{KEY}/models/{KEY}", (WHOLE,), {KEY}),
+        ("/var/lib/localmodel", (sub(f"volumes/{KEY}/models/{KEY}"),), {KEY}),
+        (
+            "/var/lib/localmodel",
+            (sub("models/$(MODEL)", "subPathExpr"), sub(f"models/{KEY}")),
+            {KEY},
+        ),
     ],
 )
 def test_what_a_host_path_leads_to(
@@ -77,11 +98,8 @@ def test_what_a_host_path_leads_to(
 ) -> None:
     found = parse_pod(pod(*mounts, volumes=({"name": "m", "hostPath": {"path": path}},)))
     assert found == PodMounts(
-        "team-a", "server", claims=frozenset(), keys=frozenset(), host_keys=frozenset(keys)
+        "team-a", "server", frozenset(), keys=frozenset(), host_keys=frozenset(keys), uid="u"
     )
-
-
-EPHEMERAL = {"name": "m", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +107,6 @@ EPHEMERAL = {"name": "m", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
     [
         pod(WHOLE, phase="Succeeded"),
         pod(sub(f"models/{KEY}"), phase="Failed"),
-        pod(WHOLE, volumes=(EPHEMERAL,)),
         pod(WHOLE, volumes=({"name": "m", "emptyDir": {}},)),
         # As the agent's own pod: it mounts the root of all models.
         pod(WHOLE, volumes=({"name": "m", "hostPath": {"path": "/var/lib/localmodel"}},)),
@@ -100,8 +117,78 @@ def test_pods_that_mount_no_model(found: dict[str, Any]) -> None:
     assert parse_pod(found) is None
 
 
-def mounts(namespace: str = "team-a", *, claim: str = "", key: str = "") -> PodMounts:
-    return PodMounts(namespace, "server", frozenset({claim} - {""}), frozenset({key} - {""}))
+RUNS = {"running": {"startedAt": "2026-08-01T12:00:00Z"}}
+ENDED = {"terminated": {"exitCode": 1}}
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+BLOCKED = {"waiting": {"reason": "CreateContainerConfigError"}}
+CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+
+def reported(found: dict[str, Any], kind: str = "container", **status: Any) -> dict[str, Any]:
+    """The pod with this status of its container `c`."""
+    found["status"][f"{kind}Statuses"] = [{"name": "c", **status}]
+    return found
+
+
+def pending(*mounts: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return pod(*(mounts or (sub(f"models/{KEY}"),)), phase="Pending", **fields)
+
+
+@pytest.mark.parametrize(
+    ("found", "waits", "is_blocked"),
+    [
+        # Kubelet has not reported yet.
+        (pending(), True, False),
+        (pending(WHOLE), True, False),
+        (pending(containers="initContainers"), True, False),
+        (
+            pending(WHOLE, volumes=({"name": "m", "hostPath": {"path": f"/r/models/{KEY}"}},)),
+            *(True, False),
+        ),
+        (reported(pending(), state=CREATING), True, False),
+        (reported(pending(), state={}), True, False),
+        (reported(pending(), state=BLOCKED), True, True),
+        (
+            reported(pending(containers="initContainers"), "initContainer", state=BLOCKED),
+            True,
+            True,
+        ),
+        # The other container of the pod has started.
+        (reported(pod(sub(f"models/{KEY}")), state=BLOCKED), True, True),
+        (reported(pending(), state=RUNS), False, False),
+        (reported(pod(sub(f"models/{KEY}")), state=RUNS), False, False),
+        (reported(pod(sub(f"models/{KEY}")), state=ENDED), False, False),
+        # It ran, and waits for something else.
+        (reported(pod(WHOLE), state=CRASHED, lastState=ENDED), False, False),
+        (reported(pod(WHOLE), state=BLOCKED, lastState=ENDED), True, True),
+        # Only a container without mounts has not started.
+        (
+            reported(pending(containers="initContainers"), "initContainer", state=ENDED),
+            False,
+            False,
+        ),
+        # A claim that nothing mounts keeps nothing waiting.
+        (pod(phase="Pending"), False, False),
+    ],
+)
+def test_whether_a_pod_waits(found: dict[str, Any], waits: bool, is_blocked: bool) -> None:
+    mounts = parse_pod(found)
+    assert mounts is not None
+    assert (mounts.waits, mounts.is_blocked) == (waits, is_blocked)
+    # Its end is all that a pod waits for that is being deleted.
+    found["metadata"]["deletionTimestamp"] = "2026-08-01T12:00:00Z"
+    leaving = parse_pod(found)
+    assert leaving is not None
+    assert not leaving.waits
+    assert not leaving.is_blocked
+    assert leaving.keys == mounts.keys
+
+
+def mounts(
+    namespace: str = "team-a", *, claim: str = "", key: str = "", uid: str = ""
+) -> PodMounts:
+    claims, keys = frozenset({claim} - {""}), frozenset({key} - {""})
+    return PodMounts(namespace, "server", claims, keys, uid=uid)
 
 
 def cache(namespace: str = "", group: str = "gpus") -> CacheName:
@@ -141,6 +228,16 @@ def cache(namespace: str = "", group: str = "gpus") -> CacheName:
 )
 def test_which_keys_a_pod_uses(found: PodMounts, caches: list[CacheName], used: set[str]) -> None:
     assert users([found], {KEY: iter(caches)}) == dict.fromkeys(used, (found,))
+
+
+def test_a_variable_of_a_sub_path_has_its_value() -> None:
+    found = pod(sub("models/$(MODEL)/$(POD)", "subPathExpr"))
+    field = {"fieldRef": {"fieldPath": "metadata.name"}}
+    (container,) = found["spec"]["containers"]
+    container["env"] = [{"name": "MODEL", "value": KEY}, {"name": "POD", "valueFrom": field}]
+    assert parse_pod(found) == mounts(key=KEY, uid="u")
+    container["env"][0] = {"name": "MODEL", "valueFrom": field}
+    assert parse_pod(found) == mounts(claim="llama-gpus", uid="u")
 
 
 def test_a_sub_path_of_another_model_is_no_use_of_the_claims_own() -> None:

@@ -123,7 +123,8 @@ def test_only_what_changes_the_mounts_is_told(fake: PodServer, watching: Watchin
     fake.pods = [pod("a", phase="Pending")]
     watching.thread.start()
     assert watching.names() == ["a"]
-    running, plain = pod("a", version=12, phase="Running"), pod("other", version=13)
+    running, plain = pod("a", version=12, phase="Pending"), pod("other", version=13)
+    running["status"]["podIP"] = "10.0.0.1"
     del plain["spec"]["volumes"]
     fake.watches.put(
         [

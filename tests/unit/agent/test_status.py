@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.control.rows import Row, Table
-from agent.control.status import StatusBuilder, is_news
+from agent.control.status import StatusBuilder, is_news, with_former_pods
 from agent.control.waiting import Waiting
 from agent.control.wanted import NO_WISH
 from agent.disk.on_disk import Disk
@@ -175,6 +175,7 @@ def known(**fields: Any) -> Row:
                 "state": "Downloading",
                 "cached": False,
                 "size": 5,
+                "pods": 1,
                 "downloadedBytes": 3,
                 "reason": "Referenced",
                 "message": "it was evicted, and comes back: the pod team/server refers to it",
@@ -189,6 +190,7 @@ def known(**fields: Any) -> Row:
             {
                 "state": "Pending",
                 "cached": False,
+                "pods": 1,
                 "reason": "Referenced",
                 "message": "it was evicted, and comes back: the pod team/server refers to it",
             },
@@ -419,6 +421,21 @@ def test_progress_is_no_news_and_states_are() -> None:
     assert is_news(base, state)
     assert is_news(base, status_of(models=()))
     assert is_news(base, status_of(known(transfer=Transfer(1, 5, 1, listed=True)), left_out=1))
+
+
+def test_the_pods_that_use_a_model_are_counted() -> None:
+    mine, theirs = (local_model("m", URI, namespace=name) for name in ("team", "other"))
+    pods = [POD, replace(POD, name="b"), replace(POD, namespace="other")]
+    shared = known(manifest=with_grant(WHOLE, "s3://here", Requester("team"), ()), pods=pods)
+    both = status_of(shared, models=(MODEL, mine, theirs))
+    # The last one may not have the copy, and is told of no use.
+    assert [model.pods for model in both.models] == [3, 2, 0]
+    # The pods of a model that is not there yet count.
+    (waiting,) = status_of(known(pods=pods)).models
+    assert waiting.pods == 3
+    fewer = status_of(replace(shared, pods=()), models=(MODEL, mine, theirs))
+    assert not is_news(both, fewer)
+    assert with_former_pods(fewer, both) == both
 
 
 def test_models_for_which_the_object_has_no_room_are_counted() -> None:

@@ -62,6 +62,36 @@ SET = frozenset
             id="suspended-is-not-begun-and-what-is-here-or-runs-stays",
         ),
         pytest.param(
+            {"wanted": ("a", "b", "c", "d"), "awaited": SET("d"), "evicted": SET("b")},
+            StepPlan(start=("d", "a"), queued=SET("c")),
+            id="what-a-pod-waits-for-is-first",
+        ),
+        pytest.param(
+            {"wanted": ("a", "b"), "suspended": SET("ab"), "awaited": SET("b")},
+            StepPlan(start=("b",), suspended=SET("a")),
+            id="what-a-pod-waits-for-is-not-suspended",
+        ),
+        pytest.param(
+            {"wanted": ("a", "b", "c"), "evicted": SET("c"), "awaited": SET("c")},
+            StepPlan(start=("c", "a"), queued=SET("b")),
+            id="what-a-pod-waits-for-comes-back-first",
+        ),
+        pytest.param(
+            {"wanted": ("a", "b", "c", "d", "e"), "active": SET("bc"), "awaited": SET("de")},
+            StepPlan(start=("d", "e"), queued=SET("a")),
+            id="what-nobody-waits-for-keeps-no-place",
+        ),
+        pytest.param(
+            {"wanted": ("a", "b", "c", "d"), "active": SET("abc"), "awaited": SET("bcd")},
+            StepPlan(queued=SET("d")),
+            id="what-pods-wait-for-has-so-many-places",
+        ),
+        pytest.param(
+            {"wanted": ("a", "b"), "awaited": SET("b"), "retry_at": {"b": 130.0}},
+            StepPlan(start=("a",), wake_at=130.0),
+            id="what-failed-waits-though-a-pod-waits-for-it",
+        ),
+        pytest.param(
             {"wanted": ("a", "b", "c"), "retry_at": {"a": 130.0, "b": 100.0}},
             StepPlan(start=("b", "c"), wake_at=130.0),
             id="failed-waits",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.cluster.events import NodeEvent
+    from agent.cluster.events import NodeEvent, PodEvent
+    from agent.cluster.pod_mounts import PodMounts
     from agent.control.pod_usage import PodSource
     from agent.control.startup_taint import StartupTaint
     from agent.jobs.workers import Task
@@ -80,6 +81,20 @@ class FakeApi:
         stopped.wait()
 
 
+class PodLog:
+    """A PodSink in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[PodEvent] = []
+        self.woken: list[str] = []
+
+    def tell(self, event: PodEvent) -> None:
+        self.events.append(event)
+
+    def cached(self, pod: PodMounts) -> None:
+        self.woken.append(pod.name)
+
+
 class World:
     """A loop whose clock advances only when `step` is called with seconds."""
 
@@ -109,6 +124,8 @@ class World:
         self.events: list[NodeEvent] = []
         # Of the next loop that `begin` makes.
         self.startup_taint: StartupTaint | None = None
+        # What waiting pods are told, and the names of those that are let start.
+        self.pod_sink = PodLog()
         # The scrub rate of the next loop that `begin` makes.
         self.scrub_rate: int | None = None
         # The options of the next agent that differ from the usual ones.
@@ -139,6 +156,7 @@ class World:
             pods=self.pods,
             events=self,
             startup_taint=self.startup_taint,
+            pod_sink=self.pod_sink,
         )
 
     def about(self, uid: str) -> None:

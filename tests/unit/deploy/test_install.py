@@ -214,6 +214,7 @@ def test_the_kserve_overlay_patches_containers_of_the_base() -> None:
         "policies.yaml",
         "namespace-importance.yaml",
         "node-status.yaml",
+        "pod-annotations.yaml",
         "unique-uri.yaml",
     ]
 
@@ -334,7 +335,8 @@ def test_the_agent_has_the_rights_that_its_watches_and_its_events_need() -> None
     assert granted == {
         ("serving.kserve.io", "localmodelnodes"): {"get", "list", "watch"},
         ("serving.kserve.io", "localmodelnodes/status"): {"patch"},
-        ("", "pods"): {"list", "watch"},
+        ("", "pods"): {"list", "watch", "patch"},
+        ("", "events"): {"create", "patch"},
         ("events.k8s.io", "events"): {"create", "patch"},
     }
 

@@ -1,0 +1,200 @@
+"""Writes about the node's waiting pods: their Events, and the annotation that a model is cached."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from agent.cluster.event_writer import CONTROLLER, MAX_SERIES, SERIES_SECONDS, cut_note
+from agent.cluster.kube_watch import CALL_TIMEOUT
+from agent.cluster.outbox import Outbox
+from crds.naming import CACHED_AT_ANNOTATION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.cluster.events import PodEvent
+    from agent.cluster.pod_mounts import PodMounts
+
+# Limits of the API server, with room for a time.
+_NAME_LENGTH = 230
+_INSTANCE_LENGTH = 128
+
+_NOT_FOUND = 404
+_CONFLICT = 409
+# The pod is gone, or is another one of the same name.
+_GONE = {_NOT_FOUND, _CONFLICT, 410}
+
+_MAY_NOT_TELL = (
+    "May not write Events of pods: the ClusterRole localmodel-agent needs the verbs create and "
+    "patch on events of the core group, see rbac.yaml in deploy/base"
+)
+_MAY_NOT_ANNOTATE = (
+    "May not annotate pods: the ClusterRole localmodel-agent needs the verb patch on pods, see "
+    "rbac.yaml in deploy/base. Waiting pods then start up to a quarter of a minute later"
+)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """An Event to write. at: seconds since 1970."""
+
+    event: PodEvent
+    at: float
+
+    def __str__(self) -> str:
+        return self.event.reason
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """A pod to annotate, and when its model was published. at: seconds since 1970."""
+
+    pod: PodMounts
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.pod.namespace}/{self.pod.name}"
+
+
+@dataclass
+class _Series:
+    """An Event on the API server, and how often it was told. seen: monotonic seconds."""
+
+    name: str
+    count: int
+    seen: float
+
+
+class PodWriter:
+    """A PodSink (agent.cluster.events) that writes to the API server, in two threads.
+
+    An Event that goes on is one object of the core group, whose message changes: those of
+    events.k8s.io keep their first one. What cannot be written soon is dropped: kubelet tries to
+    start a waiting container again by itself, and Events are for people.
+    """
+
+    def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
+        self._node = node_name
+        self._api = client.CoreV1Api(api_client)
+        # By pod and series, ordered by the last occurrence. Bounded by MAX_SERIES.
+        self._written: OrderedDict[tuple[str, str], _Series] = OrderedDict()
+        self._events = Outbox(
+            "pod-events",
+            self._write_event,
+            forbidden=_MAY_NOT_TELL,
+            failed="Could not write Events of pods",
+        )
+        self._annotations = Outbox(
+            "pod-annotations",
+            self._annotate,
+            forbidden=_MAY_NOT_ANNOTATE,
+            failed="Could not annotate pods",
+        )
+
+    def tell(self, event: PodEvent) -> None:
+        """Queue an Event for writing. Never raises, and never waits."""
+        self._events.put(_Told(event, time.time()))
+
+    def cached(self, pod: PodMounts) -> None:
+        """Queue the annotation of a pod whose model is cached. Never raises, and never waits."""
+        self._annotations.put(_Cached(pod, time.time()))
+
+    def _annotate(self, cached: _Cached) -> None:
+        pod = cached.pod
+        # With another uid the API server answers 409.
+        uid = {"uid": pod.uid} if pod.uid else {}
+        body = {"metadata": {**uid, "annotations": {CACHED_AT_ANNOTATION: _time(cached.at)}}}
+        try:
+            # Kubelet sees a change of the pod, and tries at once to start its containers.
+            _patch(self._api.patch_namespaced_pod, pod.name, pod.namespace, body)
+        except ApiException as error:
+            if error.status not in _GONE:
+                raise
+
+    def _write_event(self, told: _Told) -> None:
+        now = time.monotonic()
+        while self._written and (
+            len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
+        ):
+            self._written.popitem(last=False)
+        key = told.event.pod.uid, told.event.series
+        series = self._written.get(key)
+        if series is not None and self._update(series, told):
+            series.count, series.seen = series.count + 1, now
+        else:
+            self._written[key] = _Series(self._create(told), 1, now)
+        self._written.move_to_end(key)
+
+    def _first(self) -> _Series:
+        return next(iter(self._written.values()))
+
+    def _create(self, told: _Told) -> str:
+        """Create an Event. Returns its name."""
+        event, pod, at = told.event, told.event.pod, _time(told.at)
+        # The name is the same on each try: the response to a successful try may be lost.
+        name = f"{pod.name[:_NAME_LENGTH].rstrip('-.')}.{int(told.at * 1e9):x}"
+        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": pod.namespace},
+            "involvedObject": involved | ({"uid": pod.uid} if pod.uid else {}),
+            "reason": event.reason,
+            "message": cut_note(event.message),
+            "type": "Warning" if event.warning else "Normal",
+            "source": {"component": CONTROLLER, "host": self._node},
+            "reportingComponent": CONTROLLER,
+            "reportingInstance": self._node[:_INSTANCE_LENGTH],
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        }
+        try:
+            _send(self._api.create_namespaced_event, pod.namespace, body)
+        except ApiException as error:
+            if error.status not in _GONE and not _is_ending(error):
+                raise
+        return name
+
+    def _update(self, series: _Series, told: _Told) -> bool:
+        """Write the present message into an Event. False: the Event does not exist."""
+        body = {
+            "count": series.count + 1,
+            "lastTimestamp": _time(told.at),
+            "message": cut_note(told.event.message),
+        }
+        namespace = told.event.pod.namespace
+        try:
+            _patch(self._api.patch_namespaced_event, series.name, namespace, body)
+        except ApiException as error:
+            if error.status == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+
+def _send(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Send a request whose response is not parsed. Raises ApiException, HTTPError."""
+    response = call(*arguments, _request_timeout=CALL_TIMEOUT, _preload_content=False, **options)
+    # The connection can be used again once the response is read.
+    response.read()
+
+
+def _patch(call: Callable[..., Any], *arguments: Any) -> None:
+    _send(call, *arguments, _content_type="application/merge-patch+json")
+
+
+def _is_ending(error: ApiException) -> bool:
+    """Whether the pod's namespace is being deleted, which the API server answers by 403."""
+    return "NamespaceTerminating" in str(error.body)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
