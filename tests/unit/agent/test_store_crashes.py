@@ -378,3 +378,50 @@ def test_an_eviction_stands_without_its_note(
     assert tree(store, KEY) is None
     assert store.inspect(KEY).evicted == (NOTE if once else None)
     store.close()
+
+
+BAD = {**NEW, "config.json": b"[]", "deep/w.bin": b"damaged"}
+
+
+def damage(store: Store) -> None:
+    """Two files have other content than was downloaded; the good ones are staged."""
+    publish_new(store)
+    for path in ("config.json", "deep/w.bin"):
+        (store.path(KEY) / path).write_bytes(BAD[path])
+    stage(store, URI, {path: NEW[path] for path in ("config.json", "deep/w.bin")})
+
+
+def mend(store: Store) -> None:
+    store.mend(manifest_of(URI, NEW), ["config.json", "deep/w.bin"])
+
+
+@pytest.mark.parametrize("error", [Crash, lambda: OSError(errno.EIO, "injected")])
+def test_an_interrupted_repair_leaves_each_file_as_it_was_or_mended(
+    tmp_path: Path, error: Callable[[], BaseException]
+) -> None:
+    for n in range(1, MANY):
+        store = opened(tmp_path / str(n))
+        damage(store)
+        folder = store.views.path(KEY).stat().st_ino
+        with faults(store.root, n, error) as calls, suppress(Crash, OSError):
+            mend(store)
+        store.close()
+        for files in (tree(store, KEY), view(store, KEY)):
+            assert files is not None
+            assert files.keys() == NEW.keys()
+            assert all(data in (BAD[path], NEW[path]) for path, data in files.items())
+        store = opened(tmp_path / str(n))
+        for recover_at in (1, 2, 3, 0):
+            with faults(store.root, recover_at, error), suppress(Crash):
+                store.recover()
+        # What the copy has by now, its view has too, in the folder that pods have mounted.
+        found = tree(store, KEY)
+        assert found is not None
+        check_shown(store, found)
+        assert store.views.path(KEY).stat().st_ino == folder
+        assert hidden(store) == []
+        store.close()
+        if not calls.struck:
+            assert found == NEW
+            return
+    pytest.fail("it never ends")
