@@ -266,7 +266,7 @@ class Loop:
             if withdrawn:
                 table = self._state.table(now)
                 plan = plan_step(table, self._plan)
-        return table, plan, again_at
+        return table, plan, again_at if plan.destroys else None
 
     def _withdrawn(self, table: Table) -> list[Row]:
         if table.disk_failure is not None:

@@ -103,10 +103,12 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         if row.retry_at is not None and row.retry_at > table.now
     }
     admission = _decide_downloads(table, before, candidates, later.keys())
+    victims = {victim.key for victim in admission.evict}
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
-        start=tuple(admission.start),
+        # A copy that is not shown yet may be a victim.
+        start=tuple(key for key in admission.start if key not in victims),
         ask=tuple(admission.ask),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),

@@ -262,6 +262,8 @@ class Store:
 
         Returns the manifest of the model; None if there is no such copy.
         """
+        if not self.views.is_needed(key):
+            return None
         self.check_place()
         copy = self.inspect(key)
         if not copy.lacks_view or copy.manifest is None:
@@ -495,22 +497,21 @@ class Store:
                 self._recover(entry.name)
             except (OSError, DownloadError) as error:
                 log.warning("Could not recover a model", key=entry.name, error=str(error))
-        self._recover_views({entry.name for entry in entries if KEY.fullmatch(entry.name)})
+        self._recover_views([entry.name for entry in entries if KEY.fullmatch(entry.name)])
         self.is_open = True
 
-    def _recover_views(self, names: Iterable[str]) -> None:
+    def _recover_views(self, keys: Collection[str]) -> None:
         """Make the views of whole copies; delete those of keys that have no copy of the agent's.
 
-        A damaged copy keeps its view, and an unreadable one may be whole.
+        A copy that is damaged, or cannot be read now, keeps its view.
         """
-        copies = {key: self.inspect(key) for key in sorted(names)}
-        kept = [key for key, copy in copies.items() if copy.is_published or copy.is_unreadable]
         try:
-            for key, problem in self.views.settle(kept):
+            copies = [key for key in keys if (self._meta(key) / "manifest.json").exists()]
+            for key, problem in self.views.settle(copies):
                 log.warning("Could not delete a view", key=key, error=str(problem))
         except OSError as error:
             log.warning("Could not look at the views", error=str(error))
-        for key in kept:
+        for key in keys:
             try:
                 self.finish_view(key)
             except (OSError, DownloadError) as error:

@@ -65,7 +65,7 @@ class Views:
 
     def make_folder(self, key: str) -> None:
         """Make the folder of a key's volume, where such folders are made."""
-        if not self._is_needed(key):
+        if not self.is_needed(key):
             return
         folder = self._volumes / key
         # `.old` is made in time: a full disk has no room for it when copies have to go.
@@ -79,7 +79,8 @@ class Views:
             with suppress(FileNotFoundError):
                 folder.rmdir()
 
-    def _is_needed(self, key: str) -> bool:
+    def is_needed(self, key: str) -> bool:
+        """Whether a copy of this key has a view."""
         return self.makes or (self._volumes / key).is_dir()
 
     # The views
@@ -89,11 +90,11 @@ class Views:
 
         True also if the copy needs no view. `tree` is the folder of the copy.
         """
-        return not self._is_needed(manifest.key) or not self._differences(tree, manifest)
+        return not self.is_needed(manifest.key) or not self._differences(tree, manifest)
 
     def make(self, tree: Path, manifest: Manifest) -> None:
         """Make the view of a published copy, or mend it; nothing is done where nothing differs."""
-        if not self._is_needed(manifest.key):
+        if not self.is_needed(manifest.key):
             return
         differing = self._differences(tree, manifest)
         if not differing:

@@ -11,6 +11,7 @@ import pytest
 from agent.cluster.pod_mounts import PodMounts
 from agent.disk.store import Store
 from tests.faults.disk import read_tree
+from tests.unit.agent import inside
 from tests.unit.agent.crowded import NoPods, entry, fill, models, pod, prepare, use
 from tests.unit.agent.helpers import publish
 from tests.unit.agent.world import DATA, GRACE
@@ -195,10 +196,31 @@ def test_without_hard_links_the_node_says_so_and_goes_on(
     assert len(world.server.seen) == asked
 
 
+def test_a_copy_that_cannot_be_shown_gives_way_like_any_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    prepare(world)
+    monkeypatch.setattr(os, "link", refuses)
+    fill(world, "ab")
+    world.want(*models(world, "abc"))
+    world.settle()
+    states = world.states()
+    assert sorted(states.values()) == ["Evicted", "Failed", "Failed"]
+    assert states["c"] == "Failed"
+    for _ in range(3):
+        world.step(60)
+        world.settle()
+    assert world.states() == states
+
+
 def test_a_view_that_somebody_changed_is_mended_without_a_download(world: World) -> None:
     prepare(world)
     fill(world, "ab")
     asked = len(world.server.seen)
+    before = inside.inventory(world.loop).copy(world.key("a")).usage
     (world.store.views.path(world.key("a")) / "a.bin").unlink()
     world.step(61)
     assert world.states()["a"] != "Downloaded"
@@ -206,6 +228,7 @@ def test_a_view_that_somebody_changed_is_mended_without_a_download(world: World)
     assert world.states() == {"a": "Downloaded", "b": "Downloaded"}
     assert shown(world, "a") == whole("a")
     assert len(world.server.seen) == asked
+    assert inside.inventory(world.loop).copy(world.key("a")).usage == before
 
 
 def test_views_are_there_before_the_first_report_of_an_agent_that_begins_with_them(
