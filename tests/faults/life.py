@@ -141,11 +141,11 @@ def run_agent(
 ) -> None:
     """Run an agent on a root until the disk is as expected, or nothing changes any more.
 
-    Sends the losses after each call that changes something in models/, the call that fails, and at
-    last the number of calls that the fault could have met.
+    Sends the losses after each call that changes something that pods see, the call that fails, and
+    at last the number of calls that the fault could have met.
     """
     logs.configure("json")
-    root, published = Path(calls.root), f"{calls.root}/models/"
+    root, seen = Path(calls.root), (f"{calls.root}/models/", f"{calls.root}/volumes/")
     disk = scenario.disk(root)
 
     def look() -> None:
@@ -157,7 +157,7 @@ def run_agent(
         send({"struck": str(call).replace(str(root), "")})
 
     def after(call: Call) -> None:
-        if call.path.startswith(published) or call.target.startswith(published):
+        if call.path.startswith(seen) or call.target.startswith(seen):
             look()
 
     calls.before, calls.after = before, after
@@ -191,7 +191,7 @@ def _live(scenario: Scenario, root: Path, horizon: float) -> str:
         scrub_bytes_per_second=1 << 30,
     )
     credentials = origin.settings(scenario.url)
-    store = Store(root)
+    store = Store(root, makes_views=True)
     try:
         open_store(store)
         fetching = Fetching(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)
