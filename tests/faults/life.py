@@ -145,7 +145,9 @@ def run_agent(
     at last the number of calls that the fault could have met.
     """
     logs.configure("json")
-    root, seen = Path(calls.root), (f"{calls.root}/models/", f"{calls.root}/volumes/")
+    root, published = Path(calls.root), f"{calls.root}/models/"
+    # No pod sees the hidden folders in volumes/.
+    volumes, hidden = f"{calls.root}/volumes/", f"{calls.root}/volumes/."
     disk = scenario.disk(root)
 
     def look() -> None:
@@ -156,8 +158,11 @@ def run_agent(
         look()
         send({"struck": str(call).replace(str(root), "")})
 
+    def is_seen(path: str) -> bool:
+        return path.startswith((published, volumes)) and not path.startswith(hidden)
+
     def after(call: Call) -> None:
-        if call.path.startswith(seen) or call.target.startswith(seen):
+        if is_seen(call.path) or is_seen(call.target):
             look()
 
     calls.before, calls.after = before, after
