@@ -32,6 +32,7 @@ _BY_KIND = {
     FailureKind.READ_ONLY: UNEXPECTED,
     FailureKind.UNAVAILABLE: UNEXPECTED,
     FailureKind.OTHER_DISK: UNEXPECTED,
+    FailureKind.NO_LINKS: UNEXPECTED,
     FailureKind.UNSUPPORTED: UNSUPPORTED,
     # The directory on the command line cannot be used.
     FailureKind.FOREIGN_DIRECTORY: USAGE,

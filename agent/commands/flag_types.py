@@ -41,6 +41,13 @@ def unlisted(value: str) -> Unlisted:
         raise ArgumentTypeError(f"{value!r} is neither allow nor refuse") from None
 
 
+def volumes(value: str) -> str:
+    """What a volume shows: "model" or "root"."""
+    if value not in {"model", "root"}:
+        raise ArgumentTypeError(f"{value!r} is neither model nor root")
+    return value
+
+
 def network(value: str) -> Network:
     """Addresses in CIDR notation."""
     try:

@@ -94,6 +94,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "the size of the file system",
     )
     add.value(
+        "--volumes",
+        flag_types.volumes,
+        "model|root",
+        "what a claim's volume shows on this node: one model, by hard links below volumes/, or the "
+        "whole root; the hooks need the same setting",
+        "root",
+    )
+    add.value(
         "--kubeconfig",
         Path,
         "FILE",

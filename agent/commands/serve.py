@@ -67,7 +67,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         credentials=resolver.resolve,
         own_addresses=own_addresses(options.node_address, client.configuration.host),
     )
-    store = Store(options.root, options.disk_size)
+    store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
     open_store(store)
     startup_taint = None
     if options.startup_taint_priority is not None:

@@ -84,7 +84,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
     node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
     fetching = make_fetching(options, file_directories=[ANYWHERE], own=own_credentials())
-    store = Store(options.root, options.disk_size)
+    store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
     store.open()
     store.recover()
     if options.verify:

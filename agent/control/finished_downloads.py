@@ -62,8 +62,13 @@ class Outcomes:
             )
             self._node_events.adopted(key, names, end.adopted)
             return
-        copy = self._inventory.published_now(key, now)
-        log.info("Published a model", key=key)
+        if self._inventory.copy(key).lacks_view:
+            # Nothing but its view was missing: the copy is as old as before.
+            copy = self._inventory.look_at(key)
+            log.info("Made the view of a model", key=key)
+        else:
+            copy = self._inventory.published_now(key, now)
+            log.info("Published a model", key=key)
         size = copy.manifest.size if copy.manifest else 0
         self._node_events.downloaded(key, names, size)
 

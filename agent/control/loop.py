@@ -173,9 +173,12 @@ class Loop:
             return now
         if now >= self._state.rescan_at or self._state.disk.has_moved():
             self._look_at_disk(now)
+        self._state.make_folders()
         table = self._state.table(now)
         plan = plan_step(table, self._plan)
-        table, plan, is_confirmed = self._take_away(table, plan)
+        if self._removals.keep_notices(plan):
+            table = self._state.table(now)
+        table, plan, again_at = self._take_away(table, plan)
         self._starts.carry_out(plan, table)
         self._plan = plan
         if self._state.tasks:
@@ -184,15 +187,11 @@ class Loop:
         if table.disk_failure is None:
             self._background_reads.begin(self._state.tasks)
             self._checks.begin(table)
-        wake_at = [self._state.rescan_at]
-        if plan.wake_at is not None:
-            wake_at.append(plan.wake_at)
-        if plan.destroys:
-            # One copy is taken away in a step, after one look; the next follows at once.
-            wake_at.append(now if is_confirmed else self._confirm_at)
+        reports_at = self._reports(table)
+        times = (plan.wake_at, again_at, self._state.notices.next_after(now))
+        wake_at = [self._state.rescan_at, *reports_at, *(at for at in times if at is not None)]
         if self._state.tasks:
             wake_at.append(now + self._options.progress)
-        wake_at += self._reports(table)
         if table.disk_failure is None and self._checks.next_at is not None:
             wake_at.append(self._checks.next_at)
         return min(wake_at)
@@ -250,15 +249,16 @@ class Loop:
 
     # Act
 
-    def _take_away(self, table: Table, plan: StepPlan) -> tuple[Table, StepPlan, bool]:
+    def _take_away(self, table: Table, plan: StepPlan) -> tuple[Table, StepPlan, float | None]:
         """Take away what the plan says, and set aside copies that are not for who wants them.
 
-        Returns the rows as they are then, the plan to go on with, and whether what the plan takes
-        away was confirmed.
+        Returns the rows as they are then, the plan to go on with, and when to take away the next.
         """
-        now, is_confirmed = table.now, False
-        if plan.destroys:
+        now, again_at = table.now, None
+        if self._removals.is_due(plan, now):
             is_confirmed = self._confirm(now)
+            # One copy is taken away in a step, after one look; the next follows at once.
+            again_at = now if is_confirmed else self._confirm_at
             table = self._state.table(now)
             if is_confirmed:
                 plan = plan_step(table, self._plan)
@@ -273,7 +273,7 @@ class Loop:
             if withdrawn:
                 table = self._state.table(now)
                 plan = plan_step(table, self._plan)
-        return table, plan, is_confirmed
+        return table, plan, again_at if plan.destroys else None
 
     def _withdrawn(self, table: Table) -> list[Row]:
         if table.disk_failure is not None:
@@ -326,4 +326,7 @@ class Loop:
         waiting |= in_queue(queued, self._options.max_downloads)
         if self._waiting_pods is not None:
             self._waiting_pods.observe(table, waiting, plan.suspended)
-        return self._reporter.report(node, table, waiting, plan.suspended, self._options.now())
+        again_at = self._reporter.report(node, table, waiting, plan.suspended, self._options.now())
+        if again_at is None:
+            self._state.notices.are_written(table.now)
+        return again_at

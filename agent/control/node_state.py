@@ -11,13 +11,13 @@ import structlog
 
 from agent.capacity.ledger import Ledger
 from agent.capacity.patience import Patience
+from agent.control.eviction_notice import EvictionNotices
 from agent.control.model_retries import Retries
 from agent.control.owners import Owners
 from agent.control.pod_usage import PodUsage
 from agent.control.rows import ABSENT, NO_SIZES, Row, Table
 from agent.control.wanted import NO_WISH, NOTHING_WANTED, wanted_of
 from agent.disk.inventory import Inventory
-from agent.disk.on_disk import Found
 from agent.disk.watch import DiskWatch
 from agent.structs.failures import DISK_KINDS, FailureKind
 
@@ -62,6 +62,7 @@ class NodeState:
         self.tasks: dict[str, Task] = {}
         # Until when the copies stay that could not be taken away.
         self.removal_at: dict[str, float] = {}
+        self.notices = EvictionNotices()
         self.rescan_at = 0.0
         # When a source reported the size of a download that did not fit.
         self._listed: dict[str, float] = {}
@@ -107,7 +108,7 @@ class NodeState:
             self.rescan_at = 0.0
         elif not end.is_success:
             copy = self.inventory.look_at(end.request.key)
-            if copy.found is Found.PUBLISHED:
+            if copy.is_whole:
                 self.retries.published({end.request.key: copy.access})
 
     def look_at_disk(self, now: float) -> str:
@@ -121,13 +122,19 @@ class NodeState:
         if before is not None and failure is None:
             self.retries.disk_is_back()
         copies = self.inventory.copies
-        self.retries.published({key: copy.access for key, copy, _ in self.inventory.published()})
-        self.removal_at = {key: at for key, at in self.removal_at.items() if key in copies}
+        self.retries.published({key: copy.access for key, copy in copies.items() if copy.is_whole})
+        left = copies.keys() | self.inventory.folders
+        self.removal_at = {key: at for key, at in self.removal_at.items() if key in left}
         if failure is None or failure.kind is not FailureKind.OTHER_DISK:
             return ""
         self.cancel_all()
         is_known = before is not None and before.kind is FailureKind.OTHER_DISK
         return "" if is_known else failure.message
+
+    def make_folders(self) -> None:
+        """Make the folders of the volumes of new entries: kubelet mounts them before the models."""
+        if self.disk.failure is None:
+            self.inventory.make_folders(self.wanted.wishes)
 
     def cancel_all(self) -> None:
         """Cancel all downloads."""
@@ -139,7 +146,7 @@ class NodeState:
         inventory, wishes = self.inventory, self.wanted.wishes
         names = {
             key: self.owners.of(key, inventory.copy(key))
-            for key in (*wishes, *inventory.copies, *self.tasks)
+            for key in (*wishes, *inventory.copies, *self.tasks, *inventory.folders)
         }
         users = self.pod_usage.by_key(names)
         if users is not None:
@@ -177,6 +184,23 @@ class NodeState:
         copy = self.inventory.copy(key)
         return Row(key, copy=copy, owners=self.owners.of(key, copy))
 
+    def _pods_of(
+        self,
+        key: str,
+        owners: tuple[CacheName, ...],
+        users: Mapping[str, tuple[PodMounts, ...]] | None,
+    ) -> tuple[PodMounts, ...] | None:
+        """The pods that use a key; None if that is not known.
+
+        Of a folder that was there before the agent started, nobody may know the claim any more.
+        """
+        if users is None:
+            return None
+        is_unknown = not owners and key in self.inventory.folders
+        if is_unknown and key not in users and self.pod_usage.mounts_claims:
+            return None
+        return users.get(key, ())
+
     def _make_rows(
         self,
         now: float,
@@ -185,7 +209,7 @@ class NodeState:
     ) -> Mapping[str, Row]:
         wishes, copies, time = self.wanted.wishes, self.inventory.copies, self._options.now()
         reserved, learned = self._reservations.reserved, self._reservations.learned
-        foreign = frozenset(self.inventory.foreign)
+        foreign, folders = frozenset(self.inventory.foreign), self.inventory.folders
         rows = {}
         for key, owners in names.items():
             copy, task, before = copies.get(key, ABSENT), self.tasks.get(key), self._rows.get(key)
@@ -195,12 +219,14 @@ class NodeState:
                 wish,
                 copy,
                 is_foreign=key in foreign,
+                has_folder=key in folders,
+                notice=self.notices.of(key),
                 transfer=task.transfer(now) if task else None,
                 hold=task.hold(now, wish.request) if task else None,
                 is_cancelling=task is not None and task.cancelled.is_set(),
                 retries=self.retries.of(key),
                 owners=owners,
-                pods=None if users is None else users.get(key, ()),
+                pods=self._pods_of(key, owners, users),
                 reserved=reserved.get(key),
                 learned=learned.get(key, NO_SIZES),
                 is_listed=key in self._listed and now < self._listed[key] + LISTED_SECONDS,

@@ -66,7 +66,8 @@ class Owners:
     def remember(self, rows: Collection[Row]) -> None:
         """Write the owners of wanted copies to the disk, to report them after a restart too.
 
-        The owners of models that are neither wanted nor there are forgotten.
+        The owners of models that are neither wanted nor there are forgotten, once the folders of
+        their volumes have gone.
         """
         for row in rows:
             manifest = row.copy.manifest
@@ -74,4 +75,8 @@ class Owners:
                 continue
             renamed = manifest.model_copy(update={"caches": row.owners})
             self._inventory.rewrite(row.key, renamed)
-        self._by_key = {row.key: row.owners for row in rows if row.is_wanted or row.is_present}
+        self._by_key = {
+            row.key: row.owners
+            for row in rows
+            if row.is_wanted or row.is_present or (row.has_folder and row.owners)
+        }

@@ -54,6 +54,11 @@ class PodUsage:
         if pods != self._pods:
             self._pods, self._users = pods, None
 
+    @property
+    def mounts_claims(self) -> bool:
+        """Whether a pod mounts any claim as a whole, as far as is known."""
+        return self._pods is None or any(pod.claims for pod in self._pods)
+
     def by_key(self, names: Names) -> Mapping[str, tuple[PodMounts, ...]] | None:
         """The pods that use each key, by the owners of the keys; None: nobody knows."""
         if self._pods is None:

@@ -14,6 +14,7 @@ CHECKING_ACCESS = "CheckingAccess"
 ADOPTING = "Adopting"
 REFERENCED = "Referenced"
 HASHING = "Hashing"
+MAKING_VIEW = "MakingView"
 CORRUPT = "Corrupt"
 
 # Of Ready alone, and of the condition ForeignDirectories.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -50,18 +51,35 @@ class Removals:
         self._node_events = node_events
         self._options = options
 
+    def keep_notices(self, plan: StepPlan) -> bool:
+        """Withdraw the notices of copies that are not evicted by this plan, if there are any."""
+        return self._state.notices.retain([victim.key for victim in plan.evict])
+
+    def is_due(self, plan: StepPlan, now: float) -> bool:
+        """Whether anything of a plan is to be done now. Evictions wait until they were reported."""
+        notices = self._state.notices
+        return replace(plan, evict=()).destroys or any(
+            notices.of(one.key) is None or notices.is_due(one.key, now) for one in plan.evict
+        )
+
     def carry_out(self, plan: StepPlan, table: Table) -> None:
         """Cancel downloads, and take one copy away: the next plan says whether another has to go.
 
-        `table` is what was planned by.
+        `table` is what was planned by. Copies that are to be evicted get their notice first.
         """
+        self.keep_notices(plan)
         for key in plan.cancel:
             self._state.tasks[key].cancelled.set()
+        for victim in plan.evict:
+            self._give_notice(victim, table)
+        for key in plan.folders:
+            self._delete_folder(key, table.now)
         doomed = (*plan.remove, *plan.discard)
+        due = [one for one in plan.evict if self._state.notices.is_due(one.key, table.now)]
         if doomed:
             self._remove(doomed[0], table.now)
-        elif plan.evict:
-            self._evict(plan.evict[0], table)
+        elif due:
+            self._evict(due[0], table)
         else:
             return
         self._state.rescan_at = max(self._state.rescan_at, table.now + SETTLE_SECONDS)
@@ -82,17 +100,32 @@ class Removals:
             log.info("Removed a model", key=key)
         self._state.inventory.look_at(key)
 
-    def _evict(self, victim: Victim, table: Table) -> None:
-        key, time, row = victim.key, self._options.now(), table.row(victim.key)
-        newcomer = table.row(victim.newcomer)
-        if victim.newcomer:
-            self._state.patience.made(newcomer.key, table.ledger.holding(newcomer.key).owners)
+    def _delete_folder(self, key: str, now: float) -> None:
+        """Delete the folder of the volume of a model that nobody wants, has or mounts here."""
+        try:
+            self._state.inventory.delete_folder(key)
+        except OSError as error:
+            self._state.removal_at[key] = now + REMOVE_SECONDS
+            log.warning("Could not delete the folder of a volume", key=key, reason=str(error))
+
+    def _give_notice(self, victim: Victim, table: Table) -> None:
+        """Report a copy as evicted before it goes, unless that was done."""
+        time = self._options.now()
         note = Evicted(
             time=time,
-            size=row.copy.tree_bytes,
+            size=table.row(victim.key).copy.tree_bytes,
             reason=victim.reason,
             message=_message(victim, table, time),
         )
+        self._state.notices.give(victim.key, note, table.now)
+
+    def _evict(self, victim: Victim, table: Table) -> None:
+        key, row = victim.key, table.row(victim.key)
+        note = self._state.notices.of(key)
+        assert note is not None  # noqa: S101
+        newcomer = table.row(victim.newcomer)
+        if victim.newcomer:
+            self._state.patience.made(newcomer.key, table.ledger.holding(newcomer.key).owners)
         if self._has_gone(
             key, table.now, "Could not evict a model wholly", lambda: self._store.evict(key, note)
         ):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agent.control.wanted import Entry, Wanted, Wish
     from agent.structs.failures import DownloadError
     from agent.structs.manifest import CacheName, Manifest
+    from agent.structs.records import Evicted
     from agent.structs.requests import Failure, Request, Requester, Transfer
 
 ABSENT = OnDisk()
@@ -54,6 +55,10 @@ class Row:
     copy: OnDisk = ABSENT
     # Somebody else's folder is in the model's place.
     is_foreign: bool = False
+    # Its volume has a folder here.
+    has_folder: bool = False
+    # The copy is about to be evicted, and reported as evicted already.
+    notice: Evicted | None = None
     # How far the running download is, and its place; None if none runs.
     transfer: Transfer | None = None
     hold: Hold | None = None
@@ -112,7 +117,8 @@ class Row:
     def is_there(self) -> bool:
         """Whether anything of the model is on the disk, noted there, or on its way."""
         copy = self.copy
-        return copy.is_published or copy.is_left or self.is_active or copy.evicted is not None
+        noted = copy.evicted is not None or self.has_folder
+        return copy.is_published or copy.is_left or self.is_active or noted
 
     @property
     def is_present(self) -> bool:
@@ -277,13 +283,15 @@ def _holding_of(row: Row) -> Holding:
     # A damaged copy gives its room to the download that replaces it, and not to one that brings its
     # bad files.
     stays = whole or mended
+    # A copy that cannot be shown gives way like any other.
+    may_rest = row.serves or copy.lacks_view
     return Holding(
         groups=row.wish.groups,
         size=_size(row, learned, is_mended=mended),
         tree=copy.tree_bytes if stays else 0,
         staged=copy.staged_bytes + (0 if stays else copy.tree_bytes),
         reserved=row.reserved or 0,
-        resting=whole and not row.is_active and not row.is_put_off and row.serves,
+        resting=whole and not row.is_active and not row.is_put_off and may_rest,
         listed=row.is_listed,
         owners=_owners(counting),
         priority=max((entry.model.priority for entry in counting), default=0),
@@ -323,6 +331,9 @@ def _owners(entries: list[Entry]) -> frozenset[str]:
 
 def _size(row: Row, learned: int | None, *, is_mended: bool) -> int:
     copy = row.copy
+    if copy.lacks_view:
+        # A view takes no room.
+        return 0
     if row.is_foreign:
         # Until its source has reported, such a folder counts as whole: its bytes are on the disk.
         return learned or 0

@@ -24,9 +24,10 @@ def serves(
     *,
     in_use: bool,
 ) -> bool:
-    """Whether a copy is whole, has the requested hash, and is not outlived by another version.
+    """Whether a copy is whole and shown, has the requested hash, and is not outlived.
 
-    `failures` are those of the requesters; `in_use` is whether a pod may mount the copy.
+    It is outlived where the source has another version by now. `failures` are those of the
+    requesters; `in_use` is whether a pod may mount the copy.
     """
     if copy.is_unreadable:
         # The copy may be whole: nothing replaces it on a guess.
@@ -35,6 +36,9 @@ def serves(
         return False
     if request is None:
         return True
+    if copy.lacks_view:
+        # The last step of its publication, which the next attempt makes.
+        return False
     if not in_use and _is_outlived(copy.manifest, request, failures):
         return False
     # A hash that is not computed yet is known soon.
@@ -56,8 +60,9 @@ def awaits_turn(attempts: Request, copy: OnDisk) -> bool:
     """Whether no download begins for these attempts before the node's turn.
 
     The repair of a damaged copy does not wait: the model was here, and little of it is fetched.
+    Nor does a copy that lacks its view.
     """
-    return attempts.is_suspended and copy.found is not Found.DAMAGED
+    return attempts.is_suspended and copy.found is not Found.DAMAGED and not copy.lacks_view
 
 
 def asking(

@@ -66,6 +66,9 @@ _NO_LOOK = (
     "the copy on the disk cannot be read; it is left alone, and looked at again by itself: have "
     "the node's disk and the agent's limits checked"
 )
+_NO_VIEW = (
+    "the copy is here, and its volume does not show all of it yet: its files are being linked there"
+)
 # Fields that change as a download goes on, or a pod runs: no state has changed.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
@@ -215,7 +218,10 @@ def _use(row: Row, namespace: str) -> dict[str, object]:
 
 def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
     manifest = row.manifest
-    if manifest is not None and entry.model.hash in {None, manifest.hash}:
+    if row.notice is not None and manifest is not None:
+        return _for_capacity(entry, row.notice, None, None)
+    is_served = manifest is not None and not row.copy.lacks_view
+    if manifest is not None and is_served and entry.model.hash in {None, manifest.hash}:
         return _model(
             entry,
             ModelState.DOWNLOADED,
@@ -296,7 +302,7 @@ def _on_its_way(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             entry, failure.error, attempts=failure.attempts, next_retry_time=failure.retry_time
         )
     if manifest is not None:
-        return _other_hash(entry, manifest)
+        return _not_served(entry, row, manifest)
     return _model(entry, ModelState.PENDING, **(_damage(row) or _returning(entry, row)))
 
 
@@ -364,8 +370,10 @@ def _returning(entry: Entry, row: Row) -> dict[str, str]:
     return {"reason": reasons.REFERENCED, "message": message[:_MAX_MESSAGE]}
 
 
-def _other_hash(entry: Entry, manifest: Manifest) -> NodeModelStatus:
-    """The status where the copy has another hash than the entry asks for, or none yet."""
+def _not_served(entry: Entry, row: Row, manifest: Manifest) -> NodeModelStatus:
+    """The status where the copy has no view, another hash than the entry asks for, or none yet."""
+    if row.copy.lacks_view:
+        return _model(entry, ModelState.PENDING, reason=reasons.MAKING_VIEW, message=_NO_VIEW)
     if manifest.hash is None:
         return _model(
             entry,
@@ -461,11 +469,19 @@ def _findings(
     if table.disk_failure is not None:
         failure = table.disk_failure
         findings.append(Finding(DISK_READY, "False", failure.kind.value, failure.message))
+    elif (linkless := _linkless(table)) is not None:
+        findings.append(Finding(DISK_READY, "False", linkless.kind.value, linkless.message))
     if table.foreign:
         findings.append(
             Finding(FOREIGN_DIRECTORIES, "True", reasons.FOUND, _foreign_message(table.foreign))
         )
     return findings
+
+
+def _linkless(table: Table) -> DownloadError | None:
+    """The failure of a model whose files cannot be linked into its volume."""
+    failures = (one.error for row in table.rows.values() for one in row.failures.values())
+    return next((error for error in failures if error.kind is FailureKind.NO_LINKS), None)
 
 
 def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:

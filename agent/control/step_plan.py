@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.capacity.download_queue import decide_downloads
 from agent.capacity.places import Hold, Places
+from agent.disk.on_disk import Found
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,7 +33,7 @@ class StepPlan:
     anything is evicted for them. `evict` names all copies that are to go for one cause; the first
     of them goes, and then a new plan is made. `waiting` are the downloads that do not fit,
     `suspended` those that would start if it was the node's turn, `queued` those that would start if
-    they had a place.
+    they had a place. `folders` are the keys whose volumes' folders go.
 
     The next plan goes on from `unwanted_since`, `making_room` and `relieving`.
     """
@@ -46,6 +47,7 @@ class StepPlan:
     cancel: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     wake_at: float | None = None
     unwanted_since: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     making_room: str | None = None
@@ -54,7 +56,7 @@ class StepPlan:
     @property
     def destroys(self) -> bool:
         """Whether anything is taken away, which needs a fresh look at what is wanted."""
-        return bool(self.cancel or self.remove or self.discard or self.evict)
+        return bool(self.cancel or self.remove or self.discard or self.folders or self.evict)
 
 
 NO_PLAN = StepPlan()
@@ -66,10 +68,11 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     Nothing is removed, cancelled or discarded while it is unknown what is wanted, and the clocks of
     unwanted models start anew afterwards: absence is not a wish. A model that is not listed goes
     after the grace period, its download included, because labels and plans flap; a published copy
-    only when no pod mounts it. Nothing at all begins while the disk is not ready. A suspended
-    download does not begin, nor is room made for it; a download that runs and a copy that is there
-    stay. A model that a pod of the node waits for is not suspended. A foreign directory is no row's
-    copy, so no plan can name it.
+    only when no pod mounts it. The folder of its volume goes after the copy, and when no pod refers
+    to it: a pod that mounted a folder never sees another one that is made in its place. Nothing at
+    all begins while the disk is not ready. A suspended download does not begin, nor is room made
+    for it; a download that runs and a copy that is there stay. A model that a pod of the node waits
+    for is not suspended. A foreign directory is no row's copy, so no plan can name it.
     """
     if table.wanted is None:
         return StepPlan()
@@ -100,10 +103,12 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         if row.retry_at is not None and row.retry_at > table.now
     }
     admission = _decide_downloads(table, before, candidates, later.keys())
+    victims = {victim.key for victim in admission.evict}
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
-        start=tuple(admission.start),
+        # A copy that is not shown yet may be a victim.
+        start=tuple(key for key in admission.start if key not in victims),
         ask=tuple(admission.ask),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
@@ -112,6 +117,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         cancel=tuple(key for key in cancel if _is_running(table.row(key))),
         remove=tuple(row.key for row in due if _may_be_removed(row)),
         discard=tuple(row.key for row in due if _may_be_discarded(row)),
+        folders=tuple(row.key for row in due if _may_lose_folder(row)),
         wake_at=min(
             [*(at for at in due_at.values() if at > table.now), *later.values()], default=None
         ),
@@ -157,3 +163,8 @@ def _may_be_removed(row: Row) -> bool:
 def _may_be_discarded(row: Row) -> bool:
     is_left = row.copy.is_left or row.copy.evicted is not None
     return is_left and not row.copy.is_published and not row.is_active
+
+
+def _may_lose_folder(row: Row) -> bool:
+    is_gone = row.copy.found is Found.NOTHING and not row.is_active
+    return row.has_folder and is_gone and not row.is_in_use

@@ -13,7 +13,7 @@ from agent.structs.records import Usage
 from agent.structs.sizes import Space, in_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import datetime
 
     from agent.disk.store import Store
@@ -34,6 +34,8 @@ class Inventory:
         self._store = store
         self.copies: dict[str, OnDisk] = {}
         self.foreign: tuple[str, ...] = ()
+        # The keys whose volumes have a folder here.
+        self.folders: frozenset[str] = frozenset()
         self.disk = Disk(0, 0, 0)
         self.measure()
         # Measured together with the copies, and not after each step: a file system may free the
@@ -55,6 +57,7 @@ class Inventory:
         # Before the files: what is written meanwhile must not count as other programs' data.
         self.disk = self._store.disk()
         copies, foreign = self._store.scan()
+        self.folders = self._store.views.folders()
         before = self.copies
         noted = {key for key, copy in before.items() if copy.evicted is not None}
         self.copies = {
@@ -79,6 +82,25 @@ class Inventory:
                 log.warning("Model cannot be read now", key=key, problem=copy.problem)
             elif copy.found is Found.DAMAGED and before.get(key) != copy:
                 log.warning("Published model is damaged", key=key, problem=copy.problem)
+
+    def make_folders(self, keys: Iterable[str]) -> None:
+        """Make the folders of these keys' volumes; what fails is tried again after a scan."""
+        views = self._store.views
+        for key in keys if views.makes else ():
+            if key in self.folders:
+                continue
+            self.folders |= {key}
+            try:
+                self._store.check_place()
+                views.make_folder(key)
+            except OSError as error:
+                log.warning("Could not make the folder of a volume", key=key, reason=str(error))
+
+    def delete_folder(self, key: str) -> None:
+        """Delete the folder of a key's volume. Raises OSError."""
+        self._store.check_place()
+        self._store.views.delete_folder(key)
+        self.folders -= {key}
 
     def look_at(self, key: str) -> OnDisk:
         """Scan one key, and measure how full the disk is."""

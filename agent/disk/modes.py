@@ -33,17 +33,20 @@ def closed_problem(mode: int) -> str:
     return f"has the mode {stat.S_IMODE(mode):04o}, so that servers of other users cannot read it"
 
 
-def open_up(tree: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
+def open_up(
+    tree: Path, paths: Collection[str], *, beside: Path | None = None
+) -> Iterator[tuple[str, str]]:
     """Make these files, and the folders above them, readable to everybody.
 
     Yields each path whose mode cannot be changed, with the reason; the tree itself is ".". Links
-    are not followed, and no other bits are changed. A file with hard links outside the tree is left
-    as it is, since it would become readable there too. Raises OSError.
+    are not followed, and no other bits are changed. A file with hard links outside the tree, and
+    outside of its view (`beside`), is left as it is, since it would become readable there too.
+    Raises OSError.
     """
 
     @cache
     def names() -> Counter[_Inode]:
-        return _names_in(tree)
+        return _names_in(tree) + (_names_in(beside) if beside else Counter())
 
     for path in (".", *sorted(folders(paths)), *sorted(paths)):
         problem = _open_up(tree, path, names)

@@ -90,6 +90,8 @@ class OnDisk:
     scrub: Scrub | None = None
     # The access record of a copy that has left models/ and will be downloaded again.
     held: Access | None = None
+    # Whether a whole copy has no view, or one that differs: see views.py.
+    lacks_view: bool = False
 
     @property
     def access(self) -> Access | None:
@@ -100,6 +102,11 @@ class OnDisk:
     def is_published(self) -> bool:
         """Whether models/ has a copy of the agent, whole or damaged."""
         return self.found in {Found.PUBLISHED, Found.DAMAGED}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether models/ has a whole copy, and volumes lead to it."""
+        return self.found is Found.PUBLISHED and not self.lacks_view
 
     @property
     def is_unreadable(self) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.disk.files import FILE_MODE, make_directory
+from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 
 
 class StoreError(Exception):
@@ -40,6 +44,11 @@ class Root:
     def model(self, key: str) -> Path:
         """Where a model is published."""
         return self.only or self.models / key
+
+    @property
+    def volumes(self) -> Path:
+        """The folder of the volumes that show one model each. The root of one model has none."""
+        return (self.private if self.only else self.path) / "volumes"
 
     @property
     def is_laid_out(self) -> bool:

@@ -12,6 +12,7 @@
     <root>/.localmodel/<key>/scrub.json     when models/<key> was last scrubbed, and its bad files
     <root>/.localmodel/<key>/failed.json    why the last attempts failed, and when the next are due
     <root>/.localmodel/lock                 locked by the one agent that works in this root
+    <root>/volumes/<key>/...                the view of a published copy: see views.py
 
 Everything is on one file system, so that each move between these places is one rename. `recover`
 completes or undoes whatever a crash between two steps leaves. The manifest of a model that is not
@@ -25,8 +26,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -56,14 +57,14 @@ from agent.disk.on_disk import (
 )
 from agent.disk.recovery import clear_leftovers
 from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
-from agent.disk.root import Root, StoreError
+from agent.disk.root import KEY, Root, StoreError
 from agent.disk.staging import Staging, forget_progress
+from agent.disk.views import Views
 from agent.disk.writeback import sync_file_system
 from agent.structs.adoption import closed, foreign
 from agent.structs.failures import DownloadError
 from agent.structs.manifest import Manifest, folders
 from agent.structs.records import FailedAttempts
-from crds.keys import MODEL_KEY_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
 
     from agent.structs.records import Evicted, Scrub, Usage
 
-_KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 log = structlog.get_logger(__name__)
@@ -83,13 +83,21 @@ class Store:
     """The models below one root. Different threads may work on different keys at once.
 
     With a `size` (bytes), the root counts as a disk of that size with nothing else on it.
-    `folders` replace the folders of an agent's root.
+    `folders` replace the folders of an agent's root. `makes_views`: each model has a view.
     """
 
-    def __init__(self, root: Path, size: int | None = None, *, folders: Root | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        size: int | None = None,
+        *,
+        folders: Root | None = None,
+        makes_views: bool = False,
+    ) -> None:
         self.root = root
         self._size = size
         self._folders = folders or Root(root, root / "models", root / ".localmodel")
+        self.views = Views(self._folders.volumes, makes=makes_views)
         self._lock: int | None = None
         self._was_laid_out = False
         # The identity of its folders when the store was opened.
@@ -148,7 +156,7 @@ class Store:
         """All keys with files or notes, and the names in models/ that are not the agent's."""
         self.check_place()
         names = {
-            entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
+            entry.name for entry in self._folders.private.iterdir() if KEY.fullmatch(entry.name)
         }
         copies = {key: self.inspect(key) for key in sorted(names)}
         ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
@@ -161,8 +169,12 @@ class Store:
 
     def inspect(self, key: str) -> OnDisk:
         """The state of one key on the disk."""
+        tree = self.path(key)
         try:
-            return look(self.path(key), self._meta(key), self._scrubs.get(key))
+            copy = look(tree, self._meta(key), self._scrubs.get(key))
+            if copy.found is not Found.PUBLISHED or copy.manifest is None:
+                return copy
+            return copy if self.views.shows(tree, copy.manifest) else replace(copy, lacks_view=True)
         except OSError as error:
             place = error.filename or self._meta(key)
             return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
@@ -192,6 +204,7 @@ class Store:
 
         A former copy of the agent's is replaced, and so is an empty directory, which kubelet makes
         for a missing sub-path. Raises DownloadError (ForeignDirectory) if anything else is there.
+        The view appears last: if that fails, the copy is published, and `finish_view` is left.
         """
         self.check_place()
         key = manifest.key
@@ -202,6 +215,7 @@ class Store:
             sync_directory(files / directory)
         write_atomically(self._meta(key) / "staged.json", _to_bytes(manifest))
         self._finish(key)
+        self.views.make(self.path(key), manifest)
 
     def _finish(self, key: str) -> None:
         """Publish files/, which is complete and has its staged.json."""
@@ -243,6 +257,20 @@ class Store:
         self._complete(meta)
         return staged
 
+    def finish_view(self, key: str) -> Manifest | None:
+        """Make the view of a whole copy that lacks it.
+
+        Returns the manifest of the model; None if there is no such copy.
+        """
+        if not self.views.is_needed(key):
+            return None
+        self.check_place()
+        copy = self.inspect(key)
+        if not copy.lacks_view or copy.manifest is None:
+            return None
+        self.views.make(self.path(key), copy.manifest)
+        return copy.manifest
+
     def adopt(self, manifest: Manifest, lacking: Collection[str]) -> None:
         """Adopt models/<key>, a folder that another program filled.
 
@@ -265,11 +293,13 @@ class Store:
         write_atomically(meta / "manifest.json", _to_bytes(manifest))
         delete_file(meta / "evicted.json")
         delete_file(meta / "held.json")
+        self.views.make(tree, manifest)
 
     def open_up(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
         """Make the files in models/<key> readable to everybody. See agent.disk.modes.open_up."""
         self.check_place()
-        return open_up(self.path(manifest.key), [file.path for file in manifest.files])
+        paths = [file.path for file in manifest.files]
+        return open_up(self.path(manifest.key), paths, beside=self.views.path(manifest.key))
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest of a published model; only caches and digests may differ."""
@@ -304,7 +334,7 @@ class Store:
     def failed(self) -> dict[str, FailedAttempts]:
         """The contents of all failed.json, by key. Raises OSError."""
         names = [
-            entry.name for entry in self._folders.private.iterdir() if _KEY.fullmatch(entry.name)
+            entry.name for entry in self._folders.private.iterdir() if KEY.fullmatch(entry.name)
         ]
         found = {key: read_note(self._meta(key) / "failed.json", FailedAttempts) for key in names}
         return {key: note for key, note in found.items() if note is not None}
@@ -345,6 +375,7 @@ class Store:
         self.discard(key)
         lay_out(meta, manifest, good)
         delete_tree(meta / "files")
+        self.views.drop(key)
         with suppress(FileNotFoundError):
             self.path(key).rename(meta / "files")
         drop_others(meta / "files", manifest, good)
@@ -362,6 +393,7 @@ class Store:
         sync_directory(meta)
         forget_progress(meta)
         delete_tree(meta / "files")
+        self.views.make(self.path(manifest.key), manifest)
 
     # Deletion
 
@@ -414,6 +446,7 @@ class Store:
     def _take_out(self, key: str) -> None:
         """Move models/<key> to old/, and delete its manifest."""
         meta = self._meta(key)
+        self.views.drop(key)
         delete_tree(meta / "old")
         with suppress(FileNotFoundError):
             self.path(key).rename(meta / "old")
@@ -458,13 +491,31 @@ class Store:
                 "the node's disk"
             ) from error
         for entry in entries:
-            if not _KEY.fullmatch(entry.name):
+            if not KEY.fullmatch(entry.name):
                 continue
             try:
                 self._recover(entry.name)
             except (OSError, DownloadError) as error:
                 log.warning("Could not recover a model", key=entry.name, error=str(error))
+        self._recover_views([entry.name for entry in entries if KEY.fullmatch(entry.name)])
         self.is_open = True
+
+    def _recover_views(self, keys: Collection[str]) -> None:
+        """Make the views of whole copies; delete those of keys that have no copy of the agent's.
+
+        A copy that is damaged, or cannot be read now, keeps its view.
+        """
+        try:
+            copies = [key for key in keys if (self._meta(key) / "manifest.json").exists()]
+            for key, problem in self.views.settle(copies):
+                log.warning("Could not delete a view", key=key, error=str(problem))
+        except OSError as error:
+            log.warning("Could not look at the views", error=str(error))
+        for key in keys:
+            try:
+                self.finish_view(key)
+            except (OSError, DownloadError) as error:
+                log.warning("Could not make a view", key=key, error=str(error))
 
     def _recover(self, key: str) -> None:
         meta = self._meta(key)

@@ -140,6 +140,7 @@ class Download:
     def _run(self, staging: Staging) -> Manifest:
         key, uri = self._request.key, self._request.uri
         published = self._store.finish_interrupted(key)
+        published = self._store.finish_view(key) or published
         if published is not None and self._request.accepts(published.hash):
             # An earlier attempt has published the model, and pods may read it already.
             return published

@@ -26,6 +26,7 @@ class FailureKind(StrEnum):
     READ_ONLY = "ReadOnly"
     UNAVAILABLE = "Unavailable"
     OTHER_DISK = "OtherDisk"
+    NO_LINKS = "NoHardLinks"
     UNSUPPORTED = "Unsupported"
     FOREIGN_DIRECTORY = "ForeignDirectory"
     INTERNAL = "Internal"
@@ -34,7 +35,7 @@ class FailureKind(StrEnum):
 # Failures of the node's disk as a whole, not of one model.
 DISK_KINDS = frozenset({FailureKind.READ_ONLY, FailureKind.UNAVAILABLE, FailureKind.OTHER_DISK})
 # Failures that no source can cause. (NoSpace is not among them: a source may report false sizes.)
-NODE_KINDS = DISK_KINDS | {FailureKind.FOREIGN_DIRECTORY}
+NODE_KINDS = DISK_KINDS | {FailureKind.NO_LINKS, FailureKind.FOREIGN_DIRECTORY}
 
 # Failures that may pass by themselves. All others stay until a person acts, or the next change.
 TRANSIENT_KINDS = frozenset({FailureKind.UNREACHABLE, FailureKind.THROTTLED, FailureKind.CHANGED})
@@ -130,6 +131,7 @@ _BACKOFFS = {
     FailureKind.READ_ONLY: _Backoff(10),
     FailureKind.UNAVAILABLE: _Backoff(10),
     FailureKind.OTHER_DISK: _Backoff(10),
+    FailureKind.NO_LINKS: _Backoff(10),
     FailureKind.UNSUPPORTED: _Backoff(60),
     FailureKind.FOREIGN_DIRECTORY: _Backoff(10),
     FailureKind.INTERNAL: _Backoff(5),

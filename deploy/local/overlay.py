@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BASE = "base"
 HOOKS = "localmodel-hooks"
 AGENT = "localmodel-agent"
+VOLUMES = "LOCALMODEL_VOLUMES"
 
 
 def names(checkout: Path) -> list[str]:
@@ -57,8 +58,11 @@ def hooks_environment(checkout: Path, name: str) -> dict[str, str]:
 
 
 def agents_environment(checkout: Path, name: str) -> dict[str, str]:
-    """The variables that an overlay adds to the environment of the agents."""
-    return _environment(checkout, name, AGENT)
+    """What volumes show by the base, and the variables that an overlay adds for the agents."""
+    base = yaml.safe_load((checkout / "deploy/base/agent.yaml").read_text())
+    (container,) = base["spec"]["template"]["spec"]["containers"]
+    shown = {one["name"]: one["value"] for one in container["env"] if one["name"] == VOLUMES}
+    return shown | _environment(checkout, name, AGENT)
 
 
 def _environment(checkout: Path, name: str, workload: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Calls that write, and calls that only read.
 CHANGES = (
-    *("chmod", "fchmod", "fdatasync", "fsync", "ftruncate", "mkdir", "posix_fallocate"),
+    *("chmod", "fchmod", "fdatasync", "fsync", "ftruncate", "link", "mkdir", "posix_fallocate"),
     *("pwrite", "rename", "replace", "rmdir", "unlink", "write"),
 )
 LOOKS = ("listdir", "lstat", "preadv", "scandir", "stat", "statvfs")
@@ -124,7 +124,8 @@ class Calls:
         """The function, counted."""
 
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
-            path = self._below(arguments[0] if arguments else ".", keywords.get("dir_fd"))
+            folder = keywords.get("dir_fd", keywords.get("src_dir_fd"))
+            path = self._below(arguments[0] if arguments else ".", folder)
             if path is None:
                 return real(*arguments, **keywords)
             call = _describe(name, path, arguments)
@@ -203,7 +204,7 @@ def _describe(name: str, path: str, arguments: tuple[Any, ...]) -> Call:
         return Call(name, path, changes=True, creates=True, target=os.fsdecode(arguments[1]))
     if name in {"write", "pwrite"}:
         return Call(name, path, changes=True, creates=True, size=len(arguments[1]))
-    grows = {"mkdir", "posix_fallocate", "fsync", "fdatasync", *FOREIGN_CHANGES}
+    grows = {"link", "mkdir", "posix_fallocate", "fsync", "fdatasync", *FOREIGN_CHANGES}
     return Call(name, path, changes=name not in LOOKS, creates=name in grows)
 
 

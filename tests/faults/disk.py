@@ -87,6 +87,8 @@ class Disk:
         names = set(_names(folder)) if folder.exists() else set()
         looked = (self._look(folder / name, name) for name in sorted(names - self.foreign.keys()))
         found = [loss for loss in looked if loss is not None]
+        shown = (self._look_at_view(key) for key in sorted(self._volumes()))
+        found += [loss for loss in shown if loss is not None]
         for name, files in self.foreign.items():
             now = read_tree(folder / name)
             if now != files:
@@ -101,16 +103,42 @@ class Disk:
         if model and now == model.files:
             self.kept |= {name} & self.wanted
             return None
-        if now is None or now == self.before.get(name):
-            return None
-        if model and name in self.mended and _is_between(now, self.before[name], model.files):
-            return None
-        if _identity(path) != which:
-            # The folder was removed while it was read.
+        if self._may_be(now, name) or _identity(path) != which:
+            # Also where the folder was removed while it was read.
             return None
         if model is None:
-            return Loss(size_of(now), f"models/{name} is nobody's")
-        return Loss(model.size, f"{model.name} is published and is not the model: {_short(now)}")
+            return Loss(size_of(now or {}), f"models/{name} is nobody's")
+        return Loss(
+            model.size, f"{model.name} is published and is not the model: {_short(now or {})}"
+        )
+
+    def _look_at_view(self, key: str) -> Loss | None:
+        """A view is whole or missing, as its copy is."""
+        path, model = self._view(key), self._models.get(key)
+        which = _identity(path)
+        now = read_tree(path)
+        if (model and now == model.files) or self._may_be(now, key) or _identity(path) != which:
+            return None
+        return Loss(
+            size_of(now or {}), f"volumes/{key} shows what is no model: {_short(now or {})}"
+        )
+
+    def _may_be(self, now: Tree | None, key: str) -> bool:
+        """Whether a folder that is not the whole model is missing, as before, or being repaired."""
+        model = self._models.get(key)
+        if now is None or now == self.before.get(key):
+            return True
+        is_mended = model is not None and key in self.mended
+        return is_mended and _is_between(now, self.before[key], self._models[key].files)
+
+    def _volumes(self) -> list[str]:
+        """The keys whose volumes have a folder; none where agents make no views."""
+        folder = self.root / "volumes"
+        names = _names(folder) if folder.exists() else []
+        return [name for name in names if not name.startswith(".")]
+
+    def _view(self, key: str) -> Path:
+        return self.root / "volumes" / key / "models" / key
 
     def not_at_end(self, wanted: Iterable[Model]) -> tuple[list[Loss], list[str]]:
         """The missing models and the leftovers of a disk that should be in its final state."""
@@ -125,6 +153,15 @@ class Disk:
                 problems.append(f"{model.name} is {copy.found}: {copy.problem}")
         strangers = set(_names(self.root / "models")) - keys - self.foreign.keys()
         problems += [f"models/{name} is not wanted, and is there" for name in sorted(strangers)]
+        shown = set(self._volumes())
+        lost += [
+            Loss(model.size, f"the volume of {model.name} does not show it")
+            for model in (wanted if shown else ())
+            if read_tree(self._view(model.key)) != model.files
+        ]
+        beside = sorted(shown - keys - self.evicted - self.blocked)
+        problems += [f"volumes/{name} is not wanted, and is there" for name in beside]
+        problems += [f"{path} is left of a view" for path in (self.root / "volumes").glob(".*/*")]
         private = self.root / ".localmodel"
         for name in sorted(_names(private)):
             left = set(_names(private / name)) if name != "lock" else {"manifest.json"}

@@ -141,11 +141,13 @@ def run_agent(
 ) -> None:
     """Run an agent on a root until the disk is as expected, or nothing changes any more.
 
-    Sends the losses after each call that changes something in models/, the call that fails, and at
-    last the number of calls that the fault could have met.
+    Sends the losses after each call that changes something that pods see, the call that fails, and
+    at last the number of calls that the fault could have met.
     """
     logs.configure("json")
     root, published = Path(calls.root), f"{calls.root}/models/"
+    # No pod sees the hidden folders in volumes/.
+    volumes, hidden = f"{calls.root}/volumes/", f"{calls.root}/volumes/."
     disk = scenario.disk(root)
 
     def look() -> None:
@@ -156,8 +158,11 @@ def run_agent(
         look()
         send({"struck": str(call).replace(str(root), "")})
 
+    def is_seen(path: str) -> bool:
+        return path.startswith((published, volumes)) and not path.startswith(hidden)
+
     def after(call: Call) -> None:
-        if call.path.startswith(published) or call.target.startswith(published):
+        if is_seen(call.path) or is_seen(call.target):
             look()
 
     calls.before, calls.after = before, after
@@ -191,7 +196,7 @@ def _live(scenario: Scenario, root: Path, horizon: float) -> str:
         scrub_bytes_per_second=1 << 30,
     )
     credentials = origin.settings(scenario.url)
-    store = Store(root)
+    store = Store(root, makes_views=True)
     try:
         open_store(store)
         fetching = Fetching(scenario.sources, Engine(Limits(CONNECTIONS)), lambda _: credentials)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.faults.disk import Loss
 
 # Seconds of real time.
-PATIENCE = 15.0
+PATIENCE = 30.0
 # Enough for ranges, and few threads to start in each life.
 CONNECTIONS = 4
 

@@ -81,6 +81,25 @@ def test_what_is_wrong_on_a_disk_at_any_time(tmp_path: Path) -> None:
     }
 
 
+def test_half_a_view_is_wrong_at_any_time(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, [MODEL])
+    write_tree(tmp_path / "models" / MODEL.key, MODEL.files)
+    volume = tmp_path / "volumes" / MODEL.key / "models"
+    volume.mkdir(parents=True)
+    (tmp_path / ".localmodel").mkdir()
+    assert disk.losses() == []
+    lost, _ = disk.not_at_end([MODEL])
+    assert [loss.what for loss in lost] == ["the volume of m does not show it"]
+    write_tree(volume / MODEL.key, {"config.json": b"{}"})
+    (loss,) = disk.losses()
+    assert loss.what == f"volumes/{MODEL.key} shows what is no model: config.json 2 bytes"
+    write_tree(volume / MODEL.key, MODEL.files)
+    assert disk.losses() == []
+    write_tree(tmp_path / "volumes" / ".new" / MODEL.key, {"config.json": b"{}"})
+    _, problems = disk.not_at_end([MODEL])
+    assert any("is left of a view" in problem for problem in problems)
+
+
 def test_what_is_missing_and_left_over_in_the_end(tmp_path: Path) -> None:
     disk = Disk(tmp_path, [MODEL])
     write_tree(tmp_path / ".localmodel" / "0123456789abcdef" / "files", {"a": b"1"})

@@ -11,6 +11,7 @@ import pytest
 from agent.structs.manifest import ManifestFile, make_manifest
 from agent.structs.remote import RemoteFile
 from crds.node import LocalModel
+from tests.faults.disk import read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +111,17 @@ def publish(store: Store, uri: str, files: Mapping[str, bytes]) -> Manifest:
     manifest = stage(store, uri, files)
     store.publish(manifest)
     return manifest
+
+
+def view(store: Store, key: str) -> dict[str, bytes] | None:
+    """The files that the volume of a model shows; None if it shows none."""
+    return read_tree(store.views.path(key))
+
+
+def hidden(store: Store) -> list[str]:
+    """What is left of views that were being made or deleted."""
+    folders = [store.root / "volumes" / name for name in (".new", ".old")]
+    return [path.name for folder in folders if folder.exists() for path in folder.iterdir()]
 
 
 def tree(store: Store, key: str) -> dict[str, bytes] | None:

@@ -77,6 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--node-name", "n", "--root", "x", "--grace-seconds", "-1"], "not a number of seconds"),
         (["--node-name", "n", "--root", "x", "--max-downloads", "0"], "whole number above zero"),
         (["--node-name", "n", "--root", "x", "--disk-size", "much"], "is not a quantity"),
+        (["--node-name", "n", "--root", "x", "--volumes", "each"], "is neither model nor root"),
         (["--node-name", "n", "--root", "x", "--log-format", "xml"], "invalid choice"),
         (["--node-name", "n", "--root", "x", "--unknown"], "unrecognized arguments"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "fast"], "not a quantity"),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agent.control.rows import ABSENT
 from agent.control.step_plan import StepPlan, plan_step
 from tests.unit.agent.rows import table
 
@@ -174,7 +176,35 @@ def test_a_plan_cannot_be_changed() -> None:
         (StepPlan(cancel=("a",)), True),
         (StepPlan(remove=("a",)), True),
         (StepPlan(discard=("a",)), True),
+        (StepPlan(folders=("a",)), True),
     ],
 )
 def test_what_destroys(plan: StepPlan, destroys: bool) -> None:
     assert plan.destroys is destroys
+
+
+@pytest.mark.parametrize(
+    ("states", "goes"),
+    [
+        ({}, True),
+        ({"wanted": ("a",)}, False),
+        ({"wanted": None}, False),
+        ({"mounted": SET("a")}, False),
+        ({"mounted": None}, False),
+        ({"active": SET("a")}, False),
+        # The copy, and what is noted of it, go first.
+        ({"ready": SET("a"), "published": SET("a")}, False),
+        ({"staged": SET("a")}, False),
+    ],
+)
+def test_the_folder_of_a_volume_goes_when_nobody_can_need_it(
+    states: dict[str, Any], goes: bool
+) -> None:
+    made = table(**({"staged": SET("a")} | states))
+    row = made.rows["a"]
+    copy = row.copy if "ready" in states or "staged" in states else ABSENT
+    now = replace(made, rows={"a": replace(row, copy=copy, has_folder=True)})
+    before = StepPlan(unwanted_since={"a": now.now - now.grace})
+    assert plan_step(now, before).folders == (("a",) if goes else ())
+    # Not before the grace period has passed.
+    assert plan_step(now, StepPlan(unwanted_since={"a": now.now})).folders == ()

@@ -16,7 +16,7 @@ from agent.structs.records import Evicted, Usage
 from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.faults.calls import Crash, faults
-from tests.unit.agent.helpers import manifest_of, publish, stage, tree
+from tests.unit.agent.helpers import hidden, manifest_of, publish, stage, tree, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,25 @@ NOTE = Evicted(time=TIME, size=4096, reason=EvictionReason.MADE_ROOM, message="f
 
 
 def opened(root: Path) -> Store:
-    store = Store(root)
+    store = Store(root, makes_views=True)
     store.open()
     return store
+
+
+def check_seen(store: Store, outcomes: tuple[dict[str, bytes] | None, ...]) -> None:
+    """What a pod sees at this moment: a whole model or none, by its claim and by the root's."""
+    found, shown = tree(store, KEY), view(store, KEY)
+    assert found in outcomes
+    assert shown in (None, found)
+
+
+def check_shown(store: Store, files: dict[str, bytes] | None) -> None:
+    """The copy has these files, and its view has the very same."""
+    assert tree(store, KEY) == files
+    assert view(store, KEY) == files
+    for path in files or ():
+        assert (store.views.path(KEY) / path).samefile(store.path(KEY) / path)
+    assert not store.inspect(KEY).lacks_view
 
 
 def with_foreign(store: Store) -> None:
@@ -111,7 +127,7 @@ def test_a_crash_leaves_the_whole_or_nothing(
             action(store)
         store.close()
         # A pod that looks in right after the crash sees no half model either.
-        assert tree(store, KEY) in outcomes
+        check_seen(store, outcomes)
 
         check_restart(store.root, outcomes)
         check_crash_in_recovery(tmp_path, n, before, action, outcomes)
@@ -126,6 +142,8 @@ def check_restart(root: Path, outcomes: tuple[dict[str, bytes] | None, ...]) -> 
     store.recover()
     found = tree(store, KEY)
     assert found in outcomes
+    check_shown(store, found)
+    assert hidden(store) == []
     copies, foreign = store.scan()
     assert foreign == ("theirs",)
     # What was interrupted is brought to an end: nothing is left in between.
@@ -151,8 +169,9 @@ def check_restart(root: Path, outcomes: tuple[dict[str, bytes] | None, ...]) -> 
     store.recover()
     assert tree(store, KEY) == found
     publish(store, URI, NEW)
-    assert tree(store, KEY) == NEW
+    check_shown(store, NEW)
     store.remove(KEY)
+    check_shown(store, None)
     assert store.scan() == ({}, ("theirs",))
     assert {path.name for path in (root / ".localmodel").iterdir()} == {"lock"}
     store.close()
@@ -216,6 +235,7 @@ def test_an_interrupted_adoption_leaves_a_foreign_folder_or_an_adopted_one(
             with faults(store.root, recover_at, error), suppress(Crash):
                 store.recover()
             assert tree(store, KEY) in (PART, NEW)
+            assert view(store, KEY) in (None, NEW)
             assert identity(store) == before
             copies, foreign = store.scan()
             adopted = copies.get(KEY, OnDisk()).found is Found.PUBLISHED
@@ -223,7 +243,7 @@ def test_an_interrupted_adoption_leaves_a_foreign_folder_or_an_adopted_one(
             assert tree(store, KEY) == NEW or not adopted
         if not adopted:
             adopt(store)
-        assert tree(store, KEY) == NEW
+        check_shown(store, NEW)
         assert identity(store) == before
         assert store.inspect(KEY).found is Found.PUBLISHED
         assert [path.name for path in (store.root / ".localmodel" / KEY).iterdir()] == [
@@ -254,10 +274,10 @@ def test_an_error_of_the_disk_leaves_the_whole_or_nothing(
             suppress(OSError),
         ):
             action(store)
-        assert tree(store, KEY) in outcomes
+        check_seen(store, outcomes)
         # The same process goes on.
         publish(store, URI, NEW)
-        assert tree(store, KEY) == NEW
+        check_shown(store, NEW)
         store.close()
         check_restart(store.root, (NEW,))
         if not calls.struck:
@@ -266,7 +286,8 @@ def test_an_error_of_the_disk_leaves_the_whole_or_nothing(
 
 
 def test_data_is_on_the_disk_before_the_name(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = Store(tmp_path)
+    store.open()
     with faults(tmp_path, fail_at=10**9) as calls:
         publish(store, URI, NEW)
     store.close()
@@ -357,3 +378,50 @@ def test_an_eviction_stands_without_its_note(
     assert tree(store, KEY) is None
     assert store.inspect(KEY).evicted == (NOTE if once else None)
     store.close()
+
+
+BAD = {**NEW, "config.json": b"[]", "deep/w.bin": b"damaged"}
+
+
+def damage(store: Store) -> None:
+    """Two files have other content than was downloaded; the good ones are staged."""
+    publish_new(store)
+    for path in ("config.json", "deep/w.bin"):
+        (store.path(KEY) / path).write_bytes(BAD[path])
+    stage(store, URI, {path: NEW[path] for path in ("config.json", "deep/w.bin")})
+
+
+def mend(store: Store) -> None:
+    store.mend(manifest_of(URI, NEW), ["config.json", "deep/w.bin"])
+
+
+@pytest.mark.parametrize("error", [Crash, lambda: OSError(errno.EIO, "injected")])
+def test_an_interrupted_repair_leaves_each_file_as_it_was_or_mended(
+    tmp_path: Path, error: Callable[[], BaseException]
+) -> None:
+    for n in range(1, MANY):
+        store = opened(tmp_path / str(n))
+        damage(store)
+        folder = store.views.path(KEY).stat().st_ino
+        with faults(store.root, n, error) as calls, suppress(Crash, OSError):
+            mend(store)
+        store.close()
+        for files in (tree(store, KEY), view(store, KEY)):
+            assert files is not None
+            assert files.keys() == NEW.keys()
+            assert all(data in (BAD[path], NEW[path]) for path, data in files.items())
+        store = opened(tmp_path / str(n))
+        for recover_at in (1, 2, 3, 0):
+            with faults(store.root, recover_at, error), suppress(Crash):
+                store.recover()
+        # What the copy has by now, its view has too, in the folder that pods have mounted.
+        found = tree(store, KEY)
+        assert found is not None
+        check_shown(store, found)
+        assert store.views.path(KEY).stat().st_ino == folder
+        assert hidden(store) == []
+        store.close()
+        if not calls.struck:
+            assert found == NEW
+            return
+    pytest.fail("it never ends")

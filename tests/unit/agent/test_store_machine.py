@@ -31,7 +31,7 @@ from crds.states import ModelState
 from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.disk import read_tree, write_tree
 from tests.unit.agent.crowded import NoPods
-from tests.unit.agent.helpers import local_model
+from tests.unit.agent.helpers import hidden, local_model
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import WebFiles
 from tests.unit.agent.world import World
@@ -58,6 +58,10 @@ subsets = st.frozensets(names)
 
 def uri_of(name: str) -> str:
     return f"mem://{name}"
+
+
+def keys_of(chosen: frozenset[str] | set[str]) -> set[str]:
+    return {model_key(uri_of(name)) for name in chosen}
 
 
 class Shelf:
@@ -105,6 +109,7 @@ class AgentMachine(RuleBasedStateMachine):
         sources = Sources({"mem": self.shelf})
         self.world = World(self.folder, WebFiles({}), server, sources=sources, engine=ENGINE)
         self.world.store._size = DISK
+        self.world.store.views.makes = True
         self.world.pods = NoPods(lambda: self.world.loop)
         self.theirs = {"notes.txt": b"not ours"}
         write_tree(self.folder / "models" / "theirs", self.theirs)
@@ -230,8 +235,8 @@ class AgentMachine(RuleBasedStateMachine):
         self.world.loop.observe_pods(None if self.mounted is None else pods)
         held = self.held()
         self.settle_now(seconds)
-        for name, inode in held.items():
-            assert self.inode(name) == inode, f"{name} was taken away"
+        for name, inodes in held.items():
+            assert self.inodes(name) == inodes, f"{name} was taken away"
         self.look()
 
     def settle_now(self, seconds: float) -> None:
@@ -252,9 +257,21 @@ class AgentMachine(RuleBasedStateMachine):
     def path(self, name: str) -> Path:
         return self.world.store.path(model_key(uri_of(name)))
 
-    def inode(self, name: str) -> int | None:
-        path = self.path(name)
-        return path.stat().st_ino if path.exists() else None
+    def view_path(self, name: str) -> Path:
+        return self.world.store.views.path(model_key(uri_of(name)))
+
+    def view(self, name: str) -> dict[str, bytes] | None:
+        return read_tree(self.view_path(name))
+
+    def is_shown(self, name: str) -> bool:
+        """Whether the volume of a model has the very files of its copy."""
+        view, path = self.view_path(name), self.path(name)
+        files = self.shelf.models[name]
+        return self.view(name) == files and all((view / f).samefile(path / f) for f in files)
+
+    def inodes(self, name: str) -> list[int]:
+        """The folders that pods may have mounted."""
+        return [path.stat().st_ino for path in (self.path(name), self.view_path(name))]
 
     def is_whole(self, name: str) -> bool:
         return read_tree(self.path(name)) == self.shelf.models[name]
@@ -262,10 +279,10 @@ class AgentMachine(RuleBasedStateMachine):
     def here(self) -> set[str]:
         return {name for name in NAMES if self.path(name).exists()}
 
-    def held(self) -> dict[str, int | None]:
+    def held(self) -> dict[str, list[int]]:
         """What may not go now: what pods mount, and what is pinned; all while pods are unknown."""
         kept = set(NAMES) if self.mounted is None else self.mounted | (self.pinned & self.wanted)
-        return {name: self.inode(name) for name in kept if self.is_whole(name)}
+        return {n: self.inodes(n) for n in kept if self.is_whole(n) and self.view(n) is not None}
 
     def look(self) -> None:
         """At any time: what is published is whole, or as we damaged it; others are untouched."""
@@ -273,6 +290,12 @@ class AgentMachine(RuleBasedStateMachine):
             now = read_tree(self.path(name)) or {}
             damaged = {**self.shelf.models[name], "w": name.encode() * 100}
             assert now in (self.shelf.models[name], damaged), name
+            assert self.view(name) in (None, self.shelf.models[name], damaged), name
+        for name in set(NAMES) - self.here():
+            assert self.view(name) is None, name
+        for name, state in self.world.states().items():
+            if state == ModelState.DOWNLOADED and self.is_whole(name):
+                assert self.is_shown(name), name
         assert read_tree(self.folder / "models" / "theirs") == self.theirs
 
     # Where it ends
@@ -296,7 +319,7 @@ class AgentMachine(RuleBasedStateMachine):
         assert states.keys() == self.wanted | here
         for name in self.wanted:
             assert (states[name] == ModelState.DOWNLOADED) is (
-                name in here and self.is_whole(name)
+                name in here and self.is_whole(name) and self.is_shown(name)
             ), f"{name} is told as {states[name]}"
             if name not in here | self.shelf.broken:
                 assert states[name] in {ModelState.EVICTED, ModelState.PENDING}
@@ -311,6 +334,10 @@ class AgentMachine(RuleBasedStateMachine):
         declared = sum(max(self.sizes[n], self.declared[n]) for n in self.wanted)
         if declared <= self.limit * LOW // 100 and max(declared, wanted) + UNIT <= room:
             assert here >= self.wanted - self.shelf.broken
+        # Each wanted model has the folder of its volume, and none goes under a pod.
+        folders, wanted_keys = self.world.store.views.folders(), keys_of(self.wanted)
+        assert wanted_keys <= folders <= wanted_keys | keys_of(here | mounted)
+        assert hidden(self.world.store) == []
         # Nothing is left of what is not wanted.
         left = {path.name for path in (self.folder / ".localmodel").iterdir()} - {"lock"}
         assert left <= {model_key(uri_of(name)) for name in self.wanted | here}

@@ -229,15 +229,23 @@ class World:
         return self.loop.step()
 
     def settle(self) -> None:
-        """Step until no download and no access check runs, and no step is due now."""
+        """Step until no download and no access check runs, no step is due, and no copy is to go."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             wake_at = self.step()
             is_working = self.active() or self.checking()
-            if not is_working and wake_at > self.seconds:
+            if not is_working and wake_at > self.seconds and not self._pass_notices():
                 return
             time.sleep(0.002)
         pytest.fail("the loop does not settle")
+
+    def _pass_notices(self) -> bool:
+        """Advance the clock to the next eviction that was reported, if there is one."""
+        next_at = inside.state(self.loop).notices.next_after(self.seconds)
+        if next_at is None:
+            return False
+        self.seconds = next_at
+        return True
 
     def settle_until(self, done: Callable[[], bool]) -> None:
         """Step until `done` returns true."""
@@ -245,6 +253,7 @@ class World:
         while not done():
             assert time.monotonic() < deadline, "the condition does not become true"
             self.step()
+            self._pass_notices()
             time.sleep(0.002)
 
     def status(self) -> dict[str, Any]:

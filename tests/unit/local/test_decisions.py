@@ -176,7 +176,8 @@ def test_overlays_are_the_folders_there_are() -> None:
         overlay.check(CHECKOUT, "kserv")
     assert overlay.hooks_environment(CHECKOUT, "base") == {}
     assert overlay.manifest_files(CHECKOUT, "base") == []
-    assert overlay.agents_environment(CHECKOUT, "base") == {}
+    assert overlay.agents_environment(CHECKOUT, "base") == {overlay.VOLUMES: "model"}
+    assert overlay.agents_environment(CHECKOUT, "kserve")[overlay.VOLUMES] == "root"
     assert overlay.neighbour_files(CHECKOUT, "base") == []
     assert overlay.neighbour_files(CHECKOUT, "standalone") == []
     neighbours = manifests.read(overlay.neighbour_files(CHECKOUT, "kserve"), hooks_url="")
