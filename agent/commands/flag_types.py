@@ -13,6 +13,7 @@ from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from agent.sources.addresses import Network
+    from agent.structs.kubelet import FileSystem, Thresholds
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -108,6 +109,30 @@ def quantity(value: str) -> int:
     if found < 1:
         raise ArgumentTypeError(f"{value!r} is not above zero; leave it out for no limit")
     return found
+
+
+def kubelet_thresholds(value: str) -> Thresholds:
+    """Thresholds of the kubelet, such as nodefs.available=10%, or off."""
+    from agent.structs.kubelet import parse_thresholds  # noqa: PLC0415 - it imports pydantic
+
+    try:
+        return parse_thresholds(value)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def kubelet_file_systems(value: str) -> frozenset[FileSystem] | None:
+    """File systems of the kubelet, separated by commas; None: to be found out."""
+    from agent.structs.kubelet import FileSystem  # noqa: PLC0415 - it imports pydantic
+
+    if value == "auto":
+        return None
+    try:
+        return frozenset(map(FileSystem, value.split(",")))
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{value!r} is not auto, nodefs, imagefs or nodefs,imagefs"
+        ) from None
 
 
 def rate(value: str) -> int:

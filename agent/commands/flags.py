@@ -92,6 +92,20 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "the size of the file system",
     )
     add.value(
+        "--kubelet-thresholds",
+        flag_types.kubelet_thresholds,
+        "NAME=VALUE,...|off",
+        "what the kubelet keeps available of a disk that it shares with the root, such as "
+        "imageGCHighThresholdPercent=85,nodefs.available=50Gi; default: as Kubernetes documents",
+    )
+    add.value(
+        "--kubelet-file-systems",
+        flag_types.kubelet_file_systems,
+        "auto|nodefs,imagefs",
+        "which of the kubelet's file systems the root is on",
+        "auto",
+    )
+    add.value(
         "--kubeconfig",
         Path,
         "FILE",

@@ -23,10 +23,12 @@ from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
+from agent.disk.kubelet_disk import KubeletDisk
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
+from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
 if TYPE_CHECKING:
@@ -64,7 +66,10 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         credentials=resolver.resolve,
         own_addresses=own_addresses(options.node_address, client.configuration.host),
     )
-    store = Store(options.root, options.disk_size)
+    kubelet = KubeletDisk(
+        options.kubelet_thresholds or DEFAULT_THRESHOLDS, options.kubelet_file_systems
+    )
+    store = Store(options.root, options.disk_size, kubelet=kubelet)
     open_store(store)
     return Loop(
         NodeReport(options.node_name, client),

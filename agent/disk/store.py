@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from agent.disk.kubelet_disk import KubeletDisk
     from agent.structs.records import Evicted, Scrub, Usage
 
 _KEY = re.compile(rf"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
@@ -83,12 +84,21 @@ class Store:
     """The models below one root. Different threads may work on different keys at once.
 
     With a `size` (bytes), the root counts as a disk of that size with nothing else on it.
-    `folders` replace the folders of an agent's root.
+    `folders` replace the folders of an agent's root. `kubelet` knows the kubelet's thresholds;
+    without it, no kubelet uses the disk.
     """
 
-    def __init__(self, root: Path, size: int | None = None, *, folders: Root | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        size: int | None = None,
+        *,
+        folders: Root | None = None,
+        kubelet: KubeletDisk | None = None,
+    ) -> None:
         self.root = root
         self._size = size
+        self._kubelet = kubelet
         self._folders = folders or Root(root, root / "models", root / ".localmodel")
         self._lock: int | None = None
         self._was_laid_out = False
@@ -140,7 +150,8 @@ class Store:
 
     def disk(self) -> Disk:
         """How full the disk is."""
-        return measure(self.root, self._size, (self._folders.models, self._folders.private))
+        trees = (self._folders.models, self._folders.private)
+        return measure(self.root, self._size, trees, self._kubelet)
 
     # Observation
 
