@@ -124,8 +124,8 @@ class KubeletBound:
 
     @property
     def kept_percent(self) -> int:
-        """The percentage of the file system that is left available, rounded up."""
-        return -(-self.kept * 100 // self.capacity) if self.capacity else 100
+        """The percentage of the file system that is left available, rounded."""
+        return round(self.kept * 100 / self.capacity) if self.capacity else 100
 
 
 def _threshold(name: str, value: str) -> Threshold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -30,9 +31,7 @@ def bound(
     available: int = 600,
     used: int = 400,
 ) -> KubeletBound | None:
-    return bound_of(
-        thresholds, Sharing(shared), capacity=capacity, available=available, used=used
-    )
+    return bound_of(thresholds, Sharing(shared), capacity=capacity, available=available, used=used)
 
 
 def test_the_defaults_are_those_of_kubernetes() -> None:
@@ -45,7 +44,9 @@ def test_the_defaults_are_those_of_kubernetes() -> None:
 
 def test_what_is_not_named_is_as_documented() -> None:
     found = parse_thresholds("nodefs.available = 50Gi, imagefs.available=7.5%")
-    assert str(found) == "imageGCHighThresholdPercent=85,nodefs.available=50Gi,imagefs.available=7.5%"
+    assert (
+        str(found) == "imageGCHighThresholdPercent=85,nodefs.available=50Gi,imagefs.available=7.5%"
+    )
     image_gc, nodefs, imagefs = found.all
     assert image_gc.available(1000) == 150
     assert nodefs.available(1000) == 50 * GIB
@@ -84,9 +85,8 @@ def test_thresholds_can_be_off(text: str) -> None:
     ],
 )
 def test_mistakes_say_what_is_wrong(text: str, problem: str) -> None:
-    with pytest.raises(ValueError, match="threshold|twice|percentage|zero|whole") as error:
+    with pytest.raises(ValueError, match=re.escape(problem)):
         parse_thresholds(text)
-    assert problem in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,6 @@ from agent.structs.kubelet import (
 )
 from tests.faults import mounts
 from tests.unit.agent.test_disk_moved import in_mounts_of_its_own
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 POD = "1f0f3a52-8a5e-4d1c-9a39-0c0b5d3f7e11"
 MIB = 1 << 20
@@ -61,7 +59,7 @@ class Node:
             subprocess.run(["mount", "--bind", str(source), str(top / target)], check=True)
         os.chroot(top)
         os.chdir("/")
-        return kubelet_disk.Path("/agent-root")
+        return Path("/agent-root")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +92,7 @@ def test_a_process_beside_the_kubelet_compares_its_directory(
 ) -> None:
     monkeypatch.setattr(kubelet_disk, "KUBELET_DIRECTORY", tmp_path / "kubelet")
     monkeypatch.setattr(kubelet_disk, "_IN_POD", tmp_path / "none")
-    monkeypatch.setattr(kubelet_disk, "_OF_POD", kubelet_disk.re.compile("^never$"))
+    monkeypatch.setattr(kubelet_disk, "_OF_POD", re.compile("^never$"))
     assert sharing_of(tmp_path) == Sharing()
     (tmp_path / "kubelet").mkdir()
     found = sharing_of(tmp_path)
