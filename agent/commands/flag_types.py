@@ -121,6 +121,13 @@ def kubelet_thresholds(value: str) -> Thresholds:
         raise ArgumentTypeError(str(error)) from None
 
 
+def https_url(value: str) -> str:
+    """The https URL of a server, with a path."""
+    if not re.fullmatch(r"https://[^/?#@\s]+/[^?#\s]*", value):
+        raise ArgumentTypeError(f"{value!r} is not a URL such as https://10.0.0.7:10250/configz")
+    return value
+
+
 def kubelet_file_systems(value: str) -> frozenset[FileSystem] | None:
     """File systems of the kubelet, separated by commas; None: to be found out."""
     from agent.structs.kubelet import FileSystem  # noqa: PLC0415 - it imports pydantic

@@ -99,6 +99,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "imageGCHighThresholdPercent=85,nodefs.available=50Gi; default: as Kubernetes documents",
     )
     add.value(
+        "--kubelet-configz",
+        flag_types.https_url,
+        "URL",
+        "where the agent reads the kubelet's thresholds, such as https://10.0.0.7:10250/configz; "
+        "until it can, --kubelet-thresholds count",
+    )
+    add.value(
         "--kubelet-file-systems",
         flag_types.kubelet_file_systems,
         "auto|nodefs,imagefs",

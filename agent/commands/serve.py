@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.event_writer import EventWriter
+from agent.cluster.kubelet_config import KubeletConfig
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.report import ConfigError, NodeReport, connect
 from agent.commands import logs
@@ -17,6 +18,7 @@ from agent.commands.assemble import (
     run_loop,
 )
 from agent.commands.exit_codes import OK, USAGE
+from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
 from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
@@ -69,6 +71,8 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     kubelet = KubeletDisk(
         options.kubelet_thresholds or DEFAULT_THRESHOLDS, options.kubelet_file_systems
     )
+    if options.kubelet_configz is not None:
+        follow_kubelet(KubeletConfig(options.kubelet_configz, client), kubelet)
     store = Store(options.root, options.disk_size, kubelet=kubelet)
     open_store(store)
     return Loop(

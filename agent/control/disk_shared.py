@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.control import reasons
-from agent.structs.kubelet import SharedBy
+from agent.structs.kubelet import Origin, SharedBy
 from crds.conditions import Finding
 from crds.quantity import format_quantity
 
@@ -19,6 +19,14 @@ _HOW = {
     SharedBy.ASSUMED: "is assumed to be on the kubelet's {} (else set --kubelet-file-systems)",
     SharedBy.GIVEN: "is on the kubelet's {} (--kubelet-file-systems)",
 }
+_SOURCES = {
+    Origin.DOCUMENTED: (
+        reasons.DEFAULT_THRESHOLDS,
+        "the documented defaults; if the kubelet has others, set --kubelet-thresholds",
+    ),
+    Origin.GIVEN: (reasons.GIVEN_THRESHOLDS, "--kubelet-thresholds of the agent"),
+    Origin.READ: (reasons.READ_THRESHOLDS, "read from the kubelet"),
+}
 
 
 def disk_shared(kubelet: KubeletBound) -> Finding:
@@ -29,11 +37,7 @@ def disk_shared(kubelet: KubeletBound) -> Finding:
     sharing, thresholds = kubelet.sharing, kubelet.thresholds
     where = _HOW[sharing.known].format(" and ".join(sorted(sharing.file_systems)))
     counting = ", ".join(map(str, thresholds.of(sharing.file_systems)))
-    if thresholds.is_default:
-        reason = reasons.DEFAULT_THRESHOLDS
-        source = "the documented defaults; if the kubelet has others, set --kubelet-thresholds"
-    else:
-        reason, source = reasons.GIVEN_THRESHOLDS, "--kubelet-thresholds of the agent"
+    reason, source = _SOURCES[thresholds.origin]
     kept, percent = format_quantity(kubelet.kept), kubelet.kept_percent
     return Finding(
         DISK_SHARED,

@@ -28,6 +28,7 @@ FOUND = "Found"
 # Of the condition DiskShared.
 DEFAULT_THRESHOLDS = "DefaultThresholds"
 GIVEN_THRESHOLDS = "GivenThresholds"
+READ_THRESHOLDS = "ReadThresholds"
 
 # Of Events, beside CAPACITY_FULL, KUBELET_THRESHOLD and REFERENCED.
 DOWNLOADED = "Downloaded"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
+from pydantic import BaseModel, Field, ValidationError
+
 from crds.quantity import parse_quantity
 
 # The agent leaves this percentage of the file system available beyond the kubelet's thresholds: the
@@ -74,12 +76,20 @@ class Threshold:
         return f"{self.name}={self.value}"
 
 
+class Origin(StrEnum):
+    """Where thresholds are from: Kubernetes' documentation, a person, or the kubelet itself."""
+
+    DOCUMENTED = "documented"
+    GIVEN = "given"
+    READ = "read"
+
+
 @dataclass(frozen=True)
 class Thresholds:
-    """The thresholds of one kubelet. `is_default`: they are those that Kubernetes documents."""
+    """The thresholds of one kubelet. One name may be there twice: hard and soft."""
 
     all: tuple[Threshold, ...] = ()
-    is_default: bool = False
+    origin: Origin = Origin.GIVEN
 
     def of(self, shared: frozenset[FileSystem]) -> tuple[Threshold, ...]:
         """The thresholds of these file systems that are not off."""
@@ -156,7 +166,7 @@ DEFAULT_THRESHOLDS = Thresholds(
         _threshold("nodefs.available", "10%"),
         _threshold("imagefs.available", "15%"),
     ),
-    is_default=True,
+    Origin.DOCUMENTED,
 )
 
 
@@ -180,6 +190,34 @@ def bound_of(
         thresholds=thresholds,
         sharing=sharing,
     )
+
+
+class _Configuration(BaseModel):
+    """The fields of a KubeletConfiguration that say when the kubelet frees disk space."""
+
+    image_gc: int = Field(alias=_IMAGE_GC)
+    hard: dict[str, str] = Field(default_factory=dict, alias="evictionHard")
+    soft: dict[str, str] = Field(default_factory=dict, alias="evictionSoft")
+
+
+def thresholds_of_config(config: object) -> Thresholds:
+    """The thresholds of a KubeletConfiguration, as JSON with its defaults filled in.
+
+    A threshold of `evictionHard` or `evictionSoft` that is not there is off. Raises ValueError.
+    """
+    try:
+        found = _Configuration.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise ValueError(f"the kubelet's configuration: {where}: {first['msg']}") from None
+    evictions = [
+        _threshold(name, statements[name])
+        for statements in (found.hard, found.soft)
+        for name in _FILE_SYSTEM_OF
+        if name in statements
+    ]
+    return Thresholds((_threshold(_IMAGE_GC, str(found.image_gc)), *evictions), Origin.READ)
 
 
 def parse_thresholds(text: str) -> Thresholds:

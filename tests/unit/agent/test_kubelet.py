@@ -13,6 +13,7 @@ from agent.structs.kubelet import (
     DEFAULT_THRESHOLDS,
     FileSystem,
     KubeletBound,
+    Origin,
     Sharing,
     Thresholds,
     bound_of,
@@ -39,7 +40,7 @@ def test_the_defaults_are_those_of_kubernetes() -> None:
     assert str(DEFAULT_THRESHOLDS) == text
     given = parse_thresholds(text)
     assert given.all == DEFAULT_THRESHOLDS.all
-    assert not given.is_default
+    assert given.origin is Origin.GIVEN
 
 
 def test_what_is_not_named_is_as_documented() -> None:

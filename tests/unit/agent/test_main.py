@@ -82,6 +82,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
             "not a quantity such as 500Mi or 140Gi, nor a percentage",
         ),
         (
+            ["--node-name", "n", "--root", "x", "--kubelet-configz", "http://10.0.0.7/configz"],
+            "is not a URL such as https://10.0.0.7:10250/configz",
+        ),
+        (
             ["--node-name", "n", "--root", "x", "--kubelet-file-systems", "nodefs,all"],
             "'nodefs,all' is not auto, nodefs, imagefs or nodefs,imagefs",
         ),

@@ -64,6 +64,7 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
     [
         "crds/manifests",
         "metacontroller",
+        "deploy/components/kubelet-configz",
         "deploy/base",
         "deploy/policies",
         "deploy/overlays/kserve/beside",
@@ -72,7 +73,8 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
 )
 def test_every_manifest_of_a_folder_is_in_its_kustomization(folder: str) -> None:
     path = TREE / folder
-    listed = set(yaml.safe_load((path / "kustomization.yaml").read_text())["resources"])
+    kustomization = yaml.safe_load((path / "kustomization.yaml").read_text())
+    listed = {*kustomization["resources"], *(p["path"] for p in kustomization.get("patches", ()))}
     assert listed == {file.name for file in path.glob("*.yaml")} - {"kustomization.yaml"}
 
 
@@ -263,6 +265,7 @@ RIGHTS = [
     "deploy/base/rbac.yaml",
     "deploy/overlays/kserve/rbac.yaml",
     "deploy/overlays/kserve/takeover/rbac.yaml",
+    "deploy/components/kubelet-configz/rbac.yaml",
 ]
 
 
