@@ -18,6 +18,10 @@ from agent.cluster.kube_watch import CALL_TIMEOUT, reason
 
 # A configuration has a few kilobytes.
 _MOST_BYTES = 1 << 20
+_NO_TLS = (
+    "the kubelet needs a serving certificate of the cluster's authority for its address "
+    "(serverTLSBootstrap)"
+)
 _TODO = {
     401: "the kubelet must accept tokens of ServiceAccounts (authentication.webhook.enabled)",
     403: "let the agent's ServiceAccount get nodes/configz (Kubernetes 1.33 or newer)",
@@ -49,7 +53,11 @@ class KubeletConfig:
         """The KubeletConfiguration as it is now, as JSON. Raises KubeletConfigError."""
         try:
             return self._read()
-        except (ApiException, urllib3.exceptions.HTTPError) as error:
+        except ApiException as error:
+            # The library's exception wraps an SSLError; its text has two lines.
+            cause = str(error.reason).replace("\n", ": ")
+            raise self._error(f"{cause}: {_NO_TLS}") from None
+        except urllib3.exceptions.HTTPError as error:
             raise self._error(reason(error)) from None
         except (ValueError, KeyError, TypeError):
             raise self._error("the answer is no configuration of a kubelet") from None

@@ -1,7 +1,7 @@
 """Finds out which of the kubelet's file systems the agent's root is on.
 
 The agent's pod does not see the kubelet's directories, but it has mounts of files below them. In
-/proc/self/mountinfo their roots are the paths of pods:
+/proc/thread-self/mountinfo their roots are the paths of pods:
 
 - `/etc/hosts`, `/dev/termination-log` and `emptyDir` volumes are `<root-dir>/pods/<uid>/...` of the
   kubelet. So the device of such a mount is that of nodefs.
@@ -26,8 +26,8 @@ from agent.structs.kubelet import FileSystem, SharedBy, Sharing
 if TYPE_CHECKING:
     from agent.structs.kubelet import Thresholds
 
-# The kubelet's --root-dir by default, for an agent that does not run in a pod.
-KUBELET_DIRECTORY = Path("/var/lib/kubelet")
+# Below the kubelet's --root-dir, as it is by default, for an agent that does not run in a pod.
+KUBELET_PODS = Path("/var/lib/kubelet/pods")
 _MOUNTS = Path("/proc/thread-self/mountinfo")
 _IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _OF_POD = re.compile(
@@ -90,9 +90,9 @@ def sharing_of(root: Path) -> Sharing:
     if not theirs:
         if _IN_POD.exists():
             return Sharing(BOTH, SharedBy.ASSUMED)
-        if not KUBELET_DIRECTORY.is_dir():
+        if not KUBELET_PODS.is_dir():
             return Sharing()
-        theirs = {_device(KUBELET_DIRECTORY, mounts)}
+        theirs = {_device(KUBELET_PODS, mounts)}
     shared = {FileSystem.NODEFS} if device in theirs else set()
     overlay = mounts.get(mount_id(Path("/")) or 0)
     if overlay is None or overlay.kind != "overlay":

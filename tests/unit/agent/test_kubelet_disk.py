@@ -90,11 +90,11 @@ def test_a_pod_finds_out_what_its_root_shares(
 def test_a_process_beside_the_kubelet_compares_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubelet_disk, "KUBELET_DIRECTORY", tmp_path / "kubelet")
+    monkeypatch.setattr(kubelet_disk, "KUBELET_PODS", tmp_path / "pods")
     monkeypatch.setattr(kubelet_disk, "_IN_POD", tmp_path / "none")
     monkeypatch.setattr(kubelet_disk, "_OF_POD", re.compile("^never$"))
     assert sharing_of(tmp_path) == Sharing()
-    (tmp_path / "kubelet").mkdir()
+    (tmp_path / "pods").mkdir()
     found = sharing_of(tmp_path)
     assert FileSystem.NODEFS in found.file_systems
 
