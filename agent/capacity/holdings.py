@@ -97,7 +97,8 @@ class Holding:
 class Account:
     """One bound with its marks: the limit of a group, or the disk with the marks of a group.
 
-    Eviction begins above `high` and ends at `low`; nothing passes `limit`.
+    Eviction begins above `high` and ends at `low`; nothing passes `limit`. `kubelet`: the limit is
+    what the kubelet's thresholds leave of the disk.
     """
 
     group: str
@@ -105,6 +106,7 @@ class Account:
     limit: int
     high: int
     low: int
+    kubelet: bool = False
 
     @property
     def name(self) -> str:

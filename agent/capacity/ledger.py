@@ -154,10 +154,10 @@ class Ledger:
     def _bounds_of(self, groups: frozenset[str], referenced: bool) -> list[Account]:
         found = [a for group in sorted(groups) for a in self._accounts.get(group, ())]
         if not referenced:
-            found = [replace(a, limit=min(a.limit, a.high)) if a.disk else a for a in found]
+            found = [_below_high(account) for account in found]
         if not found and self.space is not None:
-            whole = self.space.writable
-            found = [Account("", disk=True, limit=whole, high=whole, low=whole)]
+            whole, kubelet = self.space.limit, self.space.is_kubelets
+            found = [Account("", disk=True, limit=whole, high=whole, low=whole, kubelet=kubelet)]
         return found
 
     def _accounts_of(self, name: str, group: Group) -> list[Account]:
@@ -172,9 +172,13 @@ class Ledger:
             )
         ]
         if self.space is not None:
-            size, limit = self.space.capacity, self.space.writable
-            high, low = min(limit, size * high // 100), min(limit, size * low // 100)
-            found.append(Account(name, disk=True, limit=limit, high=high, low=low))
+            size, writable, limit = self.space.capacity, self.space.writable, self.space.limit
+            high, low = min(writable, size * high // 100), min(writable, size * low // 100)
+            # Below the kubelet's thresholds both move down alike, so that their distance stays.
+            down = max(0, high - limit)
+            high, low = high - down, max(0, low - down)
+            kubelet = self.space.is_kubelets
+            found.append(Account(name, disk=True, limit=limit, high=high, low=low, kubelet=kubelet))
         return found
 
     def taken(self, account: Account, beside: Iterable[Taken] = ()) -> int:
@@ -207,7 +211,12 @@ class Ledger:
         return replace(self, holdings={**self.holdings, **downloading}) if downloading else self
 
     def is_gated(self, key: str) -> bool:
-        """Whether a download must wait until it fits: a group of the model evicts."""
+        """Whether a download must wait until it fits.
+
+        It must where a group of the model evicts, and where the disk is the kubelet's too.
+        """
+        if self.space is not None and self.space.is_kubelets:
+            return True
         return any(name in self._accounts for name in self.holding(key).groups)
 
     def shortage(
@@ -283,7 +292,7 @@ class Ledger:
 
     @cached_property
     def _shares(self) -> Shares:
-        whole = self.space.writable if self.space else None
+        whole = self.space.limit if self.space else None
         return Shares(
             self.holdings,
             {
@@ -341,6 +350,13 @@ class Ledger:
 
 
 _UNKNOWN = Holding()
+
+
+def _below_high(account: Account) -> Account:
+    """The account of a model that must stay below the disk's high mark."""
+    if not account.disk or account.high >= account.limit:
+        return account
+    return replace(account, limit=account.high, kubelet=False)
 
 
 def excess_of(

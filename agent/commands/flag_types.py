@@ -13,6 +13,7 @@ from agent.structs.options import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from agent.sources.addresses import Network
+    from agent.structs.kubelet import FileSystem, Thresholds
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -122,6 +123,37 @@ def quantity(value: str) -> int:
     if found < 1:
         raise ArgumentTypeError(f"{value!r} is not above zero; leave it out for no limit")
     return found
+
+
+def kubelet_thresholds(value: str) -> Thresholds:
+    """Thresholds of the kubelet, such as nodefs.available=10%, or off."""
+    from agent.structs.kubelet import parse_thresholds  # noqa: PLC0415 - it imports pydantic
+
+    try:
+        return parse_thresholds(value)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def https_url(value: str) -> str:
+    """The https URL of a server, with a path."""
+    if not re.fullmatch(r"https://[^/?#@\s]+/[^?#\s]*", value):
+        raise ArgumentTypeError(f"{value!r} is not a URL such as https://10.0.0.7:10250/configz")
+    return value
+
+
+def kubelet_file_systems(value: str) -> frozenset[FileSystem] | None:
+    """File systems of the kubelet, separated by commas; None: to be found out."""
+    from agent.structs.kubelet import FileSystem  # noqa: PLC0415 - it imports pydantic
+
+    if value == "auto":
+        return None
+    try:
+        return frozenset(map(FileSystem, value.split(",")))
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{value!r} is not auto, nodefs, imagefs or nodefs,imagefs"
+        ) from None
 
 
 def rate(value: str) -> int:

@@ -102,6 +102,27 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "root",
     )
     add.value(
+        "--kubelet-thresholds",
+        flag_types.kubelet_thresholds,
+        "NAME=VALUE,...|off",
+        "what the kubelet keeps available of a disk that it shares with the root, such as "
+        "imageGCHighThresholdPercent=85,nodefs.available=50Gi; default: as Kubernetes documents",
+    )
+    add.value(
+        "--kubelet-configz",
+        flag_types.https_url,
+        "URL",
+        "where the agent reads the kubelet's thresholds, such as https://10.0.0.7:10250/configz; "
+        "until it can, --kubelet-thresholds count",
+    )
+    add.value(
+        "--kubelet-file-systems",
+        flag_types.kubelet_file_systems,
+        "auto|nodefs,imagefs",
+        "which of the kubelet's file systems the root is on",
+        "auto",
+    )
+    add.value(
         "--kubeconfig",
         Path,
         "FILE",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.event_writer import NODE, EventWriter
+from agent.cluster.kubelet_config import KubeletConfig
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.pod_writer import PodWriter
 from agent.cluster.report import ConfigError, NodeReport, connect
@@ -19,6 +20,7 @@ from agent.commands.assemble import (
     run_loop,
 )
 from agent.commands.exit_codes import OK, USAGE
+from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
 from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
@@ -26,10 +28,12 @@ from agent.control.loop import Loop
 from agent.control.startup_taint import StartupTaint
 from agent.credentials.resolver import CredentialResolver
 from agent.credentials.secret_reader import SecretReader
+from agent.disk.kubelet_disk import KubeletDisk
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
+from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
 if TYPE_CHECKING:
@@ -67,7 +71,14 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         credentials=resolver.resolve,
         own_addresses=own_addresses(options.node_address, client.configuration.host),
     )
-    store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
+    kubelet = KubeletDisk(
+        options.kubelet_thresholds or DEFAULT_THRESHOLDS, options.kubelet_file_systems
+    )
+    if options.kubelet_configz is not None:
+        follow_kubelet(KubeletConfig(options.kubelet_configz, client), kubelet)
+    store = Store(
+        options.root, options.disk_size, makes_views=options.volumes == "model", kubelet=kubelet
+    )
     open_store(store)
     startup_taint = None
     if options.startup_taint_priority is not None:

@@ -318,7 +318,7 @@ class Loop:
         if node is None:
             return None
         self._state.owners.remember(table.rows.values())
-        waiting = waiting_of(plan.waiting, pods_known=table.pods_known)
+        waiting = waiting_of(plan.waiting, pods_known=table.pods_known, kubelet=table.disk.kubelet)
         if table.pods_known:
             self._node_events.waiting(waiting, table)
         # A download that has failed is reported with its failure, and not as queued.

@@ -98,8 +98,8 @@ class NodeEvents:
     def waiting(self, waiting: Mapping[str, Waiting], table: Table) -> None:
         """These downloads wait for room. Each has its Event when the waiting begins."""
         for key in waiting.keys() - self._waiting:
-            owners, message = table.row(key).owners, waiting[key].message
-            self._emit(reasons.CAPACITY_FULL, owners, message, warning=True)
+            owners, reason = table.row(key).owners, waiting[key].reason
+            self._emit(reason, owners, waiting[key].message, warning=True)
         self._waiting = frozenset(waiting)
 
     def retain(self, requests: Mapping[str, Request]) -> None:

@@ -5,6 +5,7 @@ The reason of a failure is its FailureKind, that of an eviction its EvictionReas
 
 # Of an entry of LocalModelNode.status.models, and of its condition Ready.
 CAPACITY_FULL = "CapacityFull"
+KUBELET_THRESHOLD = "KubeletThreshold"
 PODS_UNKNOWN = "PodsUnknown"
 AWAITING_PLACE = "AwaitingPlace"
 AWAITING_TURN = "AwaitingTurn"
@@ -25,7 +26,12 @@ FAILED = "Failed"
 ALL_CACHED = "AllCached"
 FOUND = "Found"
 
-# Of Events, beside CAPACITY_FULL and REFERENCED.
+# Of the condition DiskShared.
+DEFAULT_THRESHOLDS = "DefaultThresholds"
+GIVEN_THRESHOLDS = "GivenThresholds"
+READ_THRESHOLDS = "ReadThresholds"
+
+# Of Events, beside CAPACITY_FULL, KUBELET_THRESHOLD and REFERENCED.
 DOWNLOADED = "Downloaded"
 DOWNLOAD_FAILED = "DownloadFailed"
 ADOPTED = "Adopted"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.control.node_state import NodeState
     from agent.control.rows import Row, Table
     from agent.control.step_plan import StepPlan
+    from agent.disk.on_disk import Disk
     from agent.disk.store import Store
     from agent.structs.manifest import CacheName
     from agent.structs.options import Options
@@ -162,11 +163,21 @@ def _message(victim: Victim, table: Table, now: datetime) -> str:
             f"storageLimit of {limit}"
         )
     else:
-        why = f"because more than {high}% of the node's disk were taken"
+        why = _pressure(high, table.disk)
     last_used = row.copy.usage.last_used_time if row.copy.usage else None
     used = f"last used at {_time(last_used)}" if last_used else "never used"
     size = format_quantity(row.copy.tree_bytes)
     return f"{size} were freed at {_time(now)} {why}; {used}"
+
+
+def _pressure(high: int, disk: Disk) -> str:
+    kubelet = disk.kubelet
+    if kubelet is None or kubelet.mark >= disk.capacity * high // 100:
+        return f"because more than {high}% of the node's disk were taken"
+    return (
+        f"because less than {kubelet.kept_percent}% of the node's disk were available, which the "
+        f"kubelet uses too, with {kubelet.first}"
+    )
 
 
 def _time(time: datetime) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.control import reasons
+from agent.control.disk_shared import disk_shared
 from agent.control.rows import Row
 from agent.control.wanted import NOTHING_WANTED
 from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
@@ -471,6 +472,8 @@ def _findings(
         findings.append(Finding(DISK_READY, "False", failure.kind.value, failure.message))
     elif (linkless := _linkless(table)) is not None:
         findings.append(Finding(DISK_READY, "False", linkless.kind.value, linkless.message))
+    if table.disk.kubelet is not None:
+        findings.append(disk_shared(table.disk.kubelet))
     if table.foreign:
         findings.append(
             Finding(FOREIGN_DIRECTORIES, "True", reasons.FOUND, _foreign_message(table.foreign))
@@ -501,10 +504,11 @@ def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     if counts[ModelState.DOWNLOADING]:
         return reasons.DOWNLOADING, message
     pending = {model.reason for model in wanted if model.state is ModelState.PENDING}
+    for reason in (reasons.CAPACITY_FULL, reasons.KUBELET_THRESHOLD):
+        if reason in pending:
+            return reason, message
     if pending:
-        return (
-            reasons.CAPACITY_FULL if reasons.CAPACITY_FULL in pending else reasons.PENDING
-        ), message
+        return reasons.PENDING, message
     return reasons.ALL_CACHED, message
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agent.capacity.ledger import Shortage
+    from agent.structs.kubelet import KubeletBound
 
 _NOT_KNOWN = (
     "it does not fit beside what is here, and nothing goes for it while it is not known what the "
@@ -31,19 +32,36 @@ class Waiting:
     message: str
 
 
-def waiting_of(shortages: Mapping[str, Shortage], *, pods_known: bool) -> dict[str, Waiting]:
-    """Why each download waits that does not fit, by key."""
+def waiting_of(
+    shortages: Mapping[str, Shortage], *, pods_known: bool, kubelet: KubeletBound | None
+) -> dict[str, Waiting]:
+    """Why each download waits that does not fit, by key. `kubelet` is the bound of the disk."""
     if not pods_known:
         return dict.fromkeys(shortages, Waiting(reasons.PODS_UNKNOWN, _NOT_KNOWN))
-    return {
-        key: Waiting(reasons.CAPACITY_FULL, _message(shortage))
-        for key, shortage in shortages.items()
-    }
+    return {key: _waiting(shortage, kubelet) for key, shortage in shortages.items()}
+
+
+def _waiting(shortage: Shortage, kubelet: KubeletBound | None) -> Waiting:
+    if shortage.account.kubelet and kubelet is not None:
+        return Waiting(reasons.KUBELET_THRESHOLD, _near_kubelet(shortage, kubelet))
+    return Waiting(reasons.CAPACITY_FULL, _message(shortage))
 
 
 def in_queue(queued: Iterable[str], places: int) -> dict[str, Waiting]:
     """Why each download waits that has no place yet, by key."""
     return dict.fromkeys(queued, Waiting(reasons.AWAITING_PLACE, _NO_PLACE.format(places=places)))
+
+
+def _near_kubelet(shortage: Shortage, kubelet: KubeletBound) -> str:
+    """Why a download waits that the kubelet would answer by taking images or pods away."""
+    needed, free = format_quantity(shortage.needed), format_quantity(shortage.free)
+    return (
+        f"it needs {needed}, and {free} may be taken of the node's disk: the kubelet uses this "
+        f"disk too, with {kubelet.first}, so the agent leaves {kubelet.kept_percent}% "
+        f"({format_quantity(kubelet.kept)}) of it available. Mount a disk of their own for the "
+        "models, free space on the node, delete caches, or lower the storageLimit of the groups; "
+        "if the kubelet has other thresholds, correct --kubelet-thresholds of the agents"
+    )
 
 
 def _message(shortage: Shortage) -> str:

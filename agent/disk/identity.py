@@ -56,13 +56,13 @@ class DiskIdentity:
 
     def _is_covered(self) -> bool:
         """Whether the first path leads to another mount, while the former one still exists."""
-        now = _mount(self.folders[0])
+        now = mount_id(self.folders[0])
         return None not in {now, self.mount} and now != self.mount and self.mount in _mounts()
 
 
 def identify(folders: Sequence[Path]) -> DiskIdentity:
     """The present identity of these folders. Raises OSError."""
-    return DiskIdentity(tuple(folders), tuple(map(_identity, folders)), _mount(folders[0]))
+    return DiskIdentity(tuple(folders), tuple(map(_identity, folders)), mount_id(folders[0]))
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _mount(path: Path) -> int | None:
+def mount_id(path: Path) -> int | None:
     """The id of the mount that a folder is in; None if the kernel does not report it."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY)

@@ -76,6 +76,7 @@ class Inventory:
             capacity=self.disk.capacity,
             writable=self.disk.used + self.disk.available,
             others=max(0, self.disk.used - ours),
+            kubelet=self.disk.kubelet.mark if self.disk.kubelet else None,
         )
         for key, copy in copies.items():
             if copy.is_unreadable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from agent.disk.files import blocks_of, tree_blocks
 from agent.disk.staging import announced_size
+from agent.structs.kubelet import bound_of
 from agent.structs.manifest import Access, Manifest
 from agent.structs.records import Evicted, Scrub, Usage
 from agent.structs.sizes import in_blocks
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from agent.disk.kubelet_disk import KubeletDisk
+    from agent.structs.kubelet import KubeletBound
     from agent.structs.manifest import ManifestFile
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
@@ -44,25 +47,45 @@ class Found(StrEnum):
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes of the disk for models: its size, the used ones, and those that the agent may write."""
+    """Bytes of the disk for models: its size, the used ones, and those that the agent may write.
+
+    `kubelet` is the bound by the kubelet's thresholds; None if the disk is not the kubelet's.
+    """
 
     capacity: int
     used: int
     available: int
+    kubelet: KubeletBound | None = None
 
 
-def measure(root: Path, size: int | None, trees: Iterable[Path]) -> Disk:
-    """How full a disk is. With a `size`, only the files of these trees count as used."""
+def measure(
+    root: Path, size: int | None, trees: Iterable[Path], kubelet: KubeletDisk | None = None
+) -> Disk:
+    """How full a disk is. With a `size`, only the files of these trees count as used.
+
+    The kubelet's thresholds count for the file system as a whole, whatever the `size`.
+    """
     figures = os.statvfs(root)
     capacity = figures.f_blocks * figures.f_frsize
     available = figures.f_bavail * figures.f_frsize
     if size is None:
         used = (figures.f_blocks - figures.f_bfree) * figures.f_frsize
-        return Disk(capacity, used, available)
-    used = sum(map(tree_blocks, trees))
-    return Disk(
-        capacity=min(size, capacity), used=used, available=max(0, min(size - used, available))
+        disk = Disk(capacity, used, available)
+    else:
+        used = sum(map(tree_blocks, trees))
+        disk = Disk(
+            capacity=min(size, capacity), used=used, available=max(0, min(size - used, available))
+        )
+    if kubelet is None:
+        return disk
+    bound = bound_of(
+        kubelet.thresholds,
+        kubelet.sharing_of(root),
+        capacity=capacity,
+        available=available,
+        used=used,
     )
+    return replace(disk, kubelet=bound)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from agent.disk.kubelet_disk import KubeletDisk
     from agent.structs.records import Evicted, Scrub, Usage
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
@@ -84,6 +85,7 @@ class Store:
 
     With a `size` (bytes), the root counts as a disk of that size with nothing else on it.
     `folders` replace the folders of an agent's root. `makes_views`: each model has a view.
+    `kubelet` knows the kubelet's thresholds; without it, no kubelet uses the disk.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Store:
         *,
         folders: Root | None = None,
         makes_views: bool = False,
+        kubelet: KubeletDisk | None = None,
     ) -> None:
         self.root = root
         self._size = size
+        self._kubelet = kubelet
         self._folders = folders or Root(root, root / "models", root / ".localmodel")
         self.views = Views(self._folders.volumes, makes=makes_views)
         self._lock: int | None = None
@@ -148,7 +152,8 @@ class Store:
 
     def disk(self) -> Disk:
         """How full the disk is."""
-        return measure(self.root, self._size, (self._folders.models, self._folders.private))
+        trees = (self._folders.models, self._folders.private)
+        return measure(self.root, self._size, trees, self._kubelet)
 
     # Observation
 

@@ -16,11 +16,26 @@ class EvictionReason(StrEnum):
 
 @dataclass(frozen=True)
 class Space:
-    """The disk: its size, the bytes that can be used at all, and those that are not models'."""
+    """The disk: its size, the bytes that can be used at all, and those that are not models'.
+
+    `kubelet` are the bytes that may be taken of it before the kubelet's thresholds are near; None
+    if the disk is not the kubelet's.
+    """
 
     capacity: int
     writable: int
     others: int
+    kubelet: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """The bytes that may be taken at most."""
+        return self.writable if self.kubelet is None else min(self.writable, self.kubelet)
+
+    @property
+    def is_kubelets(self) -> bool:
+        """Whether the kubelet's thresholds set the limit."""
+        return self.kubelet is not None and self.kubelet <= self.writable
 
 
 _BLOCK_BYTES = 4096

@@ -56,6 +56,8 @@ class AgentOptions:
             f"{self.grace_seconds:g}",
             "--progress-seconds",
             f"{self.progress_seconds:g}",
+            # The kubelets of the local cluster leave the disk to the machine.
+            *("--kubelet-thresholds", "off"),
             *(part for network in LOOPBACKS for part in ("--allow-network", network)),
             *self.args,
         )

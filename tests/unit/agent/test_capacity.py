@@ -445,3 +445,71 @@ def test_nothing_goes_for_less_important_models_that_pods_hold() -> None:
     full = Space(100, 95, 3)
     models["a"] = here(70, mounted=True, referenced=True)
     assert "c" in evicted(decide(**models, groups={"lru": replace(LRU, limit=1000)}, space=full))
+
+
+def kubelets(mark: int, *, others: int = 0) -> Space:
+    """A disk of 200 that the kubelet uses too."""
+    return Space(200, 190, others, kubelet=mark)
+
+
+@pytest.mark.parametrize(
+    ("mark", "high", "low"),
+    [
+        pytest.param(166, 166, 146, id="both-move-down-alike"),
+        pytest.param(185, 180, 160, id="the-groups-are-lower-already"),
+        pytest.param(15, 15, 0, id="next-to-nothing-is-left"),
+    ],
+)
+def test_the_marks_of_the_disk_stay_below_the_kubelets(mark: int, high: int, low: int) -> None:
+    ledger = Ledger({}, GROUPS, kubelets(mark))
+    (disk,) = (account for account in ledger.accounts() if account.disk)
+    assert (disk.limit, disk.high, disk.low) == (mark, high, low)
+    assert disk.kubelet
+    (limit,) = (account for account in ledger.accounts() if not account.disk)
+    assert (limit.limit, limit.high, limit.low) == (100, 90, 80)
+    assert not limit.kubelet
+
+
+def test_a_copy_goes_before_a_download_passes_the_kubelets_mark() -> None:
+    models: Models = {"a": here(40), "x": new(30, referenced=True)}
+    assert decide("x", space=kubelets(166, others=90), **models).start == ["x"]
+    found = decide("x", space=kubelets(166, others=100), **models)
+    assert found.evict == [Victim("a", MADE_ROOM, newcomer="x")]
+
+
+@pytest.mark.parametrize("group", ["lru", "kept", "?"])
+@pytest.mark.parametrize("referenced", [True, False])
+def test_a_download_of_any_group_waits_below_the_kubelets_mark(
+    group: str, referenced: bool
+) -> None:
+    models: Models = {
+        "a": here(40, pinned=True),
+        "x": new(30, groups=frozenset({group}), referenced=referenced),
+    }
+    found = decide("x", space=kubelets(166, others=97), **models)
+    assert found.start == []
+    assert found.waiting["x"].account.kubelet
+    assert (found.waiting["x"].needed, found.waiting["x"].free) == (30, 29)
+    assert decide("x", space=kubelets(167, others=97), **models).start == ["x"]
+
+
+def test_a_group_that_keeps_to_less_is_not_held_up_by_the_kubelet() -> None:
+    groups = {"lru": replace(LRU, high_percent=50, low_percent=40)}
+    models: Models = {"a": here(40, pinned=True), "x": new(30)}
+    found = decide("x", space=kubelets(166, others=97), groups=groups, **models)
+    assert not found.waiting["x"].account.kubelet
+
+
+def test_copies_go_when_other_programs_pass_the_kubelets_mark() -> None:
+    models: Models = {"a": here(10), "b": here(10, last_used=1.0), "c": here(10, mounted=True)}
+    assert decide(space=kubelets(166, others=136), **models).evict == []
+    found = decide(space=kubelets(166, others=137), **models)
+    assert found.evict == [
+        Victim("a", DISK, group="lru"),
+        Victim("b", DISK, group="lru"),
+    ]
+    # They are of a group that evicts nothing.
+    kept: Models = {
+        key: replace(model, groups=frozenset({"kept"})) for key, model in models.items()
+    }
+    assert decide(space=kubelets(166, others=180), **kept).evict == []

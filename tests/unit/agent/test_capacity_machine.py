@@ -113,9 +113,14 @@ class CapacityMachine(RuleBasedStateMachine):
         wishes=st.fixed_dictionaries(dict.fromkeys(KEYS, wishes)),
         limits=st.lists(limits, min_size=2, max_size=2),
         places=st.integers(1, 3),
+        kubelet=st.sampled_from([None, 90, 120, 170]),
     )
-    def begin(self, wishes: dict[str, ModelWish], limits: list[int], places: int) -> None:
+    def begin(
+        self, wishes: dict[str, ModelWish], limits: list[int], places: int, kubelet: int | None
+    ) -> None:
         self.wishes, self.places = wishes, places
+        # What may be taken of the disk before the kubelet acts; None: the kubelet has another disk.
+        self.kubelet = kubelet
         self.limits = dict(zip(("lru", "other"), limits, strict=True))
         self.now = 0.0
         self.wanted: frozenset[str] = frozenset(KEYS)
@@ -211,6 +216,7 @@ class CapacityMachine(RuleBasedStateMachine):
             # It does not fit.
             self.listed.add(key)
             return False
+        self.leaves_the_kubelet_its_room(ledger, key, real)
         if key in self.broken:
             self.retry_at[key] = self.now + RETRY_SECONDS
             return False
@@ -253,7 +259,7 @@ class CapacityMachine(RuleBasedStateMachine):
             for name, limit in self.limits.items()
         }
         groups["none"] = Group(50, high_percent=90, low_percent=80, evicts=False)
-        space = Space(CAPACITY, writable=CAPACITY, others=self.others)
+        space = Space(CAPACITY, CAPACITY, self.others, self.kubelet)
         return Ledger({key: self.model(key) for key in KEYS}, groups, space)
 
     def table(self) -> Table:
@@ -288,6 +294,7 @@ class CapacityMachine(RuleBasedStateMachine):
             ledger = self.ledger()
             if ledger.is_gated(key):
                 assert ledger.shortage(key) is None
+            self.leaves_the_kubelet_its_room(ledger, key, ledger.holding(key).size)
             self.reserved[key] = ledger.holding(key).size
             self.listed.discard(key)
         for key in plan.ask:
@@ -304,6 +311,14 @@ class CapacityMachine(RuleBasedStateMachine):
             del self.reserved[key]
         if plan.evict:
             self.evict(plan.evict[0])
+
+    def leaves_the_kubelet_its_room(self, ledger: Ledger, key: str, size: int) -> None:
+        """No reservation takes what the kubelet needs; what a download has taken, it keeps."""
+        if self.kubelet is None:
+            return
+        taken = self.others + sum(model.on_disk for model in ledger.holdings.values())
+        grows = ledger.holding(key).reserving(size).on_disk - ledger.holding(key).on_disk
+        assert grows <= 0 or taken + grows <= self.kubelet
 
     def evict(self, eviction: Victim) -> None:
         key = eviction.key

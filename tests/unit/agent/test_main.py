@@ -78,6 +78,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--node-name", "n", "--root", "x", "--max-downloads", "0"], "whole number above zero"),
         (["--node-name", "n", "--root", "x", "--disk-size", "much"], "is not a quantity"),
         (["--node-name", "n", "--root", "x", "--volumes", "each"], "is neither model nor root"),
+        (
+            ["--node-name", "n", "--root", "x", "--kubelet-thresholds", "nodefs.available=x"],
+            "not a quantity such as 500Mi or 140Gi, nor a percentage",
+        ),
+        (
+            ["--node-name", "n", "--root", "x", "--kubelet-configz", "http://10.0.0.7/configz"],
+            "is not a URL such as https://10.0.0.7:10250/configz",
+        ),
+        (
+            ["--node-name", "n", "--root", "x", "--kubelet-file-systems", "nodefs,all"],
+            "'nodefs,all' is not auto, nodefs, imagefs or nodefs,imagefs",
+        ),
         (["--node-name", "n", "--root", "x", "--log-format", "xml"], "invalid choice"),
         (["--node-name", "n", "--root", "x", "--unknown"], "unrecognized arguments"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "fast"], "not a quantity"),

@@ -14,6 +14,14 @@ from agent.disk.on_disk import Disk
 from agent.structs.credentials import CredentialRef
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.grants import with_grant
+from agent.structs.kubelet import (
+    DEFAULT_THRESHOLDS,
+    FileSystem,
+    SharedBy,
+    Sharing,
+    bound_of,
+    parse_thresholds,
+)
 from agent.structs.manifest import CacheName
 from agent.structs.records import Evicted
 from agent.structs.requests import Failure, Requester, Transfer
@@ -443,3 +451,53 @@ def test_models_for_which_the_object_has_no_room_are_counted() -> None:
     assert "3 more are not listed" in message
     assert "take the node out of a group" in message
     assert "not listed" not in status_of(known()).conditions[0].message
+
+
+def test_a_disk_that_is_the_kubelets_too_has_a_condition_and_is_ready() -> None:
+    shared = Sharing(frozenset({FileSystem.NODEFS}), SharedBy.ASSUMED)
+    size = {"capacity": DISK.capacity, "available": DISK.available, "used": DISK.used}
+    bound = bound_of(DEFAULT_THRESHOLDS, shared, **size)
+    status = status_of(known(manifest=WHOLE), disk=replace(DISK, kubelet=bound))
+    ready, disk = status.conditions
+    assert (ready.status, ready.reason) == ("True", "AllCached")
+    assert (disk.type, disk.status, disk.reason) == ("DiskShared", "True", "DefaultThresholds")
+    assert disk.message.startswith(
+        "the agent's root is assumed to be on the kubelet's nodefs (else set "
+        "--kubelet-file-systems), with nodefs.available=10% (the documented defaults;"
+    )
+    assert "leave 12% (12Gi) of this file system available" in disk.message
+    # The disk fills, and the condition says the same.
+    size["available"] -= 1 << 30
+    fuller = bound_of(DEFAULT_THRESHOLDS, shared, **size)
+    after = status_of(
+        known(manifest=WHOLE),
+        disk=replace(DISK, kubelet=fuller),
+        previous=status.conditions,
+        now=LATER,
+    )
+    assert not is_news(status, after)
+    given = bound_of(parse_thresholds("nodefs.available=20Gi"), shared, **size)
+    again = status_of(known(manifest=WHOLE), disk=replace(DISK, kubelet=given))
+    assert again.conditions[1].reason == "GivenThresholds"
+    assert "leave 22% (22Gi)" in again.conditions[1].message
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        (("KubeletThreshold",), "KubeletThreshold"),
+        (("KubeletThreshold", "CapacityFull"), "CapacityFull"),
+    ],
+)
+def test_ready_says_that_the_kubelets_threshold_is_near(
+    reasons: tuple[str, ...], told: str
+) -> None:
+    models = [local_model(f"m{n}", f"s3://bucket/{n}") for n in range(len(reasons))]
+    asked = wanted(*models)
+    rows = {key: Row(key, wish) for key, wish in asked.wishes.items()}
+    waiting = {
+        model.key: Waiting(reason, "why") for model, reason in zip(models, reasons, strict=True)
+    }
+    table = Table(0.0, 60.0, 2, asked, rows, disk=DISK)
+    status = StatusBuilder().build(table, waiting, (), (), NOW)
+    assert (status.conditions[0].status, status.conditions[0].reason) == ("False", told)

@@ -66,6 +66,7 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
     [
         "crds/manifests",
         "metacontroller",
+        "deploy/components/kubelet-configz",
         "deploy/base",
         "deploy/policies",
         "deploy/components/startup-taint",
@@ -305,6 +306,7 @@ RIGHTS = [
     "deploy/components/startup-taint/rbac.yaml",
     "deploy/overlays/kserve/rbac.yaml",
     "deploy/overlays/kserve/takeover/rbac.yaml",
+    "deploy/components/kubelet-configz/rbac.yaml",
 ]
 
 

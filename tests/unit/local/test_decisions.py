@@ -122,6 +122,8 @@ def test_agent_arguments() -> None:
         "5",
         "--progress-seconds",
         "0.5",
+        "--kubelet-thresholds",
+        "off",
         "--allow-network",
         "127.0.0.0/8",
         "--allow-network",
