@@ -49,7 +49,8 @@ class Places:
     candidates' namespaces by key.
 
     Downloads that nobody waits for keep no place from the `awaited` candidates: as long as fewer
-    than `most` models that a pod waits for are downloaded, another one begins at once.
+    than `most` models that a pod waits for are downloaded, another one begins at once. Pods come
+    and go: twice `most` downloads in all bound that.
     """
 
     def __init__(
@@ -72,7 +73,11 @@ class Places:
         """Whether this candidate gets a place."""
         if self._running < self._most:
             return True
-        if key in self._awaited and self._running_awaited < self._most:
+        if (
+            key in self._awaited
+            and self._running_awaited < self._most
+            and self._running < 2 * self._most
+        ):
             return True
         owner = self._owners.get(key, "")
         own, limit = (1, self._most + EXTRA_PLACES) if owner else (self._most, None)

@@ -40,7 +40,7 @@ TMP_BYTES = 64 * MEBI
 # The beginning of an agent's message about an internal error.
 _FAULT = "the agent failed with"
 # Fields that reveal a copy: a status without a grant for the copy must not have them.
-_OF_THE_COPY = {"size", "diskBytes", "hash", "lastUsedTime", "downloadedBytes"}
+_OF_THE_COPY = {"size", "diskBytes", "hash", "lastUsedTime", "pods", "downloadedBytes"}
 
 
 @dataclass(frozen=True)

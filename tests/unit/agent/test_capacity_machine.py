@@ -24,7 +24,7 @@ from agent.structs.requests import Requester, Transfer
 from agent.structs.sizes import EvictionReason, Space
 from crds.eviction import Retention
 from tests.unit.agent.helpers import local_model
-from tests.unit.agent.rows import EVICTED, FAILURE, POD, WHOLE, retries, wanted
+from tests.unit.agent.rows import EVICTED, FAILURE, POD, WAITING, WHOLE, retries, wanted
 
 if TYPE_CHECKING:
     from agent.capacity.download_queue import Victim
@@ -234,6 +234,8 @@ class CapacityMachine(RuleBasedStateMachine):
             copy = OnDisk(evicted=EVICTED.model_copy(update={"size": wish.size}))
         if key in self.here:
             copy = OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=wish.size)
+        # A pod whose model is not here has not started.
+        pod = POD if key in self.here else WAITING
         failed = dict.fromkeys(asking, FAILURE) if key in self.retry_at else {}
         learned = {(wish.declared, Coming.MODEL): self.learned[key]} if key in self.learned else {}
         return Row(
@@ -243,7 +245,7 @@ class CapacityMachine(RuleBasedStateMachine):
             transfer=Transfer(requester=asking[0]) if key in self.reserved else None,
             hold=Hold() if key in self.reserved else None,
             retries=retries(failed, self.retry_at.get(key, 0.0)),
-            pods=None if self.mounted is None else (POD,) * (key in self.mounted),
+            pods=None if self.mounted is None else (pod,) * (key in self.mounted),
             reserved=self.reserved.get(key),
             learned=learned,
             is_listed=key in self.listed,
@@ -395,7 +397,8 @@ class CapacityMachine(RuleBasedStateMachine):
         """Each has a place and nothing is downloaded that is here; starts are checked above."""
         if not hasattr(self, "reserved"):
             return
-        assert len(self.reserved) <= self.places
+        # As many more as there are places are for what pods wait for.
+        assert len(self.reserved) <= 2 * self.places
         assert not self.reserved.keys() & self.here.keys()
 
 

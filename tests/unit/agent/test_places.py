@@ -72,6 +72,9 @@ def test_who_gets_a_place(held: list[Hold], owner: str, may: bool) -> None:
         # As many as there are places: then it is as for all others.
         ([Hold(awaited=True), Hold("b", awaited=True)], False),
         ([Hold(awaited=True)] * 3, False),
+        # The pods of those that run have gone meanwhile.
+        ([Hold()] * 3, True),
+        ([Hold()] * 4, False),
         # What is about to end is in nobody's way.
         ([Hold(awaited=True, wanted=False), Hold(awaited=True)], True),
     ],
