@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +21,17 @@ from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.disk import write_tree
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.agent.helpers import hidden, manifest_of, publish, stage, tree, view
+from tests.unit.agent.rights import (
+    DAC_OVERRIDE,
+    DAC_READ_SEARCH,
+    FOWNER,
+    SOMEBODY,
+    needs_root,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from agent.structs.manifest import Manifest
 
@@ -288,6 +296,29 @@ def test_a_file_system_without_hard_links_is_named(store: Store, code: int) -> N
     assert (copy.found, copy.lacks_view) == (Found.PUBLISHED, True)
     assert view(store, KEY) is None
     store.finish_view(KEY)
+    check_shown(store)
+
+
+@needs_root
+@pytest.mark.skipif(
+    Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1",
+    reason="the kernel lets everybody link every file",
+)
+def test_files_of_another_user_need_a_capability(store: Store) -> None:
+    """As in the base, whose agents have none: Linux protects hard links."""
+    write_tree(store.path(KEY), FILES)
+    for path in (store.path(KEY), *store.path(KEY).rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    with (
+        without(DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER),
+        pytest.raises(DownloadError) as failure,
+    ):
+        store.adopt(manifest_of(URI, FILES), [])
+    assert failure.value.kind is FailureKind.NO_LINKS
+    assert "capability FOWNER" in failure.value.message
+    assert view(store, KEY) is None
+    with without(DAC_OVERRIDE, DAC_READ_SEARCH):
+        store.finish_view(KEY)
     check_shown(store)
 
 
