@@ -146,7 +146,7 @@ class NodeState:
         inventory, wishes = self.inventory, self.wanted.wishes
         names = {
             key: self.owners.of(key, inventory.copy(key))
-            for key in (*wishes, *inventory.copies, *self.tasks, *inventory.folders)
+            for key in (*wishes, *inventory.copies, *self.tasks, *sorted(inventory.folders))
         }
         users = self.pod_usage.by_key(names)
         if users is not None:

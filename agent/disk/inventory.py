@@ -35,7 +35,7 @@ class Inventory:
         self.copies: dict[str, OnDisk] = {}
         self.foreign: tuple[str, ...] = ()
         # The keys whose volumes have a folder here.
-        self.folders: frozenset[str] = frozenset()
+        self.folders: set[str] = set()
         self.disk = Disk(0, 0, 0)
         self.measure()
         # Measured together with the copies, and not after each step: a file system may free the
@@ -87,10 +87,9 @@ class Inventory:
     def make_folders(self, keys: Iterable[str]) -> None:
         """Make the folders of these keys' volumes; what fails is tried again after a scan."""
         views = self._store.views
-        for key in keys if views.makes else ():
-            if key in self.folders:
-                continue
-            self.folders |= {key}
+        new = [key for key in keys if key not in self.folders] if views.makes else []
+        self.folders.update(new)
+        for key in new:
             try:
                 self._store.check_place()
                 views.make_folder(key)
@@ -101,7 +100,7 @@ class Inventory:
         """Delete the folder of a key's volume. Raises OSError."""
         self._store.check_place()
         self._store.views.delete_folder(key)
-        self.folders -= {key}
+        self.folders.discard(key)
 
     def look_at(self, key: str) -> OnDisk:
         """Scan one key, and measure how full the disk is."""

@@ -58,10 +58,10 @@ class Views:
 
     # The folders of volumes
 
-    def folders(self) -> frozenset[str]:
+    def folders(self) -> set[str]:
         """The keys that have a folder of their volume."""
         names = (entry.name for entry in _entries(self._volumes))
-        return frozenset(name for name in names if KEY.fullmatch(name))
+        return {name for name in names if KEY.fullmatch(name)}
 
     def make_folder(self, key: str) -> None:
         """Make the folder of a key's volume, where such folders are made."""

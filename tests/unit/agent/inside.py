@@ -90,6 +90,8 @@ def kept(loop: Loop) -> dict[str, int]:
         "pods": len(state.pod_usage._names),
         "entries": len(loop._reporter._builder._made),
         "removals": len(state.removal_at),
+        "notices": len(state.notices._notices),
+        "folders of volumes": len(state.inventory.folders),
         "refused folders": len(refusals._known),
         "digests": len(reads._digesting._running),
         "reads": len(reads._scrubbing._read),

@@ -159,10 +159,26 @@ def no_longer_wanted(world: World, models: list[LocalModel]) -> list[LocalModel]
     return []
 
 
+def shown(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    world.store.views.makes = True
+    lay(world, models)
+    world.store.recover()
+    return models
+
+
+def whose_volumes_are_left(world: World, models: list[LocalModel]) -> list[LocalModel]:
+    shown(world, models)
+    for model in models:
+        world.store.remove(model.key)
+    return []
+
+
 @pytest.mark.parametrize(
     "situation",
     [
         downloaded,
+        shown,
+        whose_volumes_are_left,
         pending,
         suspended,
         failed,

@@ -217,6 +217,7 @@ def of_tenants(servers: list[Server], kind: str) -> list[LocalModel]:
 
 
 def test_nothing_is_left_of_tenants_whose_caches_are_gone(world: World) -> None:
+    world.store.views.makes = True
     files = {
         f"/{kind}-{number}.bin": kind.encode() * 100
         for kind in ("good", "other")
@@ -241,6 +242,7 @@ def test_nothing_is_left_of_tenants_whose_caches_are_gone(world: World) -> None:
         world.want(*wanted)
         world.settle()
         there = left(world)
+        assert there["folders of volumes"] == 3 * TENANTS
         assert there["refused folders"] == TENANTS
         assert there["retries"] == there["failures that were told"] == 2 * TENANTS
         world.want()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -30,6 +31,8 @@ class PlanMachine(RuleBasedStateMachine):
         self.published: set[str] = set()
         self.damaged: set[str] = set()
         self.staged: set[str] = set()
+        # The keys whose volumes have a folder: made with the entry.
+        self.folders: set[str] = set()
         self.active: set[str] = set()
         self.cancelling: set[str] = set()
         self.retry_at: dict[str, float] = {}
@@ -103,12 +106,20 @@ class PlanMachine(RuleBasedStateMachine):
             cancelling=frozenset(self.cancelling),
             retry_at=dict(self.retry_at),
         )
+        rows = replace(
+            rows,
+            rows={
+                key: replace(rows.row(key), has_folder=key in self.folders)
+                for key in (*rows.rows, *sorted(self.folders - rows.rows.keys()))
+            },
+        )
         return plan_step(rows, StepPlan(unwanted_since=self.since))
 
     def act(self) -> None:
-        plan = self.plan = self.replan()
         wanted = self.wanted or ()
-        gone = {*plan.cancel, *plan.remove, *plan.discard}
+        self.folders.update(wanted)
+        plan = self.plan = self.replan()
+        gone = {*plan.cancel, *plan.remove, *plan.discard, *plan.folders}
         assert not gone.intersection(wanted)
         assert FOREIGN not in gone
         if self.wanted is None:
@@ -118,6 +129,7 @@ class PlanMachine(RuleBasedStateMachine):
             assert self.now - self.unwanted_from[key] >= self.grace
         assert not self.active.intersection((*plan.remove, *plan.discard, *plan.start))
         assert plan.start == tuple(sorted(plan.start, key=wanted.index))
+        assert not self.published.union(self.staged, self.active).intersection(plan.folders)
         for key in plan.start:
             assert key not in self.published - self.damaged
             assert self.retry_at.get(key, 0.0) <= self.now
@@ -129,6 +141,10 @@ class PlanMachine(RuleBasedStateMachine):
         self.published.difference_update(plan.remove)
         self.damaged.difference_update(plan.remove)
         self.staged.difference_update((*plan.remove, *plan.discard))
+        self.folders.difference_update(plan.folders)
+        if self.replan().folders:
+            # The folder goes in the step after its copy.
+            self.act()
 
     @invariant()
     def never_too_many_downloads(self) -> None:
@@ -159,6 +175,7 @@ class PlanMachine(RuleBasedStateMachine):
         assert self.published - self.damaged == set(self.wanted)
         assert not self.staged - self.published
         assert not self.active
+        assert self.folders == set(self.wanted)
 
 
 TestPlanMachine = PlanMachine.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +21,17 @@ from tests.faults.calls import Call, Calls, Fault, raising, watched
 from tests.faults.disk import write_tree
 from tests.unit.agent.growth import assert_grows_no_faster_than_its_input
 from tests.unit.agent.helpers import hidden, manifest_of, publish, stage, tree, view
+from tests.unit.agent.rights import (
+    DAC_OVERRIDE,
+    DAC_READ_SEARCH,
+    FOWNER,
+    SOMEBODY,
+    needs_root,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from agent.structs.manifest import Manifest
 
@@ -100,7 +108,7 @@ def test_the_folder_of_a_volume_is_there_before_the_model(store: Store) -> None:
     assert view(store, KEY) is None
     assert folder.stat().st_ino == before
     store.views.delete_folder(KEY)
-    assert store.views.folders() == frozenset()
+    assert store.views.folders() == set()
     assert not folder.parent.exists()
     # What is not there can be deleted.
     store.views.delete_folder(KEY)
@@ -291,9 +299,33 @@ def test_a_file_system_without_hard_links_is_named(store: Store, code: int) -> N
     check_shown(store)
 
 
+@needs_root
+@pytest.mark.skipif(
+    Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1",
+    reason="the kernel lets everybody link every file",
+)
+def test_files_of_another_user_need_a_capability(store: Store) -> None:
+    """As in the base, whose agents have none: Linux protects hard links."""
+    write_tree(store.path(KEY), FILES)
+    for path in (store.path(KEY), *store.path(KEY).rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    with (
+        without(DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER),
+        pytest.raises(DownloadError) as failure,
+    ):
+        store.adopt(manifest_of(URI, FILES), [])
+    assert failure.value.kind is FailureKind.NO_LINKS
+    assert "capability FOWNER" in failure.value.message
+    assert view(store, KEY) is None
+    with without(DAC_OVERRIDE, DAC_READ_SEARCH):
+        store.finish_view(KEY)
+    check_shown(store)
+
+
+@pytest.mark.timeout(60)  # hundreds of files, counted call by call
 def test_work_grows_with_the_number_of_files(tmp_path: Path) -> None:
     def prepare(count: int) -> tuple[Views, Path, Manifest]:
-        files = {f"shards/{n % 5}/part-{n}": b"x" for n in range(20 * count)}
+        files = {f"shards/{n % 5}/part-{n}": b"x" for n in range(4 * count)}
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         write_tree(folder / "tree", files)
         return Views(folder / "volumes", makes=True), folder / "tree", manifest_of(URI, files)
