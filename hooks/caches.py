@@ -122,7 +122,7 @@ def _volumes_and_claims(
     found = _claims_of_these_names(cache, request, settings) | observed_claims
     mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
     limits = ClaimLimits(request.related)
-    made = _made(seen, mounts, found, observed_volumes, limits=limits, host_path=settings.host_path)
+    made = _made(seen, mounts, found, observed_volumes, limits=limits, settings=settings)
     volumes, claims = made.volumes, made.claims
     if read_config(settings.kserve_config, request.related).volumes_disabled:
         # No new objects. Existing ones are deleted only when they are no longer wanted.
@@ -163,7 +163,7 @@ def _made(
     observed_volumes: dict[str, Object],
     *,
     limits: ClaimLimits,
-    host_path: str,
+    settings: Settings,
 ) -> _Made:
     """Desired claims, and volumes of a LocalModelCache: groups make those of namespace caches."""
     cache = seen.cache
@@ -212,7 +212,7 @@ def _made(
                         cache,
                         one.group,
                         mount.namespace,
-                        host_path,
+                        settings.volume_path(cache.spec.key),
                         claim,
                         name=name,
                         adopted=adopted,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from crds.base import GROUP
+from crds.naming import model_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOST_PATH_VARIABLE = "LOCALMODEL_HOST_PATH"
+VOLUMES_VARIABLE = "LOCALMODEL_VOLUMES"
 SERVICE_KINDS_VARIABLE = "LOCALMODEL_SERVICE_KINDS"
 KSERVE_CONFIG_VARIABLE = "LOCALMODEL_KSERVE_CONFIG"
 NAMESPACE_LIMITS_VARIABLE = "LOCALMODEL_NAMESPACE_LIMITS"
@@ -24,6 +27,13 @@ DEFAULT_HOST_PATH = "/var/lib/localmodel"
 
 INFERENCE_SERVICE = "InferenceService"
 LLM_INFERENCE_SERVICE = "LLMInferenceService"
+
+
+class VolumeScope(StrEnum):
+    """What a new volume of a group in the short form shows."""
+
+    MODEL = "model"
+    ROOT = "root"
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Settings:
     """Settings shared by all hooks.
 
     host_path: absolute path of the agents' root directory on nodes, for volumes.
+    volumes: what new volumes show: one model, or all models of the node.
     service_kinds: kinds of services that caches watch. With a kind that the API server does not
     serve, every sync of a cache fails, so only the overlay for KServe names any.
     kserve_config: KServe's ConfigMap, if hooks use it.
@@ -64,6 +75,7 @@ class Settings:
     """
 
     host_path: str = DEFAULT_HOST_PATH
+    volumes: VolumeScope = VolumeScope.ROOT
     service_kinds: tuple[ServiceKind, ...] = ()
     kserve_config: ConfigMapName | None = None
     namespace_limits: bool = True
@@ -73,6 +85,12 @@ class Settings:
         """Metacontroller's timeout of a hook, in seconds. path: that of the hook's URL."""
         return self.group_hook_timeout if path.startswith("/nodegroups/") else HOOK_TIMEOUT
 
+    def volume_path(self, key: str) -> str:
+        """Directory of the nodes that a new volume for a model shows. key: that of the model."""
+        if self.volumes is VolumeScope.ROOT:
+            return self.host_path
+        return model_directory(self.host_path, key)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read the settings. Raises ValueError for an invalid value."""
@@ -81,11 +99,21 @@ class Settings:
             raise ValueError(f"{HOST_PATH_VARIABLE} must be an absolute path, not {host_path!r}")
         return cls(
             host_path=host_path.rstrip("/") or "/",
+            volumes=_volumes(environment.get(VOLUMES_VARIABLE, "")),
             service_kinds=_service_kinds(environment.get(SERVICE_KINDS_VARIABLE, "")),
             kserve_config=_config_map(environment.get(KSERVE_CONFIG_VARIABLE, "")),
             namespace_limits=_truth(environment.get(NAMESPACE_LIMITS_VARIABLE, "")),
             group_hook_timeout=_seconds(environment.get(GROUP_HOOK_TIMEOUT_VARIABLE, "")),
         )
+
+
+def _volumes(text: str) -> VolumeScope:
+    try:
+        return VolumeScope(text or VolumeScope.ROOT)
+    except ValueError:
+        raise ValueError(
+            f"{VOLUMES_VARIABLE} must be {VolumeScope.MODEL} or {VolumeScope.ROOT}, not {text!r}"
+        ) from None
 
 
 def _seconds(text: str) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crds.base import API_VERSION
+from crds.keys import model_key
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import (
     CACHES,
@@ -54,7 +55,9 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
 
     name = volume_name("vols", "vols", "vols-a")
     volume = world.api.get(VOLUMES, name)
-    assert volume["spec"]["local"]["path"] == "/var/lib/localmodel"
+    # The claim shows its own model and nothing else.
+    path = f"/var/lib/localmodel/volumes/{model_key(uri)}"
+    assert volume["spec"]["local"]["path"] == path
     assert volume["spec"]["mountOptions"] == ["ro"]
     # The API server leaves an empty class of a volume out, and keeps that of a claim.
     assert "storageClassName" not in volume["spec"]
