@@ -343,6 +343,12 @@ class NamespacedName(JsonObject):
     name: str = Field(description="Name of the object.", max_length=253)
 
 
+class WorkloadName(NamespacedName):
+    """Kind, namespace and name of a workload."""
+
+    kind: str = Field(description="Kind of the object, such as Deployment.", max_length=63)
+
+
 class CacheStatus(JsonObject):
     """State of the model on the nodes of its groups."""
 
@@ -384,6 +390,12 @@ class CacheStatus(JsonObject):
         default=None,
         description="LLMInferenceServices that use the cache, if the hooks are configured to watch "
         "them.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    workloads: tuple[WorkloadName, ...] | None = Field(
+        default=None,
+        description="Deployments, Jobs and other workloads whose pod template asks for the model, "
+        "if the hooks are configured to watch them.",
         json_schema_extra=ATOMIC_LIST,
     )
 

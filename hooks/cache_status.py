@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
     from hooks.observed import Cache
-    from hooks.services import Users
+    from hooks.users import Users
 
 # A node in two groups has one copy: the better of the two states counts.
 _BEST_FIRST = (
@@ -92,7 +92,7 @@ def cache_status(
     users: Users,
     now: datetime,
 ) -> CacheStatus:
-    """The whole status. claims: the condition ClaimsBound. users: the services of the cache."""
+    """The whole status. claims: the condition ClaimsBound. users: those of the cache."""
     views = groups.views
     states = _copy_states(views)
     size = _size(cache, views)
@@ -123,6 +123,7 @@ def cache_status(
         progress=counted.progress,
         inference_services=users.inference_services,
         llm_inference_services=users.llm_inference_services,
+        workloads=users.workloads,
     )
 
 

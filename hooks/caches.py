@@ -30,8 +30,9 @@ from hooks.reading import (
     parse_cache,
     parse_group,
 )
-from hooks.services import Users, service_rules, services_of
+from hooks.services import service_rules, services_of
 from hooks.unreadable import unreadable_answer
+from hooks.users import Users
 from hooks.volumes import (
     NO_LIMITS,
     is_bound,
@@ -42,6 +43,7 @@ from hooks.volumes import (
     volume_name_of,
     without_spent,
 )
+from hooks.workloads import workload_rules, workloads_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,12 +51,12 @@ if TYPE_CHECKING:
     from crds.conditions import Finding
     from crds.nodegroup import LocalModelNodeGroup
     from hooks.observed import Cache
-    from hooks.services import Service
     from hooks.settings import Settings
+    from hooks.users import User
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """Objects that a cache's sync needs: groups, namespaces, services, claims with its names.
+    """Objects that a cache's sync needs: groups, namespaces, users, claims with its names.
 
     And the objects that may refuse its claims, and KServe's configuration.
     """
@@ -82,10 +84,10 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
             rules.append(
                 RelatedRule(api_version="v1", resource="namespaces", label_selector=selector)
             )
-        if settings.service_kinds:
-            rules += service_rules(cache, settings.service_kinds)
-            if cache.spec.group_names:
-                rules.append(claim_rule(cache))
+        rules += service_rules(cache, settings.service_kinds)
+        rules += workload_rules(cache, settings.workload_kinds)
+        if settings.claims_follow_users and cache.spec.group_names:
+            rules.append(claim_rule(cache))
         rules += limit_rules(cache, settings)
         rules += config_rules(settings.kserve_config)
     return CustomizeResponse(related_resources=tuple(rules))
@@ -102,25 +104,27 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
     except UnreadableError as error:
         return unreadable_answer(request, error, now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
-    children, bound = _volumes_and_claims(seen, services, request, settings)
+    workloads = workloads_of(seen.cache, settings.workload_kinds, request.related)
+    users = (*services, *workloads)
+    children, bound = _volumes_and_claims(seen, users, request, settings)
     status = cache_status(
         seen.cache,
         seen.groups,
         claims=bound,
-        users=Users.from_services(services),
+        users=Users.listed(services, workloads),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=children)
 
 
 def _volumes_and_claims(
-    seen: _Seen, services: tuple[Service, ...], request: CompositeRequest, settings: Settings
+    seen: _Seen, users: tuple[User, ...], request: CompositeRequest, settings: Settings
 ) -> tuple[tuple[Object, ...], Finding]:
     cache = seen.cache
     observed_claims = core_objects("PersistentVolumeClaim", request.children)
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
-    mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
+    mounts = plan_mounts(cache, _namespaces(cache, request), users, found)
     limits = ClaimLimits(request.related)
     made = _made(seen, mounts, found, observed_volumes, limits=limits, settings=settings)
     volumes, claims = made.volumes, made.claims
@@ -280,7 +284,7 @@ def _see(request: CompositeRequest) -> _Seen:
 def _claims_of_these_names(
     cache: Cache, request: CompositeRequest, settings: Settings
 ) -> dict[str, Object]:
-    if not settings.service_kinds or not cache.spec.group_names:
+    if not settings.claims_follow_users or not cache.spec.group_names:
         return {}
     return core_objects("PersistentVolumeClaim", request.related)
 

@@ -118,9 +118,9 @@ def _taken(seen: ClaimView) -> Finding | None:
     others = f" ({len(seen.taken) - 1} more likewise)" if len(seen.taken) > 1 else ""
     return _not_bound(
         reasons.CLAIM_NAME_TAKEN,
-        f"the claim {claim}, which a service or the cache's own namespace needs, belongs to "
-        f"{holder}{others}: pods mount that one, whatever it leads to; give this cache, or what "
-        "has the claim, another name",
+        f"the claim {claim}, which a service, a workload or the cache's own namespace "
+        f"needs, belongs to {holder}{others}: pods mount that one, whatever it leads to; give this "
+        "cache, or what has the claim, another name",
     )
 
 

@@ -102,6 +102,14 @@ class ServiceName(ReadStruct, frozen=True):
     name: str
 
 
+class WorkloadName(ReadStruct, frozen=True):
+    """A workload that a cache's status lists."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
 class CacheSpec(ReadStruct, frozen=True):
     """The spec of a cache, in either form."""
 
@@ -170,6 +178,7 @@ class CacheStatus(ReadStruct, frozen=True):
     progress: Percent = 0
     inference_services: tuple[ServiceName, ...] | None = None
     llm_inference_services: tuple[ServiceName, ...] | None = None
+    workloads: tuple[WorkloadName, ...] | None = None
 
     def states(self) -> dict[str, str]:
         """KServe's words for the copies, by node."""
@@ -194,8 +203,13 @@ class Cache(Resource, frozen=True, dict=True):
 
     @property
     def referenced(self) -> bool:
-        """Whether services use the cache, by its status: groups do not watch services."""
-        return bool(self.status.inference_services or self.status.llm_inference_services)
+        """Whether services or workloads use the cache, by its status: groups watch neither."""
+        users = (
+            self.status.inference_services,
+            self.status.llm_inference_services,
+            self.status.workloads,
+        )
+        return any(users)
 
     @cached_property
     def placed(self) -> PlacedModel:
