@@ -380,6 +380,12 @@ class CacheStatus(JsonObject):
         ge=0,
         le=100,
     )
+    pods: Int32 | None = Field(
+        default=None,
+        description="Pods that use the model on the nodes of the groups, pending ones included, as "
+        "the nodes last reported them.",
+        ge=0,
+    )
     inference_services: tuple[NamespacedName, ...] | None = Field(
         default=None,
         description="InferenceServices that use the cache, if the hooks are configured to watch "

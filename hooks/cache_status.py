@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crds.base import INT32_MAX
 from crds.cache import CacheStatus, ModelCopies
 from crds.conditions import Finding, conditions
 from crds.quantity import format_quantity
@@ -121,6 +122,7 @@ def cache_status(
         size=size,
         hash=counted.hash,
         progress=counted.progress,
+        pods=counted.pods,
         inference_services=users.inference_services,
         llm_inference_services=users.llm_inference_services,
         workloads=users.workloads,
@@ -135,6 +137,7 @@ class _Counted:
     copies: ModelCopies
     hash: str | None
     progress: int
+    pods: int
 
 
 def _count(
@@ -152,6 +155,8 @@ def _count(
         ),
         hash=hashes.pop() if len(hashes) == 1 else None,
         progress=_progress(models, counts, size),
+        # Each node counts in one of its groups only.
+        pods=min(sum(model.pods for model in models), INT32_MAX),
     )
 
 
@@ -166,6 +171,7 @@ def _as_stored(cache: Cache) -> _Counted:
         ),
         hash=stored.hash,
         progress=stored.progress,
+        pods=stored.pods,
     )
 
 
