@@ -20,7 +20,7 @@ from hooks.envelope import (
     parse_foreign,
 )
 from hooks.kserve_config import config_rules, read_config
-from hooks.mounts import Mounts, claim_rule, plan_mounts
+from hooks.mounts import Mounts, claim_rule, plan_mounts, volume_rule
 from hooks.pvc_ref import imported_status, shared_claim
 from hooks.reading import (
     NODE_GROUP,
@@ -88,6 +88,8 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
         rules += workload_rules(cache, settings.workload_kinds)
         if settings.claims_follow_users and cache.spec.group_names:
             rules.append(claim_rule(cache))
+        if cache.metadata.namespace and cache.spec.group_names:
+            rules.append(volume_rule(cache))
         rules += limit_rules(cache, settings)
         rules += config_rules(settings.kserve_config)
     return CustomizeResponse(related_resources=tuple(rules))
@@ -134,13 +136,14 @@ def _volumes_and_claims(
         volumes = [v for v in volumes if _key(v) in observed_volumes]
         bound = claims_not_managed(settings.kserve_config)
     else:
+        theirs = _volumes_of_groups(request)
         bound = claims_bound(
             cache,
             ClaimView(
                 claims,
                 observed_claims,
-                volumes,
-                observed_volumes,
+                [*volumes, *(v for v in made.of_groups if _key(v) in theirs)],
+                observed_volumes | theirs,
                 taken=mounts.taken,
                 withheld=made.withheld,
                 waiting=made.waiting,
@@ -152,9 +155,13 @@ def _volumes_and_claims(
 
 @dataclass(frozen=True)
 class _Made:
-    """Desired volumes and claims, and the keys of claims that wait: see ClaimView."""
+    """Desired volumes and claims, and the keys of claims that wait: see ClaimView.
+
+    of_groups: desired volumes that the groups make.
+    """
 
     volumes: list[Object] = field(default_factory=list)
+    of_groups: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
     withheld: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
@@ -209,19 +216,19 @@ def _made(
             claims.append(
                 make_claim(cache, one.group, mount.namespace, claim, volume=name, limits=there)
             )
-            if not cache.metadata.namespace:
-                adopted = is_bound(claim) and volume is None
-                volumes.append(
-                    make_volume(
-                        cache,
-                        one.group,
-                        mount.namespace,
-                        settings.volume_path(cache.spec.key),
-                        claim,
-                        name=name,
-                        adopted=adopted,
-                    )
+            namespaced = bool(cache.metadata.namespace)
+            adopted = is_bound(claim) and volume is None and not namespaced
+            (made.of_groups if namespaced else volumes).append(
+                make_volume(
+                    cache,
+                    one.group,
+                    mount.namespace,
+                    settings.volume_path(cache.spec.key),
+                    claim,
+                    name=name,
+                    adopted=adopted,
                 )
+            )
     return made
 
 
@@ -306,6 +313,12 @@ def _namespaces(cache: Cache, request: CompositeRequest) -> list[str]:
 def _volumes_there(request: CompositeRequest) -> dict[str, Object]:
     """The cache's own volumes. Those of a namespace cache are children of its groups."""
     volumes = request.children.get("PersistentVolume.v1", {})
+    return {name: parse_foreign(raw) for name, raw in volumes.items()}
+
+
+def _volumes_of_groups(request: CompositeRequest) -> dict[str, Object]:
+    """The volumes of a namespace's cache. They are read only to say what is wrong with them."""
+    volumes = request.related.get("PersistentVolume.v1", {})
     return {name: parse_foreign(raw) for name, raw in volumes.items()}
 
 

@@ -47,6 +47,16 @@ def claim_rule(cache: Cache) -> RelatedRule:
     )
 
 
+def volume_rule(cache: Cache) -> RelatedRule:
+    """The rule for the volumes of a namespace's cache, which are children of its groups."""
+    names = (
+        name(cache.metadata.name, group, cache.metadata.namespace)
+        for group in cache.spec.group_names
+        for name in (naming.kserve_volume_name, naming.own_volume_name)
+    )
+    return RelatedRule(api_version="v1", resource="persistentvolumes", names=tuple(names))
+
+
 def plan_mounts(
     cache: Cache,
     namespaces: Iterable[str],
