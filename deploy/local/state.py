@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """Ports, Metacontroller's program (None for the stand-in), options of agents, overlay."""
+    """Ports, Metacontroller's program (None for the stand-in), options of agents, overlay.
+
+    pod_policies: whether the policies of deploy/pods are installed.
+    """
 
     ports: Ports
     metacontroller: str | None
     agents: AgentOptions
     overlay: str = BASE
+    pod_policies: bool = False
 
     def save(self, path: Path) -> None:
         """Write the state to a file."""
@@ -38,4 +42,5 @@ class State:
             raw["metacontroller"],
             AgentOptions(**{**agents, "args": tuple(agents["args"])}),
             raw["overlay"],
+            raw["pod_policies"],
         )

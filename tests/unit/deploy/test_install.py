@@ -66,6 +66,7 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
         "metacontroller",
         "deploy/base",
         "deploy/policies",
+        "deploy/pods",
         "deploy/overlays/kserve/beside",
         "deploy/overlays/kserve/takeover",
     ],
