@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+from random import Random
 
 from deploy.local import build
 from deploy.local.cluster import Cluster
@@ -52,9 +53,10 @@ def _run(options: argparse.Namespace) -> None:
         with console.step(f"{options.caches} caches in {options.groups} groups"):
             measuring.prepare()
         rounds: list[Round] = []
+        random = Random(options.seed)
         for number in range(1, options.rounds + 1):
             with console.step(f"round {number} of {options.rounds}"):
-                rounds.append(measuring.round())
+                rounds.append(measuring.round(random))
     finally:
         cluster.down()
         shutil.rmtree(WORK / "cluster", ignore_errors=True)
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--groups", type=int, default=4, help="that keep the caches")
     parser.add_argument("--creates", type=int, default=50, help="of each row in a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1, help="of the order in each round")
     parser.add_argument("--write", action="store_true", help="write the table to the docs")
     return parser
 

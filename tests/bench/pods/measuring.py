@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from crds.base import API_VERSION
 from deploy.kube.errors import ApiError
-from deploy.kube.kinds import PLACEMENTS, PODS, KubeObject
+from deploy.kube.kinds import NAMESPACES, PLACEMENTS, PODS, KubeObject
 from deploy.local import manifests, overlay
 from deploy.local.layout import CHECKOUT
 from deploy.local.waiting import wait_until
-from tests.bench.pods.rows import NAMESPACE, ROWS, cache_name
+from tests.bench.pods.rows import ROWS, WITH, WITHOUT, cache_name
 
 if TYPE_CHECKING:
+    from random import Random
+
     from deploy.local.cluster import Cluster
     from tests.bench.pods.figures import Round
+    from tests.bench.pods.rows import Row
 
 _SECONDS = 60.0
 _MANAGER = "bench"
@@ -35,10 +38,11 @@ class Measuring:
     creates: int
 
     def prepare(self) -> None:
-        """Make the namespace, the groups and the caches, and wait until plans offer them."""
+        """Make namespaces, groups and caches, and wait until pods of one namespace get models."""
         api = self.cluster.api
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        api.apply(namespace, manager=_MANAGER)
+        for name in (WITH, WITHOUT):
+            namespace = {"apiVersion": "v1", "kind": NAMESPACES.name, "metadata": {"name": name}}
+            api.apply(namespace, manager=_MANAGER)
         for number in range(self.groups):
             spec: KubeObject = {"nodeSelector": {"pool": f"p{number}"}, "storageLimit": "1Ti"}
             self._make("LocalModelNodeGroup", f"g{number}", spec)
@@ -52,67 +56,76 @@ class Measuring:
             return sum(len(plan["spec"].get("offers", {})) for plan in plans) == self.caches
 
         wait_until(offered, "the plans", seconds=_SECONDS)
-        wait_until(self._mounts, "pods to get models", seconds=_SECONDS)
+        self._leave_out()
+        wait_until(
+            lambda: self._claims(WITH) == [1] * self.caches, "pods to get models", seconds=_SECONDS
+        )
+        wait_until(
+            lambda: self._claims(WITHOUT) == [0] * self.caches, "pods to get none", seconds=_SECONDS
+        )
 
     def _make(self, kind: str, name: str, spec: KubeObject) -> None:
         head = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}}
         self.cluster.api.apply(head | {"spec": spec}, manager=_MANAGER)
 
-    def round(self) -> Round:
-        """One round: all rows without the policies, then with them."""
-        self._unbind()
-        before = self._row_times()
-        self._bind()
-        after = self._row_times()
-        return {name: (before[name], after[name]) for name in before}
+    def _leave_out(self) -> None:
+        """Let the policies leave one namespace out."""
+        files = overlay.pod_policy_files(CHECKOUT)
+        expression = {
+            "key": "kubernetes.io/metadata.name",
+            "operator": "NotIn",
+            "values": [WITHOUT],
+        }
+        for obj in manifests.read(files, hooks_url=""):
+            if obj["kind"].endswith("Binding"):
+                selector = {"namespaceSelector": {"matchExpressions": [expression]}}
+                obj["spec"]["matchResources"] = selector
+                self.cluster.api.apply(obj, manager=_MANAGER)
 
-    def _row_times(self) -> dict[str, float]:
-        """Median milliseconds of each row. The rows take turns, and so share what else happens."""
-        api = self.cluster.api
-        times: dict[str, list[float]] = {row.name: [] for row in ROWS}
+    def _claims(self, namespace: str) -> list[int]:
+        """How many claims a pod gets for each cache, until one is refused."""
+        labelled = next(row for row in ROWS if row.kind == PODS and row.models)
+        counts: list[int] = []
+        for number in range(self.caches):
+            try:
+                made = self.cluster.api.create(labelled.make(namespace, number), dry_run=True)
+            except ApiError:
+                return counts
+            volumes = made["spec"]["volumes"]
+            counts.append(sum("persistentVolumeClaim" in volume for volume in volumes))
+        return counts
+
+    def round(self, random: Random) -> Round:
+        """One round. All rows, with and without the policies, take turns in random order."""
+        turns = [(row, namespace) for row in ROWS for namespace in (WITHOUT, WITH)]
+        times: dict[tuple[str, str], list[float]] = {(r.name, where): [] for r, where in turns}
         for number in range(-_WARM_UP, self.creates):
-            for row in ROWS:
-                obj = row.make(number % (self.caches - (row.models or 0)))
-                started = time.perf_counter()
-                api.create(obj)
+            random.shuffle(turns)
+            for row, namespace in turns:
+                milliseconds = self._create(row, namespace, number)
                 if number >= 0:
-                    times[row.name].append(1000 * (time.perf_counter() - started))
+                    times[row.name, namespace].append(milliseconds)
         self._clean()
-        return {name: median(found) for name, found in times.items()}
+        return {
+            row.name: (median(times[row.name, WITHOUT]), median(times[row.name, WITH]))
+            for row in ROWS
+        }
+
+    def _create(self, row: Row, namespace: str, number: int) -> float:
+        """Create an object. Returns the milliseconds."""
+        obj = row.make(namespace, number % (self.caches - (row.models or 0)))
+        started = time.perf_counter()
+        self.cluster.api.create(obj)
+        return 1000 * (time.perf_counter() - started)
 
     def _clean(self) -> None:
         api = self.cluster.api
-        kinds = {row.kind for row in ROWS}
-        for kind in kinds:
-            path = kind.path(namespace=NAMESPACE)
+        places = [(row.kind, namespace) for row in ROWS for namespace in (WITH, WITHOUT)]
+        for kind, namespace in set(places):
+            path = kind.path(namespace=namespace)
             api.request("DELETE", path, doing="deleting all", query={"gracePeriodSeconds": "0"})
         wait_until(
-            lambda: not any(api.list(kind, NAMESPACE) for kind in kinds),
+            lambda: not any(api.list(kind, namespace) for kind, namespace in set(places)),
             "the objects to be gone",
             seconds=_SECONDS,
         )
-
-    def _bindings(self) -> list[KubeObject]:
-        files = overlay.pod_policy_files(CHECKOUT)
-        objects = manifests.read(files, hooks_url="")
-        return [obj for obj in objects if obj["kind"].endswith("Binding")]
-
-    def _unbind(self) -> None:
-        api = self.cluster.api
-        for obj in self._bindings():
-            api.delete(api.kind_of(obj), obj["metadata"]["name"])
-        wait_until(lambda: self._mounts() is False, "no policy", seconds=_SECONDS)
-
-    def _bind(self) -> None:
-        for obj in self._bindings():
-            self.cluster.api.apply(obj, manager=_MANAGER)
-        wait_until(self._mounts, "the policies", seconds=_SECONDS)
-
-    def _mounts(self) -> bool | None:
-        """Whether a labelled pod gets its model; None: it is refused, as by one policy alone."""
-        pod = next(row for row in ROWS if row.kind == PODS and row.models).make(0)
-        try:
-            made = self.cluster.api.create(pod, dry_run=True)
-        except ApiError:
-            return None
-        return any("persistentVolumeClaim" in volume for volume in made["spec"]["volumes"])

@@ -10,7 +10,8 @@ from deploy.kube.kinds import DEPLOYMENTS, PODS
 if TYPE_CHECKING:
     from deploy.kube.kinds import Kind, KubeObject
 
-NAMESPACE = "bench"
+# The bindings of the policies leave the second namespace out.
+WITH, WITHOUT = "bench-with", "bench-without"
 LABEL = "localmodel.serving.kserve.io/model"
 # Milliseconds that the policies may add to a pod.
 REACH_MS = 5.0
@@ -31,14 +32,14 @@ class Row:
     models: int | None = None
     reach: float | None = None
 
-    def make(self, first_model: int) -> KubeObject:
+    def make(self, namespace: str, first_model: int) -> KubeObject:
         """The object, with the names of the caches from `first_model` on."""
         labels = {"app": "bench"}
         if self.models is not None:
             names = (cache_name(first_model + number) for number in range(self.models))
             labels[LABEL] = "_".join(names)
         containers = [{"name": f"c{n}", "image": "none"} for n in range(self.containers)]
-        metadata: KubeObject = {"generateName": "bench-", "namespace": NAMESPACE}
+        metadata: KubeObject = {"generateName": "bench-", "namespace": namespace}
         head: KubeObject = {
             "apiVersion": self.kind.api_version,
             "kind": self.kind.name,

@@ -16,7 +16,7 @@ def test_a_row_has_the_medians_of_its_rounds_and_says_what_it_missed() -> None:
 
 
 def test_a_row_asks_for_as_many_models_as_it_says() -> None:
-    asked = {row.name: row.make(7) for row in ROWS}
+    asked = {row.name: row.make("here", 7) for row in ROWS}
     pod = asked["pod, 1 container, 2 models"]["metadata"]
     assert pod["labels"]["localmodel.serving.kserve.io/model"] == "model-0007_model-0008"
     deployment = asked["Deployment, 1 model"]
