@@ -6,6 +6,7 @@ REAL_NODES ?= 0
 DISK ?= 20Gi
 OVERLAY ?= base
 AGENTS ?= 1
+PODS ?= 1
 PYTHON ?= python3
 PYTEST_ARGS ?=
 ROUNDS ?= 5
@@ -24,7 +25,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control faults lint format generate lock release \
+	node-down demo test test-unit bench-download bench-control bench-pods faults lint format generate lock release \
 	clean distclean
 
 help: ## Show these targets
@@ -34,8 +35,8 @@ help: ## Show these targets
 demo: venv ## Show what localmodel does on a cluster of its own, and check it
 	@$(TOOL) demo
 
-up: venv ## Start a local cluster (NODES=3 REAL_NODES=2 DISK=20Gi OVERLAY=kserve AGENTS=0) and return when it is ready
-	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --real-nodes "$(REAL_NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)
+up: venv ## Start a local cluster (NODES=3 REAL_NODES=2 DISK=20Gi OVERLAY=kserve AGENTS=0 PODS=0) and return when it is ready
+	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --real-nodes "$(REAL_NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)$(if $(filter 0,$(PODS)), --no-pod-policies)
 
 down: venv ## Stop the local cluster and everything in it
 	@$(TOOL) down --local "$(LOCAL)"
@@ -64,6 +65,9 @@ bench-control: NODES = 1000
 bench-control: ROUNDS = 1
 bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.control --nodes "$(NODES)" --models "$(MODELS)" --rounds "$(ROUNDS)"$(if $(AGAINST), --against "$(AGAINST)")$(if $(WRITE), --write) $(BENCH_ARGS)
+
+bench-pods: venv ## Measure what the policies for pods cost (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.pods --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)

@@ -6,8 +6,10 @@ from pydantic import Field
 
 from crds.base import (
     ATOMIC_LIST,
+    ATOMIC_MAP,
     Identity,
     Int32,
+    Int64,
     JsonObject,
     MicroTime,
     Resource,
@@ -55,6 +57,41 @@ class PlacedModel(ModelRequest):
         return (self.key, self.namespace, self.model_name)
 
 
+class Offer(JsonObject):
+    """What a pod gets that asks for a model by name.
+
+    An admission policy reads the offers of all plans whenever a pod asks for a model, so they are
+    found by name, and hold what CEL cannot compute.
+    """
+
+    key: str = Field(description="Name of the model's folder below models/.", max_length=16)
+    size: Int64 = Field(
+        default=0,
+        description="Declared bytes of the model: of several models of a pod, the largest weighs "
+        "most in the choice of a node.",
+        exclude_if=is_falsy,
+    )
+    default: bool = Field(
+        default=False,
+        description="Whether a pod that names no group gets the claim of this one: it is the first "
+        "group of the cache.",
+        exclude_if=is_falsy,
+    )
+    hidden_in: tuple[str, ...] = Field(
+        default=(),
+        description="Of a LocalModelCache: the namespaces that have a LocalModelNamespaceCache of "
+        "the same name, which pods there get instead.",
+        json_schema_extra=ATOMIC_LIST,
+        exclude_if=is_falsy,
+    )
+    label_name: str = Field(
+        default="",
+        description="The cache's name in labels of nodes, where it is too long for a label.",
+        max_length=63,
+        exclude_if=is_falsy,
+    )
+
+
 class Turn(JsonObject):
     """The nodes of a group that may start to download."""
 
@@ -87,6 +124,13 @@ class LocalModelPlacementSpec(JsonObject):
         default=(),
         description="The models, most important first.",
         json_schema_extra=ATOMIC_LIST,
+    )
+    offers: dict[str, Offer] = Field(
+        default={},
+        description="The models that pods get by name: by `<name>`, or `<namespace>/<name>` of a "
+        "LocalModelNamespaceCache. Pods mount a model that is missing here by its claim only.",
+        json_schema_extra=ATOMIC_MAP,
+        exclude_if=is_falsy,
     )
 
 

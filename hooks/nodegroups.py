@@ -24,6 +24,7 @@ from hooks.envelope import (
 )
 from hooks.group_status import debounce, group_status, is_urgent, nodes_pending
 from hooks.kserve_config import config_rules, read_config
+from hooks.offers import Names, make_offers
 from hooks.plan import (
     EMPTY_PLACEMENT,
     EMPTY_PLAN,
@@ -157,7 +158,8 @@ def sync(
     count = len(nodes) * len(plan.admitted)
     paced = is_large(count)
     status, resync = debounce(group.status, new, now, paced=paced)
-    placement = plan.placement(group, decision.turn, owners)
+    offers = make_offers(name, plan, caches.names, stored)
+    placement = plan.placement(group, decision.turn, owners, offers)
     withheld = {one.identity for one in new.models if one.claims_wait}
     volumes = _volumes(group, plan, caches, withheld, request=request, settings=settings)
     answer = _answer(
@@ -182,7 +184,9 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
         stored = _stored(request, error.name)
         progress = removal(error.name, stored, nodes, conditions_of(request.parent), now)
         empty = (
-            stored.model_copy(update={"models": (), "turn": None}) if stored else EMPTY_PLACEMENT
+            stored.model_copy(update={"models": (), "offers": {}, "turn": None})
+            if stored
+            else EMPTY_PLACEMENT
         )
         children = (_child(error.name, empty),)
         answer = unreadable_answer(request, error, now, children=children, more=(progress.finding,))
@@ -210,10 +214,14 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
 
 @dataclass(frozen=True)
 class _Caches:
-    """All caches of the cluster without pvcRef: readable and unreadable ones."""
+    """All caches of the cluster without pvcRef: readable and unreadable ones.
+
+    names: those of all caches of namespaces, with pvcRef too.
+    """
 
     readable: tuple[Cache, ...]
     unreadable: tuple[Unreadable, ...]
+    names: Names
 
     def namespaced(self, group: str) -> Iterator[CacheName]:
         """Namespace and name of each LocalModelNamespaceCache that names the group or may do so."""
@@ -227,10 +235,17 @@ class _Caches:
 
 def _read_caches(request: CompositeRequest) -> _Caches:
     found = [objects_of(kind, parse_cache, request.related) for kind in (CACHE, NAMESPACE_CACHE)]
+    owned = found[1]
     return _Caches(
         readable=tuple(one for kind in found for one in kind.readable.values() if not one.imported),
         unreadable=tuple(
             one for kind in found for one in kind.unreadable.values() if not one.imported
+        ),
+        names=Names(
+            (
+                *((one.metadata.namespace, one.metadata.name) for one in owned.readable.values()),
+                *((one.namespace, one.name) for one in owned.unreadable.values()),
+            )
         ),
     )
 

@@ -25,6 +25,9 @@ _Item = TypeVar("_Item")
 # Of a plan, for its models. The plan has the names of the nodes with the turn too, and a
 # LocalModelNode has a status beside its entries.
 PLAN_BYTES = 500_000
+# Of a plan, for its offers. Without the names of namespaces that hide a model, the offers of all
+# models take about as much as the models.
+OFFERS_BYTES = 600_000
 # Of a LocalModelNode, for its entries, which are those of all its groups.
 NODE_BYTES = 600_000
 # Of a group's status, for its models without their messages.

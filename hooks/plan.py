@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crds.base import Identity
     from crds.conditions import Finding
     from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import PlacedModel, Turn
+    from crds.placement import Offer, PlacedModel, Turn
     from hooks.observed import Cache
     from hooks.reading import Unreadable
     from hooks.sharing import Owners
@@ -50,11 +50,16 @@ class GroupPlan:
         return [*admitted, *(model.identity for model in self.kept)]
 
     def placement(
-        self, group: LocalModelNodeGroup, turn: Turn | None = None, owners: Owners = NO_OWNERS
+        self,
+        group: LocalModelNodeGroup,
+        turn: Turn | None = None,
+        owners: Owners = NO_OWNERS,
+        offers: Mapping[str, Offer] | None = None,
     ) -> LocalModelPlacementSpec:
         """The plan as a LocalModelPlacement.
 
-        turn: the nodes that may start to download; None: all. owners: owners of the URIs.
+        turn: the nodes that may start to download; None: all. owners: owners of the URIs. offers:
+        what pods get by name, see hooks.offers; None: nothing.
         """
         return LocalModelPlacementSpec(
             node_selector_terms=node_selector_terms(group.spec),
@@ -62,6 +67,7 @@ class GroupPlan:
             eviction=group.spec.eviction_settings,
             turn=turn,
             models=self._models(owners),
+            offers=dict(offers or {}),
         )
 
     def _models(self, owners: Owners) -> tuple[PlacedModel, ...]:

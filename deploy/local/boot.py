@@ -127,6 +127,8 @@ class Boot:
                 )
             self._wait_for_controllers(api)
             wait_for_kubelets(self.processes, api, machines)
+            if self.state.pod_policies:
+                self._install_pod_policies(api)
             if self.state.agents.run:
                 running = self.processes.names()
                 self.processes.wait(
@@ -209,6 +211,17 @@ class Boot:
                 seconds=START_SECONDS,
                 needs=[controlplane.API_SERVER],
             )
+
+    def _install_pod_policies(self, api: KubeClient) -> None:
+        """Install deploy/pods, when controllers have made the ServiceAccount that pods need."""
+        files = overlay.pod_policy_files(CHECKOUT)
+        manifests.apply_all(api, manifests.read(files, hooks_url=""))
+        self.processes.wait(
+            "the policies for pods",
+            lambda: policies.for_pods_in_force(api),
+            seconds=START_SECONDS,
+            needs=[controlplane.API_SERVER],
+        )
 
     def _apply_kinds(self, api: KubeClient, files: Sequence[Path]) -> None:
         """Apply manifests that contain CRDs, and wait until the CRDs are served."""

@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         "--overlay", default=BASE, help="folder of deploy/overlays (default: the base alone)"
     )
     up.add_argument(
+        "--no-pod-policies",
+        action="store_true",
+        help="without the policies of deploy/pods: pods name the claims of models",
+    )
+    up.add_argument(
         "--no-agents",
         action="store_true",
         help="run no agents: other programs write the status of LocalModelNodes",
@@ -156,6 +161,7 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
         grace_seconds=options.grace_seconds,
         disk=options.disk,
         overlay=options.overlay,
+        pod_policies=not options.no_pod_policies,
         run_agents=not options.no_agents,
     )
     console.line(f"the cluster is up after {time.monotonic() - started:.1f} s")

@@ -121,6 +121,7 @@ class Cluster:
         agent_env: Mapping[str, str] | None = None,
         agent_args: Sequence[str] = (),
         overlay: str = BASE,
+        pod_policies: bool = False,
         run_agents: bool = True,
         before: Callable[[], None] | None = None,
         owner_pid: int | None = None,
@@ -130,10 +131,10 @@ class Cluster:
         real_nodes: how many nodes with a kubelet, which run pods, there are beside the simulated
         ones; needs root and packages. real_agents: how the agents of these run. disk: the size of
         each node's disk, a quantity. owner_pid: a process with which the cluster ends. overlay: a
-        folder of deploy/overlays. run_agents: if False, other programs write the status of
-        LocalModelNodes. before: is called when Kubernetes runs with the objects that the overlay
-        expects, and before localmodel is installed. If a process does not start, all are stopped,
-        and LocalError is raised.
+        folder of deploy/overlays. pod_policies: install deploy/pods. run_agents: if False, other
+        programs write the status of LocalModelNodes. before: is called when Kubernetes runs with
+        the objects that the overlay expects, and before localmodel is installed. If a process does
+        not start, all are stopped, and LocalError is raised.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -152,7 +153,9 @@ class Cluster:
         with self._changing():
             self._prepare()
             for attempt in range(1, PORT_TRIES + 1):
-                state = State(choose_ports(), program, agents, overlay, real_nodes > 0)
+                state = State(
+                    choose_ports(), program, agents, overlay, real_nodes > 0, pod_policies
+                )
                 try:
                     self.processes.start_supervisor(owner_pid or os.getpid())
                     Boot(self.layout, self.processes, state, self.console).run(

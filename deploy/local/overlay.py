@@ -47,6 +47,11 @@ def _files(folder: Path, base: Path) -> Iterator[Path]:
             yield path
 
 
+def pod_policy_files(checkout: Path) -> list[Path]:
+    """The manifests of the policies by which pods get models by name, beside any overlay."""
+    return list(_files(checkout / "deploy/pods", checkout / "deploy/base"))
+
+
 def neighbour_files(checkout: Path, name: str) -> list[Path]:
     """Manifests of what an overlay expects beside localmodel, such as KServe's CRDs."""
     return sorted((checkout / "deploy/local" / name).glob("*.yaml"))

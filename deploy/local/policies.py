@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploy.kube.errors import AlreadyExistsError, ApiError
-from deploy.kube.kinds import CACHES, KubeObject
+from deploy.kube.kinds import CACHES, PLACEMENTS, PODS, KubeObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,50 @@ def in_force(api: KubeClient) -> bool:
         return False
     api.delete(CACHES, _PROBE)
     return True
+
+
+def for_pods_in_force(api: KubeClient) -> bool:
+    """Whether a pod gets a model by its label, and an unknown model is refused.
+
+    Creates a plan of no node, and deletes it at the end.
+    """
+    plan = {
+        "apiVersion": PLACEMENTS.api_version,
+        "kind": PLACEMENTS.name,
+        "metadata": {"name": _PROBE},
+        "spec": {
+            "nodeSelectorTerms": [],
+            "storageLimit": "0",
+            "offers": {_PROBE: {"key": "0" * 16, "default": True}},
+        },
+    }
+    api.apply(plan, manager=_PROBE)
+    if _claims(api, _PROBE) != f"{_PROBE}={_PROBE}-{_PROBE}":
+        return False
+    if f"there is no model {_PROBE}-2" not in _claims(api, f"{_PROBE}-2"):
+        return False
+    api.delete(PLACEMENTS, _PROBE)
+    return True
+
+
+def _claims(api: KubeClient, model: str) -> str:
+    """The claims that a pod would get by its label, or the message of the refusal."""
+    pod = {
+        "apiVersion": PODS.api_version,
+        "kind": PODS.name,
+        "metadata": {
+            "name": _PROBE,
+            "namespace": "default",
+            "labels": {"localmodel.serving.kserve.io/model": model},
+        },
+        "spec": {"containers": [{"name": "probe", "image": "probe"}]},
+    }
+    try:
+        made = api.create(pod, dry_run=True)
+    except ApiError as error:
+        return error.message
+    annotations: dict[str, str] = made["metadata"].get("annotations", {})
+    return annotations.get("localmodel.serving.kserve.io/claims", "")
 
 
 def _refusal(api: KubeClient, name: str, *, dry_run: bool = False) -> str:

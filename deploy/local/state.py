@@ -20,6 +20,7 @@ class State:
     """Ports, Metacontroller's program (None for the stand-in), options of agents, overlay.
 
     real_nodes: whether real nodes can join.
+    pod_policies: whether the policies of deploy/pods are installed.
     """
 
     ports: Ports
@@ -27,6 +28,7 @@ class State:
     agents: AgentOptions
     overlay: str = BASE
     real_nodes: bool = False
+    pod_policies: bool = False
 
     def save(self, path: Path) -> None:
         """Write the state to a file."""
@@ -43,4 +45,5 @@ class State:
             AgentOptions(**{**agents, "args": tuple(agents["args"])}),
             raw["overlay"],
             raw["real_nodes"],
+            raw["pod_policies"],
         )

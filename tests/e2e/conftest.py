@@ -1,8 +1,8 @@
 """Local clusters, shared by all end-to-end tests.
 
 For each available Metacontroller, one cluster has the base with agents, and one the kserve overlay
-without agents. One more cluster has the kserve overlay with agents, for one Metacontroller only, as
-agents do not depend on it.
+without agents. Two more have one Metacontroller only, which makes no difference to their tests: the
+kserve overlay with agents, and the base with the policies of deploy/pods without agents.
 """
 
 from __future__ import annotations
@@ -89,6 +89,21 @@ def kserve(
     )
     try:
         yield KServeWorld(cluster, http, S3Origin())
+    finally:
+        cluster.down()
+        http.close()
+
+
+@pytest.fixture(scope="session")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A cluster with the policies of deploy/pods, without agents."""
+    cluster = Cluster(tmp_path_factory.mktemp("policies") / "local")
+    http = HttpOrigin()
+    cluster.up(
+        1, metacontroller="standin", pod_policies=True, run_agents=False, owner_pid=os.getpid()
+    )
+    try:
+        yield World(cluster, http, S3Origin())
     finally:
         cluster.down()
         http.close()

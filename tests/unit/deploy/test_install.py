@@ -73,6 +73,7 @@ def controller(request: pytest.FixtureRequest) -> dict[str, Any]:
         "deploy/base",
         "deploy/policies",
         "deploy/components/startup-taint",
+        "deploy/pods",
         "deploy/overlays/kserve/beside",
         "deploy/overlays/kserve/takeover",
     ],
