@@ -81,9 +81,11 @@ class Customizer:
     def related(self, parent: KubeObject) -> ObjectMap:
         """The related objects of a parent, with an entry for each kind of its rules."""
         found: ObjectMap = {}
-        for rule in self._rules(parent):
-            resource = self._discovery.resource(rule.api_version, rule.resource)
-            informer = self._informer(resource)
+        rules = self._rules(parent)
+        resources = [self._discovery.resource(rule.api_version, rule.resource) for rule in rules]
+        # All informers start before the first check: one retry for each would take half a minute.
+        informers = [self._informer(resource) for resource in resources]
+        for rule, resource, informer in zip(rules, resources, informers, strict=True):
             if not informer.synced:
                 raise RelatedNotSyncedError(f"related {rule.resource} not synced yet")
             rule.check()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.kube.kinds import PODS
+from deploy.kube.kinds import NODES, PODS
 from deploy.local.standin.customize import ANSWER_SECONDS, AnswerCache, Customizer
 from deploy.local.standin.errors import NotServedError, RelatedNotSyncedError, SyncError
 from deploy.local.standin.rules import CustomizeAnswer
@@ -34,9 +34,10 @@ PARENT: dict[str, Any] = {"metadata": {"name": "p", "uid": "u"}}
 
 class FakeDiscovery:
     def resource(self, api_version: str, plural: str) -> Kind:
-        if (api_version, plural) != (PODS.api_version, PODS.plural):
-            raise NotServedError(plural)
-        return PODS
+        for kind in (PODS, NODES):
+            if (api_version, plural) == (kind.api_version, kind.plural):
+                return kind
+        raise NotServedError(plural)
 
 
 class FakeInformer:
@@ -57,10 +58,11 @@ class FakeInformer:
 class FakeInformers:
     def __init__(self) -> None:
         self.informer = FakeInformer()
+        self.acquired: list[Kind] = []
         self.released = 0
 
     def acquire(self, resource: Kind) -> FakeInformer:
-        assert resource == PODS
+        self.acquired.append(resource)
         return self.informer
 
     def release(self, informer: FakeInformer) -> None:
@@ -140,6 +142,14 @@ def test_a_related_kind_that_is_not_synced_yet() -> None:
     setup.informers.informer.synced = False
     with pytest.raises(RelatedNotSyncedError):
         setup.customizer.related(PARENT)
+
+
+def test_all_related_kinds_sync_at_the_same_time() -> None:
+    setup = Setup(ALL, {"apiVersion": "v1", "resource": "nodes"})
+    setup.informers.informer.synced = False
+    with pytest.raises(RelatedNotSyncedError):
+        setup.customizer.related(PARENT)
+    assert setup.informers.acquired == [PODS, NODES]
 
 
 def test_a_refused_rule_fails_the_sync() -> None:
