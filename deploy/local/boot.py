@@ -110,7 +110,7 @@ class Boot:
             self._install(api)
         kind = self.state.metacontroller or "a stand-in in Python"
         simulated, machines = nodes.node_names(count), real_nodes.names(real)
-        counted = f"{count} nodes" + (f", {real} real nodes" if real else "")
+        counted = f"{count} nodes" + (f", real nodes: {real}" if real else "")
         with self.console.step(f"controllers, hooks, {counted}; Metacontroller: {kind}"):
             self._start_controllers()
             names = [*simulated, *machines]

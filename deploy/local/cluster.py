@@ -119,6 +119,7 @@ class Cluster:
         progress_seconds: float = 15.0,
         disk: str = product.DISK,
         agent_env: Mapping[str, str] | None = None,
+        agent_pods_env: Mapping[str, str] | None = None,
         agent_args: Sequence[str] = (),
         overlay: str = BASE,
         pod_policies: bool = False,
@@ -129,12 +130,13 @@ class Cluster:
         """Start the cluster on empty disks, and return when it is ready.
 
         real_nodes: how many nodes with a kubelet, which run pods, there are beside the simulated
-        ones; needs root and packages. real_agents: how the agents of these run. disk: the size of
-        each node's disk, a quantity. owner_pid: a process with which the cluster ends. overlay: a
-        folder of deploy/overlays. pod_policies: install deploy/pods. run_agents: if False, other
-        programs write the status of LocalModelNodes. before: is called when Kubernetes runs with
-        the objects that the overlay expects, and before localmodel is installed. If a process does
-        not start, all are stopped, and LocalError is raised.
+        ones; needs root and packages. real_agents: how the agents of these run. agent_pods_env: the
+        environment of those that run as pods, beside agent_env. disk: the size of each node's disk,
+        a quantity. owner_pid: a process with which the cluster ends. overlay: a folder of
+        deploy/overlays. pod_policies: install deploy/pods. run_agents: if False, other programs
+        write the status of LocalModelNodes. before: is called when Kubernetes runs with the objects
+        that the overlay expects, and before localmodel is installed. If a process does not start,
+        all are stopped, and LocalError is raised.
         """
         check_overlay(CHECKOUT, overlay)
         program = product.choose_metacontroller(metacontroller, os.environ)
@@ -146,6 +148,7 @@ class Cluster:
             disk,
             run_agents,
             real_agents == "pods",
+            dict(agent_pods_env or {}),
         )
         if real_nodes:
             packages.require(self.root)

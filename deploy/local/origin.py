@@ -61,7 +61,12 @@ class S3Origin:
         )
         credentials = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         cluster.run(self.name, Process(argv, cwd=str(folder), env=os.environ | credentials))
-        wait_until(self._make_bucket, f"the S3 server at {self.endpoint}", seconds=START_SECONDS)
+        self._wait()
+
+    def resume(self, cluster: Cluster) -> None:
+        """Start the server again after `cluster.stop`, and wait until it answers."""
+        cluster.start(self.name)
+        self._wait()
 
     def upload(self, folder: Path, prefix: str) -> str:
         """Upload a folder's files under a prefix. Returns the model's URI."""
@@ -71,6 +76,9 @@ class S3Origin:
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
                 client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
         return f"s3://{BUCKET}/{prefix}"
+
+    def _wait(self) -> None:
+        wait_until(self._make_bucket, f"the S3 server at {self.endpoint}", seconds=START_SECONDS)
 
     def _make_bucket(self) -> bool:
         try:

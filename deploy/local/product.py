@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from deploy.local.errors import LocalError
@@ -35,7 +35,8 @@ RealAgents = Literal["pods", "processes"]
 class AgentOptions:
     """The options of all agents of a cluster. run: False means that no agents run.
 
-    in_pods: whether those of real nodes run as pods of the DaemonSet.
+    in_pods: whether those of real nodes run as pods of the DaemonSet. pods_env: the environment of
+    these beside `env`.
     """
 
     grace_seconds: float
@@ -45,6 +46,7 @@ class AgentOptions:
     disk: str = DISK
     run: bool = True
     in_pods: bool = False
+    pods_env: dict[str, str] = field(default_factory=dict)
 
     @property
     def flags(self) -> tuple[str, ...]:

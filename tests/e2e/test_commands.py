@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.demo import pods
 from deploy.local.layout import KUBECTL
 from deploy.local.waiting import wait_until
 
@@ -104,10 +105,15 @@ def test_ctrl_c_during_up_leaves_nothing(tmp_path: Path, moment: str) -> None:
     wait_until(lambda: not _running(folder), "everything to be gone", seconds=10)
 
 
-def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
-    demo = _run("demo", env={"TMPDIR": str(tmp_path)})
+@pytest.mark.parametrize("flags", [(), ("--simulated",)])
+def test_the_demo_holds_and_leaves_nothing(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    missing = pods.missing(tmp_path)
+    if flags and missing:
+        pytest.skip("the demo without flags uses simulated nodes too")
+    demo = _run("demo", *flags, env={"TMPDIR": str(tmp_path)})
     assert demo.returncode == 0, demo.stdout[-3000:] + demo.stderr
     assert "Every check held" in demo.stdout
+    assert ("▶ Warm: " in demo.stdout) == (not flags and not missing)
     assert list(tmp_path.iterdir()) == []
     assert _running(tmp_path) == []
 

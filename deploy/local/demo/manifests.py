@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from crds.base import API_VERSION
+from deploy.local.real.images import BUSYBOX
+from deploy.local.real.pods import MOUNT_PATH, STAY
 
 TEAM = "team-a"
+# The claim of the first cache in the team's namespace.
+CLAIM = "minilm-gpu"
+# What the container of `server` prints after the digests of its files.
+READ = "all files are read"
 
 NODE_GROUP = f"""\
 apiVersion: {API_VERSION}
@@ -104,4 +110,38 @@ spec:
     - name: model
       persistentVolumeClaim:
         claimName: {cache}-small
+"""
+
+
+def server(name: str, node: str, key: str) -> str:
+    """A pod on a real node that prints the SHA-256 of each file of its model, and stays."""
+    return f"""\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {TEAM}
+spec:
+  nodeSelector:
+    kubernetes.io/hostname: {node}
+  automountServiceAccountToken: false
+  containers:
+    - name: main
+      image: {BUSYBOX}
+      imagePullPolicy: Never
+      command: [/bin/sh, -c]
+      args:
+        - |
+          echo started
+          cd {MOUNT_PATH} && find . -type f -exec sha256sum {{}} + && echo {READ}
+          {STAY}
+      volumeMounts:
+        - name: model
+          mountPath: {MOUNT_PATH}
+          subPath: models/{key}
+          readOnly: true
+  volumes:
+    - name: model
+      persistentVolumeClaim:
+        claimName: {CLAIM}
 """

@@ -38,10 +38,13 @@ class Stage:
 
     def apply(self, name: str, manifest: str) -> None:
         """Print a manifest, and apply it. Raises LocalError."""
-        path = self.cluster.root / name
-        path.write_text(manifest)
-        self.console.line(f"  $ cat {name}\n{_indented(manifest)}")
+        (self.cluster.root / name).write_text(manifest)
+        self.show(name, manifest)
         self.kubectl("apply", "-f", name)
+
+    def show(self, name: str, manifest: str) -> None:
+        """Print a manifest."""
+        self.console.line(f"  $ cat {name}\n{_indented(manifest)}")
 
     def kubectl(self, *args: str) -> None:
         """Run kubectl, and print its output. Raises LocalError if it fails."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import signal
@@ -20,30 +19,41 @@ from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, VOLUMES
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
-from deploy.local.demo import manifests
+from deploy.local.demo import manifests, pods
+from deploy.local.demo.files import digests
 from deploy.local.demo.follow import follow
+from deploy.local.demo.pods import PodStarts
 from deploy.local.demo.pressure import Pressure
 from deploy.local.demo.stage import Stage
 from deploy.local.errors import LocalError
 from deploy.local.origin import S3Origin
 from deploy.local.waiting import wait_until
 
-NODES = ("node-1", "node-2", "node-3")
+SIMULATED = ("node-1", "node-2", "node-3")
+# The last one runs pods.
+WITH_REAL = (*SIMULATED[:2], pods.NODE)
+FIRST = SIMULATED[0]
 NEWCOMER = "node-4"
-NAMESPACE = "team-a"
+# With the admission policies.
+OVERLAY = "standalone"
 # 60 s by default: time to restore an object that was deleted by mistake.
 GRACE_SECONDS = 5.0
 # 15 s by default, because the hooks are called for each report.
 PROGRESS_SECONDS = 0.3
+# Far beyond the seconds that the downloads take, for a busy machine.
+FOLLOW_SECONDS = 60.0
 
 
 class Demo:
     """The steps, in order. Each raises LocalError if a check fails."""
 
-    def __init__(self, cluster: Cluster, console: Console, model: Path) -> None:
+    def __init__(self, cluster: Cluster, console: Console, model: Path, *, missing: str) -> None:
+        """missing: what real nodes need and do not have; empty if one can run."""
         self.cluster = cluster
         self.console = console
         self.model = model
+        self.missing = missing
+        self.nodes = SIMULATED if missing else WITH_REAL
         self.origin = S3Origin()
         self.key = ""
         self.stage = Stage(cluster, console)
@@ -51,9 +61,17 @@ class Demo:
     def run(self) -> None:
         """Run all steps."""
         self._start()
-        self._cache_the_model()
+        starts = None if self.missing else PodStarts(self.stage, self.origin, self.model, self.key)
+        self._request_the_model()
+        if starts:
+            starts.wait_cold()
+        self._follow_the_copies()
+        if starts:
+            starts.start_cold()
         self._compare_with_the_origin()
         self._show_the_claim()
+        if starts:
+            starts.start_warm()
         self._let_a_node_join()
         Pressure(self.stage, self.origin).run()
         self._lose_the_origin()
@@ -64,10 +82,13 @@ class Demo:
             "Start a cluster of three nodes, and an S3 server with a real model"
         ):
             self.cluster.up(
-                len(NODES),
+                len(self.nodes) if self.missing else len(self.nodes) - 1,
+                real_nodes=0 if self.missing else 1,
+                overlay=OVERLAY,
                 grace_seconds=GRACE_SECONDS,
                 progress_seconds=PROGRESS_SECONDS,
                 agent_env=self.origin.agent_env(),
+                agent_pods_env={"LOCALMODEL_BYTES_PER_SECOND": pods.BYTES_PER_SECOND},
                 owner_pid=os.getpid(),
             )
             self.origin.start(self.cluster)
@@ -78,42 +99,61 @@ class Demo:
                 f"  so that you need not wait, agents run with --grace-seconds {GRACE_SECONDS:.0f} "
                 f"(default: 60)\n  and --progress-seconds {PROGRESS_SECONDS} (default: 15)"
             )
+            self.console.line(self._nodes_in_words())
             self.stage.kubectl("get", "nodes", "-L", "pool")
 
-    def _cache_the_model(self) -> None:
+    def _nodes_in_words(self) -> str:
+        if self.missing:
+            return (
+                "  the nodes are simulated: no pod runs; to see one start cold and warm, on a real "
+                f"node:\n  {self.missing}"
+            )
+        return (
+            f"  {pods.NODE} is a real node: kubelet and containerd run its pods, the DaemonSet's "
+            "agent among\n  them, whose downloads "
+            f"--bytes-per-second {pods.BYTES_PER_SECOND} (default: no limit) slows down, so that "
+            "you see a\n  pod wait; the other nodes are simulated"
+        )
+
+    def _request_the_model(self) -> None:
         with self.stage.chapter("Request the model on every node with the label pool=gpu"):
             self.stage.apply("namespace.yaml", manifests.NAMESPACE)
             self.stage.apply("group.yaml", manifests.NODE_GROUP)
             self.stage.apply("cache.yaml", manifests.cache(self._uri))
-            follow(self.cluster.api, NODES, self.key, self._cache_is_ready, seconds=30)
+
+    def _follow_the_copies(self) -> None:
+        with self.stage.chapter("Each node downloads the model, verifies it, and publishes it"):
+            follow(
+                self.cluster.api, self.nodes, self.key, self._cache_is_ready, seconds=FOLLOW_SECONDS
+            )
             self.stage.kubectl("get", "lmc,lmng,lmn")
-            self._check_copies(NODES)
+            self._check_copies(self.nodes)
 
     def _compare_with_the_origin(self) -> None:
         with self.stage.chapter("Compare each node's files with the origin's"):
-            for node in NODES:
+            for node in self.nodes:
                 self._check_files(node)
 
     def _show_the_claim(self) -> None:
-        with self.stage.chapter(f"The claim in namespace {NAMESPACE} is bound"):
+        with self.stage.chapter(f"The claim in namespace {manifests.TEAM} is bound"):
             wait_until(self._claim_is_bound, "the claim to be bound", seconds=20)
-            self.stage.kubectl("get", "pvc,pv", "-n", NAMESPACE)
+            self.stage.kubectl("get", "pvc,pv", "-n", manifests.TEAM)
             self.console.line(
                 f"  a pod mounts claim minilm-gpu at sub-path models/{self.key}\n"
                 "  (status.key of the cache), read-only\n"
-                f"  on {NODES[0]} that is {self._copy(NODES[0])}"
+                f"  on {FIRST} that is {self._copy(FIRST)}"
             )
             self.stage.holds("the claim is bound to its volume")
 
     def _let_a_node_join(self) -> None:
         with self.stage.chapter(f"{NEWCOMER} joins, and downloads the model"):
             self.cluster.node_up(NEWCOMER)
-            everyone = (*NODES, NEWCOMER)
+            everyone = (*self.nodes, NEWCOMER)
 
             def has_it() -> bool:
                 return self._cache_is_ready() and self._available() == len(everyone)
 
-            follow(self.cluster.api, everyone, self.key, has_it, seconds=30)
+            follow(self.cluster.api, everyone, self.key, has_it, seconds=FOLLOW_SECONDS)
             self._check_files(NEWCOMER)
             wait_until(
                 lambda: self._warm_labels(everyone), "the nodes' labels of warm models", seconds=20
@@ -121,16 +161,16 @@ class Demo:
             self.stage.holds("every node carries the label localmodel.serving.kserve.io/minilm")
 
     def _lose_the_origin(self) -> None:
-        with self.stage.chapter(f"The origin is stopped, and the agent of {NODES[0]} is killed"):
+        with self.stage.chapter(f"The origin is stopped, and the agent of {FIRST} is killed"):
             self.cluster.stop(self.origin.name)
-            agent = f"agent-{NODES[0]}"
-            before, starts = self._inode(NODES[0]), self._starts(NODES[0])
+            agent = f"agent-{FIRST}"
+            before, starts = self._inode(FIRST), self._starts(FIRST)
             killed = self.cluster.kill(agent, signal.SIGKILL)
             self.cluster.wait_for_pid(agent, after=killed)
-            wait_until(lambda: self._starts(NODES[0]) > starts, "the agent to restart", seconds=20)
-            if not self._cache_is_ready() or self._inode(NODES[0]) != before:
+            wait_until(lambda: self._starts(FIRST) > starts, "the agent to restart", seconds=20)
+            if not self._cache_is_ready() or self._inode(FIRST) != before:
                 raise LocalError("the model did not stay ready")
-            self._check_files(NODES[0])
+            self._check_files(FIRST)
             self.stage.kubectl("get", "lmc")
             self.stage.holds("the agent runs again, and the model is ready without the origin")
 
@@ -174,13 +214,13 @@ class Demo:
         return self._copy(node).stat().st_ino
 
     def _check_files(self, node: str) -> None:
-        expected, found = _digests(self.model), _digests(self._copy(node))
+        expected, found = digests(self.model), digests(self._copy(node))
         if expected != found:
             raise LocalError(f"the files of {node} are not the origin's", detail=str(found))
         self.stage.holds(f"{node}: {len(found)} files, each with the origin's SHA-256")
 
     def _claim_is_bound(self) -> bool:
-        claims = self.cluster.api.list(CLAIMS, NAMESPACE)
+        claims = self.cluster.api.list(CLAIMS, manifests.TEAM)
         return [claim.get("status", {}).get("phase") for claim in claims] == ["Bound"]
 
     def _warm_labels(self, names: tuple[str, ...]) -> bool:
@@ -193,33 +233,30 @@ class Demo:
 
     def _nothing_is_left(self) -> bool:
         nodes = self.cluster.nodes_dir
-        disks = [any((nodes / name / "models").iterdir()) for name in (*NODES, NEWCOMER)]
+        disks = [any((nodes / name / "models").iterdir()) for name in (*self.nodes, NEWCOMER)]
         claims = self.cluster.api.list(CLAIMS)
         volumes = self.cluster.api.list(VOLUMES)
         caches = self.cluster.api.list(CACHES)
         return not (any(disks) or claims or volumes or caches)
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
-
-
 def main(arguments: list[str]) -> int:
     """Run the demo in a folder of its own. Returns 0 only if every check passed."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local demo", description=__doc__)
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--simulated", action="store_true", help="use no real node, also where one can run"
+    )
+    options = parser.parse_args(arguments)
     console = Console(sys.stdout)
     folder = Path(tempfile.mkdtemp(prefix="localmodel-demo-"))
+    cluster = Cluster(folder / "cluster", console)
+    missing = (
+        "run the demo without --simulated" if options.simulated else pods.missing(cluster.root)
+    )
     try:
         build.ensure(build.DEMO, console)
         started = time.monotonic()
-        _run(Cluster(folder / "cluster", console), console)
+        _run(cluster, console, missing)
         console.line(f"\nEvery check held, in {time.monotonic() - started:.0f} s; nothing is left.")
     except LocalError as error:
         print(error.text(), file=sys.stderr)
@@ -232,8 +269,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(cluster: Cluster, console: Console) -> None:
-    demo = Demo(cluster, console, build.ensure_model(console))
+def _run(cluster: Cluster, console: Console, missing: str) -> None:
+    demo = Demo(cluster, console, build.ensure_model(console), missing=missing)
     try:
         demo.run()
     finally:

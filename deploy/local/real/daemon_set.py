@@ -29,7 +29,7 @@ def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     container |= {"image": agent_image.NAME, "imagePullPolicy": "Never"}
     container["args"] += options.flags
     server = {"KUBERNETES_SERVICE_HOST": LOOPBACK, "KUBERNETES_SERVICE_PORT": str(ports.api)}
-    changed = options.env | server
+    changed = options.env | options.pods_env | server
     kept = [entry for entry in container["env"] if entry["name"] not in changed]
     container["env"] = kept + [{"name": key, "value": value} for key, value in changed.items()]
     return found

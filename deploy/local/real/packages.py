@@ -22,7 +22,7 @@ HIDDEN = ("/var/lib", "/var/log", "/run")
 # In the header of a program that needs shared libraries, which an image would lack.
 _LOADER = b"/ld-linux"
 _HEADER_BYTES = 4096
-_INSTEAD = "or start simulated nodes only, without REAL_NODES"
+INSTEAD = "or start simulated nodes only, without REAL_NODES"
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class Packages:
     busybox: Path
 
 
-def require(cluster: Path) -> Packages:
+def require(cluster: Path, *, instead: str = INSTEAD) -> Packages:
     """The packages for the real nodes of the cluster in a folder.
 
-    Raises LocalError if this machine cannot run such nodes, with what it lacks.
+    instead: what who cannot get them can do. Raises LocalError if this machine cannot run such
+    nodes, with what it lacks.
     """
     if sys.platform != "linux":
-        raise LocalError(f"real nodes need Linux, not {sys.platform}", todo=_INSTEAD)
+        raise LocalError(f"real nodes need Linux, not {sys.platform}", todo=instead)
     if os.geteuid() != 0:
         raise LocalError(
             "real nodes need root: kubelet mounts volumes and makes cgroups",
-            todo=f"run the command as root, {_INSTEAD}",
+            todo=", ".join(filter(None, ("run the command as root", instead))),
         )
     missing = {package for name, package in PROGRAMS.items() if not shutil.which(name, path=PATH)}
     cni_folder, busybox = _cni_folder(), _busybox()

@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 import yaml
 
 from crds.quantity import parse_quantity
-from deploy.local.demo import manifests
+from deploy.local.cluster import Cluster
+from deploy.local.console import silent
+from deploy.local.demo import manifests, pods
+from deploy.local.demo.files import digests
 from deploy.local.demo.pressure import FIRST, MODEL_BYTES, NAMES
+from deploy.local.demo.pressure import NODES as UNDER_PRESSURE
+from deploy.local.demo.story import Demo
+from deploy.local.real import packages
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_three_of_the_four_models_fit() -> None:
@@ -21,3 +33,53 @@ def test_a_pod_mounts_the_claim_of_its_cache() -> None:
     assert volume["persistentVolumeClaim"]["claimName"] == f"red-{group}"
     assert spec["containers"][0]["volumeMounts"][0]["name"] == volume["name"]
     assert spec["nodeName"] == "node-1"
+
+
+def test_the_pod_of_the_real_node_mounts_its_model_read_only() -> None:
+    cache = yaml.safe_load(manifests.cache("s3://models/minilm"))
+    assert f"{cache['metadata']['name']}-{cache['spec']['nodeGroup']}" == manifests.CLAIM
+    spec = yaml.safe_load(manifests.server("server", "real-1", "0123"))["spec"]
+    assert spec["nodeSelector"] == {"kubernetes.io/hostname": "real-1"}
+    ((volume,), (container,)) = spec["volumes"], spec["containers"]
+    assert volume["persistentVolumeClaim"]["claimName"] == manifests.CLAIM
+    (mount,) = container["volumeMounts"]
+    assert mount["name"] == volume["name"]
+    assert mount["subPath"] == "models/0123"
+    assert mount["readOnly"]
+    # The script is one argument, whose lines stay apart.
+    (script,) = container["args"]
+    assert script.splitlines()[0] == "echo started"
+    assert script.splitlines()[1].endswith(f"echo {manifests.READ}")
+
+
+def test_digests_are_by_path(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "empty").touch()
+    of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert digests(tmp_path) == {"sub/empty": of_nothing}
+
+
+def test_the_demo_says_how_to_get_what_a_real_node_lacks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda _name, **_options: None)
+    monkeypatch.setattr(packages, "CNI_FOLDERS", (tmp_path,))
+    found = pods.missing(tmp_path)
+    assert found.startswith("real nodes need packages that are not installed: busybox-static, ")
+    assert "; apt-get update && apt-get install " in found
+    assert "\n" not in found
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    # Not what `make up` says to do instead: the demo does it by itself.
+    assert pods.missing(tmp_path).endswith("; run the command as root")
+
+
+@pytest.mark.parametrize(
+    ("missing", "third"), [("", pods.NODE), ("real nodes need root", "node-3")]
+)
+def test_the_demo_has_three_nodes_of_which_one_is_real_where_it_can(
+    tmp_path: Path, missing: str, third: str
+) -> None:
+    demo = Demo(Cluster(tmp_path), silent(), tmp_path, missing=missing)
+    assert demo.nodes == (*UNDER_PRESSURE, third)

@@ -25,7 +25,9 @@ from deploy.local.real import (
 
 LAYOUT = Layout(Path("/l"))
 PORTS = Ports(etcd=1, etcd_peer=2, api=3, hooks=4, metacontroller=5)
-AGENTS = AgentOptions(5.0, 0.5, ("--extra",), {"A": "b"}, in_pods=True)
+AGENTS = AgentOptions(
+    5.0, 0.5, ("--extra",), {"A": "b", "C": "d"}, in_pods=True, pods_env={"C": "e"}
+)
 
 
 def test_who_is_not_root_learns_it_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_the_daemon_set_is_the_shipped_one() -> None:
     assert container["args"][-1] == "--extra"
     assert (container["image"], container["imagePullPolicy"]) == (agent_image.NAME, "Never")
     values = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert values["A"] == "b"
+    assert (values["A"], values["C"]) == ("b", "e")
     assert values["KUBERNETES_SERVICE_HOST"] == "127.0.0.1"
     assert values["KUBERNETES_SERVICE_PORT"] == "3"
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
