@@ -113,14 +113,19 @@ spec:
 """
 
 
-def server(name: str, node: str, key: str) -> str:
-    """A pod on a real node that prints the SHA-256 of each file of its model, and stays."""
+def server(name: str, node: str) -> str:
+    """A pod on a real node that prints the SHA-256 of each file of its model, and stays.
+
+    It says which model it needs by a label alone.
+    """
     return f"""\
 apiVersion: v1
 kind: Pod
 metadata:
   name: {name}
   namespace: {TEAM}
+  labels:
+    localmodel.serving.kserve.io/model: minilm
 spec:
   nodeSelector:
     kubernetes.io/hostname: {node}
@@ -135,13 +140,4 @@ spec:
           echo started
           cd {MOUNT_PATH} && find . -type f -exec sha256sum {{}} + && echo {READ}
           {STAY}
-      volumeMounts:
-        - name: model
-          mountPath: {MOUNT_PATH}
-          subPath: models/{key}
-          readOnly: true
-  volumes:
-    - name: model
-      persistentVolumeClaim:
-        claimName: {CLAIM}
 """

@@ -50,7 +50,7 @@ class PodStarts:
         self._expected = digests(model)
         self._key = key
         self._copy = stage.cluster.nodes_dir / NODE / "models" / key
-        self._manifest = manifests.server(NAME, NODE, key)
+        self._manifest = manifests.server(NAME, NODE)
         self._created = 0.0
         # Of the cold pod: from its creation, and from the publication of its model, to its start.
         self._cold_seconds = 0.0

@@ -85,6 +85,7 @@ class Demo:
                 len(self.nodes) if self.missing else len(self.nodes) - 1,
                 real_nodes=0 if self.missing else 1,
                 overlay=OVERLAY,
+                pod_policies=True,
                 grace_seconds=GRACE_SECONDS,
                 progress_seconds=PROGRESS_SECONDS,
                 agent_env=self.origin.agent_env(),

@@ -18,6 +18,8 @@ from deploy.local.real import packages
 if TYPE_CHECKING:
     from pathlib import Path
 
+MODEL_LABEL = "localmodel.serving.kserve.io/model"
+
 
 def test_three_of_the_four_models_fit() -> None:
     limit = parse_quantity(yaml.safe_load(manifests.SMALL_GROUP)["spec"]["storageLimit"])
@@ -35,17 +37,17 @@ def test_a_pod_mounts_the_claim_of_its_cache() -> None:
     assert spec["nodeName"] == "node-1"
 
 
-def test_the_pod_of_the_real_node_mounts_its_model_read_only() -> None:
+def test_the_pod_of_the_real_node_names_its_model_and_nothing_more() -> None:
     cache = yaml.safe_load(manifests.cache("s3://models/minilm"))
-    assert f"{cache['metadata']['name']}-{cache['spec']['nodeGroup']}" == manifests.CLAIM
-    spec = yaml.safe_load(manifests.server("server", "real-1", "0123"))["spec"]
+    name = cache["metadata"]["name"]
+    assert f"{name}-{cache['spec']['nodeGroup']}" == manifests.CLAIM
+    pod = yaml.safe_load(manifests.server("server", "real-1"))
+    assert pod["metadata"]["labels"] == {MODEL_LABEL: name}
+    spec = pod["spec"]
     assert spec["nodeSelector"] == {"kubernetes.io/hostname": "real-1"}
-    ((volume,), (container,)) = spec["volumes"], spec["containers"]
-    assert volume["persistentVolumeClaim"]["claimName"] == manifests.CLAIM
-    (mount,) = container["volumeMounts"]
-    assert mount["name"] == volume["name"]
-    assert mount["subPath"] == "models/0123"
-    assert mount["readOnly"]
+    (container,) = spec["containers"]
+    assert "volumes" not in spec
+    assert "volumeMounts" not in container
     # The script is one argument, whose lines stay apart.
     (script,) = container["args"]
     assert script.splitlines()[0] == "echo started"
