@@ -63,6 +63,7 @@ def _format_micro_time(value: datetime) -> str:
 # The API server stores a number that was given for an int-or-string as that number.
 NUMBER_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
 
+INT32_MAX = 2**31 - 1
 Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 

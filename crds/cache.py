@@ -343,6 +343,12 @@ class NamespacedName(JsonObject):
     name: str = Field(description="Name of the object.", max_length=253)
 
 
+class WorkloadName(NamespacedName):
+    """Kind, namespace and name of a workload."""
+
+    kind: str = Field(description="Kind of the object, such as Deployment.", max_length=63)
+
+
 class CacheStatus(JsonObject):
     """State of the model on the nodes of its groups."""
 
@@ -374,6 +380,12 @@ class CacheStatus(JsonObject):
         ge=0,
         le=100,
     )
+    pods: Int32 | None = Field(
+        default=None,
+        description="Pods that use the model on the nodes of the groups, pending ones included, as "
+        "the nodes last reported them.",
+        ge=0,
+    )
     inference_services: tuple[NamespacedName, ...] | None = Field(
         default=None,
         description="InferenceServices that use the cache, if the hooks are configured to watch "
@@ -384,6 +396,12 @@ class CacheStatus(JsonObject):
         default=None,
         description="LLMInferenceServices that use the cache, if the hooks are configured to watch "
         "them.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    workloads: tuple[WorkloadName, ...] | None = Field(
+        default=None,
+        description="Deployments, Jobs and other workloads whose pod template asks for the model, "
+        "if the hooks are configured to watch them.",
         json_schema_extra=ATOMIC_LIST,
     )
 

@@ -83,6 +83,7 @@ _CACHE_COLUMNS = (
     Column(
         "Status", _condition("Ready", "message"), "State of the object, or what to do.", wide=True
     ),
+    Column("Pods", ".status.pods", "Pods that use the model.", "integer", wide=True),
     Column("Source", ".spec.sourceModelUri", "URI of the model.", wide=True),
     _AGE,
 )

@@ -11,3 +11,8 @@ CACHED_AT_ANNOTATION = f"localmodel.{GROUP}/cached-at"
 def claim_name(cache: str, group: str) -> str:
     """Name of the claim for a cache on a group, in any namespace, as in KServe."""
     return f"{cache}-{group}"
+
+
+def model_directory(root: str, key: str) -> str:
+    """Directory of a node that shows one model and nothing else, below the agent's root."""
+    return f"{root.rstrip('/')}/volumes/{key}"

@@ -152,6 +152,14 @@ class GroupModel(ModelIdentity):
     downloaded_bytes: Int64 = Field(
         default=0, description="Bytes of the model on all nodes, together."
     )
+    pods: Int32 = Field(
+        default=0,
+        description="Pods that use the model on the nodes of the group, pending ones included, as "
+        "the nodes last reported them. A node that has the model for several groups counts in one "
+        "of them.",
+        ge=0,
+        exclude_if=is_falsy,
+    )
     claims_wait: bool = Field(
         default=False,
         description="Whether new claims of the cache wait: caches of other namespaces, or a "

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crds.base import INT32_MAX
 from crds.cache import CacheStatus, ModelCopies
 from crds.conditions import Finding, conditions
 from crds.quantity import format_quantity
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from crds.nodegroup import GroupModel, LocalModelNodeGroup, RejectedModel
     from hooks.observed import Cache
-    from hooks.services import Users
+    from hooks.users import Users
 
 # A node in two groups has one copy: the better of the two states counts.
 _BEST_FIRST = (
@@ -92,7 +93,7 @@ def cache_status(
     users: Users,
     now: datetime,
 ) -> CacheStatus:
-    """The whole status. claims: the condition ClaimsBound. users: the services of the cache."""
+    """The whole status. claims: the condition ClaimsBound. users: those of the cache."""
     views = groups.views
     states = _copy_states(views)
     size = _size(cache, views)
@@ -121,8 +122,10 @@ def cache_status(
         size=size,
         hash=counted.hash,
         progress=counted.progress,
+        pods=counted.pods,
         inference_services=users.inference_services,
         llm_inference_services=users.llm_inference_services,
+        workloads=users.workloads,
     )
 
 
@@ -134,6 +137,7 @@ class _Counted:
     copies: ModelCopies
     hash: str | None
     progress: int
+    pods: int
 
 
 def _count(
@@ -151,6 +155,8 @@ def _count(
         ),
         hash=hashes.pop() if len(hashes) == 1 else None,
         progress=_progress(models, counts, size),
+        # Each node counts in one of its groups only.
+        pods=min(sum(model.pods for model in models), INT32_MAX),
     )
 
 
@@ -165,6 +171,7 @@ def _as_stored(cache: Cache) -> _Counted:
         ),
         hash=stored.hash,
         progress=stored.progress,
+        pods=stored.pods,
     )
 
 

@@ -20,7 +20,7 @@ from hooks.envelope import (
     parse_foreign,
 )
 from hooks.kserve_config import config_rules, read_config
-from hooks.mounts import Mounts, claim_rule, plan_mounts
+from hooks.mounts import Mounts, claim_rule, plan_mounts, volume_rule
 from hooks.pvc_ref import imported_status, shared_claim
 from hooks.reading import (
     NODE_GROUP,
@@ -30,8 +30,9 @@ from hooks.reading import (
     parse_cache,
     parse_group,
 )
-from hooks.services import Users, service_rules, services_of
+from hooks.services import service_rules, services_of
 from hooks.unreadable import unreadable_answer
+from hooks.users import Users
 from hooks.volumes import (
     NO_LIMITS,
     is_bound,
@@ -42,6 +43,7 @@ from hooks.volumes import (
     volume_name_of,
     without_spent,
 )
+from hooks.workloads import workload_rules, workloads_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,12 +51,12 @@ if TYPE_CHECKING:
     from crds.conditions import Finding
     from crds.nodegroup import LocalModelNodeGroup
     from hooks.observed import Cache
-    from hooks.services import Service
     from hooks.settings import Settings
+    from hooks.users import User
 
 
 def customize(request: CustomizeRequest, settings: Settings) -> CustomizeResponse:
-    """Objects that a cache's sync needs: groups, namespaces, services, claims with its names.
+    """Objects that a cache's sync needs: groups, namespaces, users, claims with its names.
 
     And the objects that may refuse its claims, and KServe's configuration.
     """
@@ -82,10 +84,12 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
             rules.append(
                 RelatedRule(api_version="v1", resource="namespaces", label_selector=selector)
             )
-        if settings.service_kinds:
-            rules += service_rules(cache, settings.service_kinds)
-            if cache.spec.group_names:
-                rules.append(claim_rule(cache))
+        rules += service_rules(cache, settings.service_kinds)
+        rules += workload_rules(cache, settings.workload_kinds)
+        if settings.claims_follow_users and cache.spec.group_names:
+            rules.append(claim_rule(cache))
+        if cache.metadata.namespace and cache.spec.group_names:
+            rules.append(volume_rule(cache))
         rules += limit_rules(cache, settings)
         rules += config_rules(settings.kserve_config)
     return CustomizeResponse(related_resources=tuple(rules))
@@ -102,27 +106,29 @@ def sync(request: CompositeRequest, settings: Settings, now: datetime) -> Compos
     except UnreadableError as error:
         return unreadable_answer(request, error, now)
     services = services_of(seen.cache, settings.service_kinds, request.related)
-    children, bound = _volumes_and_claims(seen, services, request, settings)
+    workloads = workloads_of(seen.cache, settings.workload_kinds, request.related)
+    users = (*services, *workloads)
+    children, bound = _volumes_and_claims(seen, users, request, settings)
     status = cache_status(
         seen.cache,
         seen.groups,
         claims=bound,
-        users=Users.from_services(services),
+        users=Users.listed(services, workloads),
         now=now,
     )
     return CompositeResponse(status=status.to_json(), children=children)
 
 
 def _volumes_and_claims(
-    seen: _Seen, services: tuple[Service, ...], request: CompositeRequest, settings: Settings
+    seen: _Seen, users: tuple[User, ...], request: CompositeRequest, settings: Settings
 ) -> tuple[tuple[Object, ...], Finding]:
     cache = seen.cache
     observed_claims = core_objects("PersistentVolumeClaim", request.children)
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
-    mounts = plan_mounts(cache, _namespaces(cache, request), services, found)
+    mounts = plan_mounts(cache, _namespaces(cache, request), users, found)
     limits = ClaimLimits(request.related)
-    made = _made(seen, mounts, found, observed_volumes, limits=limits, host_path=settings.host_path)
+    made = _made(seen, mounts, found, observed_volumes, limits=limits, settings=settings)
     volumes, claims = made.volumes, made.claims
     if read_config(settings.kserve_config, request.related).volumes_disabled:
         # No new objects. Existing ones are deleted only when they are no longer wanted.
@@ -130,13 +136,14 @@ def _volumes_and_claims(
         volumes = [v for v in volumes if _key(v) in observed_volumes]
         bound = claims_not_managed(settings.kserve_config)
     else:
+        theirs = _volumes_of_groups(request)
         bound = claims_bound(
             cache,
             ClaimView(
                 claims,
                 observed_claims,
-                volumes,
-                observed_volumes,
+                [*volumes, *(v for v in made.of_groups if _key(v) in theirs)],
+                observed_volumes | theirs,
                 taken=mounts.taken,
                 withheld=made.withheld,
                 waiting=made.waiting,
@@ -148,9 +155,13 @@ def _volumes_and_claims(
 
 @dataclass(frozen=True)
 class _Made:
-    """Desired volumes and claims, and the keys of claims that wait: see ClaimView."""
+    """Desired volumes and claims, and the keys of claims that wait: see ClaimView.
+
+    of_groups: desired volumes that the groups make.
+    """
 
     volumes: list[Object] = field(default_factory=list)
+    of_groups: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
     withheld: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
@@ -163,7 +174,7 @@ def _made(
     observed_volumes: dict[str, Object],
     *,
     limits: ClaimLimits,
-    host_path: str,
+    settings: Settings,
 ) -> _Made:
     """Desired claims, and volumes of a LocalModelCache: groups make those of namespace caches."""
     cache = seen.cache
@@ -205,19 +216,19 @@ def _made(
             claims.append(
                 make_claim(cache, one.group, mount.namespace, claim, volume=name, limits=there)
             )
-            if not cache.metadata.namespace:
-                adopted = is_bound(claim) and volume is None
-                volumes.append(
-                    make_volume(
-                        cache,
-                        one.group,
-                        mount.namespace,
-                        host_path,
-                        claim,
-                        name=name,
-                        adopted=adopted,
-                    )
+            namespaced = bool(cache.metadata.namespace)
+            adopted = is_bound(claim) and volume is None and not namespaced
+            (made.of_groups if namespaced else volumes).append(
+                make_volume(
+                    cache,
+                    one.group,
+                    mount.namespace,
+                    settings.volume_path(cache.spec.key),
+                    claim,
+                    name=name,
+                    adopted=adopted,
                 )
+            )
     return made
 
 
@@ -280,7 +291,7 @@ def _see(request: CompositeRequest) -> _Seen:
 def _claims_of_these_names(
     cache: Cache, request: CompositeRequest, settings: Settings
 ) -> dict[str, Object]:
-    if not settings.service_kinds or not cache.spec.group_names:
+    if not settings.claims_follow_users or not cache.spec.group_names:
         return {}
     return core_objects("PersistentVolumeClaim", request.related)
 
@@ -302,6 +313,12 @@ def _namespaces(cache: Cache, request: CompositeRequest) -> list[str]:
 def _volumes_there(request: CompositeRequest) -> dict[str, Object]:
     """The cache's own volumes. Those of a namespace cache are children of its groups."""
     volumes = request.children.get("PersistentVolume.v1", {})
+    return {name: parse_foreign(raw) for name, raw in volumes.items()}
+
+
+def _volumes_of_groups(request: CompositeRequest) -> dict[str, Object]:
+    """The volumes of a namespace's cache. They are read only to say what is wrong with them."""
+    volumes = request.related.get("PersistentVolume.v1", {})
     return {name: parse_foreign(raw) for name, raw in volumes.items()}
 
 

@@ -38,17 +38,17 @@ _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 def limit_rules(cache: Cache, settings: Settings) -> list[RelatedRule]:
     """Rules for the objects that may refuse a cache's claims; none if it can have no claim.
 
-    Where claims follow services, any namespace may get a claim.
+    Where claims follow services or workloads, any namespace may get a claim.
     """
     namespace, selector = cache.metadata.namespace, cache.spec.namespace_selector
     if not settings.namespace_limits or not (
-        namespace or settings.service_kinds or selector is not None
+        namespace or settings.claims_follow_users or selector is not None
     ):
         return []
     where: dict[str, Any] = {"label_selector": {}}
     if namespace:
         where["namespace"] = namespace
-    elif not settings.service_kinds:
+    elif not settings.claims_follow_users:
         where["namespace_selector"] = selector
     return [
         RelatedRule(api_version="v1", resource="limitranges", **where),

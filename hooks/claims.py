@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from crds.conditions import Finding
 from hooks import reasons
 from hooks.messages import some
-from hooks.volumes import is_bound, is_outdated
+from hooks.volumes import is_bound, is_outdated, shows_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hooks.claim_limits import ClaimLimits
     from hooks.envelope import Object
@@ -56,11 +56,19 @@ class ClaimView:
     @property
     def outdated(self) -> list[str]:
         """Claims whose volume was made for other nodes or another path, as namespace/name."""
+        return self._claims_whose_volume(is_outdated)
+
+    @property
+    def showing_root(self) -> list[str]:
+        """Claims whose volume was made when volumes showed all models, as namespace/name."""
+        return self._claims_whose_volume(shows_root)
+
+    def _claims_whose_volume(self, differs: Callable[[Object, Object], bool]) -> list[str]:
         refs = [
             volume["spec"]["claimRef"]
             for volume in self.volumes
             if (found := self.observed_volumes.get(volume["metadata"]["name"]))
-            and is_outdated(volume, found)
+            and differs(volume, found)
         ]
         return [f"{ref['namespace']}/{ref['name']}" for ref in refs]
 
@@ -78,7 +86,18 @@ def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
     pending = [name for name in names if not is_bound(seen.observed_claims[name])]
     if pending:
         return _not_bound(reasons.CLAIM_PENDING, _why_pending(pending, seen))
-    return Finding(reasons.CLAIMS_BOUND, "True", reasons.ALL_BOUND, f"{some(names)} can be mounted")
+    message = f"{some(names)} can be mounted" + _showing_root(seen)
+    return Finding(reasons.CLAIMS_BOUND, "True", reasons.ALL_BOUND, message)
+
+
+def _showing_root(seen: ClaimView) -> str:
+    if not seen.showing_root:
+        return ""
+    return (
+        f"; pods with {some(seen.showing_root)} can read all models of their node, since the "
+        "volume is older than LOCALMODEL_VOLUMES=model: delete the claim once no pod uses it, and "
+        "both are made anew for this model alone"
+    )
 
 
 def _outdated(seen: ClaimView) -> Finding | None:
@@ -86,9 +105,9 @@ def _outdated(seen: ClaimView) -> Finding | None:
         return None
     return _not_bound(
         reasons.VOLUME_OUTDATED,
-        f"the volume of {some(seen.outdated)} was made before its LocalModelNodeGroup changed, and "
-        "leads to the former nodes or path: delete the claim once no pod uses it, and both are "
-        "made anew",
+        f"the volume of {some(seen.outdated)} was made before its LocalModelNodeGroup or "
+        "LOCALMODEL_VOLUMES changed, and leads to the former nodes or path: delete the claim once "
+        "no pod uses it, and both are made anew",
     )
 
 
@@ -99,9 +118,9 @@ def _taken(seen: ClaimView) -> Finding | None:
     others = f" ({len(seen.taken) - 1} more likewise)" if len(seen.taken) > 1 else ""
     return _not_bound(
         reasons.CLAIM_NAME_TAKEN,
-        f"the claim {claim}, which a service or the cache's own namespace needs, belongs to "
-        f"{holder}{others}: pods mount that one, whatever it leads to; give this cache, or what "
-        "has the claim, another name",
+        f"the claim {claim}, which a service, a workload or the cache's own namespace "
+        f"needs, belongs to {holder}{others}: pods mount that one, whatever it leads to; give this "
+        "cache, or what has the claim, another name",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from crds.base import INT32_MAX
 from crds.conditions import Finding, conditions
 from crds.nodegroup import (
     GroupDownload,
@@ -72,6 +73,7 @@ def group_status(
     models = tuple(
         _group_model(
             cache,
+            group.metadata.name,
             nodes,
             copies[cache.identity],
             _known_size(group.status, cache.identity),
@@ -151,11 +153,21 @@ def debounce(
 
 
 def is_urgent(old: LocalModelNodeGroupStatus, new: LocalModelNodeGroupStatus) -> bool:
-    """Whether to answer at once: Ready has another reason, or no more changes are expected."""
+    """Whether to answer at once: Ready has another reason, or no more changes are expected.
+
+    Pods come and go for ever: a change of their counts alone is not urgent.
+    """
     was, ready = _ready(old), _ready(new)
     if was is None or ready is None or was.reason != ready.reason:
         return True
-    return new is not old and not _moves(new)
+    return new is not old and not _moves(new) and not _same(_without_pods(old), _without_pods(new))
+
+
+def _without_pods(status: LocalModelNodeGroupStatus) -> LocalModelNodeGroupStatus:
+    models = tuple(
+        model.model_copy(update={"pods": 0}) if model.pods else model for model in status.models
+    )
+    return status.model_copy(update={"models": models})
 
 
 def _moves(status: LocalModelNodeGroupStatus) -> bool:
@@ -187,6 +199,7 @@ def _known_size(status: LocalModelNodeGroupStatus, identity: Identity) -> int | 
 
 def _group_model(
     cache: Cache,
+    group: str,
     nodes: Sequence[Node],
     copies: Copies,
     known_size: int | None,
@@ -205,8 +218,20 @@ def _group_model(
         # Nodes with different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
+        pods=min(_pods(group, nodes, copies), INT32_MAX),
         claims_wait=claims_wait,
         failure=_first_failure(nodes, copies) or _first_wait(nodes, copies),
+    )
+
+
+def _pods(group: str, nodes: Sequence[Node], copies: Copies) -> int:
+    """Pods that use a model. A node whose entry is of another group counts there."""
+    return sum(
+        report.pods
+        for node, report in zip(nodes, copies.reports, strict=True)
+        if report is not None
+        and report.pods
+        and node.counting_groups.get(report.identity, group) == group
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from hooks.observed import Cache
-    from hooks.services import Service
+    from hooks.users import User
 
 
 @dataclass(frozen=True, order=True)
@@ -47,24 +47,34 @@ def claim_rule(cache: Cache) -> RelatedRule:
     )
 
 
+def volume_rule(cache: Cache) -> RelatedRule:
+    """The rule for the volumes of a namespace's cache, which are children of its groups."""
+    names = (
+        name(cache.metadata.name, group, cache.metadata.namespace)
+        for group in cache.spec.group_names
+        for name in (naming.kserve_volume_name, naming.own_volume_name)
+    )
+    return RelatedRule(api_version="v1", resource="persistentvolumes", names=tuple(names))
+
+
 def plan_mounts(
     cache: Cache,
     namespaces: Iterable[str],
-    services: Sequence[Service],
+    users: Sequence[User],
     found: Mapping[str, Object],
 ) -> Mounts:
     """The claims of a cache.
 
-    namespaces: those with a claim for each group, with or without services. found: existing claims
+    namespaces: those with a claim for each group, with or without users. found: existing claims
     with such names, of any owner. An owner keeps its claim, since a pod may use it.
     """
     mounts = {Mount(one, group) for one in namespaces for group in cache.spec.group_names}
-    for service in services:
-        for group in service.groups:
-            mount = Mount(service.namespace, group)
-            # A service that is being deleted keeps its claim and gets no new one: its namespace may
+    for user in users:
+        for group in user.groups:
+            mount = Mount(user.namespace, group)
+            # A user that is being deleted keeps its claim and gets no new one: its namespace may
             # be deleted too.
-            if not service.deleting or mount.claim_key(cache) in found:
+            if not user.deleting or mount.claim_key(cache) in found:
                 mounts.add(mount)
     taken = {
         key: holder

@@ -19,6 +19,9 @@ RESTORED_ANNOTATION = f"{GROUP}/localmodel-labels-restored-at"
 # On a Node, a label for each cached model; the namespace of a LocalModelNamespaceCache is a prefix.
 WARM_LABEL_DOMAIN = f"localmodel.{GROUP}"
 
+# On a workload, a label for each model that its pod template asks for.
+WORKLOAD_LABEL_DOMAIN = f"model.{WARM_LABEL_DOMAIN}"
+
 # On a service that uses a cache, set by KServe's webhooks or by users (pkg/constants of KServe).
 SERVICE_CACHE_LABEL = f"internal.{GROUP}/localmodel"
 SERVICE_CACHE_NAMESPACE_LABEL = f"internal.{GROUP}/localmodel-namespace"
@@ -83,6 +86,11 @@ def member_label(group: str) -> str:
 def is_member_label(label: str) -> bool:
     """Whether a label key is one of member_label."""
     return label.startswith(f"{MEMBER_LABEL_DOMAIN}/")
+
+
+def workload_label(cache: str) -> str | None:
+    """Label key of a workload that uses a cache; None: no label can have this name."""
+    return f"{WORKLOAD_LABEL_DOMAIN}/{cache}" if len(cache) <= LABEL_LENGTH_MAX else None
 
 
 def warm_label(cache: str, namespace: str) -> str:

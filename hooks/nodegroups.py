@@ -305,7 +305,12 @@ def _volumes(
             adopted = is_bound(claim) and volume not in observed
             volumes.append(
                 make_volume(
-                    cache, group, namespace, settings.host_path, name=volume, adopted=adopted
+                    cache,
+                    group,
+                    namespace,
+                    settings.volume_path(cache.spec.key),
+                    name=volume,
+                    adopted=adopted,
                 )
             )
         elif cache is None and volume in observed:

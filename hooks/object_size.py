@@ -40,6 +40,8 @@ _SHORT_MESSAGE = 120
 _MODEL_BYTES = 300
 # Most services of each kind in the status of a cache.
 SERVICES_MAX = 1000
+# Most workloads in the status of a cache.
+WORKLOADS_MAX = 1000
 
 
 def json_bytes(model: PlacedModel) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from crds.base import INT32_MAX
 from crds.cache import ModelRequest
 from crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
 from crds.keys import model_key
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Quantity = str | int
 # Bounds of fields in a status, which any agent may have written and which our statuses repeat.
 Bytes = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Hash = Annotated[str, Meta(max_length=71)]
 Reason = Annotated[str, Meta(max_length=64)]
@@ -102,6 +103,14 @@ class ServiceName(ReadStruct, frozen=True):
     name: str
 
 
+class WorkloadName(ReadStruct, frozen=True):
+    """A workload that a cache's status lists."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
 class CacheSpec(ReadStruct, frozen=True):
     """The spec of a cache, in either form."""
 
@@ -168,8 +177,10 @@ class CacheStatus(ReadStruct, frozen=True):
     size: Bytes | None = None
     hash: Hash | None = None
     progress: Percent = 0
+    pods: Count = 0
     inference_services: tuple[ServiceName, ...] | None = None
     llm_inference_services: tuple[ServiceName, ...] | None = None
+    workloads: tuple[WorkloadName, ...] | None = None
 
     def states(self) -> dict[str, str]:
         """KServe's words for the copies, by node."""
@@ -194,8 +205,13 @@ class Cache(Resource, frozen=True, dict=True):
 
     @property
     def referenced(self) -> bool:
-        """Whether services use the cache, by its status: groups do not watch services."""
-        return bool(self.status.inference_services or self.status.llm_inference_services)
+        """Whether services or workloads use the cache, by its status: groups watch neither."""
+        users = (
+            self.status.inference_services,
+            self.status.llm_inference_services,
+            self.status.workloads,
+        )
+        return any(users)
 
     @cached_property
     def placed(self) -> PlacedModel:
@@ -260,6 +276,7 @@ class NodeReport(ReadStruct, frozen=True):
     size: Bytes | None = None
     disk_bytes: Bytes | None = None
     downloaded_bytes: Bytes | None = None
+    pods: Count = 0
     hash: Hash | None = None
     reason: Reason | None = None
     message: Message | None = None
@@ -307,6 +324,18 @@ class Node(Resource, frozen=True, dict=True):
         entries = self.spec.local_models
         suspended = {entry.identity: entry for entry in entries if entry.suspend}
         return suspended | {entry.identity: entry for entry in entries if not entry.suspend}
+
+    @cached_property
+    def counting_groups(self) -> Mapping[Identity, str]:
+        """The group that counts the pods of a model: the first of those that list the model here.
+
+        So a node in several groups of a cache counts once.
+        """
+        first: dict[Identity, str] = {}
+        for entry in self.spec.local_models:
+            group = first.setdefault(entry.identity, entry.node_group)
+            first[entry.identity] = min(group, entry.node_group)
+        return first
 
     @cached_property
     def kserve_words(self) -> Mapping[str, KServeModelStatus]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Fields and conditions of caches with groups, which are dropped: the cache may have had groups
 # before.
-_OF_COPIES = ("nodeStatus", "copies", "key", "size", "hash", "progress")
+_OF_COPIES = ("nodeStatus", "copies", "key", "size", "hash", "progress", "pods", "workloads")
 _ABOUT_COPIES = (reasons.CLAIMS_BOUND, reasons.SIZE_AS_DECLARED)
 _NAME_MAX = 253
 # Reasons of Ready that localmodel writes for a cache without copies.

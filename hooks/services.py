@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from crds.cache import NamespacedName
 from crds.naming import claim_name
 from hooks import naming
 from hooks.adapters import read_adapters
 from hooks.envelope import Object, RelatedRule, decoder, foreign_objects
-from hooks.object_size import SERVICES_MAX
-from hooks.observed import Metadata
-from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
+from hooks.settings import LLM_INFERENCE_SERVICE
+from hooks.users import AnnotatedMetadata, User, asked_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from msgspec import Raw
 
     from hooks.adapters import Adapter
     from hooks.envelope import RawObjects
-    from hooks.observed import Cache, CacheStatus, ServiceName
-    from hooks.settings import ServiceKind
+    from hooks.observed import Cache
+    from hooks.settings import WatchedKind
 
 
-@dataclass(frozen=True, order=True)
-class Service:
-    """A service that uses a cache.
-
-    groups: groups of the cache whose claims its pods mount; also empty if it is not known whether
-    the service uses the cache.
-    """
-
-    kind: str
-    namespace: str
-    name: str
-    groups: tuple[str, ...] = ()
-    deleting: bool = False
-
-
-@dataclass(frozen=True)
-class Users:
-    """The services of a cache, as in its status; None: the hooks do not watch services."""
-
-    inference_services: tuple[NamespacedName, ...] | None = None
-    llm_inference_services: tuple[NamespacedName, ...] | None = None
-
-    @classmethod
-    def from_services(cls, services: Sequence[Service]) -> Users:
-        """The services by kind, in order."""
-        return cls(_listed(services, INFERENCE_SERVICE), _listed(services, LLM_INFERENCE_SERVICE))
-
-    @classmethod
-    def from_status(cls, status: CacheStatus) -> Users:
-        """The services in a status."""
-        return cls(_names(status.inference_services), _names(status.llm_inference_services))
-
-    def in_namespace(self, namespace: str) -> list[str]:
-        """Kind and name of the services in one namespace."""
-        return [
-            f"{kind} {one.name}"
-            for kind, listed in (
-                (INFERENCE_SERVICE, self.inference_services),
-                (LLM_INFERENCE_SERVICE, self.llm_inference_services),
-            )
-            for one in listed or ()
-            if one.namespace == namespace
-        ]
-
-    def __bool__(self) -> bool:
-        return bool(self.inference_services or self.llm_inference_services)
-
-
-def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRule]:
+def service_rules(cache: Cache, kinds: Iterable[WatchedKind]) -> list[RelatedRule]:
     """Rules for the services that may use a cache: services_of selects those that do."""
     return [
         RelatedRule(
@@ -89,7 +38,7 @@ def service_rules(cache: Cache, kinds: Iterable[ServiceKind]) -> list[RelatedRul
     ]
 
 
-def _selector(cache: Cache, kind: ServiceKind) -> Object | None:
+def _selector(cache: Cache, kind: WatchedKind) -> Object | None:
     """Selector of the services of a kind that may use a cache; None: no service of the kind may."""
     name, namespace = cache.metadata.name, cache.metadata.namespace
     if kind.kind == LLM_INFERENCE_SERVICE:
@@ -114,8 +63,8 @@ def _selector(cache: Cache, kind: ServiceKind) -> Object | None:
 
 
 def services_of(
-    cache: Cache, kinds: Iterable[ServiceKind], related: RawObjects
-) -> tuple[Service, ...]:
+    cache: Cache, kinds: Iterable[WatchedKind], related: RawObjects
+) -> tuple[User, ...]:
     """The services that use a cache, for their model or for LoRA adapters, in order.
 
     A service that is being deleted counts until it is gone: its pods may still read.
@@ -130,17 +79,13 @@ def services_of(
     return tuple(sorted(one for one in found if one is not None))
 
 
-class _Metadata(Metadata, frozen=True):
-    annotations: dict[str, str] | None = None
-
-
 class _Labelled(Struct):
     """A service, with only the metadata that is read."""
 
-    metadata: _Metadata
+    metadata: AnnotatedMetadata
 
 
-def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> Service | None:
+def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> User | None:
     """The service if it uses the cache, or else None. by_claim: the cache's groups, by claim."""
     metadata = decoder(_Labelled).decode(raw).metadata
     annotations = metadata.annotations or {}
@@ -159,9 +104,9 @@ def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> 
     if not claims and not may_use:
         return None
     # Pods mount the claim in the annotation, even if other fields have changed since.
-    default = _asked_for(annotations, cache)
+    default = asked_group(cache, annotations)
     groups = {by_claim.get(claim or "", default) for claim in claims}
-    return Service(
+    return User(
         kind=kind,
         namespace=metadata.namespace,
         name=metadata.name,
@@ -170,7 +115,7 @@ def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> 
     )
 
 
-def _has_labels(metadata: _Metadata, name: str, namespace: str) -> bool:
+def _has_labels(metadata: AnnotatedMetadata, name: str, namespace: str) -> bool:
     """Whether the labels say that the service's own model is that of the cache.
 
     Services of a LocalModelNamespaceCache have its namespace as a label too, so that they do not
@@ -182,26 +127,3 @@ def _has_labels(metadata: _Metadata, name: str, namespace: str) -> bool:
         and labels.get(naming.SERVICE_CACHE_NAMESPACE_LABEL) == (namespace or None)
         and namespace in {"", metadata.namespace}
     )
-
-
-def _asked_for(annotations: Mapping[str, str], cache: Cache) -> str | None:
-    """The group that a service asks for, by default the first; None: not a group of the cache."""
-    groups = cache.spec.group_names
-    asked = annotations.get(naming.SERVICE_GROUP_ANNOTATION, next(iter(groups), None))
-    return asked if asked in groups else None
-
-
-def _names(names: Sequence[ServiceName] | None) -> tuple[NamespacedName, ...] | None:
-    if names is None:
-        return None
-    return tuple(NamespacedName(namespace=one.namespace, name=one.name) for one in names)
-
-
-def _listed(services: Sequence[Service], kind: str) -> tuple[NamespacedName, ...] | None:
-    names = tuple(
-        NamespacedName(namespace=one.namespace, name=one.name)
-        for one in services
-        if one.kind == kind
-    )
-    # Tenants decide how many services there are, and the status must stay small enough to store.
-    return names[:SERVICES_MAX] or None

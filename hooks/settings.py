@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from crds.base import GROUP
+from crds.naming import model_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 HOST_PATH_VARIABLE = "LOCALMODEL_HOST_PATH"
+VOLUMES_VARIABLE = "LOCALMODEL_VOLUMES"
 SERVICE_KINDS_VARIABLE = "LOCALMODEL_SERVICE_KINDS"
+WORKLOAD_KINDS_VARIABLE = "LOCALMODEL_WORKLOAD_KINDS"
 KSERVE_CONFIG_VARIABLE = "LOCALMODEL_KSERVE_CONFIG"
 NAMESPACE_LIMITS_VARIABLE = "LOCALMODEL_NAMESPACE_LIMITS"
 
@@ -22,13 +26,30 @@ HOOK_TIMEOUT = 10.0
 DEFAULT_GROUP_HOOK_TIMEOUT = 30.0
 DEFAULT_HOST_PATH = "/var/lib/localmodel"
 
+# Kinds with pod templates where hooks.workloads looks for them.
+WORKLOAD_KINDS = {
+    "Deployment": "apps",
+    "StatefulSet": "apps",
+    "DaemonSet": "apps",
+    "ReplicaSet": "apps",
+    "Job": "batch",
+    "CronJob": "batch",
+    "LeaderWorkerSet": "leaderworkerset.x-k8s.io",
+}
 INFERENCE_SERVICE = "InferenceService"
 LLM_INFERENCE_SERVICE = "LLMInferenceService"
 
 
+class VolumeScope(StrEnum):
+    """What a new volume of a group in the short form shows."""
+
+    MODEL = "model"
+    ROOT = "root"
+
+
 @dataclass(frozen=True)
-class ServiceKind:
-    """A kind of services that may use caches, with its API version."""
+class WatchedKind:
+    """A kind of services or workloads that may use caches, with its API version."""
 
     kind: str
     api_version: str
@@ -55,8 +76,10 @@ class Settings:
     """Settings shared by all hooks.
 
     host_path: absolute path of the agents' root directory on nodes, for volumes.
+    volumes: what new volumes show: one model, or all models of the node.
     service_kinds: kinds of services that caches watch. With a kind that the API server does not
     serve, every sync of a cache fails, so only the overlay for KServe names any.
+    workload_kinds: kinds of workloads that caches watch; the same holds for a missing kind.
     kserve_config: KServe's ConfigMap, if hooks use it.
     namespace_limits: whether caches watch what may refuse their claims: LimitRanges,
     ResourceQuotas and ValidatingAdmissionPolicies.
@@ -64,7 +87,9 @@ class Settings:
     """
 
     host_path: str = DEFAULT_HOST_PATH
-    service_kinds: tuple[ServiceKind, ...] = ()
+    volumes: VolumeScope = VolumeScope.ROOT
+    service_kinds: tuple[WatchedKind, ...] = ()
+    workload_kinds: tuple[WatchedKind, ...] = ()
     kserve_config: ConfigMapName | None = None
     namespace_limits: bool = True
     group_hook_timeout: float = DEFAULT_GROUP_HOOK_TIMEOUT
@@ -72,6 +97,17 @@ class Settings:
     def timeout(self, path: str) -> float:
         """Metacontroller's timeout of a hook, in seconds. path: that of the hook's URL."""
         return self.group_hook_timeout if path.startswith("/nodegroups/") else HOOK_TIMEOUT
+
+    @property
+    def claims_follow_users(self) -> bool:
+        """Whether any namespace may get a claim, because of a service or a workload there."""
+        return bool(self.service_kinds or self.workload_kinds)
+
+    def volume_path(self, key: str) -> str:
+        """Directory of the nodes that a new volume for a model shows. key: that of the model."""
+        if self.volumes is VolumeScope.ROOT:
+            return self.host_path
+        return model_directory(self.host_path, key)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -81,11 +117,22 @@ class Settings:
             raise ValueError(f"{HOST_PATH_VARIABLE} must be an absolute path, not {host_path!r}")
         return cls(
             host_path=host_path.rstrip("/") or "/",
-            service_kinds=_service_kinds(environment.get(SERVICE_KINDS_VARIABLE, "")),
+            volumes=_volumes(environment.get(VOLUMES_VARIABLE, "")),
+            service_kinds=_kinds(environment, SERVICE_KINDS_VARIABLE, _service_kind),
+            workload_kinds=_kinds(environment, WORKLOAD_KINDS_VARIABLE, _workload_kind),
             kserve_config=_config_map(environment.get(KSERVE_CONFIG_VARIABLE, "")),
             namespace_limits=_truth(environment.get(NAMESPACE_LIMITS_VARIABLE, "")),
             group_hook_timeout=_seconds(environment.get(GROUP_HOOK_TIMEOUT_VARIABLE, "")),
         )
+
+
+def _volumes(text: str) -> VolumeScope:
+    try:
+        return VolumeScope(text or VolumeScope.ROOT)
+    except ValueError:
+        raise ValueError(
+            f"{VOLUMES_VARIABLE} must be {VolumeScope.MODEL} or {VolumeScope.ROOT}, not {text!r}"
+        ) from None
 
 
 def _seconds(text: str) -> float:
@@ -106,14 +153,17 @@ def _truth(text: str) -> bool:
     return text != "false"
 
 
-def _service_kinds(text: str) -> tuple[ServiceKind, ...]:
-    kinds = tuple(_service_kind(word.strip()) for word in text.split(",") if word.strip())
+def _kinds(
+    environment: Mapping[str, str], variable: str, parse: Callable[[str], WatchedKind]
+) -> tuple[WatchedKind, ...]:
+    text = environment.get(variable, "")
+    kinds = tuple(parse(word.strip()) for word in text.split(",") if word.strip())
     if len({kind.kind for kind in kinds}) < len(kinds):
-        raise ValueError(f"{SERVICE_KINDS_VARIABLE} names a kind twice: {text!r}")
+        raise ValueError(f"{variable} names a kind twice: {text!r}")
     return kinds
 
 
-def _service_kind(word: str) -> ServiceKind:
+def _service_kind(word: str) -> WatchedKind:
     kind, _, api_version = word.partition(".")
     known = kind in {INFERENCE_SERVICE, LLM_INFERENCE_SERVICE}
     if not known or not api_version.startswith(f"{GROUP}/"):
@@ -121,7 +171,18 @@ def _service_kind(word: str) -> ServiceKind:
             f"{SERVICE_KINDS_VARIABLE} takes {INFERENCE_SERVICE}.{GROUP}/v1beta1 and "
             f"{LLM_INFERENCE_SERVICE}.{GROUP}/v1alpha2, with commas between them, not {word!r}"
         )
-    return ServiceKind(kind, api_version)
+    return WatchedKind(kind, api_version)
+
+
+def _workload_kind(word: str) -> WatchedKind:
+    kind, _, api_version = word.partition(".")
+    group, _, version = api_version.partition("/")
+    if not version or WORKLOAD_KINDS.get(kind) != group:
+        known = ", ".join(f"{kind}.{group}/<version>" for kind, group in WORKLOAD_KINDS.items())
+        raise ValueError(
+            f"{WORKLOAD_KINDS_VARIABLE} takes {known}, with commas between them, not {word!r}"
+        )
+    return WatchedKind(kind, api_version)
 
 
 def _config_map(text: str) -> ConfigMapName | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crds.naming import claim_name
+from crds.naming import claim_name, model_directory
 from crds.quantity import parse_quantity
 from crds.volume_equivalence import normalized_nodes, normalized_path
 from crds.volumes import NodeSelectorRequirement, NodeSelectorTerm
@@ -122,7 +122,7 @@ def make_volume(
     cache: Cache,
     group: LocalModelNodeGroup,
     namespace: str,
-    host_path: str,
+    path: str,
     found: Object | None = None,
     *,
     name: str,
@@ -130,10 +130,10 @@ def make_volume(
 ) -> Object:
     """The volume behind the claim for a cache on a group in a namespace.
 
-    host_path: directory of the nodes, for the short form. found: the existing claim. adopted:
+    path: directory of the nodes, for the short form. found: the existing claim. adopted:
     whether the volume exists and becomes the cache's: then its spec stays unchanged.
     """
-    spec = _RETAINED if adopted else _new_volume_spec(group, host_path, found)
+    spec = _RETAINED if adopted else _new_volume_spec(group, path, found)
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -153,7 +153,7 @@ def make_volume(
     }
 
 
-def _new_volume_spec(group: LocalModelNodeGroup, host_path: str, found: Object | None) -> Object:
+def _new_volume_spec(group: LocalModelNodeGroup, path: str, found: Object | None) -> Object:
     claim = _claim_spec(group.spec)
     if found:
         claim["storageClassName"] = found["spec"].get("storageClassName") or ""
@@ -165,7 +165,7 @@ def _new_volume_spec(group: LocalModelNodeGroup, host_path: str, found: Object |
             "capacity": {"storage": group.spec.storage_limit},
             "accessModes": claim["accessModes"],
             "volumeMode": "Filesystem",
-            "local": {"path": host_path},
+            "local": {"path": path},
         }
     if terms := _terms_of(group):
         spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": terms}}
@@ -179,30 +179,52 @@ def _new_volume_spec(group: LocalModelNodeGroup, host_path: str, found: Object |
 
 
 def without_spent(volumes: Iterable[Object], observed: dict[str, Object]) -> list[Object]:
-    """The volumes without those that exist and do not bind again.
+    """The volumes without those that exist and must be made anew.
 
     A volume whose claim was deleted is Released and keeps the uid of that claim, which blocks the
-    next claim of that name. Metacontroller deletes a volume that is left out here, and the next
-    sync creates it again.
+    next claim of that name. A volume that no claim has bound yet may lead to the model of a cache
+    that was deleted and made again. Metacontroller deletes a volume that is left out here, and the
+    next sync creates it again.
     """
-    return [volume for volume in volumes if not _spent(observed.get(volume["metadata"]["name"]))]
+    return [
+        volume
+        for volume in volumes
+        if (there := observed.get(volume["metadata"]["name"])) is None
+        or not (_spent(there) or _leads_elsewhere(volume, there))
+    ]
 
 
 def is_outdated(desired: Object, observed: Object) -> bool:
-    """Whether an observed volume has other nodes or another path than the desired one."""
-    return _location(desired["spec"]) != _location(observed["spec"])
+    """Whether an observed volume has other nodes or another path than the desired one.
+
+    A volume that shows the whole root is not outdated by that: the model is there too.
+    """
+    if _nodes(desired) != _nodes(observed):
+        return True
+    return _path(desired) != _path(observed) and not shows_root(desired, observed)
 
 
-def _location(spec: Object) -> tuple[Any, ...]:
-    """Nodes and path of a volume, in a form that can be compared.
+def shows_root(desired: Object, observed: Object) -> bool:
+    """Whether an observed volume shows all models of a node, and the desired one a model alone."""
+    there, wanted = _path(observed), _path(desired)
+    if there is None or wanted is None:
+        return False
+    return wanted == model_directory(there, wanted.rpartition("/")[2])
+
+
+def _nodes(volume: Object) -> Any:
+    """Nodes of a volume, in a form that can be compared.
 
     The requirement of our label is ignored: volumes of KServe and older ones of ours lack it, and
     stay as they are.
     """
-    path = (spec.get("local") or spec.get("hostPath") or {}).get("path")
-    return normalized_nodes(spec.get("nodeAffinity"), but=naming.is_member_label), normalized_path(
-        path
-    )
+    return normalized_nodes(volume["spec"].get("nodeAffinity"), but=naming.is_member_label)
+
+
+def _path(volume: Object) -> str | None:
+    """Path of a volume, in a form that can be compared."""
+    spec = volume["spec"]
+    return normalized_path((spec.get("local") or spec.get("hostPath") or {}).get("path"))
 
 
 def unchanged(child: Object) -> Object:
@@ -219,6 +241,12 @@ def unchanged(child: Object) -> Object:
 def is_bound(claim: Object | None) -> bool:
     """Whether a claim is bound, and so has a volume."""
     return claim is not None and claim.get("status", {}).get("phase") == "Bound"
+
+
+def _leads_elsewhere(desired: Object, observed: Object) -> bool:
+    """Whether an observed volume that is not bound has another path than the desired one."""
+    free = observed.get("status", {}).get("phase") == "Available"
+    return free and _path(desired) != _path(observed)
 
 
 def _spent(volume: Object | None) -> bool:

@@ -53,8 +53,13 @@ def neighbour_files(checkout: Path, name: str) -> list[Path]:
 
 
 def hooks_environment(checkout: Path, name: str) -> dict[str, str]:
-    """The variables that an overlay adds to the environment of the hooks."""
-    return _environment(checkout, name, HOOKS)
+    """The variables of the hooks in the base, with those of an overlay."""
+    (deployment,) = (
+        one
+        for one in yaml.safe_load_all((checkout / "deploy/base/hooks.yaml").read_text())
+        if one["kind"] == "Deployment"
+    )
+    return _variables(deployment) | _environment(checkout, name, HOOKS)
 
 
 def agents_environment(checkout: Path, name: str) -> dict[str, str]:
@@ -72,9 +77,13 @@ def _environment(checkout: Path, name: str, workload: str) -> dict[str, str]:
     for patch in patches:
         patched = yaml.safe_load((folder / patch["path"]).read_text())
         if patched["metadata"]["name"] == workload:
-            (container,) = patched["spec"]["template"]["spec"]["containers"]
-            environment |= {entry["name"]: entry["value"] for entry in container["env"]}
+            environment |= _variables(patched)
     return environment
+
+
+def _variables(workload: dict[str, Any]) -> dict[str, str]:
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"]}
 
 
 def _kustomization(folder: Path) -> dict[str, Any]:

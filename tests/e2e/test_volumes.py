@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crds.base import API_VERSION
+from crds.keys import model_key
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import (
     CACHES,
@@ -21,7 +22,7 @@ from hooks.naming import member_label, volume_name
 from tests.e2e.world import World, an_object
 
 if TYPE_CHECKING:
-    from deploy.kube.kinds import KubeObject
+    from deploy.kube.kinds import Kind, KubeObject
 
 
 def _phase(world: World, namespace: str, claim: str) -> str:
@@ -54,7 +55,9 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
 
     name = volume_name("vols", "vols", "vols-a")
     volume = world.api.get(VOLUMES, name)
-    assert volume["spec"]["local"]["path"] == "/var/lib/localmodel"
+    # The claim shows its own model and nothing else.
+    path = f"/var/lib/localmodel/volumes/{model_key(uri)}"
+    assert volume["spec"]["local"]["path"] == path
     assert volume["spec"]["mountOptions"] == ["ro"]
     # The API server leaves an empty class of a volume out, and keeps that of a claim.
     assert "storageClassName" not in volume["spec"]
@@ -73,6 +76,68 @@ def test_each_selected_namespace_gets_a_claim_that_binds(world: World) -> None:
     world.remove_caches("vols")
     assert not [v for v in world.api.list(VOLUMES) if "vols" in v["metadata"]["name"]]
     assert not [c for c in world.api.list(CLAIMS) if c["metadata"]["name"] == "vols-vols"]
+
+
+@pytest.mark.parametrize("resource", [CACHES, NAMESPACE_CACHES], ids=lambda kind: kind.plural)
+def test_a_claim_that_shows_all_models_stays_until_it_is_deleted(
+    world: World, resource: Kind
+) -> None:
+    namespaced = resource is NAMESPACE_CACHES
+    name = "older-own" if namespaced else "older"
+    uri = _setup(world, name)
+    world.namespace(name, older=name)
+    volume = volume_name(name, name, name)
+    selector = {"matchExpressions": [{"key": name, "operator": "In", "values": ["yes"]}]}
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadOnlyMany"],
+        "local": {"path": "/var/lib/localmodel"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [selector]}},
+        "mountOptions": ["ro"],
+        "persistentVolumeReclaimPolicy": "Retain",
+    }
+    claim = f"{name}-{name}"
+    ref = {"kind": "PersistentVolumeClaim", "namespace": name, "name": claim}
+    world.make(an_object(VOLUMES, volume, spec=spec | {"claimRef": ref}))
+    asks = {
+        "accessModes": ["ReadOnlyMany"],
+        "storageClassName": "",
+        "volumeName": volume,
+        "resources": {"requests": {"storage": "1Mi"}},
+    }
+    world.make(an_object(CLAIMS, claim, name, spec=asks))
+    _wait_bound(world, name, claim)
+    where = name if namespaced else ""
+    selects = {} if namespaced else {"namespaceSelector": {"matchLabels": {"older": name}}}
+    cache = {"sourceModelUri": uri, "modelSize": "1Mi", "nodeGroup": name}
+    world.make(an_object(resource, name, where, spec=cache | selects))
+
+    def message() -> str:
+        """That of ClaimsBound, while it is True."""
+        found = world.find(resource, name, where) or {}
+        return next(
+            (
+                one["message"]
+                for one in found.get("status", {}).get("conditions", ())
+                if one["type"] == "ClaimsBound" and one["reason"] == "AllBound"
+            ),
+            "",
+        )
+
+    world.until(lambda: "can read all models of their node" in message(), "the claim to be named")
+    # What the message says to do.
+    world.delete(CLAIMS, claim, name)
+
+    def path() -> str:
+        found = world.find(VOLUMES, volume) or {"spec": {}}
+        return str(found["spec"].get("local", {}).get("path"))
+
+    own = f"/var/lib/localmodel/volumes/{model_key(uri)}"
+    world.until(lambda: path() == own, "a volume of the model alone", seconds=90)
+    world.until(lambda: message() == f"{name}/{claim} can be mounted", "the claim to be bound", 90)
+    world.delete(resource, name, where)
+    world.until(lambda: not world.find(resource, name, where), "the cache to go")
+    world.until(lambda: not world.find(VOLUMES, volume), "its volume to go")
 
 
 def test_a_claim_deleted_by_hand_comes_back_and_binds(world: World) -> None:

@@ -30,7 +30,10 @@ from hooks.settings import (
     HOST_PATH_VARIABLE,
     KSERVE_CONFIG_VARIABLE,
     SERVICE_KINDS_VARIABLE,
+    VOLUMES_VARIABLE,
+    WORKLOAD_KINDS_VARIABLE,
     Settings,
+    VolumeScope,
 )
 
 if TYPE_CHECKING:
@@ -144,6 +147,9 @@ def _needed() -> Iterator[tuple[str, str, str]]:
     for version, resource in related:
         for verb in ("get", "list", "watch"):
             yield _group(version), resource, verb
+    for kind in Settings.from_environment(overlay.hooks_environment(TREE, "base")).workload_kinds:
+        for verb in ("get", "list", "watch"):
+            yield _group(kind.api_version), kind.resource, verb
     for doc in _documents(*CONTROLLERS):
         spec = doc["spec"]
         if "parentResource" in spec:
@@ -174,6 +180,34 @@ def test_metacontroller_may_do_what_its_controllers_need() -> None:
         for verb in rule["verbs"]
     }
     assert set(_needed()) <= granted
+
+
+@pytest.mark.parametrize("resource", ["deployments", "statefulsets", "daemonsets", "jobs"])
+def test_metacontroller_only_reads_workloads(resource: str) -> None:
+    role = _find("ClusterRole", TREE / "metacontroller/install/rbac.yaml")
+    (verbs,) = (rule["verbs"] for rule in role["rules"] if resource in rule["resources"])
+    assert verbs == ["get", "list", "watch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "volumes"),
+    [
+        ("base", VolumeScope.MODEL),
+        ("standalone", VolumeScope.MODEL),
+        # KServe's webhooks fix claim and sub-path.
+        ("kserve", VolumeScope.ROOT),
+    ],
+)
+def test_what_claims_show_and_which_workloads_get_one(name: str, volumes: VolumeScope) -> None:
+    settings = Settings.from_environment(overlay.hooks_environment(TREE, name))
+    assert settings.volumes is volumes
+    assert [kind.kind for kind in settings.workload_kinds] == [
+        "Deployment",
+        "StatefulSet",
+        "DaemonSet",
+        "Job",
+        "CronJob",
+    ]
 
 
 def test_metacontroller_may_read_the_kinds_that_the_hooks_of_the_kserve_overlay_request() -> None:
@@ -469,6 +503,9 @@ def test_every_setting_of_the_hooks_is_documented() -> None:
     page = (TREE / "docs" / "kserve.md").read_text()
     assert SERVICE_KINDS_VARIABLE in page
     assert KSERVE_CONFIG_VARIABLE in page
+    page = (TREE / "docs" / "agent.md").read_text()
+    for variable in (HOST_PATH_VARIABLE, VOLUMES_VARIABLE, WORKLOAD_KINDS_VARIABLE):
+        assert f"| `{variable}` |" in page
 
 
 def test_the_names_in_the_takeover_are_those_of_the_manifests() -> None:

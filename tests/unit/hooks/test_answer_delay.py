@@ -117,6 +117,25 @@ def test_the_last_change_does_not_wait(downloading: Fleet) -> None:
     assert "5000 of 5000 copies" in answer["status"]["conditions"][0]["message"]
 
 
+def test_pods_that_come_and_go_do_not_hurry_an_answer(downloading: Fleet) -> None:
+    """Otherwise each pod of a fleet at rest would be a write, and call the hooks of all caches."""
+    fleet = copy.copy(downloading)
+    fleet.local_nodes = copy.deepcopy(downloading.local_nodes)
+    for name in fleet.nodes:
+        fleet.report(name, **dict.fromkeys(fleet.caches, "Downloaded"))
+    at_rest, _ = _ask(fleet, fleet.now)
+    fleet.group = fleet.group | {"status": at_rest["status"] | {"observedGeneration": 1}}
+    _, unchanged = _ask(fleet, fleet.now)
+    fleet.local_nodes["node-007"]["status"]["models"][3]["pods"] = 2
+    answer, waited = _ask(fleet, fleet.now + timedelta(seconds=10))
+    assert unchanged == waited == pytest.approx(WAIT)
+    assert sum(model.get("pods", 0) for model in answer["status"]["models"]) == 2
+    # With anything else that changes, it is as urgent as that.
+    fleet.report("node-008", **dict.fromkeys(fleet.caches, "Failed"))
+    _, waited = _ask(fleet, fleet.now + timedelta(seconds=20))
+    assert waited == 0
+
+
 def test_a_status_that_is_old_by_now_is_not_written_back(downloading: Fleet) -> None:
     """Metacontroller sends objects of its cache, and overwrites the stored status."""
     old = downloading.group["status"]

@@ -8,7 +8,12 @@ import pytest
 
 from hooks import nodegroups
 from hooks.app import create_app
-from hooks.settings import DEFAULT_HOST_PATH, HOST_PATH_VARIABLE, Settings
+from hooks.settings import (
+    DEFAULT_HOST_PATH,
+    HOST_PATH_VARIABLE,
+    VOLUMES_VARIABLE,
+    Settings,
+)
 from tests.fixtures import load
 
 if TYPE_CHECKING:
@@ -97,6 +102,25 @@ def test_settings_come_from_the_environment() -> None:
     assert Settings.from_environment({HOST_PATH_VARIABLE: "/models/"}).host_path == "/models"
     with pytest.raises(ValueError, match="absolute"):
         Settings.from_environment({HOST_PATH_VARIABLE: "models"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "path"),
+    [
+        ({}, "/var/lib/localmodel"),
+        ({VOLUMES_VARIABLE: "root"}, "/var/lib/localmodel"),
+        ({VOLUMES_VARIABLE: "model"}, "/var/lib/localmodel/volumes/62e3fee9e06f072c"),
+        ({VOLUMES_VARIABLE: "model", HOST_PATH_VARIABLE: "/"}, "/volumes/62e3fee9e06f072c"),
+    ],
+)
+def test_a_setting_says_what_new_volumes_show(environment: dict[str, str], path: str) -> None:
+    assert Settings.from_environment(environment).volume_path("62e3fee9e06f072c") == path
+
+
+@pytest.mark.parametrize("text", ["Model", "models", " root"])
+def test_an_unknown_scope_of_volumes_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(ValueError, match="LOCALMODEL_VOLUMES must be model or root, not "):
+        Settings.from_environment({VOLUMES_VARIABLE: text})
 
 
 def _counted(client: FlaskClient, name: str, **labels: str) -> float:

@@ -215,3 +215,18 @@ def test_no_message_is_longer_than_a_condition_takes(change: Object) -> None:
     response = CLIENT.post("/caches/sync", json=cache)
     assert response.status_code == 200, response.text
     check_part("LocalModelCache", "status", json.loads(response.text)["status"])
+
+
+def test_counts_of_pods_stay_what_the_crd_takes() -> None:
+    """A compromised agent may report any number."""
+    most = 2**31 - 1
+    request = load("nodegroups/sync/pods-are-counted").request
+    for node in request["related"][f"LocalModelNode.{API_VERSION}"].values():
+        node["status"]["models"][0]["pods"] = most
+    answer = CLIENT.post("/nodegroups/sync", json=request).get_json()
+    assert answer["status"]["models"][0]["pods"] == most
+    request = load("caches/sync/pods-of-two-groups").request
+    for group in request["related"][f"LocalModelNodeGroup.{API_VERSION}"].values():
+        group["status"]["models"][0]["pods"] = most
+    answer = CLIENT.post("/caches/sync", json=request).get_json()
+    assert answer["status"]["pods"] == most

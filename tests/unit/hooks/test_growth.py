@@ -14,7 +14,7 @@ import pytest
 
 from hooks import nodes
 from hooks.app import create_app
-from hooks.settings import SERVICE_KINDS_VARIABLE, Settings
+from hooks.settings import SERVICE_KINDS_VARIABLE, WORKLOAD_KINDS_VARIABLE, Settings
 from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
 
 if TYPE_CHECKING:
@@ -196,6 +196,39 @@ def cache_by_services(n: int) -> tuple[str, Object]:
     return _cache_request(_fleet(2, 1), **related)
 
 
+def cache_by_workloads(n: int) -> tuple[str, Object]:
+    annotations = {"serving.kserve.io/nodegroup": "gpu"}
+    template = {"metadata": {"annotations": annotations}, "spec": {"containers": []}}
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "controller": True}
+    jobs = {
+        f"team-{number}/batch": {
+            "metadata": {
+                "name": "batch",
+                "namespace": f"team-{number}",
+                "ownerReferences": [owner | {"uid": "u"}],
+            },
+            "spec": {"template": template},
+        }
+        for number in range(n)
+    }
+    own = {
+        f"team-{number}/model-000": {
+            "kind": "LocalModelNamespaceCache",
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "metadata": {"name": "model-000", "namespace": f"team-{number}"},
+            "spec": {"sourceModelUri": "s3://a/b", "modelSize": "1Gi", "nodeGroup": "gpu"},
+            "status": {"observedGeneration": 1},
+        }
+        for number in range(0, n, 2)
+    }
+    related: Object = {
+        "Job.batch/v1": jobs,
+        "LocalModelNamespaceCache.serving.kserve.io/v1alpha1": own,
+        "PersistentVolumeClaim.v1": {},
+    }
+    return _cache_request(_fleet(2, 1), **related)
+
+
 def cache_by_adapters_and_groups(n: int) -> tuple[str, Object]:
     path, request = cache_by_groups(n)
     entry = {"cache": "model-000", "pvcName": f"model-000-gpu-{n - 1}"}
@@ -217,7 +250,10 @@ def finalized_cache_by_claims(n: int) -> tuple[str, Object]:
 def _calls(path: str, request: Object) -> int:
     """Number of function calls while a hook answers. A first call before excludes imports."""
     kinds = LLM_SERVICES if LLM_SERVICES in request.get("related", {}) else ""
-    settings = Settings.from_environment({SERVICE_KINDS_VARIABLE: kinds})
+    workloads = "Job.batch/v1" if "Job.batch/v1" in request.get("related", {}) else ""
+    settings = Settings.from_environment(
+        {SERVICE_KINDS_VARIABLE: kinds, WORKLOAD_KINDS_VARIABLE: workloads}
+    )
     client = create_app(settings, clock=lambda: START, sleep=lambda _seconds: None).test_client()
     warm, body = json.dumps(request | {"controller": {}}), json.dumps(request)
     assert client.post(path, data=warm).status_code == 200
@@ -256,6 +292,7 @@ def _calls(path: str, request: Object) -> int:
         cache_by_groups,
         cache_by_namespaces,
         cache_by_services,
+        cache_by_workloads,
         cache_by_adapters_and_groups,
         finalized_cache_by_claims,
     ],

@@ -13,8 +13,8 @@ from hooks.settings import (
     KSERVE_CONFIG_VARIABLE,
     SERVICE_KINDS_VARIABLE,
     ConfigMapName,
-    ServiceKind,
     Settings,
+    WatchedKind,
 )
 from tests.fixtures import load
 
@@ -199,8 +199,8 @@ def test_service_kinds_and_the_configuration_are_settings() -> None:
         }
     )
     assert settings.service_kinds == (
-        ServiceKind("InferenceService", "serving.kserve.io/v1beta1"),
-        ServiceKind("LLMInferenceService", "serving.kserve.io/v1alpha1"),
+        WatchedKind("InferenceService", "serving.kserve.io/v1beta1"),
+        WatchedKind("LLMInferenceService", "serving.kserve.io/v1alpha1"),
     )
     assert [kind.resource for kind in settings.service_kinds] == [
         "inferenceservices",

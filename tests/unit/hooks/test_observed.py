@@ -19,6 +19,7 @@ from crds.cache import (
     LocalModelNamespaceCacheSpec,
     ModelCopies,
     NamespacedName,
+    WorkloadName,
 )
 from crds.eviction import EvictionSettings
 from crds.node import (
@@ -43,6 +44,7 @@ READ: dict[type[msgspec.Struct], tuple[type[BaseModel], ...]] = {
     observed.Metadata: (ObjectMeta,),
     observed.Condition: (Condition,),
     observed.ServiceName: (NamespacedName,),
+    observed.WorkloadName: (WorkloadName,),
     observed.CacheSpec: (LocalModelCacheSpec, LocalModelNamespaceCacheSpec),
     observed.ModelCopies: (ModelCopies,),
     observed.CacheStatus: (CacheStatus,),

@@ -9,8 +9,9 @@ import pytest
 from msgspec import Raw
 
 from crds.cache import LocalModelCache, LocalModelNamespaceCache
-from hooks.services import Service, Users, services_of
+from hooks.services import services_of
 from hooks.settings import Settings
+from hooks.users import User, Users
 from tests.unit.hooks.stored import read_cache
 
 SETTINGS = {
@@ -57,7 +58,7 @@ def _service(
     return Raw(json.dumps({"metadata": metadata, "spec": {"model": {"uri": "hf://a/b"}}}).encode())
 
 
-def _users(cache: Any, service: Raw, kind: str = LLM) -> tuple[Service, ...]:
+def _users(cache: Any, service: Raw, kind: str = LLM) -> tuple[User, ...]:
     related: dict[str, dict[str, Raw]] = {ISVC: {}, LLM: {}} | {kind: {"team-a/chat": service}}
     return services_of(cache, KINDS, related)
 
@@ -135,7 +136,7 @@ def test_adapters_of_a_namespaces_cache_are_its_services_alone() -> None:
 def test_a_service_with_a_cache_as_base_and_as_adapter_counts_once() -> None:
     users = _users(_cache(), _service({ADAPTERS: ONE, CLAIM: "llama-cpu"}, {LABEL: "llama"}))
     assert [one.groups for one in users] == [("cpu", "gpu")]
-    listed = Users.from_services(users).llm_inference_services
+    listed = Users.listed(users, ()).llm_inference_services
     assert [(one.namespace, one.name) for one in listed or ()] == [("team-a", "chat")]
 
 

@@ -12,7 +12,7 @@ from crds.nodegroup import LocalModelNodeGroup
 from crds.volumes import NodeSelectorTerm
 from hooks.observed import Cache, CacheSpec, Metadata
 from hooks.selectors import selects
-from hooks.volumes import is_outdated, make_volume, volume_name_of
+from hooks.volumes import is_outdated, make_volume, shows_root, volume_name_of
 
 if TYPE_CHECKING:
     from hooks.envelope import Object
@@ -233,3 +233,26 @@ def test_the_name_of_a_volume(
 ) -> None:
     found = volume_name_of("llama", "gpu", "team", claim, volumes, by_name=by_name)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "root", "outdated"),
+    [
+        ("/models", "/models", False, False),
+        ("/models/volumes/0123", "/models/volumes/0123/", False, False),
+        # A volume of the root shows the model too, and stays.
+        ("/models/volumes/0123", "/models", True, False),
+        ("/volumes/0123", "/", True, False),
+        ("/models/volumes/0123", "/other", False, True),
+        ("/models/volumes/0123", "/models/volumes/4567", False, True),
+        # Where the agents show the root alone, a volume of one model leads nowhere.
+        ("/models", "/models/volumes/0123", False, True),
+    ],
+)
+def test_a_volume_that_shows_all_models_is_not_outdated(
+    wanted: str, there: str, *, root: bool, outdated: bool
+) -> None:
+    terms = [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]
+    desired, observed = _volume(terms, wanted), _volume(terms, there)
+    assert shows_root(desired, observed) is root
+    assert is_outdated(desired, observed) is outdated

@@ -176,7 +176,13 @@ def test_overlays_are_the_folders_there_are() -> None:
     assert overlay.names(CHECKOUT) == ["base", "kserve", "standalone"]
     with pytest.raises(LocalError, match="no overlay 'kserv'"):
         overlay.check(CHECKOUT, "kserv")
-    assert overlay.hooks_environment(CHECKOUT, "base") == {}
+    of_base = overlay.hooks_environment(CHECKOUT, "base")
+    assert of_base["LOCALMODEL_VOLUMES"] == "model"
+    assert overlay.hooks_environment(CHECKOUT, "standalone") == of_base
+    # An overlay adds variables and changes values, and removes none.
+    of_kserve = overlay.hooks_environment(CHECKOUT, "kserve")
+    assert of_kserve["LOCALMODEL_VOLUMES"] == "root"
+    assert of_base.keys() < of_kserve.keys()
     assert overlay.manifest_files(CHECKOUT, "base") == []
     assert overlay.agents_environment(CHECKOUT, "base") == {overlay.VOLUMES: "model"}
     assert overlay.agents_environment(CHECKOUT, "kserve")[overlay.VOLUMES] == "root"

@@ -1,0 +1,192 @@
+"""The workloads that use a cache, by the labels that the admission policy or a user sets on them.
+
+A workload's label says that its pod template asks for the model, since Metacontroller selects
+objects by their own labels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from crds.base import API_VERSION
+from hooks import naming
+from hooks.envelope import RelatedRule, foreign_objects
+from hooks.reading import NAMESPACE_CACHE, objects_of, parse_cache, salvage
+from hooks.users import AnnotatedMetadata, User, asked_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from msgspec import Raw
+
+    from hooks.envelope import RawObjects
+    from hooks.observed import Cache
+    from hooks.settings import WatchedKind
+
+_JOB = "Job"
+_FINISHED = ("Complete", "Failed")
+
+
+def workload_rules(cache: Cache, kinds: Sequence[WatchedKind]) -> list[RelatedRule]:
+    """Rules for the workloads that use a cache, and for the caches that come before it there."""
+    label = naming.workload_label(cache.metadata.name)
+    if label is None or not kinds:
+        return []
+    namespace = cache.metadata.namespace or None
+    rules = [
+        RelatedRule(
+            api_version=kind.api_version,
+            resource=kind.resource,
+            label_selector={"matchExpressions": [{"key": label, "operator": "Exists"}]},
+            namespace=namespace,
+        )
+        for kind in kinds
+    ]
+    if namespace is None:
+        rules.append(
+            RelatedRule(
+                api_version=API_VERSION,
+                resource="localmodelnamespacecaches",
+                names=(cache.metadata.name,),
+            )
+        )
+    return rules
+
+
+def workloads_of(
+    cache: Cache, kinds: Sequence[WatchedKind], related: RawObjects
+) -> tuple[User, ...]:
+    """The workloads that use a cache, in order.
+
+    In a namespace with a LocalModelNamespaceCache of that name, pods use that one. A workload that
+    is being deleted counts until it is gone: its pods may still read.
+    """
+    if naming.workload_label(cache.metadata.name) is None or not kinds:
+        return ()
+    hidden = _namespaces_with_their_own(cache, related)
+    return tuple(
+        sorted(
+            one
+            for kind in kinds
+            for one in _of_kind(cache, kind, related)
+            if one.namespace not in hidden
+        )
+    )
+
+
+def _namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
+    """Namespaces whose own cache comes before this one. A cache with pvcRef has no copies."""
+    if cache.metadata.namespace:
+        return frozenset()
+    found = objects_of(NAMESPACE_CACHE, parse_cache, related)
+    own = [
+        *(one.metadata.namespace for one in found.readable.values() if not one.imported),
+        *(one.namespace for one in found.unreadable.values() if not one.imported),
+    ]
+    return frozenset(own)
+
+
+def _of_kind(cache: Cache, kind: WatchedKind, related: RawObjects) -> Iterator[User]:
+    for raw in foreign_objects(kind.kind, kind.api_version, related).values():
+        found = _workload(kind.kind, raw, cache)
+        if found is not None:
+            yield found
+
+
+class _Owner(Struct, frozen=True):
+    kind: str
+    name: str
+    controller: bool = False
+
+
+class _Metadata(AnnotatedMetadata, frozen=True):
+    owner_references: tuple[_Owner, ...] | None = None
+
+
+class _TemplateMetadata(Struct, frozen=True):
+    annotations: dict[str, str] | None = None
+
+
+class _Template(Struct, frozen=True):
+    metadata: _TemplateMetadata | None = None
+
+
+class _JobSpec(Struct, frozen=True):
+    template: _Template | None = None
+
+
+class _JobTemplate(Struct, frozen=True):
+    spec: _JobSpec | None = None
+
+
+class _LeaderWorkerTemplate(Struct, rename="camel", frozen=True):
+    leader_template: _Template | None = None
+    worker_template: _Template | None = None
+
+
+class _Spec(Struct, rename="camel", frozen=True):
+    """The pod templates of each kind, wherever the kind has them."""
+
+    template: _Template | None = None
+    job_template: _JobTemplate | None = None
+    leader_worker_template: _LeaderWorkerTemplate | None = None
+
+    def templates(self) -> list[_Template]:
+        job = self.job_template.spec if self.job_template else None
+        pods = self.leader_worker_template
+        found = (
+            self.template,
+            job.template if job else None,
+            pods.leader_template if pods else None,
+            pods.worker_template if pods else None,
+        )
+        return [one for one in found if one is not None]
+
+
+class _Condition(Struct, frozen=True):
+    type: str
+    status: str
+
+
+class _Status(Struct, rename="camel", frozen=True):
+    completion_time: Any = None
+    conditions: tuple[_Condition, ...] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Of a Job: whether its pods have ended."""
+        return self.completion_time is not None or any(
+            one.type in _FINISHED and one.status == "True" for one in self.conditions or ()
+        )
+
+
+class _Workload(Struct, frozen=True):
+    metadata: _Metadata
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
+def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
+    """The workload as a user of the cache; None if its pods have ended."""
+    workload = salvage(_Workload, raw)
+    if workload is None or (kind == _JOB and workload.status.finished):
+        return None
+    metadata = workload.metadata
+    own = metadata.annotations or {}
+    asked = [
+        (template.metadata and template.metadata.annotations) or {}
+        for template in workload.spec.templates()
+    ]
+    groups = {asked_group(cache, one, own) for one in asked or [{}]}
+    controller = next((one for one in metadata.owner_references or () if one.controller), None)
+    return User(
+        kind=kind,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        groups=tuple(sorted(one for one in groups if one is not None)),
+        deleting=metadata.deletion_timestamp is not None,
+        part_of=(controller.kind, controller.name) if controller else None,
+    )
