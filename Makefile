@@ -24,7 +24,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control faults lint format generate lock release \
+	node-down demo test test-unit bench-download bench-control bench-starts faults lint format generate lock release \
 	clean distclean
 
 help: ## Show these targets
@@ -64,6 +64,9 @@ bench-control: NODES = 1000
 bench-control: ROUNDS = 1
 bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=REV ROUNDS=1 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.control --nodes "$(NODES)" --models "$(MODELS)" --rounds "$(ROUNDS)"$(if $(AGAINST), --against "$(AGAINST)")$(if $(WRITE), --write) $(BENCH_ARGS)
+
+bench-starts: venv ## Measure how fast pods start that mount models, as root (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.starts --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)
