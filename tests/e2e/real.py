@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,6 +31,8 @@ XDIST_GROUP = "real-nodes"
 NODE = "real-1"
 OTHER_NODE = "real-2"
 MIB = 1 << 20
+# Bytes per second, so that a model of a MiB is not there before kubelet has missed it.
+SLOW = MIB / 32
 # Far beyond the seconds that a pod's start takes, for a busy machine.
 START_SECONDS = 60.0
 # A node that starts again imports its images, and kubelet finds out what has ended.
@@ -86,7 +88,7 @@ def offer_uri(world: World, name: str, uri: str, *nodes: str) -> None:
     add(world, name, name, uri)
 
 
-def offer_group(world: World, name: str, *nodes: str, **spec: object) -> None:
+def offer_group(world: World, name: str, *nodes: str, **spec: Any) -> None:
     """Make a group of nodes, and the namespace that the group's caches select."""
     for node in nodes:
         world.node(node, name)
@@ -94,14 +96,14 @@ def offer_group(world: World, name: str, *nodes: str, **spec: object) -> None:
     world.namespace(name, **{name: "yes"})
 
 
-def add(world: World, name: str, cache: str, uri: str, **spec: object) -> None:
+def add(world: World, name: str, cache: str, uri: str, **spec: Any) -> None:
     """Make a cache in an offered group, and wait for its claim in the group's namespace."""
     world.cache(cache, uri, name, namespaceSelector={"matchLabels": {name: "yes"}}, **spec)
     world.wait_bound(name, f"{cache}-{name}")
 
 
 @contextmanager
-def slow(world: World, bytes_per_second: float) -> Iterator[None]:
+def slow(world: World, bytes_per_second: float = SLOW) -> Iterator[None]:
     """Serve slowly, until the end or `release`."""
     world.http.bytes_per_second = bytes_per_second
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from crds.keys import model_key
 from crds.naming import CACHED_AT_ANNOTATION
@@ -33,11 +34,10 @@ from tests.e2e.real import (
     wait_event,
     wait_line_after,
 )
+from tests.e2e.world import RETURN_SECONDS, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.e2e.world import World
 
 pytestmark = pytest.mark.xdist_group(XDIST_GROUP)
 
@@ -54,6 +54,11 @@ MOUNT_RETRY_SECONDS = 150.0
 
 def _exec(world: World, namespace: str, name: str, *command: str) -> str:
     return world.kubectl("-n", namespace, "exec", name, "--", *command)
+
+
+def _end_container(world: World, namespace: str, name: str) -> None:
+    """End a pod's container, which kubelet starts again. The command ends with it."""
+    world.cluster.kubectl("-n", namespace, "exec", name, "--", "kill", "1")
 
 
 def _cat(name: str) -> str:
@@ -87,7 +92,7 @@ def test_a_warm_pod_starts_at_once(real: World) -> None:
 
 
 def test_a_cold_pod_says_why_it_waits_and_starts_after_the_publication(real: World) -> None:
-    with slow(real, MIB / 2):
+    with slow(real):
         uri = offer(real, "stcold", _text("stcold", 4), NODE)
         run(real, "stcold", "model", uri, _cat("stcold"))
         wait_blocked(real, "stcold", "model")
@@ -118,7 +123,7 @@ def test_a_pod_brings_an_evicted_model_back(real: World) -> None:
     add(real, "stevict", "stevict-b", second, modelSize="1Mi")
     real.wait_ready("stevict-b", 1)
     assert real.report(NODE, first)["state"] == "Evicted"
-    with slow(real, MIB / 2):
+    with slow(real):
         run(real, "stevict", "model", first, _cat("stevict"))
         wait_blocked(real, "stevict", "model")
         returns = "stevict: it was evicted, and comes back for this pod"
@@ -156,18 +161,36 @@ def test_a_pod_keeps_the_copy_of_a_deleted_cache(real: World) -> None:
     run(real, "stgone", "model", uri, _cat("stgone"))
     begun = first_line(real.api, "model", "stgone", seconds=START_SECONDS)
     real.delete(CACHES, "stgone")
-    real.wait_condition("stgone", "Deleting")
-    claim = real.find(CLAIMS, "stgone-stgone", "stgone") or {"metadata": {}}
-    # Kubernetes keeps the claim for the pod, and the claim keeps the copy.
-    assert claim["metadata"]["deletionTimestamp"]
-    # Also for a container that starts again.
-    _exec(real, "stgone", "model", "kill", "1")
+    told = real.wait_condition("stgone", "Deleting")
+    assert "PersistentVolumeClaim stgone/stgone-stgone" in told["message"]
+    # Kubernetes keeps the claim for the pod, and the claim keeps the cache and its copy.
+    real.until(lambda: _is_going(real, "stgone-stgone", "stgone"), "the claim to be deleted")
+    run(real, "stgone", "late", uri, _cat("stgone"))
+    real.until(
+        lambda: "is being deleted" in _unscheduled(real, "late", "stgone"),
+        "the scheduler to refuse a new pod",
+    )
+    remove_pods(real, "stgone", "late")
+    # The pod reads on, also after a new start of its container.
+    _end_container(real, "stgone", "model")
     wait_line_after(real, "stgone", "model", begun.at)
     assert real.published(NODE, uri)
     remove(real, "stgone", "model")
     real.until(lambda: not real.published(NODE, uri), "the copy to go after the pod")
     folder = real.cluster.nodes_dir / NODE / "volumes" / model_key(uri)
     real.until(lambda: not folder.exists(), "the folder of the volume to go")
+
+
+def _unscheduled(world: World, name: str, namespace: str) -> str:
+    """Why the scheduler has found no node for a pod."""
+    status = world.api.get(PODS, name, namespace).get("status", {})
+    conditions = status.get("conditions") or ()
+    return next((c["message"] for c in conditions if c.get("reason") == "Unschedulable"), "")
+
+
+def _is_going(world: World, claim: str, namespace: str) -> bool:
+    found = world.find(CLAIMS, claim, namespace) or {"metadata": {}}
+    return bool(found["metadata"].get("deletionTimestamp"))
 
 
 def test_a_container_that_restarts_finds_its_model_while_room_is_needed(real: World) -> None:
@@ -185,7 +208,7 @@ def test_a_container_that_restarts_finds_its_model_while_room_is_needed(real: Wo
         return real.report(NODE, second).get("reason") == "CapacityFull"
 
     real.until(refused, "the second model to find no room")
-    _exec(real, "stkept", "model", "kill", "1")
+    _end_container(real, "stkept", "model")
     again = wait_line_after(real, "stkept", "model", begun.at)
     assert again.text.startswith("weights of stkept")
     (status,) = real.api.get(PODS, "model", "stkept")["status"]["containerStatuses"]
@@ -205,7 +228,7 @@ def test_a_pod_of_a_drained_node_waits_on_another_node(real: World) -> None:
     _deploy(real, "stdrain", uri)
     (before,) = real.until(lambda: _pods_of(real, "stdrain"), "the pod of the Deployment")
     assert _started(real, "stdrain", before) == "weights of stdrain"
-    with slow(real, MIB / 2):
+    with slow(real):
         real.node(OTHER_NODE, "stdrain")
         try:
             # By the API of evictions.
@@ -281,7 +304,7 @@ def test_pods_without_an_agent(real: World) -> None:
         real.http.put(f"stnoagent-{name}.bin", _text(f"stnoagent-{name}", 4))
         for name in ("begun", "late")
     )
-    with slow(real, MIB / 4):
+    with slow(real):
         add(real, "stnoagent", "stnoagent-begun", begun)
         real.until(
             lambda: real.report(NODE, begun).get("state") == "Downloading", "the download to begin"
@@ -305,7 +328,7 @@ def test_pods_without_an_agent(real: World) -> None:
 
 
 def test_pods_without_hooks_and_metacontroller(real: World) -> None:
-    with slow(real, MIB / 2):
+    with slow(real):
         uri = offer(real, "stnohooks", _text("stnohooks", 4), NODE)
         real.until(
             lambda: real.report(NODE, uri).get("state") == "Downloading", "the download to begin"
@@ -322,23 +345,38 @@ def test_pods_without_hooks_and_metacontroller(real: World) -> None:
             run(real, "stnohooks", "warm", uri, _cat("stnohooks"))
             assert _started(real, "stnohooks", "warm") == "weights of stnohooks"
         finally:
+            # In this order: after failed calls, Metacontroller waits longer and longer.
             real.cluster.start("hooks")
+            real.until(lambda: _answers(f"{real.cluster.hooks_url}/readyz"), "the hooks")
             real.cluster.start("metacontroller")
-    real.wait_ready("stnohooks", 1)
+    real.wait_ready("stnohooks", 1, RETURN_SECONDS)
     remove(real, "stnohooks", "cold", "warm")
 
 
-def test_a_warm_pod_starts_without_the_origin(real: World) -> None:
+def _answers(url: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=5).ok
+    return False
+
+
+def test_pods_without_the_origin(real: World) -> None:
     origin = HttpOrigin()
-    uri = origin.put("stnoorigin.bin", _text("stnoorigin"))
+    warm, cold = (origin.put(f"{name}.bin", _text(name)) for name in ("stnoorigin", "stnever"))
     try:
-        offer_uri(real, "stnoorigin", uri, NODE)
+        offer_uri(real, "stnoorigin", warm, NODE)
         real.wait_ready("stnoorigin", 1)
     finally:
         origin.close()
-    run(real, "stnoorigin", "model", uri, _cat("stnoorigin"))
-    assert _started(real, "stnoorigin", "model") == "weights of stnoorigin"
-    remove(real, "stnoorigin", "model")
+    run(real, "stnoorigin", "warm", warm, _cat("stnoorigin"))
+    assert _started(real, "stnoorigin", "warm") == "weights of stnoorigin"
+    add(real, "stnoorigin", "stnever", cold)
+    run(real, "stnoorigin", "cold", cold, _cat("stnever"), cache="stnever")
+    failed = "stnever: failed: Unreachable: "
+    told = wait_event(real, "stnoorigin", "cold", "WaitingForModel", failed)
+    assert told["type"] == "Warning"
+    assert lines(real.api, "cold", "stnoorigin") == []
+    remove_pods(real, "stnoorigin", "warm", "cold")
+    real.remove_caches("stnoorigin", "stnever")
 
 
 def test_a_pod_sees_its_own_model_only(real: World) -> None:

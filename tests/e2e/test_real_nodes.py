@@ -105,7 +105,7 @@ def test_a_warm_pod_starts_like_a_pod_without_a_model(real: World) -> None:
 
 
 def test_a_cold_pod_waits_and_starts_after_the_publication(real: World) -> None:
-    with slow(real, MIB / 4):
+    with slow(real):
         uri = offer(real, "cold", os.urandom(4 * MIB), NODE)
         run(real, "cold", "model", uri, f"ls {MOUNT_PATH}")
         wait_blocked(real, "cold", "model")

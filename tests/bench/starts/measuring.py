@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The group, the namespace, and the cache of the warm pods.
 NAME = "starts"
 # How long the download of a cold pod's model lasts at least: it goes on while kubelet finds out.
-SLOW_SECONDS = 20.0
+SLOW_SECONDS = 60.0
 _SCRIPT = f"ls {MOUNT_PATH}"
 
 
