@@ -13,7 +13,7 @@ from msgspec import Struct
 from crds.base import API_VERSION
 from hooks import naming
 from hooks.envelope import RelatedRule, foreign_objects
-from hooks.reading import NAMESPACE_CACHE, objects_of, parse_cache, salvage
+from hooks.reading import NAMESPACE_CACHE, salvage
 from hooks.users import AnnotatedMetadata, User, asked_group
 
 if TYPE_CHECKING:
@@ -78,15 +78,11 @@ def workloads_of(
 
 
 def _namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
-    """Namespaces whose own cache comes before this one. A cache with pvcRef has no copies."""
+    """Namespaces whose own cache comes before this one, also one that has a defect or pvcRef."""
     if cache.metadata.namespace:
         return frozenset()
-    found = objects_of(NAMESPACE_CACHE, parse_cache, related)
-    own = [
-        *(one.metadata.namespace for one in found.readable.values() if not one.imported),
-        *(one.namespace for one in found.unreadable.values() if not one.imported),
-    ]
-    return frozenset(own)
+    found = foreign_objects(NAMESPACE_CACHE, API_VERSION, related)
+    return frozenset(key.partition("/")[0] for key in found)
 
 
 def _of_kind(cache: Cache, kind: WatchedKind, related: RawObjects) -> Iterator[User]:

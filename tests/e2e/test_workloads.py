@@ -104,7 +104,12 @@ def test_a_workload_gets_a_claim_of_its_model_and_loses_it(world: World) -> None
     world.until(lambda: not world.find(CLAIMS, "wl-wl-two", "wl"), "the claim to go")
     world.until(lambda: not _referenced(world, "wl"), "the reference to go")
     assert not _workloads(world, "wl")
-    assert not [v for v in world.api.list(VOLUMES) if v["metadata"]["name"].startswith("wl-")]
+
+    def volumes() -> list[KubeObject]:
+        every = world.api.list(VOLUMES)
+        return [one for one in every if one["spec"]["claimRef"]["namespace"] == "wl"]
+
+    world.until(lambda: not volumes(), "the volumes to go")
     assert world.published(NODE, uri)
     world.remove_caches("wl")
 

@@ -78,6 +78,7 @@ class Measuring:
         line = first_line(world.api, "cold", NAME, seconds=START_SECONDS)
         self._end("cold")
         world.remove_caches(cache)
+        world.until(lambda: not world.published(NODE, uri), f"{cache} to be removed")
         return line.at - published
 
     def _end(self, name: str) -> None:

@@ -127,25 +127,27 @@ def test_a_job_counts_until_its_pods_have_ended(status: dict[str, Any], *, count
     assert _users(_workload(status=status), "Deployment")
 
 
-def test_a_cache_of_the_namespace_comes_before_the_cluster_cache() -> None:
-    def users(own: object) -> tuple[User, ...]:
-        related: dict[str, dict[str, Raw]] = {key: {} for key in KEYS.values()}
-        related[KEYS["Deployment"]] = {"team-a/chat": _workload()}
-        return workloads_of(_cache(), KINDS, related | {OWN_CACHES: {"team-a/llama": _raw(own)}})
-
-    cache = {
-        "kind": "LocalModelNamespaceCache",
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "metadata": {"name": "llama", "namespace": "team-a"},
-        "spec": {"sourceModelUri": "s3://a/b", "modelSize": "1Gi", "nodeGroup": "gpu"},
-        "status": {"observedGeneration": 1},
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"sourceModelUri": "s3://a/b", "modelSize": "1Gi", "nodeGroup": "gpu"},
+        {"sourceModelUri": "s3://a/b", "modelSize": "1Gi", "pvcRef": "shared"},
+        # It cannot be read: the name must not mean another model for that.
+        {"nodeGroup": 7},
+    ],
+)
+def test_a_cache_of_the_namespace_comes_before_the_cluster_cache(spec: dict[str, Any]) -> None:
+    own = {"metadata": {"name": "llama", "namespace": "team-a"}, "spec": spec}
+    related: dict[str, dict[str, Raw]] = {key: {} for key in KEYS.values()}
+    related[OWN_CACHES] = {"team-a/llama": _raw(own)}
+    related[KEYS["Deployment"]] = {
+        "team-a/chat": _workload(),
+        "team-b/chat": _workload({"namespace": "team-b"}),
     }
-    assert users(cache) == ()
-    # It has no copies and no claim.
-    imported = {"sourceModelUri": "s3://a/b", "modelSize": "1Gi", "pvcRef": "shared"}
-    assert users(cache | {"spec": imported})
-    # Its spec cannot be read: pods would still use it.
-    assert users(cache | {"spec": {"nodeGroup": "gpu"}}) == ()
+    assert [one.namespace for one in workloads_of(_cache(), KINDS, related)] == ["team-b"]
+
+
+def test_a_cache_of_the_namespace_has_the_workloads_there() -> None:
     assert _users(_workload(), cache=_cache("team-a"))
 
 
