@@ -25,8 +25,8 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control bench-pods faults lint format generate lock release \
-	clean distclean
+	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults lint format \
+	generate lock release clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -68,6 +68,9 @@ bench-control: venv ## Measure the control plane (NODES=1000 MODELS=50 AGAINST=R
 
 bench-pods: venv ## Measure what the policies for pods cost (ROUNDS=5 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.pods --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
+
+bench-starts: venv ## Measure how fast pods start that mount models, as root (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.starts --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)

@@ -2,7 +2,8 @@
 
 For each available Metacontroller, one cluster has the base with agents, and one the kserve overlay
 without agents. Two more have one Metacontroller only, which makes no difference to their tests: the
-kserve overlay with agents, and the base with the policies of deploy/pods without agents.
+kserve overlay with agents, and the base with the policies of deploy/pods without agents. Each
+module that runs pods has a cluster with real nodes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.contract.servers_hf import Hub, serving_hub
 from tests.e2e.clouds import Clouds
 from tests.e2e.kserve import CLOUD_HOSTS, HUB_HOST, KServeNodesWorld, KServeWorld
 from tests.e2e.origin import HttpOrigin
+from tests.e2e.real import real_world, skip_unless_possible
 from tests.e2e.world import GRACE_SECONDS, World
 
 if TYPE_CHECKING:
@@ -142,3 +144,11 @@ def kserve_nodes(
         cluster.down()
         clouds.close()
         http.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("real") / "local"
+    skip_unless_possible(folder)
+    with real_world(folder) as world:
+        yield world

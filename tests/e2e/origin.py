@@ -26,8 +26,11 @@ class HttpOrigin:
     ranges: bool = False
     # Paths of requests, except those for the first byte, which ask for size and version.
     fetched: list[str] = field(default_factory=list)
+    # Bytes of content, over all requests.
+    sent: int = 0
 
     def __post_init__(self) -> None:
+        self._lock = threading.Lock()
         handler = partial(_Handler, self)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -46,6 +49,11 @@ class HttpOrigin:
     def gets(self, path: str) -> int:
         """How often a file was requested."""
         return self.requests.count(f"GET /{path}")
+
+    def count(self, sent: int) -> None:
+        """Add to the bytes that were sent, from any thread."""
+        with self._lock:
+            self.sent += sent
 
     def close(self) -> None:
         """Stop serving."""
@@ -93,7 +101,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         started, sent = time.monotonic(), 0
         try:
             while sent < len(content):
-                self.wfile.write(content[sent : sent + CHUNK])
+                chunk = content[sent : sent + CHUNK]
+                self.wfile.write(chunk)
+                self.origin.count(len(chunk))
                 sent += CHUNK
                 if self.origin.bytes_per_second:
                     ahead = sent / self.origin.bytes_per_second - (time.monotonic() - started)

@@ -13,92 +13,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crds.keys import model_key
-from deploy.kube.errors import ApiError, NotFoundError
+from deploy.kube.errors import NotFoundError
 from deploy.kube.kinds import NODES, PODS
 from deploy.local.cluster import Cluster
-from deploy.local.errors import LocalError
-from deploy.local.origin import S3Origin
-from deploy.local.real import cgroups, packages
+from deploy.local.real import cgroups
 from deploy.local.real.nodes import process_name
-from deploy.local.real.pods import MOUNT_PATH, first_line, lines, pod, waiting_reason
+from deploy.local.real.pods import MOUNT_PATH, first_line, lines, pod
 from deploy.local.waiting import wait_until
-from tests.e2e.origin import HttpOrigin
-from tests.e2e.world import GRACE_SECONDS, World
+from tests.e2e.real import (
+    MIB,
+    NODE,
+    RESTART_SECONDS,
+    START_SECONDS,
+    XDIST_GROUP,
+    offer,
+    release,
+    remove,
+    run,
+    skip_unless_possible,
+    slow,
+    wait_blocked,
+    wait_line_after,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from deploy.kube.kinds import KubeObject
+    from tests.e2e.world import World
 
-pytestmark = pytest.mark.xdist_group("real-nodes")
-
-NODE = "real-1"
-# Far beyond the seconds that a pod's start takes, for a busy machine.
-START_SECONDS = 60.0
-# Kubelet tries again to start a waiting container every 10 to 15 seconds.
-RETRY_SECONDS = 60.0
-# A node that starts again imports its images, and kubelet finds out what has ended.
-RESTART_SECONDS = 180.0
-MIB = 1 << 20
-
-
-def _skip_unless_possible(folder: Path) -> None:
-    try:
-        packages.require(folder)
-    except LocalError as error:
-        pytest.skip(error.text())
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("real") / "local"
-    _skip_unless_possible(folder)
-    cluster = Cluster(folder)
-    http = HttpOrigin()
-    cluster.up(
-        1,
-        real_nodes=2,
-        metacontroller="standin",
-        default_storage_class=True,
-        grace_seconds=GRACE_SECONDS,
-        progress_seconds=0.5,
-        overlay="standalone",
-        owner_pid=os.getpid(),
-    )
-    try:
-        yield World(cluster, http, S3Origin())
-    finally:
-        cluster.down()
-        http.close()
-
-
-def _offer(world: World, name: str, content: bytes, *nodes: str) -> str:
-    """Make a cache, its group of nodes, and a namespace with a claim, all of one name."""
-    uri = world.http.put(f"{name}.bin", content)
-    for node in nodes:
-        world.node(node, name)
-    world.group(name)
-    world.namespace(name, **{name: "yes"})
-    world.cache(name, uri, name, namespaceSelector={"matchLabels": {name: "yes"}})
-    world.wait_bound(name, f"{name}-{name}")
-    return uri
-
-
-def _run(world: World, namespace: str, name: str, uri: str, script: str) -> float:
-    """Create a pod, which mounts the namespace's model if a URI is named. Returns when."""
-    claim = f"{namespace}-{namespace}" if uri else ""
-    sub_path = f"models/{model_key(uri)}" if uri else ""
-    created = time.time()
-    world.api.create(pod(name, namespace, script, node=NODE, claim=claim, sub_path=sub_path))
-    return created
-
-
-def _remove(world: World, name: str, *pods: str) -> None:
-    for one in pods:
-        with suppress(NotFoundError):
-            world.api.delete(PODS, one, name, grace_seconds=0)
-    world.remove_caches(name)
+pytestmark = pytest.mark.xdist_group(XDIST_GROUP)
 
 
 def test_the_agents_are_pods_of_the_daemon_set(real: World) -> None:
@@ -110,7 +52,7 @@ def test_the_agents_are_pods_of_the_daemon_set(real: World) -> None:
     # The agent of the simulated node is a process.
     assert sorted(agents()) == ["real-1", "real-2"]
     assert real.cluster.pid("agent-node-1")
-    uri = _offer(real, "daemon", b"weights", NODE)
+    uri = offer(real, "daemon", b"weights", NODE)
     real.wait_ready("daemon", 1)
     before = agents()[NODE]["metadata"]["name"]
     real.api.delete(PODS, before, "localmodel")
@@ -119,17 +61,17 @@ def test_the_agents_are_pods_of_the_daemon_set(real: World) -> None:
         "a new pod of the agent",
     )
     assert real.published(NODE, uri)
-    _remove(real, "daemon")
+    remove(real, "daemon")
     real.until(lambda: not real.published(NODE, uri), "the new agent to remove the model")
 
 
 def test_a_pod_reads_its_model_and_cannot_write(real: World) -> None:
     content = os.urandom(MIB)
-    uri = _offer(real, "warm", content, "real-1", "real-2")
+    uri = offer(real, "warm", content, "real-1", "real-2")
     real.wait_ready("warm", 2)
     asked = real.http.gets("warm.bin")
     script = f"cd {MOUNT_PATH} && sha256sum warm.bin; touch new 2>&1; find . -type f"
-    _run(real, "warm", "model", uri, script)
+    run(real, "warm", "model", uri, script)
     first_line(real.api, "model", "warm", seconds=START_SECONDS)
     expected = hashlib.sha256(content).hexdigest()
     command = ("sha256sum", f"{MOUNT_PATH}/warm.bin")
@@ -142,82 +84,51 @@ def test_a_pod_reads_its_model_and_cannot_write(real: World) -> None:
     ]
     # A warm pod costs the origin nothing.
     assert real.http.gets("warm.bin") == asked
-    _remove(real, "warm", "model")
+    remove(real, "warm", "model")
 
 
 def test_a_warm_pod_starts_like_a_pod_without_a_model(real: World) -> None:
-    uri = _offer(real, "quick", os.urandom(MIB), NODE)
+    uri = offer(real, "quick", os.urandom(MIB), NODE)
     real.wait_ready("quick", 1)
     seconds: dict[str, list[float]] = {"bare": [], "warm": []}
     for number in range(5):
         for kind, mounted in (("bare", ""), ("warm", uri)):
             name = f"{kind}-{number}"
-            created = _run(real, "quick", name, mounted, "echo started")
+            created = run(real, "quick", name, mounted, "echo started")
             started = first_line(real.api, name, "quick", seconds=START_SECONDS)
             seconds[kind].append(started.at - created)
             real.api.delete(PODS, name, "quick", grace_seconds=0)
     bare, warm = (statistics.median(seconds[kind]) for kind in ("bare", "warm"))
     # A benchmark measures the difference; here a busy machine must not fail.
     assert warm - bare < 2, seconds
-    _remove(real, "quick")
+    remove(real, "quick")
 
 
-def _wait_published(world: World, name: str, uri: str) -> float:
-    """Let a slow download end, and return the time of the publication."""
-    world.http.bytes_per_second = 0
-    deadline = time.time() + START_SECONDS
-    while not world.published(NODE, uri):
-        assert time.time() < deadline, f"{name} is not published"
-        time.sleep(0.005)
-    return time.time()
-
-
-@pytest.mark.parametrize("patched", [False, True])
-def test_a_cold_pod_waits_and_starts_after_the_publication(real: World, *, patched: bool) -> None:
-    name = "cold-patched" if patched else "cold"
-    real.http.bytes_per_second = MIB / 4
-    try:
-        uri = _offer(real, name, os.urandom(4 * MIB), NODE)
-        _run(real, name, "model", uri, f"ls {MOUNT_PATH}")
-        real.until(
-            lambda: waiting_reason(real.api, "model", name) == "CreateContainerConfigError",
-            "kubelet to wait for the model",
-        )
+def test_a_cold_pod_waits_and_starts_after_the_publication(real: World) -> None:
+    with slow(real):
+        uri = offer(real, "cold", os.urandom(4 * MIB), NODE)
+        run(real, "cold", "model", uri, f"ls {MOUNT_PATH}")
+        wait_blocked(real, "cold", "model")
         assert not real.published(NODE, uri)
-        published = _wait_published(real, name, uri)
-    finally:
-        real.http.bytes_per_second = 0
-    if patched:
-        # Kubelet starts the container at the next change of the pod's metadata.
-        change = {"metadata": {"annotations": {"localmodel.serving.kserve.io/cached-at": "now"}}}
-        real.api.patch(PODS, "model", change, name)
-    line = first_line(real.api, "model", name, seconds=RETRY_SECONDS)
+        published = release(real, NODE, uri)
+    line = first_line(real.api, "model", "cold", seconds=START_SECONDS)
     # Never on an empty or a partial folder.
-    assert line.text == f"{name}.bin"
-    assert line.at >= published - 1
-    if patched:
-        assert line.at - published < 5
-    _remove(real, name, "model")
+    assert line.text == "cold.bin"
+    # By the agent's annotation; kubelet alone tries again every 10 to 15 seconds.
+    assert -1 <= line.at - published < 5
+    remove(real, "cold", "model")
 
 
 def test_a_node_that_dies_comes_back_with_its_pods(real: World) -> None:
-    uri = _offer(real, "reboot", b"weights", NODE)
+    uri = offer(real, "reboot", b"weights", NODE)
     real.wait_ready("reboot", 1)
-    _run(real, "reboot", "model", uri, f"cat {MOUNT_PATH}/reboot.bin; echo")
+    run(real, "reboot", "model", uri, f"cat {MOUNT_PATH}/reboot.bin; echo")
     first_line(real.api, "model", "reboot", seconds=START_SECONDS)
     real.cluster.kill(process_name(NODE))
     died = time.time()
-
-    def again() -> str:
-        with suppress(ApiError):  # kubelet is not there, or does not know the pod yet
-            return next(
-                (line.text for line in lines(real.api, "model", "reboot") if line.at > died), ""
-            )
-        return ""
-
-    assert real.until(again, "the pod to start again", RESTART_SECONDS) == "weights"
+    assert wait_line_after(real, "reboot", "model", died, RESTART_SECONDS).text == "weights"
     assert real.published(NODE, uri)
-    _remove(real, "reboot", "model")
+    remove(real, "reboot", "model")
 
 
 def test_simulated_nodes_take_no_pods(real: World) -> None:
@@ -264,7 +175,7 @@ def _processes(root: Path) -> list[str]:
 
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     root = tmp_path / "local"
-    _skip_unless_possible(root)
+    skip_unless_possible(root)
     cluster = Cluster(root)
     cluster.up(
         0,

@@ -1,0 +1,1 @@
+"""A benchmark of the starts of pods that mount models."""
