@@ -62,9 +62,13 @@ def make_offers(
 def _models(
     group: str, plan: GroupPlan, stored: LocalModelPlacementSpec | None
 ) -> Iterator[tuple[PlacedModel, bool]]:
-    """The models of a plan, and whether a pod gets their claim of this group by default."""
+    """The models of a plan, and whether a pod gets their claim of this group by default.
+
+    Not those of caches that are being deleted: their claims go too, and no new pod can mount them.
+    """
     for cache in plan.admitted:
-        yield cache.placed, cache.spec.group_names[0] == group
+        if not cache.deleting:
+            yield cache.placed, cache.spec.group_names[0] == group
     for model in plan.kept:
         # Its groups are not known: it is offered as before.
         before = stored.offers.get(_title(model)) if stored else None

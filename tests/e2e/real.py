@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 XDIST_GROUP = "real-nodes"
 NODE = "real-1"
 OTHER_NODE = "real-2"
+MODEL_LABEL = "localmodel.serving.kserve.io/model"
 MIB = 1 << 20
 # Bytes per second, so that a model of a MiB is not there before kubelet has missed it.
 SLOW = MIB / 32
@@ -63,6 +64,7 @@ def real_world(folder: Path) -> Iterator[World]:
         grace_seconds=GRACE_SECONDS,
         progress_seconds=0.5,
         overlay="standalone",
+        pod_policies=True,
         owner_pid=os.getpid(),
     )
     try:
@@ -134,15 +136,21 @@ def run(
     *,
     cache: str = "",
     node: str = NODE,
+    by_label: bool = False,
 ) -> float:
     """Create a pod, which mounts a model of the namespace if a URI is named. Returns when.
 
-    cache: the model's, by default that of the namespace's name.
+    cache: the model's, by default that of the namespace's name. by_label: the pod names the cache,
+    and not its claim.
     """
-    claim = f"{cache or namespace}-{namespace}" if uri else ""
-    sub_path = f"models/{model_key(uri)}" if uri else ""
+    cache = cache or namespace
+    mount: dict[str, Any] = {}
+    if by_label:
+        mount = {"labels": {MODEL_LABEL: cache}}
+    elif uri:
+        mount = {"claim": f"{cache}-{namespace}", "sub_path": f"models/{model_key(uri)}"}
     created = time.time()
-    world.api.create(pod(name, namespace, script, node=node, claim=claim, sub_path=sub_path))
+    world.api.create(pod(name, namespace, script, node=node, **mount))
     return created
 
 

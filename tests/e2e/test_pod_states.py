@@ -10,6 +10,7 @@ import requests
 
 from crds.keys import model_key
 from crds.naming import CACHED_AT_ANNOTATION
+from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CACHES, CLAIMS, DEPLOYMENTS, NODES, PODS
 from deploy.local.real.nodes import LABEL
 from deploy.local.real.pods import MOUNT_PATH, first_line, lines, pod
@@ -80,7 +81,7 @@ def test_a_warm_pod_starts_at_once(real: World) -> None:
     uri = offer(real, "stwarm", _text("stwarm"), NODE)
     real.wait_ready("stwarm", 1)
     asked = len(real.http.requests)
-    run(real, "stwarm", "model", uri, _cat("stwarm"))
+    run(real, "stwarm", "model", uri, _cat("stwarm"), by_label=True)
     assert _started(real, "stwarm", "model") == "weights of stwarm"
     # It never waited, and nobody had to help.
     reasons = {event["reason"] for event in events(real, "stwarm", "model")}
@@ -94,7 +95,7 @@ def test_a_warm_pod_starts_at_once(real: World) -> None:
 def test_a_cold_pod_says_why_it_waits_and_starts_after_the_publication(real: World) -> None:
     with slow(real):
         uri = offer(real, "stcold", _text("stcold", 4), NODE)
-        run(real, "stcold", "model", uri, _cat("stcold"))
+        run(real, "stcold", "model", uri, _cat("stcold"), by_label=True)
         wait_blocked(real, "stcold", "model")
         told = wait_event(real, "stcold", "model", "WaitingForModel", "stcold: downloading: ")
         assert told["type"] == "Normal"
@@ -124,7 +125,7 @@ def test_a_pod_brings_an_evicted_model_back(real: World) -> None:
     real.wait_ready("stevict-b", 1)
     assert real.report(NODE, first)["state"] == "Evicted"
     with slow(real):
-        run(real, "stevict", "model", first, _cat("stevict"))
+        run(real, "stevict", "model", first, _cat("stevict"), by_label=True)
         wait_blocked(real, "stevict", "model")
         returns = "stevict: it was evicted, and comes back for this pod"
         wait_event(real, "stevict", "model", "WaitingForModel", returns)
@@ -171,6 +172,7 @@ def test_a_pod_keeps_the_copy_of_a_deleted_cache(real: World) -> None:
         "the scheduler to refuse a new pod",
     )
     remove_pods(real, "stgone", "late")
+    real.until(lambda: _is_refused(real, "stgone"), "a pod with the label to be refused")
     # The pod reads on, also after a new start of its container.
     _end_container(real, "stgone", "model")
     wait_line_after(real, "stgone", "model", begun.at)
@@ -179,6 +181,16 @@ def test_a_pod_keeps_the_copy_of_a_deleted_cache(real: World) -> None:
     real.until(lambda: not real.published(NODE, uri), "the copy to go after the pod")
     folder = real.cluster.nodes_dir / NODE / "volumes" / model_key(uri)
     real.until(lambda: not folder.exists(), "the folder of the volume to go")
+
+
+def _is_refused(world: World, name: str) -> bool:
+    """Whether a new pod that asks by its label for the cache of its namespace's name is refused."""
+    try:
+        run(world, name, "refused", "", "", by_label=True)
+    except ApiError as error:
+        return f"there is no model {name} for pods of the namespace {name}" in str(error)
+    remove_pods(world, name, "refused")
+    return False
 
 
 def _unscheduled(world: World, name: str, namespace: str) -> str:
@@ -336,13 +348,13 @@ def test_pods_without_hooks_and_metacontroller(real: World) -> None:
         real.cluster.stop("hooks")
         real.cluster.stop("metacontroller")
         try:
-            run(real, "stnohooks", "cold", uri, _cat("stnohooks"))
+            run(real, "stnohooks", "cold", uri, _cat("stnohooks"), by_label=True)
             wait_blocked(real, "stnohooks", "cold")
             wait_event(real, "stnohooks", "cold", "WaitingForModel", "stnohooks: downloading: ")
             published = release(real, NODE, uri)
             line = first_line(real.api, "cold", "stnohooks", seconds=START_SECONDS)
             assert -1 <= line.at - published < COLD_SECONDS
-            run(real, "stnohooks", "warm", uri, _cat("stnohooks"))
+            run(real, "stnohooks", "warm", uri, _cat("stnohooks"), by_label=True)
             assert _started(real, "stnohooks", "warm") == "weights of stnohooks"
         finally:
             # In this order: after failed calls, Metacontroller waits longer and longer.
