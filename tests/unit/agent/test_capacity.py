@@ -444,12 +444,18 @@ def test_nothing_goes_for_less_important_models_that_pods_hold() -> None:
     # Nor is what the disk has not: there must be an end to it.
     full = Space(100, 95, 3)
     models["a"] = here(70, mounted=True, referenced=True)
-    assert "c" in evicted(decide(**models, groups={"lru": replace(LRU, limit=1000)}, space=full))
+    groups = {"lru": replace(LRU, limit=1000)}
+    assert "c" in evicted(decide(**models, groups=groups, space=full))
+    # Nor is what the kubelet frees itself, but not yet what it is only near to.
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=1))) == ""
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=2))) == "b"
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=5))) == "b"
+    assert "c" in evicted(decide(**models, groups=groups, space=kubelets(98, others=6)))
 
 
 def kubelets(mark: int, *, others: int = 0) -> Space:
-    """A disk of 200 that the kubelet uses too."""
-    return Space(200, 190, others, kubelet=mark)
+    """A disk of 200 that the kubelet uses too, and of which it has 4 more to itself."""
+    return Space(200, 190, others, kubelet=mark, kubelet_acts=mark + 4)
 
 
 @pytest.mark.parametrize(
