@@ -147,6 +147,7 @@ def _decide_downloads(
         ),
         may_evict=table.pods_known,
         patient=table.patient,
+        asked=[row.key for row in table.rows.values() if row.is_active and row.reserved == 0],
         making_room=before.making_room,
         relieving=before.relieving,
     )
