@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agent.control.rows import ABSENT
+from agent.control.rows import ABSENT, Row, Table
 from agent.control.step_plan import StepPlan, plan_step
-from tests.unit.agent.rows import table
+from tests.unit.agent.rows import WHOLE, table
 
 SET = frozenset
 
@@ -208,3 +208,30 @@ def test_the_folder_of_a_volume_goes_when_nobody_can_need_it(
     assert plan_step(now, before).folders == (("a",) if goes else ())
     # Not before the grace period has passed.
     assert plan_step(now, StepPlan(unwanted_since={"a": now.now})).folders == ()
+
+
+def without_views(made: Table, *keys: str) -> Table:
+    """The table with these copies whole, but for their views."""
+
+    def lacking(row: Row) -> Row:
+        return replace(row, copy=replace(row.copy, manifest=WHOLE, lacks_view=True))
+
+    rows = {key: lacking(row) if key in keys else row for key, row in made.rows.items()}
+    return replace(made, rows=rows)
+
+
+def test_a_view_is_made_without_a_place_of_a_download() -> None:
+    made = table(wanted="abcd", published="cd", ready="cd", active="ab")
+    plan = plan_step(without_views(made, "c", "d"))
+    assert (plan.start, plan.queued) == (("c", "d"), frozenset())
+
+
+def test_views_that_are_being_made_leave_all_places_to_downloads() -> None:
+    made = table(wanted="abcd", published="cde", ready="cde", active="cd")
+    assert plan_step(without_views(made, "c", "d")).start == ("a", "b")
+
+
+def test_few_views_are_made_at_a_time() -> None:
+    """All copies lack their views when an agent makes views for the first time."""
+    made = table(wanted="abcde", published="abcde", ready="abcde", active="a", awaited="e")
+    assert plan_step(without_views(made, *"abcde")).start == ("e",)
