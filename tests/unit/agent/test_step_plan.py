@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from agent.capacity.holdings import Group, Holding
+from agent.capacity.ledger import Ledger
 from agent.control.rows import ABSENT, Row, Table
 from agent.control.step_plan import StepPlan, plan_step
 from tests.unit.agent.rows import WHOLE, table
@@ -235,3 +237,19 @@ def test_few_views_are_made_at_a_time() -> None:
     """All copies lack their views when an agent makes views for the first time."""
     made = table(wanted="abcde", published="abcde", ready="abcde", active="a", awaited="e")
     assert plan_step(without_views(made, *"abcde")).start == ("e",)
+
+
+def test_what_a_pod_waits_for_leaves_its_room_to_a_model_whose_source_is_asked() -> None:
+    lru = frozenset({"lru"})
+    ledger = Ledger(
+        {
+            "a": Holding(groups=lru, size=60, priority=9, referenced=True),
+            "b": Holding(groups=lru, size=50, referenced=True, mounted=True, awaited=True),
+        },
+        {"lru": Group(100, high_percent=90, low_percent=80, evicts=True)},
+    )
+    made = table(wanted="ab", active="a", awaited="b", ledger=ledger)
+    asked = replace(made.rows["a"], reserved=0)
+    plan = plan_step(replace(made, rows={**made.rows, "a": asked}))
+    assert (plan.start, list(plan.waiting)) == ((), ["b"])
+    assert plan_step(made).start == ("b",)
