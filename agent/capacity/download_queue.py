@@ -62,6 +62,7 @@ def decide_downloads(
     places: Places,
     may_evict: bool,
     patient: Collection[str] = (),
+    asked: Sequence[str] = (),
     making_room: str | None,
     relieving: Collection[str],
 ) -> QueueDecision:
@@ -71,16 +72,20 @@ def decide_downloads(
     other copies. An evicted model that nothing refers to is considered last, and comes back only if
     all its accounts stay at their low marks, with room for all models that would evict it again.
     Models whose folder may be adopted are considered before models that are downloaded, and models
-    that a pod of the node waits for before all others.
+    that a pod of the node waits for before all others. But those take only the room that referenced
+    models of a higher priority leave: anybody who may create pods can have one wait.
 
     A model that does not fit waits, and does not block the candidates after it. Exception: while a
     model waits that something refers to, and that would fit once pods have ended, no model of a
     lower priority evicts: otherwise the first one could wait for ever.
 
     With `may_evict` False, no copy is evicted: the pods' mounts are unknown. No copy is evicted for
-    `patient` models either. `making_room` and `relieving` are those of the former decision.
+    `patient` models either. The sources of `asked` models are being asked for the size: those have
+    no room yet. `making_room` and `relieving` are those of the former decision.
     """
     work = _Work(ledger, places, frozenset(patient) if may_evict else None, making_room)
+    if any(ledger.holding(key).awaited for key in candidates):
+        work.keep_room([*asked, *(key for key in candidates if key in due)])
     for key in sorted(candidates, key=lambda key: _order(ledger.holding(key))):
         work.look_at(key, due=key in due)
     work.relieve(relieving)
@@ -112,6 +117,9 @@ class _Work:
         self._claims = TakenByRank()
         # The highest priority of the waiting models that would fit once pods have ended.
         self._ahead: int | None = None
+        # By priority, the room of referenced models for which no pod waits: models for which pods
+        # wait are looked at before.
+        self._kept: dict[int, Taken] = {}
         # Copies that are removed anyway.
         self._leaving = Taken()
         for holding in ledger.holdings.values():
@@ -119,9 +127,31 @@ class _Work:
                 self._leaving.add(holding, -1)
         self.found = QueueDecision()
 
+    def keep_room(self, keys: Sequence[str]) -> None:
+        """Keep the room of referenced models, the most important first, that can have it."""
+        before = Taken()
+        for key in keys:
+            holding = self._ledger.holding(key)
+            if not holding.referenced:
+                continue
+            fits = self._ledger.shortage(key, beside=[before]) is None
+            if not fits and self._excess(key, [before]) is None:
+                continue
+            before.change(holding, holding.reserving())
+            if not holding.awaited:
+                kept = self._kept.setdefault(holding.priority, Taken())
+                kept.change(holding, holding.reserving())
+
+    def _kept_from(self, holding: Holding) -> list[Taken]:
+        """The room that a model for which a pod waits leaves to more important ones."""
+        if not holding.awaited:
+            return []
+        return [taken for priority, taken in self._kept.items() if priority > holding.priority]
+
     def look_at(self, key: str, *, due: bool) -> None:
         holding = self._ledger.holding(key)
-        beside = [self._reserved, *(self._claimed(key) if holding.evicted else ())]
+        kept = self._kept_from(holding)
+        beside = [self._reserved, *kept, *(self._claimed(key) if holding.evicted else ())]
         starts = due and self._places.has(key)
         if holding.evicted_and_unreferenced:
             if starts and fits_low(self._ledger, key, beside) and self._fits_now(key):
@@ -134,7 +164,7 @@ class _Work:
         evicts = excess is not None and any(over > 0 for over in excess.values())
         if shortage is not None and self._ledger.is_gated(key) and not evicts:
             # No room can be made, or there is room as soon as leaving copies are removed.
-            self._wait(key, shortage)
+            self._wait(key, shortage, kept)
         elif starts and evicts and not holding.listed:
             self._ask(key)
         elif not starts or (evicts and self.found.evict):
@@ -171,14 +201,14 @@ class _Work:
         freed = self._ledger.freed.giving_way_to(self._ledger.rank_coming(key))
         return excess_of(self._ledger, key, [*beside, self._leaving], freed)
 
-    def _wait(self, key: str, shortage: Shortage) -> None:
+    def _wait(self, key: str, shortage: Shortage, kept: Sequence[Taken]) -> None:
         self.found.waiting[key] = shortage
         newcomer = self._ledger.holding(key)
         if not newcomer.referenced or key in (self._patient or ()):
             return
         rank = self._ledger.rank_coming(key)
         freed = self._ledger.freed_without_pods.giving_way_to(rank)
-        if excess_of(self._ledger, key, [self._reserved], freed) is not None:
+        if excess_of(self._ledger, key, [self._reserved, *kept], freed) is not None:
             ahead = newcomer.priority if self._ahead is None else self._ahead
             self._ahead = max(ahead, newcomer.priority)
 

@@ -69,6 +69,18 @@ class Holding:
         """Whether it was evicted, and no service or pod refers to it."""
         return self.evicted and not self.referenced
 
+    def has_room_before(self, other: Holding) -> bool:
+        """Whether another download takes only the room that this one leaves.
+
+        A model for which a pod waits has room before others, but not before a referenced model of a
+        higher priority: anybody who may create pods can have one wait.
+        """
+        if self.awaited == other.awaited:
+            return self.priority >= other.priority
+        if other.awaited:
+            return self.referenced and self.priority > other.priority
+        return not other.has_room_before(self)
+
     def reserving(self, size: int | None = None) -> Holding:
         """This holding with room reserved for its download, of `size` or of its known size."""
         return self._downloading if size is None else replace(self, reserved=size)

@@ -46,6 +46,11 @@ class Taken:
         self.add(before, -1)
         self.add(after)
 
+    @property
+    def of_disk(self) -> int:
+        """The bytes that they take of the disk."""
+        return self._disk
+
     def of(self, account: Account) -> int:
         """The bytes that they take of an account."""
         return self._disk if account.disk else self._limits.get(account.group, 0)
@@ -185,6 +190,13 @@ class Ledger:
         """The bytes taken of an account, reservations included."""
         others = self.space.others if account.disk and self.space else 0
         return others + self._taken.of(account) + sum(taken.of(account) for taken in beside)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so much of the disk is taken that other programs suffer."""
+        if self.space is None:
+            return False
+        return self.space.others + self._taken.of_disk > self.space.exhausted
 
     def taken_with(
         self,
@@ -411,13 +423,14 @@ def relief(ledger: Ledger, account: Account) -> list[str]:
     """The copies to evict from an account above its high mark, until it is at the low mark.
 
     Only copies that no service or pod refers to, and none to make up for less important models that
-    cannot go: a tenant could keep those mounted by pods. For a group's limit, the copy that would
-    be evicted last stays if the limit is kept with it: otherwise a model whose size is between the
-    high mark and the limit would be downloaded and evicted again and again.
+    cannot go: a tenant could keep those mounted by pods. An exhausted disk is relieved whoever is
+    to blame. For a group's limit, the copy that would be evicted last stays if the limit is kept
+    with it: otherwise a model whose size is between the high mark and the limit would be downloaded
+    and evicted again and again.
     """
     victims = ledger.victims(lambda rank: not rank.referenced, account.group)
     taken = ledger.taken(account)
-    if not account.disk or taken <= account.limit:
+    if not (account.disk and ledger.is_exhausted):
         victims = _to_blame(ledger, account, victims)
     if not account.disk:
         last = ledger.last_of(account.group)

@@ -49,8 +49,8 @@ class Places:
     candidates' namespaces by key.
 
     Downloads that nobody waits for keep no place from the `awaited` candidates: as long as fewer
-    than `most` models that a pod waits for are downloaded, another one begins at once. Pods come
-    and go: twice `most` downloads in all bound that.
+    than `most` models that a pod waits for are downloaded, another one begins at once, and also
+    the first of each namespace. Pods come and go: twice `most` downloads in all bound that.
     """
 
     def __init__(
@@ -67,19 +67,17 @@ class Places:
         wanted = [hold for hold in held if hold.wanted]
         self._running_of = Counter(hold.owner for hold in wanted)
         self._in_their_time = sum(not hold.had_its_time for hold in wanted)
-        self._running_awaited = sum(hold.awaited for hold in wanted)
+        self._awaited_of = Counter(hold.owner for hold in wanted if hold.awaited)
 
     def has(self, key: str) -> bool:
         """Whether this candidate gets a place."""
         if self._running < self._most:
             return True
-        if (
-            key in self._awaited
-            and self._running_awaited < self._most
-            and self._running < 2 * self._most
-        ):
-            return True
         owner = self._owners.get(key, "")
+        if key in self._awaited and self._running < 2 * self._most:
+            running = self._awaited_of.total()
+            if running < self._most or not self._awaited_of[owner]:
+                return True
         own, limit = (1, self._most + EXTRA_PLACES) if owner else (self._most, None)
         return (
             self._running_of[owner] < own
@@ -90,6 +88,8 @@ class Places:
     def take(self, key: str) -> None:
         """Give a candidate its place."""
         self._running += 1
-        self._running_of[self._owners.get(key, "")] += 1
+        owner = self._owners.get(key, "")
+        self._running_of[owner] += 1
         self._in_their_time += 1
-        self._running_awaited += key in self._awaited
+        if key in self._awaited:
+            self._awaited_of[owner] += 1

@@ -18,6 +18,10 @@ HASHING = "Hashing"
 MAKING_VIEW = "MakingView"
 CORRUPT = "Corrupt"
 
+# No room can be made for the model: waiting does not help. The reason that comes first is that of
+# Ready where models of the node have both.
+NO_ROOM = (CAPACITY_FULL, KUBELET_THRESHOLD)
+
 # Of Ready alone, and of the condition ForeignDirectories.
 NOTHING_WANTED = "NothingWanted"
 DOWNLOADING = "Downloading"

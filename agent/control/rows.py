@@ -155,6 +155,14 @@ class Row:
         """Whether the copy serves those who want it, so that no download is needed."""
         return serving.serves(self.copy, self.request, self.failures, in_use=self.is_in_use)
 
+    @property
+    def lacks_only_view(self) -> bool:
+        """Whether the next attempt makes the view of the copy, and downloads nothing."""
+        copy, request = self.copy, self.request
+        if not copy.lacks_view or copy.manifest is None or request is None:
+            return False
+        return request.accepts(copy.manifest.hash)
+
     @cached_property
     def is_withdrawn(self) -> bool:
         """Whether the copy is to be set aside: it is not for those whom it would serve."""

@@ -96,7 +96,7 @@ def _is_final(model: NodeModelStatus) -> bool:
         return True
     if model.state is ModelState.FAILED:
         return model.reason in FINAL_KINDS
-    return model.state is ModelState.PENDING and model.reason == reasons.CAPACITY_FULL
+    return model.state is ModelState.PENDING and model.reason in reasons.NO_ROOM
 
 
 def _named(models: Sequence[NodeModelStatus]) -> str:

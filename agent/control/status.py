@@ -504,7 +504,7 @@ def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
     if counts[ModelState.DOWNLOADING]:
         return reasons.DOWNLOADING, message
     pending = {model.reason for model in wanted if model.state is ModelState.PENDING}
-    for reason in (reasons.CAPACITY_FULL, reasons.KUBELET_THRESHOLD):
+    for reason in reasons.NO_ROOM:
         if reason in pending:
             return reason, message
     if pending:

@@ -102,13 +102,17 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         for row in candidates
         if row.retry_at is not None and row.retry_at > table.now
     }
-    admission = _decide_downloads(table, before, candidates, later.keys())
+    views = [row for row in candidates if row.lacks_only_view and row.key not in later]
+    downloads = [row for row in candidates if not row.lacks_only_view]
+    admission = _decide_downloads(table, before, downloads, later.keys())
     victims = {victim.key for victim in admission.evict}
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
         # A copy that is not shown yet may be a victim.
-        start=tuple(key for key in admission.start if key not in victims),
+        start=tuple(
+            key for key in (*_views_to_make(table, views), *admission.start) if key not in victims
+        ),
         ask=tuple(admission.ask),
         evict=tuple(admission.evict),
         waiting=MappingProxyType(admission.waiting),
@@ -127,6 +131,13 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     )
 
 
+def _views_to_make(table: Table, due: Collection[Row]) -> list[str]:
+    """The copies whose views are made now: beside the downloads, as many at a time as those."""
+    running = sum(row.is_active and row.lacks_only_view for row in table.rows.values())
+    order = sorted(due, key=lambda row: not row.is_awaited)
+    return [row.key for row in order[: max(0, table.max_downloads - running)]]
+
+
 def _decide_downloads(
     table: Table, before: StepPlan, candidates: Collection[Row], later: Collection[str]
 ) -> QueueDecision:
@@ -140,13 +151,14 @@ def _decide_downloads(
             [
                 replace(row.hold or Hold(), awaited=row.is_awaited)
                 for row in table.rows.values()
-                if row.is_active
+                if row.is_active and not row.lacks_only_view
             ],
             {key: requester.namespace for key, requester in due.items() if requester},
             frozenset(row.key for row in candidates if row.is_awaited),
         ),
         may_evict=table.pods_known,
         patient=table.patient,
+        asked=[row.key for row in table.rows.values() if row.is_active and row.reserved == 0],
         making_room=before.making_room,
         relieving=before.relieving,
     )

@@ -54,13 +54,20 @@ def in_queue(queued: Iterable[str], places: int) -> dict[str, Waiting]:
 
 def _near_kubelet(shortage: Shortage, kubelet: KubeletBound) -> str:
     """Why a download waits that the kubelet would answer by taking images or pods away."""
-    needed, free = format_quantity(shortage.needed), format_quantity(shortage.free)
+    needed, limit = format_quantity(shortage.needed), format_quantity(shortage.account.limit)
+    if shortage.needed > shortage.account.limit:
+        what = f"which is more than all of the {limit} that may be taken of the node's disk"
+        todo = "Use nodes with larger disks, or mount a disk of their own for the models"
+    else:
+        what = f"and {format_quantity(shortage.free)} may be taken of the node's disk"
+        todo = (
+            "Mount a disk of their own for the models, free space on the node, delete caches, or "
+            "lower the storageLimit of the groups"
+        )
     return (
-        f"it needs {needed}, and {free} may be taken of the node's disk: the kubelet uses this "
-        f"disk too, with {kubelet.first}, so the agent leaves {kubelet.kept_percent}% "
-        f"({format_quantity(kubelet.kept)}) of it available. Mount a disk of their own for the "
-        "models, free space on the node, delete caches, or lower the storageLimit of the groups; "
-        "if the kubelet has other thresholds, correct --kubelet-thresholds of the agents"
+        f"it needs {needed}, {what}: the kubelet uses this disk too, with {kubelet.first}, so the "
+        f"agent leaves {kubelet.kept_percent}% ({format_quantity(kubelet.kept)}) of it available. "
+        f"{todo}; if the kubelet has other thresholds, correct --kubelet-thresholds of the agents"
     )
 
 

@@ -78,7 +78,7 @@ class WaitingPods:
             is_new = message != before.message and now - before.at >= PROGRESS_SECONDS
             if not is_new:
                 return before
-        warning = status.state is ModelState.FAILED or status.reason == reasons.CAPACITY_FULL
+        warning = status.state is ModelState.FAILED or status.reason in reasons.NO_ROOM
         self._emit(pod, status, reasons.WAITING_FOR_MODEL, message, warning=warning)
         return _Told(why, message, now)
 

@@ -72,11 +72,13 @@ class Inventory:
         theirs = frozenset(self.foreign)
         self.foreign = tuple(n for n in foreign if n not in active or n in theirs)
         ours = sum(copy.tree_bytes + copy.staged_bytes for copy in self.copies.values())
+        kubelet = self.disk.kubelet
         self.space = Space(
             capacity=self.disk.capacity,
             writable=self.disk.used + self.disk.available,
             others=max(0, self.disk.used - ours),
-            kubelet=self.disk.kubelet.mark if self.disk.kubelet else None,
+            kubelet=kubelet.mark if kubelet else None,
+            kubelet_acts=kubelet.acts if kubelet else None,
         )
         for key, copy in copies.items():
             if copy.is_unreadable:

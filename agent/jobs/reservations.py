@@ -127,7 +127,7 @@ class Reservations:
         found, held = Taken(), self._ledger.holding(self._held)
         waits = self._held not in self._reserved and self._held != key
         other = self._ledger.holding(key)
-        if waits and (held.awaited, held.priority) >= (other.awaited, other.priority):
+        if waits and held.has_room_before(other):
             found.change(held, held.reserving())
         return found
 

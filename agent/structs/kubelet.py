@@ -122,12 +122,14 @@ class KubeletBound:
 
     `capacity` is the size of the file system, `kept` the bytes of it that the agent leaves
     available, `mark` the bytes that may be taken of the disk before that is reached, counted as the
-    disk's used bytes are. `first` is the threshold that is reached first, of `thresholds`.
+    disk's used bytes are. `acts` are the taken bytes at which the kubelet's threshold is reached.
+    `first` is the threshold that is reached first, of `thresholds`.
     """
 
     capacity: int
     kept: int
     mark: int
+    acts: int
     first: Threshold
     thresholds: Thresholds
     sharing: Sharing
@@ -181,11 +183,13 @@ def bound_of(
     if not ours:
         return None
     first = max(ours, key=lambda one: one.available(capacity))
-    kept = min(capacity, first.available(capacity) + -(-capacity * MARGIN_PERCENT // 100))
+    least = min(capacity, first.available(capacity))
+    kept = min(capacity, least + -(-capacity * MARGIN_PERCENT // 100))
     return KubeletBound(
         capacity=capacity,
         kept=kept,
         mark=max(0, used + available - kept),
+        acts=max(0, used + available - least),
         first=first,
         thresholds=thresholds,
         sharing=sharing,

@@ -18,14 +18,15 @@ class EvictionReason(StrEnum):
 class Space:
     """The disk: its size, the bytes that can be used at all, and those that are not models'.
 
-    `kubelet` are the bytes that may be taken of it before the kubelet's thresholds are near; None
-    if the disk is not the kubelet's.
+    `kubelet` are the bytes that may be taken of it before the kubelet's thresholds are near, and
+    `kubelet_acts` the bytes at which they are reached; None if the disk is not the kubelet's.
     """
 
     capacity: int
     writable: int
     others: int
     kubelet: int | None = None
+    kubelet_acts: int | None = None
 
     @property
     def limit(self) -> int:
@@ -36,6 +37,11 @@ class Space:
     def is_kubelets(self) -> bool:
         """Whether the kubelet's thresholds set the limit."""
         return self.kubelet is not None and self.kubelet <= self.writable
+
+    @property
+    def exhausted(self) -> int:
+        """The bytes past which other programs suffer: nothing is left, or the kubelet acts."""
+        return self.writable if self.kubelet_acts is None else min(self.writable, self.kubelet_acts)
 
 
 _BLOCK_BYTES = 4096

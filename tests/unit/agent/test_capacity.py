@@ -43,6 +43,7 @@ def decide(
     due: str | None = None,
     places: int = 9,
     may_evict: bool = True,
+    asked: str = "",
     making_room: str | None = None,
     relieving: frozenset[str] = frozenset(),
     **models: Holding,
@@ -53,6 +54,7 @@ def decide(
         due=candidates if due is None else due,
         places=Places(places),
         may_evict=may_evict,
+        asked=asked,
         making_room=making_room,
         relieving=relieving,
     )
@@ -239,6 +241,65 @@ def test_what_a_pod_waits_for_has_room_before_all_others() -> None:
     assert [victim.newcomer for victim in found.evict] == ["b"]
     found = decide("b", old=here(60, priority=1), **models)
     assert (found.evict, list(found.waiting)) == ([], ["b"])
+
+
+def test_what_a_pod_waits_for_leaves_their_room_to_more_important_referenced_models() -> None:
+    used: Models = {"referenced": True, "mounted": True, "awaited": True}
+    models: Models = {"a": new(60, priority=9, referenced=True), "b": new(50, **used)}
+    found = decide("ab", **models)
+    assert (found.start, list(found.waiting)) == (["a"], ["b"])
+    # Both fit, and the pod's model has the only place.
+    small: Models = models | {"b": new(40, **used)}
+    assert decide("ab", places=1, **small).start == ["b"]
+    # The other one has no place for now, but its room.
+    found = decide("abc", places=1, **models, c=new(40, **used))
+    assert (found.start, list(found.waiting)) == (["c"], ["b"])
+    # Its room can be made.
+    found = decide("ab", old=here(60, priority=1), **models)
+    assert ([victim.newcomer for victim in found.evict], found.start) == (["a"], [])
+    # Its source is asked for its size first.
+    assert list(decide("b", asked="a", **models).waiting) == ["b"]
+    # It is not more important.
+    same: Models = models | {"b": new(50, priority=9, **used)}
+    assert decide("ab", **same).start == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("important", "due"),
+    [
+        pytest.param(new(101, priority=9, referenced=True), "ab", id="never-fits"),
+        pytest.param(new(60, priority=9, referenced=True), "b", id="waits-for-its-retry"),
+        pytest.param(new(60, priority=9), "ab", id="nothing-refers-to-it"),
+    ],
+)
+def test_what_a_pod_waits_for_leaves_no_room_to_what_does_not_take_it(
+    important: Holding, due: str
+) -> None:
+    waited = new(50, referenced=True, mounted=True, awaited=True)
+    assert decide("ab", due=due, a=important, b=waited).start == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("awaited", "important", "before"),
+    [
+        pytest.param(new(1, awaited=True), new(1, priority=9), True, id="nothing-refers-to-it"),
+        pytest.param(new(1, awaited=True), new(1, priority=9, referenced=True), False, id="higher"),
+        pytest.param(new(1, awaited=True), new(1, referenced=True), True, id="as-important"),
+    ],
+)
+def test_whose_room_is_held_while_it_is_made(
+    awaited: Holding, important: Holding, before: bool
+) -> None:
+    assert awaited.has_room_before(important) is before
+    assert important.has_room_before(awaited) is not before
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_among_models_alike_the_priority_decides_whose_room_is_held(awaited: bool) -> None:
+    low, high = new(1, awaited=awaited), new(1, priority=1, awaited=awaited)
+    assert high.has_room_before(low)
+    assert high.has_room_before(high)
+    assert not low.has_room_before(high)
 
 
 def test_what_is_referred_to_comes_back_and_others_go() -> None:
@@ -444,12 +505,18 @@ def test_nothing_goes_for_less_important_models_that_pods_hold() -> None:
     # Nor is what the disk has not: there must be an end to it.
     full = Space(100, 95, 3)
     models["a"] = here(70, mounted=True, referenced=True)
-    assert "c" in evicted(decide(**models, groups={"lru": replace(LRU, limit=1000)}, space=full))
+    groups = {"lru": replace(LRU, limit=1000)}
+    assert "c" in evicted(decide(**models, groups=groups, space=full))
+    # Nor is what the kubelet frees itself, but not yet what it is only near to.
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=1))) == ""
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=2))) == "b"
+    assert evicted(decide(**models, groups=groups, space=kubelets(98, others=5))) == "b"
+    assert "c" in evicted(decide(**models, groups=groups, space=kubelets(98, others=6)))
 
 
 def kubelets(mark: int, *, others: int = 0) -> Space:
-    """A disk of 200 that the kubelet uses too."""
-    return Space(200, 190, others, kubelet=mark)
+    """A disk of 200 that the kubelet uses too, and of which it has 4 more to itself."""
+    return Space(200, 190, others, kubelet=mark, kubelet_acts=mark + 4)
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,8 @@ class CapacityMachine(RuleBasedStateMachine):
             for name, limit in self.limits.items()
         }
         groups["none"] = Group(50, high_percent=90, low_percent=80, evicts=False)
-        space = Space(CAPACITY, CAPACITY, self.others, self.kubelet)
+        acts = None if self.kubelet is None else self.kubelet + 5
+        space = Space(CAPACITY, CAPACITY, self.others, self.kubelet, acts)
         return Ledger({key: self.model(key) for key in KEYS}, groups, space)
 
     def table(self) -> Table:
@@ -388,7 +389,7 @@ class CapacityMachine(RuleBasedStateMachine):
             ]
             if not account.disk and ledger.taken(account) <= account.limit:
                 left = [key for key in left if key != ledger.last_of(account.group)]
-            if not account.disk or ledger.taken(account) <= account.limit:
+            if not account.disk or not ledger.is_exhausted:
                 left = [key for key in left if not _is_for_less_important(ledger, account, key)]
             assert [key for key in left if account.group in ledger.holding(key).groups] == []
 

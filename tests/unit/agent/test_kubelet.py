@@ -115,13 +115,13 @@ def test_blocks_that_are_reserved_for_root_count_as_taken() -> None:
     """The kubelet compares what is available with the whole, as ext4 reports it."""
     found = bound(available=550, used=400)
     assert found is not None
-    assert found.mark == 400 + 550 - 170
+    assert (found.mark, found.acts) == (400 + 550 - 170, 400 + 550 - 150)
 
 
 def test_a_disk_that_is_past_the_threshold_has_no_room() -> None:
     full = bound(available=10, used=100, capacity=1000)
     assert full is not None
-    assert full.mark == 0
+    assert (full.mark, full.acts) == (0, 0)
     tiny = bound(parse_thresholds("nodefs.available=50Gi"))
     assert tiny is not None
     assert (tiny.kept, tiny.mark, tiny.kept_percent) == (1000, 0, 100)
@@ -151,6 +151,10 @@ def test_at_the_mark_the_kubelet_does_nothing(
     )
     if found is None or found.mark == 0:
         return
+    assert found.mark < found.acts
+    assert capacity - found.acts >= max(
+        one.available(capacity) for one in found.thresholds.of(shared)
+    )
     available = capacity - found.mark
     image_gc, nodefs, imagefs = found.thresholds.all
     if FileSystem.IMAGEFS in shared:

@@ -70,8 +70,11 @@ def test_who_gets_a_place(held: list[Hold], owner: str, may: bool) -> None:
         ([Hold(), Hold("b")], True),
         ([Hold(), Hold(awaited=True)], True),
         # As many as there are places: then it is as for all others.
-        ([Hold(awaited=True), Hold("b", awaited=True)], False),
-        ([Hold(awaited=True)] * 3, False),
+        ([Hold(awaited=True), Hold("a", awaited=True)], False),
+        # But those of other namespaces alone do not keep all of them.
+        ([Hold(awaited=True), Hold("b", awaited=True)], True),
+        ([Hold("b", awaited=True)] * 3, True),
+        ([Hold("b", awaited=True)] * 4, False),
         # The pods of those that run have gone meanwhile.
         ([Hold()] * 3, True),
         ([Hold()] * 4, False),

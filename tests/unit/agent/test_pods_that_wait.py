@@ -100,6 +100,7 @@ def failed(kind: FailureKind, message: str) -> Row:
             "failed: Denied: no such key; the next try is at 2026-08-01T12:00:00Z",
         ),
         (row(), Waiting("CapacityFull", "it needs 9Gi"), "it needs 9Gi"),
+        (row(), Waiting("KubeletThreshold", "it needs 9Gi"), "it needs 9Gi"),
         (
             row(evicted=EVICTED),
             None,

@@ -56,6 +56,7 @@ def names(models: tuple[NodeModelStatus, ...]) -> list[str]:
         ("Pending", "Hashing", "awaited"),
         ("Pending", "PodsUnknown", "awaited"),
         ("Pending", "CapacityFull", "given_up"),
+        ("Pending", "KubeletThreshold", "given_up"),
         ("Evicted", "MadeRoom", "given_up"),
         ("Failed", "Unreachable", "awaited"),
         ("Failed", "Throttled", "awaited"),
@@ -102,6 +103,7 @@ def test_only_models_at_or_above_the_priority_count() -> None:
         ("Failed", "Denied", False),
         ("Evicted", "MadeRoom", False),
         ("Pending", "CapacityFull", False),
+        ("Pending", "KubeletThreshold", False),
     ],
 )
 def test_an_entry_that_waits_for_another_cache_is_waited_for_while_that_one_comes(

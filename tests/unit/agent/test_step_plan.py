@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from agent.control.rows import ABSENT
+from agent.capacity.holdings import Group, Holding
+from agent.capacity.ledger import Ledger
+from agent.control.rows import ABSENT, Row, Table
 from agent.control.step_plan import StepPlan, plan_step
-from tests.unit.agent.rows import table
+from tests.unit.agent.rows import WHOLE, table
 
 SET = frozenset
 
@@ -208,3 +210,46 @@ def test_the_folder_of_a_volume_goes_when_nobody_can_need_it(
     assert plan_step(now, before).folders == (("a",) if goes else ())
     # Not before the grace period has passed.
     assert plan_step(now, StepPlan(unwanted_since={"a": now.now})).folders == ()
+
+
+def without_views(made: Table, *keys: str) -> Table:
+    """The table with these copies whole, but for their views."""
+
+    def lacking(row: Row) -> Row:
+        return replace(row, copy=replace(row.copy, manifest=WHOLE, lacks_view=True))
+
+    rows = {key: lacking(row) if key in keys else row for key, row in made.rows.items()}
+    return replace(made, rows=rows)
+
+
+def test_a_view_is_made_without_a_place_of_a_download() -> None:
+    made = table(wanted="abcd", published="cd", ready="cd", active="ab")
+    plan = plan_step(without_views(made, "c", "d"))
+    assert (plan.start, plan.queued) == (("c", "d"), frozenset())
+
+
+def test_views_that_are_being_made_leave_all_places_to_downloads() -> None:
+    made = table(wanted="abcd", published="cde", ready="cde", active="cd")
+    assert plan_step(without_views(made, "c", "d")).start == ("a", "b")
+
+
+def test_few_views_are_made_at_a_time() -> None:
+    """All copies lack their views when an agent makes views for the first time."""
+    made = table(wanted="abcde", published="abcde", ready="abcde", active="a", awaited="e")
+    assert plan_step(without_views(made, *"abcde")).start == ("e",)
+
+
+def test_what_a_pod_waits_for_leaves_its_room_to_a_model_whose_source_is_asked() -> None:
+    lru = frozenset({"lru"})
+    ledger = Ledger(
+        {
+            "a": Holding(groups=lru, size=60, priority=9, referenced=True),
+            "b": Holding(groups=lru, size=50, referenced=True, mounted=True, awaited=True),
+        },
+        {"lru": Group(100, high_percent=90, low_percent=80, evicts=True)},
+    )
+    made = table(wanted="ab", active="a", awaited="b", ledger=ledger)
+    asked = replace(made.rows["a"], reserved=0)
+    plan = plan_step(replace(made, rows={**made.rows, "a": asked}))
+    assert (plan.start, list(plan.waiting)) == ((), ["b"])
+    assert plan_step(made).start == ("b",)
