@@ -49,7 +49,8 @@ class _Told:
     at: float
 
     def __str__(self) -> str:
-        return self.event.reason
+        pod = self.event.pod
+        return f"{self.event.reason} of {pod.namespace}/{pod.name}"
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,7 @@ def test_it_gives_up_with_one_line_and_begins_again(fake: EventServer, writer: E
         fake.answer(403, 403, 403)
         writer.tell(FAILED)
         assert fake.reasons(3) == ["DownloadFailed"] * 3
-        # What comes while it gives up is given up too.
-        while fake.requests.empty():
-            writer.tell(GONE)
-            threading.Event().wait(0.01)
+        writer.tell(GONE)
         assert fake.reasons(1) == ["Evicted"]
     (line,) = logs
     assert line["log_level"] == "warning"
