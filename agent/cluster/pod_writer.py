@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.cluster.events import PodEvent
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
 
 # Limits of the API server, with room for a time.
 _NAME_LENGTH = 230
@@ -57,7 +57,7 @@ class _Told:
 class _Cached:
     """A pod to annotate, and when its model was published. at: seconds since 1970."""
 
-    pod: PodMounts
+    pod: PodUse
     at: float
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class PodWriter:
         """Queue an Event for writing. Never raises, and never waits."""
         self._events.put(_Told(event, time.time()))
 
-    def cached(self, pod: PodMounts) -> None:
+    def cached(self, pod: PodUse) -> None:
         """Queue the annotation of a pod whose model is cached. Never raises, and never waits."""
         self._annotations.put(_Cached(pod, time.time()))
 

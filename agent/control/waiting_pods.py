@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from agent.cluster.events import PodSink
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
     from agent.control.rows import Row, Table
     from agent.control.waiting import Waiting
     from crds.node import NodeModelStatus
@@ -68,7 +68,7 @@ class WaitingPods:
                 self._told[known] = self._tell(pod, status, before.get(known), table.now)
 
     def _tell(
-        self, pod: PodMounts, status: NodeModelStatus, before: _Told | None, now: float
+        self, pod: PodUse, status: NodeModelStatus, before: _Told | None, now: float
     ) -> _Told:
         if status.cached:
             return self._wake(pod, status, before)
@@ -82,7 +82,7 @@ class WaitingPods:
         self._emit(pod, status, reasons.WAITING_FOR_MODEL, message, warning=warning)
         return _Told(why, message, now)
 
-    def _wake(self, pod: PodMounts, status: NodeModelStatus, before: _Told | None) -> _Told:
+    def _wake(self, pod: PodUse, status: NodeModelStatus, before: _Told | None) -> _Told:
         """Let kubelet start a pod whose model is there, once.
 
         Kubelet starts a pod by itself that finds its model, but for a pod that has just missed it,
@@ -99,7 +99,7 @@ class WaitingPods:
 
     def _emit(
         self,
-        pod: PodMounts,
+        pod: PodUse,
         status: NodeModelStatus,
         reason: str,
         message: str,
@@ -111,7 +111,7 @@ class WaitingPods:
         self._sink.tell(PodEvent(pod, series, reason, f"{name}: {message}", warning))
 
 
-def _told_of(row: Row, outlook: Outlook) -> Iterator[tuple[PodMounts, NodeModelStatus]]:
+def _told_of(row: Row, outlook: Outlook) -> Iterator[tuple[PodUse, NodeModelStatus]]:
     """Each waiting pod, and the status of the entry that it is told of.
 
     Of several entries, one whose model is there for its cache, else one of the pod's namespace.

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from agent.cluster import event_writer, outbox
 from agent.cluster.events import PodEvent
-from agent.cluster.pod_mounts import PodMounts
+from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
 from agent.cluster.report import connect
 from tests.unit.agent.api_server import write_kubeconfig
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.unit.agent.servers import Server
 
 EVENTS = "/api/v1/namespaces/team/events"
-POD = PodMounts("team", "server", frozenset(), frozenset(), uid="uid-1")
+POD = PodUse("team", "server", "uid-1")
 HALF = PodEvent(POD, "llama downloading", "WaitingForModel", "llama: 50 %")
 MORE = replace(HALF, message="llama: 75 %")
 THERE = PodEvent(POD, "llama cached", "ModelCached", "llama: it is there")
