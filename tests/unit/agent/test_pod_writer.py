@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster import event_writer, outbox
+from agent.cluster import event_series, outbox
 from agent.cluster.events import PodEvent
 from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
@@ -143,12 +143,11 @@ def test_the_missing_right_is_named_once(fake: EventServer, writer: PodWriter) -
 def test_of_few_events_is_known_that_they_were_told(
     fake: EventServer, writer: PodWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.cluster.pod_writer.MAX_SERIES", 3)
+    monkeypatch.setattr(event_series, "MAX_SERIES", 3)
     for number in range(10):
         writer.tell(replace(HALF, series=str(number)))
         fake.next()
-    assert len(writer._written) <= 3
-    assert event_writer.MAX_SERIES == 1000
+    assert len(writer._series) <= 3
 
 
 def test_it_does_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
