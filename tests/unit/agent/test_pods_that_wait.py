@@ -1,4 +1,4 @@
-"""What the pods of the node that wait for models are told, and when kubelet is woken for them."""
+"""What is reported to the waiting pods of a node, and when kubelet is woken for them."""
 
 from __future__ import annotations
 
