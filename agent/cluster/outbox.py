@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Refused(Generic[T]):
-    """An item that the API server has refused in some tries. again_at: monotonic seconds."""
+    """An item that the API server has not taken in some tries. again_at: monotonic seconds."""
 
     item: T
     tries: int
@@ -47,9 +47,10 @@ class Outbox(Generic[T]):
     """A bounded queue of items, and the thread that writes them with `write`.
 
     `write` makes one try, and raises ApiException or HTTPError. An item that cannot be written in
-    TRIES tries is dropped; the log reports that once until a write succeeds. A refusal concerns its
-    item only, whose next try comes after RETRY_SECONDS; the other items are written meanwhile. If
-    the API server does not respond at all, the queue waits, and is dropped after the last try.
+    TRIES tries is dropped; the log reports that once until a write succeeds. A refusal or a timeout
+    concerns its item only, whose next try comes after RETRY_SECONDS; the other items are written
+    meanwhile. If the API server cannot be reached, the queue waits, and is dropped after the last
+    try.
 
     `name` names the queue and its thread. `forbidden` is the line of the log after a 403 that names
     a missing right, `failed` the line after another failure.
@@ -90,7 +91,7 @@ class Outbox(Generic[T]):
             try:
                 self._try_to_write(item)
             except (ApiException, urllib3.exceptions.HTTPError) as error:
-                if not _has_response(error):
+                if not _concerns_item(error):
                     self._drop(item, error, *self._drain())
                 elif _may_pass(error) and tries + 1 < TRIES and len(self._refused) < QUEUE_ITEMS:
                     again_at = time.monotonic() + RETRY_SECONDS
@@ -103,7 +104,7 @@ class Outbox(Generic[T]):
                 self._is_failing = self._has_overflowed = False
 
     def _next(self) -> tuple[T, int]:
-        """The next item to write, and in how many tries the API server has refused it."""
+        """The next item to write, and in how many tries it was refused."""
         first = self._refused[0] if self._refused else None
         # Waits for a new item, and no longer than until a refused item is due.
         wait = max(first.again_at - time.monotonic(), 0) if first else None
@@ -114,12 +115,12 @@ class Outbox(Generic[T]):
         return refused.item, refused.tries
 
     def _try_to_write(self, item: T) -> None:
-        """Write an item. Tries again, in the order of the queue, while there is no response."""
+        """Write an item. Tries again, before all others, if the API server cannot be reached."""
         for _ in range(TRIES - 1):
             try:
                 return self._write(item)
             except (ApiException, urllib3.exceptions.HTTPError) as error:
-                if _has_response(error):
+                if _concerns_item(error):
                     raise
             time.sleep(RETRY_SECONDS)
         return self._write(item)
@@ -148,16 +149,24 @@ class Outbox(Generic[T]):
         )
 
 
-def _has_response(error: Exception) -> bool:
+def _concerns_item(error: Exception) -> bool:
+    """Whether another item may be written: the API server refused this one, or took too long.
+
+    The API server waits for the webhooks of the namespace.
+    """
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+        return True
     return isinstance(error, ApiException) and bool(error.status)
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether a request that the API server refused may succeed soon.
+    """Whether a request that the API server did not carry out may succeed soon.
 
     A server that has just started answers 403 to all requests until it has loaded the roles.
     """
-    status = getattr(error, "status", None) or 0
+    if not isinstance(error, ApiException):
+        return True
+    status = error.status or 0
     return status >= 500 or status in {_FORBIDDEN, _THROTTLED}
 
 

@@ -102,7 +102,7 @@ def test_a_403_is_reported_with_its_cause(
     assert line.get("message", "") == message
 
 
-def test_without_a_response_the_queue_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_dropped_if_the_api_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.01)
     api = Api(bad=[urllib3.exceptions.HTTPError() for _ in range(TRIES)])
     api.is_open.clear()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster import event_series, outbox
+from agent.cluster import event_series, outbox, pod_writer
 from agent.cluster.events import PodEvent
 from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
@@ -20,7 +20,7 @@ from tests.unit.agent.test_event_writer import EventServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.agent.servers import Server
+    from tests.unit.agent.servers import Handler, Server
 
 EVENTS = "/api/v1/namespaces/team/events"
 POD = PodUse("team", "server", "uid-1")
@@ -97,6 +97,28 @@ def test_what_may_pass_is_tried_again(fake: EventServer, writer: PodWriter, stat
     fake.answer(status, status)
     writer.cached(POD)
     assert [fake.next()[0] for _ in range(3)] == ["PATCH"] * 3
+
+
+def test_a_webhook_that_hangs_holds_up_no_other_pod(
+    fake: EventServer, server: Server, writer: PodWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_writer, "CALL_TIMEOUT", (30.0, 1.0))
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.5)
+    is_over = threading.Event()
+
+    def answer(handler: Handler, path: str) -> None:
+        if path.endswith("/bad"):
+            is_over.wait(30)
+        fake(handler, path)
+
+    server.answer = answer
+    with capture_logs() as logs:
+        for name in ("bad", "a", "b"):
+            writer.cached(replace(POD, name=name))
+        assert [fake.next()[1].rpartition("/")[2] for _ in range(2)] == ["a", "b"]
+        line = waits_for_a_line(logs)
+    is_over.set()
+    assert (line["event"], line["firstDropped"]) == ("Could not annotate pods", "team/bad")
 
 
 @pytest.mark.parametrize("status", [404, 409, 410])
