@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from agent.cluster.event_series import EventSeries
 from agent.cluster.kube_watch import CALL_TIMEOUT
 from agent.cluster.outbox import Outbox
 from crds.base import API_VERSION, GROUP
@@ -26,11 +26,6 @@ ACTION = "KeepModels"
 # API version and kind of what Events are about. The object has the node's name.
 LOCAL_MODEL_NODE = (API_VERSION, "LocalModelNode")
 NODE = ("v1", "Node")
-
-# An event that repeats within this time raises the count of its first Event.
-SERIES_SECONDS = 600.0
-# The most Events whose repetitions are counted.
-MAX_SERIES = 1000
 
 # Limits of the API server.
 _NOTE_BYTES = 1024
@@ -58,15 +53,6 @@ class _Queued:
         return self.event.reason
 
 
-@dataclass
-class _Series:
-    """An Event on the API server, and how often it occurred. seen: monotonic seconds."""
-
-    name: str
-    count: int
-    seen: float
-
-
 class EventWriter:
     """An EventSink that writes to the API server, in a thread.
 
@@ -83,8 +69,7 @@ class EventWriter:
         self._regarding = regarding
         self._api = client.CustomObjectsApi(api_client)
         self._uid = ""
-        # Ordered by the last occurrence, the oldest first. Bounded by MAX_SERIES.
-        self._written: OrderedDict[tuple[NodeEvent, str], _Series] = OrderedDict()
+        self._series: EventSeries[tuple[NodeEvent, str]] = EventSeries()
         self._outbox = Outbox(
             "events", self._write, forbidden=_FORBIDDEN_MESSAGE, failed="Could not write Events"
         )
@@ -98,19 +83,11 @@ class EventWriter:
         self._outbox.put(_Queued(event, self._uid, time.time_ns()))
 
     def _write(self, queued: _Queued) -> None:
-        now = time.monotonic()
-        while self._written and (
-            len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
-        ):
-            self._written.popitem(last=False)
-        key = queued.event, queued.uid
-        series = self._written.get(key)
-        if series is None or not self._count(series, queued.at, now):
-            self._written[key] = _Series(self._create(queued), 1, now)
-        self._written.move_to_end(key)
-
-    def _first(self) -> _Series:
-        return next(iter(self._written.values()))
+        self._series.write(
+            (queued.event, queued.uid),
+            lambda: self._create(queued),
+            lambda name, count: self._count(name, count, queued.at),
+        )
 
     def _create(self, queued: _Queued) -> str:
         """Create an Event. Returns its name."""
@@ -145,17 +122,17 @@ class EventWriter:
                 raise
         return name
 
-    def _count(self, series: _Series, at: int, now: float) -> bool:
+    def _count(self, name: str, count: int, at: int) -> bool:
         """Raise the count of an Event, as client-go does. False: the Event does not exist."""
-        count = {"count": series.count + 1, "lastObservedTime": _micro_time(at)}
+        series = {"count": count, "lastObservedTime": _micro_time(at)}
         try:
             self._api.patch_namespaced_custom_object(
                 "events.k8s.io",
                 "v1",
                 NAMESPACE,
                 "events",
-                series.name,
-                {"series": count},
+                name,
+                {"series": series},
                 _content_type="application/merge-patch+json",
                 _request_timeout=CALL_TIMEOUT,
             )
@@ -163,7 +140,6 @@ class EventWriter:
             if error.status == _NOT_FOUND:
                 return False
             raise
-        series.count, series.seen = series.count + 1, now
         return True
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PodEvent:
     An event with the pod and the `series` of an earlier one replaces the message of that one.
     """
 
-    pod: PodMounts
+    pod: PodUse
     series: str
     reason: str
     message: str
@@ -47,6 +47,6 @@ class PodSink(Protocol):
         """Emit an event if possible. Never raises, and never waits."""
         ...
 
-    def cached(self, pod: PodMounts) -> None:
+    def cached(self, pod: PodUse) -> None:
         """Let kubelet start the pod's containers now: its model is cached. Never waits."""
         ...

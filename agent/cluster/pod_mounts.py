@@ -27,8 +27,26 @@ _KEY = re.compile(f"[0-9a-f]{{{MODEL_KEY_LENGTH}}}")
 _VARIABLE = re.compile(r"\$\(([A-Za-z0-9_.-]+)\)")
 # A key is the name of a folder in one of these.
 _FOLDERS = {"models", "volumes"}
-# Kubelet's reason while a sub-path of a read-only volume does not exist.
+# Kubelet's reason while a sub-path of a read-only volume does not exist, and the volume that its
+# message names. The reason is the same where a Secret is missing.
 _NO_SUB_PATH = "CreateContainerConfigError"
+_NAMED_VOLUME = re.compile(r'volumeMount "([^"]*)"')
+# Kubelet's reasons while a container waits for its image, whatever it mounts.
+_NO_IMAGE = {"ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"}
+
+
+@dataclass(frozen=True)
+class WaitingMount:
+    """A mount of a container that has not started: the claim, and the key that its path names.
+
+    `claim` is empty for a hostPath volume, and for a sub-path of a generic ephemeral volume. `key`
+    is empty for a path that names no key. `is_blocked`: kubelet has reported that it cannot start
+    the container, as it does while this mount is missing.
+    """
+
+    claim: str
+    key: str
+    is_blocked: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,10 +55,8 @@ class PodMounts:
 
     `claims` are the PersistentVolumeClaims of its volumes, except those that the pod mounts only
     by sub-paths that name keys: the volume of a claim can be the root of all models. `keys` are the
-    keys in its sub-paths, `host_keys` those in the paths of its hostPath volumes.
-
-    `waits`: a container that has such a mount has not started. `is_blocked`: kubelet has reported
-    that it cannot start such a container, as it does while a model is missing.
+    keys in its sub-paths, `host_keys` those in the paths of its hostPath volumes. `waiting` are the
+    mounts of its containers that have not started.
     """
 
     namespace: str
@@ -48,6 +64,20 @@ class PodMounts:
     claims: frozenset[str]
     keys: frozenset[str]
     host_keys: frozenset[str] = frozenset()
+    uid: str = ""
+    waiting: frozenset[WaitingMount] = frozenset()
+
+
+@dataclass(frozen=True)
+class PodUse:
+    """A pod that uses one model.
+
+    `waits`: a container that mounts the model has not started. `is_blocked`: kubelet has reported
+    that it cannot start such a container, as it does while the model is missing.
+    """
+
+    namespace: str
+    name: str
     uid: str = ""
     waits: bool = False
     is_blocked: bool = False
@@ -75,30 +105,27 @@ def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
     mounts: dict[str, list[_Mount]] = {}
     for mount in _mounts(spec, status):
         mounts.setdefault(mount.volume, []).append(mount)
-    unstarted: list[_Mount] = []
+    waiting: set[WaitingMount] = set()
     claims: set[str] = set()
     keys: set[str] = set()
     host_keys: set[str] = set()
     for volume in spec.get("volumes") or ():
-        own = mounts.get(volume["name"], [])
-        paths, claim = [mount.path for mount in own], _claim_of(volume, meta["name"])
+        own, claim = mounts.get(volume["name"], []), _claim_of(volume, meta["name"])
         if claim:
-            named = [_key_of_sub_path(path) for path in paths]
-            keys.update(key for key in named if key)
-            if not all(named) or not named:
+            named = [(mount, _key_of_sub_path(mount.path)) for mount in own]
+            keys.update(key for _, key in named if key)
+            if not named or not all(key for _, key in named):
                 claims.add(claim)
         elif volume.get("hostPath"):
             root = volume["hostPath"]["path"]
-            found = {_key_of_host_path(f"{root}/{path}") for path in paths or [""]} - {""}
-            host_keys |= found
-            if not found:
-                continue
+            named = [(mount, _key_of_host_path(f"{root}/{mount.path}")) for mount in own]
+            found = {key for _, key in named} if own else {_key_of_host_path(root)}
+            host_keys |= found - {""}
         else:
             continue
-        unstarted += [mount for mount in own if not _has_started(mount.status, status)]
+        waiting.update(_waiting_mounts(named, "" if volume.get("ephemeral") else claim, status))
     if not claims and not keys and not host_keys:
         return None
-    is_leaving = bool(meta.get("deletionTimestamp"))
     return PodMounts(
         meta["namespace"],
         meta["name"],
@@ -106,9 +133,17 @@ def parse_pod(obj: dict[str, Any]) -> PodMounts | None:
         frozenset(keys),
         frozenset(host_keys),
         uid=meta.get("uid") or "",
-        waits=bool(unstarted) and not is_leaving,
-        is_blocked=any(_is_blocked(mount.status) for mount in unstarted) and not is_leaving,
+        waiting=frozenset() if meta.get("deletionTimestamp") else frozenset(waiting),
     )
+
+
+def _waiting_mounts(
+    named: list[tuple[_Mount, str]], claim: str, status: dict[str, Any]
+) -> Iterator[WaitingMount]:
+    """The mounts that wait of one volume, of which `named` has all with their keys."""
+    for mount, key in named:
+        if (claim or key) and _awaits_mounts(mount.status, status):
+            yield WaitingMount(claim, key, _is_blocked(mount))
 
 
 def _claim_of(volume: dict[str, Any], pod: str) -> str:
@@ -118,33 +153,47 @@ def _claim_of(volume: dict[str, Any], pod: str) -> str:
     return f"{pod}-{volume['name']}" if volume.get("ephemeral") else ""
 
 
-def _has_started(container: dict[str, Any] | None, pod: dict[str, Any]) -> bool:
-    """Whether a container runs or has run, by its status and its pod's.
+def _awaits_mounts(container: dict[str, Any] | None, pod: dict[str, Any]) -> bool:
+    """Whether a container has not started, and not for its image, by its status and its pod's.
 
-    A container that ran and now waits for its next start counts, unless its mounts keep it waiting.
+    A container that ran and now waits for its next start does not count, unless its mounts keep it
+    waiting.
     """
     if container is None:
-        return pod.get("phase") != "Pending"
+        return pod.get("phase") == "Pending"
     state = container.get("state") or {}
     if "running" in state or "terminated" in state:
+        return False
+    waits_for = _waiting(container).get("reason")
+    if waits_for == _NO_SUB_PATH:
         return True
-    return not _is_blocked(container) and "terminated" in (container.get("lastState") or {})
+    return waits_for not in _NO_IMAGE and "terminated" not in (container.get("lastState") or {})
 
 
-def _is_blocked(container: dict[str, Any] | None) -> bool:
-    waiting = ((container or {}).get("state") or {}).get("waiting") or {}
-    return waiting.get("reason") == _NO_SUB_PATH
+def _is_blocked(mount: _Mount) -> bool:
+    """Whether kubelet has reported that it cannot start a container, maybe for this mount."""
+    waiting = _waiting(mount.status)
+    volume = _NAMED_VOLUME.search(waiting.get("message") or "")
+    is_other = volume is not None and volume[1] != mount.volume
+    return waiting.get("reason") == _NO_SUB_PATH and not is_other
+
+
+def _waiting(container: dict[str, Any] | None) -> dict[str, Any]:
+    """Why a container waits: kubelet's reason and message."""
+    return ((container or {}).get("state") or {}).get("waiting") or {}
 
 
 def users(
     pods: Iterable[PodMounts], caches: Mapping[str, Iterable[CacheName]]
-) -> dict[str, tuple[PodMounts, ...]]:
+) -> dict[str, tuple[PodUse, ...]]:
     """The pods that use each key, without the unused keys. caches: the owners of each key.
 
     A pod uses a key if a path of it names the key, or if it mounts the whole claim of one of the
     key's caches. A claim of the same name in another namespace only delays a removal. In a
     sub-path, a pod with any claim can name any key: that does not count where only other
-    namespaces have caches of the key, or a tenant could keep others' copies on the node.
+    namespaces have caches of the key, or a tenant could keep others' copies on the node. A pod
+    waits for a key only by a mount whose claim is of one of the key's caches, or a hostPath: no
+    other claim leads to the model for sure.
     """
     index = _Index(tuple(pods))
     named = {key: tuple(names) for key, names in caches.items()}
@@ -161,15 +210,21 @@ class _Index:
         # Indexes into `pods`: by key, and by namespace and claim; an empty namespace means any.
         self.by_key: dict[str, list[int]] = {}
         self._by_claim: dict[tuple[str, str], list[int]] = {}
+        # By namespace, claim and key of a mount that waits: the pods, and whether they are blocked.
+        self._waiting: dict[tuple[str, str, str], dict[int, bool]] = {}
         for index, pod in enumerate(pods):
             for key in pod.keys | pod.host_keys:
                 self.by_key.setdefault(key, []).append(index)
             for claim in pod.claims:
                 for namespace in ("", pod.namespace):
                     self._by_claim.setdefault((namespace, claim), []).append(index)
-        self._claims = sorted(self._by_claim)
+            for mount in pod.waiting:
+                for namespace in ("", pod.namespace):
+                    by_pod = self._waiting.setdefault((namespace, mount.claim, mount.key), {})
+                    by_pod[index] = by_pod.get(index, False) or mount.is_blocked
+        self._claims = sorted({*self._by_claim, *((one[0], one[1]) for one in self._waiting)})
 
-    def users(self, key: str, names: Iterable[CacheName]) -> tuple[PodMounts, ...]:
+    def users(self, key: str, names: Iterable[CacheName]) -> tuple[PodUse, ...]:
         """The pods that use a key of these caches, in the order of `pods`."""
         names = tuple(names)
         namespaces = {cache.namespace for cache in names}
@@ -180,10 +235,21 @@ class _Index:
             or not namespaces.isdisjoint({"", self._pods[index].namespace})
             or key in self._pods[index].host_keys
         }
+        # The pods that wait for the key, and whether they are blocked.
+        waiting = dict(self._waiting.get(("", "", key), {}))
         for cache in names:
-            for claim in self._claims_of(cache):
-                found.update(self._by_claim.get(claim, ()))
-        return tuple(self._pods[index] for index in sorted(found))
+            for namespace, claim in self._claims_of(cache):
+                found.update(self._by_claim.get((namespace, claim), ()))
+                for path in ("", key):
+                    for index, is_blocked in self._waiting.get(
+                        (namespace, claim, path), {}
+                    ).items():
+                        waiting[index] = waiting.get(index, False) or is_blocked
+        return tuple(self._use(index, waiting) for index in sorted(found))
+
+    def _use(self, index: int, waiting: Mapping[int, bool]) -> PodUse:
+        pod = self._pods[index]
+        return PodUse(pod.namespace, pod.name, pod.uid, index in waiting, waiting.get(index, False))
 
     def _claims_of(self, cache: CacheName) -> Iterator[tuple[str, str]]:
         name = claim_name(cache.name, cache.node_group)

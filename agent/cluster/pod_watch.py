@@ -68,7 +68,7 @@ class PodWatch:
 class _PodListener:
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
-        # By uid: the node's pods, of which each list tells all.
+        # By uid: the node's pods. Each list has all of them.
         self._pods: dict[str, PodMounts] = {}
         self._reported: tuple[PodMounts, ...] | None = None
         self._has_reported = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from agent.cluster.event_writer import CONTROLLER, MAX_SERIES, SERIES_SECONDS, cut_note
+from agent.cluster.event_series import EventSeries
+from agent.cluster.event_writer import CONTROLLER, cut_note
 from agent.cluster.kube_watch import CALL_TIMEOUT
 from agent.cluster.outbox import Outbox
 from crds.naming import CACHED_AT_ANNOTATION
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.cluster.events import PodEvent
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
 
 # Limits of the API server, with room for a time.
 _NAME_LENGTH = 230
@@ -31,7 +31,7 @@ _CONFLICT = 409
 # The pod is gone, or is another one of the same name.
 _GONE = {_NOT_FOUND, _CONFLICT, 410}
 
-_MAY_NOT_TELL = (
+_MAY_NOT_WRITE = (
     "May not write Events of pods: the ClusterRole localmodel-agent needs the verbs create and "
     "patch on events of the core group, see rbac.yaml in deploy/base"
 )
@@ -42,34 +42,26 @@ _MAY_NOT_ANNOTATE = (
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Queued:
     """An Event to write. at: seconds since 1970."""
 
     event: PodEvent
     at: float
 
     def __str__(self) -> str:
-        return self.event.reason
+        pod = self.event.pod
+        return f"{self.event.reason} of {pod.namespace}/{pod.name}"
 
 
 @dataclass(frozen=True)
 class _Cached:
     """A pod to annotate, and when its model was published. at: seconds since 1970."""
 
-    pod: PodMounts
+    pod: PodUse
     at: float
 
     def __str__(self) -> str:
         return f"{self.pod.namespace}/{self.pod.name}"
-
-
-@dataclass
-class _Series:
-    """An Event on the API server, and how often it was told. seen: monotonic seconds."""
-
-    name: str
-    count: int
-    seen: float
 
 
 class PodWriter:
@@ -83,12 +75,12 @@ class PodWriter:
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
         self._node = node_name
         self._api = client.CoreV1Api(api_client)
-        # By pod and series, ordered by the last occurrence. Bounded by MAX_SERIES.
-        self._written: OrderedDict[tuple[str, str], _Series] = OrderedDict()
+        # By the uid of the pod, and the series of its event.
+        self._series: EventSeries[tuple[str, str]] = EventSeries()
         self._events = Outbox(
             "pod-events",
             self._write_event,
-            forbidden=_MAY_NOT_TELL,
+            forbidden=_MAY_NOT_WRITE,
             failed="Could not write Events of pods",
         )
         self._annotations = Outbox(
@@ -100,9 +92,9 @@ class PodWriter:
 
     def tell(self, event: PodEvent) -> None:
         """Queue an Event for writing. Never raises, and never waits."""
-        self._events.put(_Told(event, time.time()))
+        self._events.put(_Queued(event, time.time()))
 
-    def cached(self, pod: PodMounts) -> None:
+    def cached(self, pod: PodUse) -> None:
         """Queue the annotation of a pod whose model is cached. Never raises, and never waits."""
         self._annotations.put(_Cached(pod, time.time()))
 
@@ -118,28 +110,18 @@ class PodWriter:
             if error.status not in _GONE:
                 raise
 
-    def _write_event(self, told: _Told) -> None:
-        now = time.monotonic()
-        while self._written and (
-            len(self._written) >= MAX_SERIES or now - self._first().seen >= SERIES_SECONDS
-        ):
-            self._written.popitem(last=False)
-        key = told.event.pod.uid, told.event.series
-        series = self._written.get(key)
-        if series is not None and self._update(series, told):
-            series.count, series.seen = series.count + 1, now
-        else:
-            self._written[key] = _Series(self._create(told), 1, now)
-        self._written.move_to_end(key)
+    def _write_event(self, queued: _Queued) -> None:
+        self._series.write(
+            (queued.event.pod.uid, queued.event.series),
+            lambda: self._create(queued),
+            lambda name, count: self._update(name, count, queued),
+        )
 
-    def _first(self) -> _Series:
-        return next(iter(self._written.values()))
-
-    def _create(self, told: _Told) -> str:
+    def _create(self, queued: _Queued) -> str:
         """Create an Event. Returns its name."""
-        event, pod, at = told.event, told.event.pod, _time(told.at)
+        event, pod, at = queued.event, queued.event.pod, _time(queued.at)
         # The name is the same on each try: the response to a successful try may be lost.
-        name = f"{pod.name[:_NAME_LENGTH].rstrip('-.')}.{int(told.at * 1e9):x}"
+        name = f"{pod.name[:_NAME_LENGTH].rstrip('-.')}.{int(queued.at * 1e9):x}"
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name}
         body = {
             "apiVersion": "v1",
@@ -163,16 +145,16 @@ class PodWriter:
                 raise
         return name
 
-    def _update(self, series: _Series, told: _Told) -> bool:
+    def _update(self, name: str, count: int, queued: _Queued) -> bool:
         """Write the present message into an Event. False: the Event does not exist."""
         body = {
-            "count": series.count + 1,
-            "lastTimestamp": _time(told.at),
-            "message": cut_note(told.event.message),
+            "count": count,
+            "lastTimestamp": _time(queued.at),
+            "message": cut_note(queued.event.message),
         }
-        namespace = told.event.pod.namespace
+        namespace = queued.event.pod.namespace
         try:
-            _patch(self._api.patch_namespaced_event, series.name, namespace, body)
+            _patch(self._api.patch_namespaced_event, name, namespace, body)
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return False

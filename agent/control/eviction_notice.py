@@ -47,7 +47,7 @@ class EvictionNotices:
         notice = self._notices.get(key)
         return notice.note if notice else None
 
-    def give(self, key: str, note: Evicted, now: float) -> None:
+    def add(self, key: str, note: Evicted, now: float) -> None:
         """Report from now on that a copy is evicted. A former notice of it stays as it is."""
         self._notices.setdefault(key, _Notice(note, now))
 

@@ -24,7 +24,7 @@ from agent.structs.failures import DISK_KINDS, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
     from agent.disk.store import Store
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Finished, Task
@@ -188,8 +188,8 @@ class NodeState:
         self,
         key: str,
         owners: tuple[CacheName, ...],
-        users: Mapping[str, tuple[PodMounts, ...]] | None,
-    ) -> tuple[PodMounts, ...] | None:
+        users: Mapping[str, tuple[PodUse, ...]] | None,
+    ) -> tuple[PodUse, ...] | None:
         """The pods that use a key; None if that is not known.
 
         Of a folder that was there before the agent started, nobody may know the claim any more.
@@ -205,7 +205,7 @@ class NodeState:
         self,
         now: float,
         names: Mapping[str, tuple[CacheName, ...]],
-        users: Mapping[str, tuple[PodMounts, ...]] | None,
+        users: Mapping[str, tuple[PodUse, ...]] | None,
     ) -> Mapping[str, Row]:
         wishes, copies, time = self.wanted.wishes, self.inventory.copies, self._options.now()
         reserved, learned = self._reservations.reserved, self._reservations.learned

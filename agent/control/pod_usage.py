@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.cluster.pod_mounts import PodMounts, users
+from agent.cluster.pod_mounts import PodMounts, PodUse, users
 from agent.disk.on_disk import Found
 from agent.structs.records import Usage
 
@@ -46,7 +46,7 @@ class PodUsage:
         self._pods: tuple[PodMounts, ...] | None = None
         # The last answer, and the owners that it was made for: one for each row.
         self._names: Names = {}
-        self._users: Mapping[str, tuple[PodMounts, ...]] | None = None
+        self._users: Mapping[str, tuple[PodUse, ...]] | None = None
         self._used: frozenset[str] = frozenset()
 
     def observe(self, pods: tuple[PodMounts, ...] | None) -> None:
@@ -59,7 +59,7 @@ class PodUsage:
         """Whether a pod mounts any claim as a whole, as far as is known."""
         return self._pods is None or any(pod.claims for pod in self._pods)
 
-    def by_key(self, names: Names) -> Mapping[str, tuple[PodMounts, ...]] | None:
+    def by_key(self, names: Names) -> Mapping[str, tuple[PodUse, ...]] | None:
         """The pods that use each key, by the owners of the keys; None: nobody knows."""
         if self._pods is None:
             return None

@@ -54,7 +54,7 @@ class Removals:
 
     def keep_notices(self, plan: StepPlan) -> bool:
         """Withdraw the notices of copies that are not evicted by this plan, if there are any."""
-        return self._state.notices.retain([victim.key for victim in plan.evict])
+        return self._state.notices.retain({victim.key for victim in plan.evict})
 
     def is_due(self, plan: StepPlan, now: float) -> bool:
         """Whether anything of a plan is to be done now. Evictions wait until they were reported."""
@@ -72,7 +72,7 @@ class Removals:
         for key in plan.cancel:
             self._state.tasks[key].cancelled.set()
         for victim in plan.evict:
-            self._give_notice(victim, table)
+            self._report_eviction(victim, table)
         for key in plan.folders:
             self._delete_folder(key, table.now)
         doomed = (*plan.remove, *plan.discard)
@@ -109,8 +109,10 @@ class Removals:
             self._state.removal_at[key] = now + REMOVE_SECONDS
             log.warning("Could not delete the folder of a volume", key=key, reason=str(error))
 
-    def _give_notice(self, victim: Victim, table: Table) -> None:
+    def _report_eviction(self, victim: Victim, table: Table) -> None:
         """Report a copy as evicted before it goes, unless that was done."""
+        if self._state.notices.of(victim.key) is not None:
+            return
         time = self._options.now()
         note = Evicted(
             time=time,
@@ -118,7 +120,7 @@ class Removals:
             reason=victim.reason,
             message=_message(victim, table, time),
         )
-        self._state.notices.give(victim.key, note, table.now)
+        self._state.notices.add(victim.key, note, table.now)
 
     def _evict(self, victim: Victim, table: Table) -> None:
         key, row = victim.key, table.row(victim.key)

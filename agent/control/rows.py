@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.capacity.places import Hold
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
     from agent.control.model_retries import Retry
     from agent.control.wanted import Entry, Wanted, Wish
     from agent.structs.failures import DownloadError
@@ -65,7 +65,7 @@ class Row:
     is_cancelling: bool = False
     retries: Mapping[Requester, Retry] = field(default_factory=lambda: NO_RETRIES)
     owners: tuple[CacheName, ...] = ()
-    pods: tuple[PodMounts, ...] | None = ()
+    pods: tuple[PodUse, ...] | None = ()
     # What the running download has reserved.
     reserved: int | None = None
     learned: Mapping[tuple[int, Coming], int] = field(default_factory=lambda: NO_SIZES)

@@ -1,4 +1,4 @@
-"""What the pods that wait for models are told, and how they start once the model is there."""
+"""What is reported to pods that wait for models, and how they start once the model is there."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from agent.cluster.events import PodSink
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
     from agent.control.rows import Row, Table
     from agent.control.waiting import Waiting
     from crds.node import NodeModelStatus
 
-# How often the progress of a download is told, while it goes on for the same reason.
+# How often the progress of a download is reported, while it goes on for the same reason.
 PROGRESS_SECONDS = 30.0
 
 _RETURNS = "it was evicted, and comes back for this pod"
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a pod was told of a model last, and when (monotonic).
+class _Reported:
+    """What was last reported to a pod about a model, and when (monotonic).
 
     `why` changes with what the pod waits for, and not with the progress of that. `was_woken`: the
     model is there, and kubelet was made to try again.
@@ -44,13 +44,13 @@ class _Told:
 class WaitingPods:
     """Emits Events about the pods that wait for models, and wakes kubelet for them.
 
-    A pod is told of a LocalModelCache, or of a cache of its own namespace, and of no other.
+    The Events of a pod name LocalModelCaches and caches of the pod's own namespace, and no others.
     """
 
     def __init__(self, sink: PodSink) -> None:
         self._sink = sink
         # By uid and key. Bounded by the waiting pods and their models.
-        self._told: dict[tuple[str, str], _Told] = {}
+        self._reported: dict[tuple[str, str], _Reported] = {}
 
     def observe(
         self, table: Table, waiting: Mapping[str, Waiting], suspended: Collection[str]
@@ -58,18 +58,18 @@ class WaitingPods:
         """Take in the rows of a step. `waiting` and `suspended` are by key, as planned."""
         if not table.pods_known:
             return
-        before, self._told = self._told, {}
+        before, self._reported = self._reported, {}
         for row in table.rows.values():
             if not row.is_awaited:
                 continue
             outlook = Outlook(waiting.get(row.key), row.key in suspended, table.disk_failure)
-            for pod, status in _told_of(row, outlook):
+            for pod, status in _reports_of(row, outlook):
                 known = (pod.uid, row.key)
-                self._told[known] = self._tell(pod, status, before.get(known), table.now)
+                self._reported[known] = self._report(pod, status, before.get(known), table.now)
 
-    def _tell(
-        self, pod: PodMounts, status: NodeModelStatus, before: _Told | None, now: float
-    ) -> _Told:
+    def _report(
+        self, pod: PodUse, status: NodeModelStatus, before: _Reported | None, now: float
+    ) -> _Reported:
         if status.cached:
             return self._wake(pod, status, before)
         why = f"{status.state}/{status.reason}/{status.size is None}"
@@ -80,9 +80,9 @@ class WaitingPods:
                 return before
         warning = status.state is ModelState.FAILED or status.reason in reasons.NO_ROOM
         self._emit(pod, status, reasons.WAITING_FOR_MODEL, message, warning=warning)
-        return _Told(why, message, now)
+        return _Reported(why, message, now)
 
-    def _wake(self, pod: PodMounts, status: NodeModelStatus, before: _Told | None) -> _Told:
+    def _wake(self, pod: PodUse, status: NodeModelStatus, before: _Reported | None) -> _Reported:
         """Let kubelet start a pod whose model is there, once.
 
         Kubelet starts a pod by itself that finds its model, but for a pod that has just missed it,
@@ -95,11 +95,11 @@ class WaitingPods:
             self._sink.cached(pod)
             size = f" ({format_quantity(status.size)})" if status.size else ""
             self._emit(pod, status, reasons.MODEL_CACHED, f"it is on this node now{size}")
-        return _Told("", is_cached=True, was_woken=is_new or pod.is_blocked)
+        return _Reported("", is_cached=True, was_woken=is_new or pod.is_blocked)
 
     def _emit(
         self,
-        pod: PodMounts,
+        pod: PodUse,
         status: NodeModelStatus,
         reason: str,
         message: str,
@@ -111,18 +111,18 @@ class WaitingPods:
         self._sink.tell(PodEvent(pod, series, reason, f"{name}: {message}", warning))
 
 
-def _told_of(row: Row, outlook: Outlook) -> Iterator[tuple[PodMounts, NodeModelStatus]]:
-    """Each waiting pod, and the status of the entry that it is told of.
+def _reports_of(row: Row, outlook: Outlook) -> Iterator[tuple[PodUse, NodeModelStatus]]:
+    """Each waiting pod, and the status of the entry that its Events are about.
 
     Of several entries, one whose model is there for its cache, else one of the pod's namespace.
     """
     pods = [pod for pod in row.pods or () if pod.waits]
-    namespaces, tellable = {"", *(pod.namespace for pod in pods)}, _tellable(row)
+    namespaces, public = {"", *(pod.namespace for pod in pods)}, _for_pods(row)
     best: dict[str, NodeModelStatus] = {}
     for entry in row.wish.entries:
         namespace = entry.cache.namespace
         if namespace in namespaces and not (namespace in best and best[namespace].cached):
-            status = entry_status(entry, tellable, outlook)
+            status = entry_status(entry, public, outlook)
             best[namespace] = status if status.cached else best.get(namespace, status)
     for pod in pods:
         found = [best[name] for name in (pod.namespace, "") if name in best]
@@ -130,16 +130,16 @@ def _told_of(row: Row, outlook: Outlook) -> Iterator[tuple[PodMounts, NodeModelS
             yield pod, next((one for one in found if one.cached), found[0])
 
 
-def _tellable(row: Row) -> Row:
+def _for_pods(row: Row) -> Row:
     """The row with its failures as pods may know them: each pod has a namespace."""
     if not row.retries or not row.pods:
         return row
     namespace = row.pods[0].namespace
-    told = {}
+    reportable = {}
     for requester, retry in row.retries.items():
         failure = replace(retry.failure, error=retry.failure.error.told_to(namespace))
-        told[requester] = replace(retry, failure=failure)
-    return replace(row, retries=told)
+        reportable[requester] = replace(retry, failure=failure)
+    return replace(row, retries=reportable)
 
 
 def _explain(status: NodeModelStatus) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.cluster.node_api import ApiUnavailableError
-from agent.cluster.pod_mounts import PodMounts
+from agent.cluster.pod_mounts import PodMounts, WaitingMount
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent import inside
@@ -77,7 +77,8 @@ def pod(world: World, *names: str, pod_name: str = "server") -> PodMounts:
 
 def wait(world: World, *names: str, blocked: bool = False) -> None:
     """The node's only pod waits for these models."""
-    found = replace(pod(world, *names), uid="uid-of-server", waits=True, is_blocked=blocked)
+    waiting = {WaitingMount(f"{name}-gpus", world.key(name), blocked) for name in names}
+    found = replace(pod(world, *names), uid="uid-of-server", waiting=frozenset(waiting))
     world.loop.observe_pods((found,))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.capacity.ledger import Ledger
 from agent.capacity.places import Hold
-from agent.cluster.pod_mounts import PodMounts
+from agent.cluster.pod_mounts import PodUse
 from agent.control.model_retries import Retry
 from agent.control.rows import Row, Table
 from agent.control.wanted import Wanted, Wish, wanted_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.structs.manifest import Access, Manifest
     from crds.node import LocalModel
 
-POD = PodMounts("team", "server", frozenset(), frozenset(), uid="u")
+POD = PodUse("team", "server", "u")
 WAITING = replace(POD, waits=True)
 EVICTED = Evicted.model_validate(
     {"time": "2026-08-01T12:00:00Z", "size": 1, "reason": EvictionReason.MADE_ROOM, "message": ""}
@@ -82,7 +82,7 @@ def row(
     *,
     transfer: Transfer | None = None,
     failures: Mapping[Requester, Failure] | None = None,
-    pods: Sequence[PodMounts] = (),
+    pods: Sequence[PodUse] = (),
     key: str = WHOLE.key,
     wish: Wish = Wish(),  # noqa: B008
     **copy: Any,

@@ -13,7 +13,7 @@ from agent.capacity.holdings import Group, Holding
 from agent.capacity.ledger import Ledger
 from agent.capacity.places import Places
 from agent.cluster.node_api import parse_node
-from agent.cluster.pod_mounts import PodMounts, users
+from agent.cluster.pod_mounts import PodMounts, PodUse, WaitingMount, users
 from agent.control.rows import Row
 from agent.control.status import StatusBuilder
 from agent.control.step_plan import plan_step
@@ -364,7 +364,13 @@ def test_a_status(world: World, found: Found) -> None:
 @pytest.mark.parametrize("node_group", ["gpus", ""])
 def test_the_pods_that_use_models(node_group: str) -> None:
     def prepare(n: int) -> Callable[[], object]:
-        pods = [PodMounts("t", f"p{i}", frozenset({f"m{i}-gpus"}), frozenset()) for i in range(n)]
+        pods = [
+            PodMounts(
+                *("t", f"p{i}", frozenset({f"m{i}-gpus"}), frozenset()),
+                waiting=frozenset({WaitingMount(f"m{i}-gpus", "")}),
+            )
+            for i in range(n)
+        ]
         caches = {f"{i:016x}": [CacheName(name=f"m{i}", node_group=node_group)] for i in range(n)}
         assert len(users(pods, caches)) == n
         return lambda: users(pods, caches)
@@ -382,15 +388,11 @@ def test_what_waiting_pods_are_told(is_shared: bool) -> None:
         asked = wanted(*listed)
         pods = {
             key: tuple(
-                PodMounts(name.namespace, "p", frozenset(), frozenset({key}), uid=name.namespace)
-                for name in wish.caches
+                PodUse(name.namespace, "p", name.namespace, waits=True) for name in wish.caches
             )
             for key, wish in asked.wishes.items()
         }
-        rows = {
-            key: Row(key, wish, pods=tuple(replace(pod, waits=True) for pod in pods[key]))
-            for key, wish in asked.wishes.items()
-        }
+        rows = {key: Row(key, wish, pods=pods[key]) for key, wish in asked.wishes.items()}
         made = replace(table(), wanted=asked, rows=rows)
         told = PodLog()
         waiting = WaitingPods(told)

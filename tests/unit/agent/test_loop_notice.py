@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agent.cluster.node_api import ApiUnavailableError
 from agent.control.eviction_notice import EVICTION_NOTICE_SECONDS, MAX_NOTICE_SECONDS
+from agent.control.removals import _message
 from tests.unit.agent import inside
 from tests.unit.agent.crowded import entry, fill, limit, models, prepare, told, use
 
 if TYPE_CHECKING:
+    from agent.capacity.download_queue import Victim
     from tests.unit.agent.world import World
 
 
@@ -109,6 +111,25 @@ def test_several_copies_wait_at_the_same_time(world: World) -> None:
     assert all(world.tree(name) is None for name in noticed)
     assert world.seconds <= began + EVICTION_NOTICE_SECONDS
     assert noticed
+
+
+def test_the_report_of_an_eviction_is_made_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(world, 9)
+    fill(world, "abc")
+    limit(world, 0.1)
+    made: list[str] = []
+
+    def message(victim: Victim, *arguments: Any) -> str:
+        made.append(victim.key)
+        return _message(victim, *arguments)
+
+    monkeypatch.setattr("agent.control.removals._message", message)
+    world.want(*models(world, "abc", referenced=False))
+    world.settle()
+    # One copy goes in each step, while the others wait.
+    assert len(made) == len(set(made)) == len(told(world, "Evicted")) == 3
 
 
 def test_a_restart_in_between_evicts_nothing_at_once(world: World) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.cluster.pod_mounts import PodMounts, parse_pod, users
+from agent.cluster.pod_mounts import PodMounts, PodUse, parse_pod, users
 from agent.structs.manifest import CacheName
 
 KEY = "0123456789abcdef"
@@ -122,6 +122,13 @@ ENDED = {"terminated": {"exitCode": 1}}
 CREATING = {"waiting": {"reason": "ContainerCreating"}}
 BLOCKED = {"waiting": {"reason": "CreateContainerConfigError"}}
 CRASHED = {"waiting": {"reason": "CrashLoopBackOff"}}
+NO_IMAGE = ("ErrImagePull", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
+
+
+def missing(volume: str) -> dict[str, Any]:
+    """The state of a container whose mount of this volume has no folder, in kubelet's words."""
+    message = f'failed to create subPath directory for volumeMount "{volume}" of container "c"'
+    return {"waiting": {**BLOCKED["waiting"], "message": message}}
 
 
 def reported(found: dict[str, Any], kind: str = "container", **status: Any) -> dict[str, Any]:
@@ -153,6 +160,13 @@ def pending(*mounts: dict[str, Any], **fields: Any) -> dict[str, Any]:
             True,
             True,
         ),
+        (reported(pending(), state=missing("m")), True, True),
+        (reported(pending(), state=missing("other")), True, False),
+        # It waits for its image, whatever it mounts.
+        *(
+            (reported(pending(), state={"waiting": {"reason": why}}), *(False,) * 2)
+            for why in NO_IMAGE
+        ),
         # The other container of the pod has started.
         (reported(pod(sub(f"models/{KEY}")), state=BLOCKED), True, True),
         (reported(pending(), state=RUNS), False, False),
@@ -172,16 +186,79 @@ def pending(*mounts: dict[str, Any], **fields: Any) -> dict[str, Any]:
     ],
 )
 def test_whether_a_pod_waits(found: dict[str, Any], waits: bool, is_blocked: bool) -> None:
-    mounts = parse_pod(found)
-    assert mounts is not None
-    assert (mounts.waits, mounts.is_blocked) == (waits, is_blocked)
+    assert use_of(found, KEY) == PodUse("team-a", "server", "u", waits, is_blocked)
     # Its end is all that a pod waits for that is being deleted.
     found["metadata"]["deletionTimestamp"] = "2026-08-01T12:00:00Z"
-    leaving = parse_pod(found)
-    assert leaving is not None
-    assert not leaving.waits
-    assert not leaving.is_blocked
-    assert leaving.keys == mounts.keys
+    assert use_of(found, KEY) == PodUse("team-a", "server", "u")
+
+
+def use_of(found: dict[str, Any], key: str) -> PodUse:
+    """How a pod uses the key of `llama`, or of `qwen`, which is the other key."""
+    mounts = parse_pod(found)
+    assert mounts is not None
+    qwen = CacheName(name="qwen", node_group="gpus")
+    (use,) = users([mounts], {KEY: [cache()], OTHER: [qwen]})[key]
+    return use
+
+
+@pytest.mark.parametrize("why", ["CreateContainerConfigError", "ContainerCreating"])
+def test_a_container_of_another_claim_waits_for_no_model(why: str) -> None:
+    data = {"name": "d", "persistentVolumeClaim": {"claimName": "data"}}
+    found = pod(sub(f"models/{KEY}"), volumes=(LLAMA, data))
+    mount = {"name": "d", "mountPath": "/d"}
+    found["spec"]["containers"].append({"name": "log", "volumeMounts": [mount]})
+    found["status"]["containerStatuses"] = [
+        {"name": "c", "state": RUNS},
+        {"name": "log", "state": {"waiting": {"reason": why}}},
+    ]
+    assert use_of(found, KEY) == PodUse("team-a", "server", "u")
+
+
+def test_a_pod_is_blocked_by_the_model_that_is_missing() -> None:
+    found = pending(sub(f"models/{KEY}"), on(f"models/{OTHER}"), volumes=(LLAMA, QWEN))
+    reported(found, state=missing("q"))
+    assert not use_of(found, KEY).is_blocked
+    assert use_of(found, OTHER).is_blocked
+
+
+@pytest.mark.parametrize(
+    ("volume", "waits"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "llama-gpus"}}, True),
+        # A disk of the pod's own, or the claim of another model.
+        ({"persistentVolumeClaim": {"claimName": "my-own-disk"}}, False),
+        ({"persistentVolumeClaim": {"claimName": "qwen-gpus"}}, False),
+        ({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}, True),
+        ({"hostPath": {"path": "/var/lib/localmodel"}}, True),
+    ],
+)
+def test_a_pod_waits_only_by_a_claim_of_the_model(volume: dict[str, Any], waits: bool) -> None:
+    found = pending(volumes=({"name": "m", **volume},))
+    # It uses the model in any case, which keeps the copy.
+    assert use_of(reported(found, state=BLOCKED), KEY) == PodUse(
+        "team-a", "server", "u", waits, waits
+    )
+
+
+@pytest.mark.parametrize(
+    ("caches", "waits"),
+    [
+        ([CacheName(name="llama", namespace="team-a", node_group="gpus")], True),
+        # As KServe's agent leaves a node.
+        ([CacheName(name="llama")], True),
+        ([CacheName(name="llama", node_group="cpus")], False),
+        ([CacheName(name="qwen"), CacheName(name="llama", node_group="gpus")], True),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("mount", [sub(f"models/{KEY}/onnx"), sub(f"volumes/{KEY}/models/{KEY}")])
+def test_whose_claim_a_pod_waits_by(
+    mount: dict[str, Any], caches: list[CacheName], waits: bool
+) -> None:
+    mounts = parse_pod(pending(mount))
+    assert mounts is not None
+    (use,) = users([mounts], {KEY: caches})[KEY]
+    assert use.waits is waits
 
 
 def mounts(
@@ -227,7 +304,8 @@ def cache(namespace: str = "", group: str = "gpus") -> CacheName:
     ],
 )
 def test_which_keys_a_pod_uses(found: PodMounts, caches: list[CacheName], used: set[str]) -> None:
-    assert users([found], {KEY: iter(caches)}) == dict.fromkeys(used, (found,))
+    use = PodUse(found.namespace, "server")
+    assert users([found], {KEY: iter(caches)}) == dict.fromkeys(used, (use,))
 
 
 def test_a_variable_of_a_sub_path_has_its_value() -> None:
@@ -243,10 +321,11 @@ def test_a_variable_of_a_sub_path_has_its_value() -> None:
 def test_a_sub_path_of_another_model_is_no_use_of_the_claims_own() -> None:
     found = parse_pod(pod(sub(f"models/{OTHER}")))
     assert found is not None
-    assert users([found], {KEY: [cache()]}) == {OTHER: (found,)}
+    assert list(users([found], {KEY: [cache()]})) == [OTHER]
 
 
 def test_all_pods_of_a_key_are_told() -> None:
     first, second = mounts(claim="llama-gpus"), mounts("team-b", key=KEY)
     unused = {OTHER: [CacheName(name="qwen", node_group="gpus")]}
-    assert users([first, second], {KEY: [cache()], **unused}) == {KEY: (first, second)}
+    uses = (PodUse("team-a", "server"), PodUse("team-b", "server"))
+    assert users([first, second], {KEY: [cache()], **unused}) == {KEY: uses}

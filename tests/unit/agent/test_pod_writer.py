@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster import event_writer, outbox
+from agent.cluster import event_series, outbox, pod_writer
 from agent.cluster.events import PodEvent
-from agent.cluster.pod_mounts import PodMounts
+from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
 from agent.cluster.report import connect
 from tests.unit.agent.api_server import write_kubeconfig
@@ -20,10 +20,10 @@ from tests.unit.agent.test_event_writer import EventServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.agent.servers import Server
+    from tests.unit.agent.servers import Handler, Server
 
 EVENTS = "/api/v1/namespaces/team/events"
-POD = PodMounts("team", "server", frozenset(), frozenset(), uid="uid-1")
+POD = PodUse("team", "server", "uid-1")
 HALF = PodEvent(POD, "llama downloading", "WaitingForModel", "llama: 50 %")
 MORE = replace(HALF, message="llama: 75 %")
 THERE = PodEvent(POD, "llama cached", "ModelCached", "llama: it is there")
@@ -99,6 +99,28 @@ def test_what_may_pass_is_tried_again(fake: EventServer, writer: PodWriter, stat
     assert [fake.next()[0] for _ in range(3)] == ["PATCH"] * 3
 
 
+def test_a_webhook_that_hangs_holds_up_no_other_pod(
+    fake: EventServer, server: Server, writer: PodWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_writer, "CALL_TIMEOUT", (30.0, 1.0))
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.5)
+    is_over = threading.Event()
+
+    def answer(handler: Handler, path: str) -> None:
+        if path.endswith("/bad"):
+            is_over.wait(30)
+        fake(handler, path)
+
+    server.answer = answer
+    with capture_logs() as logs:
+        for name in ("bad", "a", "b"):
+            writer.cached(replace(POD, name=name))
+        assert [fake.next()[1].rpartition("/")[2] for _ in range(2)] == ["a", "b"]
+        line = waits_for_a_line(logs)
+    is_over.set()
+    assert (line["event"], line["firstDropped"]) == ("Could not annotate pods", "team/bad")
+
+
 @pytest.mark.parametrize("status", [404, 409, 410])
 def test_a_pod_that_is_gone_is_left(fake: EventServer, writer: PodWriter, status: int) -> None:
     with capture_logs() as logs:
@@ -143,12 +165,11 @@ def test_the_missing_right_is_named_once(fake: EventServer, writer: PodWriter) -
 def test_of_few_events_is_known_that_they_were_told(
     fake: EventServer, writer: PodWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.cluster.pod_writer.MAX_SERIES", 3)
+    monkeypatch.setattr(event_series, "MAX_SERIES", 3)
     for number in range(10):
         writer.tell(replace(HALF, series=str(number)))
         fake.next()
-    assert len(writer._written) <= 3
-    assert event_writer.MAX_SERIES == 1000
+    assert len(writer._series) <= 3
 
 
 def test_it_does_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

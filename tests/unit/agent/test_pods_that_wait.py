@@ -1,4 +1,4 @@
-"""What the pods of the node that wait for models are told, and when kubelet is woken for them."""
+"""What is reported to the waiting pods of a node, and when kubelet is woken for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.cluster.pod_mounts import PodMounts
+from agent.cluster.pod_mounts import PodUse
 from agent.control.waiting import Waiting
 from agent.control.waiting_pods import PROGRESS_SECONDS, WaitingPods
 from agent.structs.failures import DownloadError, FailureKind
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 URI = "s3://bucket/model"
 LLAMA = local_model("llama", URI)
 WHOLE = manifest_of(URI, {"w": b"12345"})
-SERVER = PodMounts(
-    "team", "server", frozenset({"llama-gpus"}), frozenset(), uid="uid-1", waits=True
-)
+SERVER = PodUse("team", "server", "uid-1", waits=True)
 MIB = 1 << 20
 ADOPTING = (
     "a folder that localmodel did not make is in its place; it is compared with the source, and "
@@ -47,7 +45,7 @@ class Node:
     def see(
         self,
         found: Row,
-        *pods: PodMounts,
+        *pods: PodUse,
         listed: Sequence[LocalModel] = (LLAMA,),
         waiting: Mapping[str, Waiting] | None = None,
         after: float = 1.0,
@@ -187,7 +185,7 @@ def by(requester: Requester) -> Row:
 
 def test_a_pod_is_told_of_no_cache_of_another_namespace(node: Node) -> None:
     other = replace(SERVER, namespace="team-b", name="other", uid="uid-2")
-    hostile = replace(SERVER, namespace="team-c", uid="uid-3", host_keys=frozenset({WHOLE.key}))
+    hostile = replace(SERVER, namespace="team-c", uid="uid-3")
     listed = [theirs(), theirs("mine", "team")]
     told = node.see(by(Requester("team")), SERVER, other, hostile, listed=listed)
     assert [event.pod.uid for event in node.log.events] == ["uid-1", "uid-2"]
@@ -215,7 +213,7 @@ def test_a_pod_learns_nothing_of_a_foreign_directory_nor_of_another_pod(node: No
         ((_, message),) = node.see(secret, waiting=waiting)
         assert "ForeignDirectory" in message
         assert "secret" not in message
-    first = PodMounts("a", "first", frozenset(), frozenset({LLAMA.key}))
+    first = PodUse("a", "first")
     ((_, message),) = node.see(row(evicted=EVICTED), first, SERVER)
     assert "comes back for this pod" in message
     assert "first" not in message

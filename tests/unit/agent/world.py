@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.cluster.events import NodeEvent, PodEvent
-    from agent.cluster.pod_mounts import PodMounts
+    from agent.cluster.pod_mounts import PodUse
     from agent.control.pod_usage import PodSource
     from agent.control.startup_taint import StartupTaint
     from agent.jobs.workers import Task
@@ -91,7 +91,7 @@ class PodLog:
     def tell(self, event: PodEvent) -> None:
         self.events.append(event)
 
-    def cached(self, pod: PodMounts) -> None:
+    def cached(self, pod: PodUse) -> None:
         self.woken.append(pod.name)
 
 
