@@ -24,6 +24,7 @@ SPACE = "workloads"
 LEADER_WORKER_SETS = Kind(
     "leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet", namespaced=True
 )
+STATEFUL_SETS = Kind("apps/v1", "statefulsets", "StatefulSet", namespaced=True)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def _specs() -> dict[Kind, KubeObject]:
     job = {"template": _template("llama", restartPolicy="Never")}
     return {
         DEPLOYMENTS: {"selector": selector, "template": template},
-        Kind("apps/v1", "statefulsets", "StatefulSet", namespaced=True): {
+        STATEFUL_SETS: {
             "selector": selector,
             "template": template,
         },
@@ -144,6 +145,20 @@ def test_leader_and_workers_of_a_leader_worker_set(workloads: World) -> None:
     assert _models(workloads.api.create(made, dry_run=True)) == {"llama", "adapter-a", "qwen"}
     del templates["workerTemplate"]["metadata"]
     assert _models(workloads.api.create(made, dry_run=True)) == {"llama", "adapter-a"}
+
+
+def test_the_stateful_set_of_a_leader_worker_set_is_labelled(workloads: World) -> None:
+    made = an_object(STATEFUL_SETS, "of-lws", SPACE, spec=_specs()[STATEFUL_SETS])
+    made["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": LEADER_WORKER_SETS.api_version,
+            "kind": LEADER_WORKER_SETS.name,
+            "name": "both",
+            "uid": "u",
+            "controller": True,
+        }
+    ]
+    assert _models(workloads.api.create(made, dry_run=True)) == {"llama"}
 
 
 def test_labels_follow_the_template(workloads: World) -> None:
