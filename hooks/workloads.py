@@ -66,7 +66,7 @@ def workloads_of(
     """
     if naming.workload_label(cache.metadata.name) is None or not kinds:
         return ()
-    hidden = _namespaces_with_their_own(cache, related)
+    hidden = namespaces_with_their_own(cache, related)
     return tuple(
         sorted(
             one
@@ -77,11 +77,14 @@ def workloads_of(
     )
 
 
-def _namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
-    """Namespaces whose own cache comes before this one, also one that has a defect or pvcRef."""
+def namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
+    """Namespaces whose own cache comes before this one, also one that has a defect or pvcRef.
+
+    Without such caches in the request, the hooks have not asked for them.
+    """
     if cache.metadata.namespace:
         return frozenset()
-    found = foreign_objects(NAMESPACE_CACHE, API_VERSION, related)
+    found = related.get(f"{NAMESPACE_CACHE}.{API_VERSION}", {})
     return frozenset(key.partition("/")[0] for key in found)
 
 
