@@ -17,7 +17,7 @@ from hooks.reading import NAMESPACE_CACHE, salvage
 from hooks.users import AnnotatedMetadata, User, asked_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from msgspec import Raw
@@ -106,6 +106,7 @@ class _Metadata(AnnotatedMetadata, frozen=True):
 
 
 class _TemplateMetadata(Struct, frozen=True):
+    labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
@@ -168,6 +169,15 @@ class _Workload(Struct, frozen=True):
     status: _Status = _Status()
 
 
+def _group(cache: Cache, pods: _TemplateMetadata, own: Mapping[str, str]) -> str | None:
+    """The group whose claim the pods of a template mount. own: annotations of the workload.
+
+    The policy that mounts models by a label reads the annotations of the pod alone.
+    """
+    by_label = naming.POD_MODEL_LABEL in (pods.labels or {})
+    return asked_group(cache, pods.annotations or {}, {} if by_label else own)
+
+
 def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
     """The workload as a user of the cache; None if its pods have ended."""
     workload = salvage(_Workload, raw)
@@ -175,11 +185,8 @@ def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
         return None
     metadata = workload.metadata
     own = metadata.annotations or {}
-    asked = [
-        (template.metadata and template.metadata.annotations) or {}
-        for template in workload.spec.templates()
-    ]
-    groups = {asked_group(cache, one, own) for one in asked or [{}]}
+    templates = workload.spec.templates() or [_Template()]
+    groups = {_group(cache, one.metadata or _TemplateMetadata(), own) for one in templates}
     controller = next((one for one in metadata.owner_references or () if one.controller), None)
     return User(
         kind=kind,

@@ -100,11 +100,16 @@ def test_the_pod_template_says_which_group(
     assert user.groups == groups
 
 
-def test_the_workload_says_it_where_its_template_does_not() -> None:
+def test_the_workload_says_it_where_its_pods_name_the_claim() -> None:
     own = {"annotations": {GROUP: "cpu"}}
     (user,) = _users(_workload(own, spec={"template": _template()}))
     assert user.groups == ("cpu",)
     (user,) = _users(_workload(own, spec={"template": _template("gpu")}))
+    assert user.groups == ("gpu",)
+    # The policy that mounts the claim reads the annotations of the pod alone.
+    by_label = _template()
+    by_label["metadata"]["labels"]["localmodel.serving.kserve.io/model"] = "llama"
+    (user,) = _users(_workload(own, spec={"template": by_label}))
     assert user.groups == ("gpu",)
 
 
