@@ -43,7 +43,7 @@ from hooks.volumes import (
     volume_name_of,
     without_spent,
 )
-from hooks.workloads import namespaces_with_their_own, workload_rules, workloads_of
+from hooks.workloads import namespaces_with_their_own, own_cache_rules, workload_rules, workloads_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -86,6 +86,7 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
             )
         rules += service_rules(cache, settings.service_kinds)
         rules += workload_rules(cache, settings.workload_kinds)
+        rules += own_cache_rules(cache, settings)
         if settings.claims_follow_users and cache.spec.group_names:
             rules.append(claim_rule(cache))
         if cache.metadata.namespace and cache.spec.group_names:
@@ -126,13 +127,10 @@ def _volumes_and_claims(
     observed_claims = core_objects("PersistentVolumeClaim", request.children)
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
-    kept = mounts_in_use(
-        cache,
-        observed_claims,
-        (one.group.metadata.name for one in seen.groups.views if one.may_have_pods),
-        namespaces_with_their_own(cache, request.related),
-    )
-    mounts = plan_mounts(cache, _namespaces(cache, request), users, found, kept)
+    hidden = namespaces_with_their_own(cache, request.related)
+    with_pods = (one.group.metadata.name for one in seen.groups.views if one.may_have_pods)
+    kept = mounts_in_use(cache, observed_claims, with_pods, hidden)
+    mounts = plan_mounts(cache, _namespaces(cache, request), users, found, kept=kept, hidden=hidden)
     limits = ClaimLimits(request.related)
     made = _made(seen, mounts, found, observed_volumes, limits=limits, settings=settings)
     volumes, claims = made.volumes, made.claims

@@ -64,15 +64,23 @@ def plan_mounts(
     namespaces: Iterable[str],
     users: Sequence[User],
     found: Mapping[str, Object],
+    *,
     kept: Iterable[Mount] = (),
+    hidden: AbstractSet[str] = frozenset(),
 ) -> Mounts:
     """The claims of a cache.
 
     namespaces: those with a claim for each group, with or without users. found: existing claims
     with such names, of any owner. An owner keeps its claim, since a pod may use it. kept: claims
-    that stay whoever asks for them.
+    that stay whoever asks for them. hidden: namespaces whose own cache has the name: there, a
+    namespace alone keeps its claim and gets no new one.
     """
-    mounts = {Mount(one, group) for one in namespaces for group in cache.spec.group_names}
+    mounts = {
+        mount
+        for namespace in namespaces
+        for mount in (Mount(namespace, group) for group in cache.spec.group_names)
+        if namespace not in hidden or _has(cache, mount, found)
+    }
     mounts.update(kept)
     for user in users:
         for group in user.groups:
@@ -114,6 +122,11 @@ def mounts_in_use(
         and is_bound(claim)
         and not is_going(claim)
     ]
+
+
+def _has(cache: Cache, mount: Mount, found: Mapping[str, Object]) -> bool:
+    claim = found.get(mount.claim_key(cache))
+    return claim is not None and not is_going(claim) and _other_holder(cache, mount, claim) is None
 
 
 def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:

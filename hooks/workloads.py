@@ -24,36 +24,43 @@ if TYPE_CHECKING:
 
     from hooks.envelope import RawObjects
     from hooks.observed import Cache
-    from hooks.settings import WatchedKind
+    from hooks.settings import Settings, WatchedKind
 
 _JOB = "Job"
 _FINISHED = ("Complete", "Failed")
 
 
 def workload_rules(cache: Cache, kinds: Sequence[WatchedKind]) -> list[RelatedRule]:
-    """Rules for the workloads that use a cache, and for the caches that come before it there."""
+    """Rules for the workloads that use a cache."""
     label = naming.workload_label(cache.metadata.name)
     if label is None or not kinds:
         return []
-    namespace = cache.metadata.namespace or None
-    rules = [
+    return [
         RelatedRule(
             api_version=kind.api_version,
             resource=kind.resource,
             label_selector={"matchExpressions": [{"key": label, "operator": "Exists"}]},
-            namespace=namespace,
+            namespace=cache.metadata.namespace or None,
         )
         for kind in kinds
     ]
-    if namespace is None:
-        rules.append(
-            RelatedRule(
-                api_version=API_VERSION,
-                resource="localmodelnamespacecaches",
-                names=(cache.metadata.name,),
-            )
+
+
+def own_cache_rules(cache: Cache, settings: Settings) -> list[RelatedRule]:
+    """The rule for the caches that come before this one in their namespaces.
+
+    None if the cache can have no claim.
+    """
+    selects = cache.spec.namespace_selector is not None
+    if cache.metadata.namespace or not (selects or settings.claims_follow_users):
+        return []
+    return [
+        RelatedRule(
+            api_version=API_VERSION,
+            resource="localmodelnamespacecaches",
+            names=(cache.metadata.name,),
         )
-    return rules
+    ]
 
 
 def workloads_of(

@@ -39,7 +39,7 @@ def test_claims_stay_in_the_groups_whose_nodes_have_pods() -> None:
     own = _claims("llama-gpu") | _claims("llama-cpu") | _claims("llama-gpu", "team-b")
     kept = mounts_in_use(CACHE, own, ["gpu"], frozenset())
     assert kept == [Mount("team-a", "gpu"), Mount("team-b", "gpu")]
-    assert plan_mounts(CACHE, [], [], {}, kept).wanted == tuple(kept)
+    assert plan_mounts(CACHE, [], [], {}, kept=kept).wanted == tuple(kept)
     assert not mounts_in_use(CACHE, own, [], frozenset())
 
 

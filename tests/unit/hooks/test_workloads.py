@@ -159,14 +159,14 @@ def test_a_cache_of_the_namespace_has_the_workloads_there() -> None:
 def test_rules_select_by_a_label_of_the_workload() -> None:
     rules = workload_rules(_cache(), KINDS)
     assert [rule.resource for rule in rules] == [
-        *("deployments", "jobs", "cronjobs", "leaderworkersets", "localmodelnamespacecaches")
+        *("deployments", "jobs", "cronjobs", "leaderworkersets")
     ]
     selector = {
         "matchExpressions": [
             {"key": "model.localmodel.serving.kserve.io/llama", "operator": "Exists"}
         ]
     }
-    assert [rule.label_selector for rule in rules] == [selector] * 4 + [None]
+    assert [rule.label_selector for rule in rules] == [selector] * 4
     assert {rule.namespace for rule in rules} == {None}
     own = workload_rules(_cache("team-a"), KINDS)
     assert [rule.namespace for rule in own] == ["team-a"] * 4
