@@ -290,8 +290,9 @@ class LocalModelCacheSpec(CacheSpec):
 
     namespace_selector: LabelSelector | None = Field(
         default=None,
-        description="Namespaces that get a claim for the model. Absent: none. Empty: all, "
-        "including those of the system.",
+        description="Namespaces that get a claim for the model, also without a workload or a "
+        "service that uses it. Absent: none. Empty: all, including those of the system. Any other "
+        "namespace gets a claim while it has such a workload or service.",
     )
 
 

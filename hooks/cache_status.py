@@ -52,6 +52,16 @@ class GroupView:
     rejected: RejectedModel | None
     withheld: bool
 
+    @property
+    def may_have_pods(self) -> bool:
+        """Whether pods use the model, or may do so: it is not known of a group without a plan.
+
+        It is not known either while the group finds its nodes.
+        """
+        if self.model is None:
+            return self.rejected is None
+        return self.model.pods > 0 or _group_finding(self, reasons.FINDING_NODES) is not None
+
 
 def view(cache: Cache, group: LocalModelNodeGroup) -> GroupView:
     """Find a cache in a group's status, by identity and not by name alone."""

@@ -20,7 +20,7 @@ from hooks.envelope import (
     parse_foreign,
 )
 from hooks.kserve_config import config_rules, read_config
-from hooks.mounts import Mounts, claim_rule, plan_mounts, volume_rule
+from hooks.mounts import Mounts, claim_rule, mounts_in_use, plan_mounts, volume_rule
 from hooks.pvc_ref import imported_status, shared_claim
 from hooks.reading import (
     NODE_GROUP,
@@ -43,7 +43,7 @@ from hooks.volumes import (
     volume_name_of,
     without_spent,
 )
-from hooks.workloads import workload_rules, workloads_of
+from hooks.workloads import namespaces_with_their_own, own_cache_rules, workload_rules, workloads_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -86,6 +86,7 @@ def customize(request: CustomizeRequest, settings: Settings) -> CustomizeRespons
             )
         rules += service_rules(cache, settings.service_kinds)
         rules += workload_rules(cache, settings.workload_kinds)
+        rules += own_cache_rules(cache, settings)
         if settings.claims_follow_users and cache.spec.group_names:
             rules.append(claim_rule(cache))
         if cache.metadata.namespace and cache.spec.group_names:
@@ -126,7 +127,10 @@ def _volumes_and_claims(
     observed_claims = core_objects("PersistentVolumeClaim", request.children)
     observed_volumes = _volumes_there(request)
     found = _claims_of_these_names(cache, request, settings) | observed_claims
-    mounts = plan_mounts(cache, _namespaces(cache, request), users, found)
+    hidden = namespaces_with_their_own(cache, request.related)
+    with_pods = (one.group.metadata.name for one in seen.groups.views if one.may_have_pods)
+    kept = mounts_in_use(cache, observed_claims, with_pods, hidden)
+    mounts = plan_mounts(cache, _namespaces(cache, request), users, found, kept=kept, hidden=hidden)
     limits = ClaimLimits(request.related)
     made = _made(seen, mounts, found, observed_volumes, limits=limits, settings=settings)
     volumes, claims = made.volumes, made.claims

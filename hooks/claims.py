@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from crds.conditions import Finding
 from hooks import reasons
 from hooks.messages import some
-from hooks.volumes import is_bound, is_outdated, shows_root
+from hooks.volumes import is_bound, is_going, is_outdated, shows_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +83,13 @@ def claims_bound(cache: Cache, seen: ClaimView) -> Finding:
         return obstacle
     if seen.missing:
         return _missing(cache, seen)
+    going = [name for name in names if is_going(seen.observed_claims[name])]
+    if going:
+        return _not_bound(
+            reasons.CLAIM_PENDING,
+            f"being deleted, and made anew once no pod uses it: {some(going)}: no new pod can "
+            "start with it before; end the pods that use it",
+        )
     pending = [name for name in names if not is_bound(seen.observed_claims[name])]
     if pending:
         return _not_bound(reasons.CLAIM_PENDING, _why_pending(pending, seen))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from crds.naming import claim_name
 from hooks import naming
 from hooks.envelope import Object, RelatedRule
+from hooks.volumes import is_bound, is_going
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from hooks.observed import Cache
     from hooks.users import User
@@ -62,13 +64,24 @@ def plan_mounts(
     namespaces: Iterable[str],
     users: Sequence[User],
     found: Mapping[str, Object],
+    *,
+    kept: Iterable[Mount] = (),
+    hidden: AbstractSet[str] = frozenset(),
 ) -> Mounts:
     """The claims of a cache.
 
     namespaces: those with a claim for each group, with or without users. found: existing claims
-    with such names, of any owner. An owner keeps its claim, since a pod may use it.
+    with such names, of any owner. An owner keeps its claim, since a pod may use it. kept: claims
+    that stay whoever asks for them. hidden: namespaces whose own cache has the name: there, a
+    namespace alone keeps its claim and gets no new one.
     """
-    mounts = {Mount(one, group) for one in namespaces for group in cache.spec.group_names}
+    mounts = {
+        mount
+        for namespace in namespaces
+        for mount in (Mount(namespace, group) for group in cache.spec.group_names)
+        if namespace not in hidden or _has(cache, mount, found)
+    }
+    mounts.update(kept)
     for user in users:
         for group in user.groups:
             mount = Mount(user.namespace, group)
@@ -84,6 +97,36 @@ def plan_mounts(
     }
     wanted = (mount for mount in sorted(mounts) if mount.claim_key(cache) not in taken)
     return Mounts(tuple(wanted), taken)
+
+
+def mounts_in_use(
+    cache: Cache,
+    own: Mapping[str, Object],
+    groups: Iterable[str],
+    hidden: AbstractSet[str],
+) -> list[Mount]:
+    """The bound claims of a cache that pods may use, whoever asked for them.
+
+    While a claim is being deleted, no new pod can use it, and it is there until its last pod has
+    ended: a workload that returns to a former model would wait for that. own: the cache's claims,
+    by Metacontroller's keys. groups: those on whose nodes pods use the model. Pods are counted for
+    each group and not for each namespace, so a claim may stay for the pods of another namespace.
+    hidden: namespaces where pods get the claim of the namespace's own cache.
+    """
+    by_claim = {claim_name(cache.metadata.name, group): group for group in groups}
+    return [
+        Mount(claim["metadata"]["namespace"], by_claim[name])
+        for claim in own.values()
+        if (name := claim["metadata"]["name"]) in by_claim
+        and claim["metadata"]["namespace"] not in hidden
+        and is_bound(claim)
+        and not is_going(claim)
+    ]
+
+
+def _has(cache: Cache, mount: Mount, found: Mapping[str, Object]) -> bool:
+    claim = found.get(mount.claim_key(cache))
+    return claim is not None and not is_going(claim) and _other_holder(cache, mount, claim) is None
 
 
 def _other_holder(cache: Cache, mount: Mount, claim: Object) -> str | None:

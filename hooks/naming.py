@@ -19,6 +19,9 @@ RESTORED_ANNOTATION = f"{GROUP}/localmodel-labels-restored-at"
 # On a Node, a label for each cached model; the namespace of a LocalModelNamespaceCache is a prefix.
 WARM_LABEL_DOMAIN = f"localmodel.{GROUP}"
 
+# On a pod, the models that it asks for, by which the policy of deploy/pods mounts their claims.
+POD_MODEL_LABEL = f"{WARM_LABEL_DOMAIN}/model"
+
 # On a workload, a label for each model that its pod template asks for.
 WORKLOAD_LABEL_DOMAIN = f"model.{WARM_LABEL_DOMAIN}"
 

@@ -29,6 +29,7 @@ from hooks.plan import (
     EMPTY_PLACEMENT,
     EMPTY_PLAN,
     GroupPlan,
+    claim_is_taken,
     plan_group,
     retain_unreadable,
 )
@@ -306,7 +307,9 @@ def _volumes(
     }
 
     def may_come(cache: Cache) -> bool:
-        return not (cache.deleting or disabled or cache.identity in withheld)
+        # The volume behind another owner's claim has the name of this one's.
+        taken = claim_is_taken(cache)
+        return not (cache.deleting or disabled or cache.identity in withheld or taken)
 
     by_name = selects_by_name(group)
     volumes: list[Object] = []

@@ -89,11 +89,12 @@ class Resource(ReadStruct, frozen=True):
 
 
 class Condition(ReadStruct, frozen=True):
-    """The fields of metav1.Condition that show whether its status has changed since."""
+    """The fields of metav1.Condition that show whether its status has changed since, and why."""
 
     type: str
     status: str
     last_transition_time: datetime
+    reason: str = ""
 
 
 class ServiceName(ReadStruct, frozen=True):

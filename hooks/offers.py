@@ -8,6 +8,7 @@ from crds.placement import Offer
 from crds.quantity import parse_quantity
 from hooks import naming
 from hooks.object_size import OFFERS_BYTES
+from hooks.plan import claim_is_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,9 +66,10 @@ def _models(
     """The models of a plan, and whether a pod gets their claim of this group by default.
 
     Not those of caches that are being deleted: their claims go too, and no new pod can mount them.
+    Nor those whose claim leads to another cache's model.
     """
     for cache in plan.admitted:
-        if not cache.deleting:
+        if not (cache.deleting or claim_is_taken(cache)):
             yield cache.placed, cache.spec.group_names[0] == group
     for model in plan.kept:
         # Its groups are not known: it is offered as before.

@@ -103,7 +103,7 @@ def plan_group(group: str, caches: Iterable[Cache]) -> GroupPlan:
             rejected.append(_duplicate(cache, owner))
             continue
         claim = claim_name(cache.metadata.name, group)
-        holder = claims.holder(claim, cache.metadata.namespace)
+        holder = claims.holder(claim, cache)
         if holder is not None and holder is not cache:
             rejected.append(_claim_taken(cache, claim, holder))
         else:
@@ -167,9 +167,19 @@ class _Claims:
     everywhere: dict[str, Cache]
     in_namespace: dict[tuple[str, str], Cache]
 
-    def holder(self, claim: str, namespace: str) -> Cache | None:
-        """The cache that owns a name. A LocalModelCache comes before caches of namespaces."""
-        return self.everywhere.get(claim) or self.in_namespace.get((namespace, claim))
+    def holder(self, claim: str, cache: Cache) -> Cache | None:
+        """The cache that owns a name of a claim which a cache needs.
+
+        A LocalModelCache comes before caches of namespaces with other names. It makes no new claim
+        where a namespace has a cache of its own name.
+        """
+        namespace = cache.metadata.namespace
+        everywhere = self.everywhere.get(claim)
+        if everywhere is not None and not (
+            namespace and everywhere.metadata.name == cache.metadata.name
+        ):
+            return everywhere
+        return self.in_namespace.get((namespace, claim))
 
 
 def _owners_of_claims(by_age: Iterable[Cache]) -> _Claims:
@@ -182,6 +192,14 @@ def _owners_of_claims(by_age: Iterable[Cache]) -> _Claims:
             elif cache.spec.namespace_selector is not None:
                 claims.everywhere.setdefault(claim, cache)
     return claims
+
+
+def claim_is_taken(cache: Cache) -> bool:
+    """Whether the claim of a namespace's cache is another owner's, as the cache's status says."""
+    return bool(cache.metadata.namespace) and any(
+        one.type == reasons.CLAIMS_BOUND and one.reason == reasons.CLAIM_NAME_TAKEN
+        for one in cache.status.conditions
+    )
 
 
 def _age(cache: Cache) -> tuple[str, str, str]:

@@ -243,6 +243,11 @@ def is_bound(claim: Object | None) -> bool:
     return claim is not None and claim.get("status", {}).get("phase") == "Bound"
 
 
+def is_going(claim: Object) -> bool:
+    """Whether a claim is being deleted: Kubernetes lets no new pod use it."""
+    return "deletionTimestamp" in claim["metadata"]
+
+
 def _leads_elsewhere(desired: Object, observed: Object) -> bool:
     """Whether an observed volume that is not bound has another path than the desired one."""
     free = observed.get("status", {}).get("phase") == "Available"

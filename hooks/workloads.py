@@ -17,43 +17,50 @@ from hooks.reading import NAMESPACE_CACHE, salvage
 from hooks.users import AnnotatedMetadata, User, asked_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from msgspec import Raw
 
     from hooks.envelope import RawObjects
     from hooks.observed import Cache
-    from hooks.settings import WatchedKind
+    from hooks.settings import Settings, WatchedKind
 
 _JOB = "Job"
 _FINISHED = ("Complete", "Failed")
 
 
 def workload_rules(cache: Cache, kinds: Sequence[WatchedKind]) -> list[RelatedRule]:
-    """Rules for the workloads that use a cache, and for the caches that come before it there."""
+    """Rules for the workloads that use a cache."""
     label = naming.workload_label(cache.metadata.name)
     if label is None or not kinds:
         return []
-    namespace = cache.metadata.namespace or None
-    rules = [
+    return [
         RelatedRule(
             api_version=kind.api_version,
             resource=kind.resource,
             label_selector={"matchExpressions": [{"key": label, "operator": "Exists"}]},
-            namespace=namespace,
+            namespace=cache.metadata.namespace or None,
         )
         for kind in kinds
     ]
-    if namespace is None:
-        rules.append(
-            RelatedRule(
-                api_version=API_VERSION,
-                resource="localmodelnamespacecaches",
-                names=(cache.metadata.name,),
-            )
+
+
+def own_cache_rules(cache: Cache, settings: Settings) -> list[RelatedRule]:
+    """The rule for the caches that come before this one in their namespaces.
+
+    None if the cache can have no claim.
+    """
+    selects = cache.spec.namespace_selector is not None
+    if cache.metadata.namespace or not (selects or settings.claims_follow_users):
+        return []
+    return [
+        RelatedRule(
+            api_version=API_VERSION,
+            resource="localmodelnamespacecaches",
+            names=(cache.metadata.name,),
         )
-    return rules
+    ]
 
 
 def workloads_of(
@@ -66,7 +73,7 @@ def workloads_of(
     """
     if naming.workload_label(cache.metadata.name) is None or not kinds:
         return ()
-    hidden = _namespaces_with_their_own(cache, related)
+    hidden = namespaces_with_their_own(cache, related)
     return tuple(
         sorted(
             one
@@ -77,11 +84,14 @@ def workloads_of(
     )
 
 
-def _namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
-    """Namespaces whose own cache comes before this one, also one that has a defect or pvcRef."""
+def namespaces_with_their_own(cache: Cache, related: RawObjects) -> AbstractSet[str]:
+    """Namespaces whose own cache comes before this one, also one that has a defect or pvcRef.
+
+    Without such caches in the request, the hooks have not asked for them.
+    """
     if cache.metadata.namespace:
         return frozenset()
-    found = foreign_objects(NAMESPACE_CACHE, API_VERSION, related)
+    found = related.get(f"{NAMESPACE_CACHE}.{API_VERSION}", {})
     return frozenset(key.partition("/")[0] for key in found)
 
 
@@ -103,6 +113,7 @@ class _Metadata(AnnotatedMetadata, frozen=True):
 
 
 class _TemplateMetadata(Struct, frozen=True):
+    labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
@@ -165,6 +176,15 @@ class _Workload(Struct, frozen=True):
     status: _Status = _Status()
 
 
+def _group(cache: Cache, pods: _TemplateMetadata, own: Mapping[str, str]) -> str | None:
+    """The group whose claim the pods of a template mount. own: annotations of the workload.
+
+    The policy that mounts models by a label reads the annotations of the pod alone.
+    """
+    by_label = naming.POD_MODEL_LABEL in (pods.labels or {})
+    return asked_group(cache, pods.annotations or {}, {} if by_label else own)
+
+
 def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
     """The workload as a user of the cache; None if its pods have ended."""
     workload = salvage(_Workload, raw)
@@ -172,11 +192,8 @@ def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
         return None
     metadata = workload.metadata
     own = metadata.annotations or {}
-    asked = [
-        (template.metadata and template.metadata.annotations) or {}
-        for template in workload.spec.templates()
-    ]
-    groups = {asked_group(cache, one, own) for one in asked or [{}]}
+    templates = workload.spec.templates() or [_Template()]
+    groups = {_group(cache, one.metadata or _TemplateMetadata(), own) for one in templates}
     controller = next((one for one in metadata.owner_references or () if one.controller), None)
     return User(
         kind=kind,

@@ -458,6 +458,19 @@ def test_two_caches_with_one_uri_share_a_volume(pods: World) -> None:
     ]
 
 
+def test_a_name_that_another_one_ends_in(pods: World) -> None:
+    # With one URI, the volume of the first is that of the second too.
+    uri = "s3://pods/one-uri"
+    _own_cache(pods, "my-tail", "gpu", uri)
+    _own_cache(pods, "tail", "cpu", uri)
+    _until_offered(pods, "gpu", f"{TEAM}/my-tail")
+    _until_offered(pods, "cpu", f"{TEAM}/tail")
+    for label in ("my-tail_tail", "tail_my-tail"):
+        pod = _made(pods, _pod(label))
+        claims = pod["metadata"]["annotations"][f"{PREFIX}/claims"]
+        assert {one.partition("=")[0] for one in claims.split(",")} == {"my-tail", "tail"}
+
+
 def test_a_sidecar_that_another_policy_adds_later_gets_the_model(pods: World) -> None:
     for obj in _injector():
         pods.make(obj)

@@ -20,10 +20,12 @@ pytestmark = pytest.mark.xdist_group("policies")
 
 MODEL = "localmodel.serving.kserve.io/model"
 MODELS = "localmodel.serving.kserve.io/models"
+PREFIX = "model.localmodel.serving.kserve.io/"
 SPACE = "workloads"
 LEADER_WORKER_SETS = Kind(
     "leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet", namespaced=True
 )
+STATEFUL_SETS = Kind("apps/v1", "statefulsets", "StatefulSet", namespaced=True)
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +97,14 @@ def _deployment(name: str, template: KubeObject, **labels: str) -> KubeObject:
     return made
 
 
-def _models(obj: KubeObject) -> set[str]:
-    """The models that a workload's labels name."""
+def _models(obj: KubeObject, *, by: str = "template") -> set[str]:
+    """The models that a workload's labels with one value name."""
     labels = obj["metadata"].get("labels", {})
-    prefix = "model.localmodel.serving.kserve.io/"
-    found = {key.removeprefix(prefix) for key in labels if key.startswith(prefix)}
-    assert all(labels[prefix + name] == "" for name in found)
-    return found
+    return {
+        key.removeprefix(PREFIX)
+        for key, value in labels.items()
+        if key.startswith(PREFIX) and value == by
+    }
 
 
 def _specs() -> dict[Kind, KubeObject]:
@@ -111,7 +114,7 @@ def _specs() -> dict[Kind, KubeObject]:
     job = {"template": _template("llama", restartPolicy="Never")}
     return {
         DEPLOYMENTS: {"selector": selector, "template": template},
-        Kind("apps/v1", "statefulsets", "StatefulSet", namespaced=True): {
+        STATEFUL_SETS: {
             "selector": selector,
             "template": template,
         },
@@ -146,18 +149,28 @@ def test_leader_and_workers_of_a_leader_worker_set(workloads: World) -> None:
     assert _models(workloads.api.create(made, dry_run=True)) == {"llama", "adapter-a"}
 
 
+def test_the_stateful_set_of_a_leader_worker_set_is_labelled(workloads: World) -> None:
+    made = an_object(STATEFUL_SETS, "of-lws", SPACE, spec=_specs()[STATEFUL_SETS])
+    made["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": LEADER_WORKER_SETS.api_version,
+            "kind": LEADER_WORKER_SETS.name,
+            "name": "both",
+            "uid": "u",
+            "controller": True,
+        }
+    ]
+    assert _models(workloads.api.create(made, dry_run=True)) == {"llama"}
+
+
 def test_labels_follow_the_template(workloads: World) -> None:
     api = workloads.api
     stored = api.create(_deployment("follows", _template("llama", "qwen, adapter-a"), mine="1"))
     assert _models(stored) == {"llama", "qwen", "adapter-a"}
     assert stored["metadata"]["labels"]["mine"] == "1"
-    # By hand: for pods that name a claim.
-    by_hand = {"metadata": {"labels": {"model.localmodel.serving.kserve.io/by-hand": ""}}}
-    api.patch(DEPLOYMENTS, "follows", by_hand, SPACE)
-
     template: KubeObject = {"metadata": {"annotations": {MODELS: "qwen"}, "labels": {MODEL: ""}}}
     stored = api.patch(DEPLOYMENTS, "follows", {"spec": {"template": template}}, SPACE)
-    assert _models(stored) == {"qwen", "by-hand"}
+    assert _models(stored) == {"qwen"}
     # A client that replaces the object does not know the labels.
     del stored["metadata"]["labels"]
     stored = api.replace(stored)
@@ -165,6 +178,21 @@ def test_labels_follow_the_template(workloads: World) -> None:
     template = {"metadata": {"annotations": None, "labels": {MODEL: None}}}
     stored = api.patch(DEPLOYMENTS, "follows", {"spec": {"template": template}}, SPACE)
     assert _models(stored) == set()
+
+
+def test_labels_that_somebody_set_by_hand_stay(workloads: World) -> None:
+    api = workloads.api
+    # For pods that name a claim; one that the template asks for too keeps its value.
+    by_hand = {f"{PREFIX}mine": "", f"{PREFIX}qwen": ""}
+    stored = api.create(_deployment("by-hand", _template("llama_qwen"), **by_hand))
+    assert (_models(stored), _models(stored, by="")) == ({"llama"}, {"mine", "qwen"})
+    # In the change by which the template stops asking.
+    change = {
+        "metadata": {"labels": {f"{PREFIX}llama": ""}},
+        "spec": {"template": {"metadata": {"labels": {MODEL: None}}}},
+    }
+    stored = api.patch(DEPLOYMENTS, "by-hand", change, SPACE)
+    assert (_models(stored), _models(stored, by="")) == (set(), {"llama", "mine", "qwen"})
 
 
 def test_a_workload_that_asks_for_nothing_stays_as_it_is(workloads: World) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
 from crds.base import ObjectMeta
 from crds.cache import (
     LocalModelCache,
@@ -12,6 +16,7 @@ from crds.cache import (
 from crds.keys import model_key
 from crds.placement import LocalModelPlacementSpec, Offer, PlacedModel
 from hooks.object_size import OFFERS_BYTES
+from hooks.observed import Condition
 from hooks.offers import Names, make_offers
 from hooks.plan import GroupPlan, plan_group
 from tests.unit.hooks.stored import read_cache
@@ -77,3 +82,13 @@ def test_a_model_that_stays_because_its_cache_is_unreadable_is_offered_as_before
     )
     assert make_offers("gpu", plan, Names(), before)["llama"].default
     assert not make_offers("gpu", plan, Names(), None)["llama"].default
+
+
+def test_a_cache_of_a_namespace_whose_claim_is_anothers_is_not_offered() -> None:
+    taken = Condition("ClaimsBound", "False", datetime.now(UTC), "ClaimNameTaken")
+    plan = _plan("llama", "a/llama")
+    marked = tuple(
+        replace(cache, status=replace(cache.status, conditions=(taken,))) for cache in plan.admitted
+    )
+    # A LocalModelCache has claims in many namespaces.
+    assert make_offers("gpu", GroupPlan(marked, ()), Names(), None).keys() == {"llama"}

@@ -100,11 +100,16 @@ def test_the_pod_template_says_which_group(
     assert user.groups == groups
 
 
-def test_the_workload_says_it_where_its_template_does_not() -> None:
+def test_the_workload_says_it_where_its_pods_name_the_claim() -> None:
     own = {"annotations": {GROUP: "cpu"}}
     (user,) = _users(_workload(own, spec={"template": _template()}))
     assert user.groups == ("cpu",)
     (user,) = _users(_workload(own, spec={"template": _template("gpu")}))
+    assert user.groups == ("gpu",)
+    # The policy that mounts the claim reads the annotations of the pod alone.
+    by_label = _template()
+    by_label["metadata"]["labels"]["localmodel.serving.kserve.io/model"] = "llama"
+    (user,) = _users(_workload(own, spec={"template": by_label}))
     assert user.groups == ("gpu",)
 
 
@@ -154,14 +159,14 @@ def test_a_cache_of_the_namespace_has_the_workloads_there() -> None:
 def test_rules_select_by_a_label_of_the_workload() -> None:
     rules = workload_rules(_cache(), KINDS)
     assert [rule.resource for rule in rules] == [
-        *("deployments", "jobs", "cronjobs", "leaderworkersets", "localmodelnamespacecaches")
+        *("deployments", "jobs", "cronjobs", "leaderworkersets")
     ]
     selector = {
         "matchExpressions": [
             {"key": "model.localmodel.serving.kserve.io/llama", "operator": "Exists"}
         ]
     }
-    assert [rule.label_selector for rule in rules] == [selector] * 4 + [None]
+    assert [rule.label_selector for rule in rules] == [selector] * 4
     assert {rule.namespace for rule in rules} == {None}
     own = workload_rules(_cache("team-a"), KINDS)
     assert [rule.namespace for rule in own] == ["team-a"] * 4
