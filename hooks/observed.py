@@ -94,7 +94,8 @@ class Condition(ReadStruct, frozen=True):
     type: str
     status: str
     last_transition_time: datetime
-    reason: str = ""
+    # A status without it is readable too.
+    reason: str | None = None
 
 
 class ServiceName(ReadStruct, frozen=True):

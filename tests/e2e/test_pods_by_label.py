@@ -16,6 +16,7 @@ from crds.keys import model_key
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import (
     CACHES,
+    CLAIMS,
     NAMESPACE_CACHES,
     PLACEMENTS,
     PODS,
@@ -332,6 +333,38 @@ def test_a_cache_of_a_namespace_comes_before_the_clusters(pods: World, group: st
     assert _ours(pod["spec"]["volumes"]) == [_volume(name, group, uri)]
     pod = _made(pods, _pod(name, namespace=OTHER))
     assert _ours(pod["spec"]["volumes"]) == [_volume(name)]
+
+
+def test_a_cache_of_a_namespace_comes_before_one_that_selects_the_namespace(pods: World) -> None:
+    uri = "s3://pods/before-of-a-team"
+    _own_cache(pods, "before", "gpu", uri)
+    _until_offered(pods, "gpu", f"{TEAM}/before")
+    _owner_is(pods, "before-gpu", "LocalModelNamespaceCache")
+    _cache(pods, "before")
+    _until_offered(pods, "gpu", "before")
+    pods.wait_bound(OTHER, "before-gpu")
+    assert _mounts(_made(pods, _pod("before"))) == {"main": [_mount("before", uri=uri)]}
+    assert _mounts(_made(pods, _pod("before", namespace=OTHER))) == {"main": [_mount("before")]}
+    _owner_is(pods, "before-gpu", "LocalModelNamespaceCache")
+
+
+def test_a_claim_that_is_there_keeps_its_owner_until_it_is_deleted(pods: World) -> None:
+    uri = "s3://pods/after-of-a-team"
+    _cache(pods, "after")
+    _until_offered(pods, "gpu", "after")
+    _owner_is(pods, "after-gpu", "LocalModelCache")
+    _own_cache(pods, "after", "gpu", uri)
+    # Its claim leads to the other cache's model.
+    pods.until(lambda: "there is no model after" in _refusal(pods, _pod("after")), "no offer")
+    pods.delete(CLAIMS, "after-gpu", TEAM)
+    pods.until(lambda: not _refusal(pods, _pod("after")), "the offer", seconds=90)
+    assert _mounts(_made(pods, _pod("after"))) == {"main": [_mount("after", uri=uri)]}
+    _owner_is(pods, "after-gpu", "LocalModelNamespaceCache")
+
+
+def _owner_is(world: World, claim: str, kind: str) -> None:
+    (owner,) = world.wait_bound(TEAM, claim)["metadata"]["ownerReferences"]
+    assert owner["kind"] == kind
 
 
 def test_a_namespaces_cache_that_is_not_admitted_does_not_give_way(pods: World) -> None:
