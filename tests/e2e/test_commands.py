@@ -93,13 +93,16 @@ def test_up_nodes_and_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["", "control plane", "CRDs, RBAC and controllers"])
 def test_ctrl_c_during_up_leaves_nothing(tmp_path: Path, moment: str) -> None:
-    """Interrupted at once, and after the step that a line tells of."""
+    """Interrupted as soon as there is a folder, and after the step that a line tells of."""
     folder = tmp_path / "local"
     up = _start("up", "--local", str(folder), "--nodes", "1")
     assert up.stdout is not None
     with up.stdout:
         if moment:
             assert any(moment in line for line in up.stdout)
+        else:
+            # While Python starts, an interrupt may be lost in code that ignores exceptions.
+            wait_until(folder.exists, "the folder of the cluster", seconds=30)
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=30) != 0
     wait_until(lambda: not _running(folder), "everything to be gone", seconds=10)

@@ -137,7 +137,7 @@ class Demo:
 
     def _show_the_claim(self) -> None:
         with self.stage.chapter(f"The claim in namespace {manifests.TEAM} is bound"):
-            wait_until(self._claim_is_bound, "the claim to be bound", seconds=20)
+            wait_until(self._claim_is_bound, "the claim to be bound", seconds=60)
             self.stage.kubectl("get", "pvc,pv", "-n", manifests.TEAM)
             self.console.line(
                 f"  a pod mounts claim minilm-gpu at sub-path models/{self.key}\n"
@@ -157,7 +157,7 @@ class Demo:
             follow(self.cluster.api, everyone, self.key, has_it, seconds=FOLLOW_SECONDS)
             self._check_files(NEWCOMER)
             wait_until(
-                lambda: self._warm_labels(everyone), "the nodes' labels of warm models", seconds=20
+                lambda: self._warm_labels(everyone), "the nodes' labels of warm models", seconds=60
             )
             self.stage.holds("every node carries the label localmodel.serving.kserve.io/minilm")
 
@@ -168,7 +168,7 @@ class Demo:
             before, starts = self._inode(FIRST), self._starts(FIRST)
             killed = self.cluster.kill(agent, signal.SIGKILL)
             self.cluster.wait_for_pid(agent, after=killed)
-            wait_until(lambda: self._starts(FIRST) > starts, "the agent to restart", seconds=20)
+            wait_until(lambda: self._starts(FIRST) > starts, "the agent to restart", seconds=60)
             if not self._cache_is_ready() or self._inode(FIRST) != before:
                 raise LocalError("the model did not stay ready")
             self._check_files(FIRST)
@@ -178,7 +178,7 @@ class Demo:
     def _delete(self) -> None:
         with self.stage.chapter("Delete the caches: disks, claims and volumes are freed"):
             self.stage.kubectl("delete", "lmc", "--all", "--timeout=30s")
-            wait_until(self._nothing_is_left, "disks, claims and volumes to be free", seconds=45)
+            wait_until(self._nothing_is_left, "disks, claims and volumes to be free", seconds=60)
             self.stage.holds("no copy on any disk, no claim, no volume")
             self.stage.kubectl("get", "lmng,lmn")
 
