@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from deploy.local import build
 from deploy.local.console import Console
-from deploy.local.errors import LocalError
 from deploy.local.layout import BUILD, CHECKOUT
-from deploy.local.posix import try_lock
-from deploy.local.signals import exit_on_signals
 from tests.bench import machine
+from tests.bench.command import make_work_folder, run_benchmark
 from tests.bench.control import figures, floor, hook_cost
 from tests.bench.control.document import updated
 from tests.bench.control.figures import FLOOR, OURS, Rounds, Sample
@@ -24,7 +22,6 @@ from tests.bench.control.rollout import Rollout
 from tests.bench.control.settings import Settings
 from tests.bench.control.stage import stage
 from tests.bench.control.worktree import commit, worktree
-from tests.bench.running import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,23 +35,11 @@ WORK = BUILD / "bench-control"
 
 def main() -> int:
     """Run the benchmark."""
-    exit_on_signals()
-    try:
-        _run(_parser().parse_args())
-    except LocalError as error:
-        sys.stderr.write(f"{error.text()}\n")
-        return 1
-    except BenchError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    return run_benchmark(lambda: _run(_parser().parse_args()))
 
 
 def _run(options: argparse.Namespace) -> None:
-    WORK.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(WORK / "lock")
-    if lock is None:
-        raise BenchError("another benchmark of the control plane is running")
+    make_work_folder(WORK, "the control plane")
     settings = Settings(
         nodes=options.nodes,
         models=options.models,

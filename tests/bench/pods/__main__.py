@@ -11,14 +11,11 @@ from random import Random
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
-from deploy.local.errors import LocalError
 from deploy.local.layout import BUILD, CHECKOUT
-from deploy.local.posix import try_lock
-from deploy.local.signals import exit_on_signals
 from tests.bench import machine
+from tests.bench.command import make_work_folder, run_benchmark
 from tests.bench.pods.figures import Round, table
 from tests.bench.pods.measuring import Measuring
-from tests.bench.running import BenchError
 from tests.bench.table import between_markers
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
@@ -27,23 +24,11 @@ WORK = BUILD / "bench-pods"
 
 def main() -> int:
     """Run the benchmark."""
-    exit_on_signals()
-    try:
-        _run(_parser().parse_args())
-    except LocalError as error:
-        sys.stderr.write(f"{error.text()}\n")
-        return 1
-    except BenchError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    return run_benchmark(lambda: _run(_parser().parse_args()))
 
 
 def _run(options: argparse.Namespace) -> None:
-    WORK.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(WORK / "lock")
-    if lock is None:
-        raise BenchError("another benchmark of pods is running")
+    make_work_folder(WORK, "pods")
     console = Console(sys.stderr)
     build.ensure_kube(console)
     cluster = Cluster(WORK / "cluster")

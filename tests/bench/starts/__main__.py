@@ -10,12 +10,9 @@ from random import Random
 from crds.quantity import format_quantity, parse_quantity
 from deploy.local import build
 from deploy.local.console import Console
-from deploy.local.errors import LocalError
 from deploy.local.layout import BUILD, CHECKOUT
-from deploy.local.posix import try_lock
-from deploy.local.signals import exit_on_signals
 from tests.bench import machine
-from tests.bench.running import BenchError
+from tests.bench.command import make_work_folder, run_benchmark
 from tests.bench.starts.figures import Round, table
 from tests.bench.starts.measuring import Measuring
 from tests.bench.table import between_markers
@@ -27,24 +24,12 @@ WORK = BUILD / "bench-starts"
 
 def main() -> int:
     """Run the benchmark."""
-    exit_on_signals()
-    try:
-        _run(_parser().parse_args())
-    except LocalError as error:
-        sys.stderr.write(f"{error.text()}\n")
-        return 1
-    except (BenchError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    return run_benchmark(lambda: _run(_parser().parse_args()))
 
 
 def _run(options: argparse.Namespace) -> None:
     size = parse_quantity(options.size)
-    WORK.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(WORK / "lock")
-    if lock is None:
-        raise BenchError("another benchmark of starts is running")
+    make_work_folder(WORK, "starts")
     console = Console(sys.stderr)
     build.ensure_kube(console)
     rounds: list[Round] = []

@@ -1,0 +1,39 @@
+"""What the benchmarks on a local cluster share: their exit codes, and that one runs at a time."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import LocalError
+from deploy.local.posix import try_lock
+from deploy.local.signals import exit_on_signals
+from tests.bench.running import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def run_benchmark(run: Callable[[], None]) -> int:
+    """Run a benchmark. Returns its exit code; an error of its own is printed without a trace."""
+    exit_on_signals()
+    try:
+        run()
+    except LocalError as error:
+        sys.stderr.write(f"{error.text()}\n")
+        return 1
+    except (BenchError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def make_work_folder(work: Path, what: str) -> None:
+    """Make a benchmark's folder, and lock it until this process ends.
+
+    Raises BenchError if another process has the lock.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    if try_lock(work / "lock") is None:
+        raise BenchError(f"another benchmark of {what} is running")
