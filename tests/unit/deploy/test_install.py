@@ -46,6 +46,7 @@ CONTROLLERS = [
 ]
 KSERVE = TREE / "deploy/overlays/kserve"
 TAINT = TREE / "deploy/components/startup-taint"
+WORKLOADS = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"]
 HOOKS_URL = "http://localmodel-hooks.localmodel.svc:8080"
 
 
@@ -191,24 +192,20 @@ def test_metacontroller_only_reads_workloads(resource: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "volumes"),
+    ("name", "volumes", "workloads"),
     [
-        ("base", VolumeScope.MODEL),
-        ("standalone", VolumeScope.MODEL),
-        # KServe's webhooks fix claim and sub-path.
-        ("kserve", VolumeScope.ROOT),
+        ("base", VolumeScope.MODEL, WORKLOADS),
+        ("standalone", VolumeScope.MODEL, WORKLOADS),
+        # KServe's webhooks fix claim and sub-path, and its services stand for their workloads.
+        ("kserve", VolumeScope.ROOT, []),
     ],
 )
-def test_what_claims_show_and_which_workloads_get_one(name: str, volumes: VolumeScope) -> None:
+def test_what_claims_show_and_which_workloads_get_one(
+    name: str, volumes: VolumeScope, workloads: list[str]
+) -> None:
     settings = Settings.from_environment(overlay.hooks_environment(TREE, name))
     assert settings.volumes is volumes
-    assert [kind.kind for kind in settings.workload_kinds] == [
-        "Deployment",
-        "StatefulSet",
-        "DaemonSet",
-        "Job",
-        "CronJob",
-    ]
+    assert [kind.kind for kind in settings.workload_kinds] == workloads
 
 
 def test_metacontroller_may_read_the_kinds_that_the_hooks_of_the_kserve_overlay_request() -> None:
