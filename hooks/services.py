@@ -105,14 +105,8 @@ def _service(kind: str, raw: Raw, cache: Cache, by_claim: Mapping[str, str]) -> 
         return None
     # Pods mount the claim in the annotation, even if other fields have changed since.
     default = asked_group(cache, annotations)
-    groups = {by_claim.get(claim or "", default) for claim in claims}
-    return User(
-        kind=kind,
-        namespace=metadata.namespace,
-        name=metadata.name,
-        groups=tuple(sorted(one for one in groups if one is not None)),
-        deleting=metadata.deletion_timestamp is not None,
-    )
+    groups = (by_claim.get(claim or "", default) for claim in claims)
+    return User.from_metadata(kind, metadata, groups)
 
 
 def _has_labels(metadata: AnnotatedMetadata, name: str, namespace: str) -> bool:

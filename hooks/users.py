@@ -12,7 +12,7 @@ from hooks.observed import Metadata
 from hooks.settings import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hooks.observed import Cache, CacheStatus, ServiceName
 
@@ -31,6 +31,24 @@ class User:
     groups: tuple[str, ...] = ()
     deleting: bool = False
     part_of: tuple[str, str] | None = None
+
+    @classmethod
+    def from_metadata(
+        cls,
+        kind: str,
+        metadata: Metadata,
+        groups: Iterable[str | None],
+        part_of: tuple[str, str] | None = None,
+    ) -> User:
+        """The object of a kind with this metadata. groups: as above; None is left out."""
+        return cls(
+            kind=kind,
+            namespace=metadata.namespace,
+            name=metadata.name,
+            groups=tuple(sorted({one for one in groups if one is not None})),
+            deleting=metadata.deletion_timestamp is not None,
+            part_of=part_of,
+        )
 
 
 class AnnotatedMetadata(Metadata, frozen=True):

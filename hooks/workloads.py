@@ -193,13 +193,7 @@ def _workload(kind: str, raw: Raw, cache: Cache) -> User | None:
     metadata = workload.metadata
     own = metadata.annotations or {}
     templates = workload.spec.templates() or [_Template()]
-    groups = {_group(cache, one.metadata or _TemplateMetadata(), own) for one in templates}
+    groups = (_group(cache, one.metadata or _TemplateMetadata(), own) for one in templates)
     controller = next((one for one in metadata.owner_references or () if one.controller), None)
-    return User(
-        kind=kind,
-        namespace=metadata.namespace,
-        name=metadata.name,
-        groups=tuple(sorted(one for one in groups if one is not None)),
-        deleting=metadata.deletion_timestamp is not None,
-        part_of=(controller.kind, controller.name) if controller else None,
-    )
+    part_of = (controller.kind, controller.name) if controller else None
+    return User.from_metadata(kind, metadata, groups, part_of)

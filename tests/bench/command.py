@@ -6,13 +6,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from deploy.local.errors import LocalError
+from deploy.local.layout import CHECKOUT
 from deploy.local.posix import try_lock
 from deploy.local.signals import exit_on_signals
 from tests.bench.running import BenchError
+from tests.bench.table import between_markers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 
 
 def run_benchmark(run: Callable[[], None]) -> int:
@@ -37,3 +42,10 @@ def make_work_folder(work: Path, what: str) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if try_lock(work / "lock") is None:
         raise BenchError(f"another benchmark of {what} is running")
+
+
+def publish(text: str, section: str, *, write: bool) -> None:
+    """Print the results of a benchmark, and write them into their section of the docs if asked."""
+    sys.stdout.write(text + "\n")
+    if write:
+        DOCUMENT.write_text(between_markers(DOCUMENT.read_text(), text, section))

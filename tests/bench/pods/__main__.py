@@ -11,14 +11,12 @@ from random import Random
 from deploy.local import build
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
-from deploy.local.layout import BUILD, CHECKOUT
+from deploy.local.layout import BUILD
 from tests.bench import machine
-from tests.bench.command import make_work_folder, run_benchmark
+from tests.bench.command import make_work_folder, publish, run_benchmark
 from tests.bench.pods.figures import Round, table
 from tests.bench.pods.measuring import Measuring
-from tests.bench.table import between_markers
 
-DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 WORK = BUILD / "bench-pods"
 
 
@@ -49,10 +47,7 @@ def _run(options: argparse.Namespace) -> None:
         f"{options.caches} caches in {options.groups} groups; medians of {options.rounds} rounds "
         f"with {options.creates} creates of each. {machine.facts(WORK)}."
     )
-    text = f"{head}\n\n{table(rounds)}"
-    sys.stdout.write(text + "\n")
-    if options.write:
-        DOCUMENT.write_text(between_markers(DOCUMENT.read_text(), text, "pods"))
+    publish(f"{head}\n\n{table(rounds)}", "pods", write=options.write)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,15 +10,13 @@ from random import Random
 from crds.quantity import format_quantity, parse_quantity
 from deploy.local import build
 from deploy.local.console import Console
-from deploy.local.layout import BUILD, CHECKOUT
+from deploy.local.layout import BUILD
 from tests.bench import machine
-from tests.bench.command import make_work_folder, run_benchmark
+from tests.bench.command import make_work_folder, publish, run_benchmark
 from tests.bench.starts.figures import Round, table
 from tests.bench.starts.measuring import Measuring
-from tests.bench.table import between_markers
 from tests.e2e.real import real_world
 
-DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
 WORK = BUILD / "bench-starts"
 
 
@@ -46,10 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         shutil.rmtree(WORK / "cluster", ignore_errors=True)
     counted = "1 round" if options.rounds == 1 else f"{options.rounds} rounds"
     head = f"{counted}, models of {format_quantity(size)}. {machine.facts(WORK)}."
-    text = f"{head}\n\n{table(rounds)}"
-    sys.stdout.write(text + "\n")
-    if options.write:
-        DOCUMENT.write_text(between_markers(DOCUMENT.read_text(), text, "starts"))
+    publish(f"{head}\n\n{table(rounds)}", "starts", write=options.write)
 
 
 def _parser() -> argparse.ArgumentParser:
