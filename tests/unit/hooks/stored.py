@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from crds.base import API_VERSION
+from crds.cache import LocalModelCache, LocalModelNamespaceCache
 from hooks.reading import parse_cache, parse_node
 
 if TYPE_CHECKING:
@@ -31,3 +32,20 @@ def _raw(obj: Resource) -> Raw:
     whole["status"] = {"observedGeneration": -1} | whole["status"]
     head = {"apiVersion": API_VERSION, "kind": type(obj).__name__}
     return Raw(json.dumps(head | whole).encode())
+
+
+def cache_in_two_groups(namespace: str = "", name: str = "llama") -> Cache:
+    """A cache in gpu and cpu, of a namespace if that is given."""
+    kind = LocalModelNamespaceCache if namespace else LocalModelCache
+    return read_cache(
+        kind.model_validate(
+            {
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {
+                    "sourceModelUri": "s3://models/llama",
+                    "modelSize": "1Gi",
+                    "nodeGroups": ["gpu", "cpu"],
+                },
+            }
+        )
+    )

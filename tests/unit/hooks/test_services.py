@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from crds.cache import LocalModelCache, LocalModelNamespaceCache
 from hooks.services import services_of
 from hooks.settings import Settings
 from hooks.users import User, Users
-from tests.unit.hooks.stored import read_cache
+from tests.unit.hooks.stored import cache_in_two_groups
 
 SETTINGS = {
     "LOCALMODEL_SERVICE_KINDS": "InferenceService.serving.kserve.io/v1beta1,"
@@ -26,22 +25,6 @@ ADAPTERS = f"{LABEL}-lora"
 CLAIM = f"{LABEL}-pvc-name"
 GROUP = "serving.kserve.io/nodegroup"
 ONE = '{"sql": {"cache": "llama"}}'
-
-
-def _cache(namespace: str = "", name: str = "llama") -> Any:
-    kind = LocalModelNamespaceCache if namespace else LocalModelCache
-    return read_cache(
-        kind.model_validate(
-            {
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {
-                    "sourceModelUri": "s3://models/llama",
-                    "modelSize": "1Gi",
-                    "nodeGroups": ["gpu", "cpu"],
-                },
-            }
-        )
-    )
 
 
 def _service(
@@ -65,7 +48,7 @@ def _users(cache: Any, service: Raw, kind: str = LLM) -> tuple[User, ...]:
 
 def _groups(service: Raw, cache: Any = None) -> tuple[str, ...] | None:
     """The groups whose claims the service mounts; None: the service does not use the cache."""
-    users = _users(cache or _cache(), service)
+    users = _users(cache or cache_in_two_groups(), service)
     return users[0].groups if users else None
 
 
@@ -118,23 +101,25 @@ def test_an_adapters_cache_is_used_and_has_a_claim(
 def test_adapters_that_cannot_be_read_hold_every_cache_and_get_no_claim(text: str) -> None:
     service = _service({ADAPTERS: text})
     assert _groups(service) == ()
-    assert _groups(service, _cache("team-a")) == ()
+    assert _groups(service, cache_in_two_groups("team-a")) == ()
     # Services of other namespaces cannot use a LocalModelNamespaceCache.
-    assert _groups(service, _cache("team-b")) is None
+    assert _groups(service, cache_in_two_groups("team-b")) is None
     # A claim that pods mount is still desired.
     assert _groups(_service({ADAPTERS: text}, {LABEL: "llama"})) == ("gpu",)
 
 
 def test_adapters_of_a_namespaces_cache_are_its_services_alone() -> None:
     annotations = {ADAPTERS: '{"a": {"cache": "llama", "namespace": "team-a"}}'}
-    cache = _cache("team-a")
+    cache = cache_in_two_groups("team-a")
     assert _groups(_service(annotations), cache) == ("gpu",)
     assert _groups(_service(annotations, namespace="team-b"), cache) is None
     assert _groups(_service({ADAPTERS: ONE}), cache) is None
 
 
 def test_a_service_with_a_cache_as_base_and_as_adapter_counts_once() -> None:
-    users = _users(_cache(), _service({ADAPTERS: ONE, CLAIM: "llama-cpu"}, {LABEL: "llama"}))
+    users = _users(
+        cache_in_two_groups(), _service({ADAPTERS: ONE, CLAIM: "llama-cpu"}, {LABEL: "llama"})
+    )
     assert [one.groups for one in users] == [("cpu", "gpu")]
     listed = Users.listed(users, ()).llm_inference_services
     assert [(one.namespace, one.name) for one in listed or ()] == [("team-a", "chat")]
@@ -146,12 +131,12 @@ def test_the_base_counts_whatever_the_adapters_are() -> None:
     assert _groups(_service(adapters, {LABEL: "llama", NAMESPACE_LABEL: "team-a"})) is None
     assert _groups(_service(adapters, {LABEL: "llama", NAMESPACE_LABEL: ""})) is None
     own = {LABEL: "llama", NAMESPACE_LABEL: "team-a"}
-    assert _groups(_service(adapters, own), _cache("team-a")) == ("gpu",)
-    assert _groups(_service(adapters, own, "team-b"), _cache("team-a")) is None
+    assert _groups(_service(adapters, own), cache_in_two_groups("team-a")) == ("gpu",)
+    assert _groups(_service(adapters, own, "team-b"), cache_in_two_groups("team-a")) is None
 
 
 def test_a_cache_whose_name_is_no_label_can_be_an_adapters() -> None:
-    cache = _cache(name="m" * 64)
+    cache = cache_in_two_groups(name="m" * 64)
     service = _service({ADAPTERS: json.dumps({"a": {"cache": "m" * 64}})})
     assert _groups(service, cache) == ("gpu",)
     # Metacontroller is not asked for InferenceServices then, and sends none.
@@ -159,14 +144,14 @@ def test_a_cache_whose_name_is_no_label_can_be_an_adapters() -> None:
 
 
 def test_only_llm_services_have_adapters() -> None:
-    assert _users(_cache(), _service({ADAPTERS: ONE}), ISVC) == ()
-    assert _users(_cache(), _service({ADAPTERS: "{"}), ISVC) == ()
+    assert _users(cache_in_two_groups(), _service({ADAPTERS: ONE}), ISVC) == ()
+    assert _users(cache_in_two_groups(), _service({ADAPTERS: "{"}), ISVC) == ()
 
 
 @pytest.mark.parametrize("kind", [ISVC, LLM])
 def test_a_claim_that_kserve_has_written_down_counts_before_the_order_of_groups(kind: str) -> None:
     # The pods mount that claim, also after the cache's first group has changed.
-    users = _users(_cache(), _service({CLAIM: "llama-cpu"}, {LABEL: "llama"}), kind)
+    users = _users(cache_in_two_groups(), _service({CLAIM: "llama-cpu"}, {LABEL: "llama"}), kind)
     assert [one.groups for one in users] == [("cpu",)]
-    users = _users(_cache(), _service({CLAIM: "llama-gone"}, {LABEL: "llama"}), kind)
+    users = _users(cache_in_two_groups(), _service({CLAIM: "llama-gone"}, {LABEL: "llama"}), kind)
     assert [one.groups for one in users] == [("gpu",)]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Raw
 
-from crds.cache import CacheStatus, LocalModelCache, LocalModelNamespaceCache
+from crds.cache import CacheStatus
 from hooks.naming import workload_label
 from hooks.object_size import WORKLOADS_MAX
 from hooks.settings import WORKLOAD_KINDS_VARIABLE, Settings, WatchedKind
 from hooks.users import User, Users
 from hooks.workloads import workload_rules, workloads_of
-from tests.unit.hooks.stored import read_cache
+from tests.unit.hooks.stored import cache_in_two_groups
 
 if TYPE_CHECKING:
     from hooks.observed import Cache
@@ -29,22 +29,6 @@ OWN_CACHES = "LocalModelNamespaceCache.serving.kserve.io/v1alpha1"
 GROUP = "serving.kserve.io/nodegroup"
 
 
-def _cache(namespace: str = "", name: str = "llama") -> Cache:
-    kind = LocalModelNamespaceCache if namespace else LocalModelCache
-    return read_cache(
-        kind.model_validate(
-            {
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {
-                    "sourceModelUri": "s3://models/llama",
-                    "modelSize": "1Gi",
-                    "nodeGroups": ["gpu", "cpu"],
-                },
-            }
-        )
-    )
-
-
 def _raw(obj: object) -> Raw:
     return Raw(json.dumps(obj).encode())
 
@@ -57,7 +41,7 @@ def _workload(metadata: dict[str, Any] | None = None, **parts: Any) -> Raw:
 def _users(workload: Raw, kind: str = "Deployment", cache: Cache | None = None) -> tuple[User, ...]:
     related: dict[str, dict[str, Raw]] = {key: {} for key in (*KEYS.values(), OWN_CACHES)}
     related[KEYS[kind]] = {"team-a/chat": workload}
-    return workloads_of(cache or _cache(), KINDS, related)
+    return workloads_of(cache or cache_in_two_groups(), KINDS, related)
 
 
 def _template(group: str | None = None) -> dict[str, Any]:
@@ -149,15 +133,17 @@ def test_a_cache_of_the_namespace_comes_before_the_cluster_cache(spec: dict[str,
         "team-a/chat": _workload(),
         "team-b/chat": _workload({"namespace": "team-b"}),
     }
-    assert [one.namespace for one in workloads_of(_cache(), KINDS, related)] == ["team-b"]
+    assert [one.namespace for one in workloads_of(cache_in_two_groups(), KINDS, related)] == [
+        "team-b"
+    ]
 
 
 def test_a_cache_of_the_namespace_has_the_workloads_there() -> None:
-    assert _users(_workload(), cache=_cache("team-a"))
+    assert _users(_workload(), cache=cache_in_two_groups("team-a"))
 
 
 def test_rules_select_by_a_label_of_the_workload() -> None:
-    rules = workload_rules(_cache(), KINDS)
+    rules = workload_rules(cache_in_two_groups(), KINDS)
     assert [rule.resource for rule in rules] == [
         *("deployments", "jobs", "cronjobs", "leaderworkersets")
     ]
@@ -168,13 +154,13 @@ def test_rules_select_by_a_label_of_the_workload() -> None:
     }
     assert [rule.label_selector for rule in rules] == [selector] * 4
     assert {rule.namespace for rule in rules} == {None}
-    own = workload_rules(_cache("team-a"), KINDS)
+    own = workload_rules(cache_in_two_groups("team-a"), KINDS)
     assert [rule.namespace for rule in own] == ["team-a"] * 4
-    assert workload_rules(_cache(), ()) == []
+    assert workload_rules(cache_in_two_groups(), ()) == []
 
 
 def test_a_cache_whose_name_is_no_label_has_no_workloads() -> None:
-    cache = _cache(name="m" * 64)
+    cache = cache_in_two_groups(name="m" * 64)
     assert workload_label(cache.metadata.name) is None
     assert workload_rules(cache, KINDS) == []
     assert workloads_of(cache, KINDS, {}) == ()
