@@ -25,7 +25,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults lint format \
+	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults packages lint format \
 	generate lock release clean distclean
 
 help: ## Show these targets
@@ -110,6 +110,10 @@ kserve-sdk: venv ## Install only KServe's Python SDK, for the tests
 
 model: venv ## Install only the model of the demo
 	@$(TOOL) build model
+
+packages: ## Install what some tests and real nodes need of Debian, as root (deploy/local/debian.txt)
+	apt-get update --quiet
+	DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$(sed 's/#.*//' deploy/local/debian.txt)
 
 venv: $(INSTALLED) ## Install the Python packages of locks/dev.txt into .venv
 
