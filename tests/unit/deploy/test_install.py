@@ -339,6 +339,7 @@ RIGHTS = [
     "deploy/overlays/kserve/rbac.yaml",
     "deploy/overlays/kserve/takeover/rbac.yaml",
     "deploy/components/kubelet-configz/rbac.yaml",
+    "deploy/components/hooks-token/controllers/rbac.yaml",
 ]
 
 
