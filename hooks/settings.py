@@ -21,6 +21,25 @@ NAMESPACE_LIMITS_VARIABLE = "LOCALMODEL_NAMESPACE_LIMITS"
 
 GROUP_HOOK_TIMEOUT_VARIABLE = "LOCALMODEL_GROUP_HOOK_TIMEOUT"
 
+# What each variable of the hooks means, for docs/flags.md.
+VARIABLES = {
+    HOST_PATH_VARIABLE: "the directory of each node that the agents fill and that volumes lead to "
+    "(default: /var/lib/localmodel)",
+    VOLUMES_VARIABLE: "what a new claim shows: model, its own model, or root, all models of the "
+    "node; the agents need the same value (default: root; the base sets model)",
+    WORKLOAD_KINDS_VARIABLE: "workloads whose namespace gets a claim by a label, as "
+    "<kind>.<group>/<version> with commas between them; Metacontroller must be allowed to read "
+    "each kind, and the cluster must have it (default: none; the base sets five kinds)",
+    SERVICE_KINDS_VARIABLE: "services of KServe that caches follow, in the same form (default: "
+    "none; the kserve overlay sets two kinds)",
+    KSERVE_CONFIG_VARIABLE: "KServe's ConfigMap as <namespace>/<name>, for disableVolumeManagement "
+    "(default: none)",
+    NAMESPACE_LIMITS_VARIABLE: "whether the hooks read LimitRanges, ResourceQuotas and admission "
+    "policies, to say why a claim is refused (default: true)",
+    GROUP_HOOK_TIMEOUT_VARIABLE: "seconds that Metacontroller gives a group's hook, as in "
+    "metacontroller/nodegroups.yaml (default: 30)",
+}
+
 # Timeouts in seconds, as in metacontroller/: the default of a hook, and that of a group's hook.
 HOOK_TIMEOUT = 10.0
 DEFAULT_GROUP_HOOK_TIMEOUT = 30.0

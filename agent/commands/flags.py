@@ -23,7 +23,7 @@ LOG_FORMATS = ("auto", "console", "json")
 # directory.
 ANYWHERE = Path("/")
 
-_PREFIX = "LOCALMODEL_"
+VARIABLES = "LOCALMODEL_"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +35,15 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command line. Exits with USAGE for an invalid command line."""
+    program, commands = parsers()
+    options = program.parse_args(arguments)
+    if options.command == "run":
+        _check_run(commands["run"], options)
+    return options
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the program, and those of its commands by name."""
     parser = _Parser(prog="localmodel-agent", description="Keeps models on this node's disk.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -58,10 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     _add_run(run)
     _add_pull(pull)
-    options = parser.parse_args(arguments)
-    if options.command == "run":
-        _check_run(run, options)
-    return options
+    return parser, {"run": run, "pull": pull}
 
 
 def _check_run(run: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -359,4 +365,4 @@ def _variable(flag: str) -> str:
 
 
 def _name(flag: str) -> str:
-    return _PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+    return VARIABLES + flag.removeprefix("--").replace("-", "_").upper()

@@ -46,12 +46,6 @@ def page(
     return "".join(parts).rstrip() + "\n"
 
 
-def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands of a program by their names."""
-    (commands,) = (one.choices for one in _actions(parser) if isinstance(one.choices, dict))
-    return dict(commands)
-
-
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     # argparse has no public list of them.
     return parser._actions  # noqa: SLF001

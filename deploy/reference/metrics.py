@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
+    from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+PREFIX = "localmodel_"
 
 _INTRODUCTION = """\
 <!-- Made from the programs by `make generate`. Do not edit. -->
@@ -16,7 +19,8 @@ _INTRODUCTION = """\
 
 What the agents and the hooks serve at `/metrics`, in Prometheus' text format. [monitoring.md](monitoring.md)
 says how to scrape them, and has alerts and a dashboard. No label has a value that grows with models, nodes,
-namespaces or URIs. The agents' counters start at zero with each start.
+namespaces or URIs. The counters start at zero with each start of the program. The agents also serve `process_*` of the
+client library.
 
 """
 
@@ -36,12 +40,6 @@ class Family:
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
-def families(metrics: Iterable[Metric], labels: dict[str, tuple[str, ...]]) -> list[Family]:
-    """The metrics of a program, sorted. labels: the names of each metric's labels."""
-    found = [Family(m.name, m.type, m.documentation, labels.get(m.name, ())) for m in metrics]
-    return sorted(found, key=lambda family: family.name)
-
-
 def page(programs: dict[str, list[Family]]) -> str:
     """The page as Markdown. programs: title and metrics of each."""
     return _INTRODUCTION + "\n".join(
@@ -55,3 +53,24 @@ def _section(title: str, found: list[Family]) -> Iterator[str]:
         labels = ", ".join(f"`{label}`" for label in family.labels)
         meaning = family.help.replace("|", "\\|")
         yield f"| `{family.exposed}` | {family.kind} | {labels} | {meaning} |\n"
+
+
+def gathered(registry: CollectorRegistry) -> list[Family]:
+    """The metrics of a program's registry, without those of the client library, sorted."""
+    # The library tells the names of labels only by series, and not each metric has series yet.
+    labels = {
+        name: tuple(getattr(collector, "_labelnames", ()))
+        for name, collector in registry._names_to_collectors.items()  # noqa: SLF001
+    }
+    found = []
+    for metric in registry.collect():
+        if not metric.name.startswith(PREFIX):
+            continue
+        named = labels.get(metric.name) or _labels_of_series(metric)
+        found.append(Family(metric.name, metric.type, metric.documentation, named))
+    return sorted(found, key=lambda family: family.name)
+
+
+def _labels_of_series(metric: Metric) -> tuple[str, ...]:
+    labels = (name for sample in metric.samples for name in sample.labels if name != "le")
+    return tuple(dict.fromkeys(labels))

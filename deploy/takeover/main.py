@@ -39,7 +39,7 @@ EPILOG = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         api = KubeClient.connect(options.kubeconfig or _usual_kubeconfig(), options.context)
         plan = _decide(api, options)
@@ -54,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="localmodel-takeover",
         description="Shows the steps with which localmodel takes over from KServe's local model "
         "cache, and performs them with --apply. It can be run again at any time.",
         epilog=EPILOG,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--version", action="version", version=f"%(prog)s {__version__}")
     add("--apply", action="store_true", help="perform the steps; otherwise they are only shown")
     add(
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to wait for the pods of a download Job to end (default: %(default)g)",
     )
-    return parser
+    return made
 
 
 def _usual_kubeconfig() -> Path | None:

@@ -1,0 +1,81 @@
+"""Make the references of docs/ from the code: flags, settings and metrics.
+
+`python -m deploy.reference` writes the pages; `--check` fails when a page differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import click
+from prometheus_client import REGISTRY
+
+from agent.commands import flags as agent_flags
+from agent.commands import metrics as agent_metrics
+from deploy.kubectl.main import NAME, plugin
+from deploy.reference import flags, metrics
+from deploy.takeover.main import parser as takeover_parser
+from hooks import metrics as hooks_metrics
+from hooks.access import TOKEN_FILE_VARIABLE
+from hooks.settings import VARIABLES
+
+_TREE = Path(__file__).resolve().parents[2]
+_SETTINGS = VARIABLES | {
+    TOKEN_FILE_VARIABLE: "file with the token that calls of the hooks must send; see security.md "
+    "(default: none, every call is answered)"
+}
+
+
+def pages() -> dict[Path, str]:
+    """Path and content of each page."""
+    # A variable of this process would be the default of its flag.
+    for name in [name for name in os.environ if name.startswith(agent_flags.VARIABLES)]:
+        del os.environ[name]
+    _, commands = agent_flags.parsers()
+    programs = [
+        flags.Command("localmodel-agent run", commands["run"], agent_flags.VARIABLES),
+        flags.Command("localmodel-agent pull", commands["pull"]),
+        flags.Command("localmodel-takeover", takeover_parser()),
+    ]
+    context = click.Context(plugin)
+    of_plugin = {NAME: plugin} | {
+        f"{NAME} {name}": command
+        for name in plugin.list_commands(context)
+        if (command := plugin.get_command(context, name)) is not None
+    }
+    return {
+        Path("docs/flags.md"): flags.page(programs, _SETTINGS, of_plugin),
+        Path("docs/metrics.md"): metrics.page(
+            {
+                "The agents": metrics.gathered(agent_metrics.Metrics().registry),
+                "The hooks": metrics.gathered(REGISTRY),
+            }
+        ),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pages, or with --check name those that differ and return 1."""
+    parser = argparse.ArgumentParser(prog="deploy.reference", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    check = parser.parse_args(arguments).check
+    assert hooks_metrics.SHARED_DIR  # its import makes the metrics
+    stale = []
+    for path, content in pages().items():
+        file = _TREE / path
+        if file.exists() and file.read_text() == content:
+            continue
+        stale.append(path)
+        if not check:
+            file.write_text(content)
+    for path in stale:
+        done = "differs from the programs: run `make generate`" if check else "written"
+        sys.stdout.write(f"{path}: {done}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
