@@ -42,11 +42,15 @@ def shortened(
     for group in made:
         for rule in group["rules"]:
             by = factors.get(rule["alert"], factor)
-            rule["expr"] = _WINDOW.sub(lambda m, by=by: f"[{_short(m[1], by)}]", rule["expr"])
-            rule["expr"] = _AGE.sub(lambda m, by=by: f"{m[1]}{float(m[2]) / by:.3f}", rule["expr"])
+            rule["expr"] = _shorter(rule["expr"], by)
             if "for" in rule:
                 rule["for"] = _short(rule["for"], by)
     return made
+
+
+def _shorter(expr: str, factor: float) -> str:
+    expr = _WINDOW.sub(lambda found: f"[{_short(found[1], factor)}]", expr)
+    return _AGE.sub(lambda found: f"{found[1]}{float(found[2]) / factor:.3f}", expr)
 
 
 def _short(duration: str, factor: float) -> str:
