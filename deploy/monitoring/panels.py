@@ -183,7 +183,7 @@ DOWNLOADS = Row(
         ),
         Panel(
             "Failures by reason",
-            "The five most frequent reasons since the agents' start; docs/conditions.md says what to do.",
+            "The five most frequent reasons since the start of the agents; see docs/conditions.md.",
             "none",
             (
                 Query(
