@@ -36,11 +36,36 @@ class ConfigError(Exception):
     """No client for the API server can be made. The message says why, and what to do."""
 
 
-def connect(kubeconfig: Path | None, context: str | None = None) -> client.ApiClient:
+class _CountingClient(client.ApiClient):
+    """A client that calls `requested` with the status of each answer; None: no answer."""
+
+    def __init__(
+        self, settings: client.Configuration, requested: Callable[[int | None], None]
+    ) -> None:
+        super().__init__(settings)
+        self._requested = requested
+
+    def call_api(self, *args: Any, **options: Any) -> Any:
+        try:
+            answer = super().call_api(*args, **options)
+        except Exception:
+            self._requested(None)
+            raise
+        self._requested(answer.status)
+        return answer
+
+
+def connect(
+    kubeconfig: Path | None,
+    context: str | None = None,
+    *,
+    requested: Callable[[int | None], None] = lambda _code: None,
+) -> client.ApiClient:
     """A client for the kubeconfig's cluster, or without a kubeconfig for the pod's own cluster.
 
-    context: a context of the kubeconfig; None: its current context. Proxies and CA bundles of the
-    environment are for the models' sources and are ignored; a kubeconfig may have its own
+    context: a context of the kubeconfig; None: its current context. requested: is called with the
+    status of each answer, and with None for a request without an answer. Proxies and CA bundles of
+    the environment are for the models' sources and are ignored; a kubeconfig may have its own
     proxy-url. Raises ConfigError.
     """
     settings = client.Configuration()
@@ -64,7 +89,7 @@ def connect(kubeconfig: Path | None, context: str | None = None) -> client.ApiCl
                 "not in a cluster, and no --kubeconfig: name a kubeconfig for the API server"
             ) from None
         raise ConfigError(f"cannot use the kubeconfig {kubeconfig}: {_detail(error)}") from None
-    return client.ApiClient(settings)
+    return _CountingClient(settings, requested)
 
 
 def _detail(error: Exception) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from agent.commands.process import Stop
     from agent.control.loop import Loop
+    from agent.structs.counts import Counts
     from agent.structs.requests import Requester
 
 
@@ -36,7 +37,7 @@ def make_engine(options: argparse.Namespace, limits_file: Path | None = None) ->
     return engine
 
 
-def loop_options(options: argparse.Namespace) -> Options:
+def loop_options(options: argparse.Namespace, counts: Counts) -> Options:
     """How the loop behaves, by the flags."""
     return Options(
         grace=options.grace_seconds,
@@ -45,6 +46,7 @@ def loop_options(options: argparse.Namespace) -> Options:
         scrub_bytes_per_second=options.scrub_bytes_per_second or None,
         scrub_interval=options.scrub_interval_seconds,
         recheck=options.access_recheck_seconds,
+        counts=counts,
     )
 
 

@@ -65,6 +65,16 @@ def address(value: str) -> str:
         raise ArgumentTypeError(f"{value!r} is not an address such as 10.0.0.7") from None
 
 
+def bind_address(value: str) -> tuple[str, int]:
+    """An address to listen on, such as 127.0.0.1:8081, [::1]:8081 or :8081."""
+    host, colon, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_host = not host or (":" in bare) == host.startswith("[")
+    if not colon or not is_host or not port.isdecimal() or int(port) > 65535:
+        raise ArgumentTypeError(f"{value!r} is not an address and a port, such as :8081")
+    return (address(bare) if bare else ""), int(port)
+
+
 def claim(value: str) -> tuple[str, Path]:
     """The name of a claim, and the directory where the claim is mounted."""
     name, equals, directory = value.partition("=")

@@ -234,6 +234,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "address of the node, from which namespace caches may not download",
         ",",
     )
+    add.value(
+        "--http-bind-address",
+        flag_types.bind_address,
+        "HOST:PORT",
+        "serve /metrics, /healthz and /readyz there, without authentication; without a host on "
+        "all addresses, port 0: a free port, which the log names; default: no server",
+    )
     run.add_argument(
         "--log-format",
         choices=LOG_FORMATS,

@@ -20,8 +20,10 @@ from agent.commands.assemble import (
     run_loop,
 )
 from agent.commands.exit_codes import OK, USAGE
+from agent.commands.http_server import BindError
 from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
+from agent.commands.observation import observe
 from agent.commands.own_addresses import own_addresses
 from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
@@ -33,11 +35,14 @@ from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
+from agent.structs.counts import NO_COUNTS
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
 if TYPE_CHECKING:
     import argparse
+
+    from agent.commands.observation import Observation
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +52,8 @@ def serve(options: argparse.Namespace) -> int:
     allocator.tune()
     logs.configure(options.log_format)
     try:
-        loop = _make_loop(options)
-    except (ConfigError, LimitsError, StoreError) as error:
+        loop = _make_loop(options, observe(options))
+    except (BindError, ConfigError, LimitsError, StoreError) as error:
         fail(str(error))
         return USAGE
     stop = Stop()
@@ -58,8 +63,9 @@ def serve(options: argparse.Namespace) -> int:
     return leave(OK)
 
 
-def _make_loop(options: argparse.Namespace) -> Loop:
-    client = connect(options.kubeconfig)
+def _make_loop(options: argparse.Namespace, observation: Observation | None) -> Loop:
+    counts = observation.counts if observation else NO_COUNTS
+    client = connect(options.kubeconfig, requested=counts.requested)
     own = own_credentials()
     resolver = CredentialResolver(
         SecretReader(client), options.credentials_namespace, options.unlisted_credentials, own
@@ -84,13 +90,16 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     if options.startup_taint_priority is not None:
         taint = NodeTaint(options.node_name, client, EventWriter(options.node_name, client, NODE))
         startup_taint = StartupTaint(taint, options.startup_taint_priority)
-    return Loop(
+    loop = Loop(
         NodeReport(options.node_name, client),
         store,
         fetching,
-        loop_options(options),
+        loop_options(options, counts),
         pods=PodWatch(options.node_name, client),
         events=EventWriter(options.node_name, client),
         startup_taint=startup_taint,
         pod_sink=PodWriter(options.node_name, client),
     )
+    if observation is not None:
+        observation.follow(loop, store)
+    return loop

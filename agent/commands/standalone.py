@@ -18,8 +18,10 @@ from agent.commands.assemble import (
 from agent.commands.exit_codes import OK, USAGE, exit_code
 from agent.commands.file_node import FileNode
 from agent.commands.flags import ANYWHERE
+from agent.commands.http_server import BindError
 from agent.commands.limits_file import LimitsError
 from agent.commands.models_file import ModelsError
+from agent.commands.observation import observe
 from agent.commands.process import Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, make_display
 from agent.commands.verify import Comparer, listed_in_manifest
@@ -27,6 +29,7 @@ from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.jobs import allocator
+from agent.structs.counts import NO_COUNTS
 from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
@@ -61,7 +64,7 @@ def run_models(options: argparse.Namespace) -> int:
     watcher = Watcher(display, stop, once=options.once, retries=options.retries)
     try:
         loop = _make_loop(options, watcher, display, stop)
-    except (LimitsError, ModelsError, StoreError) as error:
+    except (BindError, LimitsError, ModelsError, StoreError) as error:
         display.close()
         fail(str(error))
         return USAGE
@@ -81,6 +84,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
         # With a display, LogLines prints it there.
         structlog.get_logger(__name__).error("Models are wrong", reason=problem)
 
+    observation = observe(options)
     node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
     fetching = make_fetching(options, file_directories=[ANYWHERE], own=own_credentials())
@@ -89,16 +93,19 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
     store.recover()
     if options.verify:
         _verify(store, display, stop)
-    return Loop(
+    loop = Loop(
         node,
         store,
         fetching,
         replace(
-            loop_options(options),
+            loop_options(options, observation.counts if observation else NO_COUNTS),
             progress=min(SHOW_SECONDS, options.progress_seconds),
             remembers_failures=False,
         ),
     )
+    if observation is not None:
+        observation.follow(loop, store)
+    return loop
 
 
 def _verify(store: Store, display: Display, stop: Stop) -> None:

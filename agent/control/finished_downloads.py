@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.control.node_events import display_names
+from agent.disk.on_disk import Found
+from agent.structs.failures import scheme
 
 if TYPE_CHECKING:
     from agent.control.model_retries import Retries
@@ -34,25 +36,33 @@ class Outcomes:
         self._retries = retries
         self._node_events = node_events
         self._options = options
+        self._counts = options.counts
 
-    def observe(self, end: Finished, request: Request | None) -> None:
-        """Take in an end. `request` is what is requested of the key now, None for nothing."""
+    def observe(self, end: Finished, request: Request | None, spent: float) -> None:
+        """Take in an end. `request` is what is requested of the key now, None for nothing.
+
+        `spent` are the seconds that all attempts took since the last success.
+        """
         key = end.request.key
         if end.cancelled:
+            self._counts.cancelled(scheme(end.request.uri))
             log.info("Cancelled a download", key=key)
         elif end.no_room:
+            self._counts.cancelled(scheme(end.request.uri))
             log.info("Model is larger than was reserved for it, and does not fit", key=key)
         elif end.error is not None:
+            self._counts.failed(scheme(end.request.uri), end.error.kind)
             self._fail(end.request, end.error, request)
         else:
-            self._succeed(end)
+            self._succeed(end, spent)
 
-    def _succeed(self, end: Finished) -> None:
+    def _succeed(self, end: Finished, spent: float) -> None:
         key, now = end.request.key, self._options.now()
         self._retries.succeeded(end.request)
         names = end.request.caches_of(end.request.requester)
         if end.adopted is not None:
             self._inventory.adopted_now(key, now, end.adopted)
+            self._counts.adopted()
             log.info(
                 "Adopted a model that was there",
                 key=key,
@@ -62,14 +72,19 @@ class Outcomes:
             )
             self._node_events.adopted(key, names, end.adopted)
             return
-        if self._inventory.copy(key).lacks_view:
+        former = self._inventory.copy(key)
+        if former.lacks_view:
             # Nothing but its view was missing: the copy is as old as before.
             copy = self._inventory.look_at(key)
             log.info("Made the view of a model", key=key)
         else:
             copy = self._inventory.published_now(key, now)
+            self._counts.published(scheme(end.request.uri))
             log.info("Published a model", key=key)
         size = copy.manifest.size if copy.manifest else 0
+        if former.found is not Found.DAMAGED and not former.lacks_view:
+            # A repair fetches the bad files alone.
+            self._counts.downloaded(size, spent)
         self._node_events.downloaded(key, names, size)
 
     def _fail(self, attempt: Request, error: DownloadError, request: Request | None) -> None:

@@ -30,7 +30,9 @@ from agent.control.node_state import NodeState
 from agent.control.owners import TRUST_GRACES
 from agent.control.removals import Removals
 from agent.control.reporter import Reporter
+from agent.control.snapshot import Snapshot
 from agent.control.starts import Starts
+from agent.control.step_counts import StepCounts
 from agent.control.step_plan import NO_PLAN, StepPlan, plan_step
 from agent.control.waiting import in_queue, waiting_of
 from agent.control.waiting_pods import WaitingPods
@@ -45,6 +47,8 @@ from agent.jobs.workers import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agent.cluster.events import PodSink
     from agent.cluster.node_api import NodeApi, NodeObject
     from agent.cluster.pod_mounts import PodMounts
@@ -94,7 +98,9 @@ class Loop:
         self._plan = NO_PLAN
         self._confirm_at = 0.0
         # Act.
-        self._workers = Workers(fetching, store, reservations, self._events.put)
+        self._workers = Workers(
+            fetching, store, reservations, self._events.put, counts=options.counts
+        )
         self._node_events = NodeEvents(events or LogSink())
         self._background_reads = BackgroundReads(
             self._workers, state.inventory, options, self._report_damage
@@ -111,6 +117,14 @@ class Loop:
         self._waiting_pods = WaitingPods(pod_sink) if pod_sink else None
         self._reporter = Reporter(api, options.progress)
         self._startup_taint = startup_taint
+        # For other threads.
+        self._step_counts = StepCounts(options.counts)
+        self._is_node_read = False
+        self._reported_at: datetime | None = None
+        # What the loop knew after its last step; None before the first.
+        self.snapshot: Snapshot | None = None
+        # When a step or a wait last began, also after a step that failed (monotonic).
+        self.moved_at = options.monotonic()
         if pods is None:
             state.pod_usage.observe(())
 
@@ -130,7 +144,9 @@ class Loop:
         while not self._stopped.is_set() and not self.begins_anew:
             try:
                 self.wait(wake_at)
+                began = self._options.monotonic()
                 wake_at = self.step()
+                self._options.counts.stepped(self._options.monotonic() - began)
             except Exception:
                 # The loop outlives its own faults: they are logged, and the step is tried again.
                 log.exception("Step failed unexpectedly")
@@ -156,7 +172,8 @@ class Loop:
 
     def wait(self, until: float) -> None:
         """Take in all events that are there; wait for the first one until then (monotonic)."""
-        timeout = max(0.0, until - self._options.monotonic())
+        self.moved_at = self._options.monotonic()
+        timeout = max(0.0, until - self.moved_at)
         with suppress(queue.Empty):
             self._observe(self._events.get(timeout=timeout))
             while True:
@@ -167,7 +184,7 @@ class Loop:
 
         Returns when the next step is due if no event comes before (monotonic).
         """
-        now = self._options.monotonic()
+        now = self.moved_at = self._options.monotonic()
         if self._stopped.is_set():
             self._state.cancel_all()
             return now
@@ -188,6 +205,7 @@ class Loop:
             self._background_reads.begin(self._state.tasks)
             self._checks.begin(table)
         reports_at = self._reports(table)
+        self._publish(table)
         times = (plan.wake_at, again_at, self._state.notices.next_after(now))
         wake_at = [self._state.rescan_at, *reports_at, *(at for at in times if at is not None)]
         if self._state.tasks:
@@ -205,8 +223,8 @@ class Loop:
             self._state.pod_usage.observe(event.pods)
         elif isinstance(event, Finished):
             request = self._state.requests.get(event.request.key)
-            self._state.observe_end(event)
-            self._outcomes.observe(event, request)
+            spent = self._state.observe_end(event)
+            self._outcomes.observe(event, request, spent)
             self._state.look_after_failure(event)
         elif isinstance(event, AccessResult):
             key = event.attempt.key
@@ -217,6 +235,7 @@ class Loop:
 
     def _observe_node(self, found: NodeObject | None, *, fresh: bool) -> None:
         node = None
+        self._is_node_read = True
         if found is not None:
             if self._versions.went_back(found, fresh=fresh):
                 self._hold_all()
@@ -312,6 +331,22 @@ class Loop:
             models = self._reporter.models
             due.append(self._startup_taint.decide(table.wanted, models, self._api, table.now))
         return [at for at in due if at is not None]
+
+    def _publish(self, table: Table) -> None:
+        """Publish a snapshot, and count what is new in these rows."""
+        self._step_counts.observe(table)
+        plan, now, has_node = self._plan, self._options.now(), self._state.node is not None
+        if not has_node or not self._reporter.is_behind:
+            self._reported_at = now
+        self.snapshot = Snapshot(
+            table,
+            now,
+            self._reporter.models if has_node else (),
+            self._reporter.conditions if has_node else (),
+            waiting=frozenset(plan.waiting) | plan.queued | plan.suspended,
+            is_node_read=self._is_node_read,
+            reported_at=self._reported_at,
+        )
 
     def _report(self, table: Table) -> float | None:
         node, plan = self._state.node, self._plan

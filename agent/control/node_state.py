@@ -64,6 +64,8 @@ class NodeState:
         self.removal_at: dict[str, float] = {}
         self.notices = EvictionNotices()
         self.rescan_at = 0.0
+        # How long the attempts took, so far, at each download that did not succeed yet.
+        self._spent: dict[str, float] = {}
         # When a source reported the size of a download that did not fit.
         self._listed: dict[str, float] = {}
         # As the last table has them: what is derived of those that stay the same is kept.
@@ -89,17 +91,24 @@ class NodeState:
             self.patience.retain(self.requests, self._options.monotonic())
             self._reservations.retain(self.requests)
             self._listed = {key: at for key, at in self._listed.items() if key in self.requests}
+            self._spent = {key: one for key, one in self._spent.items() if key in self.requests}
         return is_new
 
-    def observe_end(self, end: Finished) -> None:
-        """Take in that a download has ended, but for what becomes of it."""
+    def observe_end(self, end: Finished) -> float:
+        """Take in that a download has ended, but for what becomes of it.
+
+        Returns how many seconds all attempts took since the last success, without the waits.
+        """
         key, now = end.request.key, self._options.monotonic()
-        del self.tasks[key]
+        spent = self._spent.pop(key, 0.0) + now - self.tasks.pop(key).started
+        if not end.is_success:
+            self._spent[key] = spent
         self._reservations.end(key)
         self.patience.ended(key, now, is_success=end.is_success)
         self._listed.pop(key, None)
         if end.no_room:
             self._listed[key] = now
+        return spent
 
     def look_after_failure(self, end: Finished) -> None:
         """Look at what a download has left that did not succeed."""

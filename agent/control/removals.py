@@ -78,7 +78,7 @@ class Removals:
         doomed = (*plan.remove, *plan.discard)
         due = [one for one in plan.evict if self._state.notices.is_due(one.key, table.now)]
         if doomed:
-            self._remove(doomed[0], table.now)
+            self._remove(table.row(doomed[0]), table.now)
         elif due:
             self._evict(due[0], table)
         else:
@@ -94,11 +94,14 @@ class Removals:
             log.info("Set a copy aside that is not for those who ask for it", key=row.key)
         self._state.inventory.look_at(row.key)
 
-    def _remove(self, key: str, now: float) -> None:
+    def _remove(self, row: Row, now: float) -> None:
         """Remove a copy that is no longer wanted, with all that is noted of it."""
+        key = row.key
         if self._has_gone(key, now, "Could not remove a model", lambda: self._store.remove(key)):
             self._state.removal_at.pop(key, None)
             log.info("Removed a model", key=key)
+            if row.copy.is_published:
+                self._options.counts.removed()
         self._state.inventory.look_at(key)
 
     def _delete_folder(self, key: str, now: float) -> None:
@@ -137,6 +140,7 @@ class Removals:
         inventory.evicted(key, note)
         if inventory.copy(key).evicted is not None:
             log.info("Evicted a model", key=key, reason=note.reason.value, bytes=note.size)
+            self._options.counts.evicted(note.reason, note.size)
             self._node_events.evicted(row.granted_owners, note)
 
     def _has_gone(self, key: str, now: float, problem: str, take_away: Callable[[], None]) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.cluster.node_api import NodeApi
     from agent.control.rows import Table
     from agent.control.waiting import Waiting
+    from crds.base import Condition
     from crds.node import LocalModelNode, LocalModelNodeStatus, NodeModelStatus
 
 FIRST_RETRY_SECONDS = 1.0
@@ -36,6 +37,9 @@ class Reporter:
         self._builder = StatusBuilder()
         # The status of the last step's entries, written or not, with all messages.
         self.models: tuple[NodeModelStatus, ...] = ()
+        self.conditions: tuple[Condition, ...] = ()
+        # Whether the last write of a status failed, and no later write has made up for it.
+        self.is_behind = False
         # The status that the API server has, as far as the agent knows.
         self._last: LocalModelNodeStatus | None = None
         self._last_at = 0.0
@@ -67,7 +71,7 @@ class Reporter:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
         built = self._builder.build(table, waiting, suspended, self._last.conditions, time)
-        self.models = built.models
+        self.models, self.conditions = built.models, built.conditions
         status = storable(built)
         if not table.pods_known:
             status = with_former_pods(status, self._last)
@@ -79,6 +83,7 @@ class Reporter:
             # version of the object; if not, somebody else wrote it, and it is corrected.
             due = self._last_at + self._progress_seconds
         else:
+            self.is_behind = False
             return None
         due = max(due, self._retry_at)
         return due if due > now else self._write(status, now)
@@ -89,13 +94,16 @@ class Reporter:
         except ApiUnavailableError as error:
             self._pause = min(MAX_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, self._pause * 2))
             self._retry_at = now + self._pause
+            self.is_behind = True
             log.warning("Could not write the status", reason=str(error), retrySeconds=self._pause)
             return self._retry_at
         self._pause, self._last_at = 0.0, now
         if stored is None:
             # The object has changed, or is gone: the watch is about to bring that.
             self._retry_at = now + MAX_RETRY_SECONDS
+            self.is_behind = True
             return self._retry_at
         self._version = str(stored["metadata"]["resourceVersion"])
         self._last, self._retry_at = status, 0.0
+        self.is_behind = False
         return None

@@ -157,7 +157,7 @@ class Inventory:
         if scrub.bad:
             first = scrub.bad[0]
             problem = f"{self._store.path(key) / first.path} {first.problem}"
-            copy = replace(copy, found=Found.DAMAGED, problem=problem)
+            copy = replace(copy, found=Found.DAMAGED, problem=problem, bad_files=len(scrub.bad))
         self.copies[key] = copy
         try:
             self._store.note_scrub(key, scrub)

@@ -97,8 +97,8 @@ class OnDisk:
 
     `tree_bytes` are the bytes of the disk that the model's files in models/<key> take,
     `staged_bytes` those of its staging, `bad_bytes` those that its bad files take once they are
-    repaired. `announced` is the size of a model whose download is unfinished. `scrub` is the result
-    of the last scrub.
+    repaired, and `bad_files` is their number. `announced` is the size of a model whose download is
+    unfinished. `scrub` is the result of the last scrub.
     """
 
     found: Found = Found.NOTHING
@@ -107,6 +107,7 @@ class OnDisk:
     tree_bytes: int = 0
     staged_bytes: int = 0
     bad_bytes: int = 0
+    bad_files: int = 0
     announced: int | None = None
     usage: Usage | None = None
     evicted: Evicted | None = None
@@ -177,6 +178,7 @@ def look(tree: Path, meta: Path, scrub: Scrub | None = None) -> OnDisk:
         problem,
         tree_bytes=taken,
         bad_bytes=sum(in_blocks(file.size) for file in bad),
+        bad_files=len(bad),
         staged_bytes=staged,
         usage=read_note(meta / "usage.json", Usage) or _first_usage(path),
         scrub=scrub,

@@ -71,10 +71,12 @@ class Engine:
         cancelled: threading.Event,
         later: bool,
         report: Callable[[int], None],
+        received: Callable[[int], None] = lambda _size: None,
     ) -> tuple[Fetched, ...]:
         """Fetch the files of a model into `staging`, on which `begin` was called with them.
 
-        `report` is called with the bytes on the disk, several times a second. With `later`, no
+        `report` is called with the bytes on the disk, several times a second, and so is `received`
+        with the bytes that came from the origin since its last call. With `later`, no
         SHA-256 is computed of files whose store has a cheaper checksum. Owners (namespaces) get
         equal shares of the connections. As long as `is_urgent()`, the model comes before those of
         higher priorities. Raises DownloadError, FileChangedError, CancelledError,
@@ -86,15 +88,20 @@ class Engine:
         job.arrange()
         report(job.done)
         self._schedule.add(job)
+        counted = 0
         try:
             self._start_threads()
             while not job.ended.wait(TICK_SECONDS):
                 if cancelled.is_set():
                     raise CancelledError
                 report(job.done)
+                came = job.received
+                received(came - counted)
+                counted = came
             report(job.done)
         finally:
             self._schedule.remove(job)
+            received(job.received - counted)
         if job.failure is not None:
             raise job.failure
         return tuple(job.fetched[file.path] for file in remote.files)

@@ -71,9 +71,10 @@ class Download:
     """One attempt to download a model. The next attempt continues with what it leaves in staging.
 
     A foreign folder at the model's path is adopted if it is the model; without `refusals`, it is
-    left alone. `origin` is the server that the model must come from; None: any. `reserve` is called
-    with the bytes of the disk that are needed, and what they are for. `is_urgent` says whether the
-    model comes before others from its origin now.
+    left alone. `origin` is the server that the model must come from; None: any. `received` is
+    called with the bytes that came from there since its last call, `reserve` with the bytes of the
+    disk that are needed, and what they are for. `is_urgent` says whether the model comes before
+    others from its origin now.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Download:
         in_use: bool = False,
         origin: str | None = None,
         report: Callable[[Progress], None],
+        received: Callable[[int], None] = lambda _size: None,
         reserve: Callable[[int, Coming], None] = lambda _size, _coming: None,
         refusals: Refusals | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Download:
         self._in_use = in_use
         self._origin = origin
         self._report = report
+        self._received = received
         self._reserve = reserve
         self._refusals = refusals
         self._done = 0
@@ -310,6 +313,7 @@ class Download:
             # An expected hash needs all digests before the publication.
             later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
             report=self._tell,
+            received=self._received,
         )
 
     def _contents(

@@ -27,7 +27,9 @@ _LOST = {errno.EIO, errno.EUCLEAN, errno.EBADMSG, *MISSING}
 
 
 class ScrubReader:
-    """Reads models at `rate` bytes per second. Clock and wait can be replaced.
+    """Reads models at `rate` bytes per second, and calls `read` with the size of each piece.
+
+    Clock and wait can be replaced.
 
     Pages that it loads into the page cache are dropped at once; pages that were cached before stay,
     since model servers read them.
@@ -39,11 +41,13 @@ class ScrubReader:
         stopped: threading.Event,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
+        read: Callable[[int], None] = lambda _size: None,
     ) -> None:
         self._bucket = TokenBucket(rate)
         self._stopped = stopped
         self._clock = clock
         self._wait = wait or stopped.wait
+        self._count = read
         self._buffer = memoryview(bytearray(READ_BYTES))
 
     def bad_files(self, tree: Path, manifest: Manifest) -> tuple[BadFile, ...]:
@@ -65,6 +69,7 @@ class ScrubReader:
         offset = 0
         while count := self._read(descriptor, offset):
             offset += count
+            self._count(count)
             delay = self._bucket.take(count, self._clock())
             if delay and self._wait(delay):
                 raise CancelledError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,7 +20,8 @@ from agent.jobs.reservations import NoRoomError
 from agent.jobs.scrub_read import ScrubReader
 from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
-from agent.structs.failures import CancelledError, DownloadError, unexpected
+from agent.structs.counts import NO_COUNTS, Counts
+from agent.structs.failures import CancelledError, DownloadError, scheme, unexpected
 from agent.structs.grants import check_same
 from agent.structs.records import BadFile
 from agent.structs.requests import Transfer
@@ -180,8 +182,10 @@ class Workers:
         tell: Callable[[End], None],
         *,
         adopts: bool = True,
+        counts: Counts = NO_COUNTS,
     ) -> None:
         self._fetching = fetching
+        self._counts = counts
         self._store = store
         self._reservations = reservations
         self._tell = tell
@@ -237,6 +241,7 @@ class Workers:
 
     def _scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
         bad = None
+        reader = ScrubReader(rate, stopped, read=self._counts.scrubbed)
         try:
             closed = self._opened(manifest)
             rest = manifest.model_copy(
@@ -244,7 +249,7 @@ class Workers:
             )
             bad = (
                 *(BadFile(path=path, problem=problem) for path, problem in closed.items()),
-                *ScrubReader(rate, stopped).bad_files(self._store.path(manifest.key), rest),
+                *reader.bad_files(self._store.path(manifest.key), rest),
             )
             if bad:
                 # Raises OSError if the whole disk has failed: then no file counts as bad.
@@ -337,6 +342,7 @@ class Workers:
             in_use=task.in_use,
             origin=task.origin,
             report=report,
+            received=partial(self._counts.received, scheme(request.uri)),
             reserve=lambda size, coming: self._reservations.grow(request, size, coming),
             refusals=self._refusals,
         )

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # The key of Azure's source, whose URIs are https:// too: its hosts tell them apart.
 BLOBS = "azure"
+# The schemes of URIs that a source fetches.
+SCHEMES = frozenset(
+    {"file", "gs", "hdfs", "hf", "http", "https", "pvc", "s3", "swebhdfs", "webhdfs"}
+)
 
 
 class Sources:

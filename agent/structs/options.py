@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from agent.structs.counts import NO_COUNTS, Counts
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,6 +40,7 @@ class Options:
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = wall_clock
     jitter: Callable[[], float] = random.random
+    counts: Counts = NO_COUNTS
 
     def later(self, seconds: float) -> datetime:
         """The wall clock's time after this many seconds, rounded up."""

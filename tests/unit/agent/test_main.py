@@ -91,6 +91,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
             "'nodefs,all' is not auto, nodefs, imagefs or nodefs,imagefs",
         ),
         (["--node-name", "n", "--root", "x", "--log-format", "xml"], "invalid choice"),
+        *(
+            (["--node-name", "n", "--root", "x", "--http-bind-address", value], text)
+            for value, text in {
+                "8081": "is not an address and a port, such as :8081",
+                ":65536": "is not an address and a port",
+                "::1:8081": "is not an address and a port",
+                "[127.0.0.1]:8081": "is not an address and a port",
+                "localhost:8081": "'localhost' is not an address such as 10.0.0.7",
+                "192.0.2.1:0": "cannot listen on 192.0.2.1:0: ",
+            }.items()
+        ),
         (["--node-name", "n", "--root", "x", "--unknown"], "unrecognized arguments"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "fast"], "not a quantity"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "0"], "not above zero"),

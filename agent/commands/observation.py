@@ -1,0 +1,72 @@
+"""Metrics and probes of an agent over HTTP: `--http-bind-address`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.commands.disk_probe import DiskProbe
+from agent.commands.health import Health
+from agent.commands.http_server import Answer, Server
+from agent.commands.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from agent.control.loop import Loop
+    from agent.disk.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class Observation:
+    """Serves /metrics, /healthz and /readyz from its making on. Raises BindError.
+
+    The server starts before the agent opens its disk, which may take long, and ends with the
+    process.
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.counts = Metrics()
+        self._health = Health()
+        self._server = Server(
+            address,
+            {
+                "/metrics": self._metrics,
+                "/healthz": lambda: _verdict(self._health.live),
+                "/readyz": lambda: _verdict(self._health.ready),
+            },
+        )
+        self._server.start()
+        log.info("Metrics and probes are served", host=address[0], port=self.port)
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return self._server.port
+
+    def follow(self, loop: Loop, store: Store) -> None:
+        """Observe this loop and the disk of this store."""
+        probe = DiskProbe(store)
+        self.counts.follow(lambda: loop.snapshot, lambda: not probe.problem())
+        self._health.follow(loop, probe)
+
+    def _metrics(self) -> Answer:
+        return Answer(HTTPStatus.OK, self.counts.exposition(), CONTENT_TYPE)
+
+
+def observe(options: argparse.Namespace) -> Observation | None:
+    """Start to serve if the flags name an address. Raises BindError."""
+    address = options.http_bind_address
+    return None if address is None else Observation(address)
+
+
+def _verdict(check: Callable[[], list[str]]) -> Answer:
+    failures = check()
+    if not failures:
+        return Answer(HTTPStatus.OK, b"ok\n")
+    text = "".join(f"{failure}\n" for failure in failures)
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, text.encode())
