@@ -372,8 +372,8 @@ HOOKS_ROW = Row(
             "bytes",
             (
                 Query(
-                    f"sum by (hook) ({_rate(_hook('request_bytes_total'))})"
-                    f" / sum by (hook) ({_rate(_hook('calls_total'))})",
+                    f"sum by (hook) ({_rate(_hook('request_size_bytes_sum'))})"
+                    f" / sum by (hook) ({_rate(_hook('request_size_bytes_count'))})",
                     "{{hook}}",
                 ),
             ),

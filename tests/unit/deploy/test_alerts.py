@@ -305,7 +305,7 @@ CASES = (
     Case(
         "each call is refused",
         "LocalModelHooksNotCalled",
-        {HOOKS_UP: "1x90", hooks("calls_total", f'{SYNC},code="401"'): "0+3x90"},
+        {HOOKS_UP: "1x90", hooks("refused_total", SYNC): "0+3x90"},
         firing=(11,),
     ),
     Case(
