@@ -13,9 +13,19 @@ from agent.cluster.report import ConfigError
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CONFIG_MAPS
-from deploy.local import controlplane, manifests, nodes, overlay, policies, posix, product, users
+from deploy.local import (
+    controlplane,
+    manifests,
+    nodes,
+    overlay,
+    policies,
+    posix,
+    product,
+    targets,
+    users,
+)
 from deploy.local.layout import CHECKOUT, KUBE
-from deploy.local.ports import LOOPBACK
+from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.real import daemon_set
 from deploy.local.real import nodes as real_nodes
 
@@ -51,12 +61,19 @@ def add_node(
     layout.disk(name).mkdir(parents=True, exist_ok=True)
     if real:
         machine = real_nodes.prepare(layout, name)
-        real_nodes.register(api, name, labels)
+        real_nodes.register(api, name, labels, real_nodes.address(layout, name))
         processes.set(real_nodes.process_name(name), machine)
     else:
         nodes.register(api, name, labels)
-    if options.run and not (real and options.in_pods):
-        processes.set(product.agent_name(name), product.agent(layout, name, options))
+    if not options.run:
+        return
+    if real and options.in_pods:
+        endpoint = f"{real_nodes.address(layout, name)}:{daemon_set.HTTP_PORT}"
+    else:
+        (port,) = free_ports(1, targets.ports(layout.targets))
+        processes.set(product.agent_name(name), product.agent(layout, name, options, port))
+        endpoint = f"{LOOPBACK}:{port}"
+    targets.add(layout.targets, targets.AGENT_JOB, endpoint, name)
 
 
 def wait_for_kubelets(processes: Processes, api: KubeClient, names: Sequence[str]) -> None:
@@ -164,6 +181,7 @@ class Boot:
         self.layout.metrics.mkdir(exist_ok=True)
         environment |= {"PROMETHEUS_MULTIPROC_DIR": str(self.layout.metrics)}
         processes.set(product.HOOKS, product.hooks(ports, environment))
+        targets.add(layout.targets, targets.HOOKS_JOB, f"{LOOPBACK}:{ports.hooks}")
         processes.wait(
             "the API server",
             self._api_is_ready,

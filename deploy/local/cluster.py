@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from deploy.kube.client import KubeClient
-from deploy.local import build, nodes, posix, product
+from deploy.local import build, nodes, posix, product, targets
 from deploy.local.boot import Boot, add_node, wait_for_kubelets
 from deploy.local.console import Console, silent
 from deploy.local.errors import LocalError, PortTakenError
@@ -197,6 +197,7 @@ class Cluster:
         self.kubeconfig.unlink(missing_ok=True)
         shutil.rmtree(self.layout.run, ignore_errors=True)
         shutil.rmtree(self.layout.etcd, ignore_errors=True)
+        self.layout.targets.unlink(missing_ok=True)
         machines.clean(self.layout)
         return ran
 
@@ -213,6 +214,7 @@ class Cluster:
         machines.clean(layout)
         for folder in (layout.run, layout.etcd, layout.nodes, layout.logs):
             shutil.rmtree(folder, ignore_errors=True)
+        layout.targets.unlink(missing_ok=True)
         for folder in (layout.processes, layout.stopped, layout.nodes, layout.logs):
             folder.mkdir(parents=True)
         layout.run.chmod(0o700)
@@ -260,6 +262,7 @@ class Cluster:
             for process in mine:
                 self.processes.remove(process)
             machines.clean(self.layout, name)
+            targets.remove(self.layout.targets, name)
             if not nodes.unregister(self.api, name) and not known:
                 raise LocalError(f"there is no node {name}", todo="see: make status")
 

@@ -62,6 +62,11 @@ class Layout:
         return self.run / "metrics"
 
     @property
+    def targets(self) -> Path:
+        """Where Prometheus finds the metrics of agents and hooks."""
+        return self.root / "prometheus" / "targets.json"
+
+    @property
     def run(self) -> Path:
         """Folder for files of a running cluster."""
         return self.root / "run"

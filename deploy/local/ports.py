@@ -6,6 +6,10 @@ import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
 RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -50,12 +54,15 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """Different free ports, chosen at random because other clusters choose at the same time."""
+def free_ports(count: int, taken: Collection[int] = ()) -> list[int]:
+    """Different free ports, chosen at random because other clusters choose at the same time.
+
+    taken: ports of programs that may not listen yet.
+    """
     start = ephemeral_start(RANGE_FILE.read_text() if RANGE_FILE.exists() else "")
     chosen: list[int] = []
     for port in random.SystemRandom().sample(candidates(start), TRIES):
-        if is_free(port):
+        if port not in taken and is_free(port):
             chosen.append(port)
         if len(chosen) == count:
             return chosen

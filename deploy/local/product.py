@@ -133,8 +133,8 @@ def agent_name(node: str) -> str:
     return f"agent-{node}"
 
 
-def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
-    """The agent of one node."""
+def agent(layout: Layout, node: str, options: AgentOptions, port: int) -> Process:
+    """The agent of one node, with its metrics and probes on this port."""
     argv = (
         PYTHON,
         "-m",
@@ -146,6 +146,8 @@ def agent(layout: Layout, node: str, options: AgentOptions) -> Process:
         str(layout.disk(node)),
         "--kubeconfig",
         str(layout.user_kubeconfig(AGENT.key)),
+        "--http-bind-address",
+        f"{LOOPBACK}:{port}",
         *options.flags,
     )
     return Process(argv, cwd=str(CHECKOUT), env=options.env, order=4)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from deploy.local.ports import Ports
     from deploy.local.product import AgentOptions
 
+# Each real node has an address of its own, which its pods with the machine's network have, too.
+HTTP_PORT = 8081
+
 
 def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     """The DaemonSet for the real nodes, with the image that they have and the cluster's options."""
@@ -29,7 +32,8 @@ def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     container |= {"image": agent_image.NAME, "imagePullPolicy": "Never"}
     container["args"] += options.flags
     server = {"KUBERNETES_SERVICE_HOST": LOOPBACK, "KUBERNETES_SERVICE_PORT": str(ports.api)}
-    changed = options.env | options.pods_env | server
+    observed = {"LOCALMODEL_HTTP_BIND_ADDRESS": f"$(LOCALMODEL_NODE_ADDRESS):{HTTP_PORT}"}
+    changed = options.env | options.pods_env | server | observed
     kept = [entry for entry in container["env"] if entry["name"] not in changed]
     container["env"] = kept + [{"name": key, "value": value} for key, value in changed.items()]
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.kube.kinds import NODES
 from deploy.local.layout import CHECKOUT
 from deploy.local.nodes import MANAGER, node_object
-from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.ports import free_ports
 from deploy.local.process import Process
 from deploy.local.product import PYTHON
 from deploy.local.real import agent_image, cgroups, images, packages, settings
@@ -74,11 +74,17 @@ def prepare(layout: Layout, name: str) -> Process:
     return Process(argv, cwd=str(CHECKOUT), order=4, stop_seconds=0.1)
 
 
-def register(api: KubeClient, name: str, labels: Mapping[str, str] | None) -> None:
+def address(layout: Layout, name: str) -> str:
+    """The address of a node that was prepared."""
+    found: str = json.loads((layout.machine(name) / "kubelet.json").read_text())["address"]
+    return found
+
+
+def register(api: KubeClient, name: str, labels: Mapping[str, str] | None, address: str) -> None:
     """Create a Node like a simulated one, with LABEL, and with an address that kubelet keeps."""
     api.apply(node_object(name, LABEL | dict(labels or {})), manager=MANAGER)
     addresses = [
-        {"type": "InternalIP", "address": LOOPBACK},
+        {"type": "InternalIP", "address": address},
         {"type": "Hostname", "address": name},
     ]
     status = {

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from deploy.local.ports import LOOPBACK
 from deploy.local.real.images import BUSYBOX
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def kubelet(settings: Kubelet) -> str:
     config = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": LOOPBACK,
+        "address": node_address(settings.port),
         "port": settings.port,
         "healthzPort": 0,
         "authentication": {
@@ -98,6 +97,11 @@ runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
 """
+
+
+def node_address(port: int) -> str:
+    """The address of a node: on loopback, and as different from others as its kubelet's port."""
+    return f"127.1.{port >> 8}.{port & 255}"
 
 
 def pod_subnet(port: int) -> IPv4Network:

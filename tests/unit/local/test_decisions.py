@@ -16,6 +16,7 @@ from deploy.local import (
     ports,
     process,
     product,
+    targets,
     users,
 )
 from deploy.local.errors import LocalError
@@ -78,6 +79,25 @@ def test_ports_stay_below_those_of_outgoing_connections() -> None:
     chosen = ports.free_ports(20)
     assert len(set(chosen)) == 20
     assert all(ports.is_free(port) for port in chosen)
+    # A program that was started may not listen yet.
+    taken = ports.candidates(ports.ephemeral_start(ports.RANGE_FILE.read_text()))[:-50]
+    assert not set(ports.free_ports(2, taken)) & set(taken)
+
+
+def test_prometheus_finds_the_endpoints_of_hooks_and_agents(tmp_path: Path) -> None:
+    file = tmp_path / "prometheus" / "targets.json"
+    targets.add(file, targets.HOOKS_JOB, "127.0.0.1:1")
+    targets.add(file, targets.AGENT_JOB, "127.0.0.1:2", "node-1")
+    targets.add(file, targets.AGENT_JOB, "127.0.0.1:3", "node-2")
+    # A node that comes back has another port.
+    targets.add(file, targets.AGENT_JOB, "127.0.0.1:4", "node-1")
+    assert targets.ports(file) == {1, 3, 4}
+    targets.remove(file, "node-2")
+    targets.remove(file, "node-9")
+    assert json.loads(file.read_text()) == [
+        {"targets": ["127.0.0.1:1"], "labels": {"job": "localmodel-hooks"}},
+        {"targets": ["127.0.0.1:4"], "labels": {"job": "localmodel-agent", "node": "node-1"}},
+    ]
 
 
 def test_everything_listens_on_loopback_only() -> None:
@@ -98,13 +118,13 @@ def test_clients_stop_before_their_servers() -> None:
         controlplane.api_server(LAYOUT, PORTS).order,
         controlplane.controller_manager(LAYOUT).order,
         product.metacontroller(LAYOUT, PORTS, None).order,
-        product.agent(LAYOUT, "n", AGENTS).order,
+        product.agent(LAYOUT, "n", AGENTS, 6).order,
     ]
     assert orders == sorted(set(orders))
 
 
 def test_agent_arguments() -> None:
-    spec = product.agent(LAYOUT, "node-1", AGENTS)
+    spec = product.agent(LAYOUT, "node-1", AGENTS, 6)
     assert spec.env == {"A": "b"}
     assert spec.argv[1:] == (
         "-m",
@@ -116,6 +136,8 @@ def test_agent_arguments() -> None:
         "/l/nodes/node-1",
         "--kubeconfig",
         "/l/run/agent.kubeconfig",
+        "--http-bind-address",
+        "127.0.0.1:6",
         "--disk-size",
         "20Gi",
         "--grace-seconds",

@@ -74,7 +74,7 @@ def test_a_busybox_with_libraries_is_none(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_only_the_api_server_may_call_a_kubelet() -> None:
     kubelet = settings.Kubelet(7, "/c/n", LAYOUT.kubelet_client, Path("/r"))
     config = json.loads(settings.kubelet(kubelet))
-    assert config["address"] == "127.0.0.1"
+    assert config["address"] == "127.1.0.7"
     assert config["port"] == 7
     assert config["authentication"]["anonymous"] == {"enabled": False}
     assert config["authentication"]["x509"]["clientCAFile"] == "/l/run/kubelet-client.pem"
@@ -90,7 +90,9 @@ def test_containerd_pulls_no_sandbox() -> None:
     assert cri["cni"] == {"bin_dir": "/cni", "conf_dir": "/run/cni"}
 
 
-def test_nodes_have_different_addresses_for_their_pods() -> None:
+def test_nodes_have_different_addresses_for_themselves_and_their_pods() -> None:
+    addresses = {settings.node_address(port) for port in range(10000, 32768)}
+    assert len(addresses) == 22768
     subnets = {settings.pod_subnet(port) for port in range(10000, 12048)}
     assert len(subnets) == 2048
     assert all(subnet.subnet_of(settings.POD_NETWORK) for subnet in subnets)
@@ -150,6 +152,10 @@ def test_the_daemon_set_is_the_shipped_one() -> None:
     values = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert (values["A"], values["C"]) == ("b", "e")
     assert values["KUBERNETES_SERVICE_HOST"] == "127.0.0.1"
+    # The agents have one port and different addresses: all of them use the machine's network.
+    assert values["LOCALMODEL_HTTP_BIND_ADDRESS"] == "$(LOCALMODEL_NODE_ADDRESS):8081"
+    names = [entry["name"] for entry in container["env"]]
+    assert names.index("LOCALMODEL_NODE_ADDRESS") < names.index("LOCALMODEL_HTTP_BIND_ADDRESS")
     assert values["KUBERNETES_SERVICE_PORT"] == "3"
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
