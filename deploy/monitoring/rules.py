@@ -12,8 +12,8 @@ import yaml
 RULES = Path(__file__).resolve().parents[1] / "components" / "monitoring" / "rules.yaml"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)([smhd])")
-# What an expression has of time: windows, and ages in seconds. Counts, shares and rates stay.
-_WINDOW = re.compile(r"\[(\d+[smhd])\]")
+# What an expression has of time: windows, offsets, and ages in seconds. All else stays.
+_WINDOW = re.compile(r"(?<=\[)\d+[smhd](?=\])|(?<=offset )\d+[smhd]\b")
 _AGE = re.compile(r"(time\(\) - \w+ > )(\d+)")
 
 
@@ -49,7 +49,7 @@ def shortened(
 
 
 def _shorter(expr: str, factor: float) -> str:
-    expr = _WINDOW.sub(lambda found: f"[{_short(found[1], factor)}]", expr)
+    expr = _WINDOW.sub(lambda found: _short(found[0], factor), expr)
     return _AGE.sub(lambda found: f"{found[1]}{float(found[2]) / factor:.3f}", expr)
 
 

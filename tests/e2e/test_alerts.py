@@ -2,8 +2,8 @@
 
 Each test makes the real cause of some alerts. Their times are divided by FACTORS
 (`deploy.monitoring.rules.shortened`), which keeps each expression's logic; the real times are
-tested by tests/unit/deploy/test_alerts.py. Only there: LocalModelAgentMissing, as there is neither a
-DaemonSet controller nor kube-state-metrics here.
+tested by tests/unit/deploy/test_alerts.py. Only there: LocalModelAgentMissing, as there is
+neither a DaemonSet controller nor kube-state-metrics here.
 """
 
 from __future__ import annotations

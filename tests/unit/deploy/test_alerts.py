@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
-from deploy.monitoring.rules import RULES, rule_groups
+from deploy.monitoring.rules import RULES, rule_groups, shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,6 +180,13 @@ CASES = (
         "a damaged file",
         "LocalModelCorruptFiles",
         {agent("corrupt_files_total"): f"0x60 1x{2 * DAY}"},
+        firing=(62, 1000),
+        quiet=(59, 61 + DAY + 5),
+    ),
+    Case(
+        "damage that an agent finds at its start",
+        "LocalModelCorruptFiles",
+        {agent("corrupt_files_total"): f"_x60 1x{2 * DAY}"},
         firing=(62, 1000),
         quiet=(59, 61 + DAY + 5),
     ),
@@ -382,8 +389,15 @@ def _test(case: Case) -> dict[str, Any]:
 def test_an_alert_fires_and_ends(rule: dict[str, Any], tmp_path: Path) -> None:
     rules, tests = tmp_path / "rules.yaml", tmp_path / "tests.yaml"
     rules.write_text(yaml.safe_dump({"groups": [{"name": "alert", "rules": [rule]}]}))
-    wanted = [_test(case) for case in CASES if case.alert == rule["alert"]]
-    tests.write_text(yaml.safe_dump({"rule_files": [str(rules)], "tests": wanted}))
+    cases = [case for case in CASES if case.alert == rule["alert"]]
+    # Days by minutes take seconds.
+    last = max(minute for case in cases for minute in (*case.firing, *case.quiet))
+    content = {
+        "rule_files": [str(rules)],
+        "evaluation_interval": "5m" if last > DAY else "1m",
+        "tests": [_test(case) for case in cases],
+    }
+    tests.write_text(yaml.safe_dump(content))
     _promtool("test", "rules", tests)
 
 
@@ -392,6 +406,17 @@ def test_promtool_has_nothing_against_the_rules(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump({"groups": rule_groups()}))
     _promtool("check", "rules", "--lint-fatal", rules)
+
+
+def test_shorter_times_keep_the_rest_of_a_rule() -> None:
+    rule = {"alert": "A", "expr": "rate(a[1d]) > 10e3 unless b offset 1h", "for": "10m"}
+    aged = {"alert": "B", "expr": "time() - last_seconds > 300", "for": "5m"}
+    (made,) = shortened([{"name": "g", "rules": [rule, aged]}], {"B": 10}, 120)
+    assert made["rules"] == [
+        {"alert": "A", "expr": "rate(a[720000ms]) > 10e3 unless b offset 30000ms", "for": "5000ms"},
+        {"alert": "B", "expr": "time() - last_seconds > 30.000", "for": "30000ms"},
+    ]
+    assert rule["for"] == "10m"
 
 
 def test_each_alert_has_a_case_that_fires() -> None:
