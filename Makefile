@@ -82,13 +82,15 @@ lint: venv ## Check style, types, imports, dependencies, and that manifests matc
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/python -m crds.generate --check
+	$(BIN)/python -m deploy.monitoring --check
 
 format: venv ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: venv ## Make the CRD manifests and the API reference from the types
+generate: venv ## Make the CRD manifests and the API reference from the types, and the dashboard
 	$(BIN)/python -m crds.generate
+	$(BIN)/python -m deploy.monitoring
 
 build: venv ## Build and install all that the local cluster, the demo and the tests run
 	@$(TOOL) build

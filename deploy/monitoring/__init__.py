@@ -1,0 +1,1 @@
+"""Alerts and the dashboard: read, made and drawn by code."""
