@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy.local import audit
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
@@ -84,6 +85,10 @@ def api_server(layout: Layout, ports: Ports, *, kubelets: bool = False) -> Proce
         f"--secure-port={ports.api}",
         f"--cert-dir={layout.certificates}",
         f"--token-auth-file={layout.tokens}",
+        f"--audit-policy-file={layout.audit_policy}",
+        f"--audit-log-path={layout.audit_log}",
+        f"--audit-log-maxsize={audit.MEGABYTES}",
+        f"--audit-log-maxbackup={audit.BACKUPS}",
         "--authorization-mode=Node,RBAC",
         "--disable-admission-plugins=TaintNodesByCondition",
         "--allow-privileged=true",
