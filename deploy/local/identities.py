@@ -71,11 +71,14 @@ def write(
     account: ServiceAccount,
     *,
     authority: Path,
-    pod: str,
+    pod: str = "",
     node: str = "",
 ) -> None:
-    """Write a kubeconfig whose token is bound to a pod of this name, which is created."""
-    stored = api.apply(pod_object(account, pod, node), manager=MANAGER)
+    """Write a kubeconfig of a ServiceAccount.
+
+    pod: the name of the pod that the token is bound to, which is created. node: the pod's.
+    """
+    stored = api.apply(pod_object(account, pod, node), manager=MANAGER) if pod else None
     path.touch(mode=0o600)
     path.write_text(
         kubeconfig(
