@@ -34,7 +34,13 @@ _REFUSED = ('"authorization.k8s.io/decision":"forbid"', '"code":403', '"code":42
 _ROLE = re.compile(r'of (?:Cluster)?Role "([^"]+)"')
 # A server-side apply that creates an object needs the right to create, too.
 _CREATING = re.compile(r"cannot create resource")
+# So does one that makes an object a child: on some clusters, with the rights on the owner as well.
 _OWNING = re.compile(r"cannot set blockOwnerDeletion .* can't set finalizers on")
+_DELETING = re.compile(r"cannot set an ownerRef on a resource you can't delete")
+_OWNERS = {
+    "localmodelplacements": "localmodelnodegroups",
+    "localmodelnodes": "nodes",
+}
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '(localmodel-[^']+)'")
 
 
@@ -88,8 +94,10 @@ class Call:
             return self.verb, self.resource
         if self.code == 403 and _CREATING.search(self.message):
             return "create", self.resource
-        if self.code in {403, 422} and _OWNING.search(self.message):
-            return "update", "*/finalizers"
+        if self.code == 403 and _DELETING.search(self.message):
+            return "delete", self.resource
+        if self.code == 403 and _OWNING.search(self.message):
+            return "update", f"{_owner(self.resource, self.name)}/finalizers"
         return "", ""
 
     @property
@@ -166,6 +174,12 @@ def check(cluster: Cluster) -> None:
 
 def _counts(call: Call) -> bool:
     return call.agent != ON_PURPOSE and bool(call.refusal[0] or call.policy)
+
+
+def _owner(resource: str, name: str) -> str:
+    """The resource of a child's owner. Names of claims and volumes begin with their cache's."""
+    caches = "localmodelnamespacecaches" if name.startswith("own-") else "localmodelcaches"
+    return _OWNERS.get(resource, caches)
 
 
 def _key(call: Call) -> tuple[str, ...]:
