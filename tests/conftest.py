@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests of each cluster on one worker, where they run one after the other."""
     for item in items:
         parameters = getattr(item, "callspec", None)
-        for name in ("world", "kserve", "kserve_nodes", "migration", "fleet"):
+        for name in ("world", "kserve", "kserve_nodes", "migration", "fleet", "stage"):
             if parameters is not None and name in parameters.params:
                 item.add_marker(pytest.mark.xdist_group(f"{name}-{parameters.params[name]}"))
 

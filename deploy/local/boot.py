@@ -14,7 +14,9 @@ from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CONFIG_MAPS
 from deploy.local import (
+    audit,
     controlplane,
+    identities,
     manifests,
     nodes,
     overlay,
@@ -70,8 +72,17 @@ def add_node(
     if real and options.in_pods:
         endpoint = f"{real_nodes.address(layout, name)}:{daemon_set.HTTP_PORT}"
     else:
+        agent = product.agent_name(name)
+        identities.write(
+            layout.user_kubeconfig(agent),
+            api,
+            users.AGENT,
+            authority=layout.certificate,
+            pod=agent,
+            node=name,
+        )
         (port,) = free_ports(1, targets.ports(layout.targets))
-        processes.set(product.agent_name(name), product.agent(layout, name, options, port))
+        processes.set(agent, product.agent(layout, name, options, port))
         endpoint = f"{LOOPBACK}:{port}"
     targets.add(layout.targets, targets.AGENT_JOB, endpoint, name)
 
@@ -129,7 +140,7 @@ class Boot:
         simulated, machines = nodes.node_names(count), real_nodes.names(real)
         counted = f"{count} nodes" + (f", real nodes: {real}" if real else "")
         with self.console.step(f"controllers, hooks, {counted}; Metacontroller: {kind}"):
-            self._start_controllers()
+            self._start_controllers(api)
             names = [*simulated, *machines]
             if machines:
                 self._prepare_for_kubelets(api)
@@ -198,20 +209,18 @@ class Boot:
         for kind, file in keys.items():
             make = [str(KUBE), kind, str(file)]
             subprocess.run(make, check=True, env=posix.child_environment(os.environ))
-        tokens = {user.key: secrets.token_urlsafe(32) for user in users.USERS}
-        layout.tokens.write_text(users.token_file(users.USERS, tokens))
-        for user in users.USERS:
-            is_admin = user is users.ADMIN
-            path = layout.kubeconfig if is_admin else layout.user_kubeconfig(user.key)
-            path.touch(mode=0o600)
-            path.write_text(
-                users.kubeconfig(
-                    server=controlplane.server_url(self.state.ports),
-                    authority=layout.certificate,
-                    user=user,
-                    token=tokens[user.key],
-                )
+        token = secrets.token_urlsafe(32)
+        layout.tokens.write_text(users.token_file(token))
+        layout.audit_policy.write_text(audit.policy())
+        layout.kubeconfig.touch(mode=0o600)
+        layout.kubeconfig.write_text(
+            users.kubeconfig(
+                server=controlplane.server_url(self.state.ports),
+                authority=layout.certificate,
+                user=users.ADMIN,
+                token=token,
             )
+        )
 
     def _install(self, api: KubeClient) -> None:
         url = product.hooks_url(self.state.ports)
@@ -253,12 +262,19 @@ class Boot:
             needs=[controlplane.API_SERVER],
         )
 
-    def _start_controllers(self) -> None:
+    def _start_controllers(self, api: KubeClient) -> None:
         layout, processes, state = self.layout, self.processes, self.state
         # After the CRDs: the garbage collector finds a CRD of after its start 30 s late.
         self._start_controller_manager()
         if state.real_nodes:
             processes.set(controlplane.SCHEDULER, controlplane.scheduler(layout))
+        identities.write(
+            layout.user_kubeconfig(product.META),
+            api,
+            users.METACONTROLLER,
+            authority=layout.certificate,
+            pod=product.META,
+        )
         meta = product.metacontroller(layout, state.ports, state.metacontroller)
         processes.set(product.META, meta)
 

@@ -18,7 +18,7 @@ from deploy.local.cluster import Cluster
 from deploy.local.console import Console
 from deploy.local.errors import LocalError
 from deploy.local.layout import KUBECTL
-from deploy.local.overlay import BASE
+from deploy.local.overlay import BASE, STANDALONE
 from deploy.local.product import DISK, META
 from deploy.local.real import nodes as machines
 from deploy.local.real.images import BUSYBOX
@@ -73,7 +73,10 @@ def parser() -> argparse.ArgumentParser:
         help=f"how large the disk of each node is (default: {DISK})",
     )
     up.add_argument(
-        "--overlay", default=BASE, help="folder of deploy/overlays (default: the base alone)"
+        "--overlay",
+        default=STANDALONE,
+        help=f"folder of deploy/overlays, or {BASE}: without the admission policies "
+        "(default: %(default)s)",
     )
     up.add_argument(
         "--no-pod-policies",

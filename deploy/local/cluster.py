@@ -9,18 +9,19 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from deploy.kube.client import KubeClient
-from deploy.local import build, nodes, posix, product, targets
+from deploy.local import build, identities, nodes, posix, product, targets
 from deploy.local.boot import Boot, add_node, wait_for_kubelets
 from deploy.local.console import Console, silent
 from deploy.local.errors import LocalError, PortTakenError
 from deploy.local.layout import CHECKOUT, KUBE, Layout
-from deploy.local.overlay import BASE, agents_environment
+from deploy.local.overlay import STANDALONE, agents_environment
 from deploy.local.overlay import check as check_overlay
 from deploy.local.ports import choose_ports
 from deploy.local.processes import Processes
 from deploy.local.real import nodes as machines
 from deploy.local.real import packages
 from deploy.local.state import State
+from deploy.local.users import AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,7 @@ class Cluster:
         agent_env: Mapping[str, str] | None = None,
         agent_pods_env: Mapping[str, str] | None = None,
         agent_args: Sequence[str] = (),
-        overlay: str = BASE,
+        overlay: str = STANDALONE,
         pod_policies: bool = False,
         run_agents: bool = True,
         before: Callable[[], None] | None = None,
@@ -263,6 +264,7 @@ class Cluster:
                 self.processes.remove(process)
             machines.clean(self.layout, name)
             targets.remove(self.layout.targets, name)
+            identities.remove(self.api, AGENT, product.agent_name(name))
             if not nodes.unregister(self.api, name) and not known:
                 raise LocalError(f"there is no node {name}", todo="see: make status")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploy.local import audit
 from deploy.local.layout import CHECKOUT, KUBE
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
@@ -70,8 +71,9 @@ def api_server(layout: Layout, ports: Ports, *, kubelets: bool = False) -> Proce
 
     kubelets: whether real nodes run, from which it reads logs, and whose rights it restricts.
     """
+    # Some clusters run this plugin, which checks the rights on owners of objects.
+    plugins = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement"
     for_kubelets = (
-        "--enable-admission-plugins=NodeRestriction",
         f"--kubelet-client-certificate={layout.kubelet_client}",
         f"--kubelet-client-key={layout.kubelet_client}",
         "--kubelet-preferred-address-types=InternalIP",
@@ -84,7 +86,12 @@ def api_server(layout: Layout, ports: Ports, *, kubelets: bool = False) -> Proce
         f"--secure-port={ports.api}",
         f"--cert-dir={layout.certificates}",
         f"--token-auth-file={layout.tokens}",
+        f"--audit-policy-file={layout.audit_policy}",
+        f"--audit-log-path={layout.audit_log}",
+        f"--audit-log-maxsize={audit.MEGABYTES}",
+        f"--audit-log-maxbackup={audit.BACKUPS}",
         "--authorization-mode=Node,RBAC",
+        f"{plugins},NodeRestriction" if kubelets else plugins,
         "--disable-admission-plugins=TaintNodesByCondition",
         "--allow-privileged=true",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",

@@ -128,8 +128,18 @@ class Layout:
 
     @property
     def tokens(self) -> Path:
-        """Token file of the API server's users."""
+        """Token file of the API server, with the administrator's token."""
         return self.run / "tokens.csv"
+
+    @property
+    def audit_policy(self) -> Path:
+        """Which requests the API server writes to the audit log."""
+        return self.run / "audit-policy.yaml"
+
+    @property
+    def audit_log(self) -> Path:
+        """The requests of the product's own users."""
+        return self.log("audit")
 
     def pid(self, name: str) -> Path:
         """File with the process id of a running process."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BASE = "base"
+STANDALONE = "standalone"
 HOOKS = "localmodel-hooks"
 AGENT = "localmodel-agent"
 VOLUMES = "LOCALMODEL_VOLUMES"

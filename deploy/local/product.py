@@ -10,7 +10,6 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT, VENV
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process
-from deploy.local.users import AGENT, METACONTROLLER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +103,7 @@ def choose_metacontroller(choice: MetacontrollerChoice, environ: Mapping[str, st
 
 def metacontroller(layout: Layout, ports: Ports, program: str | None) -> Process:
     """Metacontroller with the flags of metacontroller/install, or the stand-in."""
-    kubeconfig = layout.user_kubeconfig(METACONTROLLER.key)
+    kubeconfig = layout.user_kubeconfig(META)
     if program is None:
         argv: tuple[str, ...] = (
             PYTHON,
@@ -145,7 +144,7 @@ def agent(layout: Layout, node: str, options: AgentOptions, port: int) -> Proces
         "--root",
         str(layout.disk(node)),
         "--kubeconfig",
-        str(layout.user_kubeconfig(AGENT.key)),
+        str(layout.user_kubeconfig(agent_name(node))),
         "--http-bind-address",
         f"{LOOPBACK}:{port}",
         *options.flags,

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from deploy.local.overlay import BASE
+from deploy.local.overlay import STANDALONE
 from deploy.local.ports import Ports
 from deploy.local.process import write_atomically
 from deploy.local.product import AgentOptions
@@ -26,7 +26,7 @@ class State:
     ports: Ports
     metacontroller: str | None
     agents: AgentOptions
-    overlay: str = BASE
+    overlay: str = STANDALONE
     real_nodes: bool = False
     pod_policies: bool = False
 

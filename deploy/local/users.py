@@ -7,40 +7,40 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from deploy.kube.kinds import KubeObject
 
+ADMIN = "admin"
+
 
 @dataclass(frozen=True)
-class User:
-    """A user that authenticates with a token. key: the name of the user's files."""
+class ServiceAccount:
+    """A ServiceAccount of the product's manifests."""
 
-    key: str
-    name: str
-    groups: tuple[str, ...]
+    namespace: str
+    account: str
 
-
-def _service_account(key: str, namespace: str, name: str) -> User:
-    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-    return User(key, f"system:serviceaccount:{namespace}:{name}", groups)
-
-
-ADMIN = User("admin", "admin", ("system:masters",))
-AGENT = _service_account("agent", "localmodel", "localmodel-agent")
-METACONTROLLER = _service_account("metacontroller", "metacontroller", "metacontroller")
-USERS = (ADMIN, AGENT, METACONTROLLER)
+    @property
+    def name(self) -> str:
+        """The name of the user that the API server knows."""
+        return f"system:serviceaccount:{self.namespace}:{self.account}"
 
 
-def token_file(users: Sequence[User], tokens: Mapping[str, str]) -> str:
-    """The content of the token file: token, name, uid and groups on each line."""
-    return "".join(
-        f'{tokens[user.key]},{user.name},{user.key},"{",".join(user.groups)}"\n' for user in users
-    )
+AGENT = ServiceAccount("localmodel", "localmodel-agent")
+HOOKS = ServiceAccount("localmodel", "localmodel-hooks")
+METACONTROLLER = ServiceAccount("metacontroller", "metacontroller")
 
 
-def kubeconfig(*, server: str, authority: Path, user: User, token: str) -> str:
+def token_file(token: str) -> str:
+    """The content of the API server's token file, which has the administrator only.
+
+    Token, name, uid and groups.
+    """
+    return f'{token},{ADMIN},{ADMIN},"system:masters"\n'
+
+
+def kubeconfig(*, server: str, authority: Path, user: str, token: str) -> str:
     """The kubeconfig of a user (as JSON, which is YAML too)."""
     name = "localmodel-local"
     config = {
@@ -50,8 +50,8 @@ def kubeconfig(*, server: str, authority: Path, user: User, token: str) -> str:
         "clusters": [
             {"name": name, "cluster": {"server": server, "certificate-authority": str(authority)}}
         ],
-        "users": [{"name": user.key, "user": {"token": token}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": user.key}}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
     }
     return json.dumps(config, indent=2) + "\n"
 

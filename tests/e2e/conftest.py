@@ -1,9 +1,11 @@
 """Local clusters, shared by all end-to-end tests.
 
-For each available Metacontroller, one cluster has the base with agents, and one the kserve overlay
-without agents. Two more have one Metacontroller only, which makes no difference to their tests: the
-kserve overlay with agents, and the base with the policies of deploy/pods without agents. Each
-module that runs pods has a cluster with real nodes.
+For each available Metacontroller, one cluster has the standalone overlay with agents, and one the
+kserve overlay without agents. Two more have one Metacontroller only, which makes no difference to
+their tests: the kserve overlay with agents, and the standalone overlay with the policies of
+deploy/pods without agents. Each module that runs pods has a cluster with real nodes.
+
+After its tests, a cluster fails if RBAC or a policy has refused a request of localmodel's users.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pytest
 from deploy.local.cluster import Cluster
 from deploy.local.origin import S3Origin
 from tests.contract.servers_hf import Hub, serving_hub
+from tests.e2e import audit
 from tests.e2e.clouds import Clouds
 from tests.e2e.kserve import CLOUD_HOSTS, HUB_HOST, KServeNodesWorld, KServeWorld
 from tests.e2e.origin import HttpOrigin
@@ -69,6 +72,7 @@ def world(
     try:
         s3.start(cluster)
         yield World(cluster, http, s3)
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()
@@ -91,6 +95,7 @@ def kserve(
     )
     try:
         yield KServeWorld(cluster, http, S3Origin())
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()
@@ -106,6 +111,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     )
     try:
         yield World(cluster, http, S3Origin())
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()
@@ -140,6 +146,7 @@ def kserve_nodes(
     try:
         s3.start(cluster)
         yield KServeNodesWorld(cluster, http, s3, clouds, hub.hub)
+        audit.check(cluster)
     finally:
         cluster.down()
         clouds.close()

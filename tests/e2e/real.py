@@ -17,6 +17,7 @@ from deploy.local.errors import LocalError
 from deploy.local.origin import S3Origin
 from deploy.local.real import packages
 from deploy.local.real.pods import Line, lines, pod, waiting_reason
+from tests.e2e import audit
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import GRACE_SECONDS, World
 
@@ -69,6 +70,7 @@ def real_world(folder: Path) -> Iterator[World]:
     )
     try:
         yield World(cluster, http, S3Origin())
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploy.local import manifests
+from deploy.local import identities, manifests
 from deploy.local.layout import CHECKOUT
-from deploy.local.users import User, kubeconfig
+from deploy.local.users import ServiceAccount, kubeconfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OK = 0
 A_PERSON_FIRST = 3
 NOTHING_LEFT = "Nothing is left to do."
-ACCOUNT = "/api/v1/namespaces/kserve/serviceaccounts/localmodel-takeover"
+ACCOUNT = ServiceAccount("kserve", "localmodel-takeover")
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,13 @@ class Takeover:
             CHECKOUT / "deploy/overlays/kserve/takeover/rbac.yaml",
         ]
         manifests.apply_all(cluster.api, manifests.read(files, hooks_url=""))
-        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        answer = cluster.api.request("POST", f"{ACCOUNT}/token", body=request)
         path = folder / "takeover.kubeconfig"
         path.write_text(
             kubeconfig(
                 server=cluster.api.server,
                 authority=cluster.layout.certificate,
-                user=User("takeover", "localmodel-takeover", ()),
-                token=answer["status"]["token"],
+                user="takeover",
+                token=identities.token(cluster.api, ACCOUNT),
             )
         )
         return cls(path)

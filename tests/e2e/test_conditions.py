@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from crds.base import API_VERSION
-from deploy.kube.errors import InvalidError
-from deploy.kube.kinds import GROUPS
+from deploy.kube.errors import ForbiddenError, InvalidError
+from deploy.kube.kinds import GROUPS, POLICY_BINDINGS
+from deploy.local.policies import LAST as UNIQUE_URI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,12 +93,34 @@ def test_a_model_that_is_larger_than_declared(world: World, group: str) -> None:
     world.remove_caches("large")
 
 
+@contextmanager
+def _without_unique_uris(world: World) -> Iterator[None]:
+    """Without the policy that refuses a second cache, unless both are created at the same time."""
+    binding = world.api.get(POLICY_BINDINGS, UNIQUE_URI)
+    world.delete(POLICY_BINDINGS, UNIQUE_URI)
+    try:
+        yield
+    finally:
+        for field in ("managedFields", "resourceVersion", "uid"):
+            del binding["metadata"][field]
+        world.make(binding)
+
+
+def _is_made(world: World, name: str, uri: str, group: str) -> bool:
+    try:
+        world.cache(name, uri, group)
+    except (ForbiddenError, InvalidError):
+        return False
+    return True
+
+
 def test_two_caches_with_one_uri(world: World, group: str) -> None:
     uri = world.http.put("twice.bin", b"twice")
     world.cache("first", uri, group)
     world.wait_ready("first", 1)
     before = world.identity("node-1", uri)
-    world.cache("second", uri, group)
+    with _without_unique_uris(world):
+        world.until(lambda: _is_made(world, "second", uri, group), "the policy to end")
     for kind in ("Ready", "Admitted"):
         condition = world.wait_condition("second", "DuplicateSourceModelUri", kind=kind)
         assert "'first'" in condition["message"]

@@ -10,12 +10,12 @@ import requests
 
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ForbiddenError
-from deploy.kube.kinds import GROUPS, PLACEMENTS, SECRETS
-from deploy.local import overlay, product
+from deploy.kube.kinds import GROUPS, PLACEMENTS, PODS, SECRETS
+from deploy.local import identities, overlay, product
 from deploy.local.cluster import Cluster
 from deploy.local.layout import CHECKOUT
 from deploy.local.manifests import apply_all, parse
-from deploy.local.users import AGENT
+from deploy.local.users import AGENT, HOOKS, ServiceAccount
 from deploy.local.waiting import wait_until
 from hooks.access import TOKEN_FILE_VARIABLE
 from tests.e2e.conftest import METACONTROLLERS
@@ -69,7 +69,7 @@ def _answers(cluster: Cluster) -> bool:
 
 
 def test_the_hooks_answer_metacontroller_and_nobody_without_the_token(
-    guarded: tuple[Cluster, str],
+    guarded: tuple[Cluster, str], tmp_path: Path
 ) -> None:
     cluster, token = guarded
     wait_until(lambda: _answers(cluster), "the hooks with a token", seconds=SECONDS)
@@ -85,6 +85,15 @@ def test_the_hooks_answer_metacontroller_and_nobody_without_the_token(
         "the plan, which Metacontroller makes by the hooks' answer",
         seconds=SECONDS,
     )
-    agents = KubeClient.connect(cluster.layout.user_kubeconfig(AGENT.key))
-    with pytest.raises(ForbiddenError):
-        agents.get(SECRETS, SECRET, NAMESPACE)
+    # Neither localmodel's own pods nor any other pod of the namespaces reads the token.
+    others = [ServiceAccount(namespace, "default") for namespace in (NAMESPACE, "default")]
+    for account in (AGENT, HOOKS, *others):
+        path = tmp_path / f"{account.namespace}-{account.account}"
+        authority = cluster.layout.certificate
+        identities.write(path, cluster.api, account, authority=authority, pod="reader")
+        reader = KubeClient.connect(path)
+        with pytest.raises(ForbiddenError, match="cannot get resource"):
+            reader.get(SECRETS, SECRET, NAMESPACE)
+        with pytest.raises(ForbiddenError, match="cannot list resource"):
+            reader.list(SECRETS, NAMESPACE)
+        cluster.api.delete(PODS, "reader", account.namespace, grace_seconds=0)

@@ -35,6 +35,7 @@ from deploy.local import manifests
 from deploy.local.cluster import Cluster
 from deploy.local.layout import CHECKOUT
 from deploy.local.origin import S3Origin
+from tests.e2e import audit
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.kserve import ISVCS, LLM_ISVCS, SECONDS, KServeWorld
 from tests.e2e.kserve_crds import KSERVE, kserves, ours, replace, unguarded
@@ -143,6 +144,7 @@ def migration(
         )
         state.installed_at = time.monotonic()
         yield state
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()

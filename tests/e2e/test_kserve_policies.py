@@ -20,7 +20,7 @@ NODE_OF_TOKEN = "Impersonate-Extra-authentication.kubernetes.io%2Fnode-name"
 def _write(kserve: KServeWorld, node: str, node_of_token: str = "") -> str:
     """What the API server answers to an agent that writes the status of a node's object.
 
-    `node_of_token` is that of the pod that its token was made for; without one, it was for none.
+    `node_of_token` is that of the pod that the token is bound to; empty: it is not bound to a pod.
     """
     headers = {"Impersonate-User": AGENT.name}
     if node_of_token:
@@ -42,8 +42,9 @@ def test_an_agent_writes_the_status_of_its_own_node_only(kserve: KServeWorld) ->
     assert _write(kserve, "node-1", node_of_token="node-1") == ""
     refused = _write(kserve, "node-2", node_of_token="node-1")
     assert "the agent of the node node-1 may not write the status of node-2" in refused
-    # A token that was made for no pod names no node. No agent has the right to make one.
-    assert _write(kserve, "node-2") == ""
+    # A token that is not bound to a pod names no node. No agent has the right to make one.
+    refused = _write(kserve, "node-2")
+    assert "token is not bound to a pod of a node may not write the status of node-2" in refused
     may = kserve.cluster.kubectl(
         "auth", "can-i", "create", "serviceaccounts/token", "-A", f"--as={AGENT.name}"
     )
@@ -51,8 +52,12 @@ def test_an_agent_writes_the_status_of_its_own_node_only(kserve: KServeWorld) ->
 
 
 def _annotate_pod(kserve: KServeWorld, pod: str, change: KubeObject, *, node: str = "") -> str:
-    """What the API server answers to an agent that changes a pod. `node` is that of its token."""
-    headers = {"Impersonate-User": AGENT.name} | ({NODE_OF_TOKEN: node} if node else {})
+    """What the API server answers to an agent that changes a pod. `node` is that of its token.
+
+    The agent has every right here, so that only the policy refuses.
+    """
+    headers = {"Impersonate-User": AGENT.name, "Impersonate-Group": "system:masters"}
+    headers |= {NODE_OF_TOKEN: node} if node else {}
     api = KubeClient.connect(kserve.cluster.kubeconfig, headers=headers)
     try:
         api.patch(PODS, pod, change, "annotated")
@@ -97,8 +102,11 @@ def test_an_agent_annotates_the_pods_of_its_own_node_only(kserve: KServeWorld) -
     assert "the agent of the node node-1 may not change a pod of the node node-2" in refused
     refused = _annotate_pod(kserve, "nowhere", cached, node="node-1")
     assert "the agent of the node node-1 may not change a pod of no node" in refused
-    # A token that was made for no pod names no node.
-    assert _annotate_pod(kserve, "elsewhere", cached) == ""
+    # A token that is not bound to a pod names no node.
+    refused = _annotate_pod(kserve, "elsewhere", cached)
+    assert "not bound to a pod of a node may not change a pod of the node node-2" in refused
+    refused = _annotate_pod(kserve, "nowhere", cached)
+    assert "not bound to a pod of a node may not change a pod of no node" in refused
 
     for name in ("example.com/a", "example.com/b", f"x.{OURS}"):
         refused = here(_metadata(annotations={name: "2"}))

@@ -29,11 +29,11 @@ from deploy.kube.kinds import (
     PLACEMENTS,
     PODS,
     VOLUMES,
-    Kind,
 )
+from deploy.local import identities
 from deploy.local.errors import LocalError
 from deploy.local.manifests import MANAGER, established
-from deploy.local.users import User, kubeconfig
+from deploy.local.users import ServiceAccount, kubeconfig
 from deploy.local.waiting import wait_until
 from tests.e2e.kserve_crds import OPEN, kserves
 from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
@@ -81,8 +81,6 @@ AGENT_ARGS = ("--scrub-interval-seconds", "5", "--scrub-bytes-per-second", "100M
 TMP_SLACK_BYTES = 1 << 20
 START_SECONDS = 90.0
 REST_SECONDS = RETURN_SECONDS + 2 * GRACE_SECONDS
-TOKEN_SECONDS = 7200
-SERVICE_ACCOUNTS = Kind("v1", "serviceaccounts", "ServiceAccount", namespaced=True)
 
 
 def check(only: Collection[str]) -> None:
@@ -288,21 +286,13 @@ class _Feud:
         self._world.make(_namespace(name))
         for obj in _rights(name):
             self._world.make(obj)
-        token = self._world.api.request(
-            "POST",
-            SERVICE_ACCOUNTS.path("tenant", name, "token"),
-            body={
-                "apiVersion": "authentication.k8s.io/v1",
-                "kind": "TokenRequest",
-                "spec": {"expirationSeconds": TOKEN_SECONDS},
-            },
-        )["status"]["token"]
+        token = identities.token(self._world.api, ServiceAccount(name, "tenant"))
         path = self._cluster.layout.user_kubeconfig(name)
         path.write_text(
             kubeconfig(
                 server=self._world.api.server,
                 authority=self._cluster.layout.certificate,
-                user=User(name, "tenant", ()),
+                user=name,
                 token=token,
             )
         )

@@ -48,7 +48,7 @@ class Reporter:
 
     @property
     def _agents(self) -> str:
-        return str(self.cluster.layout.user_kubeconfig(AGENT.key))
+        return str(self.cluster.layout.user_kubeconfig(AGENT.account))
 
     def _do(
         self,

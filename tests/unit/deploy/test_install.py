@@ -147,16 +147,17 @@ def _needed() -> Iterator[tuple[str, str, str]]:
         ("apiextensions.k8s.io/v1", "customresourcedefinitions"),
     ]
     for version, resource in related:
-        for verb in ("get", "list", "watch"):
+        for verb in ("list", "watch"):
             yield _group(version), resource, verb
     for kind in Settings.from_environment(overlay.hooks_environment(TREE, "base")).workload_kinds:
-        for verb in ("get", "list", "watch"):
+        for verb in ("list", "watch"):
             yield _group(kind.api_version), kind.resource, verb
     for doc in _documents(*CONTROLLERS):
         spec = doc["spec"]
         if "parentResource" in spec:
             parent = spec["parentResource"]
             group, resource = _group(parent["apiVersion"]), parent["resource"]
+            yield group, resource, "get"
             yield group, resource, "update"
             yield group, f"{resource}/status", "update"
             yield group, f"{resource}/finalizers", "update"
@@ -164,7 +165,11 @@ def _needed() -> Iterator[tuple[str, str, str]]:
             yield _group(parent["apiVersion"]), parent["resource"], "update"
             yield _group(parent["apiVersion"]), f"{parent['resource']}/finalizers", "update"
         for child in (*spec.get("childResources", ()), *spec.get("attachments", ())):
-            for verb in ("get", "list", "watch", "create", "patch", "delete"):
+            for verb in ("list", "watch", "create", "patch", "delete"):
+                yield _group(child["apiVersion"]), child["resource"], verb
+        # Only those of a CompositeController are adopted.
+        for child in spec.get("childResources", ()):
+            for verb in ("get", "update"):
                 yield _group(child["apiVersion"]), child["resource"], verb
 
 
@@ -188,7 +193,7 @@ def test_metacontroller_may_do_what_its_controllers_need() -> None:
 def test_metacontroller_only_reads_workloads(resource: str) -> None:
     role = _find("ClusterRole", TREE / "metacontroller/install/rbac.yaml")
     (verbs,) = (rule["verbs"] for rule in role["rules"] if resource in rule["resources"])
-    assert verbs == ["get", "list", "watch"]
+    assert verbs == ["list", "watch"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_metacontroller_may_read_the_kinds_that_the_hooks_of_the_kserve_overlay_
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     } == {
-        (group, resource): ["get", "list", "watch"]
+        (group, resource): ["list", "watch"]
         for group, resource in (
             *(("serving.kserve.io", kind.resource) for kind in settings.service_kinds),
             ("", "configmaps"),

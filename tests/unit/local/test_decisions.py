@@ -135,7 +135,7 @@ def test_agent_arguments() -> None:
         "--root",
         "/l/nodes/node-1",
         "--kubeconfig",
-        "/l/run/agent.kubeconfig",
+        "/l/run/agent-node-1.kubeconfig",
         "--http-bind-address",
         "127.0.0.1:6",
         "--disk-size",
@@ -173,12 +173,18 @@ def test_choice_of_metacontroller(tmp_path: Path) -> None:
 
 
 def test_users_are_those_of_the_manifests() -> None:
-    tokens = {user.key: f"t-{user.key}" for user in users.USERS}
-    lines = users.token_file(users.USERS, tokens).splitlines()
-    assert lines[0] == 't-admin,admin,admin,"system:masters"'
-    assert lines[1].startswith("t-agent,system:serviceaccount:localmodel:localmodel-agent,")
+    accounts = {
+        (one["metadata"]["namespace"], one["metadata"]["name"])
+        for file in ("deploy/base/rbac.yaml", "metacontroller/install/rbac.yaml")
+        for one in yaml.safe_load_all((CHECKOUT / file).read_text())
+        if one["kind"] == "ServiceAccount"
+    }
+    ours = (users.AGENT, users.HOOKS, users.METACONTROLLER)
+    assert {(one.namespace, one.account) for one in ours} == accounts
+    assert users.AGENT.name == "system:serviceaccount:localmodel:localmodel-agent"
+    assert users.token_file("t") == 't,admin,admin,"system:masters"\n'
     text = users.kubeconfig(
-        server="https://127.0.0.1:3", authority=Path("/ca"), user=users.AGENT, token="t"
+        server="https://127.0.0.1:3", authority=Path("/ca"), user="agent", token="t"
     )
     config = yaml.safe_load(text)
     assert config["clusters"][0]["cluster"] == {

@@ -1,0 +1,207 @@
+"""Reads the audit log of a local cluster: what localmodel's users asked for, and what was refused.
+
+    calls = audit.calls(cluster)        # the requests of agents, Metacontroller and hooks
+    audit.check(cluster)                # fails if one of them was refused
+
+A test that sends a request in order to see it refused uses `as_user`, whose calls do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from deploy.kube.client import KubeClient
+from deploy.local.users import AGENT, HOOKS, METACONTROLLER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from deploy.local.cluster import Cluster
+
+# The user agent of requests that a test wants to be refused.
+ON_PURPOSE = "localmodel-test-on-purpose"
+RULES = {
+    AGENT.name: "deploy/base/rbac.yaml or the rbac.yaml of a component",
+    HOOKS.name: "none: the hooks call nobody",
+    METACONTROLLER.name: "metacontroller/install/rbac.yaml or deploy/overlays/kserve/rbac.yaml",
+}
+_REFUSED = ('"authorization.k8s.io/decision":"forbid"', '"code":403', '"code":422')
+_ROLE = re.compile(r'of (?:Cluster)?Role "([^"]+)"')
+# A server-side apply that creates an object needs the right to create, too.
+_CREATING = re.compile(r"cannot create resource")
+# So does one that makes an object a child: on some clusters, with the rights on the owner as well.
+_OWNING = re.compile(r"cannot set blockOwnerDeletion .* can't set finalizers on")
+_DELETING = re.compile(r"cannot set an ownerRef on a resource you can't delete")
+_OWNERS = {
+    "localmodelplacements": "localmodelnodegroups",
+    "localmodelnodes": "nodes",
+}
+_POLICY = re.compile(r"ValidatingAdmissionPolicy '(localmodel-[^']+)'")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request and the answer. resource: with its subresource. role: which allowed the request."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+    name: str
+    code: int
+    role: str
+    message: str
+    allowed: bool
+    agent: str
+
+    @classmethod
+    def of(cls, event: dict[str, Any]) -> Self:
+        """The call of an event of the log."""
+        target = event.get("objectRef") or {"resource": event["requestURI"]}
+        notes = event.get("annotations") or {}
+        role = _ROLE.search(notes.get("authorization.k8s.io/reason", ""))
+        status = event.get("responseStatus") or {}
+        parts = (target.get("resource", ""), target.get("subresource", ""))
+        return cls(
+            user=event["user"]["username"],
+            verb=event["verb"],
+            group=target.get("apiGroup", ""),
+            resource="/".join(filter(None, parts)),
+            namespace=target.get("namespace", ""),
+            name=target.get("name", ""),
+            code=status.get("code", 0),
+            role=role[1] if role else "",
+            message=status.get("message", ""),
+            allowed=notes.get("authorization.k8s.io/decision") == "allow",
+            agent=event.get("userAgent", ""),
+        )
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verbs that an allowed request needed."""
+        return (self.verb, "create") if self.verb == "patch" and self.code == 201 else (self.verb,)
+
+    @property
+    def refusal(self) -> tuple[str, str]:
+        """The verb and the resource that RBAC refused; empty if it refused nothing."""
+        if not self.allowed:
+            return self.verb, self.resource
+        if self.code == 403 and _CREATING.search(self.message):
+            return "create", self.resource
+        if self.code == 403 and _DELETING.search(self.message):
+            return "delete", self.resource
+        if self.code == 403 and _OWNING.search(self.message):
+            return "update", f"{_owner(self.resource, self.name)}/finalizers"
+        return "", ""
+
+    @property
+    def policy(self) -> str:
+        """The admission policy of localmodel that refused the request, or empty."""
+        found = _POLICY.search(self.message) if self.code in {403, 422} else None
+        return found[1] if found else ""
+
+
+def calls(cluster: Cluster, *, refused: bool = False) -> Iterator[Call]:
+    """The requests in the log, the oldest first. refused: only those that may be refused."""
+    log = cluster.layout.audit_log
+    for path in [*sorted(log.parent.glob(f"{log.stem}-*{log.suffix}")), log]:
+        yield from _read(path, refused=refused)
+
+
+def _read(path: Path, *, refused: bool) -> Iterator[Call]:
+    if not path.exists():
+        return
+    with path.open() as lines:
+        for line in lines:
+            # The last line may be incomplete yet.
+            if line.endswith("\n") and (not refused or any(text in line for text in _REFUSED)):
+                yield Call.of(json.loads(line))
+
+
+def as_user(path: Path) -> KubeClient:
+    """A client of a kubeconfig whose refused requests are on purpose."""
+    return KubeClient.connect(path, headers={"User-Agent": ON_PURPOSE})
+
+
+def is_granted(cluster: Cluster, call: Call) -> bool:
+    """Whether RBAC grants now what a request asked for."""
+    verb, resource = call.refusal
+    plural, _, sub = resource.partition("/")
+    asked = {"verb": verb, "group": call.group, "resource": plural, "subresource": sub}
+    where = {"namespace": call.namespace, "name": call.name}
+    return answers_yes(cluster, call.user, asked | where)
+
+
+def answers_yes(cluster: Cluster, user: str, attributes: dict[str, str]) -> bool:
+    """The API server's answer to a SubjectAccessReview."""
+    groups = ["system:authenticated", "system:serviceaccounts"]
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    return bool(cluster.api.request("POST", path, body=review)["status"].get("allowed"))
+
+
+def unexpected(cluster: Cluster) -> list[str]:
+    """A sentence for each kind of request of localmodel's users that was refused.
+
+    What RBAC grants now does not count: an API server that has just started refuses every request
+    until it has read the roles.
+    """
+    found = [call for call in calls(cluster, refused=True) if _counts(call)]
+    counted = Counter(map(_key, found))
+    examples = {_key(call): call for call in found}
+    return [
+        _sentence(examples[key], times)
+        for key, times in counted.items()
+        if examples[key].policy or not is_granted(cluster, examples[key])
+    ]
+
+
+def check(cluster: Cluster) -> None:
+    """Fail with the missing rights if a request of localmodel's users was refused."""
+    found = unexpected(cluster)
+    assert not found, "the API server refused requests of localmodel:\n" + "\n".join(found)
+
+
+def _counts(call: Call) -> bool:
+    return call.agent != ON_PURPOSE and bool(call.refusal[0] or call.policy)
+
+
+def _owner(resource: str, name: str) -> str:
+    """The resource of a child's owner. Names of claims and volumes begin with their cache's."""
+    caches = "localmodelnamespacecaches" if name.startswith("own-") else "localmodelcaches"
+    return _OWNERS.get(resource, caches)
+
+
+def _key(call: Call) -> tuple[str, ...]:
+    verb, resource = call.refusal
+    return (call.user, verb, call.group, resource, call.namespace, call.policy)
+
+
+def _sentence(call: Call, times: int) -> str:
+    verb, resource = call.refusal
+    where = f" in the namespace {call.namespace}" if call.namespace else ""
+    target = ".".join(filter(None, (resource or call.resource, call.group)))
+    asked = f"{call.user}: {verb or call.verb} {target}{where} ({times} times)"
+    if call.policy:
+        return f"- {asked}: refused by the policy {call.policy}: {call.message}"
+    return f"- {asked}: no rule grants it; its rules: {RULES[call.user]}"
+
+
+def used(seen: Iterable[Call]) -> set[tuple[str, str, str, str]]:
+    """What RBAC allowed in some calls: the role, the verb, the API group, the resource."""
+    return {
+        (call.role, verb, call.group, call.resource)
+        for call in seen
+        if call.allowed and call.role and call.code < 400
+        for verb in call.verbs
+    }
