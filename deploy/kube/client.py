@@ -18,7 +18,7 @@ import urllib3
 
 from deploy.kube.errors import NotFoundError, UnansweredError, refusal
 from deploy.kube.kinds import JsonPatch, Kind, KubeObject, Ref, ref_to, root
-from deploy.kube.raw_client import APPLY, JSON_PATCH, MERGE_PATCH, READ_SECONDS, RawClient
+from deploy.kube.raw_client import APPLY, JSON, JSON_PATCH, MERGE_PATCH, READ_SECONDS, RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 PAGE_OBJECTS = 500
+# The columns that kubectl get prints, and the metadata of each object.
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+_TABLE_QUERY = {"includeObject": "Metadata"}
 WATCH_SECONDS = 300
 
 
@@ -77,17 +80,31 @@ class KubeClient(RawClient):
         self, kind: Kind, namespace: str = "", *, labels: str = ""
     ) -> tuple[tuple[KubeObject, ...], str]:
         """All objects of a kind, as by `list`, and the resourceVersion to watch from."""
+        return self._pages(kind, namespace, "items", {"labelSelector": labels})
+
+    def table(self, kind: Kind) -> tuple[tuple[KubeObject, ...], str]:
+        """The rows of a Table of all objects of a kind, and the resourceVersion to watch from.
+
+        A row has what `kubectl get -o wide` prints of an object in `cells`, and the metadata of the
+        object in `object`. Raises as `list`.
+        """
+        return self._pages(kind, "", "rows", _TABLE_QUERY, accept=TABLE)
+
+    def _pages(
+        self, kind: Kind, namespace: str, field: str, query: dict[str, str], accept: str = JSON
+    ) -> tuple[tuple[KubeObject, ...], str]:
         found: list[KubeObject] = []
         where = f" in {namespace}" if namespace else ""
-        query = {"limit": str(PAGE_OBJECTS), "labelSelector": labels}
+        query = query | {"limit": str(PAGE_OBJECTS)}
         while True:
             page = self.request(
                 "GET",
                 kind.path(namespace=namespace),
                 doing=f"listing {kind.plural}{where}",
                 query=query,
+                accept=accept,
             )
-            found += page.get("items") or ()
+            found += page.get(field) or ()
             query["continue"] = page["metadata"].get("continue") or ""
             if not query["continue"]:
                 return tuple(found), str(page["metadata"]["resourceVersion"])
@@ -100,11 +117,13 @@ class KubeClient(RawClient):
         *,
         labels: str = "",
         seconds: int = WATCH_SECONDS,
+        table: bool = False,
     ) -> Iterator[tuple[str, KubeObject]]:
         """The changes after a resourceVersion, each as soon as the API server reports it.
 
         A change is a pair: ADDED, MODIFIED or DELETED, and the object. With BOOKMARK, the object
-        has nothing but a newer metadata.resourceVersion. The watch ends after `seconds`, or earlier
+        has nothing but a newer metadata.resourceVersion. With table, each object of a change is a
+        Table of one row: see `table`. The watch ends after `seconds`, or earlier
         if the API server ends it: watch again from the resourceVersion of the last pair. Raises
         GoneError if the resourceVersion is too old (call `snapshot` again), and UnansweredError if
         the connection breaks (watch again from the last pair).
@@ -118,7 +137,16 @@ class KubeClient(RawClient):
             "timeoutSeconds": str(seconds),
         }
         path = kind.path(namespace=namespace)
-        answer = self.send("GET", path, doing, query=query, seconds=seconds + READ_SECONDS)
+        if table:
+            query |= _TABLE_QUERY
+        answer = self.send(
+            "GET",
+            path,
+            doing,
+            query=query,
+            accept=TABLE if table else JSON,
+            seconds=seconds + READ_SECONDS,
+        )
         try:
             for line in answer:
                 event = json.loads(line)

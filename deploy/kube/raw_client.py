@@ -6,10 +6,10 @@ connections. RawClient adds timeouts, retries after the status 429, and typed er
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import urllib3
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
@@ -91,14 +91,17 @@ class RawClient:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
     ) -> KubeObject:
         """Make any call, such as a POST to a subresource, and return the JSON object of the answer.
 
         path: see `Kind.path`. doing: the beginning of an error's text, as in "reading Node node-1".
-        query: parameters of the URL; empty values are left out.
+        query: parameters of the URL; empty values are left out. accept: the form of the answer.
         """
         doing = doing or f"{method} {path}"
-        answer = self.send(method, path, doing, body=body, query=query, content_type=content_type)
+        answer = self.send(
+            method, path, doing, body=body, query=query, content_type=content_type, accept=accept
+        )
         content = _parsed(_data(answer, doing))
         if content is None:
             raise UnansweredError(doing, "the answer is not a JSON object", answer.status)
@@ -118,6 +121,7 @@ class RawClient:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         seconds: float = READ_SECONDS,
     ) -> urllib3.HTTPResponse:
         """Make a call and return the answer, with a status below 400 and its body not read yet."""
@@ -127,7 +131,7 @@ class RawClient:
                 method,
                 path,
                 query_params=[(key, value) for key, value in (query or {}).items() if value],
-                header_params={"Accept": f"{JSON}, */*", "Content-Type": content_type},
+                header_params={"Accept": f"{accept}, */*", "Content-Type": content_type},
                 auth_settings=["BearerToken"],
             )
             timeout = (CONNECT_SECONDS, seconds)
@@ -163,7 +167,8 @@ def _data(answer: urllib3.HTTPResponse, doing: str) -> bytes:
 
 def _parsed(text: bytes) -> KubeObject | None:
     try:
-        found = json.loads(text)
-    except ValueError:
+        # Half the time of json.loads, on lists of many megabytes.
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
         return None
     return found if isinstance(found, dict) else None
