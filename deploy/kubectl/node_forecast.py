@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.capacity.download_queue import decide_downloads
 from agent.capacity.holdings import Group, Holding
@@ -84,6 +84,9 @@ class Removal:
     pods: int = 0
 
 
+_Of = TypeVar("_Of", Download, Eviction, Wait)
+
+
 @dataclass(frozen=True)
 class NodeForecast:
     """What one node does."""
@@ -142,8 +145,25 @@ def ledger_of(node: KubeObject, sizes: Mapping[str, int]) -> Ledger:
 def forecast(
     before: KubeObject | None, after: KubeObject, sizes: Mapping[str, int]
 ) -> NodeForecast:
-    """What follows from a changed LocalModelNode. sizes: bytes of models by key, as reported."""
-    return _Forecast(before, after, sizes).run()
+    """What follows from a changed LocalModelNode, without what would happen anyway.
+
+    sizes: bytes of models by key, as reported.
+    """
+    found = _Forecast(before, after, sizes).run()
+    if before is None:
+        return found
+    usual = _Forecast(before, before, sizes).run()
+    return NodeForecast(
+        downloads=_without(found.downloads, usual.downloads),
+        evictions=_without(found.evictions, usual.evictions),
+        waits=_without(found.waits, usual.waits),
+        removals=found.removals,
+    )
+
+
+def _without(some: tuple[_Of, ...], usual: tuple[_Of, ...]) -> tuple[_Of, ...]:
+    keys = {one.key for one in usual}
+    return tuple(one for one in some if one.key not in keys)
 
 
 class _Forecast:
