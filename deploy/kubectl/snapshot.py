@@ -101,16 +101,22 @@ def read(client: KubeClient, namespace: str = "") -> Snapshot:
     those of all namespaces. Raises NotInstalledError, ForbiddenError if the user may list none of
     localmodel's kinds, and ApiError.
     """
+    return read_versions(client, namespace)[0]
+
+
+def read_versions(client: KubeClient, namespace: str = "") -> tuple[Snapshot, dict[str, str]]:
+    """A snapshot as by `read`, and for each kind that was read the resourceVersion of its list."""
     with ThreadPoolExecutor(len(KINDS)) as pool:
         clock = pool.submit(server_time, client)
         reads = {kind: pool.submit(list_kind, client, kind, namespace) for kind in KINDS}
         found: dict[str, Objects] = {}
+        versions: dict[str, str] = {}
         forbidden: dict[str, str] = {}
         absent: set[str] = set()
         refusal: ForbiddenError | None = None
         for kind, done in reads.items():
             try:
-                found[kind.name] = done.result()[0]
+                found[kind.name], versions[kind.name] = done.result()
             except ForbiddenError as error:
                 forbidden[kind.name] = error.message
                 refusal = refusal or error
@@ -125,7 +131,7 @@ def read(client: KubeClient, namespace: str = "") -> Snapshot:
             f"the API server {client.server} does not know this kind: localmodel is not installed "
             "there; use another --context, or install localmodel",
         )
-    return snapshot_of(found, at=at, forbidden=forbidden, absent=absent)
+    return snapshot_of(found, at=at, forbidden=forbidden, absent=absent), versions
 
 
 def snapshot_of(
