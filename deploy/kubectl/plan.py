@@ -44,6 +44,8 @@ KINDS = (CACHES, NAMESPACE_CACHES, GROUPS)
 
 # Conditions of a group that say that something is wrong with it.
 _OVER_LIMIT = "OverLimit"
+# The reason of a document that the API server would not store.
+REFUSED = "Refused"
 
 
 class Action(StrEnum):
@@ -226,9 +228,9 @@ def _forecasts(snapshot: Snapshot, simulation: Simulation) -> list[NodeForecast]
 def _outcome(change: Change, simulation: Simulation) -> Outcome:
     head = (change.kind.name, change.name, change.namespace, change.action)
     if change.refusal:
-        return Outcome(*head, False, "Refused", change.refusal)
+        return Outcome(*head, admitted=False, reason=REFUSED, message=change.refusal)
     if change.action is Action.DELETE:
-        return Outcome(*head, None, "Deleted", _deletion(change))
+        return Outcome(*head, admitted=None, reason="Deleted", message=_deletion(change))
     obj = simulation.objects[change.kind][_key(change)].obj
     conditions = {one["type"]: one for one in (obj.get("status") or {}).get("conditions") or ()}
     ready = _words(conditions.get("Ready"))

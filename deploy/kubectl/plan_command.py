@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from crds.quantity import format_quantity
+from deploy.kube.kinds import GROUPS
+from deploy.kubectl import output
+from deploy.kubectl.names import title
+from deploy.kubectl.plan import REFUSED, Action, make_plan, summary
+from deploy.kubectl.plan_input import (
+    DocumentError,
+    changes_of,
+    read_documents,
+    read_foreign,
+    read_settings,
+)
 from deploy.kubectl.session import Command, Session, pass_session
+from deploy.kubectl.snapshot import read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from rich.console import Console
+    from rich.console import RenderableType
 
     from deploy.kube.client import KubeClient
     from deploy.kubectl.node_forecast import Download
-    from deploy.kubectl.plan import Plan
+    from deploy.kubectl.plan import Outcome, Plan
 
 # Of the exit code: something would not be admitted.
 NOT_ADMITTED = 2
@@ -54,16 +66,13 @@ def command(
     context: click.Context, session: Session, files: Sequence[TextIO], delete: bool
 ) -> None:
     """Print the plan."""
-    # These modules take long to import.
-    from deploy.kubectl.plan_input import DocumentError, read_documents  # noqa: PLC0415
-
     try:
         documents = [one for file in files for one in read_documents(file.read(), file.name)]
     except (DocumentError, UnicodeDecodeError) as error:
         raise click.ClickException(str(error)) from None
     plan = plan_for(session.client(), documents, session.namespace, delete=delete)
     if session.as_json:
-        click.echo(json.dumps(as_json(plan), indent=2))
+        output.show_json(as_json(plan))
     else:
         print_plan(plan)
     if not plan.all_admitted:
@@ -74,10 +83,6 @@ def plan_for(
     client: KubeClient, documents: Iterable[dict[str, Any]], namespace: str, *, delete: bool = False
 ) -> Plan:
     """Read what the plan of these documents needs, and make the plan."""
-    from deploy.kubectl.plan import make_plan  # noqa: PLC0415
-    from deploy.kubectl.plan_input import changes_of, read_foreign, read_settings  # noqa: PLC0415
-    from deploy.kubectl.snapshot import read  # noqa: PLC0415
-
     snapshot = read(client)
     changes, unchecked = changes_of(
         client, documents, namespace=namespace or "default", delete=delete, now=snapshot.at
@@ -93,108 +98,99 @@ def plan_for(
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
-    from deploy.kubectl.plan import summary  # noqa: PLC0415
-
     return {**asdict(plan), "admitted": plan.all_admitted, "summary": summary(plan)}
 
 
 def print_plan(plan: Plan) -> None:
     """Print the plan for people."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    from deploy.kubectl.plan import summary  # noqa: PLC0415
-
-    console = Console(highlight=False, soft_wrap=True)
+    parts: list[RenderableType] = []
     for one in plan.outcomes:
-        name = f"{one.namespace}/{one.name}" if one.namespace else one.name
-        style = {True: "green", False: "red", None: "yellow"}[one.admitted]
-        _line(console, f"{one.kind} {name}: {_verdict(one)}", style)
-        _line(console, f"  {one.reason}: {one.message}")
-        if one.admitted and one.ready[0] != one.reason:
-            _line(console, f"  {one.ready[0]}: {one.ready[1]}")
-        for word, claims in (("made", one.claims_made), ("deleted", one.claims_deleted)):
-            if claims:
-                _line(console, f"  claims to be {word}: {', '.join(claims)}")
-    _print_downloads(console, plan.downloads)
-    _print_copies(
-        console,
-        "Evicted",
-        [
-            (one.node, one.models, one.bytes, _why_evicted(one.reason, one.newcomers))
-            for one in plan.evictions
-        ],
-    )
-    _print_copies(
-        console,
-        "Without room",
-        [
-            (one.node, one.models, one.needed, f"{format_quantity(one.free)} of {one.of} are free")
-            for one in plan.waits
-        ],
-    )
-    _print_copies(
-        console,
-        "Removed",
-        [
-            (
-                one.node,
-                one.models,
-                one.bytes,
-                f"once {one.pods} pods have ended" if one.pods else "",
-            )
-            for one in plan.removals
-        ],
-    )
+        style = output.STYLES["waiting" if one.admitted is None else str(one.admitted)]
+        parts.append(Text(f"{one.kind} {title((one.namespace, one.name))}: {_verdict(one)}", style))
+        parts += [Text(f"  {line}") for line in _details(one)]
+    parts += [_table(kind, rows) for kind, rows in _rows(plan).items() if rows]
     for shift in plan.shifts:
         word = "admitted" if shift.admitted else "not admitted any more"
-        _line(console, f"{shift.name} would be {word}: {shift.reason}: {shift.message}", "yellow")
-    _line(console, f"In all: {summary(plan)}.", "bold")
-    for note in plan.notes:
-        _line(console, f"Note: {note}", "dim")
+        parts.append(Text(f"{shift.name} would be {word}: {shift.reason}: {shift.message}"))
+    parts.append(Text(f"In all: {summary(plan)}.", "bold"))
+    parts += [Text(f"Note: {note}") for note in plan.notes]
+    output.show(parts)
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False)
-
-
-def _verdict(one: Any) -> str:
-    if one.admitted is None:
+def _verdict(one: Outcome) -> str:
+    if one.action is Action.DELETE and one.admitted is None:
         return "would be deleted"
-    done = {"create": "created", "change": "changed", "nothing": "left as it is"}[one.action]
-    if one.reason == "Refused":
-        return f"would not be {'stored' if one.action == 'nothing' else done}"
+    done = {
+        Action.CREATE: "created",
+        Action.CHANGE: "changed",
+        Action.NOTHING: "left as it is",
+        Action.DELETE: "deleted",
+    }[one.action]
+    if one.reason == REFUSED:
+        return f"would not be {done}"
     if not one.admitted:
         return f"would be {done}, and not be admitted"
     nodes = f"on {one.nodes} node{'' if one.nodes == 1 else 's'}"
-    if one.kind == "LocalModelNodeGroup":
+    if one.kind == GROUPS.name:
         return f"would be {done}, {nodes}"
     return f"would be {done} and admitted, {nodes}"
+
+
+def _details(one: Outcome) -> Iterable[str]:
+    yield f"{one.reason}: {one.message}"
+    if one.admitted and one.ready[0] and one.ready[0] != one.reason:
+        yield f"{one.ready[0]}: {one.ready[1]}"
+    if one.claims_made:
+        yield f"claims to be made: {', '.join(one.claims_made)}"
+    if one.claims_deleted:
+        yield f"claims to be deleted: {', '.join(one.claims_deleted)}"
+
+
+# Model, nodes, bytes of each node, and more words.
+_Row = tuple[Sequence[str], str, int, str]
+
+
+def _rows(plan: Plan) -> dict[str, list[_Row]]:
+    """The rows of each table, by its title."""
+    return {
+        "DOWNLOADED": _downloads(plan.downloads),
+        "EVICTED": [
+            (one.models, one.node, one.bytes, _why_evicted(one.reason, one.newcomers))
+            for one in plan.evictions
+        ],
+        "WITHOUT ROOM": [
+            (one.models, one.node, one.needed, f"{format_quantity(one.free)} of {one.of} are free")
+            for one in plan.waits
+        ],
+        "REMOVED": [
+            (one.models, one.node, one.bytes, f"once {one.pods} pods ended" if one.pods else "")
+            for one in plan.removals
+        ],
+    }
 
 
 def _why_evicted(reason: str, newcomers: Sequence[str]) -> str:
     return f"{reason}, for {', '.join(newcomers)}" if newcomers else reason
 
 
-def _print_downloads(console: Console, downloads: Sequence[Download]) -> None:
+def _downloads(downloads: Iterable[Download]) -> list[_Row]:
     """One row for the nodes that do the same."""
     nodes: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for one in downloads:
-        kind = (one.models, one.bytes, one.known, one.waits_for_turn, one.again)
-        nodes[kind].append(one.node)
-    rows = [
-        (_some(names), models, size, _how(known=known, waits=waits, again=again))
-        for (models, size, known, waits, again), names in nodes.items()
-    ]
-    _print_copies(console, "Downloaded", rows)
-
-
-def _how(*, known: bool, waits: bool, again: bool) -> str:
-    parts = [
-        "" if known else "by its modelSize",
-        "after other nodes of the group" if waits else "",
-        "again" if again else "",
-    ]
-    return ", ".join(filter(None, parts))
+        how = ", ".join(
+            filter(
+                None,
+                (
+                    "" if one.known else "by its modelSize",
+                    "after other nodes of the group" if one.waits_for_turn else "",
+                    "again" if one.again else "",
+                ),
+            )
+        )
+        nodes[one.models, one.bytes, how].append(one.node)
+    return [(models, _some(names), size, how) for (models, size, how), names in nodes.items()]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -203,14 +199,15 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _print_copies(
-    console: Console, title: str, rows: Sequence[tuple[str, Sequence[str], int, str]]
-) -> None:
-    if not rows:
-        return
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title, "NODES", "SIZE", "", box=None, pad_edge=False, header_style="bold")
-    for nodes, models, size, more in rows:
-        table.add_row(", ".join(models), nodes, format_quantity(size), more)
-    console.print(table)
+def _table(kind: str, rows: Iterable[_Row]) -> RenderableType:
+    columns = [
+        output.Column(kind, wraps=True),
+        output.Column("NODES", wraps=True),
+        output.Column("SIZE", right=True),
+        output.Column("HOW", wraps=True),
+    ]
+    cells = [
+        (", ".join(models), nodes, format_quantity(size), how or "-")
+        for models, nodes, size, how in rows
+    ]
+    return output.table(columns, cells)
