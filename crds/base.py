@@ -135,6 +135,7 @@ class ObjectMeta(JsonObject):
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     managed_fields: tuple[ManagedFields, ...] = ()
 
     @property

@@ -76,9 +76,9 @@ class NodeModelStatus(ModelIdentity):
     """State of one model on the node's disk."""
 
     state: ModelState = Field(
-        description="Pending, Downloading, Downloaded, Failed, Evicted (deleted to make room, and "
-        "downloaded again when a pod or a service refers to it) or Removing (no longer listed, and "
-        "deleted after the grace period)."
+        description="Pending, Downloading, Downloaded, Failed, Evicted (deleted to make room or by "
+        "request, and downloaded again when a pod or a service refers to it) or Removing (no "
+        "longer listed, and deleted after the grace period)."
     )
     cached: bool = Field(
         description="Whether a complete, verified copy is on the disk and this cache may use it."
@@ -108,6 +108,11 @@ class NodeModelStatus(ModelIdentity):
         ge=0,
         exclude_if=is_falsy,
     )
+    verified_time: Time | None = Field(
+        default=None,
+        description="When all files of the copy were last read whole and compared with what was "
+        "downloaded: by the publication, or by a later scrub or verification.",
+    )
     downloaded_bytes: Int64 | None = Field(
         default=None, description="Downloaded bytes, while downloading."
     )
@@ -119,12 +124,14 @@ class NodeModelStatus(ModelIdentity):
     )
     reason: str | None = Field(
         default=None,
-        description="Reason why the model failed, waits or was evicted, one CamelCase word.",
+        description="Reason why the model failed, waits, was evicted, or is not evicted as "
+        "requested, one CamelCase word.",
         max_length=64,
     )
     message: str | None = Field(
         default=None,
-        description="Why the model failed, waits or was evicted, where, and what to do.",
+        description="Why the model failed, waits, was evicted, or is not evicted as requested; "
+        "where, and what to do.",
         max_length=1024,
     )
     next_retry_time: Time | None = Field(

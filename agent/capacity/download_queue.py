@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Victim:
-    """A copy to evict: for another model (`newcomer`), or because of a mark of `group`."""
+    """A copy to evict: for another model (`newcomer`), for a mark of `group`, or by request."""
 
     key: str
     reason: EvictionReason

@@ -9,7 +9,8 @@ from agent.control.scrubbing import Scrubbing
 from agent.jobs.workers import Digested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
 
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import Scrubbed, Workers
@@ -29,10 +30,13 @@ class BackgroundReads:
         self._digesting = Digesting(workers, inventory)
         self._scrubbing = Scrubbing(workers, inventory, options, damaged)
 
-    def begin(self, busy: Collection[str]) -> None:
-        """Start the reads that are due. Downloads work on the `busy` keys."""
+    def begin(self, busy: Collection[str], asked: Mapping[str, datetime]) -> None:
+        """Start the reads that are due. Downloads work on the `busy` keys.
+
+        `asked` is when the verification of a copy was requested, by key.
+        """
         self._digesting.begin()
-        self._scrubbing.begin(busy)
+        self._scrubbing.begin(busy, asked)
 
     def observe(self, end: Digested | Scrubbed) -> None:
         """Take in the result of a read."""

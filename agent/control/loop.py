@@ -202,7 +202,7 @@ class Loop:
             self._state.inventory.measure()
             table = self._state.table(now)
         if table.disk_failure is None:
-            self._background_reads.begin(self._state.tasks)
+            self._background_reads.begin(self._state.tasks, self._state.verifications())
             self._checks.begin(table)
         reports_at = self._reports(table)
         self._publish(table)
@@ -246,6 +246,7 @@ class Loop:
         if node is not None:
             self._node_events.about(node.metadata.uid or "")
             self._node_events.retain(self._state.requests)
+            self._node_events.invalid_requests(self._state.node_requests.problems)
             self._checks.retain(self._state.requests)
 
     def _hold_all(self) -> None:
@@ -361,7 +362,9 @@ class Loop:
         waiting |= in_queue(queued, self._options.max_downloads)
         if self._waiting_pods is not None:
             self._waiting_pods.observe(table, waiting, plan.suspended)
-        again_at = self._reporter.report(node, table, waiting, plan.suspended, self._options.now())
+        again_at = self._reporter.report(
+            node, table, waiting, plan.suspended, self._options.now(), kept=plan.kept
+        )
         if again_at is None:
             self._state.notices.are_written(table.now)
         return again_at

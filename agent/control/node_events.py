@@ -49,6 +49,8 @@ class NodeEvents:
     def __init__(self, sink: NodeEventSink) -> None:
         self._sink = sink
         self._waiting: frozenset[str] = frozenset()
+        # What is wrong with requests of the LocalModelNode as it is now.
+        self._invalid: frozenset[str] = frozenset()
         # The last failure of each key and its caches. Bounded by the requests: `retain`.
         self._failures: dict[tuple[str, frozenset[CacheName]], FailureKind] = {}
 
@@ -101,6 +103,12 @@ class NodeEvents:
             owners, reason = table.row(key).owners, waiting[key].reason
             self._emit(reason, owners, waiting[key].message, warning=True)
         self._waiting = frozenset(waiting)
+
+    def invalid_requests(self, problems: frozenset[str]) -> None:
+        """These annotations of the LocalModelNode are ignored. Each has its Event once."""
+        for problem in sorted(problems - self._invalid):
+            self._sink.tell(NodeEvent(reasons.INVALID_REQUEST, problem, warning=True))
+        self._invalid = problems
 
     def retain(self, requests: Mapping[str, Request]) -> None:
         """Forget the failures of all other models, and those of caches that are others by now."""

@@ -13,6 +13,7 @@ from agent.capacity.ledger import Ledger
 from agent.capacity.patience import Patience
 from agent.control.eviction_notice import EvictionNotices
 from agent.control.model_retries import Retries
+from agent.control.node_requests import NO_REQUESTS, node_requests
 from agent.control.owners import Owners
 from agent.control.pod_usage import PodUsage
 from agent.control.rows import ABSENT, NO_SIZES, Row, Table
@@ -23,6 +24,7 @@ from agent.structs.failures import DISK_KINDS, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from agent.cluster.pod_mounts import PodUse
     from agent.disk.store import Store
@@ -52,6 +54,8 @@ class NodeState:
         self.node: LocalModelNode | None = None
         # What the node asks for, or asked for last where it is gone.
         self.wanted = NOTHING_WANTED
+        # What people request by annotations of the node.
+        self.node_requests = NO_REQUESTS
         self.inventory = Inventory(store)
         self.disk = DiskWatch(store, self.inventory)
         self.pod_usage = PodUsage(self.inventory)
@@ -86,6 +90,11 @@ class NodeState:
             self.owners.begin_anew()
         if node is not None:
             self.wanted = wanted_of(node, self.wanted)
+            self.node_requests = node_requests(
+                node.metadata.annotations,
+                self._options.now(),
+                verifies=bool(self._options.scrub_bytes_per_second),
+            )
             self.owners.observe(node, self.wanted)
             self.retries.retain(self.requests)
             self.patience.retain(self.requests, self._options.monotonic())
@@ -188,6 +197,12 @@ class NodeState:
             disk_failure=self.disk.failure,
         )
 
+    def verifications(self) -> Mapping[str, datetime]:
+        """When the verification of each copy was requested, by key."""
+        now = self._options.now()
+        times = ((key, self.node_requests.of(key, now).verify) for key in self.node_requests.by_key)
+        return {key: time for key, time in times if time is not None}
+
     def row_of_copy(self, key: str) -> Row:
         """The row of a copy as it is now, as far as the disk and its owners go."""
         copy = self.inventory.copy(key)
@@ -242,6 +257,7 @@ class NodeState:
                 keep_until=self.owners.doubted_until(copy) or removal_at,
                 is_put_off=removal_at is not None and removal_at > now,
                 last_used=copy.usage.age_from(time) if copy.usage else 0.0,
+                asked=self.node_requests.of(key, time),
             )
             rows[key] = before if before is not None and before == row else row
         return rows

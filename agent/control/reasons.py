@@ -17,6 +17,8 @@ REFERENCED = "Referenced"
 HASHING = "Hashing"
 MAKING_VIEW = "MakingView"
 CORRUPT = "Corrupt"
+# Of an entry whose copy is here, and stays although its eviction was requested.
+EVICTION_REQUESTED = "EvictionRequested"
 
 # No room can be made for the model: waiting does not help. The reason that comes first is that of
 # Ready where models of the node have both.
@@ -42,6 +44,7 @@ ADOPTED = "Adopted"
 EVICTED = "Evicted"
 DAMAGED = "Damaged"
 OTHER_DISK = "OtherDisk"
+INVALID_REQUEST = "InvalidRequest"
 
 # Of Events about a pod that waits for a model.
 WAITING_FOR_MODEL = "WaitingForModel"

@@ -168,6 +168,9 @@ def _message(victim: Victim, table: Table, now: datetime) -> str:
             f"because the models of the group {victim.group} took more than {high}% of its "
             f"storageLimit of {limit}"
         )
+    elif victim.reason is EvictionReason.REQUESTED:
+        asked = row.asked.evict
+        why = f"because that was requested at {_time(asked)}" if asked else "by request"
     else:
         why = _pressure(high, table.disk)
     last_used = row.copy.usage.last_used_time if row.copy.usage else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.node_api import ApiUnavailableError
-from agent.control.status import StatusBuilder, is_news, with_former_pods
+from agent.control.status import NONE_KEPT, StatusBuilder, is_news, with_former_pods
 from agent.control.status_size import storable
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from agent.cluster.node_api import NodeApi
+    from agent.control.eviction_requests import Kept
     from agent.control.rows import Table
     from agent.control.waiting import Waiting
     from crds.base import Condition
@@ -61,16 +62,20 @@ class Reporter:
         waiting: Mapping[str, Waiting],
         suspended: Collection[str],
         time: datetime,
+        *,
+        kept: Mapping[str, Kept] = NONE_KEPT,
     ) -> float | None:
         """Write the status if it is due. Returns when to report again (None: on the next news).
 
-        `waiting` and `suspended` are by key, as planned; `time` is the wall clock's.
+        `waiting`, `suspended` and `kept` are by key, as planned; `time` is the wall clock's.
         """
         now = table.now
         if self._last is None or node.metadata.uid != self._uid:
             self._uid, self._last = node.metadata.uid, node.status
             self._last_at = now - self._progress_seconds
-        built = self._builder.build(table, waiting, suspended, self._last.conditions, time)
+        built = self._builder.build(
+            table, waiting, suspended, self._last.conditions, time, kept=kept
+        )
         self.models, self.conditions = built.models, built.conditions
         status = storable(built)
         if not table.pods_known:

@@ -18,18 +18,22 @@ from agent.capacity.holdings import Holding
 from agent.capacity.ledger import Ledger
 from agent.control import serving
 from agent.control.model_retries import NO_RETRIES
+from agent.control.node_requests import NOTHING_ASKED
 from agent.control.wanted import NO_WISH, NOTHING_WANTED, fillers
 from agent.disk.on_disk import Disk, Found, OnDisk
 from agent.jobs.reservations import Coming
 from agent.structs.grants import Granted
+from agent.structs.sizes import EvictionReason
 from crds.eviction import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from agent.capacity.places import Hold
     from agent.cluster.pod_mounts import PodUse
     from agent.control.model_retries import Retry
+    from agent.control.node_requests import Asked
     from agent.control.wanted import Entry, Wanted, Wish
     from agent.structs.failures import DownloadError
     from agent.structs.manifest import CacheName, Manifest
@@ -77,6 +81,8 @@ class Row:
     is_put_off: bool = False
     # When the copy was used, or published, last: see Usage.age_from.
     last_used: float = 0.0
+    # What annotations of the LocalModelNode request, as far as the time of the request has come.
+    asked: Asked = NOTHING_ASKED
 
     @property
     def request(self) -> Request | None:
@@ -209,6 +215,22 @@ class Row:
         if self.attempts is None or self.is_awaited:
             return False
         return serving.awaits_turn(self.attempts, self.copy)
+
+    @property
+    def eviction_asked(self) -> datetime | None:
+        """When somebody requested the eviction of the copy that is here; None: nobody did."""
+        asked, usage = self.asked.evict, self.copy.usage
+        if asked is None or usage is None or not self.copy.is_published:
+            return None
+        return asked if usage.published_time < asked else None
+
+    @property
+    def stays_away(self) -> bool:
+        """Whether the model does not come back before something refers to it, by request."""
+        asked, evicted = self.asked.evict, self.copy.evicted
+        if asked is None or evicted is None or self.referrer:
+            return False
+        return evicted.reason is EvictionReason.REQUESTED or evicted.time < asked
 
     @property
     def is_outdated(self) -> bool:

@@ -10,7 +10,7 @@ import structlog
 from agent.structs.records import Scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from agent.disk.inventory import Inventory
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 class Scrubbing:
     """Has one copy after the other scrubbed, the least recently scrubbed first.
+
+    Copies whose verification was requested come before all others.
 
     `damaged` is called with the key of a damaged copy, and what is wrong with the copy.
     """
@@ -39,24 +41,39 @@ class Scrubbing:
         self._options = options
         self._damaged = damaged
         self._key = ""
+        self._is_requested = False
         self._stopped = threading.Event()
         # When each copy was scrubbed, also without a result or a note. `retain` bounds it.
         self._read: dict[str, datetime] = {}
 
-    def begin(self, busy: Collection[str]) -> None:
-        """Start to scrub a copy, if one is due. Downloads work on the `busy` keys."""
+    def begin(self, busy: Collection[str], asked: Mapping[str, datetime]) -> None:
+        """Start to scrub a copy, if one is due. Downloads work on the `busy` keys.
+
+        `asked` is when the verification of a copy was requested, by key. A scrub that nobody has
+        requested gives way to a requested one, and begins anew later.
+        """
         rate, now = self._options.scrub_bytes_per_second, self._options.now()
-        if self._key or not rate:
+        if not rate or (self._key and (not asked or self._is_requested)):
             return
         due = [
-            (last, key, manifest)
+            (last is not None, last or now, key, manifest)
             for key, copy, manifest in self._inventory.published()
             if manifest.hash is not None and key not in busy
             for last in [self._last(key, copy, now)]
             if last is None or (now - last).total_seconds() >= self._options.scrub_interval
         ]
-        if due:
-            _, self._key, manifest = min(due, key=lambda d: (d[0] is not None, d[0] or now, d[1]))
+        requested = [
+            (True, asked[key], key, manifest)
+            for key, copy, manifest in self._inventory.published()
+            if key in asked and manifest.hash is not None and key not in busy
+            for last in [self._last(key, copy, now)]
+            if last is None or last < asked[key]
+        ]
+        if self._key and any(key != self._key for _, _, key, _ in requested):
+            self.stop(self._key)
+        if not self._key and (requested or due):
+            _, _, self._key, manifest = min(requested or due, key=lambda one: one[:3])
+            self._is_requested = bool(requested)
             self._stopped = threading.Event()
             self._workers.scrub(manifest, rate, self._stopped)
 

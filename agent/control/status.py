@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.control import reasons
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
+    from agent.control.eviction_requests import Kept
     from agent.control.rows import Table
     from agent.control.waiting import Waiting
     from agent.control.wanted import Entry, Wanted
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 READY = "Ready"
 FOREIGN_DIRECTORIES = "ForeignDirectories"
 DISK_READY = "DiskReady"
+
+NONE_KEPT: Mapping[str, Kept] = MappingProxyType({})
 
 _MAX_MESSAGE = 1024
 _MAX_NAMED = 10
@@ -83,11 +87,13 @@ class Outlook:
 
     `waiting` says why the download waits for room or for a place. `awaits_turn`: the download does
     not begin before the node's turn. `disk_failure` is what is wrong with the disk as a whole.
+    `kept` says why the copy stays although its eviction was requested.
     """
 
     waiting: Waiting | None = None
     awaits_turn: bool = False
     disk_failure: DownloadError | None = None
+    kept: Kept | None = None
 
 
 NO_OUTLOOK = Outlook()
@@ -107,14 +113,16 @@ class StatusBuilder:
         suspended: Collection[str],
         previous: Sequence[Condition],
         now: datetime,
+        *,
+        kept: Mapping[str, Kept] = NONE_KEPT,
     ) -> LocalModelNodeStatus:
         """The status of what is wanted, and of what is there or on its way.
 
-        `waiting` and `suspended` are by key, as planned. Conditions keep their transition time from
-        `previous` while they do not flip.
+        `waiting`, `suspended` and `kept` are by key, as planned. Conditions keep their transition
+        time from `previous` while they do not flip.
         """
         wanted = table.wanted or NOTHING_WANTED
-        models = self._models(table, wanted, waiting, suspended)
+        models = self._models(table, wanted, waiting, suspended, kept)
         listed, leaving = models[: len(wanted.entries)], models[len(wanted.entries) :]
         return LocalModelNodeStatus(
             observed_generation=wanted.generation,
@@ -144,11 +152,12 @@ class StatusBuilder:
         wanted: Wanted,
         waiting: Mapping[str, Waiting],
         suspended: Collection[str],
+        kept: Mapping[str, Kept],
     ) -> tuple[NodeModelStatus, ...]:
         usual = Outlook(disk_failure=table.disk_failure)
         outlooks = {
-            key: Outlook(waiting.get(key), key in suspended, table.disk_failure)
-            for key in {*waiting, *suspended}
+            key: Outlook(waiting.get(key), key in suspended, table.disk_failure, kept.get(key))
+            for key in {*waiting, *suspended, *kept}
         }
         before, self._made = self._made, {}
         for entry in wanted.entries:
@@ -228,10 +237,23 @@ def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             ModelState.DOWNLOADED,
             size=manifest.size,
             hash=manifest.hash,
+            verified_time=row.copy.verified_time,
+            **_kept(entry, row, outlook.kept),
         )
     if outlook.disk_failure is not None and row.transfer is None:
         return _failed(entry, outlook.disk_failure)
     return _on_its_way(entry, row, outlook)
+
+
+def _kept(entry: Entry, row: Row, kept: Kept | None) -> dict[str, str]:
+    """Why a copy is still here whose eviction was requested."""
+    if kept is None:
+        return {}
+    # The pod may be of another namespace.
+    is_shared = row.request is not None and row.namespaces != {entry.cache.namespace}
+    why = kept.public if entry.cache.namespace and is_shared else kept.why
+    message = f"its eviction was requested at {kept.asked:%Y-%m-%dT%H:%M:%SZ}, and waits: {why}"
+    return {"reason": reasons.EVICTION_REQUESTED, "message": message[:_MAX_MESSAGE]}
 
 
 def _not_given(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:

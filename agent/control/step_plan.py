@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.capacity.download_queue import decide_downloads
 from agent.capacity.places import Hold, Places
+from agent.control.eviction_requests import requested_evictions
 from agent.disk.on_disk import Found
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
     from agent.capacity.download_queue import QueueDecision, Victim
     from agent.capacity.ledger import Shortage
+    from agent.control.eviction_requests import Kept
     from agent.control.rows import Row, Table
 
 _NO_SHORTAGES: Mapping[str, Shortage] = MappingProxyType({})
 _NOTHING: Mapping[str, float] = MappingProxyType({})
+_NONE_KEPT: Mapping[str, Kept] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class StepPlan:
     anything is evicted for them. `evict` names all copies that are to go for one cause; the first
     of them goes, and then a new plan is made. `waiting` are the downloads that do not fit,
     `suspended` those that would start if it was the node's turn, `queued` those that would start if
-    they had a place. `folders` are the keys whose volumes' folders go.
+    they had a place. `folders` are the keys whose volumes' folders go. `kept` are the copies whose
+    eviction was requested, and that stay.
 
     The next plan goes on from `unwanted_since`, `making_room` and `relieving`.
     """
@@ -48,6 +52,7 @@ class StepPlan:
     remove: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    kept: Mapping[str, Kept] = field(default_factory=lambda: _NONE_KEPT)
     wake_at: float | None = None
     unwanted_since: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     making_room: str | None = None
@@ -93,7 +98,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     missing = [
         row
         for row in map(table.row, table.wanted.wishes)
-        if row.request is not None and not row.is_active and not row.serves
+        if row.request is not None and not (row.is_active or row.serves or row.stays_away)
     ]
     suspended = {row.key for row in missing if row.awaits_turn}
     candidates = [row for row in missing if row.key not in suspended]
@@ -105,7 +110,10 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     views = [row for row in candidates if row.lacks_only_view and row.key not in later]
     downloads = [row for row in candidates if not row.lacks_only_view]
     admission = _decide_downloads(table, before, downloads, later.keys())
-    victims = {victim.key for victim in admission.evict}
+    requested, kept = requested_evictions(table)
+    # What goes by request may be enough: the next plan says whether more has to go.
+    evict = requested or tuple(admission.evict)
+    victims = {victim.key for victim in evict}
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
@@ -114,7 +122,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
             key for key in (*_views_to_make(table, views), *admission.start) if key not in victims
         ),
         ask=tuple(admission.ask),
-        evict=tuple(admission.evict),
+        evict=evict,
         waiting=MappingProxyType(admission.waiting),
         suspended=frozenset(suspended),
         queued=frozenset(admission.queued),
@@ -122,6 +130,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         remove=tuple(row.key for row in due if _may_be_removed(row)),
         discard=tuple(row.key for row in due if _may_be_discarded(row)),
         folders=tuple(row.key for row in due if _may_lose_folder(row)),
+        kept=MappingProxyType(dict(kept)),
         wake_at=min(
             [*(at for at in due_at.values() if at > table.now), *later.values()], default=None
         ),

@@ -118,6 +118,12 @@ class OnDisk:
     lacks_view: bool = False
 
     @property
+    def verified_time(self) -> datetime | None:
+        """When all files were last read or received, and compared with the manifest."""
+        times = (self.scrub and self.scrub.time, self.usage and self.usage.published_time)
+        return max((time for time in times if time), default=None)
+
+    @property
     def access(self) -> Access | None:
         """The access record of the copy, also while it is not in models/; None: not known."""
         return self.manifest.access if self.manifest else self.held

@@ -12,6 +12,7 @@ class EvictionReason(StrEnum):
     LIMIT_EXCEEDED = "LimitExceeded"
     DISK_PRESSURE = "DiskPressure"
     MADE_ROOM = "MadeRoom"
+    REQUESTED = "Requested"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ COMMANDS = {
     "status": ("status", "Show groups, models and nodes."),
     "why": ("explain", "Say why a model is, or is not, on the nodes."),
     "du": ("du", "Show the disk use of nodes and models."),
+    "plan": ("plan_command", "Say what would happen if a file were applied."),
+    "evict": ("evict", "Request the eviction of a copy."),
+    "verify": ("verify", "Request the verification of copies."),
+    "pin": ("pin", "Keep a model from being evicted."),
+    "unpin": ("unpin", "Let a model be evicted again."),
 }
 
 
