@@ -22,6 +22,7 @@ COMMANDS = {
     "status": ("status", "Show groups, models and nodes."),
     "why": ("explain", "Say why a model is, or is not, on the nodes."),
     "du": ("du", "Show the disk use of nodes and models."),
+    "ui": ("ui.command", "Show nodes and models in a browser, live."),
 }
 
 
