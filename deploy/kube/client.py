@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PAGE_OBJECTS = 500
 # The columns that kubectl get prints, and the metadata of each object.
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TABLE_QUERY = {"includeObject": "Metadata"}
 WATCH_SECONDS = 300
 
@@ -81,6 +82,18 @@ class KubeClient(RawClient):
     ) -> tuple[tuple[KubeObject, ...], str]:
         """All objects of a kind, as by `list`, and the resourceVersion to watch from."""
         return self._pages(kind, namespace, "items", {"labelSelector": labels})
+
+    def select(self, kind: Kind, namespace: str, query: dict[str, str]) -> tuple[KubeObject, ...]:
+        """The objects of a kind that match the labelSelector and the fieldSelector of a query.
+
+        namespace: empty means all. Raises as `list`.
+        """
+        return self._pages(kind, namespace, "items", query)[0]
+
+    def metadata(self, path: str, *, seconds: float = READ_SECONDS) -> tuple[KubeObject, ...]:
+        """All objects of a path with nothing but their metadata. Raises as `list`."""
+        page = self.request("GET", path, doing=f"GET {path}", accept=METADATA, seconds=seconds)
+        return tuple(page.get("items") or ())
 
     def table(self, kind: Kind) -> tuple[tuple[KubeObject, ...], str]:
         """The rows of a Table of all objects of a kind, and the resourceVersion to watch from.

@@ -83,6 +83,7 @@ PODS = Kind("v1", "pods", "Pod", namespaced=True)
 VOLUMES = Kind("v1", "persistentvolumes", "PersistentVolume")
 DAEMON_SETS = Kind("apps/v1", "daemonsets", "DaemonSet", namespaced=True)
 DEPLOYMENTS = Kind("apps/v1", "deployments", "Deployment", namespaced=True)
+STATEFUL_SETS = Kind("apps/v1", "statefulsets", "StatefulSet", namespaced=True)
 JOBS = Kind("batch/v1", "jobs", "Job", namespaced=True)
 
 CRDS = Kind("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition")

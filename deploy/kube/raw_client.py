@@ -92,15 +92,24 @@ class RawClient:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
         accept: str = JSON,
+        seconds: float = READ_SECONDS,
     ) -> KubeObject:
         """Make any call, such as a POST to a subresource, and return the JSON object of the answer.
 
         path: see `Kind.path`. doing: the beginning of an error's text, as in "reading Node node-1".
         query: parameters of the URL; empty values are left out. accept: the form of the answer.
+        seconds: how long to wait for the next bytes of the answer.
         """
         doing = doing or f"{method} {path}"
         answer = self.send(
-            method, path, doing, body=body, query=query, content_type=content_type, accept=accept
+            method,
+            path,
+            doing,
+            body=body,
+            query=query,
+            content_type=content_type,
+            accept=accept,
+            seconds=seconds,
         )
         content = _parsed(_data(answer, doing))
         if content is None:

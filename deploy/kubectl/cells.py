@@ -188,6 +188,30 @@ def matrix(snapshot: Snapshot) -> Matrix:
     return Matrix(tuple(models), tuple(rows), cells)
 
 
+def cells_of_cache(snapshot: Snapshot, cache: CacheName) -> dict[str, Cell]:
+    """The cells of one model, by the name of the node."""
+    found = {}
+    for name, node in snapshot.local_model_node_by_name.items():
+        cell = dict(_cells_of(_only(node, cache), snapshot, ready=is_ready(snapshot, name)))
+        if cache in cell:
+            found[name] = cell[cache]
+    return found
+
+
+def _only(node: KubeObject, cache: CacheName) -> KubeObject:
+    """A LocalModelNode with the entries and the reports of one cache."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    entries = [one for one in entries_of(node) if _cache_of(one, "modelName") == cache]
+    reports = [one for one in reports_of(node) if _cache_of(one, "name") == cache]
+    # Without any report, KServe's words count.
+    status = status if not reports_of(node) else status | {"models": reports, "modelStatus": {}}
+    return node | {"spec": spec | {"localModels": entries}, "status": status}
+
+
+def _cache_of(item: Mapping[str, Any], name: str) -> CacheName:
+    return (item.get("namespace") or "", item.get(name) or "")
+
+
 def is_ready(snapshot: Snapshot, node: str) -> bool:
     """Whether a Node is Ready: as the Node says, or else as its LocalModelNode says."""
     found = snapshot.node_by_name.get(node)
@@ -241,7 +265,7 @@ def _cells_of(
     reports = {_identity(one): one for one in reports_of(node)}
     kserve = {} if reports else (node.get("status") or {}).get("modelStatus") or {}
     for entry in entries_of(node):
-        cache = (entry.get("namespace") or "", entry.get("modelName") or "")
+        cache = _cache_of(entry, "modelName")
         report = reports.pop((model_key(entry.get("sourceModelUri") or ""), *cache), None)
         group = entry.get("nodeGroup") or ""
         if report is not None:
@@ -260,7 +284,7 @@ def _cells_of(
                 ),
             )
     # Copies that no entry requests. That of a cache's former URI must not hide its present one.
-    entries = {(one.get("namespace") or "", one.get("modelName") or "") for one in entries_of(node)}
+    entries = {_cache_of(one, "modelName") for one in entries_of(node)}
     for (_, namespace, name), report in reports.items():
         if (namespace, name) not in entries:
             yield (namespace, name), _reported(report, snapshot.at, "", ready=ready)

@@ -1,0 +1,109 @@
+"""The command `why`: why a model is, or is not, on the nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from deploy.kubectl import output
+from deploy.kubectl.cells import cells_of_cache, groups_of
+from deploy.kubectl.completion import complete_models, complete_nodes
+from deploy.kubectl.details import read_details
+from deploy.kubectl.links import LinkState
+from deploy.kubectl.names import UnknownNameError, cache_of, node_of
+from deploy.kubectl.session import Command, Session, pass_session
+from deploy.kubectl.why import told_node, why
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from deploy.kubectl.links import Chain
+
+# Exit codes beside those of all commands.
+CODES = {LinkState.OK: 0, LinkState.WAITING: 3, LinkState.BROKEN: 4, LinkState.UNKNOWN: 0}
+EPILOG = (
+    "Exit codes: 0 the model is where it should be; 3 it waits, and goes on by itself; 4 a person "
+    "has to act; 1 the cluster cannot be read, or the model is unknown; 2 the command line or the "
+    "kubeconfig is wrong."
+)
+
+
+@click.command(
+    "why",
+    cls=Command,
+    epilog=EPILOG,
+    short_help="Say why a model is, or is not, on the nodes.",
+)
+@click.argument("model", shell_complete=complete_models)
+@click.argument("node", required=False, default="", shell_complete=complete_nodes)
+@click.pass_context
+@pass_session
+def command(session: Session, context: click.Context, model: str, node: str) -> None:
+    """Say why MODEL is, or is not, on the nodes: each link from the cache to the copy.
+
+    MODEL is the name of a cache, or namespace/name. Without NODE, the last links are those of the
+    node that shows best what is wrong.
+    """
+    client = session.client()
+    snapshot = session.snapshot(client)
+    try:
+        cache = cache_of(snapshot, model, session.namespace)
+        # A node that does not exist is a finding, if the user may list Nodes; a typing error is
+        # more likely.
+        node = node_of(snapshot, node) if node else ""
+    except UnknownNameError as error:
+        raise click.ClickException(str(error)) from None
+    obj = snapshot.cache_by_name[cache]
+    shown = node or told_node(snapshot, obj, cells_of_cache(snapshot, cache))
+    details = read_details(client, cache, groups_of(obj), shown)
+    chain = why(snapshot, cache, node, details)
+    if session.as_json:
+        output.show_json(as_json(chain))
+    else:
+        output.show(rendered(chain, snapshot.at, lines=output.is_terminal()))
+    context.exit(CODES[chain.state])
+
+
+def as_json(chain: Chain) -> dict[str, object]:
+    """A chain as JSON: docs/kubectl.md has the fields."""
+    return {
+        "model": chain.model,
+        "node": chain.node,
+        "state": chain.state,
+        "cause": chain.cause,
+        "links": chain.links,
+        "nodes": dict(chain.states),
+    }
+
+
+def rendered(chain: Chain, now: datetime, *, lines: bool) -> list[RenderableType]:
+    """A chain as a line that says the cause, and a table of its links."""
+    from rich.text import Text  # noqa: PLC0415
+
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(chain.states.items()))
+    cause = chain.cause
+    head = Text(f"{chain.model}: ", "bold")
+    if cause is None:
+        head.append("ok", output.STYLES["ok"])
+    else:
+        head.append(f"{cause.state.value}: {cause.name}", output.STYLES[cause.state.value])
+        head.append(f": {cause.words}")
+    rows = []
+    for link in chain.links:
+        text = link.words + (f"\n→ {link.next}" if link.next and lines else "")
+        then = () if lines else (link.next or "-",)
+        since = output.ago(link.since, now)
+        rows.append((link.name, link.state.value, link.reason or "-", since, text, *then))
+    columns = [
+        output.Column("LINK"),
+        output.Column("STATE"),
+        output.Column("REASON"),
+        output.Column("SINCE"),
+        output.Column("WHAT", wraps=True),
+        *(() if lines else (output.Column("NEXT", wraps=True),)),
+    ]
+    nodes = f"nodes: {counts}; the links below plan are those of {chain.node}" if counts else ""
+    return [head, output.table(columns, rows, lines=lines), *([Text(nodes)] if nodes else [])]
