@@ -34,7 +34,7 @@ def command(session: Session, port: int, *, no_browser: bool) -> None:
     """
     # Imported here, for the quick answers of --help and of the completion.
     from deploy.kubectl.follow import Follower  # noqa: PLC0415
-    from deploy.kubectl.ui.facts import explanation  # noqa: PLC0415
+    from deploy.kubectl.ui.explaining import Explaining  # noqa: PLC0415
     from deploy.kubectl.ui.feed import Feed  # noqa: PLC0415
     from deploy.kubectl.ui.server import Server  # noqa: PLC0415
     from deploy.kubectl.ui.watching import Watching  # noqa: PLC0415
@@ -46,7 +46,7 @@ def command(session: Session, port: int, *, no_browser: bool) -> None:
     cluster = session.context or client.server.partition("://")[2]
     feed = Feed(cluster)
     try:
-        server = Server(feed, lambda asked: explanation(feed.snapshot, asked), port)
+        server = Server(feed, Explaining(client, feed).explain, port)
     except OSError as error:
         raise click.ClickException(
             f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; name another --port"

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crds.quantity import format_quantity
 from deploy.kube import meta
 from deploy.kubectl.cells import bytes_of, condition_of, matrix
+from deploy.kubectl.why import why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from deploy.kube.kinds import KubeObject
     from deploy.kubectl.cells import Cell, Model, NodeRow
+    from deploy.kubectl.details import Details
+    from deploy.kubectl.links import Link
     from deploy.kubectl.snapshot import CacheName, Snapshot
 
 # Name, value, and "time" if the value is an RFC 3339 time.
 Fact = tuple[str, str, str]
 
 
-def explanation(snapshot: Snapshot, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The panel of what the parameters `model`, `node` and `groups` name.
+@dataclass(frozen=True)
+class Place:
+    """What the panel is about: a cell (cache and node), a model, a node, or groups."""
 
-    links: the chain from the cache to the disk. Raises ValueError if there is no such object.
+    cache: CacheName | None = None
+    node: str = ""
+    groups: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> Place:
+        """The place of the parameters `model` (`name` or `namespace/name`), `node`, `groups`."""
+        namespace, _, name = parameters.get("model", "").rpartition("/")
+        groups = (name for name in parameters.get("groups", "").split(",") if name)
+        return cls((namespace, name) if name else None, parameters.get("node", ""), tuple(groups))
+
+
+def panel(snapshot: Snapshot, place: Place, details: Details) -> dict[str, Any]:
+    """The panel of a place.
+
+    links: the chain from the cache to the disk; none unless the place has a cache. Raises
+    ValueError if the node does not exist.
     """
-    cache = _cache_of(parameters.get("model", ""))
-    node = parameters.get("node", "")
-    groups = [name for name in parameters.get("groups", "").split(",") if name]
-    if node and node not in snapshot.local_model_node_by_name:
-        raise ValueError(f"There is no LocalModelNode {node} any more.")
-    return {"links": [], "facts": list(_facts(snapshot, cache, node, groups))}
+    if place.node and place.node not in snapshot.local_model_node_by_name:
+        raise ValueError(f"There is no LocalModelNode {place.node} any more.")
+    links: tuple[Link, ...] = ()
+    if place.cache in snapshot.cache_by_name:
+        links = why(snapshot, place.cache, place.node, details).links
+    return {"links": links, "facts": list(_facts(snapshot, place))}
 
 
-def _cache_of(title: str) -> CacheName | None:
-    """Namespace and name of a title, `name` or `namespace/name`."""
-    namespace, _, name = title.rpartition("/")
-    return (namespace, name) if name else None
-
-
-def _facts(
-    snapshot: Snapshot, cache: CacheName | None, node: str, groups: Sequence[str]
-) -> Iterator[Fact]:
+def _facts(snapshot: Snapshot, place: Place) -> Iterator[Fact]:
+    cache, node, groups = place.cache, place.node, place.groups
     listed = snapshot.local_model_node_by_name.get(node)
     part = matrix(replace(snapshot, local_model_nodes=(listed,) if listed else ()))
     if cache is not None and node:
@@ -52,6 +65,8 @@ def _facts(
         model = part.model_by_name.get(cache)
         if model is not None:
             yield from _of_model(model)
+        else:
+            yield _text("Cache", "deleted: nodes remove the copies after the grace period")
     elif node:
         yield from _of_node(part.nodes[0])
     for name in groups:
@@ -63,8 +78,6 @@ def _facts(
 def _of_cell(cell: Cell) -> Iterator[Fact]:
     partly = cell.size and not cell.cached
     found = (
-        _text("Reason", cell.reason),
-        _text("Message", cell.message),
         _text("Downloaded", f"{_size(cell.done)} of {_size(cell.size)}" if partly else ""),
         _text("Rate", f"{_size(cell.rate)}/s" if cell.rate else ""),
         ("Done", cell.eta, "time"),
@@ -87,8 +100,6 @@ def _of_model(model: Model) -> Iterator[Fact]:
         yield _text("Retention", "Pinned")
     yield _text("Pods", str(model.pods))
     yield _text("Folder", f"models/{model.key}")
-    if model.ready != "True" and model.message:
-        yield _text("Cache", f"{model.reason}: {model.message}")
 
 
 def _of_node(node: NodeRow) -> Iterator[Fact]:
@@ -119,4 +130,7 @@ def _text(name: str, value: str) -> Fact:
 
 
 def _size(count: int) -> str:
-    return f"{format_quantity(count)}B"
+    """Bytes as 16 GiB; format_quantity says 16Gi."""
+    text = format_quantity(count)
+    number = text.rstrip("KMGTPEi")
+    return f"{number} {text.removeprefix(number)}B"

@@ -84,6 +84,12 @@ class Feed:
         with self._changed:
             return self._board.snapshot
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the cluster answers, as last reported."""
+        with self._changed:
+            return self._health.state != "broken"
+
     def publish(self, snapshot: Snapshot) -> None:
         """Send what a newer snapshot changes."""
         with self._changed:

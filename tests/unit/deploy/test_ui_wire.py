@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deploy.kubectl.cells import matrix
 from deploy.kubectl.snapshot import Snapshot, snapshot_of
+from deploy.kubectl.ui import wire
 from deploy.kubectl.ui.wire import Board
 from tests.unit.deploy.ui_objects import (
     MODELS,
@@ -46,22 +48,17 @@ class Page:
         if message["full"]:
             self.__init__()  # type: ignore[misc]
         for part, known in self.heads.items():
-            for name, head in message[part].items():
-                if head is None:
-                    known.pop(name)
-                else:
-                    known[name] = head
+            known.update(message[part])
+            for name in [name for name, head in known.items() if head is None]:
+                del known[name]
         for name, (letters, places, extras) in message["cells"].items():
             row = self.cells.setdefault(name, {})
             titles = [message["columns"][n] for n in (places or range(len(letters)))]
-            for title, letter in zip(titles, letters, strict=True):
-                row[title] = [letter]
+            row |= {title: [letter] for title, letter in zip(titles, letters, strict=True)}
             for place, percent, rate, eta, reason in extras:
                 text = "" if reason < 0 else message["reasons"][reason]
                 row[titles[place]] += [percent, rate, eta, text]
-        for name in message["nodes"]:
-            if name not in self.heads["nodes"]:
-                del self.cells[name]
+        self.cells = {name: row for name, row in self.cells.items() if name in self.heads["nodes"]}
         return self
 
     def shown(self) -> Any:
@@ -118,13 +115,10 @@ def test_only_nodes_that_changed_are_computed(monkeypatch: pytest.MonkeyPatch) -
     board = Board()
     board.advance(snapshot(objects))
     seen: list[int] = []
-    from deploy.kubectl.ui import wire  # noqa: PLC0415
-
-    whole = wire.matrix
 
     def counted(part: Snapshot) -> Any:
         seen.append(len(part.local_model_nodes))
-        return whole(part)
+        return matrix(part)
 
     monkeypatch.setattr(wire, "matrix", counted)
     objects["LocalModelNode"][3] = local_model_node("node-4", report("llama", "Failed"))

@@ -1,4 +1,4 @@
-"""Objects of a small cluster for the tests of the plugin's page, as the hooks and agents make them."""
+"""Objects of a small cluster for the tests of the plugin's page."""
 
 from __future__ import annotations
 

@@ -7,7 +7,14 @@ import { problems } from "./view.js";
 
 const MOST_PROBLEMS = 50;
 const AGAIN_MS = 1000;
-const MARKS = { ok: ["✓", "done"], waiting: ["…", "waiting"], broken: ["✗", "broken"] };
+// While a person moves through cells, only that where the person stays is asked for.
+const STAY_MS = 120;
+const MARKS = {
+  ok: ["✓", "ok"],
+  waiting: ["…", "waiting"],
+  broken: ["✗", "broken"],
+  unknown: ["?", "unknown"],
+};
 
 export class Details {
   // onGo(place): show a place in the matrix. onClose: Esc or the button.
@@ -26,12 +33,13 @@ export class Details {
   }
 
   // Show a place; null: all problems.
-  async show(place) {
+  show(place) {
     this.place = place;
     this.chain = null;
     this.panel.classList.toggle("open", place !== null);
     this.#draw();
-    await this.#ask();
+    clearTimeout(this.timer);
+    if (place !== null) this.timer = setTimeout(() => this.#ask(), STAY_MS);
   }
 
   // The store changed. touched: names of nodes, models and groups; null: all.
@@ -140,7 +148,9 @@ export class Details {
       sign.setAttribute("role", "img");
       sign.setAttribute("aria-label", word);
       const body = make("div", "");
-      body.append(make("p", "words", link.words));
+      const name = make("p", "link-name", link.name);
+      if (link.reason) name.append(make("span", "reason", link.reason));
+      body.append(name, make("p", "words", link.words));
       if (link.since) {
         const since = make("time", "since");
         since.dateTime = link.since;
