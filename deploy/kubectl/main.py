@@ -27,6 +27,7 @@ COMMANDS = {
     "verify": ("verify", "Request the verification of copies."),
     "pin": ("pin", "Keep a model from being evicted."),
     "unpin": ("unpin", "Let a model be evicted again."),
+    "ui": ("ui.command", "Show nodes and models in a browser, live."),
 }
 
 
