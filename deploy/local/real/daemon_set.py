@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from deploy.local.ports import Ports
     from deploy.local.product import AgentOptions
 
+HTTP = "LOCALMODEL_HTTP_BIND_ADDRESS"
+
 
 def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     """The DaemonSet for the real nodes, with the image that they have and the cluster's options."""
@@ -27,9 +29,12 @@ def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     spec["hostNetwork"] = True
     (container,) = spec["containers"]
     container |= {"image": agent_image.NAME, "imagePullPolicy": "Never"}
+    # On the machine's network two agents cannot listen on one port.
+    for key in ("ports", "startupProbe", "livenessProbe", "readinessProbe"):
+        del container[key]
     container["args"] += options.flags
     server = {"KUBERNETES_SERVICE_HOST": LOOPBACK, "KUBERNETES_SERVICE_PORT": str(ports.api)}
     changed = options.env | options.pods_env | server
-    kept = [entry for entry in container["env"] if entry["name"] not in changed]
+    kept = [entry for entry in container["env"] if entry["name"] not in {*changed, HTTP}]
     container["env"] = kept + [{"name": key, "value": value} for key, value in changed.items()]
     return found
