@@ -116,6 +116,8 @@ def test_metacontrollers_finalizers_can_be_written() -> None:
     found = {
         f"metacontroller.io/{prefixes[doc['kind']]}-{doc['metadata']['name']}"
         for file in [*TREE.glob("metacontroller/**/*.yaml"), *TREE.glob("deploy/**/*.yaml")]
+        # The templates of the chart are not YAML before they are rendered.
+        if "templates" not in file.parts
         for doc in _documents(file)
         if doc.get("kind") in prefixes
     }
