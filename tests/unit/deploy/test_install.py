@@ -21,7 +21,7 @@ from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
 from deploy.takeover import names as takeover
-from deploy.takeover.main import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
+from deploy.takeover.console import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
 from deploy.takeover.main import main as takeover_main
 from hooks import reasons
 from hooks.app import create_app
