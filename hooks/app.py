@@ -12,6 +12,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from hooks import caches, metrics, nodegroups, nodes
+from hooks.access import Access
 from hooks.answer_delay import DelayedAnswer
 from hooks.envelope import (
     BadRequest,
@@ -62,21 +63,49 @@ def create_app(
     settings: Settings | None = None,
     clock: Callable[[], datetime] = _utc_now,
     sleep: Callable[[float], None] = time.sleep,
+    access: Access | None = None,
 ) -> Flask:
     """Make the app. Raises ValueError for invalid settings in the environment.
 
-    A hook answers 200 with the whole desired state, 4xx with an error of the request, or 500. After
-    any status but 200, Metacontroller changes nothing and calls again.
+    A hook answers 200 with the whole desired state, 401 without the token, another 4xx with an
+    error of the request, or 500. After any status but 200, Metacontroller changes nothing and calls
+    again.
     """
     app = Flask("localmodel-hooks")
     settings = settings or Settings.from_environment(os.environ)
+    access = access or Access.from_environment(os.environ)
     for path, hook in _routes(settings, clock).items():
-        app.add_url_rule(path, path, _view(hook, sleep, settings.timeout(path)), methods=["POST"])
-    for path in ("/healthz", "/readyz"):
-        app.add_url_rule(path, path, lambda: Response("ok\n", mimetype="text/plain"))
+        view = _view(hook, sleep, settings.timeout(path))
+        app.add_url_rule(path, path, _guarded(view, access), methods=["POST"])
+    app.add_url_rule("/healthz", "/healthz", lambda: _text(200, "ok"))
+    app.add_url_rule("/readyz", "/readyz", lambda: _readiness(access))
     app.add_url_rule("/metrics", "/metrics", _metrics)
     app.register_error_handler(HTTPException, _http_error)
     return app
+
+
+def _guarded(view: Callable[[], Response], access: Access) -> Callable[[], Response]:
+    """The view of a hook for those who may call it."""
+
+    def guarded() -> Response:
+        if access.allows(request.headers.get("Authorization")):
+            return view()
+        metrics.refuse(request.path)
+        refusal = _error(
+            401, access.problem() or "the header Authorization has not the hooks' token"
+        )
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        # The body stays unread, so the connection cannot be used again.
+        refusal.headers["Connection"] = "close"
+        return refusal
+
+    return guarded
+
+
+def _readiness(access: Access) -> Response:
+    """Unlike liveness, it fails while every call is refused, which a restart does not cure."""
+    problem = access.problem()
+    return _text(503, problem) if problem else _text(200, "ok")
 
 
 def _view(hook: Hook, sleep: Callable[[float], None], limit: float) -> Callable[[], Response]:
@@ -91,7 +120,14 @@ def _view(hook: Hook, sleep: Callable[[float], None], limit: float) -> Callable[
         late = worked + wait > limit / 2
         if late:
             current_app.logger.warning(_late(body, worked + wait, limit))
-        metrics.record(request.path, response.status_code, len(body), worked, late=late)
+        metrics.record(
+            request.path,
+            response.status_code,
+            worked,
+            request_bytes=len(body),
+            response_bytes=response.content_length or 0,
+            late=late,
+        )
         return response
 
     return view
@@ -124,7 +160,11 @@ def _late(body: bytes, seconds: float, limit: float) -> str:
 
 
 def _error(status: int, message: str) -> Response:
-    return Response(f"{request.path}: {message}\n", status=status, mimetype="text/plain")
+    return _text(status, f"{request.path}: {message}")
+
+
+def _text(status: int, line: str) -> Response:
+    return Response(f"{line}\n", status=status, mimetype="text/plain")
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -15,11 +15,14 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     values,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from crds.version import __version__
 
 SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
 SLOT_VARIABLE = "LOCALMODEL_HOOKS_WORKER_SLOT"
@@ -30,10 +33,30 @@ if SHARED_DIR in os.environ:
         lambda: os.environ.get(SLOT_VARIABLE, "master")
     )
 
-_CALLS = Counter(
-    "localmodel_hook_calls", "Calls of a hook, by the status of the answer.", ["hook", "code"]
+# Requests of a node have some KiB, those of a group of 1000 nodes 20 MiB.
+_SIZES = (1e3, 1e4, 1e5, 1e6, 5e6, 1e7, 2e7, 5e7, 1e8)
+
+# A Gauge: an Info has no form that several workers share.
+_BUILD = Gauge(
+    "localmodel_hook_build_info",
+    "1, with the version of the hooks.",
+    ["version"],
+    multiprocess_mode="max",
 )
-_BYTES = Counter("localmodel_hook_request_bytes", "Bytes of the requests of a hook.", ["hook"])
+_CALLS = Counter(
+    "localmodel_hook_calls",
+    "Calls of a hook, by the status of the answer; refused calls do not count.",
+    ["hook", "code"],
+)
+_REFUSED = Counter(
+    "localmodel_hook_refused", "Calls of a hook without the token that the hooks ask for.", ["hook"]
+)
+_REQUESTS = Histogram(
+    "localmodel_hook_request_size_bytes", "Size of a request of a hook.", ["hook"], buckets=_SIZES
+)
+_RESPONSES = Histogram(
+    "localmodel_hook_response_size_bytes", "Size of an answer of a hook.", ["hook"], buckets=_SIZES
+)
 _WORK = Histogram(
     "localmodel_hook_work_seconds",
     "Time that a hook worked for an answer, without the delay of the answer.",
@@ -47,17 +70,32 @@ _LATE = Counter(
 )
 
 
-def record(hook: str, code: int, request_bytes: int, work_seconds: float, *, late: bool) -> None:
+def record(
+    hook: str,
+    code: int,
+    work_seconds: float,
+    *,
+    request_bytes: int,
+    response_bytes: int,
+    late: bool,
+) -> None:
     """Count a call. hook: its path."""
     _CALLS.labels(hook, str(code)).inc()
-    _BYTES.labels(hook).inc(request_bytes)
+    _REQUESTS.labels(hook).observe(request_bytes)
+    _RESPONSES.labels(hook).observe(response_bytes)
     _WORK.labels(hook).observe(work_seconds)
     if late:
         _LATE.labels(hook).inc()
 
 
+def refuse(hook: str) -> None:
+    """Count a refused call. hook: its path."""
+    _REFUSED.labels(hook).inc()
+
+
 def exposition() -> bytes:
     """The metrics of all workers."""
+    _BUILD.labels(__version__).set(1)
     if SHARED_DIR not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
 
 MANAGER = "localmodel-local"
-HOOKS_IN_CLUSTER = "http://localmodel-hooks.localmodel.svc:8080"
+HOOKS_IN_CLUSTER = "localmodel-hooks.localmodel.svc:8080"
 # The API server serves a kind a moment after the condition Established of its CRD.
 SERVED_SECONDS = 10.0
 
@@ -56,8 +56,8 @@ def controller_files(checkout: Path) -> list[Path]:
 
 
 def parse(text: str, *, hooks_url: str) -> list[KubeObject]:
-    """The objects of a manifest, with the URL of the local hooks in the controllers."""
-    local = text.replace(HOOKS_IN_CLUSTER, hooks_url)
+    """The objects of a manifest, with host and port of the local hooks in the controllers."""
+    local = text.replace(HOOKS_IN_CLUSTER, hooks_url.removeprefix("http://"))
     return [document for document in yaml.load_all(local, yaml.CSafeLoader) if document]
 
 

@@ -38,8 +38,7 @@ class CompositeController(Controller):
             shared,
             parent_rules=[rule],
             child_rules=spec.child_resources,
-            hooks=spec.hooks,
-            resync_seconds=spec.resync_period_seconds,
+            spec=spec,
         )
 
     def observe(self, parent: KubeObject) -> ObjectMap:

@@ -29,10 +29,17 @@ if TYPE_CHECKING:
     from deploy.kube.kinds import Kind, KubeObject
     from deploy.local.standin.answers import Answer
     from deploy.local.standin.discovery import Discovery
+    from deploy.local.standin.endpoints import Endpoints
     from deploy.local.standin.informer import Informer, Informers
     from deploy.local.standin.objects import ObjectMap
     from deploy.local.standin.reconcile import ChildReconciler, Methods
-    from deploy.local.standin.spec import ChildRule, Hooks, ParentRule
+    from deploy.local.standin.spec import (
+        ChildRule,
+        CompositeSpec,
+        DecoratorSpec,
+        Hook,
+        ParentRule,
+    )
     from deploy.local.standin.writes import Writer
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +56,7 @@ class Shared:
 
     writer: Writer
     discovery: Discovery
+    endpoints: Endpoints
     informers: Informers
     reconciler: ChildReconciler
     workers: int
@@ -78,10 +86,13 @@ class Controller(ABC):
         *,
         parent_rules: list[ParentRule],
         child_rules: list[ChildRule],
-        hooks: Hooks,
-        resync_seconds: int | None,
+        spec: CompositeSpec | DecoratorSpec,
     ) -> None:
-        """Look up the kinds, and acquire their informers. Raises NotServedError."""
+        """Look up the kinds, read the Secrets of hooks, and acquire the kinds' informers.
+
+        Raises SyncError and ApiError.
+        """
+        hooks, resync_seconds = spec.hooks, spec.resync_period_seconds
         self.name = meta.name(controller)
         self.shared = shared
         self.finalizer = f"metacontroller.io/{self.finalizer_prefix}-{self.name}"
@@ -100,8 +111,13 @@ class Controller(ABC):
             for resource, rule in zip(child_resources, child_rules, strict=True)
         }
         self._controller = as_sent(controller)
-        self._sync_hook = HookClient(hooks.sync, "sync")
-        self._finalize_hook = HookClient(hooks.finalize, "finalize") if hooks.finalize else None
+        authorizations = shared.endpoints.authorizations(spec.endpoint_configs)
+
+        def client(hook: Hook | None, name: str) -> HookClient | None:
+            return HookClient(hook, name, authorizations) if hook else None
+
+        self._sync_hook = HookClient(hooks.sync, "sync", authorizations)
+        self._finalize_hook = client(hooks.finalize, "finalize")
         self._resync_seconds = min(max(resync_seconds or MAX_RESYNC_SECONDS, 1), MAX_RESYNC_SECONDS)
         # Nothing may fail below: the informers would never be released.
         self.parents: dict[Kind, Informer] = {
@@ -113,7 +129,7 @@ class Controller(ABC):
         }
         self.customizer = Customizer(
             self._controller,
-            HookClient(hooks.customize, "customize") if hooks.customize else None,
+            client(hooks.customize, "customize"),
             discovery,
             shared.informers,
             parents=self._all_parents,

@@ -40,8 +40,7 @@ class DecoratorController(Controller):
             shared,
             parent_rules=spec.resources,
             child_rules=spec.attachments,
-            hooks=spec.hooks,
-            resync_seconds=spec.resync_period_seconds,
+            spec=spec,
         )
 
     def observe(self, parent: KubeObject) -> ObjectMap:

@@ -14,6 +14,7 @@ from deploy.local.standin.composite import CompositeController
 from deploy.local.standin.controller import Controller, Shared
 from deploy.local.standin.decorator import DecoratorController
 from deploy.local.standin.discovery import Discovery
+from deploy.local.standin.endpoints import Endpoints
 from deploy.local.standin.errors import RefusedError, SyncError, brief
 from deploy.local.standin.informer import Informers
 from deploy.local.standin.reconcile import ChildReconciler
@@ -45,7 +46,9 @@ class Manager:
         self._informers = Informers(api)
         writer = Writer(api)
         reconciler = ChildReconciler(writer, self._discovery, ApplyCache())
-        self._shared = Shared(writer, self._discovery, self._informers, reconciler, workers)
+        self._shared = Shared(
+            writer, self._discovery, Endpoints(api), self._informers, reconciler, workers
+        )
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sources: dict[str, Informer] = {}
         self._running: dict[Key, Controller] = {}

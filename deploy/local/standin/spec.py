@@ -63,6 +63,27 @@ class Hooks(Strict):
     customize: Hook | None = None
 
 
+class SecretKey(Strict):
+    """A key of a Secret."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+class Authorization(Strict):
+    """A header Authorization with the scheme Bearer."""
+
+    secret_ref: SecretKey
+
+
+class EndpointConfig(Strict):
+    """What the hooks at a host get with each call. host: with the port, if the URL has one."""
+
+    host: str
+    authorization: Authorization
+
+
 class UpdateStrategy(Strict):
     """How to update a child that differs from the desired child."""
 
@@ -93,6 +114,7 @@ class CompositeSpec(Strict):
     child_resources: list[ChildRule] = Field(default_factory=list)
     generate_selector: Literal[True]
     resync_period_seconds: int | None = None
+    endpoint_configs: list[EndpointConfig] = Field(default_factory=list)
     hooks: Hooks
 
 
@@ -102,6 +124,7 @@ class DecoratorSpec(Strict):
     resources: list[ParentRule] = Field(min_length=1)
     attachments: list[ChildRule] = Field(default_factory=list)
     resync_period_seconds: int | None = None
+    endpoint_configs: list[EndpointConfig] = Field(default_factory=list)
     hooks: Hooks
 
 

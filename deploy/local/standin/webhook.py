@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from deploy.local.standin.answers import A, decode, shorten
+from deploy.local.standin.endpoints import authorization
 from deploy.local.standin.errors import SyncError, TooManyRequestsError, brief
 
 if TYPE_CHECKING:
@@ -31,15 +32,21 @@ def retry_after(header: str, now: datetime) -> int:
 
 
 class HookClient:
-    """Calls one hook. Threads may share a client."""
+    """Calls one hook. Threads may share a client.
 
-    def __init__(self, hook: Hook, name: str) -> None:
+    authorizations: the header Authorization for each host that gets one.
+    """
+
+    def __init__(self, hook: Hook, name: str, authorizations: dict[str, str]) -> None:
         self.name = name
         self._url = hook.webhook.url
         self._timeout = hook.webhook.timeout_seconds
         self._session = requests.Session()
         # Requests on loopback must not go through a proxy of the environment.
         self._session.trust_env = False
+        header = authorization(self._url, authorizations)
+        if header is not None:
+            self._session.headers["Authorization"] = header
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)

@@ -342,9 +342,11 @@ RIGHTS = [
     "deploy/overlays/kserve/takeover/rbac.yaml",
     "deploy/components/kubelet-configz/rbac.yaml",
 ]
+# The component whose price is this right, as docs/security.md says.
+READS_SECRETS = "deploy/components/hooks-token/controllers/rbac.yaml"
 
 
-@pytest.mark.parametrize("file", RIGHTS)
+@pytest.mark.parametrize("file", [*RIGHTS, READS_SECRETS])
 def test_no_right_is_a_wildcard(file: str) -> None:
     for doc in _documents(TREE / file):
         for rule in doc.get("rules", ()):
@@ -358,6 +360,11 @@ def test_nobody_reads_secrets_of_the_whole_cluster(file: str) -> None:
     assert readable.isdisjoint({"secrets", "serviceaccounts", "serviceaccounts/token"})
     bindings = [doc for doc in _documents(TREE / file) if doc["kind"] == "ClusterRoleBinding"]
     assert {binding["roleRef"]["name"] for binding in bindings} == {role["metadata"]["name"]}
+
+
+def test_a_component_that_is_off_by_default_lists_secrets_and_does_no_more() -> None:
+    (rule,) = _find("ClusterRole", TREE / READS_SECRETS)["rules"]
+    assert rule == {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}
 
 
 def test_the_agent_has_the_rights_that_its_watches_and_its_events_need() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crds.version import __version__
 from hooks import nodegroups
 from hooks.app import create_app
 from hooks.settings import (
@@ -137,14 +138,20 @@ def test_calls_are_counted_with_their_bytes_and_failures(client: FlaskClient) ->
     before = [
         _counted(client, "localmodel_hook_calls_total", **calls),
         _counted(client, "localmodel_hook_calls_total", **refused),
-        _counted(client, "localmodel_hook_request_bytes_total", hook="/nodes/sync"),
+        _counted(client, "localmodel_hook_request_size_bytes_sum", hook="/nodes/sync"),
+        _counted(client, "localmodel_hook_response_size_bytes_sum", hook="/nodes/sync"),
     ]
-    client.post("/nodes/sync", data=body)
-    client.post("/nodes/sync", data=b"{}")
+    answers = [client.post("/nodes/sync", data=one).data for one in (body, b"{}")]
     assert _counted(client, "localmodel_hook_calls_total", **calls) == before[0] + 1
     assert _counted(client, "localmodel_hook_calls_total", **refused) == before[1] + 1
-    sent = _counted(client, "localmodel_hook_request_bytes_total", hook="/nodes/sync")
+    sent = _counted(client, "localmodel_hook_request_size_bytes_sum", hook="/nodes/sync")
     assert sent == before[2] + len(body) + 2
+    received = _counted(client, "localmodel_hook_response_size_bytes_sum", hook="/nodes/sync")
+    assert received == before[3] + sum(map(len, answers))
+
+
+def test_metrics_name_the_version(client: FlaskClient) -> None:
+    assert _counted(client, "localmodel_hook_build_info", version=__version__) == 1
 
 
 def test_a_hook_that_comes_near_its_timeout_says_so(caplog: pytest.LogCaptureFixture) -> None:

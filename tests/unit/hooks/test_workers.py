@@ -104,5 +104,7 @@ def test_a_worker_that_replaces_a_dead_one_goes_on_with_its_metric_files(hooks: 
             os.kill(pid, signal.SIGKILL)
         _until(partial(hooks.has_others_than, before))
     slots = ("master", "0", "1")
-    allowed = {f"{kind}_{slot}.db" for kind in ("counter", "histogram") for slot in slots}
+    allowed = {
+        f"{kind}_{slot}.db" for kind in ("counter", "gauge_max", "histogram") for slot in slots
+    }
     assert hooks.files() <= allowed

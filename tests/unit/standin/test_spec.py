@@ -71,7 +71,7 @@ def test_a_decorator() -> None:
     [
         ("generateSelector", None, "spec.generateSelector"),
         ("generateSelector", False, "spec.generateSelector"),
-        ("endpointConfigs", [], "spec.endpointConfigs"),
+        ("endpointConfigs", [{"host": "a"}], "spec.endpointConfigs.0.authorization"),
         ("parentResource.revisionHistory", {}, "spec.parentResource.revisionHistory"),
         (
             "childResources.0.updateStrategy.method",
