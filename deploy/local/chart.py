@@ -28,7 +28,9 @@ CHART = CHECKOUT / "deploy/chart"
 FILES = CHART / "files"
 OVERLAYS = ("standalone", "kserve")
 # Additions to an overlay. A folder of deploy/components that is missing has no file.
-COMPONENTS = ("kubelet-configz", "startup-taint", "monitoring")
+COMPONENTS = ("hooks-token", "kubelet-configz", "startup-taint", "monitoring")
+# The lists of a container to which a component may add.
+CONTAINER_LISTS = ("env", "volumeMounts")
 README = "README.md"
 # An uninstall of the release must delete no CRD, and so no object and no model.
 KEEP = {"helm.sh/resource-policy": "keep"}
@@ -86,6 +88,7 @@ def _rendered() -> dict[str, str]:
     deploy = CHECKOUT / "deploy"
     found = {f"{name}.yaml": kustomize(deploy / "overlays" / name) for name in OVERLAYS}
     found["controllers.yaml"] = kustomize(CHECKOUT / "metacontroller")
+    found["controllers-hooks-token.yaml"] = kustomize(deploy / "components/hooks-token/controllers")
     found["pods.yaml"] = kustomize(deploy / "pods")
     found["metacontroller.yaml"] = _metacontroller()
     with kustomization(resources=["crds/manifests"], commonAnnotations=KEEP) as folder:
@@ -140,7 +143,7 @@ def _metacontroller() -> str:
 
 
 def _component(name: str) -> str:
-    """The objects that a component adds to the base, and the agent's variables that it adds."""
+    """The objects that a component adds to the base, and what it adds to the programs."""
     base = objects(kustomize(CHECKOUT / "deploy/base"))
     path = f"deploy/components/{name}"
     with kustomization(resources=["deploy/base"], components=[path]) as folder:
@@ -148,21 +151,29 @@ def _component(name: str) -> str:
     added = [found for key, found in changed.items() if key not in base]
     for key, found in changed.items():
         if key in base and found != base[key]:
-            added.append(_variables(name, base[key], found))
+            added.append(_additions(name, base[key], found))
     return yaml.safe_dump_all(added, sort_keys=False, width=10**6)
 
 
-def _variables(component: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What a component adds to the variables of the agents, as the templates read it."""
-    lists = [
-        found["spec"]["template"]["spec"]["containers"][0].pop("env") for found in (before, after)
+def _additions(component: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What a component adds to the lists of a workload's pod, as the templates read it."""
+    name = f"{after['kind']}/{after['metadata']['name']}"
+    found: dict[str, Any] = {"additionsTo": name}
+    former, pod = (one["spec"]["template"]["spec"] for one in (before, after))
+    places = [
+        ("volumes", former, pod),
+        *((field, former["containers"][0], pod["containers"][0]) for field in CONTAINER_LISTS),
     ]
-    if before != after or after["kind"] != "DaemonSet":
+    for field, had, has in places:
+        known = had.pop(field, [])
+        if added := [entry for entry in has.pop(field, []) if entry not in known]:
+            found[field] = added
+    if before != after:
         raise RenderError(
-            f"deploy/components/{component} changes {after['kind']} {after['metadata']['name']}, "
-            "and the chart can only add variables to the agents: extend deploy/local/chart.py"
+            f"deploy/components/{component} changes more of {name} than "
+            f"{', '.join(CONTAINER_LISTS)} and volumes: extend deploy/local/chart.py"
         )
-    return {"agentEnv": [entry for entry in lists[1] if entry not in lists[0]]}
+    return found
 
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w./-]+):(?: (?P<value>.+))?$")

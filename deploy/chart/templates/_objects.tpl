@@ -2,7 +2,7 @@
 The objects of a file of files/, with the names of the release in place of those of deploy/, as a map
 with the key `items`. Takes a list: the context and the name of the file.
 */}}
-{{- define "localmodel.objects" -}}
+{{- define "localmodel.documents" -}}
 {{- $context := index . 0 -}}
 {{- $values := $context.Values -}}
 {{- $namespace := $context.Release.Namespace -}}
@@ -13,7 +13,7 @@ with the key `items`. Takes a list: the context and the name of the file.
   | replace "namespace: localmodel\n" (printf "namespace: %s\n" $namespace)
   | replace "namespace: metacontroller\n" (printf "namespace: %s\n" $meta.namespace)
   | replace "system:serviceaccount:localmodel:" (printf "system:serviceaccount:%s:" $namespace)
-  | replace "//localmodel-hooks.localmodel.svc" (printf "//localmodel-hooks.%s.svc" $namespace)
+  | replace "localmodel-hooks.localmodel.svc:" (printf "localmodel-hooks.%s.svc:" $namespace)
   | replace "name: localmodel-hooks-token\n" (printf "name: %s\n" $secret)
   | replace "secretName: localmodel-hooks-token\n" (printf "secretName: %s\n" $secret)
   | replace "- localmodel-hooks-token\n" (printf "- %s\n" $secret)
@@ -22,10 +22,7 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- range $document := regexSplit "(?m)^---\n" $text -1 -}}
 {{- $object := fromYaml $document -}}
 {{- if $object.Error -}}{{- fail $object.Error -}}{{- end -}}
-{{- if $object -}}
-{{- include "localmodel.changed" (list $context $object) -}}
-{{- $items = append $items $object -}}
-{{- end -}}
+{{- if $object -}}{{- $items = append $items $object -}}{{- end -}}
 {{- end -}}
 {{- dict "items" $items | toJson -}}
 {{- end -}}
@@ -34,8 +31,9 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- define "localmodel.render" -}}
 {{- $context := index . 0 -}}
 {{- $file := index . 1 -}}
-{{- range $object := (include "localmodel.objects" . | fromJson).items -}}
+{{- range $object := (include "localmodel.documents" . | fromJson).items -}}
 {{- if and $object.kind (eq "yes" (include "localmodel.wanted" (list $context $object $file))) }}
+{{- include "localmodel.changed" (list $context $object) }}
 ---
 {{ toYaml $object }}
 {{- end -}}
@@ -117,13 +115,6 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $container := first $pod.containers -}}
 {{- include "localmodel.pod" (list $context $object $values) -}}
 {{- $env := dict -}}
-{{- range $component := include "localmodel.components" $context | fromJsonArray -}}
-{{- range $document := regexSplit "(?m)^---\n" ($context.Files.Get (printf "files/%s.yaml" $component)) -1 -}}
-{{- range $entry := (fromYaml $document).agentEnv -}}
-{{- $_ := set $container "env" (append $container.env $entry) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
 {{- if $context.Values.startupTaint.enabled -}}
 {{- $_ := set $env "LOCALMODEL_STARTUP_TAINT_PRIORITY" (toString $context.Values.startupTaint.priority) -}}
 {{- end -}}
@@ -142,12 +133,36 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $_ := set $object.spec.updateStrategy.rollingUpdate "maxUnavailable" $values.maxUnavailable -}}
 {{- end -}}
 
+{{/* Adds to a workload what the components that the values choose add to it. */}}
+{{- define "localmodel.additions" -}}
+{{- $context := index . 0 -}}
+{{- $object := index . 1 -}}
+{{- $pod := $object.spec.template.spec -}}
+{{- $container := first $pod.containers -}}
+{{- $name := printf "%s/%s" $object.kind $object.metadata.name -}}
+{{- range $component := include "localmodel.components" $context | fromJsonArray -}}
+{{- range $added := (include "localmodel.documents" (list $context $component) | fromJson).items -}}
+{{- if eq $name ($added.additionsTo | default "") -}}
+{{- range $field := list "env" "volumeMounts" -}}
+{{- with get $added $field -}}
+{{- $_ := set $container $field (concat (get $container $field | default list) .) -}}
+{{- end -}}
+{{- end -}}
+{{- with $added.volumes -}}
+{{- $_ := set $pod "volumes" (concat ($pod.volumes | default list) .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What both programs have. Takes a list: the context, the workload and its values. */}}
 {{- define "localmodel.pod" -}}
 {{- $context := index . 0 -}}
 {{- $template := (index . 1).spec.template -}}
 {{- $values := index . 2 -}}
 {{- $container := first $template.spec.containers -}}
+{{- include "localmodel.additions" (list $context (index . 1)) -}}
 {{- $image := $values.image -}}
 {{- $reference := printf "%s:%s" $image.repository ($image.tag | default $context.Chart.Version) -}}
 {{- if $image.digest -}}{{- $reference = printf "%s@%s" $image.repository $image.digest -}}{{- end -}}
@@ -191,6 +206,7 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{/* The files of the components that the values choose, as a list. */}}
 {{- define "localmodel.components" -}}
 {{- $names := list -}}
+{{- if .Values.hooks.token.enabled -}}{{- $names = append $names "hooks-token" -}}{{- end -}}
 {{- if .Values.kubeletConfigz.enabled -}}{{- $names = append $names "kubelet-configz" -}}{{- end -}}
 {{- if .Values.startupTaint.enabled -}}{{- $names = append $names "startup-taint" -}}{{- end -}}
 {{- if .Values.monitoring.enabled -}}{{- $names = append $names "monitoring" -}}{{- end -}}
