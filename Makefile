@@ -24,7 +24,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
+.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status node-up \
 	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults packages lint format \
 	generate lock release clean distclean
 
@@ -54,7 +54,7 @@ test: build ## Run all tests: unit, golden, and end to end on local clusters
 	@exec $(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 test-unit: venv ## Run the tests that need no cluster
-	@$(BIN)/python -m deploy.local build versitygw fake-gcs azurite
+	@$(BIN)/python -m deploy.local build kube versitygw fake-gcs azurite helm
 	@exec $(BIN)/python -m pytest --ignore=tests/e2e $(PYTEST_ARGS)
 
 bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
@@ -88,9 +88,11 @@ format: venv ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: venv ## Make the CRD manifests and the API reference from the types, and the dashboard
+generate: kube ## Make what is made from the code: CRDs, references, the dashboard, the chart's files
 	$(BIN)/python -m crds.generate
+	$(BIN)/python -m deploy.reference
 	$(BIN)/python -m deploy.monitoring
+	$(BIN)/python -m deploy.local.chart
 
 build: venv ## Build and install all that the local cluster, the demo and the tests run
 	@$(TOOL) build
@@ -109,6 +111,9 @@ azurite: venv ## Install only the Azure server of the tests
 
 kserve-sdk: venv ## Install only KServe's Python SDK, for the tests
 	@$(TOOL) build kserve-sdk
+
+helm: venv ## Build only Helm, for the tests of the chart
+	@$(TOOL) build helm
 
 model: venv ## Install only the model of the demo
 	@$(TOOL) build model

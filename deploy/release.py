@@ -22,6 +22,8 @@ PLACES = {
     "crds/version.py": '__version__ = "',
     "Dockerfile": 'org.opencontainers.image.version="',
     "README.md": "registry.example.com/localmodel:",
+    # Of `version` and of `appVersion`.
+    "deploy/chart/Chart.yaml": "ersion: ",
     "deploy/base/kustomization.yaml": "newTag: ",
     "deploy/overlays/kserve/takeover/kustomization.yaml": "newTag: ",
 }

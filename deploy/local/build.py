@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deploy.local import posix, uv
 from deploy.local.console import silent
 from deploy.local.errors import LocalError
-from deploy.local.layout import AZURITE, BUILD, CHECKOUT, FAKE_GCS, KUBE, KUBECTL, VERSITYGW
+from deploy.local.layout import AZURITE, BUILD, CHECKOUT, FAKE_GCS, HELM, KUBE, KUBECTL, VERSITYGW
 from deploy.local.processes import tail
 from deploy.local.running import run_logged
 
@@ -67,6 +67,10 @@ GCS_PROGRAM = Program(
     SOURCES / "fakegcs",
     "github.com/fsouza/fake-gcs-server",
     "a server like Google Cloud Storage, about 1 minute",
+)
+
+HELM_PROGRAM = Program(
+    "helm", HELM, SOURCES / "helm", "helm.sh/helm/v4/cmd/helm", "Helm, about 2 minutes"
 )
 
 
@@ -147,6 +151,12 @@ def ensure_fake_gcs(console: Console | None = None) -> Path:
     return FAKE_GCS
 
 
+def ensure_helm(console: Console | None = None) -> Path:
+    """The program of Helm, built if needed."""
+    _ensure(HELM_PROGRAM, console or silent())
+    return HELM
+
+
 def ensure_azurite(console: Console | None = None) -> tuple[str, str]:
     """The command of a server like Azure's blob storage, installed if needed."""
     console = console or silent()
@@ -183,6 +193,7 @@ PARTS: dict[str, Callable[[Console], object]] = {
     "fake-gcs": ensure_fake_gcs,
     "azurite": ensure_azurite,
     "kserve-sdk": ensure_kserve_sdk,
+    "helm": ensure_helm,
 }
 DEMO = ("kube", "versitygw", "model")
 

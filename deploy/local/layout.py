@@ -11,6 +11,7 @@ KUBE = BUILD / "bin" / "kube"
 KUBECTL = BUILD / "bin" / "kubectl"
 VERSITYGW = BUILD / "bin" / "versitygw"
 FAKE_GCS = BUILD / "bin" / "fake-gcs-server"
+HELM = BUILD / "bin" / "helm"
 AZURITE = BUILD / "azurite"
 VENV = CHECKOUT / ".venv"
 

@@ -42,6 +42,9 @@ def install_files(checkout: Path) -> list[Path]:
         *(path for path in crds if path.name != "kustomization.yaml"),
         checkout / "deploy/local/standin/crds.yaml",
         checkout / "deploy/base/rbac.yaml",
+        checkout / "deploy/base/roles.yaml",
+        # Without its class, the API server refuses the agents' pods.
+        checkout / "deploy/base/priorities.yaml",
         checkout / "metacontroller/install/rbac.yaml",
     ]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cluster.report import ConfigError
@@ -13,22 +11,26 @@ from crds.version import __version__
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
 from deploy.takeover import names
+from deploy.takeover.console import (
+    A_PERSON_FIRST,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    USAGE,
+    add_connection,
+    print_line,
+    print_list,
+    usual_kubeconfig,
+)
 from deploy.takeover.observe import ConfigUnreadableError, observe_kserve, observe_localmodel
 from deploy.takeover.perform import DeletionTimeoutError, perform
 from deploy.takeover.to_kserve import plan_back
 from deploy.takeover.to_localmodel import plan_takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from deploy.takeover.steps import Runbook
-
-OK = 0
-FAILED = 1
-# argparse's own for a wrong command line.
-USAGE = 2
-A_PERSON_FIRST = 3
-INTERRUPTED = 130
 
 EPILOG = (
     "Exit codes: 0 nothing is left to do, or it was shown; 1 a step failed (run it again); 2 the "
@@ -41,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     options = parser().parse_args(arguments)
     try:
-        api = KubeClient.connect(options.kubeconfig or _usual_kubeconfig(), options.context)
+        api = KubeClient.connect(options.kubeconfig or usual_kubeconfig(), options.context)
         plan = _decide(api, options)
         return _apply(api, plan, options.timeout) if options.apply else _show(plan)
     except ConfigError as error:
-        _print(f"localmodel-takeover: {error}", error=True)
+        print_line(f"localmodel-takeover: {error}", error=True)
         return USAGE
     except (ApiError, ConfigUnreadableError, DeletionTimeoutError) as error:
-        _print(f"localmodel-takeover: {error}", error=True)
+        print_line(f"localmodel-takeover: {error}", error=True)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -70,14 +72,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the way back: the steps after which KServe's controller can be switched on again",
     )
-    add(
-        "--kubeconfig",
-        type=Path,
-        metavar="FILE",
-        help="how to reach the API server (default: $KUBECONFIG, else ~/.kube/config if it exists, "
-        "else the cluster that this pod runs in)",
-    )
-    add("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
+    add_connection(parser)
     add(
         "--kserve-namespace",
         default=names.KSERVE_NAMESPACE,
@@ -100,13 +95,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _usual_kubeconfig() -> Path | None:
-    """The kubeconfig that kubectl would read; None if there is none, as in a pod."""
-    named = os.environ.get("KUBECONFIG")
-    usual = Path(named) if named else Path.home() / ".kube/config"
-    return usual if named or usual.exists() else None
-
-
 def _decide(api: KubeClient, options: argparse.Namespace) -> Runbook:
     if options.back:
         return plan_back(observe_localmodel(api))
@@ -114,42 +102,29 @@ def _decide(api: KubeClient, options: argparse.Namespace) -> Runbook:
 
 
 def _show(plan: Runbook) -> int:
-    _print_list("A person has to do this first:", plan.first)
+    print_list("A person has to do this first:", plan.first)
     steps = [f"{step.what}: {step.why}" for step in plan.steps]
-    _print_list("To do, in this order (--apply does it):", steps)
+    print_list("To do, in this order (--apply does it):", steps)
     return _end(plan, done=not plan.steps)
 
 
 def _apply(api: KubeClient, plan: Runbook, wait_seconds: float) -> int:
-    _print_list("A person has to do this first; nothing was changed:", plan.first)
+    print_list("A person has to do this first; nothing was changed:", plan.first)
     for number, step in enumerate(plan.steps, 1):
-        _print(f"{number:>3}. {step.what}: {step.why} …")
+        print_line(f"{number:>3}. {step.what}: {step.why} …")
         perform(api, step.action, wait_seconds=wait_seconds)
-        _print("     done")
+        print_line("     done")
     return _end(plan, done=True)
 
 
 def _end(plan: Runbook, *, done: bool) -> int:
-    _print_list("Then a person has to do this:", plan.then)
-    _print_list("Notes:", plan.notes)
+    print_list("Then a person has to do this:", plan.then)
+    print_list("Notes:", plan.notes)
     if plan.first or plan.then:
         return A_PERSON_FIRST
     if done:
-        _print("Nothing is left to do.")
+        print_line("Nothing is left to do.")
     return OK
-
-
-def _print_list(title: str, sentences: Iterable[str]) -> None:
-    listed = list(sentences)
-    if listed:
-        _print(title)
-    for number, sentence in enumerate(listed, 1):
-        _print(f"{number:>3}. {sentence}")
-
-
-def _print(text: str, *, error: bool = False) -> None:
-    # Line by line, so that a pipe shows each step when it begins.
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,20 @@ def is_imported(cache: KubeObject) -> bool:
     return "namespace" in cache["metadata"] and bool(cache["spec"].get("pvcRef"))
 
 
+def is_empty(node: KubeObject) -> bool:
+    """Whether a LocalModelNode lists no models, and its agent has reported after that none is left.
+
+    A LocalModelNode without a status never had an agent, and so no models.
+    """
+    if node.get("spec", {}).get("localModels"):
+        return False
+    status = node.get("status") or {}
+    if not status:
+        return True
+    generation = node["metadata"]["generation"]
+    return not status.get("models") and status.get("observedGeneration", 0) >= generation
+
+
 def has_ended(pod: KubeObject) -> bool:
     """Whether a pod is over: none of its containers will run again."""
     return (pod.get("status") or {}).get("phase") in _ENDED

@@ -81,14 +81,19 @@ def _may_go_on(api: KubeClient, kserve_namespace: str) -> bool:
     return any(account in condition["expression"] for condition in conditions)
 
 
-def observe_localmodel(api: KubeClient) -> to_kserve.LocalmodelObjects:
-    """The objects that decide the way back. Raises ApiError."""
+def observe_localmodel(
+    api: KubeClient, namespace: str = names.NAMESPACE
+) -> to_kserve.LocalmodelObjects:
+    """The objects that decide the way back, and an uninstall. Raises ApiError.
+
+    namespace: of localmodel's programs.
+    """
     refs = [Ref(COMPOSITES, name) for name in names.COMPOSITES]
     refs += [Ref(DECORATORS, name) for name in names.DECORATORS]
     return to_kserve.LocalmodelObjects(
         controllers=tuple(ref for ref in refs if api.find(*ref) is not None),
-        agent=api.find(DAEMON_SETS, names.AGENT, names.NAMESPACE),
-        pods=api.find_all(PODS, names.NAMESPACE, labels=f"{names.AGENT_POD_LABEL}={names.AGENT}"),
+        agent=api.find(DAEMON_SETS, names.AGENT, namespace),
+        pods=api.find_all(PODS, namespace, labels=f"{names.AGENT_POD_LABEL}={names.AGENT}"),
         caches=_caches(api),
         groups=api.find_all(GROUPS),
         placements=api.find_all(PLACEMENTS),

@@ -29,15 +29,21 @@ class Merge:
 class Delete:
     """Delete the object that was observed, and no later object of its name.
 
-    wait: until the objects that it owns and then the object itself are gone.
+    uid: empty means any object of the name. wait: until the objects that it owns and then the
+    object itself are gone.
     """
 
     ref: Ref
-    uid: str
+    uid: str = ""
     wait: bool = False
 
 
-Action = DropFinalizers | Merge | Delete
+@dataclass(frozen=True)
+class Empty:
+    """List no models for any node, and wait until every agent reports that it has none."""
+
+
+Action = DropFinalizers | Merge | Delete | Empty
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def test_every_module_can_be_imported(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["kubectl-localmodel", "localmodel-agent", "localmodel-takeover"]
+    "program",
+    ["kubectl-localmodel", "localmodel-agent", "localmodel-takeover", "localmodel-uninstall"],
 )
 def test_every_program_starts(site: Path, program: str) -> None:
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")

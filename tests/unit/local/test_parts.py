@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from deploy.local.console import Console
 
-ALL = ["kube", "versitygw", "model", "fake-gcs", "azurite", "kserve-sdk"]
+ALL = ["kube", "versitygw", "model", "fake-gcs", "azurite", "kserve-sdk", "helm"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_demo_builds_only_what_it_runs(
     [
         ("build", [""]),
         ("test", [""]),
-        ("test-unit", ["versitygw fake-gcs azurite"]),
+        ("test-unit", ["kube versitygw fake-gcs azurite helm"]),
         ("demo", []),
         ("up", []),
         ("faults", []),
