@@ -15,6 +15,11 @@ DURATION ?= 600
 MODELS ?= 50
 AGAINST ?=
 BENCH_ARGS ?=
+BUILDER ?=
+REGISTRY ?=
+BASE ?=
+MIRROR ?=
+BUILD_ARGS ?=
 NOT_IN_SDK := aiohttp cryptography pillow uvloop
 
 VENV := .venv
@@ -26,7 +31,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status node-up \
 	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults packages lint format \
-	generate lock release clean distclean
+	generate images image-base sbom lock release clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -129,11 +134,25 @@ $(INSTALLED): locks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than Python 3.11; install a newer one, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@exec $(PYTHON) -m deploy.local.bootstrap
 
+images: ## Build the images of hooks and agent by docker, podman or buildah (REGISTRY= BUILDER= BASE= BUILD_ARGS=)
+	@exec $(PYTHON) -m deploy.image.build --builder "$(BUILDER)" --registry "$(REGISTRY)" --base "$(BASE)" -- $(BUILD_ARGS)
+
+image-base: ## Make a base for BASE= from Debian's packages, as root, where no registry is reached (MIRROR= BUILDER=)
+	@exec $(PYTHON) -m deploy.image.debian_base --builder "$(BUILDER)"$(if $(MIRROR), --mirror "$(MIRROR)") -- $(BUILD_ARGS)
+
+sbom: venv ## Write the bills of materials of the images (CycloneDX) into .build/sbom
+	@set -e; for target in hooks agent; do $(BIN)/python -m deploy.image.sbom $$target --folder .build/sbom; done; ls .build/sbom/*
+
+LOCK := $(BIN)/python -m deploy.local.uv pip compile --universal --generate-hashes --no-annotate --no-header --quiet
+
 lock: venv ## Choose new versions of the Python packages and write locks/
-	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet -o locks/runtime.txt
-	$(BIN)/python -m deploy.local.uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-annotate --no-header --quiet -c locks/runtime.txt -o locks/dev.txt
-	$(BIN)/python -m deploy.local.uv pip compile tests/bench/peers.in --universal --generate-hashes --no-annotate --no-header --quiet -o tests/bench/peers.txt
-	$(BIN)/python -m deploy.local.uv pip compile deploy/local/kserve-sdk.in --universal --generate-hashes --no-annotate --no-header --quiet $(NOT_IN_SDK:%=--no-emit-package %) -o deploy/local/kserve-sdk.txt
+	$(LOCK) pyproject.toml -o locks/runtime.txt
+	$(LOCK) pyproject.toml --group dev -c locks/runtime.txt -o locks/dev.txt
+	$(LOCK) --group hooks -c locks/runtime.txt --override locks/left-out.txt -o locks/hooks.txt
+	$(LOCK) --group agent -c locks/runtime.txt --override locks/left-out.txt -o locks/agent.txt
+	$(LOCK) --group build -c locks/dev.txt -o locks/build.txt
+	$(LOCK) tests/bench/peers.in -o tests/bench/peers.txt
+	$(LOCK) deploy/local/kserve-sdk.in $(NOT_IN_SDK:%=--no-emit-package %) -o deploy/local/kserve-sdk.txt
 
 release: venv ## Write a new version wherever the version stands, and date the changelog (VERSION=0.2.0)
 	@$(if $(VERSION),,$(error name the version, as in: make release VERSION=0.2.0))exec $(BIN)/python -m deploy.release "$(VERSION)"

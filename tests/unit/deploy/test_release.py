@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNRELEASED = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.0.1 - 2025-01-02\n"
 # A version of the image in any file, which a release has to change.
-IMAGES = re.compile(r"(?:registry\.example\.com/localmodel:|newTag: )\S+")
+IMAGES = re.compile(r"(?:registry\.example\.com/localmodel[\w$-]*:|newTag: )\S+")
 
 
 @pytest.fixture
@@ -132,10 +132,3 @@ def test_a_program_of_a_checkout_that_is_not_installed_prints_its_version() -> N
         [sys.executable, "-m", "agent.main", "--version"], cwd=TREE, text=True
     )
     assert told == f"localmodel-agent {__version__}\n"
-
-
-def test_the_image_is_made_from_one_base_that_is_pinned() -> None:
-    bases = re.findall(r"^FROM (\S+)", (TREE / "Dockerfile").read_text(), re.MULTILINE)
-    pinned, *others = bases
-    assert re.fullmatch(r"python:3\.11-slim@sha256:[0-9a-f]{64}", pinned)
-    assert {*others} == {"base"}

@@ -1,0 +1,1 @@
+"""The images of the hooks and of the agent: what they contain, and how they are built."""
