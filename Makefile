@@ -88,6 +88,7 @@ lint: venv ## Check style, types, imports, dependencies, and that manifests matc
 	$(BIN)/deptry .
 	$(BIN)/python -m crds.generate --check
 	$(BIN)/python -m deploy.monitoring --check
+	$(BIN)/python -m deploy.reference --check
 
 format: venv ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -7,7 +7,7 @@ a few fixed values, which docs/agent.md lists.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -50,12 +50,76 @@ STEP_SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+class State(NamedTuple):
+    """A gauge that is derived when Prometheus asks. name: without the prefix."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+    def family(self) -> GaugeMetricFamily:
+        """The gauge without a value."""
+        return GaugeMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
+
+
+STATES = {
+    state.name: state
+    for state in (
+        State(
+            "disk_writable", "Whether the disk of the models is there and can be written (1 or 0)."
+        ),
+        State(
+            "synced",
+            "Whether the agent has read its LocalModelNode, and knows the pods of the node (1 or "
+            "0).",
+        ),
+        State(
+            "models",
+            "Entries of LocalModelNode.status.models, one for each cache on the node, by state.",
+            ("state",),
+        ),
+        State("models_bytes", "Bytes of the disk that published copies take."),
+        State("downloads_active", "Downloads that run."),
+        State(
+            "downloads_waiting",
+            "Downloads that wait for room, for one of --max-downloads places, or for the node's "
+            "turn.",
+        ),
+        State(
+            "waiting_pods",
+            "Pods of the node with a container that waits for a model that is not there yet.",
+        ),
+        State("disk_capacity_bytes", "Size of the disk of the models."),
+        State("disk_used_bytes", "Bytes of that disk that are taken, also by other programs."),
+        State("disk_available_bytes", "Bytes of that disk that the agent can still write."),
+        State(
+            "condition",
+            "1 for the present status (True, False or Unknown) of each condition of the "
+            "LocalModelNode.",
+            ("type", "status"),
+        ),
+        State(
+            "last_step_timestamp_seconds",
+            "When the control loop last completed a step, in seconds since 1970.",
+        ),
+        State(
+            "last_report_timestamp_seconds",
+            "When a write of the LocalModelNode's status last succeeded, or was not needed, in "
+            "seconds since 1970.",
+        ),
+    )
+}
+
+
 class Metrics(Counts):
-    """Counts for Prometheus. Counters begin at zero with the process."""
+    """Counts for Prometheus. Counters begin at zero with the process.
+
+    registry: all metrics of the agent, once it follows the states.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._gauge(
             "build_info", "Always 1; the label has the version of the agent.", ["version"]
         ).labels(__version__).set(1)
@@ -130,11 +194,11 @@ class Metrics(Counts):
         self, latest: Callable[[], Snapshot | None], is_writable: Callable[[], bool]
     ) -> None:
         """Derive all states from the loop's last snapshot, and from a probe of the disk."""
-        self._registry.register(_States(latest, is_writable))
+        self.registry.register(_States(latest, is_writable))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     # Counts
 
@@ -197,13 +261,13 @@ class Metrics(Counts):
     # Metrics
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
-        return Counter(PREFIX + name, text, labels or (), registry=self._registry)
+        return Counter(PREFIX + name, text, labels or (), registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
-        return Gauge(PREFIX + name, text, labels, registry=self._registry)
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(PREFIX + name, text, buckets=buckets, registry=self._registry)
+        return Histogram(PREFIX + name, text, buckets=buckets, registry=self.registry)
 
     def _make_bounded_series(self) -> None:
         """Make the series of reasons at once: `increase` does not see a series' first value."""
@@ -233,17 +297,8 @@ class _States(Collector):
         """All gauges."""
         snapshot = self._latest()
         failed = snapshot is not None and snapshot.table.disk_failure is not None
-        yield _family(
-            "disk_writable",
-            "Whether the disk of the models is there and can be written (1 or 0).",
-            not failed and self._is_writable(),
-        )
-        yield _family(
-            "synced",
-            "Whether the agent has read its LocalModelNode, and knows the pods of the node (1 or "
-            "0).",
-            snapshot is not None and snapshot.is_synced,
-        )
+        yield _gauge("disk_writable", not failed and self._is_writable())
+        yield _gauge("synced", snapshot is not None and snapshot.is_synced)
         if snapshot is not None:
             yield from _of_models(snapshot)
             yield from _of_disk(snapshot)
@@ -251,68 +306,38 @@ class _States(Collector):
 
 
 def _of_models(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
-    models = GaugeMetricFamily(
-        PREFIX + "models",
-        "Entries of LocalModelNode.status.models, one for each cache on the node, by state.",
-        labels=["state"],
-    )
+    models = STATES["models"].family()
     states = snapshot.states
     for state in ModelState:
         models.add_metric([state.value.lower()], states[state])
     yield models
-    yield _family(
-        "models_bytes", "Bytes of the disk that published copies take.", snapshot.models_bytes
-    )
-    yield _family("downloads_active", "Downloads that run.", snapshot.active)
-    yield _family(
-        "downloads_waiting",
-        "Downloads that wait for room, for one of --max-downloads places, or for the node's turn.",
-        len(snapshot.waiting),
-    )
-    yield _family(
-        "waiting_pods",
-        "Pods of the node with a container that waits for a model that is not there yet.",
-        snapshot.waiting_pods,
-    )
+    yield _gauge("models_bytes", snapshot.models_bytes)
+    yield _gauge("downloads_active", snapshot.active)
+    yield _gauge("downloads_waiting", len(snapshot.waiting))
+    yield _gauge("waiting_pods", snapshot.waiting_pods)
 
 
 def _of_disk(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
     disk = snapshot.table.disk
-    yield _family("disk_capacity_bytes", "Size of the disk of the models.", disk.capacity)
-    yield _family(
-        "disk_used_bytes", "Bytes of that disk that are taken, also by other programs.", disk.used
-    )
-    yield _family(
-        "disk_available_bytes", "Bytes of that disk that the agent can still write.", disk.available
-    )
+    yield _gauge("disk_capacity_bytes", disk.capacity)
+    yield _gauge("disk_used_bytes", disk.used)
+    yield _gauge("disk_available_bytes", disk.available)
 
 
 def _of_loop(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
-    conditions = GaugeMetricFamily(
-        PREFIX + "condition",
-        "1 for the present status (True, False or Unknown) of each condition of the "
-        "LocalModelNode.",
-        labels=["type", "status"],
-    )
+    conditions = STATES["condition"].family()
     for condition in snapshot.conditions:
         conditions.add_metric([condition.type, condition.status], 1)
     yield conditions
-    yield _family(
-        "last_step_timestamp_seconds",
-        "When the control loop last completed a step, in seconds since 1970.",
-        snapshot.stepped_at.timestamp(),
-    )
+    yield _gauge("last_step_timestamp_seconds", snapshot.stepped_at.timestamp())
     if snapshot.reported_at is not None:
-        yield _family(
-            "last_report_timestamp_seconds",
-            "When a write of the LocalModelNode's status last succeeded, or was not needed, in "
-            "seconds since 1970.",
-            snapshot.reported_at.timestamp(),
-        )
+        yield _gauge("last_report_timestamp_seconds", snapshot.reported_at.timestamp())
 
 
-def _family(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, text, value=float(value))
+def _gauge(name: str, value: float) -> GaugeMetricFamily:
+    family = STATES[name].family()
+    family.add_metric([], float(value))
+    return family
 
 
 def _bounded(scheme: str) -> str:

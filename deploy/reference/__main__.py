@@ -10,14 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-import click
-from prometheus_client import REGISTRY
-
 from agent.commands import flags as agent_flags
 from agent.commands import metrics as agent_metrics
-from deploy.kubectl.main import NAME, plugin
+from deploy.kubectl.main import plugin
 from deploy.reference import flags, metrics
 from deploy.takeover.main import parser as takeover_parser
+from deploy.takeover.uninstall import parser as uninstall_parser
 from hooks import metrics as hooks_metrics
 from hooks.access import TOKEN_FILE_VARIABLE
 from hooks.settings import VARIABLES
@@ -39,19 +37,18 @@ def pages() -> dict[Path, str]:
         flags.Command("localmodel-agent run", commands["run"], agent_flags.VARIABLES),
         flags.Command("localmodel-agent pull", commands["pull"]),
         flags.Command("localmodel-takeover", takeover_parser()),
+        flags.Command("localmodel-uninstall", uninstall_parser()),
     ]
-    context = click.Context(plugin)
-    of_plugin = {NAME: plugin} | {
-        f"{NAME} {name}": command
-        for name in plugin.list_commands(context)
-        if (command := plugin.get_command(context, name)) is not None
-    }
+    states = [
+        metrics.Family(agent_metrics.PREFIX + state.name, "gauge", state.text, state.labels)
+        for state in agent_metrics.STATES.values()
+    ]
     return {
-        Path("docs/flags.md"): flags.page(programs, _SETTINGS, of_plugin),
+        Path("docs/flags.md"): flags.page(programs, _SETTINGS, plugin),
         Path("docs/metrics.md"): metrics.page(
             {
-                "The agents": metrics.gathered(agent_metrics.Metrics().registry),
-                "The hooks": metrics.gathered(REGISTRY),
+                "The agents": [*metrics.gathered(agent_metrics.Metrics().registry), *states],
+                "The hooks": metrics.gathered(hooks_metrics.REGISTRY),
             }
         ),
     }
@@ -62,7 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args(arguments).check
-    assert hooks_metrics.SHARED_DIR  # its import makes the metrics
     stale = []
     for path, content in pages().items():
         file = _TREE / path

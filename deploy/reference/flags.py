@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+import click
 
-    import click
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Mapping
 
 _INTRODUCTION = """\
 <!-- Made from the programs by `make generate`. Do not edit. -->
 # Flags and settings
 
-What each program takes, as its own `--help` says it. [agent.md](agent.md) describes what the agent does
-with it, and [tuning.md](tuning.md) which values suit which cluster.
+What each program takes, as its own `--help` says it. [agent.md](agent.md) describes what the agent
+does with it, and [tuning.md](tuning.md) which values suit which cluster.
 
 """
 
@@ -33,7 +33,7 @@ class Command:
 def page(
     commands: Iterable[Command],
     settings: Mapping[str, str],
-    plugin: Mapping[str, click.Command],
+    plugin: click.Group,
 ) -> str:
     """The page as Markdown. settings: the meaning of each of the hooks' variables."""
     parts = [_INTRODUCTION]
@@ -41,8 +41,7 @@ def page(
         parts += _command(command)
     parts.append("## The hooks\n\nThe hooks take environment variables.\n\n")
     parts += _table(("variable", "meaning"), [(f"`{n}`", text) for n, text in settings.items()])
-    for name, one in plugin.items():
-        parts += _click(name, one)
+    parts += _click(plugin)
     return "".join(parts).rstrip() + "\n"
 
 
@@ -81,13 +80,27 @@ def _variable(prefix: str, action: argparse.Action) -> str:
     return f"`{prefix}{flag.removeprefix('--').replace('-', '_').upper()}`"
 
 
-def _click(name: str, command: click.Command) -> Iterator[str]:
-    yield f"## `{name}`\n\n{_flat(command.help or '')}\n\n"
+def _click(plugin: click.Group) -> Iterator[str]:
+    context = click.Context(plugin, info_name=plugin.name)
+    yield f"## `kubectl {plugin.name}`\n\n{_flat(plugin.help or '')} Flags of all commands:\n\n"
+    yield from _options(plugin, set())
+    shared = {one.name for one in plugin.params}
+    for name in plugin.list_commands(context):
+        command = plugin.get_command(context, name)
+        if command is None:
+            continue
+        usage = command.collect_usage_pieces(click.Context(command))[1:]
+        yield f"### `{' '.join((name, *usage))}`\n\n{_flat(command.help or '')}\n\n"
+        yield from _options(command, shared)
+
+
+def _options(command: click.Command, without: set[str | None]) -> Iterator[str]:
     rows = [
-        (f"`{', '.join(one.opts)}`", _flat(getattr(one, "help", None) or ""))
+        (f"`{', '.join(one.opts)}`", _flat(one.help or ""))
         for one in command.params
+        if isinstance(one, click.Option) and one.name not in without
     ]
-    yield from _table(("argument or flag", "meaning"), rows)
+    yield from _table(("flag", "meaning"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

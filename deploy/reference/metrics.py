@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client import CollectorRegistry
-    from prometheus_client.metrics_core import Metric
 
 PREFIX = "localmodel_"
 
@@ -17,10 +16,10 @@ _INTRODUCTION = """\
 <!-- Made from the programs by `make generate`. Do not edit. -->
 # Metrics
 
-What the agents and the hooks serve at `/metrics`, in Prometheus' text format. [monitoring.md](monitoring.md)
-says how to scrape them, and has alerts and a dashboard. No label has a value that grows with models, nodes,
-namespaces or URIs. The counters start at zero with each start of the program. The agents also serve `process_*` of the
-client library.
+What the agents and the hooks serve at `/metrics`, in Prometheus' text format.
+[monitoring.md](monitoring.md) says how to scrape them, and has alerts and a dashboard. No label has
+values that grow with models, nodes, namespaces or URIs. The counters start at zero with each start
+of the program. The agents also serve `process_*` of the client library.
 
 """
 
@@ -49,28 +48,21 @@ def page(programs: dict[str, list[Family]]) -> str:
 
 def _section(title: str, found: list[Family]) -> Iterator[str]:
     yield f"## {title}\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
-    for family in found:
+    for family in sorted(found, key=lambda family: family.name):
         labels = ", ".join(f"`{label}`" for label in family.labels)
         meaning = family.help.replace("|", "\\|")
         yield f"| `{family.exposed}` | {family.kind} | {labels} | {meaning} |\n"
 
 
 def gathered(registry: CollectorRegistry) -> list[Family]:
-    """The metrics of a program's registry, without those of the client library, sorted."""
+    """The metrics of a program's registry, without those of the client library."""
     # The library tells the names of labels only by series, and not each metric has series yet.
     labels = {
         name: tuple(getattr(collector, "_labelnames", ()))
         for name, collector in registry._names_to_collectors.items()  # noqa: SLF001
     }
-    found = []
-    for metric in registry.collect():
-        if not metric.name.startswith(PREFIX):
-            continue
-        named = labels.get(metric.name) or _labels_of_series(metric)
-        found.append(Family(metric.name, metric.type, metric.documentation, named))
-    return sorted(found, key=lambda family: family.name)
-
-
-def _labels_of_series(metric: Metric) -> tuple[str, ...]:
-    labels = (name for sample in metric.samples for name in sample.labels if name != "le")
-    return tuple(dict.fromkeys(labels))
+    return [
+        Family(metric.name, metric.type, metric.documentation, labels.get(metric.name, ()))
+        for metric in registry.collect()
+        if metric.name.startswith(PREFIX)
+    ]

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the way back: the steps after which KServe's controller can be switched on again",
     )
-    add_connection(parser)
+    add_connection(made)
     add(
         "--kserve-namespace",
         default=names.KSERVE_NAMESPACE,

@@ -45,7 +45,7 @@ EPILOG = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         api = KubeClient.connect(options.kubeconfig or usual_kubeconfig(), options.context)
         return _apply(api, options) if options.apply else _show(_decide(api, options))
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="localmodel-uninstall",
         description="Shows the steps after which localmodel's programs can be deleted, and "
