@@ -10,13 +10,15 @@ import os
 import sys
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from agent.commands import flags as agent_flags
 from agent.commands import metrics as agent_metrics
 from deploy.kubectl.main import plugin
 from deploy.reference import flags, metrics
 from deploy.takeover.main import parser as takeover_parser
 from deploy.takeover.uninstall import parser as uninstall_parser
-from hooks import metrics as hooks_metrics
+from hooks import metrics as _of_hooks  # noqa: F401 - its import makes the metrics
 from hooks.access import TOKEN_FILE_VARIABLE
 from hooks.settings import VARIABLES
 
@@ -48,7 +50,7 @@ def pages() -> dict[Path, str]:
         Path("docs/metrics.md"): metrics.page(
             {
                 "The agents": [*metrics.gathered(agent_metrics.Metrics().registry), *states],
-                "The hooks": metrics.gathered(hooks_metrics.REGISTRY),
+                "The hooks": metrics.gathered(REGISTRY),
             }
         ),
     }

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _INTRODUCTION = """\
 <!-- Made from the programs by `make generate`. Do not edit. -->
@@ -94,7 +94,7 @@ def _click(plugin: click.Group) -> Iterator[str]:
         yield from _options(command, shared)
 
 
-def _options(command: click.Command, without: set[str | None]) -> Iterator[str]:
+def _options(command: click.Command, without: Collection[str | None]) -> Iterator[str]:
     rows = [
         (f"`{', '.join(one.opts)}`", _flat(one.help or ""))
         for one in command.params
