@@ -21,7 +21,7 @@ CHANGELOG = "CHANGELOG.md"
 PLACES = {
     "crds/version.py": '__version__ = "',
     "Dockerfile": 'org.opencontainers.image.version="',
-    "README.md": "registry.example.com/localmodel:",
+    "README.md": "registry.example.com/localmodel-$image:",
     "deploy/base/kustomization.yaml": "newTag: ",
     "deploy/overlays/kserve/takeover/kustomization.yaml": "newTag: ",
 }
