@@ -21,7 +21,7 @@ CHANGELOG = "CHANGELOG.md"
 PLACES = {
     "crds/version.py": '__version__ = "',
     "Dockerfile": 'org.opencontainers.image.version="',
-    "README.md": "registry.example.com/localmodel:",
+    "README.md": "registry.example.com/localmodel-$image:",
     # Of `version` and of `appVersion`.
     "deploy/chart/Chart.yaml": "ersion: ",
     "deploy/base/kustomization.yaml": "newTag: ",
