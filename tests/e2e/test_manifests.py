@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.kube.errors import NotFoundError
-from deploy.kube.kinds import CRDS, NAMESPACES, POLICIES, SECRETS, Kind
+from deploy.kube.kinds import CRDS, DAEMON_SETS, NAMESPACES, POLICIES, SECRETS, Kind
 from deploy.local.build import ensure_helm
 from deploy.local.chart import CHART, COMPONENTS, kustomization, kustomize
 from deploy.local.cluster import Cluster
@@ -34,7 +34,6 @@ ALL_VALUES = [
     "metacontroller.install=true",
 ]
 TOKEN = (SECRETS, "localmodel-hooks-token", "localmodel")
-DAEMON_SETS = Kind("apps/v1", "daemonsets", "DaemonSet", namespaced=True)
 AGENT = (DAEMON_SETS, "localmodel-agent", "localmodel")
 
 

@@ -42,7 +42,8 @@ def _pods(rendered: Rendered) -> Iterator[tuple[str, KubeObject]]:
 
 
 def _agent(rendered: Rendered) -> KubeObject:
-    return rendered["DaemonSet", NAMESPACE, AGENT]["spec"]
+    spec: KubeObject = rendered["DaemonSet", NAMESPACE, AGENT]["spec"]
+    return spec
 
 
 def test_no_pod_has_privileges_of_the_node(rendered: Rendered) -> None:
