@@ -8,24 +8,27 @@ import signal
 import statistics
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deploy.kube.errors import NotFoundError
-from deploy.kube.kinds import NODES, PODS
+from deploy.kube.kinds import DAEMON_SETS, NODES, PODS
 from deploy.local.cluster import Cluster
 from deploy.local.real import cgroups
 from deploy.local.real.nodes import process_name
 from deploy.local.real.pods import MOUNT_PATH, first_line, lines, pod
 from deploy.local.waiting import wait_until
+from tests.e2e.origin import HttpOrigin
 from tests.e2e.real import (
     MIB,
     NODE,
     RESTART_SECONDS,
     START_SECONDS,
     XDIST_GROUP,
+    add,
     offer,
     release,
     remove,
@@ -117,6 +120,63 @@ def test_a_cold_pod_waits_and_starts_after_the_publication(real: World) -> None:
     # By the agent's annotation; kubelet alone tries again every 10 to 15 seconds.
     assert -1 <= line.at - published < 5
     remove(real, "cold", "model")
+
+
+@pytest.mark.timeout(600)  # updates the agents of both nodes, one after the other
+def test_an_update_of_the_agents_interrupts_no_mount_and_loses_no_bytes(real: World) -> None:
+    http = HttpOrigin(ranges=True)
+    world = replace(real, http=http)
+    served, large = os.urandom(MIB), os.urandom(32 * MIB)
+    uri = offer(world, "update", served, NODE)
+    world.wait_ready("update", 1)
+    before = world.identity(NODE, uri)
+    check = f"while sha256sum {MOUNT_PATH}/update.bin | cut -c1-64; do sleep 1; done; exit 1"
+    run(world, "update", "server", uri, check)
+    digest = hashlib.sha256(served).hexdigest()
+    assert first_line(real.api, "server", "update", seconds=START_SECONDS).text == digest
+
+    large_uri = http.put("large.bin", large)
+    with slow(world, MIB / 2):
+        add(world, "update", "large", large_uri)
+        world.until(
+            lambda: world.report(NODE, large_uri).get("downloadedBytes", 0) > 8 * MIB,
+            "a part of the download",
+        )
+        # Far too slow for the rest, however long the update takes.
+        http.bytes_per_second = MIB / 64
+        _update_agents(world)
+        assert not world.published(NODE, large_uri)
+        had = world.report(NODE, large_uri)["downloadedBytes"]
+        release(world, NODE, large_uri)
+    assert (world.copy(NODE, large_uri) / "large.bin").read_bytes() == large
+    # Had the new agent begun anew, the origin would have sent most bytes of the first part twice.
+    assert had > 8 * MIB
+    assert http.sent < len(served) + len(large) + 4 * MIB
+
+    # The pod has read on, in the same container, and the copy has not been touched.
+    line = wait_line_after(world, "update", "server", time.time())
+    assert line.text == digest
+    (container,) = real.api.get(PODS, "server", "update")["status"]["containerStatuses"]
+    assert container["restartCount"] == 0
+    assert world.identity(NODE, uri) == before
+    remove(world, "update", "server")
+    world.remove_caches("large")
+    http.close()
+
+
+def _update_agents(world: World) -> None:
+    """Change the pods of the DaemonSet, as `kubectl rollout restart`, and wait for its end."""
+    change = {"spec": {"template": {"metadata": {"annotations": {"updated": "yes"}}}}}
+    world.api.patch(DAEMON_SETS, "localmodel-agent", change, "localmodel")
+
+    def is_over() -> bool:
+        found = world.api.get(DAEMON_SETS, "localmodel-agent", "localmodel")
+        status, wanted = found["status"], found["status"]["desiredNumberScheduled"]
+        seen = status["observedGeneration"] == found["metadata"]["generation"]
+        counts = {status.get(key) for key in ("updatedNumberScheduled", "numberAvailable")}
+        return bool(seen and counts == {wanted})
+
+    world.until(is_over, "the update of the agents to be over", RESTART_SECONDS)
 
 
 def test_a_node_that_dies_comes_back_with_its_pods(real: World) -> None:

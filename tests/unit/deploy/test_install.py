@@ -23,6 +23,7 @@ from deploy.local.product import metacontroller
 from deploy.takeover import names as takeover
 from deploy.takeover.console import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
 from deploy.takeover.main import main as takeover_main
+from deploy.takeover.uninstall import main as uninstall_main
 from hooks import reasons
 from hooks.app import create_app
 from hooks.settings import (
@@ -545,6 +546,43 @@ def test_every_flag_and_exit_code_of_the_takeover_is_documented(
     assert {flag for flag in flags if f"`{flag}" not in page} == set()
     for code in (OK, FAILED, USAGE, A_PERSON_FIRST, INTERRUPTED):
         assert f"| {code} |" in page
+
+
+def test_every_flag_and_exit_code_of_the_uninstall_is_documented(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        uninstall_main(["--help"])
+    page = (TREE / "docs" / "install.md").read_text()
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--version"}
+    assert len(flags) > 5
+    assert {flag for flag in flags if f"`{flag}" not in page} == set()
+    for code in (OK, FAILED, USAGE, A_PERSON_FIRST, INTERRUPTED):
+        assert f"| {code} |" in page
+
+
+def test_the_versions_that_the_page_says_are_tested_are_those_of_the_tests() -> None:
+    page = (TREE / "docs" / "install.md").read_text()
+    kube, helm = ((TREE / f"deploy/local/{name}/go.mod").read_text() for name in ("kube", "helm"))
+    tested = {
+        "Kubernetes": re.search(r"k8s\.io/kubernetes v([\d.]+)$", kube, re.MULTILINE),
+        "Helm": re.search(r"helm\.sh/helm/v4 v(\d+\.\d+)", helm),
+        "KServe": re.search(r"^kserve==(\d+\.\d+)", _text("kserve-sdk.txt"), re.MULTILINE),
+    }
+    for name, found in tested.items():
+        assert found is not None
+        assert re.search(
+            rf"^\| {name} \|[^|]*\b{re.escape(found[1])}[^|]*\|", page, re.MULTILINE
+        ), name
+    (container,) = _find("StatefulSet", TREE / "metacontroller/install/metacontroller.yaml")[
+        "spec"
+    ]["template"]["spec"]["containers"]
+    version = container["image"].rpartition(":v")[2]
+    assert f"metacontroller/v{version}/manifests" in page
+
+
+def _text(name: str) -> str:
+    return (TREE / "deploy/local" / name).read_text()
 
 
 def test_every_flag_of_the_agent_is_documented(capsys: pytest.CaptureFixture[str]) -> None:

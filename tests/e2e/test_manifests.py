@@ -1,0 +1,157 @@
+"""The API server takes all that is shipped, strictly and without a warning; Helm installs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from deploy.kube.errors import NotFoundError
+from deploy.kube.kinds import CRDS, DAEMON_SETS, NAMESPACES, POLICIES, SECRETS, Kind
+from deploy.local.build import ensure_helm
+from deploy.local.chart import CHART, COMPONENTS, kustomization, kustomize
+from deploy.local.cluster import Cluster
+from deploy.local.layout import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# All tests of this module change one cluster.
+pytestmark = pytest.mark.xdist_group("manifests")
+
+AVAILABLE = [name for name in COMPONENTS if (CHECKOUT / "deploy/components" / name).is_dir()]
+# The Prometheus operator's, which no cluster here has.
+OPERATORS_KINDS = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
+RELEASE = ("localmodel", str(CHART), "--namespace", "localmodel")
+ALL_VALUES = [
+    "podPolicies.enabled=true",
+    "startupTaint.enabled=true",
+    "kubeletConfigz.enabled=true",
+    "hooks.token.enabled=true",
+    "metacontroller.install=true",
+]
+TOKEN = (SECRETS, "localmodel-hooks-token", "localmodel")
+AGENT = (DAEMON_SETS, "localmodel-agent", "localmodel")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose programs do not matter: the tests overwrite the addresses of the hooks."""
+    cluster = Cluster(tmp_path_factory.mktemp("manifests") / "local")
+    cluster.up(1, metacontroller="standin", run_agents=False, owner_pid=os.getpid())
+    try:
+        # Of what is beside KServe.
+        cluster.kubectl("create", "namespace", "kserve", check=True)
+        yield cluster
+    finally:
+        cluster.down()
+
+
+def apply(cluster: Cluster, manifests: str) -> None:
+    """Apply objects as the pages say. Unknown or repeated fields, and warnings, are failures."""
+    found = [one for one in yaml.load_all(manifests, yaml.CSafeLoader) if one]
+    known = [one for one in found if one["kind"] not in OPERATORS_KINDS]
+    done = cluster.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--validate=strict", "--filename=-"),
+        stdin=yaml.safe_dump_all(known),
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert done.stdout.count("serverside-applied") == len(known)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "crds/manifests",
+        "metacontroller",
+        "deploy/overlays/standalone",
+        "deploy/overlays/kserve",
+        "deploy/overlays/kserve/beside",
+        "deploy/overlays/kserve/takeover",
+        "deploy/pods",
+        "deploy/components/hooks-token/controllers",
+    ],
+)
+def test_a_kustomization_is_applied_without_a_warning(cluster: Cluster, folder: str) -> None:
+    apply(cluster, kustomize(CHECKOUT / folder))
+
+
+@pytest.mark.parametrize("overlay", ["standalone", "kserve"])
+def test_an_overlay_with_all_components_is_applied_without_a_warning(
+    cluster: Cluster, overlay: str
+) -> None:
+    components = [f"deploy/components/{name}" for name in AVAILABLE]
+    with kustomization([f"deploy/overlays/{overlay}"], components) as folder:
+        apply(cluster, kustomize(folder))
+
+
+@pytest.mark.parametrize("overlay", ["standalone", "kserve"])
+def test_the_chart_is_applied_without_a_warning(cluster: Cluster, overlay: str) -> None:
+    switches = [*ALL_VALUES, f"overlay={overlay}"]
+    if "monitoring" in AVAILABLE:
+        switches.append("monitoring.enabled=true")
+    apply(cluster, helm(cluster, "template", *RELEASE, *_set(switches)))
+
+
+def test_a_warning_or_an_unknown_field_is_a_failure(cluster: Cluster) -> None:
+    deployment = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "strict", "namespace": "default"},
+        "date": {},
+    }
+    with pytest.raises(AssertionError, match="field not declared in schema"):
+        apply(cluster, yaml.safe_dump(deployment))
+
+
+def test_helm_installs_upgrades_and_uninstalls(cluster: Cluster) -> None:
+    """Helm takes over what kustomize has applied, and at the end leaves what holds the models."""
+    api = cluster.api
+    # What another Metacontroller's owner has applied is not the release's.
+    switches = [value for value in ALL_VALUES if "metacontroller" not in value]
+    helm(
+        cluster,
+        *("upgrade", "--install", *RELEASE, "--take-ownership", "--force-conflicts"),
+        *_set(switches),
+    )
+    token = api.get(*TOKEN)["data"]["token"]
+    before = api.get(*AGENT)
+    assert before["metadata"]["annotations"]["meta.helm.sh/release-name"] == "localmodel"
+
+    switches += ["agent.args={--max-downloads=4}", "networkPolicies.enabled=false"]
+    helm(cluster, "upgrade", *RELEASE, "--force-conflicts", *_set(switches))
+    (container,) = api.get(*AGENT)["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-1] == "--max-downloads=4"
+    assert api.get(*TOKEN)["data"]["token"] == token
+    policies = Kind("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", namespaced=True)
+    assert not api.list(policies)
+
+    helm(cluster, "uninstall", "localmodel", "--namespace", "localmodel", "--wait")
+    for gone in (TOKEN, AGENT, (POLICIES, "localmodel-node-status")):
+        with pytest.raises(NotFoundError):
+            api.get(*gone)
+    crds = {one["metadata"]["name"] for one in api.list(CRDS)}
+    assert "localmodelcaches.serving.kserve.io" in crds
+    assert api.find(NAMESPACES, "kserve-localmodel-jobs")
+
+
+def helm(cluster: Cluster, *arguments: str) -> str:
+    """Run Helm as the administrator. Returns what it prints."""
+    done = subprocess.run(
+        [ensure_helm(), *arguments],
+        env=os.environ | {"KUBECONFIG": str(cluster.kubeconfig)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "arning" not in done.stderr
+    return done.stdout
+
+
+def _set(values: list[str]) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
