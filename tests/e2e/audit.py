@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from deploy.kube.client import KubeClient
 from deploy.local.users import AGENT, HOOKS, METACONTROLLER
@@ -42,6 +42,18 @@ _OWNERS = {
     "localmodelnodes": "nodes",
 }
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '(localmodel-[^']+)'")
+
+
+class Refusal(NamedTuple):
+    """A right that RBAC does not grant. resource: with its subresource."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.verb} {'.'.join(filter(None, (self.resource, self.group)))}"
 
 
 @dataclass(frozen=True)
@@ -88,17 +100,19 @@ class Call:
         return (self.verb, "create") if self.verb == "patch" and self.code == 201 else (self.verb,)
 
     @property
-    def refusal(self) -> tuple[str, str]:
-        """The verb and the resource that RBAC refused; empty if it refused nothing."""
+    def refusal(self) -> Refusal | None:
+        """What RBAC refused."""
         if not self.allowed:
-            return self.verb, self.resource
+            return Refusal(self.user, self.verb, self.group, self.resource)
         if self.code == 403 and _CREATING.search(self.message):
-            return "create", self.resource
+            return Refusal(self.user, "create", self.group, self.resource)
         if self.code == 403 and _DELETING.search(self.message):
-            return "delete", self.resource
+            return Refusal(self.user, "delete", self.group, self.resource)
         if self.code == 403 and _OWNING.search(self.message):
-            return "update", f"{_owner(self.resource, self.name)}/finalizers"
-        return "", ""
+            owner = _owner(self.resource, self.name)
+            group = "" if owner == "nodes" else "serving.kserve.io"
+            return Refusal(self.user, "update", group, f"{owner}/finalizers")
+        return None
 
     @property
     def policy(self) -> str:
@@ -129,22 +143,18 @@ def as_user(path: Path) -> KubeClient:
     return KubeClient.connect(path, headers={"User-Agent": ON_PURPOSE})
 
 
-def is_granted(cluster: Cluster, call: Call) -> bool:
-    """Whether RBAC grants now what a request asked for."""
-    verb, resource = call.refusal
-    plural, _, sub = resource.partition("/")
-    asked = {"verb": verb, "group": call.group, "resource": plural, "subresource": sub}
-    where = {"namespace": call.namespace, "name": call.name}
-    return answers_yes(cluster, call.user, asked | where)
-
-
-def answers_yes(cluster: Cluster, user: str, attributes: dict[str, str]) -> bool:
-    """The API server's answer to a SubjectAccessReview."""
-    groups = ["system:authenticated", "system:serviceaccounts"]
+def is_granted(cluster: Cluster, right: Refusal, namespace: str = "", name: str = "") -> bool:
+    """Whether RBAC grants a right now: the API server's answer to a SubjectAccessReview."""
+    plural, _, sub = right.resource.partition("/")
+    asked = {"verb": right.verb, "group": right.group, "resource": plural, "subresource": sub}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+        "spec": {
+            "user": right.user,
+            "groups": ["system:authenticated", "system:serviceaccounts"],
+            "resourceAttributes": asked | {"namespace": namespace, "name": name},
+        },
     }
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
     return bool(cluster.api.request("POST", path, body=review)["status"].get("allowed"))
@@ -156,13 +166,16 @@ def unexpected(cluster: Cluster) -> list[str]:
     What RBAC grants now does not count: an API server that has just started refuses every request
     until it has read the roles.
     """
-    found = [call for call in calls(cluster, refused=True) if _counts(call)]
-    counted = Counter(map(_key, found))
-    examples = {_key(call): call for call in found}
+    refused = [
+        call
+        for call in calls(cluster, refused=True)
+        if call.agent != ON_PURPOSE and (call.refusal or call.policy)
+    ]
+    times = Counter(map(_key, refused))
     return [
-        _sentence(examples[key], times)
-        for key, times in counted.items()
-        if examples[key].policy or not is_granted(cluster, examples[key])
+        _sentence(call, times[key])
+        for key, call in {_key(call): call for call in refused}.items()
+        if not (call.refusal and is_granted(cluster, call.refusal, call.namespace, call.name))
     ]
 
 
@@ -172,29 +185,23 @@ def check(cluster: Cluster) -> None:
     assert not found, "the API server refused requests of localmodel:\n" + "\n".join(found)
 
 
-def _counts(call: Call) -> bool:
-    return call.agent != ON_PURPOSE and bool(call.refusal[0] or call.policy)
-
-
 def _owner(resource: str, name: str) -> str:
     """The resource of a child's owner. Names of claims and volumes begin with their cache's."""
     caches = "localmodelnamespacecaches" if name.startswith("own-") else "localmodelcaches"
     return _OWNERS.get(resource, caches)
 
 
-def _key(call: Call) -> tuple[str, ...]:
-    verb, resource = call.refusal
-    return (call.user, verb, call.group, resource, call.namespace, call.policy)
+def _key(call: Call) -> tuple[Refusal | None, str, str]:
+    return (call.refusal, call.namespace, call.policy)
 
 
 def _sentence(call: Call, times: int) -> str:
-    verb, resource = call.refusal
     where = f" in the namespace {call.namespace}" if call.namespace else ""
-    target = ".".join(filter(None, (resource or call.resource, call.group)))
-    asked = f"{call.user}: {verb or call.verb} {target}{where} ({times} times)"
-    if call.policy:
-        return f"- {asked}: refused by the policy {call.policy}: {call.message}"
-    return f"- {asked}: no rule grants it; its rules: {RULES[call.user]}"
+    if call.refusal:
+        rules = RULES[call.user]
+        return f"- {call.refusal}{where} ({times} times): no rule grants it; its rules: {rules}"
+    asked = f"{call.user}: {call.verb} {call.resource}{where} ({times} times)"
+    return f"- {asked}: refused by the policy {call.policy}: {call.message}"
 
 
 def used(seen: Iterable[Call]) -> set[tuple[str, str, str, str]]:

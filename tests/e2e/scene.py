@@ -186,8 +186,11 @@ class Scene:
             labels = {"metadata": {"labels": {BARE: None}}}
             world.patch(NODES, f"bare-{ENDING}", labels)
 
-    def poke(self, *, readers: bool, agents: bool) -> None:
-        """Make localmodel need every right. readers, agents: restart Metacontroller, the agent."""
+    def poke(self, *, readers: bool = False, agents: bool = False, taints: bool = False) -> None:
+        """Make localmodel need every right.
+
+        readers, agents: restart Metacontroller, the agent. taints: add a Node with a startup taint.
+        """
         self.rounds += 1
         name = f"round-{self.rounds}"
         if readers:
@@ -199,6 +202,8 @@ class Scene:
         self.wait_with_a_pod(name)
         self.download_again()
         self.orphan()
+        if taints:
+            self.add_a_tainted_node(name)
 
 
 @contextmanager

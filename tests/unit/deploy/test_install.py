@@ -156,24 +156,28 @@ def _needed() -> Iterator[tuple[str, str, str]]:
         for verb in ("list", "watch"):
             yield _group(kind.api_version), kind.resource, verb
     for doc in _documents(*CONTROLLERS):
-        spec = doc["spec"]
-        if "parentResource" in spec:
-            parent = spec["parentResource"]
-            group, resource = _group(parent["apiVersion"]), parent["resource"]
-            yield group, resource, "get"
-            yield group, resource, "update"
-            yield group, f"{resource}/status", "update"
-            yield group, f"{resource}/finalizers", "update"
-        for parent in spec.get("resources", ()):
-            yield _group(parent["apiVersion"]), parent["resource"], "update"
-            yield _group(parent["apiVersion"]), f"{parent['resource']}/finalizers", "update"
-        for child in (*spec.get("childResources", ()), *spec.get("attachments", ())):
-            for verb in ("list", "watch", "create", "patch", "delete"):
-                yield _group(child["apiVersion"]), child["resource"], verb
-        # Only those of a CompositeController are adopted.
-        for child in spec.get("childResources", ()):
-            for verb in ("get", "update"):
-                yield _group(child["apiVersion"]), child["resource"], verb
+        yield from _needed_by(doc["spec"])
+
+
+def _needed_by(spec: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The rights that Metacontroller needs on parents and children of a controller."""
+    if "parentResource" in spec:
+        parent = spec["parentResource"]
+        group, resource = _group(parent["apiVersion"]), parent["resource"]
+        yield group, resource, "get"
+        yield group, resource, "update"
+        yield group, f"{resource}/status", "update"
+        yield group, f"{resource}/finalizers", "update"
+    for parent in spec.get("resources", ()):
+        yield _group(parent["apiVersion"]), parent["resource"], "update"
+        yield _group(parent["apiVersion"]), f"{parent['resource']}/finalizers", "update"
+    for child in (*spec.get("childResources", ()), *spec.get("attachments", ())):
+        for verb in ("list", "watch", "create", "patch", "delete"):
+            yield _group(child["apiVersion"]), child["resource"], verb
+    # Only those of a CompositeController are adopted.
+    for child in spec.get("childResources", ()):
+        for verb in ("get", "update"):
+            yield _group(child["apiVersion"]), child["resource"], verb
 
 
 def _group(api_version: str) -> str:
