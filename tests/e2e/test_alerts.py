@@ -257,7 +257,9 @@ def _last_step(scene: Scene, node: str) -> float | None:
     with suppress(requests.RequestException), requests.Session() as session:
         session.trust_env = False
         text = session.get(f"http://{address}/metrics", timeout=3).text
-        (line,) = re.findall(r"^localmodel_agent_last_step_timestamp_seconds (.*)$", text, re.M)
+        (line,) = re.findall(
+            r"^localmodel_agent_last_step_timestamp_seconds (.*)$", text, re.MULTILINE
+        )
         return float(line)
     return None
 
