@@ -29,13 +29,13 @@ TOOL := exec $(BIN)/python -m deploy.local
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status node-up \
-	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults packages lint format \
-	generate images image-base sbom lock release clean distclean
+.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status prometheus \
+	node-up node-down demo test test-unit bench-download bench-control bench-pods bench-starts \
+	dashboard-picture faults packages lint format generate images image-base sbom lock release clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: venv ## Show what localmodel does on a cluster of its own, and check it
 	@$(TOOL) demo
@@ -48,6 +48,9 @@ down: venv ## Stop the local cluster and everything in it
 
 status: venv ## Show what runs in the local cluster
 	@$(TOOL) status --local "$(LOCAL)"
+
+prometheus: venv ## Start Debian's Prometheus beside the local cluster, with the alerts
+	@$(TOOL) prometheus --local "$(LOCAL)"
 
 node-up: venv ## Add a node to the local cluster (NODE=node-4, or a real one: NODE=real-3 REAL=1)
 	@$(if $(NODE),,$(error name the node, as in: make node-up NODE=node-4))$(TOOL) node-up --local "$(LOCAL)"$(if $(filter 1,$(REAL)), --real) -- "$(NODE)"
@@ -76,6 +79,9 @@ bench-pods: venv ## Measure what the policies for pods cost (ROUNDS=5 WRITE= BEN
 
 bench-starts: venv ## Measure how fast pods start that mount models, as root (ROUNDS=5 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.starts --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
+
+dashboard-picture: venv ## Draw docs/dashboard.svg from Prometheus' answers during a load
+	@exec $(BIN)/python -m tests.dashboard
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)

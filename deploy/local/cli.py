@@ -13,7 +13,7 @@ from crds.quantity import parse_quantity
 from crds.version import __version__
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import NODES
-from deploy.local import build
+from deploy.local import build, prometheus
 from deploy.local.cluster import Cluster
 from deploy.local.console import Console
 from deploy.local.errors import LocalError
@@ -22,6 +22,7 @@ from deploy.local.overlay import BASE, STANDALONE
 from deploy.local.product import DISK, META
 from deploy.local.real import nodes as machines
 from deploy.local.real.images import BUSYBOX
+from deploy.monitoring.rules import rule_groups
 
 DEFAULT_LOCAL = Path(".local")
 _PARTS_HELP = f"{', '.join(build.PARTS)} (default: all of them)"
@@ -95,7 +96,8 @@ def parser() -> argparse.ArgumentParser:
     for command in (add, remove):
         command.add_argument("node", help="its name, as in node-4")
     status = commands.add_parser("status", help="show what runs")
-    for command in (up, down, add, remove, status):
+    watch = commands.add_parser("prometheus", help="start Prometheus beside a cluster")
+    for command in (up, down, add, remove, status, watch):
         command.add_argument(
             "--local",
             type=Path,
@@ -141,6 +143,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     elif options.command == "node-down":
         cluster.node_down(options.node)
         console.line(f"{options.node} is gone; its disk stays")
+    elif options.command == "prometheus":
+        _prometheus(cluster, console)
     else:
         _status(cluster, console)
 
@@ -181,6 +185,12 @@ def _up(cluster: Cluster, options: argparse.Namespace, console: Console) -> None
         )
     beside = "" if options.local == DEFAULT_LOCAL else f" LOCAL={options.local}"
     console.line(f"  stop it with: make down{beside}")
+
+
+def _prometheus(cluster: Cluster, console: Console) -> None:
+    server = prometheus.Prometheus()
+    server.start(cluster, rule_groups())
+    console.line(f"Prometheus is at {server.url}; it ends with the cluster")
 
 
 def _status(cluster: Cluster, console: Console) -> None:

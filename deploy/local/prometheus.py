@@ -51,6 +51,8 @@ class Prometheus:
 
         Raises LocalError, also where the program is missing.
         """
+        if not cluster.is_running():
+            raise LocalError(f"no cluster runs in {cluster.root}", todo="make up")
         lacks = missing()
         if lacks:
             raise LocalError(lacks)

@@ -183,13 +183,11 @@ DOWNLOADS = Row(
         ),
         Panel(
             "Failures by reason",
-            "The five most frequent reasons since the start of the agents; see docs/conditions.md.",
+            "Failed attempts since the start of the agents; see docs/conditions.md.",
             "none",
             (
-                Query(
-                    f"topk(5, sum by (reason) ({_agent('download_failures_total')}))",
-                    "{{reason}}",
-                ),
+                Query(f"sum({_agent('download_failures_total')})", "all"),
+                Query(f"sum by (reason) ({_agent('download_failures_total')}) > 0", "{{reason}}"),
             ),
         ),
         Panel(
@@ -292,15 +290,14 @@ HEALTH = Row(
             thresholds=((300, ORANGE), (600, RED)),
         ),
         Panel(
-            "Synced, and disk writable",
-            "1: all is well. 0: the agent does not know its LocalModelNode or the pods, or cannot "
-            "write to its disk.",
+            "Agents in trouble",
+            "Not synced: the agent does not know its LocalModelNode or the pods of its node.",
             "none",
             (
-                Query(_agent("synced"), "synced {{node}}"),
-                Query(_agent("disk_writable"), "writable {{node}}"),
+                Query(f"count({_agent('synced')} == 0) or vector(0)", "not synced"),
+                Query(f"count({_agent('disk_writable')} == 0) or vector(0)", "disk not writable"),
             ),
-            maximum=1,
+            thresholds=((1, RED),),
         ),
         Panel(
             "Requests to the API server",

@@ -31,6 +31,8 @@ COLORS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 FONT = "Inter,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
 # Of a character, for a legend that must not overlap.
 CHARACTER = 6.1
+# Of the words that count what has no room in a legend.
+MORE = 70
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -73,13 +75,14 @@ def text_of(value: float, unit: str) -> str:
 def _short(number: float) -> str:
     if abs(number) >= 100 or number == int(number):
         return f"{number:.0f}"
-    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2g}"
+    return f"{number:.3g}"
 
 
 def draw(rows: Sequence[tuple[Row, Sequence[Sequence[Series]]]], span: Span, title: str) -> str:
     """The picture. rows: each row with the series of each of its panels."""
     y, parts = float(TITLE_HEIGHT), [_text(MARGIN, 33, title, size=18, weight=600)]
-    length = f"{(span.end - span.start) / 60:.0f} minutes"
+    seconds = round(span.end - span.start)
+    length = f"a load of {seconds // 60}:{seconds % 60:02d} minutes, from Prometheus' answers"
     parts.append(_text(WIDTH - MARGIN, 33, length, size=12, fill=DIM, anchor="end"))
     for row, answers in rows:
         parts.append(_text(MARGIN, y + 23, row.title, size=14, weight=600))
@@ -233,9 +236,10 @@ def _area(
 ) -> str:
     """A line with the area below it; a gap where Prometheus has no value."""
     parts = []
-    for run in _runs(points):
+    floors = below or {}
+    for run in (_thinned(run, floors) for run in _runs(points)):
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in (scale.place(p) for p in run))
-        floor = [Point(p.at, (below or {}).get(p.at, scale.low)) for p in reversed(run)]
+        floor = [Point(p.at, floors.get(p.at, scale.low)) for p in reversed(run)]
         back = "L".join(f"{x:.1f} {y:.1f}" for x, y in (scale.place(p) for p in floor))
         parts.append(f'<path d="M{line}L{back}Z" fill="{color}" fill-opacity="{opacity}"/>')
         parts.append(
@@ -257,24 +261,36 @@ def _runs(points: Sequence[Point]) -> list[list[Point]]:
     return runs
 
 
+def _thinned(run: list[Point], below: dict[float, float]) -> list[Point]:
+    """The points without those that lie between two of the same value."""
+
+    def place(point: Point) -> tuple[float, float]:
+        return point.value, below.get(point.at, 0.0)
+
+    inner = zip(run, run[1:-1], run[2:], strict=False)
+    kept = [b for a, b, c in inner if not place(a) == place(b) == place(c)]
+    return [run[0], *kept, *run[1:][-1:]]
+
+
 def _legend(names: Sequence[str], x: float, y: float, width: float) -> str:
     """The names of the lines, in two lines; what does not fit is counted."""
     parts, at, line = [], x, 0
+    sizes = [16 + len(name) * CHARACTER + 12 for name in names]
     for number, name in enumerate(names):
-        size = 16 + len(name) * CHARACTER + 12
-        if at + size > x + width:
-            at, line = x, line + 1
-        is_last = number == len(names) - 1
-        if line > 1 or (line == 1 and at + size + 60 > x + width and not is_last):
-            parts.append(_text(at, y + LEGEND_LINE, f"and {len(names) - number} more", fill=DIM))
-            break
+        more = 0 if number == len(names) - 1 else MORE
+        if at + sizes[number] + more * line > x + width:
+            if line == 1:
+                text = f"and {len(names) - number} more"
+                parts.append(_text(at, y + LEGEND_LINE, text, fill=DIM))
+                break
+            at, line = x, 1
         top = y + line * LEGEND_LINE
         color = PALETTE[number % len(PALETTE)]
         parts.append(
             f'<rect x="{at:.1f}" y="{top - 5:.1f}" width="11" height="3" rx="1" fill="{color}"/>'
         )
         parts.append(_text(at + 16, top, name, fill=TEXT))
-        at += size
+        at += sizes[number]
     return "".join(parts)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Agents keep a copy that no entry requests for this long.
 GRACE_SECONDS = 2.0
 START_SECONDS = 60.0
+# Of each node, but the crowded one.
+DISK = "64Mi"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def scene(folder: Path, every: float, rules: Sequence[dict[str, Any]]) -> Iterat
         metacontroller="standin",
         grace_seconds=GRACE_SECONDS,
         progress_seconds=0.5,
+        disk=DISK,
         agent_env=s3.agent_env(),
         agent_args=AGENT_ARGS,
         owner_pid=os.getpid(),
