@@ -96,6 +96,13 @@ class NodeForecast:
     waits: tuple[Wait, ...] = ()
     removals: tuple[Removal, ...] = ()
 
+    def can_be_usual(self, before: KubeObject) -> bool:
+        """Whether any of it might happen with the former list of models, too."""
+        former = _entries(before.get("spec") or {})
+        return bool(self.evictions or self.waits) or any(
+            one.key in former for one in self.downloads
+        )
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -133,13 +140,22 @@ def copies_of(node: KubeObject) -> dict[str, Copy]:
 
 def ledger_of(node: KubeObject, sizes: Mapping[str, int]) -> Ledger:
     """The models and the bounds of a node by its LocalModelNode. sizes: known ones, by key."""
-    spec, copies = node.get("spec") or {}, copies_of(node)
-    entries = _entries(spec)
+    spec = node.get("spec") or {}
+    return _ledger(node, _entries(spec), copies_of(node), sizes)
+
+
+def _ledger(
+    node: KubeObject,
+    entries: Mapping[str, Sequence[KubeObject]],
+    copies: Mapping[str, Copy],
+    sizes: Mapping[str, int],
+) -> Ledger:
     holdings = {
         key: _holding(entries.get(key, ()), copies.get(key, Copy()), sizes.get(key))
         for key in (*entries, *(key for key in copies if key not in entries))
     }
-    return Ledger(holdings, _groups(spec), _space(node, copies.values()))
+    groups = _groups(node.get("spec") or {})
+    return Ledger(holdings, groups, _space(node, copies.values()))
 
 
 def forecast(
@@ -149,10 +165,11 @@ def forecast(
 
     sizes: bytes of models by key, as reported.
     """
-    found = _Forecast(before, after, sizes).run()
-    if before is None:
+    copies = copies_of(after)
+    found = _Forecast(before, after, copies, sizes).run()
+    if before is None or not found.can_be_usual(before):
         return found
-    usual = _Forecast(before, before, sizes).run()
+    usual = _Forecast(before, before, copies, sizes).run()
     return NodeForecast(
         downloads=_without(found.downloads, usual.downloads),
         evictions=_without(found.evictions, usual.evictions),
@@ -168,13 +185,16 @@ def _without(some: tuple[_Of, ...], usual: tuple[_Of, ...]) -> tuple[_Of, ...]:
 
 class _Forecast:
     def __init__(
-        self, before: KubeObject | None, after: KubeObject, sizes: Mapping[str, int]
+        self,
+        before: KubeObject | None,
+        after: KubeObject,
+        copies: Mapping[str, Copy],
+        sizes: Mapping[str, int],
     ) -> None:
-        self._node, self._sizes = meta.name(after), sizes
-        self._copies = copies_of(after)
+        self._node, self._sizes, self._copies = meta.name(after), sizes, copies
         self._entries = _entries(after.get("spec") or {})
         self._former = _entries((before or {}).get("spec") or {})
-        self._ledger = ledger_of(after, sizes)
+        self._ledger = _ledger(after, self._entries, copies, sizes)
         self._downloads: list[Download] = []
         self._evictions: list[Eviction] = []
         self._started: set[str] = set()

@@ -23,6 +23,7 @@ from deploy.kubectl.plan_input import (
 )
 from deploy.kubectl.session import Command, Session, pass_session
 from deploy.kubectl.snapshot import read
+from hooks.envelope import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +71,10 @@ def command(
         documents = [one for file in files for one in read_documents(file.read(), file.name)]
     except (DocumentError, UnicodeDecodeError) as error:
         raise click.ClickException(str(error)) from None
-    plan = plan_for(session.client(), documents, session.namespace, delete=delete)
+    try:
+        plan = plan_for(session.client(), documents, session.namespace, delete=delete)
+    except BadRequest as error:
+        raise click.ClickException(f"the hooks cannot plan this: {error}") from None
     if session.as_json:
         output.show_json(as_json(plan))
     else:

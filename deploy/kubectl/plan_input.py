@@ -184,7 +184,8 @@ def _as_new(obj: KubeObject, now: datetime | None) -> KubeObject:
     metadata = {"uid": f"planned-{meta.name(obj)}", "generation": 1, **obj["metadata"]}
     if now is not None:
         metadata.setdefault("creationTimestamp", f"{now:%Y-%m-%dT%H:%M:%SZ}")
-    return {**obj, "metadata": metadata}
+    # The default of the CRDs, by which the hooks know that their CRD is served.
+    return {"status": {"observedGeneration": -1}, **obj, "metadata": metadata}
 
 
 def read_settings(client: KubeClient) -> tuple[Settings, list[str]]:
