@@ -11,6 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY crds crds
 COPY deploy/kube deploy/kube
+COPY deploy/kubectl deploy/kubectl
 COPY deploy/takeover deploy/takeover
 COPY deploy/wheel.py deploy/wheel.py
 COPY hooks hooks

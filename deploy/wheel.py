@@ -23,6 +23,7 @@ SHIPPED = {
     "crds": "crds",
     "hooks": "hooks",
     "deploy/kube": "kube",
+    "deploy/kubectl": "kubectl",
     "deploy/takeover": "takeover",
 }
 _INIT = '"""Keeps model files on the disks of the nodes that will serve them."""\n'

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from deploy.kubectl.links import Chain
+    from deploy.kubectl.links import Chain, Link
 
 # Exit codes beside those of all commands.
 CODES = {LinkState.OK: 0, LinkState.WAITING: 3, LinkState.BROKEN: 4, LinkState.UNKNOWN: 0}
@@ -91,19 +91,22 @@ def rendered(chain: Chain, now: datetime, *, lines: bool) -> list[RenderableType
     else:
         head.append(f"{cause.state.value}: {cause.name}", output.STYLES[cause.state.value])
         head.append(f": {cause.words}")
-    rows = []
-    for link in chain.links:
-        text = link.words + (f"\n→ {link.next}" if link.next and lines else "")
-        then = () if lines else (link.next or "-",)
-        since = output.ago(link.since, now)
-        rows.append((link.name, link.state.value, link.reason or "-", since, text, *then))
-    columns = [
-        output.Column("LINK"),
-        output.Column("STATE"),
-        output.Column("REASON"),
-        output.Column("SINCE"),
-        output.Column("WHAT", wraps=True),
-        *(() if lines else (output.Column("NEXT", wraps=True),)),
-    ]
+    rows = [_row(link, now, lines=lines) for link in chain.links]
+    columns = [output.Column("LINK"), output.Column("STATE"), output.Column("SINCE")]
+    if lines:
+        columns.append(output.Column("WHAT", wraps=True))
+    else:
+        columns += [output.Column("REASON"), output.Column("WHAT"), output.Column("NEXT")]
     nodes = f"nodes: {counts}; the links below plan are those of {chain.node}" if counts else ""
-    return [head, output.table(columns, rows, lines=lines), *([Text(nodes)] if nodes else [])]
+    return [head, output.table(columns, rows), *([Text(nodes)] if nodes else [])]
+
+
+def _row(link: Link, now: datetime, *, lines: bool) -> tuple[str, ...]:
+    """A row of the table. A terminal is too narrow for a column of reasons and one of advice."""
+    since = output.ago(link.since, now)
+    head = (link.name, link.state.value, since)
+    if not lines:
+        return (*head, link.reason or "-", link.words, link.next or "-")
+    reason = f"{link.reason}: " if link.reason and link.state is not LinkState.OK else ""
+    then = f"\n→ {link.next}" if link.next else ""
+    return (*head, f"{reason}{link.words}{then}")

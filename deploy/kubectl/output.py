@@ -43,20 +43,21 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, lines: bool) -> Table:
-    """A table. lines: with a line below the titles, on a terminal."""
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
+    """A table, on a terminal with a line below the titles."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    made = Table(box=box.SIMPLE_HEAD if lines else None, pad_edge=False, header_style="bold")
+    made = Table(
+        box=box.SIMPLE_HEAD if is_terminal() else None, pad_edge=False, header_style="bold"
+    )
     for column in columns:
         made.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=not column.wraps,
             overflow="fold" if column.wraps else "ellipsis",
-            ratio=None,
         )
     for row in rows:
         # Not markup: names and messages may have brackets.

@@ -83,7 +83,13 @@ def shared_options() -> list[click.Parameter]:
     """The options of kubectl that every command has."""
     return [
         SharedOption("context", "--context", metavar="NAME", help="Context of the kubeconfig."),
-        SharedOption("kubeconfig", "--kubeconfig", metavar="FILE", help="Path of the kubeconfig."),
+        SharedOption(
+            "kubeconfig",
+            "--kubeconfig",
+            type=click.Path(),
+            metavar="FILE",
+            help="Path of the kubeconfig.",
+        ),
         SharedOption(
             "namespace",
             "-n",

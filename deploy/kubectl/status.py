@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Without --all: the nodes with a problem first.
 NODES_SHOWN = 20
+NOTES_SHOWN = 8
 # At most this often a changed table is drawn.
 _DRAW_SECONDS = 1.0
 _IDLE_SECONDS = 10.0
@@ -48,8 +49,7 @@ def _show(session: Session, snapshot: Snapshot, *, everything: bool) -> None:
     if session.as_json:
         output.show_json(found)
     else:
-        lines = output.is_terminal()
-        output.show(rendered(found, snapshot, everything=everything, lines=lines))
+        output.show(rendered(found, snapshot, everything=everything))
 
 
 def _watch(session: Session, *, everything: bool) -> None:
@@ -94,7 +94,7 @@ def _draw_changes(follower: Follower, *, everything: bool) -> None:
         while True:
             snapshot = follower.snapshot()
             found = overview(snapshot)
-            parts = rendered(found, snapshot, everything=everything, lines=True)
+            parts = rendered(found, snapshot, everything=everything)
             trouble = follower.trouble
             if trouble:
                 parts.append(Text(f"not up to date: {trouble}", "red"))
@@ -111,28 +111,44 @@ def _next_change(follower: Follower, seen: int) -> int:
     return changed
 
 
-def rendered(
-    found: Overview, snapshot: Snapshot, *, everything: bool, lines: bool
-) -> list[RenderableType]:
-    """The overview as tables. lines: see output.table."""
+def rendered(found: Overview, snapshot: Snapshot, *, everything: bool) -> list[RenderableType]:
+    """The overview as tables."""
     from rich.text import Text  # noqa: PLC0415
 
     parts: list[RenderableType] = [Text(headline(found), "bold")]
     if found.groups:
-        parts += ["", _groups(found.groups, lines=lines)]
+        parts += ["", _groups(found.groups)]
     if found.models:
-        parts += ["", _models(found.models, snapshot, lines=lines)]
+        parts += ["", _models(found.models, snapshot)]
     if found.nodes:
         nodes = with_trouble_first(found.nodes)
         shown = nodes if everything else nodes[:NODES_SHOWN]
-        parts += ["", _nodes(shown, lines=lines)]
+        parts += ["", _nodes(shown)]
         if len(shown) < len(nodes):
             more = len(nodes) - len(shown)
             parts.append(Text(f"and {more} more nodes; --all shows them"))
+    parts += _notes(found)
     if found.not_visible:
         kinds = ", ".join(found.not_visible)
         parts += ["", Text(f"not visible to you, or not installed: {kinds}", "yellow")]
     return parts
+
+
+def _notes(found: Overview) -> list[RenderableType]:
+    """What the conditions of groups and models that are not Ready say: a few, below the tables."""
+    from rich.text import Text  # noqa: PLC0415
+
+    groups = [(one.name, one.reason, one.message) for one in found.groups if one.ready != "True"]
+    models = [(one.title, one.reason, one.message) for one in found.models if one.ready != "True"]
+    notes = groups + models
+    lines: list[RenderableType] = [
+        Text.assemble((f"{name}: ", "bold"), f"{reason}: {message}" if message else reason)
+        for name, reason, message in notes[:NOTES_SHOWN]
+    ]
+    if len(notes) > NOTES_SHOWN:
+        more = len(notes) - NOTES_SHOWN
+        lines.append(Text(f"and {more} more are not Ready: kubectl localmodel why MODEL"))
+    return ["", *lines] if lines else []
 
 
 def headline(found: Overview) -> str:
@@ -148,7 +164,7 @@ def headline(found: Overview) -> str:
     )
 
 
-def _groups(groups: Sequence[GroupLine], *, lines: bool) -> RenderableType:
+def _groups(groups: Sequence[GroupLine]) -> RenderableType:
     columns = [
         Column("GROUP"),
         Column("READY"),
@@ -157,7 +173,7 @@ def _groups(groups: Sequence[GroupLine], *, lines: bool) -> RenderableType:
         Column("COPIES", right=True),
         Column("USED", right=True),
         Column("LIMIT", right=True),
-        Column("STATUS", wraps=True),
+        Column("STATUS"),
     ]
     rows = [
         (
@@ -168,14 +184,14 @@ def _groups(groups: Sequence[GroupLine], *, lines: bool) -> RenderableType:
             f"{one.available}/{one.copies}",
             output.size(one.used),
             output.size(one.limit),
-            one.message or one.reason,
+            one.reason,
         )
         for one in groups
     ]
-    return output.table(columns, rows, lines=lines)
+    return output.table(columns, rows)
 
 
-def _models(models: Sequence[ModelLine], snapshot: Snapshot, *, lines: bool) -> RenderableType:
+def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> RenderableType:
     columns = [
         Column("MODEL"),
         Column("READY"),
@@ -185,7 +201,7 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot, *, lines: bool) -> 
         Column("RATE", right=True),
         Column("LEFT", right=True),
         Column("PODS", right=True),
-        Column("STATUS", wraps=True),
+        Column("STATUS"),
     ]
     rows = [
         (
@@ -197,14 +213,14 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot, *, lines: bool) -> 
             output.rate(one.rate),
             output.left(one.eta, snapshot.at),
             str(one.pods),
-            one.reason if one.ready == "True" else f"{one.reason}: {one.message}",
+            one.reason,
         )
         for one in models
     ]
-    return output.table(columns, rows, lines=lines)
+    return output.table(columns, rows)
 
 
-def _nodes(nodes: Sequence[NodeLine], *, lines: bool) -> RenderableType:
+def _nodes(nodes: Sequence[NodeLine]) -> RenderableType:
     columns = [
         Column("NODE"),
         Column("READY"),
@@ -228,4 +244,4 @@ def _nodes(nodes: Sequence[NodeLine], *, lines: bool) -> RenderableType:
         )
         for one in nodes
     ]
-    return output.table(columns, rows, lines=lines)
+    return output.table(columns, rows)

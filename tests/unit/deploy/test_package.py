@@ -92,7 +92,9 @@ def test_every_module_can_be_imported(site: Path) -> None:
     run(site, "import importlib\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules))
 
 
-@pytest.mark.parametrize("program", ["localmodel-agent", "localmodel-takeover"])
+@pytest.mark.parametrize(
+    "program", ["kubectl-localmodel", "localmodel-agent", "localmodel-takeover"]
+)
 def test_every_program_starts(site: Path, program: str) -> None:
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     line = re.search(rf"^{program} = ([\w.]+):(\w+)$", entry_points.read_text(), re.MULTILINE)
