@@ -33,30 +33,20 @@ def command(session: Session, port: int, *, no_browser: bool) -> None:
     with Ctrl-C.
     """
     # Imported here, for the quick answers of --help and of the completion.
-    from deploy.kubectl.follow import Follower  # noqa: PLC0415
-    from deploy.kubectl.ui.explaining import Explaining  # noqa: PLC0415
-    from deploy.kubectl.ui.feed import Feed  # noqa: PLC0415
-    from deploy.kubectl.ui.server import Server  # noqa: PLC0415
-    from deploy.kubectl.ui.watching import Watching  # noqa: PLC0415
+    from deploy.kubectl.ui.running import running  # noqa: PLC0415
 
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     client = session.client()
     cluster = session.context or client.server.partition("://")[2]
-    feed = Feed(cluster)
     try:
-        server = Server(feed, Explaining(client, feed).explain, port)
+        with running(client, cluster, namespace=session.namespace, port=port) as server:
+            click.echo(f"{server.url}\nCtrl-C stops it.")
+            if not no_browser:
+                webbrowser.open(server.one_time_url())
+            stopped.wait()
     except OSError as error:
         raise click.ClickException(
             f"port {port} of 127.0.0.1 cannot be used: {error.strerror}; name another --port"
         ) from None
-    watching = Watching(client, Follower(client, session.namespace), feed, cluster)
-    watching.start()
-    server.start()
-    click.echo(f"{server.url}\nCtrl-C stops it.")
-    if not no_browser:
-        webbrowser.open(server.one_time_url())
-    stopped.wait()
-    watching.stop()
-    server.stop()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -119,7 +120,7 @@ class Feed:
         return Reader(int(version) if run == self._run and version.isdigit() else -1)
 
     def wait(self, reader: Reader, seconds: float) -> list[Event] | None:
-        """The next events of a reader; none if nothing happened for this time. None: the end."""
+        """The next events of a reader: after this time, its health again. None: the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_news(reader), seconds)
             if self._closed:
@@ -129,8 +130,9 @@ class Feed:
                 for version, data in self._since(reader.version):
                     events.append(Event("", f"{self._run}-{version}", data))
                     reader.version = version
-            if reader.health != self._healths:
-                events.append(Event("health", "", msgspec.json.encode(self._health)))
+            if reader.health != self._healths or not events:
+                health = replace(self._health, now=time.time())
+                events.append(Event("health", "", msgspec.json.encode(health)))
                 reader.health = self._healths
             return events
 

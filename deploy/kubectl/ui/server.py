@@ -209,8 +209,7 @@ class Handler(BaseHTTPRequestHandler):
             reader = self.server.feed.reader(self.headers.get("Last-Event-ID", ""))
             with suppress(OSError):
                 while (events := self.server.feed.wait(reader, BEAT_SECONDS)) is not None:
-                    sent = b"".join(event.encoded() for event in events)
-                    self.wfile.write(sent or b": beat\n\n")
+                    self.wfile.write(b"".join(event.encoded() for event in events))
         finally:
             self.server.streams.release()
 

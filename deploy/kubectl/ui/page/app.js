@@ -10,6 +10,8 @@ const SEARCH_MS = 80;
 // The view is made anew at most this often while messages arrive.
 const VIEW_MS = 250;
 const SILENT_MS = 15_000;
+// The program asks the cluster every 5 seconds whether it answers.
+const OLD_SECONDS = 15;
 
 const at = (id) => document.getElementById(id);
 const store = new Store();
@@ -187,8 +189,9 @@ function drawLink() {
   const link = at("link");
   const trouble = at("trouble");
   const silent = serverGone || Date.now() - heardAt > SILENT_MS;
-  const state = silent ? "gone" : health.state;
   const age = (Date.now() - heardAt) / 1000 + (health.now - health.seen);
+  const old = health.state === "live" && age > OLD_SECONDS;
+  const state = silent ? "gone" : old ? "broken" : health.state;
   const words = {
     reading: "Reading the cluster…",
     live: "Live",
