@@ -29,7 +29,8 @@ VARIABLES = {
     "node; the agents need the same value (default: root; the base sets model)",
     WORKLOAD_KINDS_VARIABLE: "workloads whose namespace gets a claim by a label, as "
     "<kind>.<group>/<version> with commas between them; Metacontroller must be allowed to read "
-    "each kind, and the cluster must have it (default: none; the base sets five kinds)",
+    "each kind, the cluster must have it, and Metacontroller must be restarted after a change "
+    "(default: none; the base sets five kinds)",
     SERVICE_KINDS_VARIABLE: "services of KServe that caches follow, in the same form (default: "
     "none; the kserve overlay sets two kinds)",
     KSERVE_CONFIG_VARIABLE: "KServe's ConfigMap as <namespace>/<name>, for disableVolumeManagement "

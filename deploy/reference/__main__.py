@@ -31,9 +31,6 @@ _SETTINGS = VARIABLES | {
 
 def pages() -> dict[Path, str]:
     """Path and content of each page."""
-    # A variable of this process would be the default of its flag.
-    for name in [name for name in os.environ if name.startswith(agent_flags.VARIABLES)]:
-        del os.environ[name]
     _, commands = agent_flags.parsers()
     programs = [
         flags.Command("localmodel-agent run", commands["run"], agent_flags.VARIABLES),
@@ -61,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     check = parser.parse_args(arguments).check
+    # A variable of this process would be the default of its flag.
+    for name in [name for name in os.environ if name.startswith(agent_flags.VARIABLES)]:
+        del os.environ[name]
     stale = []
     for path, content in pages().items():
         file = _TREE / path

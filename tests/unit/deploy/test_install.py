@@ -12,7 +12,6 @@ import yaml
 from agent.cluster.startup_taint import KEYS
 from agent.commands.flags import parse
 from agent.credentials.resolver import DEFAULT_NAMESPACE
-from agent.main import main as agent_main
 from agent.structs.credentials import Unlisted
 from agent.structs.failures import FailureKind
 from deploy.local import overlay
@@ -20,6 +19,7 @@ from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
+from deploy.reference.__main__ import pages
 from deploy.takeover import names as takeover
 from deploy.takeover.console import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
 from deploy.takeover.main import main as takeover_main
@@ -29,10 +29,7 @@ from hooks.app import create_app
 from hooks.settings import (
     DEFAULT_HOST_PATH,
     HOST_PATH_VARIABLE,
-    KSERVE_CONFIG_VARIABLE,
-    SERVICE_KINDS_VARIABLE,
-    VOLUMES_VARIABLE,
-    WORKLOAD_KINDS_VARIABLE,
+    VARIABLES,
     Settings,
     VolumeScope,
 )
@@ -516,13 +513,16 @@ def test_every_test_that_the_page_on_kserve_names_is_there() -> None:
     assert named - there == set()
 
 
-def test_every_setting_of_the_hooks_is_documented() -> None:
-    page = (TREE / "docs" / "kserve.md").read_text()
-    assert SERVICE_KINDS_VARIABLE in page
-    assert KSERVE_CONFIG_VARIABLE in page
-    page = (TREE / "docs" / "agent.md").read_text()
-    for variable in (HOST_PATH_VARIABLE, VOLUMES_VARIABLE, WORKLOAD_KINDS_VARIABLE):
-        assert f"| `{variable}` |" in page
+def test_the_references_of_flags_and_metrics_are_those_of_the_programs() -> None:
+    for path, content in pages().items():
+        assert (TREE / path).read_text() == content, "run `make generate`"
+
+
+def test_every_setting_of_the_hooks_is_in_the_reference() -> None:
+    variables = set(
+        re.findall('= "(LOCALMODEL_[A-Z_]+)"', (TREE / "hooks/settings.py").read_text())
+    )
+    assert variables == set(VARIABLES)
 
 
 def test_the_names_in_the_takeover_are_those_of_the_manifests() -> None:
@@ -587,16 +587,3 @@ def test_the_versions_that_the_page_says_are_tested_are_those_of_the_tests() -> 
 
 def _text(name: str) -> str:
     return (TREE / "deploy/local" / name).read_text()
-
-
-def test_every_flag_of_the_agent_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        agent_main(["run", "--help"])
-    page = (TREE / "docs" / "agent.md").read_text()
-    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    assert len(flags) > 5
-    for flag in flags:
-        variable = "LOCALMODEL_" + flag.removeprefix("--").replace("-", "_").upper()
-        assert f"`{flag}" in page, flag
-        assert f"`{variable}`" in page, variable
-    assert HOST_PATH_VARIABLE in page
