@@ -117,7 +117,8 @@ def test_killed_pull_goes_on(server: Server, web: Ranges, tmp_path: Path) -> Non
 def test_two_pulls_into_one_directory_do_not_meet(
     server: Server, web: Ranges, tmp_path: Path
 ) -> None:
-    web.pause = 0.3
+    # The first must not be done before the second has started, on a busy machine either.
+    web.pause = 3.0
     with start("pull", f"{server.url}/model.bin", tmp_path / "m") as process:
         wait_for(lambda: web.sent > 0)
         second = run("pull", f"{server.url}/model.bin", tmp_path / "m")
