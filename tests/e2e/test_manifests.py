@@ -26,6 +26,7 @@ AVAILABLE = [name for name in COMPONENTS if (CHECKOUT / "deploy/components" / na
 # The Prometheus operator's, which no cluster here has.
 OPERATORS_KINDS = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
 RELEASE = ("localmodel", str(CHART), "--namespace", "localmodel")
+CREDENTIALS = "kserve-localmodel-jobs"
 ALL_VALUES = [
     "podPolicies.enabled=true",
     "startupTaint.enabled=true",
@@ -136,7 +137,17 @@ def test_helm_installs_upgrades_and_uninstalls(cluster: Cluster) -> None:
             api.get(*gone)
     crds = {one["metadata"]["name"] for one in api.list(CRDS)}
     assert "localmodelcaches.serving.kserve.io" in crds
-    assert api.find(NAMESPACES, "kserve-localmodel-jobs")
+    assert api.find(NAMESPACES, CREDENTIALS)
+
+    # A new install finds the CRDs that were kept, and makes the namespace of the credentials.
+    cluster.kubectl("delete", "namespace", CREDENTIALS, check=True)
+    helm(cluster, "install", *RELEASE)
+    annotations = api.get(NAMESPACES, CREDENTIALS)["metadata"]["annotations"]
+    assert annotations["meta.helm.sh/release-name"] == "localmodel"
+    helm(cluster, "upgrade", *RELEASE)
+    helm(cluster, "uninstall", "localmodel", "--namespace", "localmodel", "--wait")
+    # With the secrets of people in it.
+    assert not api.get(NAMESPACES, CREDENTIALS)["metadata"].get("deletionTimestamp")
 
 
 def helm(cluster: Cluster, *arguments: str) -> str:
