@@ -230,7 +230,7 @@ class NodeState:
                 is_foreign=key in foreign,
                 has_folder=key in folders,
                 notice=self.notices.of(key),
-                transfer=task.transfer(now) if task else None,
+                transfer=task.transfer(now, time) if task else None,
                 hold=task.hold(now, wish.request) if task else None,
                 is_cancelling=task is not None and task.cancelled.is_set(),
                 retries=self.retries.of(key),
