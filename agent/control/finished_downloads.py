@@ -86,7 +86,7 @@ class Outcomes:
         size = copy.manifest.size if copy.manifest else 0
         if is_whole:
             self._counts.downloaded(size, spent)
-        self._node_events.downloaded(key, names, size)
+        self._node_events.downloaded(key, names, size, spent if is_whole else None)
 
     def _fail(self, attempt: Request, error: DownloadError, request: Request | None) -> None:
         # Another hash or other credentials are another try.
