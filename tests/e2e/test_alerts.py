@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from deploy.kube.kinds import GROUPS, Kind
+from deploy.kube.kinds import CACHES, GROUPS, Kind
 from deploy.local.process import Process, write_atomically
 from deploy.local.product import agent_name
 from deploy.local.prometheus import missing
@@ -165,7 +165,8 @@ def test_what_the_load_has_left_alerts(loaded: tuple[Scene, float]) -> None:
         assert alert is not None
         assert alert["labels"]["node"] == CROWDED
     found.world.kubectl("delete", "pod", "-n", NAMESPACE, "waits-for-broken", "--force")
-    found.world.remove_caches("broken")
+    found.world.delete(CACHES, "broken")
+    found.world.until(lambda: found.world.find(CACHES, "broken") is None, "it to be gone", SECONDS)
     expect_end(
         found, "LocalModelModelsFailing", "LocalModelPodsWaiting", "LocalModelPodsWaitingLong"
     )
