@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.structs.failures import FailureKind
-from agent.structs.records import EvictionReason
+from agent.structs.sizes import EvictionReason
 from deploy.kubectl import reasons
 from deploy.kubectl.details import Details
 from deploy.kubectl.links import LinkState
@@ -155,6 +155,20 @@ def test_a_group_that_is_not_ready(reason: str, state: str) -> None:
     assert found.words == "LocalModelNodeGroup gpu: so it is"
 
 
+def test_a_group_that_is_being_deleted() -> None:
+    deleted = group()
+    deleted["metadata"]["deletionTimestamp"] = ago(30)
+    assert told(cause(cluster(deleted)))[:2] == ("group", "waiting")
+
+
+def test_a_cache_that_is_ready_although_some_nodes_evicted_the_model() -> None:
+    partly = condition("Ready", "True", "PartlyEvicted", "on 1 of 2 nodes; evicted on node-1")
+    evicted = local_model_node("node-1", report("Evicted", reason="MadeRoom", message="for phi"))
+    chain = why(cluster(cache(partly), evicted), LLAMA)
+    assert (chain.state, chain.node) == (LinkState.OK, "node-2")
+    assert chain.links[-2].words == "on 1 of 2 nodes; evicted on node-1"
+
+
 def test_a_group_that_is_missing_or_hidden() -> None:
     found = cause(cluster(without=("LocalModelNodeGroup",)))
     assert told(found) == ("group", "broken", "NodeGroupNotFound")
@@ -213,8 +227,8 @@ def test_which_program_is_down() -> None:
 def test_copies_that_the_status_of_the_cache_does_not_count() -> None:
     behind = condition("Ready", "False", "Downloading", "on 0 of 2 nodes")
     assert told(cause(cluster(cache(behind)))) == ("cache ready", "waiting", "NotAnswered")
-    old = {"metadata": {"managedFields": managed(status=300)}}
-    late = [local_model_node(name, **old) for name in ("node-1", "node-2")]
+    old = {"managedFields": managed(status=300)}
+    late = [local_model_node(name, metadata=old) for name in ("node-1", "node-2")]
     found = cause(cluster(cache(behind), *late))
     assert told(found) == ("cache ready", "broken", "ControllerSilent")
 
