@@ -160,7 +160,12 @@ def test_mounted_copies_stay_and_the_model_waits() -> None:
     found = plan(settled(cache("a"), cache("b"), a={"pods": 1}, b={"pods": 2}), cache("c"))
     assert not found.evictions
     (wait,) = found.waits
-    assert (wait.models, wait.needed, wait.free, wait.of) == (("c",), 1 << 30, 0, "gpus")
+    assert (wait.models, wait.needed, wait.free, wait.of) == (
+        ("c",),
+        1 << 30,
+        0,
+        "the storageLimit of gpus",
+    )
     assert found.all_admitted
 
 
