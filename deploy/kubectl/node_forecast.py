@@ -234,7 +234,9 @@ class _Forecast:
                     self._names(key),
                     shortage.needed,
                     shortage.free,
-                    "the node's disk" if shortage.account.disk else shortage.account.group,
+                    "the node's disk"
+                    if shortage.account.disk
+                    else f"the storageLimit of {shortage.account.group}",
                 )
                 for key, shortage in waits.items()
             ),

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from deploy.kube.client import KubeClient
-    from deploy.kubectl.node_forecast import Download
+    from deploy.kubectl.node_forecast import Download, Eviction, Removal, Wait
     from deploy.kubectl.plan import Outcome, Plan
+
+    _OnNode = Download | Eviction | Wait | Removal
 
 # Of the exit code: something would not be admitted.
 NOT_ADMITTED = 2
@@ -159,42 +161,40 @@ _Row = tuple[Sequence[str], str, int, str]
 def _rows(plan: Plan) -> dict[str, list[_Row]]:
     """The rows of each table, by its title."""
     return {
-        "DOWNLOADED": _downloads(plan.downloads),
-        "EVICTED": [
-            (one.models, one.node, one.bytes, _why_evicted(one.reason, one.newcomers))
-            for one in plan.evictions
-        ],
-        "WITHOUT ROOM": [
-            (one.models, one.node, one.needed, f"{format_quantity(one.free)} of {one.of} are free")
+        "DOWNLOADED": _grouped((one, one.bytes, _how(one)) for one in plan.downloads),
+        "EVICTED": _grouped(
+            (one, one.bytes, _why_evicted(one.reason, one.newcomers)) for one in plan.evictions
+        ),
+        "WITHOUT ROOM": _grouped(
+            (one, one.needed, f"{format_quantity(one.free)} of {one.of} are free, and nothing goes")
             for one in plan.waits
-        ],
-        "REMOVED": [
-            (one.models, one.node, one.bytes, f"once {one.pods} pods ended" if one.pods else "")
+        ),
+        "REMOVED": _grouped(
+            (one, one.bytes, f"once {one.pods} pods have ended" if one.pods else "")
             for one in plan.removals
-        ],
+        ),
     }
+
+
+def _grouped(rows: Iterable[tuple[_OnNode, int, str]]) -> list[_Row]:
+    """One row for all nodes that do the same."""
+    nodes: dict[tuple[tuple[str, ...], int, str], list[str]] = defaultdict(list)
+    for one, size, how in rows:
+        nodes[one.models, size, how].append(one.node)
+    return [(models, _some(names), size, how) for (models, size, how), names in nodes.items()]
+
+
+def _how(one: Download) -> str:
+    words = {
+        "by its modelSize": not one.known,
+        "after other nodes of the group": one.waits_for_turn,
+        "again": one.again,
+    }
+    return ", ".join(word for word, holds in words.items() if holds)
 
 
 def _why_evicted(reason: str, newcomers: Sequence[str]) -> str:
     return f"{reason}, for {', '.join(newcomers)}" if newcomers else reason
-
-
-def _downloads(downloads: Iterable[Download]) -> list[_Row]:
-    """One row for the nodes that do the same."""
-    nodes: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for one in downloads:
-        how = ", ".join(
-            filter(
-                None,
-                (
-                    "" if one.known else "by its modelSize",
-                    "after other nodes of the group" if one.waits_for_turn else "",
-                    "again" if one.again else "",
-                ),
-            )
-        )
-        nodes[one.models, one.bytes, how].append(one.node)
-    return [(models, _some(names), size, how) for (models, size, how), names in nodes.items()]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from crds.node_requests import Operation, request_annotation
 from deploy.kube import meta
 from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, PODS
 from deploy.kubectl.main import plugin
-from tests.e2e.world import World, an_object
+from tests.e2e.world import RETURN_SECONDS, World, an_object
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -58,7 +58,8 @@ def test_a_copy_is_evicted_by_request_and_the_annotation_stays(world: World) -> 
     world.node(NODE, "kcevict")
     world.group("kcevict", eviction=LRU)
     uri = model(world, "kcevict-a", "kcevict")
-    world.wait_ready("kcevict-a", 1)
+    # The first cache of a cluster: Metacontroller backs off while its informers begin.
+    world.wait_ready("kcevict-a", 1, RETURN_SECONDS)
 
     told = json.loads(succeed(world, "evict", "kcevict-a", NODE, "--dry-run", "-o", "json"))
     assert (told["models"], told["hindrance"], told["returns"]) == (["kcevict-a"], "", False)

@@ -22,6 +22,7 @@ from deploy.kube import meta
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CACHES, CLAIMS, GROUPS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, Kind
 from deploy.kubectl.main import plugin
+from tests.e2e.world import RETURN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,7 +275,8 @@ def settle(world: World, name: str) -> None:
         ready = world.condition(CACHES, name)
         return ready.get("status") == "True" or "CapacityFull" in ready.get("message", "")
 
-    world.until(settled, f"{name} to settle")
+    # The first cache of a cluster: Metacontroller backs off while its informers begin.
+    world.until(settled, f"{name} to settle", RETURN_SECONDS)
 
 
 def make_plan(world: World, situation: Situation) -> None:
