@@ -25,7 +25,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk model up down status node-up \
-	node-down demo test test-unit bench-download bench-control bench-pods bench-starts faults packages lint format \
+	node-down demo test test-unit bench-download bench-control bench-pods bench-starts bench-view faults packages lint format \
 	generate lock release clean distclean
 
 help: ## Show these targets
@@ -71,6 +71,9 @@ bench-pods: venv ## Measure what the policies for pods cost (ROUNDS=5 WRITE= BEN
 
 bench-starts: venv ## Measure how fast pods start that mount models, as root (ROUNDS=5 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.starts --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
+
+bench-view: venv ## Measure how fast the kubectl plugin shows a large cluster (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.view --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)
