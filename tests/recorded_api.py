@@ -200,8 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         version, known = self.server.api.version, self.server.answers
         key = (version, self.path, table, packed)
         if key not in known:
-            for old in [one for one in known if one[0] != version]:
-                del known[old]
+            for old in [one for one in list(known) if one[0] != version]:
+                known.pop(old, None)
             known[key] = _encoded(self.server.api.page(kind, query, table=table), packed=packed)
         self._send(200, known[key])
 

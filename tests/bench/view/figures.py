@@ -27,10 +27,22 @@ AGAIN = Row("again", "its page, loaded again", 1.0)
 CHANGE = Row("change", "a changed cell, from the write to the API server to the drawn cell")
 ROWS = (STATUS, JSON, START, FIRST, AGAIN, CHANGE)
 
-# Seconds of each row in one round.
-Round = dict[str, float]
 
-_HEADER = ("| what | seconds, median (most) | reach |", "| --- | --- | --- |")
+@dataclass(frozen=True)
+class Sample:
+    """Wall-clock seconds; and seconds of CPU of the process, or of the page's main thread."""
+
+    seconds: float
+    cpu: float | None = None
+
+
+# By name of the row.
+Round = dict[str, Sample]
+
+_HEADER = (
+    "| what | seconds, median (most) | of CPU, median | reach |",
+    "| --- | --- | --- | --- |",
+)
 
 
 def table(rounds: Sequence[Round]) -> str:
@@ -39,9 +51,12 @@ def table(rounds: Sequence[Round]) -> str:
 
 
 def _line(row: Row, rounds: Sequence[Round]) -> str:
-    seconds = [results[row.name] for results in rounds]
+    samples = [results[row.name] for results in rounds]
+    seconds = [sample.seconds for sample in samples]
+    used = [sample.cpu for sample in samples if sample.cpu is not None]
     middle = median(seconds)
     reach = ""
     if row.reach is not None:
-        reach = f"≤ {row.reach:g}" + (", missed" if middle > row.reach else "")
-    return f"| {row.what} | {middle:.2f} ({max(seconds):.2f}) | {reach} |"
+        reach = f"≤ {row.reach:g} s" + (", missed" if middle > row.reach else "")
+    cpu = f"{median(used):.2f}" if used else ""
+    return f"| {row.what} | {middle:.2f} ({max(seconds):.2f}) | {cpu} | {reach} |"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.kube.kinds import LOCAL_MODEL_NODES
 from deploy.local.layout import CHECKOUT
 from tests.bench.running import BenchError, run
-from tests.bench.view.figures import AGAIN, CHANGE, FIRST, JSON, START, STATUS, Round
+from tests.bench.view.figures import AGAIN, CHANGE, FIRST, JSON, START, STATUS, Round, Sample
 from tests.browser import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from selenium.webdriver import Chrome
 
@@ -76,9 +78,10 @@ class Measuring:
             STATUS.name: self._process("status"),
             JSON.name: self._process("status", "-o", "json"),
         }
-        with self._ui() as (url, seconds), browser() as driver:
-            found[START.name] = seconds
+        with self._ui() as (url, start), browser() as driver:
+            found[START.name] = start
             driver.set_script_timeout(_SECONDS)
+            driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
             driver.get(url)
             found[FIRST.name] = self._drawn(driver)
             driver.refresh()
@@ -93,7 +96,7 @@ class Measuring:
         self.prepare()
         return found
 
-    def _change(self, driver: Chrome) -> float:
+    def _change(self, driver: Chrome) -> Sample:
         """Change the state of the first cell. Returns the seconds until it is drawn."""
         name = min(one["metadata"]["name"] for one in self._api.all(LOCAL_MODEL_NODES))
         node = self._api.get(LOCAL_MODEL_NODES, name)
@@ -106,14 +109,16 @@ class Measuring:
             time.sleep(1)
             began = time.time()
             self._api.put(LOCAL_MODEL_NODES, node)
-            return float(seen.result()) / 1000 - began
+            return Sample(float(seen.result()) / 1000 - began)
 
-    def _process(self, *arguments: str) -> float:
+    def _process(self, *arguments: str) -> Sample:
         argv = [sys.executable, *_PLUGIN, "--kubeconfig", str(self._kubeconfig), *arguments]
-        return run(argv, {"PYTHONPATH": str(CHECKOUT)}, self._work, _SECONDS).seconds
+        before = _children_cpu()
+        seconds = run(argv, {"PYTHONPATH": str(CHECKOUT)}, self._work, _SECONDS).seconds
+        return Sample(seconds, _children_cpu() - before)
 
     @contextmanager
-    def _ui(self) -> Iterator[tuple[str, float]]:
+    def _ui(self) -> Iterator[tuple[str, Sample]]:
         began = time.monotonic()
         with subprocess.Popen(
             [sys.executable, *_PLUGIN, "--kubeconfig", self._kubeconfig, "ui", "--no-browser"],
@@ -126,12 +131,16 @@ class Measuring:
                 url = process.stdout.readline().strip()
                 if not url:
                     raise BenchError("kubectl localmodel ui printed no address")
-                yield url, time.monotonic() - began
+                yield url, Sample(time.monotonic() - began, _cpu(process.pid))
             finally:
                 process.terminate()
 
-    def _drawn(self, driver: Chrome) -> float:
-        return float(self._until(driver, _DRAWN)) / 1000
+    def _drawn(self, driver: Chrome) -> Sample:
+        """When the matrix was drawn, and how long its main thread worked in all."""
+        seconds = float(self._until(driver, _DRAWN)) / 1000
+        metrics = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        worked = next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+        return Sample(seconds, float(worked))
 
     def _until(self, driver: Chrome, script: str) -> Any:
         end = time.monotonic() + _SECONDS
@@ -140,3 +149,14 @@ class Measuring:
                 raise BenchError(f"the page did not do what was expected in {_SECONDS:.0f} s")
             time.sleep(0.05)
         return found
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU of a process that runs."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -296,7 +296,7 @@ def test_what_may_not_be_read_is_named(chrome: Chrome, api: RecordedApi, tmp_pat
 def test_the_work_is_bounded_by_the_window(chrome: Chrome, tmp_path: Path) -> None:
     """Neither elements nor the bytes of a change grow with the cluster."""
     elements, changes = [], []
-    for number in (100, 400):
+    for number in (240, 480):
         api = RecordedApi(big(number, number // 4))
         with the_page(api, chrome, tmp_path) as page:
             page.press("/", Keys.ENTER)
