@@ -30,7 +30,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status prometheus \
-	node-up node-down demo test test-unit bench-download bench-control bench-pods bench-starts \
+	node-up node-down demo test test-unit bench-download bench-control bench-pods bench-starts bench-view \
 	dashboard-picture faults packages lint format generate images image-base sbom lock release clean distclean
 
 help: ## Show these targets
@@ -82,6 +82,9 @@ bench-starts: venv ## Measure how fast pods start that mount models, as root (RO
 
 dashboard-picture: venv ## Draw docs/dashboard.svg from Prometheus' answers during a load
 	@exec $(BIN)/python -m tests.dashboard
+
+bench-view: venv ## Measure how fast the kubectl plugin shows a large cluster (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.view --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 faults: venv ## Inject faults, and count lost bytes (SEED=n DURATION=600 PARTS= ATTACKS= WRITE=)
 	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed "$(SEED)") --duration "$(DURATION)" --parts "$(PARTS)" --attacks "$(ATTACKS)" $(if $(WRITE),--write)

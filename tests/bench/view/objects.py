@@ -167,11 +167,11 @@ def _letters(nodes: list[Object], models: int) -> list[str]:
     ]
 
 
-def _conditions(status: str, reason: str, message: str) -> list[Object]:
+def _conditions(kind: str, reason: str, message: str) -> list[Object]:
     return [
         {
-            "type": "Ready",
-            "status": status,
+            "type": kind,
+            "status": "True",
             "reason": reason,
             "message": message,
             "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -186,7 +186,10 @@ def _cache(number: int, letters: str, nodes: int) -> Object:
     obj["metadata"] = _metadata(model_name(number), number)
     obj["status"] = {
         "observedGeneration": 1,
-        "conditions": _conditions("False" if failed else "True", "ModelCached", f"on {available}"),
+        "conditions": [
+            *_conditions("Admitted", "Admitted", "by all groups"),
+            *_conditions("Ready", "ModelCached", f"on {available} of {nodes} nodes"),
+        ],
         "copies": {"available": available, "total": nodes, "failed": failed},
         "nodeStatus": {f"gpu-{n:04d}": "NodeDownloaded" for n in range(1, nodes + 1)},
         "size": _SIZE,
@@ -204,7 +207,7 @@ def _group(models: int, names: list[str], letters: list[str], now: datetime) -> 
     message = f"{len(names)} nodes, {models} models, {available} of {copies} copies available"
     obj["status"] = {
         "observedGeneration": 1,
-        "conditions": _conditions("True", "NodesFound", message),
+        "conditions": _conditions("Ready", "NodesFound", message),
         "nodes": names,
         "used": f"{16 * models}Gi",
         "available": "32Gi",
@@ -223,7 +226,7 @@ def _placement(models: int) -> Object:
         "apiVersion": API_VERSION,
         "kind": "LocalModelPlacement",
         "metadata": _metadata(GROUP, 2),
-        "spec": {"storageLimit": f"{32 * models}Gi", "localModels": spec["localModels"]},
+        "spec": {"storageLimit": f"{32 * models}Gi", "models": spec["localModels"]},
     }
 
 

@@ -6,12 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
@@ -23,6 +21,7 @@ from deploy.kubectl.ui.running import running
 from deploy.local.layout import CHECKOUT
 from tests.browser import MISSING, browser, is_installed, prefer, resize
 from tests.recorded_api import RecordedApi, serving
+from tests.ui_page import Page
 from tests.unit.agent.api_server import write_kubeconfig
 from tests.unit.deploy.ui_objects import (
     cache,
@@ -34,19 +33,16 @@ from tests.unit.deploy.ui_objects import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from selenium.webdriver import Chrome
-    from selenium.webdriver.remote.webelement import WebElement
 
-    from deploy.kubectl.ui.server import Server
 
 pytestmark = [
     pytest.mark.skipif(not is_installed(), reason=MISSING),
     pytest.mark.timeout(180),  # starts a browser
 ]
-SECONDS = 60.0
 MESSAGE = "403 Forbidden: give the secret the right to read it"
 
 
@@ -56,105 +52,12 @@ def chrome() -> Iterator[Chrome]:
         yield driver
 
 
-class Page:
-    """What a person does with the page, and sees of it."""
-
-    def __init__(self, driver: Chrome, server: Server) -> None:
-        self.driver = driver
-        self.server = server
-        self.open()
-
-    def open(self) -> None:
-        resize(self.driver, 1500, 900)
-        prefer(self.driver, prefers_color_scheme="light")
-        self.driver.get_log("browser")
-        self.driver.get(self.server.url)
-        self.until(
-            lambda: self.script("return performance.getEntriesByName('matrix-drawn').length")
-        )
-
-    def until(self, check: Callable[[], Any], seconds: float = SECONDS) -> Any:
-        end = time.monotonic() + seconds
-        while not (found := check()):
-            assert time.monotonic() < end, f"it did not happen: {self.text('body')[:2000]}"
-            time.sleep(0.05)
-        return found
-
-    def script(self, code: str) -> Any:
-        return self.driver.execute_script(code)
-
-    def find(self, css: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def all(self, css: str) -> list[str]:
-        """The texts of the elements."""
-        code = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)"
-        found: list[str] = self.driver.execute_script(code, css)
-        return found
-
-    def text(self, css: str) -> str:
-        return self.find(css).text
-
-    def label(self, name: str) -> str:
-        """The accessible name of a cell that begins so; empty if no such cell is drawn."""
-        code = (
-            "return [...document.querySelectorAll('#grid [aria-label]')].filter("
-            "e => !e.closest('[hidden]')).map(e => e.getAttribute('aria-label')).find("
-            "l => l.startsWith(arguments[0])) ?? ''"
-        )
-        return str(self.driver.execute_script(code, name))
-
-    def sees(self, name: str) -> None:
-        """Wait for a cell with a name that begins so."""
-        self.until(lambda: self.label(name))
-
-    @property
-    def focused(self) -> str:
-        """The accessible name, or the id, of the element that has the focus."""
-        return str(
-            self.script(
-                "return document.activeElement.getAttribute('aria-label')"
-                " ?? document.activeElement.id"
-            )
-        )
-
-    @property
-    def nodes(self) -> list[str]:
-        """The names of the rows that are drawn, from top to bottom."""
-        return [
-            text.removeprefix("▲ ")
-            for text in self.script(
-                "return [...document.querySelectorAll('#body .row:not(.section):not([hidden])')]"
-                ".sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)"
-                ".map(e => e.querySelector('.label').textContent)"
-            )
-        ]
-
-    @property
-    def models(self) -> list[str]:
-        """The names of the columns, from left to right."""
-        return self.all("#head .model .label")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
-
-    def with_control(self, key: str) -> None:
-        ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(key).key_up(
-            Keys.CONTROL
-        ).perform()
-
-    def assert_no_errors(self) -> None:
-        """No script failed, and nothing broke the content security policy."""
-        assert self.driver.get_log("browser") == []
-
-
 @contextmanager
 def the_page(api: RecordedApi, chrome: Chrome, folder: Path) -> Iterator[Page]:
     with serving(api) as server:
         client = KubeClient.connect(write_kubeconfig(folder / "kubeconfig", server.url))
         with running(client, "test") as page_server:
-            yield Page(chrome, page_server)
+            yield Page(chrome, page_server.url)
             chrome.get("about:blank")
 
 
@@ -363,7 +266,7 @@ def test_it_says_that_the_cluster_is_gone_and_goes_on(
         port = server.port
         client = KubeClient.connect(write_kubeconfig(tmp_path / "kubeconfig", server.url))
         context = running(client, "test")
-        page = Page(chrome, context.__enter__())
+        page = Page(chrome, context.__enter__().url)
     try:
         page.until(lambda: "Not connected" in page.text("#link"))
         assert re.search(r"data \d+ s old", page.text("#link"))
@@ -393,7 +296,7 @@ def test_what_may_not_be_read_is_named(chrome: Chrome, api: RecordedApi, tmp_pat
 def test_the_work_is_bounded_by_the_window(chrome: Chrome, tmp_path: Path) -> None:
     """Neither elements nor the bytes of a change grow with the cluster."""
     elements, changes = [], []
-    for number in (100, 400):
+    for number in (240, 480):
         api = RecordedApi(big(number, number // 4))
         with the_page(api, chrome, tmp_path) as page:
             page.press("/", Keys.ENTER)
@@ -523,6 +426,6 @@ def test_the_command(api: RecordedApi, chrome: Chrome, tmp_path: Path) -> None:
                 assert chrome.title.startswith("localmodel")
                 chrome.get("about:blank")
                 process.send_signal(signal.SIGINT)
-                assert process.wait(SECONDS) == 0
+                assert process.wait(60) == 0
             finally:
                 process.kill()

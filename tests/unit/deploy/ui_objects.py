@@ -43,7 +43,7 @@ def group(name: str) -> KubeObject:
 def placement(name: str) -> KubeObject:
     """The plan of a group, with all models."""
     entries = [{"modelName": one, "sourceModelUri": uri(one)} for one in MODELS]
-    return head(PLACEMENTS, name) | {"spec": {"localModels": entries}}
+    return head(PLACEMENTS, name) | {"spec": {"models": entries}}
 
 
 def report(model: str, state: str = "Downloaded", **fields: Any) -> dict[str, Any]:

@@ -25,7 +25,6 @@ export class Grid {
     this.free = [];
     this.opened = null;
     this.scheduled = false;
-    this.pointer = matchMedia("(pointer: fine)");
     this.corner = element("div", "cell corner", "columnheader");
     this.corner.setAttribute("aria-colindex", "1");
     this.head.append(this.corner);
@@ -33,6 +32,10 @@ export class Grid {
     grid.addEventListener("scroll", () => this.schedule(), { passive: true });
     grid.addEventListener("keydown", (event) => this.#key(event));
     grid.addEventListener("click", (event) => this.#click(event));
+    // A tooltip for each cell would be work for cells that nobody points at.
+    grid.addEventListener("pointerover", ({ target }) => {
+      if (target.classList.contains("s")) target.title = target.ariaLabel;
+    });
     grid.addEventListener("focusin", (event) => {
       if (event.target === grid) this.focus();
     });
@@ -246,7 +249,6 @@ export class Grid {
     set(cell, "tabindex", this.#isActive(index + 1, column + 1) ? "0" : "-1");
     set(cell, "aria-colindex", String(column + 2));
     set(cell, "aria-label", `${model.name} on ${node.name}: ${described(letter, extra)}`);
-    set(cell, "title", `${model.name}\n${node.name}\n${described(letter, extra)}`);
     setText(cell, this.words ? short(letter, extra) : percent === null ? plain(letter) : String(Math.min(percent, 99)));
   }
 

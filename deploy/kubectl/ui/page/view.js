@@ -54,6 +54,8 @@ function inStates(store, nodes, models, states) {
   return [kept, models.filter((model) => used.has(model))];
 }
 
+// Available copies are no trouble, however many.
+const TROUBLES = STATES.replace("A", "");
 const collator = new Intl.Collator("en", { numeric: true });
 
 function byName(one, other) {
@@ -61,7 +63,7 @@ function byName(one, other) {
 }
 
 function byState(one, other) {
-  for (const letter of STATES) {
+  for (const letter of TROUBLES) {
     const difference = (other.counts[letter] ?? 0) - (one.counts[letter] ?? 0);
     if (difference) return difference;
   }
