@@ -29,7 +29,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status prometheus \
+.PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status demo-picture prometheus \
 	node-up node-down demo test test-unit bench-download bench-control bench-pods bench-starts bench-view \
 	dashboard-picture faults packages lint format generate images image-base sbom lock release clean distclean
 
@@ -39,6 +39,10 @@ help: ## Show these targets
 
 demo: venv ## Show what localmodel does on a cluster of its own, and check it
 	@$(TOOL) demo
+
+demo-picture: venv ## Run the demo, and draw docs/demo.svg of what it printed
+	$(BIN)/python -m deploy.local demo | tee .build/demo.log
+	$(BIN)/python -m deploy.local.demo.picture < .build/demo.log > docs/demo.svg
 
 up: venv ## Start a local cluster (NODES=3 REAL_NODES=2 DISK=20Gi OVERLAY=kserve AGENTS=0 PODS=0) and return when it is ready
 	@$(TOOL) up --local "$(LOCAL)" --nodes "$(NODES)" --real-nodes "$(REAL_NODES)" --disk "$(DISK)" --overlay "$(OVERLAY)"$(if $(filter 0,$(AGENTS)), --no-agents)$(if $(filter 0,$(PODS)), --no-pod-policies)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from crds.quantity import parse_quantity
 from deploy.local.cluster import Cluster
 from deploy.local.console import silent
-from deploy.local.demo import manifests, pods
+from deploy.local.demo import manifests, picture, pods
 from deploy.local.demo.files import digests
 from deploy.local.demo.pressure import FIRST, MODEL_BYTES, NAMES
 from deploy.local.demo.pressure import NODES as UNDER_PRESSURE
@@ -85,3 +86,19 @@ def test_the_demo_has_three_nodes_of_which_one_is_real_where_it_can(
 ) -> None:
     demo = Demo(Cluster(tmp_path), silent(), tmp_path, missing=missing)
     assert demo.nodes == (*UNDER_PRESSURE, third)
+
+
+def test_the_picture_has_the_scenes_and_checks_of_a_demo_and_nothing_from_the_network() -> None:
+    lines = [
+        "▶ A scene",
+        "  $ kubectl get lmc",
+        "    minilm   True",
+        "  ✓ a check",
+        "▶ Stop everything",
+    ]
+    assert [line for line in lines if picture.shown(line)] == ["▶ A scene", "  ✓ a check"]
+    svg = picture.draw(lines)
+    words = "".join(re.findall(r">([^<]*)</text>", svg)).replace("&#160;", " ")
+    assert "A scene" in words
+    assert "kubectl" not in words
+    assert "url(" not in svg.replace("url(#", "")
