@@ -109,6 +109,33 @@ def test_a_warning_or_an_unknown_field_is_a_failure(cluster: Cluster) -> None:
         apply(cluster, yaml.safe_dump(deployment))
 
 
+@pytest.mark.parametrize("overlay", ["standalone", "kserve"])
+@pytest.mark.parametrize(
+    ("kind", "level", "violations"),
+    [
+        ("Deployment", "restricted", []),
+        # The directory of the models, and nothing else.
+        ("DaemonSet", "baseline", ['hostPath volumes (volume "models")']),
+    ],
+)
+def test_no_program_needs_more_of_pod_security(
+    cluster: Cluster, overlay: str, kind: str, level: str, violations: list[str]
+) -> None:
+    space = f"security-{level}"
+    label = f"pod-security.kubernetes.io/warn={level}"
+    cluster.kubectl("create", "namespace", space)
+    cluster.kubectl("label", "namespace", space, label, "--overwrite", check=True)
+    components = [f"deploy/components/{name}" for name in AVAILABLE]
+    with kustomization([f"deploy/overlays/{overlay}"], components) as folder:
+        rendered = yaml.load_all(kustomize(folder), yaml.CSafeLoader)
+        (found,) = (one for one in rendered if one["kind"] == kind)
+    found["metadata"]["namespace"] = space
+    done = cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(found))
+    assert done.returncode == 0, done.stderr
+    warned = done.stderr.partition(f'would violate PodSecurity "{level}:latest": ')[2].strip()
+    assert [one for one in warned.split("; ") if one] == violations
+
+
 def test_helm_installs_upgrades_and_uninstalls(cluster: Cluster) -> None:
     """Helm takes over what kustomize has applied, and at the end leaves what holds the models."""
     api = cluster.api
