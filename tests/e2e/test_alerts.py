@@ -53,6 +53,8 @@ FACTORS = {
     "LocalModelDiskFull": 360.0,
     "LocalModelPodsWaitingLong": 1440.0,
     "LocalModelDownloadStalled": 360.0,
+    # Four restarts take a while on a busy machine.
+    "LocalModelAgentRestarting": 12.0,
     # Shorter ages would alert on the pauses between two steps, and on those between two tries.
     "LocalModelAgentStuck": 60.0,
     "LocalModelAgentNotReporting": 60.0,
