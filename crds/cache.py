@@ -381,6 +381,20 @@ class CacheStatus(JsonObject):
         ge=0,
         le=100,
     )
+    bytes_per_second: Int64 | None = Field(
+        default=None,
+        description="Rate of the downloads on all nodes, together, when this status was last "
+        "written; absent while none of them receives anything.",
+    )
+    estimated_completion_time: Time | None = Field(
+        default=None,
+        description="When the last of these downloads will be complete, as of the last write of "
+        "this status.",
+    )
+    last_download_seconds: Int32 | None = Field(
+        default=None,
+        description="Seconds that the last download of the model took, on the slowest node.",
+    )
     pods: Int32 | None = Field(
         default=None,
         description="Pods that use the model on the nodes of the groups, pending ones included, as "

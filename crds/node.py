@@ -114,6 +114,19 @@ class NodeModelStatus(ModelIdentity):
     bytes_per_second: Int64 | None = Field(
         default=None, description="Rate of the download, while downloading."
     )
+    estimated_completion_time: Time | None = Field(
+        default=None,
+        description="When the download will be complete, by its mean rate of the last minute; "
+        "absent while nothing comes.",
+    )
+    downloaded_time: Time | None = Field(
+        default=None, description="When the copy on the disk was published."
+    )
+    last_download_seconds: Int32 | None = Field(
+        default=None,
+        description="Seconds that the last download of the whole model took: all its attempts, "
+        "without the waits between them.",
+    )
     attempts: Int32 | None = Field(
         default=None, description="Failed downloads since the last success."
     )

@@ -18,6 +18,7 @@ from crds.base import (
     ModelIdentity,
     ObservedGeneration,
     Resource,
+    Time,
     for_users,
     is_falsy,
     validations,
@@ -151,6 +152,18 @@ class GroupModel(ModelIdentity):
     hash: str | None = Field(default=None, description="Hash of the model.", max_length=71)
     downloaded_bytes: Int64 = Field(
         default=0, description="Bytes of the model on all nodes, together."
+    )
+    bytes_per_second: Int64 | None = Field(
+        default=None,
+        description="Rate of the downloads of the model on all nodes, together; absent while none "
+        "of them receives anything.",
+    )
+    estimated_completion_time: Time | None = Field(
+        default=None, description="When the last of these downloads will be complete."
+    )
+    last_download_seconds: Int32 | None = Field(
+        default=None,
+        description="Seconds that the last download of the model took, on the slowest node.",
     )
     pods: Int32 = Field(
         default=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from crds.base import INT32_MAX
@@ -119,6 +119,8 @@ def cache_status(
     if any(_group_finding(one, reasons.FINDING_NODES) for one in views):
         # Otherwise each node that joins would cause a write of each cache.
         counted = _as_stored(cache)
+    elif counted.bytes_per_second is not None:
+        counted = _without_new_rate(counted, _as_stored(cache))
     return CacheStatus(
         conditions=conditions(
             findings,
@@ -132,6 +134,9 @@ def cache_status(
         size=size,
         hash=counted.hash,
         progress=counted.progress,
+        bytes_per_second=counted.bytes_per_second,
+        estimated_completion_time=counted.estimated_completion_time,
+        last_download_seconds=counted.last_download_seconds,
         pods=counted.pods,
         inference_services=users.inference_services,
         llm_inference_services=users.llm_inference_services,
@@ -147,6 +152,9 @@ class _Counted:
     copies: ModelCopies
     hash: str | None
     progress: int
+    bytes_per_second: int | None
+    estimated_completion_time: datetime | None
+    last_download_seconds: int | None
     pods: int
 
 
@@ -165,6 +173,14 @@ def _count(
         ),
         hash=hashes.pop() if len(hashes) == 1 else None,
         progress=_progress(models, counts, size),
+        bytes_per_second=sum(model.bytes_per_second or 0 for model in models) or None,
+        estimated_completion_time=max(
+            (at for model in models if (at := model.estimated_completion_time)), default=None
+        ),
+        last_download_seconds=max(
+            (took for model in models if (took := model.last_download_seconds) is not None),
+            default=None,
+        ),
         # Each node counts in one of its groups only.
         pods=min(sum(model.pods for model in models), INT32_MAX),
     )
@@ -181,8 +197,23 @@ def _as_stored(cache: Cache) -> _Counted:
         ),
         hash=stored.hash,
         progress=stored.progress,
+        bytes_per_second=stored.bytes_per_second,
+        estimated_completion_time=stored.estimated_completion_time,
+        last_download_seconds=stored.last_download_seconds,
         pods=stored.pods,
     )
+
+
+def _without_new_rate(counted: _Counted, stored: _Counted) -> _Counted:
+    """What is stored, if nothing but the rate and the estimate have changed.
+
+    They change with each report of a node, which causes no write of the cache otherwise.
+    """
+    return stored if _rest(counted) == _rest(stored) else counted
+
+
+def _rest(counted: _Counted) -> _Counted:
+    return replace(counted, bytes_per_second=None, estimated_completion_time=None)
 
 
 def _size(cache: Cache, views: Sequence[GroupView]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crds.base import INT32_MAX
 from crds.conditions import Finding, conditions
@@ -24,7 +24,7 @@ from hooks.sharing import NO_OWNERS, ForeignCopies
 from hooks.volumes import node_selector_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from hooks.observed import Cache, Node, NodeReport
     from hooks.plan import GroupPlan
     from hooks.sharing import Owners
+
+_Value = TypeVar("_Value", int, "datetime")
 
 # How long changes of states are collected before the status is written.
 STATUS_INTERVAL = timedelta(seconds=2)
@@ -218,10 +220,19 @@ def _group_model(
         # Nodes with different content have no common hash.
         hash=hashes.pop() if len(hashes) == 1 else None,
         downloaded_bytes=sum(_bytes_here(report) for report in reports),
+        bytes_per_second=sum(report.bytes_per_second or 0 for report in reports) or None,
+        estimated_completion_time=_latest(report.estimated_completion_time for report in reports),
+        last_download_seconds=_latest(
+            report.last_download_seconds for report in reports if report.cached
+        ),
         pods=min(_pods(group, nodes, copies), INT32_MAX),
         claims_wait=claims_wait,
         failure=_first_failure(nodes, copies) or _first_wait(nodes, copies),
     )
+
+
+def _latest(values: Iterable[_Value | None]) -> _Value | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _pods(group: str, nodes: Sequence[Node], copies: Copies) -> int:

@@ -39,8 +39,11 @@ STATUS_BYTES = 1_300_000
 SPEC_BYTES = 150_000
 # Characters of a shortened message.
 _SHORT_MESSAGE = 120
-# Bytes of a model in a status without its name, its message and its letters.
+# Bytes of a model in a status without its name, its message and its letters; and those of its rate
+# and its times, which are left out where there is no room.
 _MODEL_BYTES = 300
+_TIMES_BYTES = 130
+_TIMES = ("bytes_per_second", "estimated_completion_time", "last_download_seconds")
 # Most services of each kind in the status of a cache.
 SERVICES_MAX = 1000
 # Most workloads in the status of a cache.
@@ -102,7 +105,8 @@ def model_bytes(name: str, namespace: str, nodes: int) -> int:
 
 def _listed_bytes(model: GroupModel) -> int:
     message = len(model.failure.message.encode()) if model.failure else 0
-    return model_bytes(model.name, model.namespace, len(model.states)) + message
+    times = _TIMES_BYTES if any(getattr(model, name) is not None for name in _TIMES) else 0
+    return model_bytes(model.name, model.namespace, len(model.states)) + times + message
 
 
 def _rejected_bytes(model: RejectedModel) -> int:
@@ -110,6 +114,7 @@ def _rejected_bytes(model: RejectedModel) -> int:
 
 
 def _short(model: GroupModel) -> GroupModel:
+    model = model.model_copy(update=dict.fromkeys(_TIMES))
     if model.failure is None:
         return model
     message = cut(model.failure.message, _SHORT_MESSAGE)

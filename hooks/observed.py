@@ -8,7 +8,7 @@ of their time. Names and meanings of fields are those of `crds/`
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -32,6 +32,7 @@ Quantity = str | int
 # Bounds of fields in a status, which any agent may have written and which our statuses repeat.
 Bytes = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Moment = Annotated[datetime, Meta(tz=True)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Hash = Annotated[str, Meta(max_length=71)]
 Reason = Annotated[str, Meta(max_length=64)]
@@ -179,6 +180,9 @@ class CacheStatus(ReadStruct, frozen=True):
     size: Bytes | None = None
     hash: Hash | None = None
     progress: Percent = 0
+    bytes_per_second: Bytes | None = None
+    estimated_completion_time: Moment | None = None
+    last_download_seconds: Count | None = None
     pods: Count = 0
     inference_services: tuple[ServiceName, ...] | None = None
     llm_inference_services: tuple[ServiceName, ...] | None = None
@@ -278,6 +282,9 @@ class NodeReport(ReadStruct, frozen=True):
     size: Bytes | None = None
     disk_bytes: Bytes | None = None
     downloaded_bytes: Bytes | None = None
+    bytes_per_second: Bytes | None = None
+    estimated_completion_time: Moment | None = None
+    last_download_seconds: Count | None = None
     pods: Count = 0
     hash: Hash | None = None
     reason: Reason | None = None

@@ -73,19 +73,20 @@ class Outcomes:
             self._node_events.adopted(key, names, end.adopted)
             return
         former = self._inventory.copy(key)
+        # A repair fetches the bad files alone.
+        is_whole = former.found is not Found.DAMAGED and not former.lacks_view
         if former.lacks_view:
             # Nothing but its view was missing: the copy is as old as before.
             copy = self._inventory.look_at(key)
             log.info("Made the view of a model", key=key)
         else:
-            copy = self._inventory.published_now(key, now)
+            copy = self._inventory.published_now(key, now, round(spent) if is_whole else None)
             self._counts.published(scheme(end.request.uri))
             log.info("Published a model", key=key)
         size = copy.manifest.size if copy.manifest else 0
-        if former.found is not Found.DAMAGED and not former.lacks_view:
-            # A repair fetches the bad files alone.
+        if is_whole:
             self._counts.downloaded(size, spent)
-        self._node_events.downloaded(key, names, size)
+        self._node_events.downloaded(key, names, size, spent if is_whole else None)
 
     def _fail(self, attempt: Request, error: DownloadError, request: Request | None) -> None:
         # Another hash or other credentials are another try.

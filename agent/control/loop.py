@@ -260,9 +260,8 @@ class Loop:
         )
 
     def _look_at_disk(self, now: float) -> None:
-        problem = self._state.look_at_disk(now)
-        if problem:
-            self._node_events.other_disk(problem)
+        if self._state.look_at_disk(now):
+            self._node_events.disk(self._state.disk.failure)
         self._background_reads.retain(self._state.inventory.copies)
         self._workers.retain(self._state.requests)
 
@@ -333,8 +332,9 @@ class Loop:
         return [at for at in due if at is not None]
 
     def _publish(self, table: Table) -> None:
-        """Publish a snapshot, and count what is new in these rows."""
+        """Publish a snapshot; count and report what is new in these rows."""
         self._step_counts.observe(table)
+        self._node_events.downloading(table)
         plan, now, has_node = self._plan, self._options.now(), self._state.node is not None
         if not has_node or not self._reporter.is_behind:
             self._reported_at = now

@@ -13,7 +13,7 @@ from crds.quantity import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from agent.control.rows import Table
+    from agent.control.rows import Row, Table
     from agent.control.waiting import Waiting
     from agent.structs.adoption import Adopted
     from agent.structs.failures import DownloadError, FailureKind
@@ -49,6 +49,8 @@ class NodeEvents:
     def __init__(self, sink: NodeEventSink) -> None:
         self._sink = sink
         self._waiting: frozenset[str] = frozenset()
+        # The downloads whose size is known. Bounded by the rows.
+        self._downloading: frozenset[str] = frozenset()
         # The last failure of each key and its caches. Bounded by the requests: `retain`.
         self._failures: dict[tuple[str, frozenset[CacheName]], FailureKind] = {}
 
@@ -70,10 +72,40 @@ class NodeEvents:
         """The download of a model starts that was evicted, and that something refers to."""
         self._emit(reasons.REFERENCED, names, f"it was evicted, and comes back: {who} refers to it")
 
-    def downloaded(self, key: str, names: Collection[CacheName], size: int) -> None:
-        """These caches have a model now."""
+    def downloading(self, table: Table) -> None:
+        """Emit an Event for each download whose size has become known. A retry has no Event."""
+        rows = [row for row in table.rows.values() if row.transfer and row.transfer.listed]
+        for row in rows:
+            if row.key not in self._downloading and not row.failures:
+                self._began(row)
+        self._downloading = frozenset(row.key for row in rows)
+
+    def _began(self, row: Row) -> None:
+        if row.transfer is None or row.request is None or row.transfer.total is None:
+            return
+        names = row.request.caches_of(row.transfer.requester)
+        size, here = format_quantity(row.transfer.total), format_quantity(row.transfer.done)
+        self._emit(reasons.DOWNLOADING, names, f"{size}, of which {here} are on the disk")
+
+    def downloaded(
+        self, key: str, names: Collection[CacheName], size: int, seconds: float | None = None
+    ) -> None:
+        """These caches have a model now. seconds: how long its download took; None: there was none.
+
+        A repair is no download.
+        """
         self._failures.pop((key, frozenset(names)), None)
-        self._emit(reasons.DOWNLOADED, names, format_quantity(size))
+        detail = format_quantity(size)
+        if seconds is not None:
+            # Of a fraction of a second nobody wants the rate.
+            whole = max(round(seconds), 1)
+            detail += f" in {whole} s, {format_quantity(size // whole)}/s"
+        self._emit(reasons.DOWNLOADED, names, detail)
+
+    def removed(self, names: Iterable[CacheName], size: int) -> None:
+        """A copy was removed."""
+        detail = f"{format_quantity(size)} were freed: no cache wants the model on this node"
+        self._emit(reasons.REMOVED, names, detail)
 
     def adopted(self, key: str, names: Collection[CacheName], adopted: Adopted) -> None:
         """A folder that somebody else filled was adopted."""
@@ -91,9 +123,12 @@ class NodeEvents:
             detail = f"{error.kind}: {error.told_to(namespace).message}"
             self._emit(reasons.DOWNLOAD_FAILED, names, detail, warning=True)
 
-    def other_disk(self, problem: str) -> None:
-        """Another disk is where the models were."""
-        self._sink.tell(NodeEvent(reasons.OTHER_DISK, problem, warning=True))
+    def disk(self, failure: DownloadError | None) -> None:
+        """The disk has begun to fail in this way; None: it works again."""
+        if failure is None:
+            self._sink.tell(NodeEvent(reasons.DISK_RECOVERED, "the disk can be written again"))
+        else:
+            self._sink.tell(NodeEvent(failure.kind.value, failure.message, warning=True))
 
     def waiting(self, waiting: Mapping[str, Waiting], table: Table) -> None:
         """These downloads wait for room. Each has its Event when the waiting begins."""

@@ -120,8 +120,8 @@ class NodeState:
             if copy.is_whole:
                 self.retries.published({end.request.key: copy.access})
 
-    def look_at_disk(self, now: float) -> str:
-        """Look at the whole disk. Returns what is wrong if another disk has just taken its place.
+    def look_at_disk(self, now: float) -> bool:
+        """Look at the whole disk. Returns whether it fails in another way now, or works again.
 
         What a download works on is its own until it ends.
         """
@@ -134,11 +134,9 @@ class NodeState:
         self.retries.published({key: copy.access for key, copy in copies.items() if copy.is_whole})
         left = copies.keys() | self.inventory.folders
         self.removal_at = {key: at for key, at in self.removal_at.items() if key in left}
-        if failure is None or failure.kind is not FailureKind.OTHER_DISK:
-            return ""
-        self.cancel_all()
-        is_known = before is not None and before.kind is FailureKind.OTHER_DISK
-        return "" if is_known else failure.message
+        if failure is not None and failure.kind is FailureKind.OTHER_DISK:
+            self.cancel_all()
+        return (before and before.kind) != (failure and failure.kind)
 
     def make_folders(self) -> None:
         """Make the folders of the volumes of new entries: kubelet mounts them before the models."""
@@ -230,7 +228,7 @@ class NodeState:
                 is_foreign=key in foreign,
                 has_folder=key in folders,
                 notice=self.notices.of(key),
-                transfer=task.transfer(now) if task else None,
+                transfer=task.transfer(now, time) if task else None,
                 hold=task.hold(now, wish.request) if task else None,
                 is_cancelling=task is not None and task.cancelled.is_set(),
                 retries=self.retries.of(key),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.cluster.pod_mounts import PodMounts, PodUse, users
 from agent.disk.on_disk import Found
-from agent.structs.records import Usage
 
 if TYPE_CHECKING:
     import threading
@@ -77,7 +76,7 @@ class PodUsage:
             recent = last is not None and 0 <= (now - last).total_seconds() < NOTE_SECONDS
             if key in used and recent:
                 continue
-            noted = Usage(published_time=copy.usage.published_time, last_used_time=now)
+            noted = copy.usage.model_copy(update={"last_used_time": now})
             if noted != copy.usage:
                 self._inventory.note_usage(key, noted)
         self._used = frozenset(used)

@@ -35,13 +35,15 @@ DEFAULT_THRESHOLDS = "DefaultThresholds"
 GIVEN_THRESHOLDS = "GivenThresholds"
 READ_THRESHOLDS = "ReadThresholds"
 
-# Of Events, beside CAPACITY_FULL, KUBELET_THRESHOLD and REFERENCED.
+# Of Events, beside CAPACITY_FULL, KUBELET_THRESHOLD, REFERENCED and DOWNLOADING. An Event that the
+# disk fails has the kind of the failure.
 DOWNLOADED = "Downloaded"
 DOWNLOAD_FAILED = "DownloadFailed"
 ADOPTED = "Adopted"
 EVICTED = "Evicted"
 DAMAGED = "Damaged"
-OTHER_DISK = "OtherDisk"
+REMOVED = "Removed"
+DISK_RECOVERED = "DiskRecovered"
 
 # Of Events about a pod that waits for a model.
 WAITING_FOR_MODEL = "WaitingForModel"

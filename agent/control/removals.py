@@ -102,6 +102,7 @@ class Removals:
             log.info("Removed a model", key=key)
             if row.copy.is_published:
                 self._options.counts.removed()
+                self._node_events.removed(row.granted_owners, row.copy.tree_bytes)
         self._state.inventory.look_at(key)
 
     def _delete_folder(self, key: str, now: float) -> None:

@@ -73,7 +73,7 @@ _NO_VIEW = (
 # Fields that change as a download goes on, or a pod runs: no state has changed.
 _PROGRESS_FIELDS = (
     *("downloaded_bytes", "bytes_per_second", "attempts", "next_retry_time"),
-    *("disk_bytes", "last_used_time", "pods"),
+    *("estimated_completion_time", "disk_bytes", "last_used_time", "pods"),
 )
 
 
@@ -208,12 +208,15 @@ def entry_status(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
 def _use(row: Row, namespace: str) -> dict[str, object]:
     """The use of the disk and by pods, as a cache of this namespace may know it."""
     copy = row.copy
-    used = copy.usage.last_used_time if copy.usage else None
+    usage = copy.usage
+    used = usage.last_used_time if usage else None
     return {
         "disk_bytes": copy.tree_bytes + copy.staged_bytes or None,
         # While a pod mounts it, each write would differ otherwise.
         "last_used_time": used.replace(second=0, microsecond=0) if used else None,
         "pods": row.pods_of[namespace] if namespace else len(row.pods or ()),
+        "downloaded_time": usage.published_time if usage and copy.is_published else None,
+        "last_download_seconds": usage.download_seconds if usage else None,
     }
 
 
@@ -291,6 +294,7 @@ def _on_its_way(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             size=transfer.total,
             downloaded_bytes=transfer.done,
             bytes_per_second=transfer.bytes_per_second,
+            estimated_completion_time=transfer.completion_time,
             attempts=failure.attempts if failure else None,
             **(_adopting(transfer) or _damage(row) or _returning(entry, row)),
         )

@@ -15,6 +15,7 @@ STATUS_BYTES = 800_000
 _SHORT_MESSAGE = 120
 # An entry without names and message, and its line in modelStatus.
 _ENTRY_BYTES = 320
+_TIMES_BYTES = 80
 _BARE_ENTRY_BYTES = 160
 
 
@@ -30,7 +31,9 @@ def storable(status: LocalModelNodeStatus) -> LocalModelNodeStatus:
 
 def _bytes(model: NodeModelStatus, each: int) -> int:
     names = 2 * (len(model.name) + len(model.namespace))
-    return each + names + len((model.message or "").encode())
+    has_times = model.downloaded_time or model.estimated_completion_time
+    times = _TIMES_BYTES if has_times or model.last_download_seconds is not None else 0
+    return each + names + times + len((model.message or "").encode())
 
 
 def _each(

@@ -125,15 +125,21 @@ class Inventory:
             self.space = replace(self.space, others=max(0, self.space.others - theirs))
         return copy
 
-    def published_now(self, key: str, now: datetime) -> OnDisk:
-        """Record a new copy. The time of the last use is that of the former copy."""
+    def published_now(self, key: str, now: datetime, seconds: int | None = None) -> OnDisk:
+        """Record a new copy. The time of the last use is that of the former copy.
+
+        seconds: how long its download took; None: it was not downloaded whole.
+        """
         former = self.copy(key).usage
         self.foreign = tuple(name for name in self.foreign if name != key)
         copy = self.look_at(key)
         if copy.found is Found.PUBLISHED:
             former = former or copy.usage
-            last = former.last_used_time if former else None
-            self.note_usage(key, Usage(published_time=now, last_used_time=last))
+            noted: dict[str, object] = {"published_time": now}
+            if seconds is not None:
+                noted |= {"download_seconds": seconds}
+            usage = former or Usage(published_time=now)
+            self.note_usage(key, usage.model_copy(update=noted))
         return self.copies[key]
 
     def evicted(self, key: str, note: Evicted) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ from agent.structs.requests import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from datetime import datetime
 
     from agent.disk.store import Store
     from agent.engine.engine import Engine
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 120.0
 # The shortest time that a speed is computed over.
 MIN_SAMPLE_SECONDS = 1.0
+# An estimate goes by the mean rate of about so long: by that of the whole download until then.
+SMOOTH_SECONDS = 60.0
+MAX_ESTIMATE = 365 * 86400.0
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +72,8 @@ class Task:
     here: int = 0
     sampled_bytes: int = 0
     bytes_per_second: int | None = None
+    smooth_rate: float = 0.0
+    completion_time: datetime | None = None
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +88,11 @@ class Task:
             wanted=request is not None and not self.cancelled.is_set(),
         )
 
-    def transfer(self, now: float) -> Transfer:
-        """Its progress. The speed is measured since a sample at least a second ago."""
+    def transfer(self, now: float, time: datetime | None = None) -> Transfer:
+        """Its progress. The speed is measured since a sample at least a second ago.
+
+        time: the wall clock's, for an estimate when the download is complete.
+        """
         progress = self.progress
         requester = self.request.requester
         if progress is None:
@@ -93,14 +104,27 @@ class Task:
             # Bytes that were on the disk before do not count as received.
             came = progress.done - max(self.sampled_bytes, self.here)
             self.bytes_per_second = int(came / elapsed)
+            weight = max(elapsed / (now - self.started), 1 - math.exp(-elapsed / SMOOTH_SECONDS))
+            self.smooth_rate += weight * (came / elapsed - self.smooth_rate)
+            self.completion_time = time and self._completion_time(progress, time)
             self.sampled_at, self.sampled_bytes = now, progress.done
         return Transfer(
             progress.done,
             progress.total,
             self.bytes_per_second,
+            self.completion_time,
             listed=True,
             requester=requester,
         )
+
+    def _completion_time(self, progress: Progress, time: datetime) -> datetime | None:
+        """When the download is complete; None while nothing comes, as an estimate would move."""
+        left = (progress.total or 0) - progress.done
+        if left <= 0 or not self.bytes_per_second:
+            return None
+        # Years ahead would be no estimate, and might be no date.
+        seconds = left / self.smooth_rate
+        return time + timedelta(seconds=math.ceil(seconds)) if seconds < MAX_ESTIMATE else None
 
 
 @dataclass(frozen=True)

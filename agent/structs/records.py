@@ -13,11 +13,15 @@ from crds.base import JsonObject
 
 
 class Usage(JsonObject):
-    """When a copy was published, and when the agent last observed a pod that used it."""
+    """When a copy was published, and when the agent last observed a pod that used it.
+
+    `download_seconds`: how long the last download of the whole model took.
+    """
 
     schema_version: Literal[1] = 1
     published_time: datetime
     last_used_time: datetime | None = None
+    download_seconds: int | None = None
 
     def age_from(self, now: datetime) -> float:
         """When the copy's age begins, in seconds since 1970; infinity for a time in the future."""

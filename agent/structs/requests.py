@@ -115,6 +115,8 @@ class Transfer:
     done: int = 0
     total: int | None = None
     bytes_per_second: int | None = None
+    # When it will be complete, by a rate that is smoothed; None: not known, or nothing comes.
+    completion_time: datetime | None = None
     # Whether the source has sent the listing, so that bytes are being fetched.
     listed: bool = False
     # Whether a foreign directory is being compared with the source.

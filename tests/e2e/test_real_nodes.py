@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import statistics
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from deploy.kube.errors import NotFoundError
 from deploy.kube.kinds import NODES, PODS
@@ -23,6 +25,7 @@ from deploy.local.waiting import wait_until
 from tests.e2e.real import (
     MIB,
     NODE,
+    OTHER_NODE,
     RESTART_SECONDS,
     START_SECONDS,
     XDIST_GROUP,
@@ -63,6 +66,22 @@ def test_the_agents_are_pods_of_the_daemon_set(real: World) -> None:
     assert real.published(NODE, uri)
     remove(real, "daemon")
     real.until(lambda: not real.published(NODE, uri), "the new agent to remove the model")
+
+
+def test_the_pods_of_the_daemon_set_have_one_port_on_addresses_of_their_own(real: World) -> None:
+    groups = json.loads(real.cluster.layout.targets.read_text())
+    targets = {group["labels"].get("node"): group["targets"][0] for group in groups}
+    assert targets[NODE] != targets[OTHER_NODE]
+    for node in (NODE, OTHER_NODE):
+        address = real.api.get(NODES, node)["status"]["addresses"][0]["address"]
+        assert targets[node] == f"{address}:8081"
+
+        def answer(endpoint: str = targets[node]) -> str:
+            with suppress(requests.ConnectionError):
+                return requests.get(f"http://{endpoint}/readyz", timeout=10).text
+            return ""
+
+        real.until(lambda: answer() == "ok\n", f"the agent of {node} to be ready")
 
 
 def test_a_pod_reads_its_model_and_cannot_write(real: World) -> None:

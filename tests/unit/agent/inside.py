@@ -81,6 +81,7 @@ def kept(loop: Loop) -> dict[str, int]:
         "retries": len(state.retries._retries),
         "failures that were told": len(loop._node_events._failures),
         "waiting": len(loop._node_events._waiting),
+        "downloads that were told": len(loop._node_events._downloading),
         "waiting pods": len(loop._waiting_pods._reported) if loop._waiting_pods else 0,
         "reserved": len(reservations(loop).reserved),
         "learned sizes": len(reservations(loop).learned),
