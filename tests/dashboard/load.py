@@ -62,7 +62,13 @@ class Load:
         world.group("serving", storageLimit=str(40 * MIB), eviction=FULL)
         world.group("crowded", storageLimit=str(CROWDED_MODEL * 101 // 100), eviction=FULL)
         self._serve()
+        file, inode = self._damage(SERVING[2], world.http.url("qwen.bin"))
         self._take_turns(3)
+        world.until(
+            lambda: file.exists() and file.stat().st_ino != inode,
+            "the file to be repaired",
+            SECONDS,
+        )
 
     def _serve(self) -> None:
         world, slow = self.world, self.slow
@@ -79,7 +85,6 @@ class Load:
         # Nothing uses mistral: it gives way on all nodes.
         self._cache("qwen", self._model("qwen", 14), 14)
         world.wait_ready("qwen", 3, SECONDS * slow)
-        self._damage(SERVING[2], world.http.url("qwen.bin"))
         for node in SERVING[1:]:
             self.pod(f"warm-again-{node}", "qwen", node)
         world.remove_caches("mistral")
@@ -128,15 +133,10 @@ class Load:
             (folder / f"{number}.safetensors").write_bytes(weights(mib * MIB // 2))
         return self.world.s3.upload(folder, name)
 
-    def _damage(self, node: str, uri: str) -> None:
-        """Change a byte of a published file, and wait until the agent has repaired it."""
+    def _damage(self, node: str, uri: str) -> tuple[Path, int]:
+        """Change bytes of a published file. Returns the file, and its inode as long as it is."""
         (file,) = (path for path in self.world.copy(node, uri).rglob("*") if path.is_file())
-        inode = file.stat().st_ino
         file.chmod(0o644)
         with file.open("r+b") as damaged:
             damaged.write(b"damage")
-        self.world.until(
-            lambda: file.exists() and file.stat().st_ino != inode,
-            "the file to be repaired",
-            SECONDS,
-        )
+        return file, file.stat().st_ino

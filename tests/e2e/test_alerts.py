@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.xdist_group("monitoring"),
     pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.timeout(900),  # each waits for several alerts, and the first one for the load
 ]
 
 EVERY_SECONDS = 1.0
@@ -53,6 +54,8 @@ FACTORS = {
     "LocalModelDiskFull": 360.0,
     "LocalModelPodsWaitingLong": 1440.0,
     "LocalModelDownloadStalled": 360.0,
+    # Four restarts take a while on a busy machine.
+    "LocalModelAgentRestarting": 12.0,
     # Shorter ages would alert on the pauses between two steps, and on those between two tries.
     "LocalModelAgentStuck": 60.0,
     "LocalModelAgentNotReporting": 60.0,
@@ -242,19 +245,24 @@ def stopped_loop(scene: Scene, node: str) -> Iterator[None]:
         if libc.ptrace(PTRACE_SEIZE, thread, None, None) != 0:
             pytest.skip(f"may not trace a process: {os.strerror(ctypes.get_errno())}")
         try:
-            for _ in range(5):
-                libc.ptrace(PTRACE_INTERRUPT, thread, None, None)
-                os.waitpid(thread, WAIT_ALL)
-                first, second = _last_step(scene, node), _last_step(scene, node)
-                if first is not None:
-                    break
+            _stop(libc, thread)
+            first, second = _last_step(scene, node), _last_step(scene, node)
+            while first is None:
                 libc.ptrace(PTRACE_CONT, thread, None, None)
-            if first is not None and first == second:
+                _stop(libc, thread)
+                first, second = _last_step(scene, node), _last_step(scene, node)
+            if first == second:
                 yield
                 return
         finally:
+            # Only a stopped thread can be let go; one that is still traced could not end.
             libc.ptrace(PTRACE_DETACH, thread, None, None)
     pytest.fail("no thread takes the steps")
+
+
+def _stop(libc: ctypes.CDLL, thread: int) -> None:
+    libc.ptrace(PTRACE_INTERRUPT, thread, None, None)
+    os.waitpid(thread, WAIT_ALL)
 
 
 def _last_step(scene: Scene, node: str) -> float | None:
