@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from crds.base import GROUP as API_GROUP
 from deploy.kube.client import KubeClient
@@ -29,6 +30,7 @@ from deploy.kube.kinds import (
 from deploy.kube.raw_client import STRATEGIC_PATCH
 from deploy.kubectl.explain import CODES
 from deploy.kubectl.links import LinkState
+from deploy.kubectl.main import plugin as plugin_command
 from deploy.local.layout import CHECKOUT, KUBECTL
 from tests.e2e.world import World, an_object
 
@@ -77,11 +79,12 @@ class Plugin:
         return self._run("__complete", "localmodel", *words).stdout.splitlines()
 
     def why(self, *args: str) -> dict[str, Any]:
-        """The chain of a model as JSON; the exit code agrees with it."""
-        done = self._run("localmodel", "why", *args, "-o", "json")
+        """The chain of a model as JSON, without a process; the exit code agrees with it."""
+        env = {"KUBECONFIG": str(self.kubeconfig)}
+        done = CliRunner().invoke(plugin_command, ["why", *args, "-o", "json"], env=env)
         assert done.stdout, done.stderr
         chain: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == CODES[LinkState(chain["state"])]
+        assert done.exit_code == CODES[LinkState(chain["state"])]
         return chain
 
     def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
@@ -187,6 +190,8 @@ def test_a_model_that_is_there(plugin: Plugin) -> None:
         *("crds", "cache", "controller", "group", "admitted", "plan", "node", "entry", "agent"),
         *("disk", "copy", "claim"),
     ]
+    again = json.loads(plugin.run("why", "why-here", "node-1", "-o", "json"))
+    assert [link["name"] for link in again["links"]] == names
     text = plugin.run("why", "why-here")
     assert text.startswith("why-here: ok\n")
     assert "\x1b" not in text
