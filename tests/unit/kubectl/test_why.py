@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.structs.failures import FailureKind
-from agent.structs.records import EvictionReason
+from agent.structs.sizes import EvictionReason
 from deploy.kubectl import reasons
 from deploy.kubectl.details import Details
 from deploy.kubectl.links import LinkState
@@ -213,8 +213,8 @@ def test_which_program_is_down() -> None:
 def test_copies_that_the_status_of_the_cache_does_not_count() -> None:
     behind = condition("Ready", "False", "Downloading", "on 0 of 2 nodes")
     assert told(cause(cluster(cache(behind)))) == ("cache ready", "waiting", "NotAnswered")
-    old = {"metadata": {"managedFields": managed(status=300)}}
-    late = [local_model_node(name, **old) for name in ("node-1", "node-2")]
+    old = {"managedFields": managed(status=300)}
+    late = [local_model_node(name, metadata=old) for name in ("node-1", "node-2")]
     found = cause(cluster(cache(behind), *late))
     assert told(found) == ("cache ready", "broken", "ControllerSilent")
 
