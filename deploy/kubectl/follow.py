@@ -102,8 +102,13 @@ class Follower:
             except GoneError:
                 version = None
             except (ForbiddenError, NotFoundError) as error:
-                version, pause = None, _REFUSED_SECONDS
-                self._refuse(kind, error)
+                pause = _REFUSED_SECONDS
+                if version is None or isinstance(error, NotFoundError):
+                    self._refuse(kind, error)
+                else:
+                    # The user may list the kind, and not watch it.
+                    self._break(kind, str(error))
+                version = None
             except ApiError as error:
                 version, pause = None, _PAUSE_SECONDS
                 self._break(kind, str(error))

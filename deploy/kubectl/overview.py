@@ -116,16 +116,18 @@ def overview(snapshot: Snapshot) -> Overview:
     found = matrix(snapshot)
     by_node: dict[str, _Sum] = {row.name: _Sum() for row in found.nodes}
     by_model: dict[tuple[str, str], _Sum] = {}
-    whole = _Sum()
     for cache, cells in found.cells.items():
         model = by_model.setdefault(cache, _Sum())
         for node, cell in cells.items():
-            for one in (model, by_node[node], whole):
-                one.add(cell)
+            model.add(cell)
+            by_node[node].add(cell)
+    whole = Counter[str]()
+    for counted in by_model.values():
+        whole.update(counted.states)
     return Overview(
         at=snapshot.at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        copies=dict(whole.states),
-        rate=whole.rate,
+        copies=dict(whole),
+        rate=sum(counted.rate for counted in by_model.values()),
         groups=[_group(one) for _, one in sorted(snapshot.group_by_name.items())],
         models=_models(found, by_model),
         nodes=[_node(row, by_node[row.name]) for row in found.nodes],

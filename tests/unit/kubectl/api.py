@@ -18,14 +18,15 @@ WATCH_SECONDS = 20.0
 
 
 class Api:
-    """Objects by the name of their kind. refused: the status for a kind, such as 403.
+    """Objects by the name of their kind.
 
-    A list with a limit is sent in pages of one object. events: those of the watches, by the kind.
+    refused: the status for a kind, such as 403. unwatched: kinds that may not be watched. A list with a limit is sent in pages of one object. events: those of the watches, by the kind.
     """
 
     def __init__(self, objects: dict[str, list[KubeObject]]) -> None:
         self.objects = {kind.name: list(objects.get(kind.name, ())) for kind in KINDS}
         self.refused: dict[str, int] = {}
+        self.unwatched: set[str] = set()
         self.events: dict[str, queue.Queue[dict[str, Any] | None]] = {
             kind.name: queue.Queue() for kind in KINDS
         }
@@ -43,6 +44,8 @@ class Api:
         elif kind.name in self.refused:
             status = self.refused[kind.name]
             self._send(handler, status, {"message": f"{plural} is refused"})
+        elif "watch" in query and kind.name in self.unwatched:
+            self._send(handler, 403, {"message": f"watching {plural} is refused"})
         elif "watch" in query:
             self._watch(handler, kind.name)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 # Programs are started, each of which imports the client.
 pytestmark = pytest.mark.timeout(120)
 SECONDS = 20.0
+PROGRAM = ("-m", "deploy.kubectl.main")
 
 
 @pytest.fixture
@@ -127,6 +129,18 @@ def test_changes_are_followed_without_a_second_list(client: KubeClient, api: Api
         assert api.lists == [*before, "LocalModelNodeGroup"]
 
 
+def test_a_user_who_may_list_and_not_watch_keeps_what_was_listed(
+    client: KubeClient, api: Api
+) -> None:
+    api.unwatched = {"LocalModelCache"}
+    with Follower(client) as follower:
+        seen = 0
+        while not follower.trouble:
+            seen = follower.wait(seen, SECONDS)
+        assert "watching localmodelcaches" in follower.trouble
+        assert ("", "llama") in follower.snapshot().cache_by_name
+
+
 def _run(kubeconfig: Path, *args: str) -> Result:
     return CliRunner().invoke(plugin, args, env={"KUBECONFIG": str(kubeconfig)})
 
@@ -147,7 +161,7 @@ def _on_terminal(kubeconfig: Path, *args: str, columns: int, **env: str) -> str:
     reader = threading.Thread(target=collect)
     reader.start()
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.kubectl.main", *args],
+        [sys.executable, *PROGRAM, *args],
         cwd=CHECKOUT,
         env=os.environ
         | {"KUBECONFIG": str(kubeconfig), "COLUMNS": str(columns), "TERM": "xterm-256color"}
@@ -212,7 +226,7 @@ def test_exit_codes_and_errors(kubeconfig: Path, api: Api, tmp_path: Path) -> No
 
 def test_watching_in_a_pipe_prints_each_change(kubeconfig: Path, api: Api) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.kubectl.main", "status", "--watch", "-o", "json"],
+        [sys.executable, *PROGRAM, "status", "--watch", "-o", "json"],
         cwd=CHECKOUT,
         env=os.environ | {"KUBECONFIG": str(kubeconfig)},
         stdout=subprocess.PIPE,
@@ -230,6 +244,40 @@ def test_watching_in_a_pipe_prints_each_change(kubeconfig: Path, api: Api) -> No
     finally:
         process.kill()
         process.communicate()
+
+
+def test_watching_on_a_terminal_draws_changes_until_ctrl_c(kubeconfig: Path, api: Api) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        ["env", "--default-signal=INT", sys.executable, *PROGRAM, "status", "--watch"],
+        cwd=CHECKOUT,
+        env=os.environ | {"KUBECONFIG": str(kubeconfig), "COLUMNS": "100", "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    try:
+        assert _until(ours, "1 model on 2 nodes")
+        added = cache(name="phi")
+        added["metadata"]["resourceVersion"] = "8"
+        api.events["LocalModelCache"].put({"type": "ADDED", "object": added})
+        assert _until(ours, "2 models on 2 nodes")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(theirs)
+        os.close(ours)
+
+
+def _until(terminal: int, words: str) -> bool:
+    """Read from a terminal until it shows some words; the limit of the test ends it otherwise."""
+    text = ""
+    while words not in text:
+        text += os.read(terminal, 1 << 16).decode(errors="replace")
+    return True
 
 
 def test_help_imports_little() -> None:
