@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from deploy.kubectl.snapshot import CacheName, Snapshot
 
 # The node whose state is explained, if none is named: the order is that of the cache's condition
-# Ready, which reports failures first and ignores nodes that are not Ready.
+# Ready, which reports failures first, and which evicted copies and nodes that are not Ready make
+# False only if no node has the model.
 _FIRST = (
     CellState.FAILED,
     CellState.DOWNLOADING,
     CellState.WAITING,
     CellState.UNREPORTED,
-    CellState.EVICTED,
     CellState.AVAILABLE,
+    CellState.EVICTED,
     CellState.NOT_READY,
     CellState.REMOVING,
 )

@@ -245,7 +245,7 @@ def _event_time(event: Mapping[str, Any]) -> str:
 
 def _group(group: KubeObject) -> Link:
     ready = condition_of(group, "Ready")
-    if is_true(ready):
+    if is_true(ready) and not meta.is_deleting(group):
         words = f"LocalModelNodeGroup {meta.name(group)}: {ready.get('message')}"
         return ok("group", words, since=str(ready.get("lastTransitionTime") or ""))
     waits = ready.get("reason") in GROUP_WAITS or meta.is_deleting(group)

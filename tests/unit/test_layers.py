@@ -48,6 +48,20 @@ def test_what_breaks_the_hooks_layers_is_refused(tmp_path: Path) -> None:
     assert "- hooks.naming -> hooks.caches" in told
 
 
+def test_io_in_what_the_plugin_decides_is_refused(tmp_path: Path) -> None:
+    told = lint_with(
+        tmp_path,
+        {},
+        {
+            "deploy/kubectl/why_claims.py": "import os\nimport deploy.kubectl.status",
+            "deploy/kubectl/du.py": "import agent.disk.store",
+        },
+    )
+    assert "deploy.kubectl.why_claims -> os" in told
+    assert "deploy.kubectl.why_claims -> deploy.kubectl.status" in told
+    assert "deploy.kubectl.du -> agent.disk.store" in told
+
+
 def test_the_sources_as_they_are_pass(tmp_path: Path) -> None:
     assert lint_with(tmp_path, {}) == ""
 

@@ -20,7 +20,8 @@ WATCH_SECONDS = 20.0
 class Api:
     """Objects by the name of their kind.
 
-    refused: the status for a kind, such as 403. unwatched: kinds that may not be watched. A list with a limit is sent in pages of one object. events: those of the watches, by the kind.
+    refused: the status for a kind, such as 403. unwatched: kinds that may not be watched. A list
+    with a limit is sent in pages of one object. events: those of the watches, by the kind.
     """
 
     def __init__(self, objects: dict[str, list[KubeObject]]) -> None:

@@ -155,6 +155,20 @@ def test_a_group_that_is_not_ready(reason: str, state: str) -> None:
     assert found.words == "LocalModelNodeGroup gpu: so it is"
 
 
+def test_a_group_that_is_being_deleted() -> None:
+    deleted = group()
+    deleted["metadata"]["deletionTimestamp"] = ago(30)
+    assert told(cause(cluster(deleted)))[:2] == ("group", "waiting")
+
+
+def test_a_cache_that_is_ready_although_some_nodes_evicted_the_model() -> None:
+    partly = condition("Ready", "True", "PartlyEvicted", "on 1 of 2 nodes; evicted on node-1")
+    evicted = local_model_node("node-1", report("Evicted", reason="MadeRoom", message="for phi"))
+    chain = why(cluster(cache(partly), evicted), LLAMA)
+    assert (chain.state, chain.node) == (LinkState.OK, "node-2")
+    assert chain.links[-2].words == "on 1 of 2 nodes; evicted on node-1"
+
+
 def test_a_group_that_is_missing_or_hidden() -> None:
     found = cause(cluster(without=("LocalModelNodeGroup",)))
     assert told(found) == ("group", "broken", "NodeGroupNotFound")
