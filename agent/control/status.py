@@ -12,6 +12,7 @@ from agent.control.disk_shared import disk_shared
 from agent.control.rows import Row
 from agent.control.wanted import NOTHING_WANTED
 from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
+from agent.structs.sizes import EvictionReason
 from crds.conditions import Finding, conditions
 from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
 from crds.quantity import format_quantity
@@ -66,6 +67,7 @@ _OTHERS = (
 # For requesters that may not learn what was here, nor who else requests it.
 _WAITS = "it does not fit beside what is here, and nothing more can go for it now"
 _WENT = "it made room, and comes back when something refers to it"
+_WENT_BY_REQUEST = "its eviction was requested, and it comes back when something refers to it"
 _RETURNS = "it was evicted, and comes back: a pod or a service refers to it"
 _NO_LOOK = (
     "the copy on the disk cannot be read; it is left alone, and looked at again by itself: have "
@@ -290,7 +292,9 @@ def _why_not(requester: Requester, row: Row, outlook: Outlook) -> tuple[ModelSta
     if outlook.waiting is not None:
         return ModelState.PENDING, outlook.waiting.reason, _WAITS
     if evicted is not None and not row.referrer:
-        return ModelState.EVICTED, evicted.reason.value, _WENT
+        is_requested = evicted.reason is EvictionReason.REQUESTED
+        told = _WENT_BY_REQUEST if is_requested else _WENT
+        return ModelState.EVICTED, evicted.reason.value, told
     if requester.namespace and "" in row.namespaces:
         return ModelState.PENDING, reasons.AWAITING_CLUSTER_CACHE, _AFTER_CLUSTER_CACHE
     if row.request is not None and not row.request.decides(requester):

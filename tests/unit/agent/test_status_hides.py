@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent.control.eviction_requests import Kept
 from agent.control.rows import Row, Table
-from agent.control.status import StatusBuilder
+from agent.control.status import Outlook, StatusBuilder, entry_status
 from agent.control.waiting import Waiting
 from agent.control.wanted import NO_WISH, Wanted, Wish
 from agent.disk.on_disk import Found
@@ -198,3 +199,21 @@ def _models(known: Known, asked: Wanted) -> list[dict[str, object]]:
     status = StatusBuilder().build(table, waiting, suspended, (), NOW)
     found: list[dict[str, object]] = status.to_json()["models"]
     return found
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_why_a_copy_is_not_evicted_names_no_pod_of_another_namespace(shared: bool) -> None:
+    namespaces = ("victim", "other") if shared else ("victim",)
+    models = [local_model(f"of-{one}", URI, namespace=one) for one in namespaces]
+    (wish,) = wanted(*models).wishes.values()
+    manifest = WHOLE.model_copy(
+        update={"access": access_of(*(entry.requester for entry in wish.entries))}
+    )
+    found = row(manifest=manifest, wish=wish, pods=[POD])
+    kept = Kept(NOW, "the pod team/server uses it", "a pod uses it")
+    for entry in wish.entries:
+        status = entry_status(entry, found, Outlook(kept=kept))
+        assert (status.state, status.reason) == ("Downloaded", "EvictionRequested")
+        assert status.message is not None
+        assert ("team/server" in status.message) is not shared
+        assert "its eviction was requested at 2026-08-01T12:00:00Z, and waits" in status.message

@@ -213,6 +213,21 @@ def test_a_namespace_cache_gets_a_claim_in_its_namespace() -> None:
     assert (outcome.admitted, outcome.claims_made) == (True, ("team-a/a-gpus",))
 
 
+def test_a_copy_with_another_hash_is_downloaded_again() -> None:
+    was = f"sha256:{'1' * 64}"
+    snapshot = settled(cache("a", hash=was), a={"hash": was})
+    assert not plan(snapshot, cache("a", hash=was), action=Action.CHANGE).downloads
+    found = plan(snapshot, cache("a", hash=f"sha256:{'2' * 64}"), action=Action.CHANGE)
+    assert [(one.models, one.again) for one in found.downloads] == [(("a",), True)]
+
+
+def test_nodes_beyond_the_limit_of_the_group_wait_for_their_turn() -> None:
+    snapshot = settled(nodes=3)
+    limited = group("5Gi", download={"maxConcurrentNodes": 1})
+    found = plan(snapshot, limited, cache("a"))
+    assert sorted(one.waits_for_turn for one in found.downloads) == [False, True, True]
+
+
 def test_what_would_happen_anyway_is_no_part_of_a_plan() -> None:
     waiting = {"state": "Pending", "cached": False}
     (before,) = settled(cache("a"), cache("b"), b=waiting).local_model_nodes
