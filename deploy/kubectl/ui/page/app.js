@@ -268,7 +268,9 @@ at("search").addEventListener("keydown", (event) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches?.("input, select, textarea");
+  // A letter in a list of choices chooses; a slash does nothing there.
+  const writing = event.target.matches?.("input");
+  const typing = writing || event.target.matches?.("select");
   if (event.key === "Escape") {
     if (details.place !== null) closeDetails();
     else {
@@ -276,7 +278,7 @@ document.addEventListener("keydown", (event) => {
       showView();
       grid.focus();
     }
-  } else if (event.key === "/" && !typing) {
+  } else if (event.key === "/" && !writing) {
     event.preventDefault();
     at("search").focus();
     at("search").select();

@@ -138,29 +138,40 @@ export class Details {
     return parts;
   }
 
+  // First what is wrong or waited for, then the chain that leads there.
   #links(links) {
     if (!links.length) return [];
+    const cause =
+      links.find((link) => link.state === "broken") ?? links.find((link) => link.state === "waiting");
     const list = make("ol", "chain");
-    for (const link of links) {
-      const [mark, word] = MARKS[link.state] ?? ["?", link.state];
-      const item = make("li", link.state);
-      const sign = make("span", "mark", mark);
-      sign.setAttribute("role", "img");
-      sign.setAttribute("aria-label", word);
-      const body = make("div", "");
-      const name = make("p", "link-name", link.name);
-      if (link.reason) name.append(make("span", "reason", link.reason));
-      body.append(name, make("p", "words", link.words));
-      if (link.since) {
-        const since = make("time", "since");
-        since.dateTime = link.since;
-        body.append(since);
-      }
+    for (const link of links) list.append(this.#link(link, link === cause));
+    return cause ? [this.#cause(cause), list] : [list];
+  }
+
+  #cause(link) {
+    const box = make("div", `cause ${link.state}`);
+    box.append(make("p", "words", link.words));
+    if (link.next) box.append(make("p", "next", link.next));
+    if (link.since) box.append(since(link.since));
+    return box;
+  }
+
+  #link(link, isCause) {
+    const [mark, word] = MARKS[link.state] ?? ["?", link.state];
+    const item = make("li", link.state);
+    const sign = make("span", "mark", mark);
+    sign.setAttribute("role", "img");
+    sign.setAttribute("aria-label", word);
+    const body = make("div", "");
+    const name = make("p", "link-name", link.name);
+    if (link.reason) name.append(make("span", "reason", link.reason));
+    body.append(name);
+    if (!isCause) {
+      body.append(make("p", "words", link.words));
       if (link.next) body.append(make("p", "next", link.next));
-      item.append(sign, body);
-      list.append(item);
     }
-    return [list];
+    item.append(sign, body);
+    return item;
   }
 
   #facts(facts) {
@@ -222,6 +233,12 @@ export class Details {
       if (time.textContent !== text) time.textContent = text;
     }
   }
+}
+
+function since(text) {
+  const time = make("time", "since");
+  time.dateTime = text;
+  return time;
 }
 
 function make(tag, className, text) {
