@@ -48,6 +48,8 @@ def test_no_other_place_has_a_version() -> None:
     files = [file for glob in globs for file in TREE.glob(glob)]
     assert len(files) > 20
     found = {str(file.relative_to(TREE)) for file in files if IMAGES.search(file.read_text())}
+    # `make generate` renders the files of the chart anew.
+    found -= {path for path in found if path.startswith("deploy/chart/files/")}
     assert found <= {*PLACES}
 
 
