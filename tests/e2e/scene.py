@@ -117,7 +117,7 @@ class Scene:
         world.secret(name, keys, **settings)
         world.service_account(name, name)
         world.kubectl("-n", DEFAULT_NAMESPACE, "create", "configmap", name, "--from-literal=x=y")
-        self._cache(f"{name}-s3", f"s3://{name}/model", name, serviceAccountName=name)
+        self._cache(f"{name}-s3", f"s3://{name}/model", KEPT, serviceAccountName=name)
 
     def wait_with_a_pod(self, name: str) -> None:
         """A slow download, and a pod that kubelet cannot start without it."""
@@ -125,20 +125,28 @@ class Scene:
         world.http.bytes_per_second = BYTES_PER_SECOND
         uri = world.http.put(f"{name}-slow.bin", name.encode().ljust(SLOW_BYTES, b"."))
         cache = f"{name}-slow"
-        self._cache(cache, uri, name, namespaceSelector={"matchLabels": {name: "yes"}})
+        self._cache(cache, uri, KEPT)
         mount = {"name": "m", "mountPath": "/m", "subPath": f"models/{model_key(uri)}"}
-        claim = {"claimName": f"{cache}-{name}", "readOnly": True}
+        claim = {"claimName": f"{cache}-{KEPT}", "readOnly": True}
         spec = {
             "nodeName": NODE,
             "automountServiceAccountToken": False,
             "containers": [{"name": "c", "image": "c", "volumeMounts": [mount]}],
             "volumes": [{"name": "m", "persistentVolumeClaim": claim}],
         }
-        world.make(an_object(PODS, "waits", name, spec=spec))
+        world.make(an_object(PODS, name, KEPT, spec=spec))
         state = {"waiting": {"reason": "CreateContainerConfigError"}}
         container = {"name": "c", "image": "c", "imageID": "", "ready": False, "restartCount": 0}
         status = {"phase": "Pending", "containerStatuses": [container | {"state": state}]}
-        world.api.patch(PODS, "waits", {"status": status}, name, subresource="status")
+        world.api.patch(PODS, name, {"status": status}, KEPT, subresource="status")
+
+    def forget(self, name: str) -> None:
+        """Remove what `fetch_with_credentials` and `wait_with_a_pod` made: places get free."""
+        with suppress(NotFoundError):
+            self.world.api.delete(PODS, name, KEPT, grace_seconds=0)
+        for cache in (f"{name}-s3", f"{name}-slow"):
+            with suppress(NotFoundError):
+                self.world.delete(CACHES, cache)
 
     def add_a_tainted_node(self, name: str) -> None:
         """A new Node with the startup taint, whose agent removes it."""
@@ -186,24 +194,25 @@ class Scene:
             labels = {"metadata": {"labels": {BARE: None}}}
             world.patch(NODES, f"bare-{ENDING}", labels)
 
-    def poke(self, *, readers: bool = False, agents: bool = False, taints: bool = False) -> None:
-        """Make localmodel need every right.
+    def poke_metacontroller(self, *, restart: bool = False) -> None:
+        """Make Metacontroller need every right. restart: those to read, too."""
+        self.rounds += 1
+        if restart:
+            self.restart_metacontroller()
+        self.begin(f"round-{self.rounds}")
+        self.orphan()
 
-        readers, agents: restart Metacontroller, the agent. taints: add a Node with a startup taint.
-        """
+    def poke_agents(self, *, restart: bool = False) -> None:
+        """Make agents need every right. restart: those to read, too."""
+        self.forget(f"round-{self.rounds}")
         self.rounds += 1
         name = f"round-{self.rounds}"
-        if readers:
-            self.restart_metacontroller()
-        if agents:
+        if restart:
             self.restart_agent()
-        self.begin(name)
         self.fetch_with_credentials(name)
         self.wait_with_a_pod(name)
         self.download_again()
-        self.orphan()
-        if taints:
-            self.add_a_tainted_node(name)
+        self.add_a_tainted_node(name)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tests.e2e import audit, rights, scene
 from tests.e2e.conftest import METACONTROLLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.rights import Right
     from tests.e2e.scene import Scene
@@ -85,8 +85,8 @@ def _used(stage: Scene) -> set[Right]:
 
 
 def test_every_right_is_used(stage: Scene) -> None:
-    stage.poke()
-    stage.add_a_tainted_node("used")
+    stage.poke_metacontroller()
+    stage.poke_agents()
     stage.end()
     deadline = time.monotonic() + USED_SECONDS
     expected = {r for r in _requested(stage) if (r.resource, r.verb) not in LOOKED_UP}
@@ -101,26 +101,23 @@ def test_every_right_is_used(stage: Scene) -> None:
     audit.check(stage.cluster)
 
 
-def test_a_missing_right_is_named(stage: Scene) -> None:
+@pytest.mark.parametrize("user", [AGENT.name, METACONTROLLER.name], ids=["agent", "metacontroller"])
+def test_a_missing_right_is_named(stage: Scene, user: str) -> None:
     """Without any rights at first; each round grants again those whose lack was named.
 
     What one right is for may come only after what another is for, so it takes some rounds.
     """
     if stage.cluster.state.metacontroller is None and METACONTROLLERS[-1] != "standin":
         pytest.skip("the rights of the real Metacontroller are taken away, not the stand-in's")
-    missing = _requested(stage)
+    missing = {right for right in _requested(stage) if right.user == user}
+    poke = stage.poke_agents if user == AGENT.name else stage.poke_metacontroller
+    again = stage.download_again if user == AGENT.name else stage.orphan
     start = len(list(audit.calls(stage.cluster, refused=True)))
     try:
-        stage.end()
         for _ in range(ROUNDS):
             _grant_all_but(stage, missing)
-            reads = {right.user for right in missing if right.verb in READS}
-            stage.poke(
-                readers=METACONTROLLER.name in reads,
-                agents=AGENT.name in reads,
-                taints=any(right.resource == "nodes" for right in missing),
-            )
-            named = _named(stage, missing, start)
+            poke(restart=any(right.verb in READS for right in missing))
+            named = _named(stage, missing, start, again)
             missing -= named
             if not (named and missing):
                 break
@@ -148,7 +145,7 @@ def _grant_all_but(stage: Scene, missing: set[Right]) -> None:
         )
 
 
-def _named(stage: Scene, missing: set[Right], start: int) -> set[Right]:
+def _named(stage: Scene, missing: set[Right], start: int, again: Callable[[], None]) -> set[Right]:
     """The missing rights that refused requests name, once no request names a further one."""
     found: set[Right] = set()
     deadline = time.monotonic() + ROUND_SECONDS
@@ -163,7 +160,6 @@ def _named(stage: Scene, missing: set[Right], start: int) -> set[Right]:
         }
         if now != found:
             found, quiet = now, time.monotonic() + QUIET_SECONDS
-        stage.download_again()
-        stage.orphan()
+        again()
         time.sleep(0.5)
     return found
