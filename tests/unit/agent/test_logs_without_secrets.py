@@ -43,7 +43,11 @@ def test_no_secret_of_a_uri_or_of_credentials(tmp_path: Path, log_format: str) -
             f"http://user:{SECRET}@{address}/{name}.bin?{QUERY}#{SECRET}"
             for name in ("good", "denied", "missing", "broken")
         ]
-        uris += ["s3://bucket/model", f"https://127.0.0.1:1/refused.bin?{QUERY}", f"x://host/m?{QUERY}"]
+        uris += [
+            "s3://bucket/model",
+            f"https://127.0.0.1:1/refused.bin?{QUERY}",
+            f"x://host/m?{QUERY}",
+        ]
         models = [{"uri": uri, "name": f"m{number}"} for number, uri in enumerate(uris)]
         file = tmp_path / "models.yaml"
         file.write_text(yaml.safe_dump({"models": models}))
@@ -85,7 +89,7 @@ def test_no_token_of_the_api_server(tmp_path: Path) -> None:
         )
         try:
             assert agent.stderr is not None
-            lines = []
+            lines: list[str] = []
             while "Watch of the LocalModelNode broke" not in "".join(lines):
                 lines.append(agent.stderr.readline())
                 assert lines[-1]
