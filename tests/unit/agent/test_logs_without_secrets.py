@@ -89,7 +89,7 @@ def test_no_token_of_the_api_server(tmp_path: Path) -> None:
         )
         try:
             assert agent.stderr is not None
-            lines = []
+            lines: list[str] = []
             while "Watch of the LocalModelNode broke" not in "".join(lines):
                 lines.append(agent.stderr.readline())
                 assert lines[-1]
