@@ -6,6 +6,7 @@ The audit log of the API server shows both: the requests that RBAC allowed, and 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,13 +137,12 @@ def _grant_all_but(stage: Scene, missing: set[Right]) -> None:
         stage.world.make(rights.role_with(role, namespace, kept))
     # The API server reads a whole role: all of its rights change at the same time.
     for right in {(right.role, right in missing): right for right in every}.values():
-        asked = audit.Refusal(right.user, right.verb, right.group, right.resource)
-        stage.world.until(
-            lambda asked=asked, right=right: (
-                audit.is_granted(stage.cluster, asked, right.namespace) == (right not in missing)
-            ),
-            f"the role with or without {right}",
-        )
+        stage.world.until(partial(_is_right, stage, right, right not in missing), str(right))
+
+
+def _is_right(stage: Scene, right: Right, expected: bool) -> bool:
+    asked = audit.Refusal(right.user, right.verb, right.group, right.resource)
+    return audit.is_granted(stage.cluster, asked, right.namespace) == expected
 
 
 def _named(stage: Scene, missing: set[Right], start: int, again: Callable[[], None]) -> set[Right]:
