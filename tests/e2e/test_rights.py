@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.credentials.resolver import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT, METACONTROLLER
 from tests.e2e import audit, rights, scene
 from tests.e2e.conftest import METACONTROLLERS
@@ -100,6 +101,24 @@ def test_every_right_is_used(stage: Scene) -> None:
         time.sleep(1)
     stage.remove_tainted_nodes()
     audit.check(stage.cluster)
+
+
+def test_an_agent_says_which_right_it_lacks(stage: Scene) -> None:
+    lacking = {r for r in rights.granted(*rights.FILES) if r.namespace == DEFAULT_NAMESPACE}
+    _grant_all_but(stage, lacking)
+    try:
+        stage.fetch_with_credentials("lacking")
+
+        def message() -> str:
+            return str(stage.world.report(scene.NODE, "s3://lacking/model").get("message", ""))
+
+        stage.world.until(
+            lambda: "a Role in that namespace with the verb get on serviceaccounts" in message(),
+            "the status to say which right is missing",
+        )
+    finally:
+        _grant_all_but(stage, set())
+        stage.forget("lacking")
 
 
 @pytest.mark.parametrize("user", [AGENT.name, METACONTROLLER.name], ids=["agent", "metacontroller"])
