@@ -6,6 +6,7 @@ import os
 import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.cluster.startup_taint import KEYS
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from deploy.local.process import Process
     from deploy.local.product import MetacontrollerChoice
 
 NODE = "node-1"
@@ -78,15 +80,16 @@ class Scene:
         state = self.cluster.state
         process = product.metacontroller(self.cluster.layout, state.ports, state.metacontroller)
         env = {"KUBE_FEATURE_WatchListClient": "false", "ROUND": str(self.rounds)}
-        self._run(product.META, replace(process, env=env, stop_seconds=0.1))
+        self.run(product.META, replace(process, env=env, stop_seconds=0.1))
 
     def restart_agent(self) -> None:
         """Let the agent of NODE read everything again."""
         process = product.agent(self.cluster.layout, NODE, self.cluster.state.agents)
         env = process.env | {"ROUND": str(self.rounds)}
-        self._run(AGENT, replace(process, env=env, stop_seconds=0.1))
+        self.run(AGENT, replace(process, env=env, stop_seconds=0.1))
 
-    def _run(self, name: str, process: product.Process) -> None:
+    def run(self, name: str, process: Process) -> None:
+        """Run a process in the place of the one that has this name, and wait for it."""
         before = self.cluster.pid(name)
         self.cluster.run(name, process)
         self.cluster.wait_for_pid(name, after=before)
@@ -243,7 +246,7 @@ def running(folder: Path, metacontroller: MetacontrollerChoice) -> Iterator[Scen
         names = overlay.hooks_environment(CHECKOUT, overlay.BASE)
         workloads = {k: v for k, v in names.items() if k == "LOCALMODEL_WORKLOAD_KINDS"}
         env = overlay.hooks_environment(CHECKOUT, "kserve") | workloads
-        scene._run(product.HOOKS, product.hooks(cluster.state.ports, env))
+        scene.run(product.HOOKS, product.hooks(cluster.state.ports, env))
         scene.restart_metacontroller()
         scene.restart_agent()
         world.group(BARE)
@@ -251,7 +254,7 @@ def running(folder: Path, metacontroller: MetacontrollerChoice) -> Iterator[Scen
             scene.begin(name)
         for name in (KEPT, ENDING):
             world.wait_ready(name, 1)
-            world.until(lambda name=name: world.find(CLAIMS, f"{name}-{name}", name), "the claim")
+            world.until(partial(world.find, CLAIMS, f"{name}-{name}", name), "the claim")
         world.until(
             lambda: world.find(LOCAL_MODEL_NODES, f"bare-{ENDING}"), "the object of a bare Node"
         )

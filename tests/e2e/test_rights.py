@@ -6,10 +6,12 @@ The audit log of the API server shows both: the requests that RBAC allowed, and 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.credentials.resolver import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT, METACONTROLLER
 from tests.e2e import audit, rights, scene
 from tests.e2e.conftest import METACONTROLLERS
@@ -101,6 +103,24 @@ def test_every_right_is_used(stage: Scene) -> None:
     audit.check(stage.cluster)
 
 
+def test_an_agent_says_which_right_it_lacks(stage: Scene) -> None:
+    lacking = {r for r in rights.granted(*rights.FILES) if r.namespace == DEFAULT_NAMESPACE}
+    _grant_all_but(stage, lacking)
+    try:
+        stage.fetch_with_credentials("lacking")
+
+        def message() -> str:
+            return str(stage.world.report(scene.NODE, "s3://lacking/model").get("message", ""))
+
+        stage.world.until(
+            lambda: "a Role in that namespace with the verb get on serviceaccounts" in message(),
+            "the status to say which right is missing",
+        )
+    finally:
+        _grant_all_but(stage, set())
+        stage.forget("lacking")
+
+
 @pytest.mark.parametrize("user", [AGENT.name, METACONTROLLER.name], ids=["agent", "metacontroller"])
 def test_a_missing_right_is_named(stage: Scene, user: str) -> None:
     """Without any rights at first; each round grants again those whose lack was named.
@@ -136,13 +156,12 @@ def _grant_all_but(stage: Scene, missing: set[Right]) -> None:
         stage.world.make(rights.role_with(role, namespace, kept))
     # The API server reads a whole role: all of its rights change at the same time.
     for right in {(right.role, right in missing): right for right in every}.values():
-        asked = audit.Refusal(right.user, right.verb, right.group, right.resource)
-        stage.world.until(
-            lambda asked=asked, right=right: (
-                audit.is_granted(stage.cluster, asked, right.namespace) == (right not in missing)
-            ),
-            f"the role with or without {right}",
-        )
+        stage.world.until(partial(_is_right, stage, right, right not in missing), str(right))
+
+
+def _is_right(stage: Scene, right: Right, expected: bool) -> bool:
+    asked = audit.Refusal(right.user, right.verb, right.group, right.resource)
+    return audit.is_granted(stage.cluster, asked, right.namespace) == expected
 
 
 def _named(stage: Scene, missing: set[Right], start: int, again: Callable[[], None]) -> set[Right]:

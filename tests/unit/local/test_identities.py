@@ -51,7 +51,7 @@ def _call(code: int, message: str = "", *, decision: str = "allow", **target: st
         "responseStatus": {"code": code, "message": message},
         "annotations": {
             "authorization.k8s.io/decision": decision,
-            "authorization.k8s.io/reason": 'RBAC: allowed by … of ClusterRole "metacontroller" to …',
+            "authorization.k8s.io/reason": 'RBAC: … of ClusterRole "metacontroller" to …',
         },
     }
     return Call.of(event)
