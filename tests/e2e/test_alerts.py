@@ -9,6 +9,7 @@ neither a DaemonSet controller nor kube-state-metrics here.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -243,14 +244,18 @@ def stopped_loop(scene: Scene, node: str) -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     for thread in sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())[1:]:
         if libc.ptrace(PTRACE_SEIZE, thread, None, None) != 0:
+            if ctypes.get_errno() == errno.ESRCH:
+                continue  # the thread has ended
             pytest.skip(f"may not trace a process: {os.strerror(ctypes.get_errno())}")
         try:
             _stop(libc, thread)
-            first, second = _last_step(scene, node), _last_step(scene, node)
+            first, second = _two_steps(scene, node)
             while first is None:
                 libc.ptrace(PTRACE_CONT, thread, None, None)
+                # Until it waits for something, without the lock.
+                time.sleep(0.2)
                 _stop(libc, thread)
-                first, second = _last_step(scene, node), _last_step(scene, node)
+                first, second = _two_steps(scene, node)
             if first == second:
                 yield
                 return
@@ -265,9 +270,16 @@ def _stop(libc: ctypes.CDLL, thread: int) -> None:
     os.waitpid(thread, WAIT_ALL)
 
 
-def _last_step(scene: Scene, node: str) -> float | None:
-    """When the loop last completed a step, by the agent itself, two seconds from now."""
+def _two_steps(scene: Scene, node: str) -> tuple[float | None, float | None]:
+    """When the loop last completed a step, now and two seconds later, by the agent itself."""
+    first = _last_step(scene, node)
+    if first is None:
+        return None, None
     time.sleep(2.0)
+    return first, _last_step(scene, node)
+
+
+def _last_step(scene: Scene, node: str) -> float | None:
     (address,) = (
         target
         for group in json.loads(scene.world.cluster.layout.targets.read_text())

@@ -49,7 +49,7 @@ def test_down_without_a_cluster_makes_nothing(
 
 
 def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["status"], ["node-up", "node-4"], ["node-down", "node-4"]):
+    for arguments in (["status"], ["prometheus"], ["node-up", "node-4"], ["node-down", "node-4"]):
         assert cli.main([*arguments, "--local", str(tmp_path / "local")]) == 1
         told = capsys.readouterr().err
         assert f"error: no cluster runs in {tmp_path / 'local'}" in told
