@@ -401,7 +401,7 @@ def test_a_controller_that_is_down(world: World, plugin: Plugin, group: str, pro
             return cause if found else {}
 
         cause = world.until(named, f"why to say that {program} does not answer", 60)
-        # Metacontroller itself reports hooks that do not answer; the stand-in does not.
+        # Metacontroller's Events say which of both it is. It writes them late, or not at all.
         assert cause["reason"] in {"ControllerSilent", "HooksDown"}
         assert f"LocalModelCache {name} is not answered" in cause["words"]
     finally:
