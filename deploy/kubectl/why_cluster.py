@@ -197,7 +197,7 @@ def _silent(name: str, words: str, since: str, snapshot: Snapshot, details: Deta
     if seconds <= ANSWER_SECONDS:
         then = "Metacontroller and the hooks answer within seconds"
         return Link(name, LinkState.WAITING, words, reason="NotAnswered", since=since, next=then)
-    reason, cause, todo = _down(details)
+    reason, cause, todo = _down(details, since)
     return Link(
         name,
         LinkState.BROKEN,
@@ -208,9 +208,16 @@ def _silent(name: str, words: str, since: str, snapshot: Snapshot, details: Deta
     )
 
 
-def _down(details: Details) -> tuple[str, str, str]:
-    """Reason, cause and advice: which of Metacontroller and the hooks is down, if that shows."""
-    errors = [one for one in details.events or () if one.get("reason") == _SYNC_ERROR]
+def _down(details: Details, since: str) -> tuple[str, str, str]:
+    """Reason, cause and advice: which of Metacontroller and the hooks is down, if that shows.
+
+    since: when the change was made that is not answered; Events before it say nothing.
+    """
+    errors = [
+        one
+        for one in details.events or ()
+        if one.get("reason") == _SYNC_ERROR and _event_time(one) >= since
+    ]
     for hooks in details.hooks or ():
         if not (hooks.get("status") or {}).get("availableReplicas"):
             where = f"{meta.namespace(hooks)}/{meta.name(hooks)}"

@@ -222,6 +222,8 @@ def test_which_program_is_down() -> None:
     found = down(events=(event,))
     assert told(found)[2] == "HooksDown"
     assert "Sync error: refused" in found.words
+    found = down(events=(event | {"lastTimestamp": ago(900)},))
+    assert told(found)[2] == "ControllerSilent"
 
 
 def test_copies_that_the_status_of_the_cache_does_not_count() -> None:
