@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -38,8 +39,8 @@ _TYPES = {
     "LocalModelNodeGroup": LocalModelNodeGroup,
 }
 _BY_NAME = {kind.name: kind for kind in KINDS}
-# The API server's words where a right is missing; a policy's refusal names the policy.
-_LACKS_RIGHT = "cannot "
+# The API server's words where a right is missing; a policy's refusal has other ones.
+_LACKS_RIGHT = re.compile(r'User "[^"]*" cannot \w+ resource')
 
 
 class DocumentError(ValueError):
@@ -131,7 +132,7 @@ def _change(
     try:
         checked = _dry_run(client, kind, merged, is_new=stored is None)
     except ForbiddenError as error:
-        if _LACKS_RIGHT not in error.message:
+        if not _LACKS_RIGHT.search(error.message):
             return Change(kind, merged, action, error.message), ""
         what = f"{kind.name} {meta.name(wanted)}"
         note = f"the API server did not check {what}: {error.message}"

@@ -59,6 +59,11 @@ EVICTIONS = {
     "DiskPressure": Meaning(
         ROOM, LinkState.WAITING, f"{_COMES_BACK}; free space on the node to keep it"
     ),
+    "Requested": Meaning(
+        ROOM,
+        LinkState.WAITING,
+        f"{_COMES_BACK}; to have it back before, run kubectl localmodel evict --undo",
+    ),
 }
 FAILURES = {
     "NotFound": Meaning(SOURCE, LinkState.BROKEN),
