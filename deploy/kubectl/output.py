@@ -50,7 +50,12 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
     from rich.text import Text  # noqa: PLC0415
 
     made = Table(
-        box=box.SIMPLE_HEAD if is_terminal() else None, pad_edge=False, header_style="bold"
+        box=box.SIMPLE_HEAD if is_terminal() else None,
+        # A narrow terminal has no room for wide gaps.
+        padding=(0, 1, 0, 0) if is_terminal() else (0, 1),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
     )
     for column in columns:
         made.add_column(

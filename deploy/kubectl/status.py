@@ -197,7 +197,7 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> RenderableType:
         Column("READY"),
         Column("SIZE", right=True),
         Column("COPIES", right=True),
-        Column("PERCENT", right=True),
+        Column("%", right=True),
         Column("RATE", right=True),
         Column("LEFT", right=True),
         Column("PODS", right=True),

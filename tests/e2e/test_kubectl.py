@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from crds.base import GROUP as API_GROUP
 from deploy.kube.client import KubeClient
@@ -29,6 +30,7 @@ from deploy.kube.kinds import (
 from deploy.kube.raw_client import STRATEGIC_PATCH
 from deploy.kubectl.explain import CODES
 from deploy.kubectl.links import LinkState
+from deploy.kubectl.main import plugin as plugin_command
 from deploy.local.layout import CHECKOUT, KUBECTL
 from tests.e2e.world import World, an_object
 
@@ -77,11 +79,12 @@ class Plugin:
         return self._run("__complete", "localmodel", *words).stdout.splitlines()
 
     def why(self, *args: str) -> dict[str, Any]:
-        """The chain of a model as JSON; the exit code agrees with it."""
-        done = self._run("localmodel", "why", *args, "-o", "json")
+        """The chain of a model as JSON, without a process; the exit code agrees with it."""
+        env = {"KUBECONFIG": str(self.kubeconfig)}
+        done = CliRunner().invoke(plugin_command, ["why", *args, "-o", "json"], env=env)
         assert done.stdout, done.stderr
         chain: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == CODES[LinkState(chain["state"])]
+        assert done.exit_code == CODES[LinkState(chain["state"])]
         return chain
 
     def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
@@ -187,6 +190,8 @@ def test_a_model_that_is_there(plugin: Plugin) -> None:
         *("crds", "cache", "controller", "group", "admitted", "plan", "node", "entry", "agent"),
         *("disk", "copy", "claim"),
     ]
+    again = json.loads(plugin.run("why", "why-here", "node-1", "-o", "json"))
+    assert [link["name"] for link in again["links"]] == names
     text = plugin.run("why", "why-here")
     assert text.startswith("why-here: ok\n")
     assert "\x1b" not in text
@@ -307,22 +312,25 @@ def test_a_download_under_way_and_a_node_that_awaits_its_turn(world: World, plug
     world.wait_condition("why-turn", "NodesFound", resource=GROUPS)
     world.http.bytes_per_second = MIB / 4
     try:
-        uri = world.http.put("why-turn.bin", b"t" * 8 * MIB)
+        uri = world.http.put("why-turn.bin", b"t" * 12 * MIB)
         world.cache("why-turn", uri, "why-turn")
 
         def split() -> list[str]:
             reports = {node: world.report(node, uri) for node in ("node-1", "node-2")}
-            ready = {one.get("state"): node for node, one in reports.items()}
-            return (
-                [ready.get("Downloading", ""), ready.get("Pending", "")] if len(ready) > 1 else []
-            )
+            found = {one.get("state", ""): node for node, one in reports.items()}
+            both = {"Downloading", "Pending"} <= found.keys()
+            return [found["Downloading"], found["Pending"]] if both else []
 
         first, second = world.until(split, "a node to download, and the other one to wait")
-        assert first
-        assert second
         check(world, plugin, ("why-turn", second), "turn", "AwaitingTurn", state="waiting")
         cause = check(
-            world, plugin, ("why-turn", first), "download", "Downloading", "of 8Mi", state="waiting"
+            world,
+            plugin,
+            ("why-turn", first),
+            "download",
+            "Downloading",
+            "of 12Mi",
+            state="waiting",
         )
         assert "/s" in cause["words"]
     finally:
