@@ -32,7 +32,7 @@ class Page:
         """Open the page, and wait for the matrix."""
         resize(self.driver, 1500, 900)
         prefer(self.driver, prefers_color_scheme="light")
-        self.driver.get_log("browser")
+        self._errors()
         self.driver.get(self.url)
         self.until(
             lambda: self.script("return performance.getEntriesByName('matrix-drawn').length")
@@ -111,4 +111,10 @@ class Page:
 
     def assert_no_errors(self) -> None:
         """No script failed, and nothing broke the content security policy."""
-        assert self.driver.get_log("browser") == []
+        assert self._errors() == []
+
+    def _errors(self) -> list[dict[str, Any]]:
+        """What the browser has logged since the last call."""
+        driver: Any = self.driver
+        found: list[dict[str, Any]] = driver.get_log("browser")
+        return found

@@ -134,3 +134,15 @@ def test_an_import_is_rewritten(source: str, expected: str) -> None:
 def test_an_import_that_cannot_be_rewritten_is_named(source: str) -> None:
     with pytest.raises(ImportFormError, match=f"agent/x.py: '{source[:6]}"):
         rewritten(f"import os\n{source}\n", "agent/x.py")
+
+
+def test_the_page_of_the_plugin_is_shipped(site: Path) -> None:
+    page = run(
+        site,
+        "from localmodel.kubectl.ui.feed import Feed\n"
+        "from localmodel.kubectl.ui.server import Server\n"
+        "server = Server(Feed('test'), dict, 0)\n"
+        "print(*sorted(server.page))\n"
+        "server.server_close()",
+    )
+    assert {"index.html", "app.js", "style.css", "icon.svg"} <= set(page.split())
