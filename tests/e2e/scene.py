@@ -84,7 +84,8 @@ class Scene:
 
     def restart_agent(self) -> None:
         """Let the agent of NODE read everything again."""
-        process = product.agent(self.cluster.layout, NODE, self.cluster.state.agents)
+        (port,) = free_ports(1)
+        process = product.agent(self.cluster.layout, NODE, self.cluster.state.agents, port)
         env = process.env | {"ROUND": str(self.rounds)}
         self.run(AGENT, replace(process, env=env, stop_seconds=0.1))
 
