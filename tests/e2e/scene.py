@@ -30,6 +30,7 @@ from deploy.local import manifests, nodes, overlay, product
 from deploy.local.cluster import Cluster
 from deploy.local.layout import CHECKOUT
 from deploy.local.origin import S3Origin
+from deploy.local.ports import free_ports
 from tests.e2e import rights
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import World, an_object
