@@ -242,7 +242,7 @@ def stopped_loop(scene: Scene, node: str) -> Iterator[None]:
     """
     pid = scene.world.cluster.wait_for_pid(agent_name(node))
     libc = ctypes.CDLL(None, use_errno=True)
-    for thread in sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())[1:]:
+    for thread in _busy_threads(pid):
         if libc.ptrace(PTRACE_SEIZE, thread, None, None) != 0:
             if ctypes.get_errno() == errno.ESRCH:
                 continue  # the thread has ended
@@ -263,6 +263,26 @@ def stopped_loop(scene: Scene, node: str) -> Iterator[None]:
             # Only a stopped thread can be let go; one that is still traced could not end.
             libc.ptrace(PTRACE_DETACH, thread, None, None)
     pytest.fail("no thread takes the steps")
+
+
+def _busy_threads(pid: int) -> list[int]:
+    """The threads that wake up again and again, the main thread left out."""
+
+    def switches() -> dict[int, int]:
+        counts = {}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found = re.search(
+                    r"^voluntary_ctxt.*?(\d+)$", (task / "status").read_text(), re.MULTILINE
+                )
+                counts[int(task.name)] = int(found[1]) if found else 0
+        return counts
+
+    before = switches()
+    time.sleep(4.0)
+    woken = {tid: count - before.get(tid, count) for tid, count in switches().items()}
+    busy = [tid for tid, times in woken.items() if times >= 4 and tid != pid]
+    return sorted(busy, key=lambda tid: woken[tid])
 
 
 def _stop(libc: ctypes.CDLL, thread: int) -> None:
