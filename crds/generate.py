@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 import yaml
 
 from crds.base import GROUP, VERSION
+from crds.generated import write_or_check
 from crds.kinds import KINDS, Column, Kind
 from crds.openapi import Schema, structural_schema
 from crds.reference import reference_page
 
-_TREE = Path(__file__).resolve().parents[1]
 _CATEGORY = "localmodel"
 _HEADER = "# Made from the types in crds/ by `make generate`. Do not edit.\n"
 
@@ -117,22 +116,13 @@ def generated_files() -> dict[Path, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files, or with --check name those that differ and return 1."""
-    parser = argparse.ArgumentParser(prog="crds.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    check = parser.parse_args(arguments).check
-    stale = []
-    for path, content in generated_files().items():
-        file = _TREE / path
-        if file.exists() and file.read_text() == content:
-            continue
-        stale.append(str(path))
-        if not check:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
-    for path_text in stale:
-        done = "differs from the types: run `make generate`" if check else "written"
-        sys.stdout.write(f"{path_text}: {done}\n")
-    return 1 if check and stale else 0
+    return write_or_check(
+        generated_files,
+        arguments,
+        program="crds.generate",
+        description=__doc__,
+        source="the types",
+    )
 
 
 if __name__ == "__main__":

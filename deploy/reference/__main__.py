@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from agent.commands import flags as agent_flags
 from agent.commands import metrics as agent_metrics
+from crds.generated import write_or_check
 from deploy.kubectl.main import plugin
 from deploy.reference import flags, metrics
 from deploy.takeover.main import parser as takeover_parser
@@ -22,7 +22,6 @@ from hooks import metrics as _of_hooks  # noqa: F401 - its import makes the metr
 from hooks.access import TOKEN_FILE_VARIABLE
 from hooks.settings import VARIABLES
 
-_TREE = Path(__file__).resolve().parents[2]
 _SETTINGS = VARIABLES | {
     TOKEN_FILE_VARIABLE: "file with the token that calls of the hooks must send; see security.md "
     "(default: none, every call is answered)"
@@ -55,24 +54,16 @@ def pages() -> dict[Path, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the pages, or with --check name those that differ and return 1."""
-    parser = argparse.ArgumentParser(prog="deploy.reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    check = parser.parse_args(arguments).check
     # A variable of this process would be the default of its flag.
     for name in [name for name in os.environ if name.startswith(agent_flags.VARIABLES)]:
         del os.environ[name]
-    stale = []
-    for path, content in pages().items():
-        file = _TREE / path
-        if file.exists() and file.read_text() == content:
-            continue
-        stale.append(path)
-        if not check:
-            file.write_text(content)
-    for path in stale:
-        done = "differs from the programs: run `make generate`" if check else "written"
-        sys.stdout.write(f"{path}: {done}\n")
-    return 1 if check and stale else 0
+    return write_or_check(
+        pages,
+        arguments,
+        program="deploy.reference",
+        description=__doc__,
+        source="the programs",
+    )
 
 
 if __name__ == "__main__":

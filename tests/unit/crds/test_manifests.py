@@ -77,7 +77,7 @@ def test_the_files_in_the_tree_are_those_of_the_types(
 def test_check_names_a_file_that_differs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("crds.generate._TREE", tmp_path)
+    monkeypatch.setattr("crds.generated.TREE", tmp_path)
     assert main(["--check"]) == 1
     assert "localmodelnodes.yaml: differs from the types" in capsys.readouterr().out
     assert main([]) == 0

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from crds.generated import TREE
 from deploy.local.layout import CHECKOUT, KUBECTL
 from deploy.monitoring.__main__ import DASHBOARD
 from deploy.monitoring.dashboard import dashboard_json
@@ -26,7 +27,7 @@ MONITORS = CHECKOUT / "deploy/components/monitoring/pod-monitors.yaml"
 
 
 def test_the_committed_dashboard_is_the_one_of_the_code() -> None:
-    assert DASHBOARD.read_text() == dashboard_json()
+    assert (TREE / DASHBOARD).read_text() == dashboard_json()
 
 
 def test_panels_fill_the_grid_without_overlap() -> None:
@@ -80,7 +81,7 @@ def test_the_component_renders_beside_an_overlay(tmp_path: Path) -> None:
     (board,) = (one for one in by_kind["ConfigMap"] if "grafana_dashboard" in str(one["metadata"]))
     assert board["metadata"]["name"] == "localmodel-dashboard"
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert board["data"] == {"localmodel.json": DASHBOARD.read_text()}
+    assert board["data"] == {"localmodel.json": (TREE / DASHBOARD).read_text()}
     assert [one["metadata"]["name"] for one in by_kind["PrometheusRule"]] == ["localmodel"]
     workloads = by_kind["DaemonSet"] + by_kind["Deployment"]
     for monitor in by_kind["PodMonitor"]:
