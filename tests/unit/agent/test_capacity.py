@@ -18,7 +18,7 @@ LRU = Group(100, high_percent=90, low_percent=80, evicts=True)
 GROUPS = {"lru": LRU, "kept": replace(LRU, evicts=False)}
 # What `decide` takes as names of models.
 Models = dict[str, Any]
-LIMIT, DISK, MADE_ROOM = EvictionReason
+LIMIT, DISK, MADE_ROOM, _ = EvictionReason
 
 
 def here(tree: int, **fields: Any) -> Holding:

@@ -15,6 +15,7 @@ from agent.commands.metrics import PREFIX, Metrics
 from agent.disk.store import Store
 from agent.sources import BLOBS, SCHEMES, all_sources
 from agent.structs.failures import FailureKind
+from agent.structs.sizes import EvictionReason
 from crds.states import ModelState
 from crds.version import __version__
 from tests.unit.agent.crowded import TAKES, fill, limit, models, pod, prepare, use, wait
@@ -300,7 +301,7 @@ def test_every_label_is_bounded(world: World, metrics: Metrics) -> None:
         "state": {state.lower() for state in ModelState},
         "scheme": {*SCHEMES, "other"},
         "result": {"published", "failed", "cancelled"},
-        "reason": {*FailureKind, "LimitExceeded", "DiskPressure", "MadeRoom"},
+        "reason": {*FailureKind, *EvictionReason},
         "copy": {"warm", "cold"},
     }
     labels: dict[str, set[str]] = {}
