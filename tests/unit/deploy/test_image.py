@@ -333,6 +333,28 @@ def test_a_build_that_fails_is_named(programs: Path, capsys: pytest.CaptureFixtu
     assert "there is no image operator" in capsys.readouterr().err
 
 
+def test_the_pages_build_and_load_the_images_that_the_manifests_name() -> None:
+    base = yaml.safe_load((CHECKOUT / "deploy/base/kustomization.yaml").read_text())
+    named = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in base["images"]}
+    registry = "registry.example.com"
+    assert named == {
+        image.name: build.name_of(target, registry) for target, image in IMAGES.items()
+    }
+    page = (CHECKOUT / "docs/quick-start.md").read_text()
+    assert f"make images REGISTRY={registry}\n" in page
+    assert f"make images REGISTRY={registry}\n" in (CHECKOUT / "README.md").read_text()
+    commands = r"^(?:kind load docker-image|podman save) (?:.*\\\n)+.*$"
+    loads = re.findall(commands, page, re.MULTILINE)
+    assert len(loads) == 2
+    for load in loads:
+        assert {word for word in load.split() if "localmodel-" in word} == {*named.values()}
+    # A kubelet pulls an image with a fixed tag only if it has none: it uses the loaded images.
+    for target in IMAGES:
+        (container,) = _pod(target)["containers"]
+        assert "imagePullPolicy" not in container
+    assert not [name for name in named.values() if name.endswith(":latest")]
+
+
 def test_a_commit_is_named_only_without_changes() -> None:
     assert [*build.build_options("hooks", "n", "", "")] == ["--target", "hooks", "--tag", "n"]
     assert [*build.build_options("hooks", "n", "", "c")][-1].endswith("image.revision=c")
