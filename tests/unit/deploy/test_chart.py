@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,9 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ensure_helm(), *arguments], capture_output=True, text=True, check=False)
 
 
-def template(*values: str, namespace: str = "localmodel") -> Objects:
+def template(*values: str, namespace: str = "localmodel", folder: Path = CHART) -> Objects:
     settings = [part for value in values for part in ("--set-json", value)]
-    done = helm("template", "localmodel", str(CHART), "--namespace", namespace, *settings)
+    done = helm("template", "localmodel", str(folder), "--namespace", namespace, *settings)
     assert done.returncode == 0, done.stderr
     return objects(done.stdout)
 
@@ -261,6 +262,21 @@ def test_the_chart_passes_helms_own_check() -> None:
         done = helm("lint", "--strict", str(CHART), "--set", f"overlay={overlay}")
         assert done.returncode == 0, done.stdout
         assert "[WARNING]" not in done.stdout
+
+
+def test_the_notes_name_the_namespace_of_the_release(tmp_path: Path) -> None:
+    folder = tmp_path / "chart"
+    shutil.copytree(CHART, folder)
+    # `helm template` does not print the notes: a ConfigMap has them here.
+    (folder / "templates/NOTES.txt").rename(folder / "notes.txt")
+    (folder / "templates/notes.yaml").write_text(
+        'data: {notes: {{ tpl (.Files.Get "notes.txt") . | quote }}}\n'
+        "kind: ConfigMap\nmetadata: {name: notes}\n"
+    )
+    found = template(namespace="models", folder=folder)
+    text = found["ConfigMap", "", "notes"]["data"]["notes"]
+    assert "localmodel-uninstall --namespace models --models" in text
+    assert "-n models rollout status" in text
 
 
 def test_the_chart_has_the_version_of_localmodel() -> None:

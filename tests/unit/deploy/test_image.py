@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,9 +186,13 @@ def test_the_programs_start_with_the_packages_of_their_image(site: tuple[str, Pa
         command = json.loads(re.findall(r"^CMD (.*)", STAGES["hooks"][1], re.MULTILINE)[0])
         run(folder, "-m", *command, "--check-config")
     else:
-        for module in ("agent", "takeover"):
-            told = run(folder, "-m", f"localmodel.{module}.main", "--version")
-            assert told.endswith(f" {__version__}\n")
+        scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+        # The plugin of kubectl runs where kubectl runs.
+        programs = {name for name in scripts if not name.startswith("kubectl")}
+        assert programs == {*IMAGES["agent"].programs}
+        for program in programs:
+            told = run(folder, "-m", scripts[program].removesuffix(":main"), "--version")
+            assert told == f"{program} {__version__}\n"
 
 
 @pytest.mark.parametrize("site", ["agent"], indirect=True)
