@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from deploy.local.chart import COMPONENTS, OVERLAYS, kustomization, kustomize, objects
 from deploy.local.layout import CHECKOUT
@@ -98,6 +101,19 @@ def test_the_network_of_the_hooks_is_closed(rendered: Rendered) -> None:
     space = caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert space == _metacontroller()["metadata"]["namespace"]
     assert rule["ports"] == [{"port": "http"}]
+
+
+def test_the_page_has_the_patch_for_another_metacontroller() -> None:
+    page = (CHECKOUT / "docs/install.md").read_text()
+    (block,) = re.findall(r"^  ```yaml\n(  patches:\n.*?)^  ```$", page, re.DOTALL | re.MULTILINE)
+    patches = yaml.safe_load(textwrap.dedent(block))
+    with kustomization(resources=["deploy/overlays/standalone"], **patches) as folder:
+        policy = objects(kustomize(folder))["NetworkPolicy", NAMESPACE, HOOKS]["spec"]
+    caller, scraping = policy["ingress"][0]["from"]
+    space = {"kubernetes.io/metadata.name": "my-namespace"}
+    assert caller["namespaceSelector"] == {"matchLabels": space}
+    assert caller["podSelector"] == {"matchLabels": {"app": "my-metacontroller"}}
+    assert scraping == SCRAPING
 
 
 def test_only_prometheus_connects_to_the_agents(rendered: Rendered) -> None:
