@@ -79,7 +79,8 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- else if eq $key "NetworkPolicy/localmodel-hooks" -}}
 {{- $caller := first (first $object.spec.ingress).from -}}
 {{- $_ := set $caller.namespaceSelector "matchLabels" (dict "kubernetes.io/metadata.name" $meta.namespace) -}}
-{{- $_ := set $caller.podSelector "matchLabels" $meta.podLabels -}}
+{{- /* Helm would merge labels of the user into a default value: no pod has the labels of both. */ -}}
+{{- with $meta.podLabels -}}{{- $_ := set $caller.podSelector "matchLabels" . -}}{{- end -}}
 {{- end -}}
 {{- range $subject := $object.subjects -}}
 {{- if eq $subject.name "metacontroller" -}}

@@ -160,6 +160,16 @@ def test_another_metacontroller_gets_rights_under_another_name() -> None:
     assert not [key for key in found if key[0] == "StatefulSet" or key[2] == "metacontroller"]
 
 
+def test_the_hooks_take_calls_of_the_pods_that_the_values_name() -> None:
+    labels = [
+        template(*values)["NetworkPolicy", "localmodel", "localmodel-hooks"]["spec"]["ingress"][0][
+            "from"
+        ][0]["podSelector"]["matchLabels"]
+        for values in ([], ['metacontroller.podLabels={"app": "my-metacontroller"}'])
+    ]
+    assert labels == [{"app.kubernetes.io/name": "metacontroller"}, {"app": "my-metacontroller"}]
+
+
 def test_values_change_the_programs() -> None:
     found = template(
         'hostPath="/data/models"',
