@@ -135,6 +135,56 @@ def test_every_name_of_the_namespaces_follows_the_values() -> None:
     assert not {one for one in found if one[0] == "Secret"}
 
 
+def test_the_alerts_follow_the_namespace_of_the_release() -> None:
+    default, other = (
+        template("monitoring.enabled=true", namespace=space)["PrometheusRule", space, "localmodel"]
+        for space in ("localmodel", "models")
+    )
+    mentioned = r'(?:namespace="|-n |--namespace[ =])localmodel\b'
+    texts = [
+        [
+            text
+            for group in found["spec"]["groups"]
+            for rule in group["rules"]
+            for text in _texts(rule)
+        ]
+        for found in (default, other)
+    ]
+    assert sum(len(re.findall(mentioned, text)) for text in texts[0]) >= 2
+    assert not [text for text in texts[1] if re.search(mentioned, text)]
+    for before, after in zip(*texts, strict=True):
+        assert after == re.sub(
+            mentioned, lambda found: found[0].replace("localmodel", "models"), before
+        )
+
+
+def _texts(rule: dict[str, Any]) -> list[str]:
+    return [rule["expr"], *rule["annotations"].values()]
+
+
+def test_the_namespace_of_the_release_may_be_named_metacontroller() -> None:
+    found = template(
+        "metacontroller.install=true",
+        'metacontroller.namespace="localmodel"',
+        namespace="metacontroller",
+    )
+    assert ("DaemonSet", "metacontroller", "localmodel-agent") in found
+    assert ("StatefulSet", "localmodel", "metacontroller") in found
+    subjects = found["ClusterRoleBinding", "", "metacontroller"]["subjects"]
+    assert [one["namespace"] for one in subjects] == ["localmodel"]
+
+
+def test_metacontroller_and_the_agents_need_namespaces_of_their_own() -> None:
+    for space in ("metacontroller", "models"):
+        values = ("metacontroller.install=true", f"metacontroller.namespace={json.dumps(space)}")
+        settings = [part for one in values for part in ("--set-json", one)]
+        done = helm("template", "localmodel", str(CHART), "--namespace", space, *settings)
+        assert done.returncode != 0
+        assert f"cannot be installed into {space}, the namespace of the release" in done.stderr
+    # A Metacontroller that runs in that namespace already is the owner's concern.
+    assert template("metacontroller.rights=true", namespace="metacontroller")
+
+
 def test_the_release_brings_its_own_namespace_only_on_request() -> None:
     spaces = [name for kind, _, name in template() if kind == "Namespace"]
     assert spaces == ["kserve-localmodel-jobs"]
