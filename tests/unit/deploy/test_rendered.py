@@ -187,7 +187,15 @@ def test_an_update_of_the_hooks_leaves_both_replicas_in_service(rendered: Render
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     # The longest call of metacontroller/nodegroups.yaml takes 30 seconds.
     assert pod["terminationGracePeriodSeconds"] >= wait + 30
-    assert rendered["PodDisruptionBudget", NAMESPACE, HOOKS]["spec"]["minAvailable"] == 1
+
+
+def test_a_drain_takes_one_replica_of_the_hooks_also_if_there_is_one_only(
+    rendered: Rendered,
+) -> None:
+    budget = rendered["PodDisruptionBudget", NAMESPACE, HOOKS]["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert "minAvailable" not in budget
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_roles_for_people_are_in_the_roles_of_kubernetes(rendered: Rendered) -> None:
