@@ -94,6 +94,9 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- /* Helm would merge labels of the user into a default value: no pod has the labels of both. */ -}}
 {{- with $meta.podLabels -}}{{- $_ := set $caller.podSelector "matchLabels" . -}}{{- end -}}
 {{- end -}}
+{{- if has $object.kind (list "PodMonitor" "PrometheusRule") -}}
+{{- $_ := set $object.metadata "labels" (merge (deepCopy $object.metadata.labels) $values.monitoring.labels) -}}
+{{- end -}}
 {{- range $subject := $object.subjects -}}
 {{- if eq $subject.name "metacontroller" -}}
 {{- $_ := set $subject "name" ($meta.install | ternary "metacontroller" $meta.serviceAccount) -}}

@@ -162,6 +162,18 @@ def _texts(rule: dict[str, Any]) -> list[str]:
     return [rule["expr"], *rule["annotations"].values()]
 
 
+def test_prometheus_finds_what_it_selects_by_a_label() -> None:
+    found = template("monitoring.enabled=true", 'monitoring.labels={"release": "stack"}')
+    labels = {
+        (kind, name): one["metadata"]["labels"]
+        for (kind, _, name), one in found.items()
+        if one["apiVersion"].startswith("monitoring.coreos.com/")
+    }
+    assert {kind for kind, _ in labels} == {"PodMonitor", "PrometheusRule"}
+    assert {one["release"] for one in labels.values()} == {"stack"}
+    assert {one["app.kubernetes.io/part-of"] for one in labels.values()} == {"localmodel"}
+
+
 def test_the_namespace_of_the_release_may_be_named_metacontroller() -> None:
     found = template(
         "metacontroller.install=true",
@@ -290,6 +302,7 @@ def test_values_change_the_programs() -> None:
         ('agent.maxUnavailable="0%"', "/agent/maxUnavailable"),
         ("agent.tolerance=[]", "/agent"),
         ("startupTaint.priority=0", "/startupTaint/priority"),
+        ('monitoring.labels={"release": 1}', "/monitoring/labels/release"),
         ('namespaces.release="yes"', "/namespaces/release"),
         ("Overlay=1", ""),
     ],

@@ -116,6 +116,19 @@ def test_the_page_has_the_patch_for_another_metacontroller() -> None:
     assert scraping == SCRAPING
 
 
+def test_the_page_has_the_patch_for_a_label_of_prometheus() -> None:
+    page = (CHECKOUT / "docs/monitoring.md").read_text()
+    (block,) = re.findall(
+        r"^   ```yaml\n(   patches:\n.*?)^   ```$", page, re.DOTALL | re.MULTILINE
+    )
+    patches = yaml.safe_load(textwrap.dedent(block))
+    components = ["deploy/components/monitoring"]
+    with kustomization(["deploy/overlays/standalone"], components, **patches) as folder:
+        found = objects(kustomize(folder))
+    labelled = {key[0] for key, one in found.items() if "release" in one["metadata"]["labels"]}
+    assert labelled == {"PodMonitor", "PrometheusRule"}
+
+
 def test_only_prometheus_connects_to_the_agents(rendered: Rendered) -> None:
     policy = rendered["NetworkPolicy", NAMESPACE, AGENT]["spec"]
     # Egress is open: an agent connects to origins and the API server.
