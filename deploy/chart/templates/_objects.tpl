@@ -94,6 +94,12 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- /* Helm would merge labels of the user into a default value: no pod has the labels of both. */ -}}
 {{- with $meta.podLabels -}}{{- $_ := set $caller.podSelector "matchLabels" . -}}{{- end -}}
 {{- end -}}
+{{- if not $values.aggregatedRoles.enabled -}}
+{{- with $object.metadata.labels -}}
+{{- $_ := unset . "rbac.authorization.k8s.io/aggregate-to-view" -}}
+{{- $_ := unset . "rbac.authorization.k8s.io/aggregate-to-edit" -}}
+{{- end -}}
+{{- end -}}
 {{- if has $object.kind (list "PodMonitor" "PrometheusRule") -}}
 {{- $_ := set $object.metadata "labels" (merge (deepCopy $object.metadata.labels) $values.monitoring.labels) -}}
 {{- end -}}

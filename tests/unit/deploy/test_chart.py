@@ -162,6 +162,29 @@ def _texts(rule: dict[str, Any]) -> list[str]:
     return [rule["expr"], *rule["annotations"].values()]
 
 
+def test_roles_of_kubernetes_are_left_alone_on_request() -> None:
+    def aggregated(found: Objects) -> set[str]:
+        prefix = "rbac.authorization.k8s.io/aggregate-to-"
+        return {
+            label.removeprefix(prefix)
+            for one in found.values()
+            for label in one["metadata"].get("labels", {})
+            if label.startswith(prefix)
+        }
+
+    assert aggregated(template()) == {"view", "edit"}
+    found = template("aggregatedRoles.enabled=false", "metacontroller.install=true")
+    assert aggregated(found) == set()
+    assert {("ClusterRole", "", f"localmodel-{name}") for name in ("view", "edit")} <= found.keys()
+    # The same by the patch of the page, with kustomize.
+    page = (CHECKOUT / "docs/security.md").read_text()
+    (block,) = re.findall(
+        r"^```yaml\n# kustomization.yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    with kustomization(["deploy/overlays/standalone"], **yaml.safe_load(block)) as folder:
+        assert aggregated(objects(kustomize(folder))) == set()
+
+
 def test_prometheus_finds_what_it_selects_by_a_label() -> None:
     found = template("monitoring.enabled=true", 'monitoring.labels={"release": "stack"}')
     labels = {
