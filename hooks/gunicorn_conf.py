@@ -3,6 +3,7 @@
 GUNICORN_CMD_ARGS overrides it: docs/scale.md has the values for a large cluster.
 """
 
+import fcntl
 import gc
 import itertools
 import os
@@ -14,11 +15,50 @@ from crds.version import __version__
 
 # In memory: neither the metric files nor gunicorn's heartbeats need a writable disk.
 _MEMORY = "/dev/shm"  # noqa: S108
-# The workers' metric files. A folder that the environment names is left alone at the end.
+# The workers' metric files. A folder that the environment names is left alone.
 _SHARED_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX = "localmodel-metrics-"
+
+
+def _lock(path: str, flags: int) -> int | None:
+    """Lock a folder. Returns its descriptor; None: it is gone, foreign, or a process has it."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | flags)
+        gone = os.fstat(folder).st_nlink == 0
+    except BlockingIOError:
+        gone = True
+    if gone:
+        os.close(folder)
+    return None if gone else folder
+
+
+def _make() -> str:
+    """Make a folder, which this process and its workers lock as long as one of them lives."""
+    while True:
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY)
+        # A process that starts now may have removed it before the lock.
+        if _lock(path, flags=0) is not None:
+            return path
+
+
+def _remove_left() -> None:
+    """Remove the folders of killed processes: a pod's memory outlives its container."""
+    for entry in list(os.scandir(_MEMORY)):
+        if entry.name.startswith(_PREFIX):
+            folder = _lock(entry.path, fcntl.LOCK_NB)
+            if folder is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(folder)
+
+
 _MADE = None
 if _SHARED_DIR not in os.environ:
-    _MADE = os.environ[_SHARED_DIR] = tempfile.mkdtemp(prefix="localmodel-hooks-", dir=_MEMORY)
+    _remove_left()
+    _MADE = os.environ[_SHARED_DIR] = _make()
 
 bind = "0.0.0.0:8080"
 # Two, so that the long call of a large group does not block the calls of nodes.

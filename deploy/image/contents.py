@@ -44,7 +44,7 @@ IMAGES = {
         "localmodel-agent",
         "locks/agent.txt",
         ("agent", "crds", "hooks", "kube", "takeover"),
-        ("localmodel-agent", "localmodel-takeover"),
+        ("localmodel-agent", "localmodel-takeover", "localmodel-uninstall"),
     ),
 }
 

@@ -9,15 +9,19 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $meta := $values.metacontroller -}}
 {{- $secret := include "localmodel.tokenSecret" $context -}}
 {{- $text := $context.Files.Get (printf "files/%s.yaml" (index . 1)) -}}
+{{- /* In two steps: the release's namespace may be named metacontroller. */ -}}
 {{- $text = $text
+  | replace "namespace: metacontroller\n" "namespace: {metacontroller}\n"
   | replace "namespace: localmodel\n" (printf "namespace: %s\n" $namespace)
-  | replace "namespace: metacontroller\n" (printf "namespace: %s\n" $meta.namespace)
+  | replace "namespace: {metacontroller}\n" (printf "namespace: %s\n" $meta.namespace)
   | replace "system:serviceaccount:localmodel:" (printf "system:serviceaccount:%s:" $namespace)
   | replace "localmodel-hooks.localmodel.svc:" (printf "localmodel-hooks.%s.svc:" $namespace)
   | replace "name: localmodel-hooks-token\n" (printf "name: %s\n" $secret)
   | replace "secretName: localmodel-hooks-token\n" (printf "secretName: %s\n" $secret)
   | replace "- localmodel-hooks-token\n" (printf "- %s\n" $secret)
 -}}
+{{- /* Expressions and descriptions of alerts. */ -}}
+{{- $text = regexReplaceAll "(namespace=\\\\?\"|-n |--namespace[ =])localmodel\\b" $text (printf "${1}%s" $namespace) -}}
 {{- $items := list -}}
 {{- range $document := regexSplit "(?m)^---\n" $text -1 -}}
 {{- $object := fromYaml $document -}}
@@ -25,6 +29,14 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- if $object -}}{{- $items = append $items $object -}}{{- end -}}
 {{- end -}}
 {{- dict "items" $items | toJson -}}
+{{- end -}}
+
+{{/* Refuses values that cannot work together. */}}
+{{- define "localmodel.check" -}}
+{{- $meta := .Values.metacontroller -}}
+{{- if and $meta.install (eq $meta.namespace .Release.Namespace) -}}
+{{- fail (printf "metacontroller.namespace: Metacontroller cannot be installed into %s, the namespace of the release: its namespace has Pod Security's level restricted, which refuses the agents. Name another namespace." $meta.namespace) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Renders the objects of a file that the values do not leave out. */}}
@@ -79,7 +91,17 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- else if eq $key "NetworkPolicy/localmodel-hooks" -}}
 {{- $caller := first (first $object.spec.ingress).from -}}
 {{- $_ := set $caller.namespaceSelector "matchLabels" (dict "kubernetes.io/metadata.name" $meta.namespace) -}}
-{{- $_ := set $caller.podSelector "matchLabels" $meta.podLabels -}}
+{{- /* Helm would merge labels of the user into a default value: no pod has the labels of both. */ -}}
+{{- with $meta.podLabels -}}{{- $_ := set $caller.podSelector "matchLabels" . -}}{{- end -}}
+{{- end -}}
+{{- if not $values.aggregatedRoles.enabled -}}
+{{- with $object.metadata.labels -}}
+{{- $_ := unset . "rbac.authorization.k8s.io/aggregate-to-view" -}}
+{{- $_ := unset . "rbac.authorization.k8s.io/aggregate-to-edit" -}}
+{{- end -}}
+{{- end -}}
+{{- if has $object.kind (list "PodMonitor" "PrometheusRule") -}}
+{{- $_ := set $object.metadata "labels" (merge (deepCopy $object.metadata.labels) $values.monitoring.labels) -}}
 {{- end -}}
 {{- range $subject := $object.subjects -}}
 {{- if eq $subject.name "metacontroller" -}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,9 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ensure_helm(), *arguments], capture_output=True, text=True, check=False)
 
 
-def template(*values: str, namespace: str = "localmodel") -> Objects:
+def template(*values: str, namespace: str = "localmodel", folder: Path = CHART) -> Objects:
     settings = [part for value in values for part in ("--set-json", value)]
-    done = helm("template", "localmodel", str(CHART), "--namespace", namespace, *settings)
+    done = helm("template", "localmodel", str(folder), "--namespace", namespace, *settings)
     assert done.returncode == 0, done.stderr
     return objects(done.stdout)
 
@@ -134,6 +135,91 @@ def test_every_name_of_the_namespaces_follows_the_values() -> None:
     assert not {one for one in found if one[0] == "Secret"}
 
 
+def test_the_alerts_follow_the_namespace_of_the_release() -> None:
+    default, other = (
+        template("monitoring.enabled=true", namespace=space)["PrometheusRule", space, "localmodel"]
+        for space in ("localmodel", "models")
+    )
+    mentioned = r'(?:namespace="|-n |--namespace[ =])localmodel\b'
+    texts = [
+        [
+            text
+            for group in found["spec"]["groups"]
+            for rule in group["rules"]
+            for text in _texts(rule)
+        ]
+        for found in (default, other)
+    ]
+    assert sum(len(re.findall(mentioned, text)) for text in texts[0]) >= 2
+    assert not [text for text in texts[1] if re.search(mentioned, text)]
+    for before, after in zip(*texts, strict=True):
+        assert after == re.sub(
+            mentioned, lambda found: found[0].replace("localmodel", "models"), before
+        )
+
+
+def _texts(rule: dict[str, Any]) -> list[str]:
+    return [rule["expr"], *rule["annotations"].values()]
+
+
+def test_roles_of_kubernetes_are_left_alone_on_request() -> None:
+    def aggregated(found: Objects) -> set[str]:
+        prefix = "rbac.authorization.k8s.io/aggregate-to-"
+        return {
+            label.removeprefix(prefix)
+            for one in found.values()
+            for label in one["metadata"].get("labels", {})
+            if label.startswith(prefix)
+        }
+
+    assert aggregated(template()) == {"view", "edit"}
+    found = template("aggregatedRoles.enabled=false", "metacontroller.install=true")
+    assert aggregated(found) == set()
+    assert {("ClusterRole", "", f"localmodel-{name}") for name in ("view", "edit")} <= found.keys()
+    # The same by the patch of the page, with kustomize.
+    page = (CHECKOUT / "docs/security.md").read_text()
+    (block,) = re.findall(
+        r"^```yaml\n# kustomization.yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    with kustomization(["deploy/overlays/standalone"], **yaml.safe_load(block)) as folder:
+        assert aggregated(objects(kustomize(folder))) == set()
+
+
+def test_prometheus_finds_what_it_selects_by_a_label() -> None:
+    found = template("monitoring.enabled=true", 'monitoring.labels={"release": "stack"}')
+    labels = {
+        (kind, name): one["metadata"]["labels"]
+        for (kind, _, name), one in found.items()
+        if one["apiVersion"].startswith("monitoring.coreos.com/")
+    }
+    assert {kind for kind, _ in labels} == {"PodMonitor", "PrometheusRule"}
+    assert {one["release"] for one in labels.values()} == {"stack"}
+    assert {one["app.kubernetes.io/part-of"] for one in labels.values()} == {"localmodel"}
+
+
+def test_the_namespace_of_the_release_may_be_named_metacontroller() -> None:
+    found = template(
+        "metacontroller.install=true",
+        'metacontroller.namespace="localmodel"',
+        namespace="metacontroller",
+    )
+    assert ("DaemonSet", "metacontroller", "localmodel-agent") in found
+    assert ("StatefulSet", "localmodel", "metacontroller") in found
+    subjects = found["ClusterRoleBinding", "", "metacontroller"]["subjects"]
+    assert [one["namespace"] for one in subjects] == ["localmodel"]
+
+
+def test_metacontroller_and_the_agents_need_namespaces_of_their_own() -> None:
+    for space in ("metacontroller", "models"):
+        values = ("metacontroller.install=true", f"metacontroller.namespace={json.dumps(space)}")
+        settings = [part for one in values for part in ("--set-json", one)]
+        done = helm("template", "localmodel", str(CHART), "--namespace", space, *settings)
+        assert done.returncode != 0
+        assert f"cannot be installed into {space}, the namespace of the release" in done.stderr
+    # A Metacontroller that runs in that namespace already is the owner's concern.
+    assert template("metacontroller.rights=true", namespace="metacontroller")
+
+
 def test_the_release_brings_its_own_namespace_only_on_request() -> None:
     spaces = [name for kind, _, name in template() if kind == "Namespace"]
     assert spaces == ["kserve-localmodel-jobs"]
@@ -157,6 +243,16 @@ def test_another_metacontroller_gets_rights_under_another_name() -> None:
     assert [one["name"] for one in binding["subjects"]] == ["operator"]
     assert ("ClusterRole", "", "localmodel-metacontroller") in found
     assert not [key for key in found if key[0] == "StatefulSet" or key[2] == "metacontroller"]
+
+
+def test_the_hooks_take_calls_of_the_pods_that_the_values_name() -> None:
+    labels = [
+        template(*values)["NetworkPolicy", "localmodel", "localmodel-hooks"]["spec"]["ingress"][0][
+            "from"
+        ][0]["podSelector"]["matchLabels"]
+        for values in ([], ['metacontroller.podLabels={"app": "my-metacontroller"}'])
+    ]
+    assert labels == [{"app.kubernetes.io/name": "metacontroller"}, {"app": "my-metacontroller"}]
 
 
 def test_values_change_the_programs() -> None:
@@ -229,6 +325,7 @@ def test_values_change_the_programs() -> None:
         ('agent.maxUnavailable="0%"', "/agent/maxUnavailable"),
         ("agent.tolerance=[]", "/agent"),
         ("startupTaint.priority=0", "/startupTaint/priority"),
+        ('monitoring.labels={"release": 1}', "/monitoring/labels/release"),
         ('namespaces.release="yes"', "/namespaces/release"),
         ("Overlay=1", ""),
     ],
@@ -261,6 +358,21 @@ def test_the_chart_passes_helms_own_check() -> None:
         done = helm("lint", "--strict", str(CHART), "--set", f"overlay={overlay}")
         assert done.returncode == 0, done.stdout
         assert "[WARNING]" not in done.stdout
+
+
+def test_the_notes_name_the_namespace_of_the_release(tmp_path: Path) -> None:
+    folder = tmp_path / "chart"
+    shutil.copytree(CHART, folder)
+    # `helm template` does not print the notes: a ConfigMap has them here.
+    (folder / "templates/NOTES.txt").rename(folder / "notes.txt")
+    (folder / "templates/notes.yaml").write_text(
+        'data: {notes: {{ tpl (.Files.Get "notes.txt") . | quote }}}\n'
+        "kind: ConfigMap\nmetadata: {name: notes}\n"
+    )
+    found = template(namespace="models", folder=folder)
+    text = found["ConfigMap", "", "notes"]["data"]["notes"]
+    assert "localmodel-uninstall --namespace models --models" in text
+    assert "-n models rollout status" in text
 
 
 def test_the_chart_has_the_version_of_localmodel() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,9 +186,13 @@ def test_the_programs_start_with_the_packages_of_their_image(site: tuple[str, Pa
         command = json.loads(re.findall(r"^CMD (.*)", STAGES["hooks"][1], re.MULTILINE)[0])
         run(folder, "-m", *command, "--check-config")
     else:
-        for module in ("agent", "takeover"):
-            told = run(folder, "-m", f"localmodel.{module}.main", "--version")
-            assert told.endswith(f" {__version__}\n")
+        scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
+        # The plugin of kubectl runs where kubectl runs.
+        programs = {name for name in scripts if not name.startswith("kubectl")}
+        assert programs == {*IMAGES["agent"].programs}
+        for program in programs:
+            told = run(folder, "-m", scripts[program].removesuffix(":main"), "--version")
+            assert told == f"{program} {__version__}\n"
 
 
 @pytest.mark.parametrize("site", ["agent"], indirect=True)
@@ -331,6 +336,28 @@ def test_a_build_that_fails_is_named(programs: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         build.main(["operator"])
     assert "there is no image operator" in capsys.readouterr().err
+
+
+def test_the_pages_build_and_load_the_images_that_the_manifests_name() -> None:
+    base = yaml.safe_load((CHECKOUT / "deploy/base/kustomization.yaml").read_text())
+    named = {image["name"]: f"{image['newName']}:{image['newTag']}" for image in base["images"]}
+    registry = "registry.example.com"
+    assert named == {
+        image.name: build.name_of(target, registry) for target, image in IMAGES.items()
+    }
+    page = (CHECKOUT / "docs/quick-start.md").read_text()
+    assert f"make images REGISTRY={registry}\n" in page
+    assert f"make images REGISTRY={registry}\n" in (CHECKOUT / "README.md").read_text()
+    commands = r"^(?:kind load docker-image|podman save) (?:.*\\\n)+.*$"
+    loads = re.findall(commands, page, re.MULTILINE)
+    assert len(loads) == 2
+    for load in loads:
+        assert {word for word in load.split() if "localmodel-" in word} == {*named.values()}
+    # A kubelet pulls an image with a fixed tag only if it has none: it uses the loaded images.
+    for target in IMAGES:
+        (container,) = _pod(target)["containers"]
+        assert "imagePullPolicy" not in container
+    assert not [name for name in named.values() if name.endswith(":latest")]
 
 
 def test_a_commit_is_named_only_without_changes() -> None:

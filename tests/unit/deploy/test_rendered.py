@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from deploy.local.chart import COMPONENTS, OVERLAYS, kustomization, kustomize, objects
 from deploy.local.layout import CHECKOUT
@@ -100,6 +103,32 @@ def test_the_network_of_the_hooks_is_closed(rendered: Rendered) -> None:
     assert rule["ports"] == [{"port": "http"}]
 
 
+def test_the_page_has_the_patch_for_another_metacontroller() -> None:
+    page = (CHECKOUT / "docs/install.md").read_text()
+    (block,) = re.findall(r"^  ```yaml\n(  patches:\n.*?)^  ```$", page, re.DOTALL | re.MULTILINE)
+    patches = yaml.safe_load(textwrap.dedent(block))
+    with kustomization(resources=["deploy/overlays/standalone"], **patches) as folder:
+        policy = objects(kustomize(folder))["NetworkPolicy", NAMESPACE, HOOKS]["spec"]
+    caller, scraping = policy["ingress"][0]["from"]
+    space = {"kubernetes.io/metadata.name": "my-namespace"}
+    assert caller["namespaceSelector"] == {"matchLabels": space}
+    assert caller["podSelector"] == {"matchLabels": {"app": "my-metacontroller"}}
+    assert scraping == SCRAPING
+
+
+def test_the_page_has_the_patch_for_a_label_of_prometheus() -> None:
+    page = (CHECKOUT / "docs/monitoring.md").read_text()
+    (block,) = re.findall(
+        r"^   ```yaml\n(   patches:\n.*?)^   ```$", page, re.DOTALL | re.MULTILINE
+    )
+    patches = yaml.safe_load(textwrap.dedent(block))
+    components = ["deploy/components/monitoring"]
+    with kustomization(["deploy/overlays/standalone"], components, **patches) as folder:
+        found = objects(kustomize(folder))
+    labelled = {key[0] for key, one in found.items() if "release" in one["metadata"]["labels"]}
+    assert labelled == {"PodMonitor", "PrometheusRule"}
+
+
 def test_only_prometheus_connects_to_the_agents(rendered: Rendered) -> None:
     policy = rendered["NetworkPolicy", NAMESPACE, AGENT]["spec"]
     # Egress is open: an agent connects to origins and the API server.
@@ -171,7 +200,15 @@ def test_an_update_of_the_hooks_leaves_both_replicas_in_service(rendered: Render
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     # The longest call of metacontroller/nodegroups.yaml takes 30 seconds.
     assert pod["terminationGracePeriodSeconds"] >= wait + 30
-    assert rendered["PodDisruptionBudget", NAMESPACE, HOOKS]["spec"]["minAvailable"] == 1
+
+
+def test_a_drain_takes_one_replica_of_the_hooks_also_if_there_is_one_only(
+    rendered: Rendered,
+) -> None:
+    budget = rendered["PodDisruptionBudget", NAMESPACE, HOOKS]["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert "minAvailable" not in budget
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_roles_for_people_are_in_the_roles_of_kubernetes(rendered: Rendered) -> None:

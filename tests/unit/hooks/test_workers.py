@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,16 +64,22 @@ class _Hooks:
 
 @pytest.fixture
 def hooks(tmp_path: Path) -> Iterator[_Hooks]:
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    with _started(metrics, tmp_path / "log", {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}) as made:
+        yield made
+
+
+@contextmanager
+def _started(metrics: Path, log: Path, environment: dict[str, str]) -> Iterator[_Hooks]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "gunicorn", "--config=python:hooks.gunicorn_conf"]
-    metrics, log = tmp_path / "metrics", tmp_path / "log"
-    metrics.mkdir()
     with (
         log.open("wb") as file,
         subprocess.Popen(
             [*command, f"--bind=127.0.0.1:{port}", "hooks.app:create_app()"],
             cwd=TREE,
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+            env=os.environ | environment,
             stderr=file,
             start_new_session=True,
         ) as process,
@@ -108,3 +116,31 @@ def test_a_worker_that_replaces_a_dead_one_goes_on_with_its_metric_files(hooks: 
         f"{kind}_{slot}.db" for kind in ("counter", "gauge_max", "histogram") for slot in slots
     }
     assert hooks.files() <= allowed
+
+
+def _own_folder(hooks: _Hooks) -> Path:
+    """The folder of the metric files that the hooks have made: they hold it open."""
+    opened = Path(f"/proc/{hooks.process.pid}/fd").iterdir()
+    (found,) = {file.readlink() for file in opened if "localmodel-metrics-" in str(file.readlink())}
+    return found
+
+
+# It starts gunicorn three times.
+@pytest.mark.timeout(240)
+def test_only_the_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        running = stack.enter_context(_started(tmp_path, tmp_path / "running", {}))
+        with _started(tmp_path, tmp_path / "killed", {}) as killed:
+            killed.call()
+            left = _own_folder(killed)
+        assert list(left.iterdir())
+        started = stack.enter_context(_started(tmp_path, tmp_path / "started", {}))
+        assert not left.exists()
+        folders = {_own_folder(running), _own_folder(started)}
+        assert len(folders) == 2
+        for one in (running, started):
+            one.call()
+            assert one.counted() == 1
+    # The fixture kills these two, too.
+    for folder in folders:
+        shutil.rmtree(folder)
