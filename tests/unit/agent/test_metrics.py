@@ -281,6 +281,7 @@ def test_before_the_first_step_there_are_no_states(world: World) -> None:
     found = scrape(metrics)
     assert (found.value("synced"), found.value("disk_writable")) == (0, 1)
     assert found.series("models") == {}
+    assert found.value("last_step_timestamp_seconds") <= time.time()
     assert found.value("build_info", __version__) == 1
 
 
@@ -300,7 +301,7 @@ def test_every_label_is_bounded(world: World, metrics: Metrics) -> None:
         "state": {state.lower() for state in ModelState},
         "scheme": {*SCHEMES, "other"},
         "result": {"published", "failed", "cancelled"},
-        "reason": {*FailureKind, "LimitExceeded", "DiskPressure", "MadeRoom"},
+        "reason": {*FailureKind, "LimitExceeded", "DiskPressure", "MadeRoom", "Requested"},
         "copy": {"warm", "cold"},
     }
     labels: dict[str, set[str]] = {}
