@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 # How long the result of a probe counts, and how long a caller waits for a new one.
 FRESH_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
+# To open a store takes a few calls of its disk. A disk that takes longer hangs.
+OPENING_SECONDS = 60.0
 
 
 class DiskProbe:
     """Writes a small file when asked, at most every FRESH_SECONDS. Any thread may call.
 
-    While a probe hangs, no other begins: at most one thread waits for the disk.
+    While a probe hangs, no other begins: at most one thread waits for the disk. The store may be
+    opened later; a disk on which that takes longer than OPENING_SECONDS hangs.
     """
 
     def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -31,6 +34,7 @@ class DiskProbe:
         # Set while no probe runs.
         self._ended = threading.Event()
         self._ended.set()
+        self._made_at = monotonic()
         self._began_at = 0.0
         self._ended_at = float("-inf")
         # What the last probe found; empty: the disk can be written.
@@ -45,14 +49,22 @@ class DiskProbe:
                 self._began_at = now
                 threading.Thread(target=self._probe, name="disk-probe", daemon=True).start()
         if self._ended.wait(PATIENCE_SECONDS):
-            return self._problem
+            return self._problem or self._opening()
         seconds = self._monotonic() - self._began_at
         return f"the disk has not answered for {seconds:.0f} s"
 
     @property
     def is_slow(self) -> bool:
-        """Whether the disk keeps a probe waiting now."""
-        return not self._ended.is_set() and self._monotonic() - self._began_at > PATIENCE_SECONDS
+        """Whether the disk keeps a probe, or the agent's start, waiting now."""
+        if not self._ended.is_set() and self._monotonic() - self._began_at > PATIENCE_SECONDS:
+            return True
+        return bool(self._opening())
+
+    def _opening(self) -> str:
+        seconds = self._monotonic() - self._made_at
+        if self._store.is_locked or seconds <= OPENING_SECONDS:
+            return ""
+        return f"the disk could not be opened for {seconds:.0f} s"
 
     def _probe(self) -> None:
         problem = ""

@@ -15,40 +15,52 @@ if TYPE_CHECKING:
 # of seconds. Only the disk can hold it up for longer.
 READY_SECONDS = 150.0
 LIVE_SECONDS = 300.0
+# The first step reads the notes of all that is on the disk, nothing of which is cached yet.
+START_SECONDS = 900.0
 
 
 class Health:
-    """Checks of the loop and its disk. Before `follow`, the agent starts: it lives, unready.
+    """Checks of the disk from its making on, and of a loop from `follow` on.
 
     Each check returns what fails, one line for each failure.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, disk: DiskProbe, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._disk = disk
         self._monotonic = monotonic
         self._loop: Loop | None = None
-        self._disk: DiskProbe | None = None
 
-    def follow(self, loop: Loop, disk: DiskProbe) -> None:
-        """Check this loop and this disk from now on."""
-        self._loop, self._disk = loop, disk
+    def follow(self, loop: Loop) -> None:
+        """Check this loop from now on."""
+        self._loop = loop
 
     def live(self) -> list[str]:
         """What a restart may mend: a loop that does not move, and does not wait for its disk.
 
-        Neither the API server nor an origin nor a disk that fails counts.
+        Neither the API server nor an origin nor a disk that fails counts. The first step has
+        START_SECONDS, and what comes before the loop all its time: a restart would only begin to
+        read the disk anew.
         """
-        if self._loop is None or self._disk is None:
+        if self._loop is None:
             return []
         idle = self._monotonic() - self._loop.moved_at
-        if idle <= LIVE_SECONDS:
+        is_starting = self._loop.snapshot is None
+        if idle <= (START_SECONDS if is_starting else LIVE_SECONDS):
             return []
         self._disk.problem()
-        return [] if self._disk.is_slow else [f"loop: no step for {idle:.0f} s"]
+        if self._disk.is_slow:
+            return []
+        what = "start: the first step is not complete after" if is_starting else "loop: no step for"
+        return [f"{what} {idle:.0f} s"]
 
     def ready(self) -> list[str]:
         """What keeps the agent from its work: sync with the API server, the disk, or the loop."""
-        if self._loop is None or self._disk is None:
-            return ["start: the agent is opening its disk"]
+        if self._loop is None:
+            problem = self._disk.problem()
+            return [
+                "start: the agent is opening its disk",
+                *([f"disk: {problem}"] if problem else []),
+            ]
         snapshot = self._loop.snapshot
         if snapshot is None:
             return ["start: the first step is not complete"]

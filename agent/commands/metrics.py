@@ -7,6 +7,7 @@ a few fixed values, which docs/agent.md lists.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import (
@@ -31,6 +32,7 @@ from crds.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from agent.control.snapshot import Snapshot
 
@@ -100,12 +102,13 @@ STATES = {
         ),
         State(
             "last_step_timestamp_seconds",
-            "When the control loop last completed a step, in seconds since 1970.",
+            "When the control loop last completed a step, or the agent started, in seconds since "
+            "1970.",
         ),
         State(
             "last_report_timestamp_seconds",
-            "When a write of the LocalModelNode's status last succeeded, or was not needed, in "
-            "seconds since 1970.",
+            "When a write of the LocalModelNode's status last succeeded, or was not needed, or the "
+            "agent started, in seconds since 1970.",
         ),
     )
 }
@@ -193,8 +196,11 @@ class Metrics(Counts):
     def follow(
         self, latest: Callable[[], Snapshot | None], is_writable: Callable[[], bool]
     ) -> None:
-        """Derive all states from the loop's last snapshot, and from a probe of the disk."""
-        self.registry.register(_States(latest, is_writable))
+        """Derive all states from the loop's last snapshot, and from a probe of the disk.
+
+        Called when the agent starts, which is the time of its last step until there was one.
+        """
+        self.registry.register(_States(latest, is_writable, time.time()))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -281,13 +287,20 @@ class Metrics(Counts):
 
 
 class _States(Collector):
-    """The states of a snapshot as gauges. A scrape before the first step has those of the disk."""
+    """The states of a snapshot as gauges.
+
+    Those that alerts need are there before the first step, which a disk may hold up for ever.
+    """
 
     def __init__(
-        self, latest: Callable[[], Snapshot | None], is_writable: Callable[[], bool]
+        self,
+        latest: Callable[[], Snapshot | None],
+        is_writable: Callable[[], bool],
+        started_at: float,
     ) -> None:
         self._latest = latest
         self._is_writable = is_writable
+        self._started_at = started_at
 
     def describe(self) -> tuple[()]:
         """Nothing, so that registering does not collect."""
@@ -299,10 +312,17 @@ class _States(Collector):
         failed = snapshot is not None and snapshot.table.disk_failure is not None
         yield _gauge("disk_writable", not failed and self._is_writable())
         yield _gauge("synced", snapshot is not None and snapshot.is_synced)
+        stepped_at = reported_at = None
         if snapshot is not None:
+            stepped_at, reported_at = snapshot.stepped_at, snapshot.reported_at
             yield from _of_models(snapshot)
             yield from _of_disk(snapshot)
-            yield from _of_loop(snapshot)
+            yield _conditions(snapshot)
+        yield _gauge("last_step_timestamp_seconds", self._time(stepped_at))
+        yield _gauge("last_report_timestamp_seconds", self._time(reported_at))
+
+    def _time(self, at: datetime | None) -> float:
+        return self._started_at if at is None else at.timestamp()
 
 
 def _of_models(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
@@ -324,14 +344,11 @@ def _of_disk(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
     yield _gauge("disk_available_bytes", disk.available)
 
 
-def _of_loop(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+def _conditions(snapshot: Snapshot) -> GaugeMetricFamily:
     conditions = STATES["condition"].family()
     for condition in snapshot.conditions:
         conditions.add_metric([condition.type, condition.status], 1)
-    yield conditions
-    yield _gauge("last_step_timestamp_seconds", snapshot.stepped_at.timestamp())
-    if snapshot.reported_at is not None:
-        yield _gauge("last_report_timestamp_seconds", snapshot.reported_at.timestamp())
+    return conditions
 
 
 def _gauge(name: str, value: float) -> GaugeMetricFamily:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.control.loop import Loop
+    from agent.control.snapshot import Snapshot
     from agent.disk.store import Store
 
 log = structlog.get_logger(__name__)
@@ -25,13 +26,16 @@ log = structlog.get_logger(__name__)
 class Observation:
     """Serves /metrics, /healthz and /readyz from its making on. Raises BindError.
 
-    The server starts before the agent opens its disk, which may take long, and ends with the
-    process.
+    The server starts before the agent opens its store, where a disk that hangs may hold it for
+    ever: that is reported too. It ends with the process.
     """
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], store: Store) -> None:
+        probe = DiskProbe(store)
+        self._loop: Loop | None = None
         self.counts = Metrics()
-        self._health = Health()
+        self.counts.follow(self._snapshot, lambda: not probe.problem())
+        self._health = Health(probe)
         self._server = Server(
             address,
             {
@@ -48,20 +52,22 @@ class Observation:
         """The port that the server listens on."""
         return self._server.port
 
-    def follow(self, loop: Loop, store: Store) -> None:
-        """Observe this loop and the disk of this store."""
-        probe = DiskProbe(store)
-        self.counts.follow(lambda: loop.snapshot, lambda: not probe.problem())
-        self._health.follow(loop, probe)
+    def follow(self, loop: Loop) -> None:
+        """Observe this loop."""
+        self._loop = loop
+        self._health.follow(loop)
+
+    def _snapshot(self) -> Snapshot | None:
+        return None if self._loop is None else self._loop.snapshot
 
     def _metrics(self) -> Answer:
         return Answer(HTTPStatus.OK, self.counts.exposition(), CONTENT_TYPE)
 
 
-def observe(options: argparse.Namespace) -> Observation | None:
-    """Start to serve if the flags name an address. Raises BindError."""
+def observe(options: argparse.Namespace, store: Store) -> Observation | None:
+    """Start to serve if the flags name an address; the store is opened later. Raises BindError."""
     address = options.http_bind_address
-    return None if address is None else Observation(address)
+    return None if address is None else Observation(address, store)
 
 
 def _verdict(check: Callable[[], list[str]]) -> Answer:

@@ -42,8 +42,6 @@ from crds.version import __version__
 if TYPE_CHECKING:
     import argparse
 
-    from agent.commands.observation import Observation
-
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +50,7 @@ def serve(options: argparse.Namespace) -> int:
     allocator.tune()
     logs.configure(options.log_format)
     try:
-        loop = _make_loop(options, observe(options))
+        loop = _make_loop(options)
     except (BindError, ConfigError, LimitsError, StoreError) as error:
         fail(str(error))
         return USAGE
@@ -63,7 +61,14 @@ def serve(options: argparse.Namespace) -> int:
     return leave(OK)
 
 
-def _make_loop(options: argparse.Namespace, observation: Observation | None) -> Loop:
+def _make_loop(options: argparse.Namespace) -> Loop:
+    kubelet = KubeletDisk(
+        options.kubelet_thresholds or DEFAULT_THRESHOLDS, options.kubelet_file_systems
+    )
+    store = Store(
+        options.root, options.disk_size, makes_views=options.volumes == "model", kubelet=kubelet
+    )
+    observation = observe(options, store)
     counts = observation.counts if observation else NO_COUNTS
     client = connect(options.kubeconfig, requested=counts.requested)
     own = own_credentials()
@@ -77,14 +82,8 @@ def _make_loop(options: argparse.Namespace, observation: Observation | None) -> 
         credentials=resolver.resolve,
         own_addresses=own_addresses(options.node_address, client.configuration.host),
     )
-    kubelet = KubeletDisk(
-        options.kubelet_thresholds or DEFAULT_THRESHOLDS, options.kubelet_file_systems
-    )
     if options.kubelet_configz is not None:
         follow_kubelet(KubeletConfig(options.kubelet_configz, client), kubelet)
-    store = Store(
-        options.root, options.disk_size, makes_views=options.volumes == "model", kubelet=kubelet
-    )
     open_store(store)
     startup_taint = None
     if options.startup_taint_priority is not None:
@@ -101,5 +100,5 @@ def _make_loop(options: argparse.Namespace, observation: Observation | None) -> 
         pod_sink=PodWriter(options.node_name, client),
     )
     if observation is not None:
-        observation.follow(loop, store)
+        observation.follow(loop)
     return loop

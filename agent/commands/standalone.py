@@ -84,11 +84,11 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
         # With a display, LogLines prints it there.
         structlog.get_logger(__name__).error("Models are wrong", reason=problem)
 
-    observation = observe(options)
+    store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
+    observation = observe(options, store)
     node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
     fetching = make_fetching(options, file_directories=[ANYWHERE], own=own_credentials())
-    store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
     store.open()
     store.recover()
     if options.verify:
@@ -104,7 +104,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
         ),
     )
     if observation is not None:
-        observation.follow(loop, store)
+        observation.follow(loop)
     return loop
 
 

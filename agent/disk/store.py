@@ -137,6 +137,11 @@ class Store:
             self._lock = self._place = None
             self.is_open = False
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether `open` has succeeded."""
+        return self._lock is not None
+
     def check_place(self) -> None:
         """Raise MovedError if the paths lead to other folders than when the store was opened.
 

@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from deploy.kube.client import KubeClient
@@ -58,7 +59,10 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """A request and the answer. resource: with its subresource. role: which allowed the request."""
+    """A request and the answer.
+
+    resource: with its subresource. role: which allowed the request. received: by the API server.
+    """
 
     user: str
     verb: str
@@ -71,6 +75,7 @@ class Call:
     message: str
     allowed: bool
     agent: str
+    received: datetime
 
     @classmethod
     def of(cls, event: dict[str, Any]) -> Self:
@@ -92,6 +97,7 @@ class Call:
             message=status.get("message", ""),
             allowed=notes.get("authorization.k8s.io/decision") == "allow",
             agent=event.get("userAgent", ""),
+            received=datetime.fromisoformat(event["requestReceivedTimestamp"]),
         )
 
     @property

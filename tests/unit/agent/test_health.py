@@ -12,12 +12,14 @@ import pytest
 import requests
 
 from agent.commands import disk_probe
-from agent.commands.disk_probe import FRESH_SECONDS, DiskProbe
-from agent.commands.health import LIVE_SECONDS, READY_SECONDS, Health
+from agent.commands.disk_probe import FRESH_SECONDS, OPENING_SECONDS, DiskProbe
+from agent.commands.health import LIVE_SECONDS, READY_SECONDS, START_SECONDS, Health
 from agent.commands.observation import Observation
 from agent.disk.store import Store
+from agent.disk.watch import open_store
 from tests.unit.agent import inside
 from tests.unit.agent.crowded import models, prepare
+from tests.unit.agent.scrape import Scrape
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
@@ -26,29 +28,120 @@ if TYPE_CHECKING:
     from tests.unit.agent.world import World
 
 
+def health_of(world: World) -> Health:
+    probe = DiskProbe(world.store, lambda: world.seconds)
+    health = Health(probe, lambda: world.seconds)
+    health.follow(world.loop)
+    return health
+
+
 @pytest.fixture
 def health(world: World) -> Health:
     prepare(world)
-    health = Health(lambda: world.seconds)
-    health.follow(world.loop, DiskProbe(world.store, lambda: world.seconds))
-    return health
+    return health_of(world)
 
 
 def fails(*_: object) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/secret/path")
 
 
-def test_an_agent_that_starts_lives_and_is_not_ready() -> None:
-    health = Health()
+def test_an_agent_that_starts_lives_and_is_not_ready(world: World) -> None:
+    health = Health(DiskProbe(world.store))
     assert health.live() == []
     assert health.ready() == ["start: the agent is opening its disk"]
+
+
+def test_a_first_step_has_more_time_than_a_later_one(world: World) -> None:
+    """It reads the whole disk; an agent that is restarted meanwhile would never come to an end."""
+    prepare(world)
+    world.restart()
+    health = health_of(world)
+    world.loop.wait(world.seconds)
+    world.seconds += START_SECONDS
+    assert health.live() == []
+    world.seconds += 1
+    assert health.live() == ["start: the first step is not complete after 901 s"]
+    world.step()
+    assert health.live() == []
+    world.seconds += LIVE_SECONDS + 1
+    assert health.live() == ["loop: no step for 301 s"]
+
+
+def test_first_steps_that_fail_are_no_reason_to_restart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(world)
+    world.restart()
+    health = health_of(world)
+
+    def broken() -> None:
+        raise RuntimeError("a bug in a step")
+
+    monkeypatch.setattr(inside.state(world.loop), "make_folders", broken)
+    for _ in range(3):
+        world.seconds += START_SECONDS
+        world.loop.wait(world.seconds)
+        with pytest.raises(RuntimeError):
+            world.loop.step()
+        assert health.live() == []
+
+
+def test_a_disk_that_hangs_while_the_agent_starts_is_reported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without these series no alert would fire, and those that fire would end."""
+    gate = threading.Event()
+    opening = threading.Event()
+
+    def hangs(_: Store) -> None:
+        opening.set()
+        gate.wait(60)
+
+    observation = Observation(("127.0.0.1", 0), Store(world.root))
+    get = ask(observation)
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "open", hangs)
+        broken.setattr(Store, "probe", hangs)
+        broken.setattr(disk_probe, "PATIENCE_SECONDS", 0.05)
+        start = threading.Thread(target=open_store, args=(Store(world.root),))
+        start.start()
+        assert opening.wait(30)
+        found = Scrape(get("/metrics")[1])
+        for alert in ("synced", "disk_writable"):
+            assert found.value(alert) == 0
+        started = found.value("last_step_timestamp_seconds")
+        assert time.time() - 60 < started <= time.time()
+        # LocalModelAgentStuck and LocalModelAgentNotReporting count from the start.
+        assert found.value("last_report_timestamp_seconds") == started
+        assert Scrape(get("/metrics")[1]).value("last_step_timestamp_seconds") == started
+        assert get("/healthz") == (200, "ok\n")
+        status, text = get("/readyz")
+        assert status == 503
+        assert "disk: the disk has not answered for" in text
+        gate.set()
+        start.join(30)
+    close(observation)
+
+
+def test_a_disk_on_which_the_store_cannot_be_opened_hangs(world: World) -> None:
+    """The calls that hang may be others than those of the probe."""
+    store = Store(world.root)
+    world.store.close()
+    probe = DiskProbe(store, lambda: world.seconds)
+    world.seconds += OPENING_SECONDS
+    assert (probe.problem(), probe.is_slow) == ("", False)
+    world.seconds += 1
+    assert probe.problem() == "the disk could not be opened for 61 s"
+    assert probe.is_slow
+    store.open()
+    assert (probe.problem(), probe.is_slow) == ("", False)
+    store.close()
 
 
 def test_it_is_ready_when_it_has_read_its_node_and_the_pods(world: World) -> None:
     prepare(world)
     world.restart()
-    health = Health(lambda: world.seconds)
-    health.follow(world.loop, DiskProbe(world.store, lambda: world.seconds))
+    health = health_of(world)
     assert health.ready() == ["start: the first step is not complete"]
     world.step()
     assert [line.split(":")[0] for line in health.ready()] == ["sync", "sync"]
@@ -190,15 +283,20 @@ def ask(observation: Observation) -> Callable[[str], tuple[int, str]]:
     return get
 
 
+def close(observation: Observation) -> None:
+    observation._server.shutdown()
+    observation._server.server_close()
+
+
 def test_what_kubelet_and_prometheus_read(world: World) -> None:
-    observation = Observation(("127.0.0.1", 0))
+    observation = Observation(("127.0.0.1", 0), world.store)
     get = ask(observation)
     assert get("/healthz") == (200, "ok\n")
     assert get("/readyz") == (503, "start: the agent is opening its disk\n")
     assert "localmodel_agent_build_info" in get("/metrics")[1]
     world.options = {"counts": observation.counts, "monotonic": time.monotonic}
     world.restart()
-    observation.follow(world.loop, world.store)
+    observation.follow(world.loop)
     world.want(*models(world, "a"))
     world.settle()
     assert get("/readyz") == (200, "ok\n")
@@ -207,5 +305,4 @@ def test_what_kubelet_and_prometheus_read(world: World) -> None:
     assert "localmodel_agent_synced 1.0" in text
     for name in ("team", "a.bin", world.key("a"), str(world.root)):
         assert name not in text
-    observation._server.shutdown()
-    observation._server.server_close()
+    close(observation)

@@ -282,6 +282,7 @@ def test_before_the_first_step_there_are_no_states(world: World) -> None:
     found = scrape(metrics)
     assert (found.value("synced"), found.value("disk_writable")) == (0, 1)
     assert found.series("models") == {}
+    assert found.value("last_step_timestamp_seconds") <= time.time()
     assert found.value("build_info", __version__) == 1
 
 

@@ -53,6 +53,10 @@ class Case:
 
 
 UP = 'up{job="localmodel-agent",node="n",instance="i"}'
+WANTED = (
+    'kube_daemonset_status_desired_number_scheduled{namespace="localmodel",'
+    'daemonset="localmodel-agent"}'
+)
 HOOKS_UP = 'up{job="localmodel-hooks",instance="h"}'
 RECEIVED = agent("download_bytes_total", 'scheme="s3"')
 EVICTED = agent("evicted_bytes_total", 'reason="MadeRoom"')
@@ -86,6 +90,20 @@ CASES = (
         "LocalModelAgentsAbsent",
         {UP: "1x4 stale"},
         firing=(16,),
+        quiet=(4,),
+    ),
+    Case(
+        "a pool of nodes that is scaled to none, and back",
+        "LocalModelAgentsAbsent",
+        {UP: "1x4 stale", WANTED: "1x4 0x40 1x30"},
+        firing=(56, 70),
+        quiet=(4, 20, 44, 50),
+    ),
+    Case(
+        "the DaemonSet wants agents of which none is scraped",
+        "LocalModelAgentsAbsent",
+        {UP: "1x4 stale", WANTED: "3x30"},
+        firing=(16, 30),
         quiet=(4,),
     ),
     Case(
@@ -142,6 +160,27 @@ CASES = (
         {agent("api_requests_total", 'code="403"'): "0+2x40 80x30"},
         firing=(25, 40),
         quiet=(15, 60),
+    ),
+    Case(
+        "the writes of one status are refused, every ten seconds",
+        "LocalModelAgentApiErrors",
+        {
+            agent("api_requests_total", 'code="200"'): "0+10x60",
+            agent("api_requests_total", 'code="403"'): "0x9 0+6x50",
+        },
+        firing=(35, 59),
+        quiet=(20,),
+    ),
+    Case(
+        "one request in ten minutes is throttled, and a connection breaks off",
+        "LocalModelAgentApiErrors",
+        {
+            agent("api_requests_total", 'code="429"'): "0x9 "
+            + " ".join(f"{n}x9" for n in range(1, 30)),
+            agent("api_requests_total", 'code="none"'): "0x4 "
+            + " ".join(f"{2 * n}x9" for n in range(1, 30)),
+        },
+        quiet=(30, 60, 90, 200),
     ),
     Case(
         "the API server is away for five minutes",
@@ -262,6 +301,23 @@ CASES = (
         "LocalModelPodsWaiting",
         {agent("waiting_pods"): "0x9 1x90"},
         firing=(45,),
+        quiet=(30,),
+    ),
+    Case(
+        "pods wait while a folder of 700 GB is adopted for two hours",
+        "LocalModelPodsWaiting",
+        {
+            agent("waiting_pods"): "0x9 1x135 0x60",
+            agent("downloads_active"): "0x9 1x120 0x75",
+            RECEIVED: f"{GB}x205",
+        },
+        quiet=(30, 60, 120, 140, 150, 200),
+    ),
+    Case(
+        "pods wait for a model that fails each five minutes at once",
+        "LocalModelPodsWaiting",
+        {agent("waiting_pods"): "0x9 1x90", agent("downloads_active"): "0x9 " + "1 0x3 " * 18},
+        firing=(45, 90),
         quiet=(30,),
     ),
     Case(

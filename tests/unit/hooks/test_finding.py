@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +13,9 @@ from hooks.app import create_app
 from hooks.group_status import FINDING_INTERVAL, SETTLE, WATCHED
 from hooks.settings import Settings
 from tests.fixtures import load
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
 
 NOW = datetime(2026, 11, 24, 4, 0, 0, tzinfo=UTC)
 NODES = "LocalModelNode.serving.kserve.io/v1alpha1"
@@ -34,9 +38,13 @@ class Group:
     # How far the hooks' clock is ahead.
     skew: timedelta = timedelta(0)
 
+    @cached_property
+    def _client(self) -> FlaskClient:
+        # One for all calls: to make an app takes longer than a call.
+        return create_app(Settings(), clock=lambda: NOW + self.at + self.skew).test_client()
+
     def sync(self) -> None:
-        client = create_app(Settings(), clock=lambda: NOW + self.at + self.skew).test_client()
-        answer = client.post("/nodegroups/sync", json=self.request).get_json()
+        answer = self._client.post("/nodegroups/sync", json=self.request).get_json()
         status = answer["status"] | {"observedGeneration": 1}
         self.writes += status != self.request["parent"]["status"]
         self.request["parent"]["status"] = status
