@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crds.keys import model_key
@@ -15,10 +15,12 @@ from crds.node_requests import (
     request_annotation,
 )
 from deploy.kube import meta
+from deploy.kubectl.links import moment
 from deploy.kubectl.node_forecast import Copy, copies_of, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from deploy.kube.kinds import KubeObject
     from deploy.kubectl.snapshot import Snapshot
@@ -109,15 +111,21 @@ def request_time(node: KubeObject, key: str, now: datetime) -> datetime:
 
     The status has times in seconds, by the node's clock.
     """
-    times = [now]
-    for model in (node.get("status") or {}).get("models") or ():
-        if model["key"] == key:
-            times += [
-                datetime.fromisoformat(model[field]) + timedelta(seconds=1)
-                for field in ("downloadedTime", "verifiedTime")
-                if model.get(field)
-            ]
-    return max(times)
+    noted = (
+        _second_after(model.get(field))
+        for model in _reports(node, key)
+        for field in ("downloadedTime", "verifiedTime")
+    )
+    return max([now, *(time for time in noted if time)])
+
+
+def _second_after(text: object) -> datetime | None:
+    """The second after a time of a status; None if there is none, or no later time."""
+    then = moment(str(text or ""))
+    try:
+        return then + timedelta(seconds=1) if then else None
+    except OverflowError:
+        return None
 
 
 def request_patch(
@@ -187,9 +195,9 @@ def _reports(node: KubeObject, key: str) -> list[dict[str, Any]]:
 def _verified(models: Iterable[dict[str, Any]], time: datetime) -> bool:
     """Whether all files were compared after a request, whose time has fractions of a second."""
     return any(
-        datetime.fromisoformat(model["verifiedTime"]) + timedelta(seconds=1) > time
+        (after := _second_after(model.get("verifiedTime"))) is not None and after > time
         for model in models
-        if model.get("cached") and model.get("verifiedTime")
+        if model.get("cached")
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +76,12 @@ def ok(name: str, words: str, since: str = "") -> Link:
 
 
 def moment(text: str) -> datetime | None:
-    """A time of an object; None if there is none."""
+    """A time of an object, with its zone (UTC if it has none); None if there is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        found = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
+    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
 
 
 def seconds_since(text: str, now: datetime) -> float:

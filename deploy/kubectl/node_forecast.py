@@ -8,7 +8,6 @@ known to the minute, and every source is assumed to answer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.capacity.download_queue import decide_downloads
@@ -19,6 +18,7 @@ from agent.structs.sizes import Space, in_blocks
 from crds.keys import model_key
 from crds.quantity import parse_quantity
 from deploy.kube import meta
+from deploy.kubectl.links import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -383,8 +383,9 @@ def _name(name: str, namespace: str) -> str:
 
 def _last_used(model: Mapping[str, Any]) -> float:
     for field in ("lastUsedTime", "downloadedTime", "verifiedTime"):
-        if model.get(field):
-            return datetime.fromisoformat(model[field]).timestamp()
+        then = moment(model.get(field) or "")
+        if then is not None:
+            return then.timestamp()
     return 0.0
 
 

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy.kube import meta
 from deploy.kubectl.cells import CellState, bytes_of, condition_of, matrix
+from deploy.kubectl.links import moment
 from deploy.kubectl.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -173,7 +173,8 @@ def _mark(cell: Cell) -> Mark:
 
 
 def _unix(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp()) if time else 0
+    then = moment(time)
+    return int(then.timestamp()) if then else 0
 
 
 def _difference(before: Marks, now: Marks) -> Marks:
