@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from deploy.kubectl.details import NO_DETAILS
 from deploy.kubectl.snapshot import Snapshot, snapshot_of
 from deploy.kubectl.ui import watching as module
-from deploy.kubectl.ui.feed import Feed
+from deploy.kubectl.ui.explaining import Explaining
+from deploy.kubectl.ui.facts import Place
+from deploy.kubectl.ui.feed import Feed, Health
 from deploy.kubectl.ui.watching import Watching
 from tests.unit.deploy.ui_objects import cluster
 
@@ -106,3 +109,27 @@ def test_an_unexpected_answer_about_the_time_is_reported(
     assert "no date" in until(feed, "broken")
     monkeypatch.setattr(module, "server_time", lambda _: None)
     until(feed, "live")
+
+
+def test_what_is_overdue_shows_although_nothing_changes() -> None:
+    objects = cluster(2)
+    unanswered = objects["LocalModelCache"][0]
+    now = datetime.now(tz=UTC).isoformat(timespec="seconds")
+    unanswered["metadata"] |= {"generation": 2, "creationTimestamp": now}
+    feed = Feed("test")
+    feed.publish(snapshot_of(objects, at=datetime.now(tz=UTC)))
+    feed.report(Health("test", "live"))
+    explaining = Explaining(cast("KubeClient", None), feed)
+    name = unanswered["metadata"]["name"]
+
+    def reason() -> str:
+        links = explaining.explain({"model": name})["links"]
+        return next(link.reason for link in links if link.name == "controller")
+
+    explaining._kept = (Place.of({"model": name}), float("inf"), NO_DETAILS)
+    assert reason() == "NotAnswered"
+    feed._ahead += timedelta(seconds=240)
+    assert reason() == "ControllerSilent"
+    # Objects that may be old say nothing of the present.
+    feed.report(Health("test", "broken"))
+    assert reason() == "NotAnswered"
