@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from deploy.kube.kinds import LOCAL_MODEL_NODES
 from deploy.kubectl import why_claims, why_cluster, why_node
 from deploy.kubectl.cells import CellState, cells_of_cache, groups_of
 from deploy.kubectl.details import NO_DETAILS, Details
@@ -81,12 +82,14 @@ def _links(
         yield link
     if last is not None and last.state in {LinkState.WAITING, LinkState.BROKEN}:
         return
-    if node:
+    if node or not snapshot.knows(LOCAL_MODEL_NODES):
         own = until_broken(why_node.links(snapshot, cache, node, cells.get(node), details))
         last = None
         for link in own:
             last = link
             yield link
-        if last is not None and last.state is LinkState.OK and not named:
+        # Where the user may not read what is on the node, the status of the cache still says much.
+        seen = last is not None and last.state is LinkState.OK
+        if (seen and not named) or (last is not None and last.state is LinkState.UNKNOWN):
             yield from why_cluster.counted(snapshot, cache, cells, details)
     yield from why_claims.links(cache, node, cells.get(node), details)

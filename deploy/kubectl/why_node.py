@@ -50,7 +50,11 @@ def links(
         words = f"not visible: {snapshot.forbidden.get(LOCAL_MODEL_NODES.name, '')}"
         yield Link("entry", LinkState.UNKNOWN, words, reason="Forbidden")
         return
-    yield _node(snapshot, cache, node, cell, details)
+    first = _node(snapshot, cache, node, cell, details)
+    yield first
+    if first.state is LinkState.UNKNOWN:
+        # Nothing says whether a group selects the Node.
+        return
     found = snapshot.local_model_node_by_name.get(node)
     if found is None or cell is None:
         yield _no_entry(snapshot, cache, node, found)
@@ -66,9 +70,11 @@ def _node(
 ) -> Link:
     """Whether the Node exists, is Ready, and is in a group of the cache."""
     hidden = node_may_not_be_read(snapshot)
+    if hidden is not None and node not in snapshot.local_model_node_by_name:
+        return hidden
     if hidden is not None:
-        # The LocalModelNode says whether the Node is Ready.
-        return hidden if is_ready(snapshot, node) else _not_ready(node, details)
+        ready = ok("node", f"Node {node} is Ready, as its LocalModelNode says")
+        return ready if is_ready(snapshot, node) else _not_ready(node, details)
     found = snapshot.node_by_name.get(node)
     if found is None:
         return Link(

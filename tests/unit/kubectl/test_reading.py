@@ -237,6 +237,10 @@ def test_exit_codes_and_errors(kubeconfig: Path, api: Api, tmp_path: Path) -> No
     broken = _run(kubeconfig, "-o", "json", "why", "llama")
     assert broken.exit_code == 4
     assert json.loads(broken.stdout)["cause"]["reason"] == "ModelTooLarge"
+    api.objects["LocalModelCache"] = [cache()]
+    api.refused = {"LocalModelNode": 403}
+    assert _run(kubeconfig, "why", "llama").exit_code == 5
+    api.refused = {}
     unknown = _run(kubeconfig, "why", "lama")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
     assert unknown.stderr == "Error: there is no cache lama; did you mean llama?\n"

@@ -174,8 +174,9 @@ def test_a_group_that_is_missing_or_hidden() -> None:
     assert told(found) == ("group", "broken", "NodeGroupNotFound")
     hidden = {"LocalModelNodeGroup": "groups is forbidden"}
     chain = why(cluster(without=("LocalModelNodeGroup",), forbidden=hidden), LLAMA)
-    assert chain.cause is None
-    assert ("group", LinkState.UNKNOWN) in [(link.name, link.state) for link in chain.links]
+    assert chain.cause is not None
+    assert told(chain.cause) == ("group", "unknown", "Forbidden")
+    assert chain.state is LinkState.UNKNOWN
 
 
 def test_a_cache_that_cannot_be_read_or_is_deleted_or_is_kserves() -> None:
@@ -268,10 +269,38 @@ def test_nodes_that_the_user_may_not_read() -> None:
     hidden = {"Node": "nodes is forbidden"}
     snapshot = cluster(without=("Node",), forbidden=hidden)
     assert why(snapshot, LLAMA).state is LinkState.OK
+    unseen = why(snapshot, LLAMA, "node-9").cause
+    assert unseen is not None
+    assert told(unseen) == ("node", "unknown", "Forbidden")
     away = local_model_node("node-2", ready=False)
     assert told(cause(cluster(away, without=("Node",), forbidden=hidden), "node-2"))[2] == (
         "NodeNotReady"
     )
+
+
+@pytest.mark.parametrize("hidden", [("LocalModelNode",), ("LocalModelNode", "Node")])
+@pytest.mark.parametrize("name", ["", "node-1"])
+def test_a_cache_of_which_the_user_may_read_no_reports(name: str, hidden: tuple[str, ...]) -> None:
+    forbidden = {kind: f"{kind} is forbidden" for kind in hidden}
+
+    def chain(*conditions: Any) -> Chain:
+        return why(cluster(cache(*conditions), without=hidden, forbidden=forbidden), LLAMA, name)
+
+    fine = chain()
+    assert fine.state is LinkState.UNKNOWN
+    assert fine.cause is not None
+    assert told(fine.cause) == ("entry", "unknown", "Forbidden")
+    failing = chain(condition("Ready", "False", "DownloadFailed", "on 0 of 2 nodes")).cause
+    assert failing is not None
+    assert told(failing) == ("cache ready", "broken", "DownloadFailed")
+    waiting = chain(condition("Ready", "False", "Downloading")).cause
+    assert waiting is not None
+    assert told(waiting) == ("cache ready", "waiting", "Downloading")
+
+
+def test_claims_that_are_made_by_hand_are_no_cause() -> None:
+    by_hand = cache(condition("ClaimsBound", "Unknown", "VolumesNotManaged"))
+    assert why(cluster(by_hand), LLAMA).state is LinkState.OK
 
 
 def test_an_entry_that_the_node_does_not_get() -> None:
