@@ -29,7 +29,6 @@ _FIRST = (
     CellState.AVAILABLE,
     CellState.EVICTED,
     CellState.NOT_READY,
-    CellState.REMOVING,
 )
 
 
@@ -58,8 +57,10 @@ def why(
 
 def told_node(snapshot: Snapshot, cache: KubeObject, cells: Mapping[str, Cell]) -> str:
     """The node that shows best what is wrong with a model; empty if its groups have no nodes."""
-    if cells:
-        return min(cells, key=lambda name: (_FIRST.index(cells[name].state), name))
+    # A copy that is being removed is not where the model should be.
+    wanted = [name for name, cell in cells.items() if cell.state is not CellState.REMOVING]
+    if wanted:
+        return min(wanted, key=lambda name: (_FIRST.index(cells[name].state), name))
     for group in groups_of(cache):
         found = snapshot.group_by_name.get(group) or {}
         for name in (found.get("status") or {}).get("nodes") or ():

@@ -265,6 +265,22 @@ def test_a_node_that_is_not_ready_missing_or_of_no_group() -> None:
     assert told(cause(cluster(), "node-9")) == ("node", "broken", "NodeNotFound")
 
 
+def test_a_copy_that_is_being_removed() -> None:
+    leaving = local_model_node("cpu", report("Removing", cached=True), entries=[])
+    leaving["spec"]["groups"] = [{"name": "other", "storageLimit": "1Gi"}]
+    found = cause(cluster(leaving, node("cpu", pool="cpu")), "cpu")
+    assert told(found) == ("node", "broken", "NotSelected")
+    assert found.words.endswith(
+        "gpu requires pool=gpu; the agent removes its copy after the grace period"
+    )
+    hidden = cluster(leaving, without=("Node",), forbidden={"Node": "nodes is forbidden"})
+    assert told(cause(hidden, "cpu")) == ("node", "broken", "NotSelected")
+    # Still in the group: the entry is missing.
+    unlisted = local_model_node("node-1", report("Removing", cached=True), entries=[])
+    assert told(cause(cluster(unlisted), "node-1")) == ("entry", "broken", "ControllerSilent")
+    assert why(cluster(unlisted), LLAMA).node == "node-2"
+
+
 def test_nodes_that_the_user_may_not_read() -> None:
     hidden = {"Node": "nodes is forbidden"}
     snapshot = cluster(without=("Node",), forbidden=hidden)
