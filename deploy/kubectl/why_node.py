@@ -260,7 +260,13 @@ def _copy(
     size = format_quantity(cell.size) if cell.size else "size unknown"
     if cell.cached and cell.state in {CellState.AVAILABLE, CellState.NOT_READY}:
         used = f", used by {cell.pods} pods" if cell.pods else ""
-        yield ok("copy", f"{size}, complete and verified{used}", since=_published(found, cache))
+        words = f"{size}, complete and verified{used}"
+        published = _published(found, cache)
+        if cell.reason == reasons.EVICTION_REQUESTED:
+            words = f"{words}; {cell.message or 'its eviction was requested, and waits'}"
+            yield Link("copy", LinkState.OK, words, cell.reason, published, reasons.KEEP)
+        else:
+            yield ok("copy", words, since=published)
         return
     meaning = _meaning(cell, found, cache)
     before = _ORDER.index(meaning.link) if meaning.link in _ORDER else 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.control.reasons import EVICTION_REQUESTED
 from agent.structs.failures import FailureKind
 from agent.structs.sizes import EvictionReason
 from deploy.kubectl import reasons
@@ -100,6 +101,17 @@ def test_an_evicted_model_comes_back() -> None:
     found = cause(cluster(local_model_node("node-1", evicted)), "node-1")
     assert told(found) == ("room", "waiting", "MadeRoom")
     assert "comes back" in found.next
+
+
+def test_a_copy_that_waits_to_be_evicted() -> None:
+    asked = report(
+        reason=EVICTION_REQUESTED, message="its eviction was requested at T, and waits: pods use it"
+    )
+    chain = why(cluster(local_model_node("node-1", asked)), LLAMA, "node-1")
+    (copy,) = [link for link in chain.links if link.name == "copy"]
+    assert (chain.state, copy.reason) == (LinkState.OK, "EvictionRequested")
+    assert copy.words.endswith("verified; its eviction was requested at T, and waits: pods use it")
+    assert "evict --undo" in copy.next
 
 
 def test_a_download_says_rate_and_remaining_time() -> None:
