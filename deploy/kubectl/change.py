@@ -15,6 +15,7 @@ from crds.node_requests import (
     request_annotation,
 )
 from deploy.kube import meta
+from deploy.kubectl.cells import entries_of
 from deploy.kubectl.links import moment
 from deploy.kubectl.node_forecast import Copy, copies_of, ledger_of
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from deploy.kubectl.snapshot import Snapshot
 
 MANAGER = "localmodel-kubectl"
+# The reason of a model that was evicted, and that something refers to.
+_COMES_BACK = "Referenced"
 
 
 class NoCopyError(Exception):
@@ -37,7 +40,8 @@ class EvictionEffect:
     """What a request to evict a copy does.
 
     models: all caches of the copy. pods: how many pods use it. hindrance: why the copy stays for
-    now; empty: it goes at once. returns: whether it comes back then, since something refers to it.
+    now; empty: it goes at once. returns: whether it comes back then, since a service or a workload
+    refers to it.
     """
 
     node: str
@@ -98,7 +102,12 @@ def eviction_effect(node: KubeObject, key: str) -> EvictionEffect:
         copy.disk_bytes,
         copy.pods,
         hindrance,
-        returns=holding.referenced,
+        # The pods that use it have ended by then.
+        returns=any(
+            entry.get("referenced")
+            for entry in entries_of(node)
+            if model_key(str(entry.get("sourceModelUri") or "")) == key
+        ),
     )
 
 
@@ -162,16 +171,19 @@ class Progress:
 
 
 def eviction_progress(node: KubeObject, key: str, time: datetime) -> Progress:
-    """Where a request to evict stands, by the LocalModelNode."""
+    """Where a request to evict stands, by the LocalModelNode.
+
+    A copy that is not `cached` may still be on the disk, such as one of a disk that failed.
+    """
     models = _reports(node, key)
-    evicted = [model for model in models if model["state"] == "Evicted"]
-    if evicted:
+    if any(model["state"] == "Evicted" for model in models):
         # An eviction is reported two seconds before it happens.
-        return Progress(done=not any(one.get("diskBytes") for one in evicted), message="it goes")
-    if not any(model.get("cached") for model in models) or _verified(models, time):
-        # It is on its way back, or back already, or no entry wants it any more.
-        return Progress(done=True)
-    return Progress(done=False, message=_message(models))
+        return Progress(done=not any(one.get("diskBytes") for one in models), message="it goes")
+    # No entry wants it any more, it is on its way back, or it is back.
+    gone = not models or any(model.get("reason") == _COMES_BACK for model in models)
+    return Progress(
+        done=gone or _is_after(models, "downloadedTime", time), message=_message(models)
+    )
 
 
 def verification_progress(node: KubeObject, key: str, time: datetime) -> Progress:
@@ -182,7 +194,7 @@ def verification_progress(node: KubeObject, key: str, time: datetime) -> Progres
         return Progress(done=True, message=_message(damaged))
     if not any(model.get("cached") for model in models):
         return Progress(done=True, message="the copy has gone")
-    if _verified(models, time):
+    if _is_after((one for one in models if one.get("cached")), "verifiedTime", time):
         return Progress(done=True)
     return Progress(done=False, message="not verified yet: its files are read")
 
@@ -192,13 +204,10 @@ def _reports(node: KubeObject, key: str) -> list[dict[str, Any]]:
     return [model for model in models if model["key"] == key]
 
 
-def _verified(models: Iterable[dict[str, Any]], time: datetime) -> bool:
-    """Whether all files were compared after a request, whose time has fractions of a second."""
-    return any(
-        (after := _second_after(model.get("verifiedTime"))) is not None and after > time
-        for model in models
-        if model.get("cached")
-    )
+def _is_after(models: Iterable[dict[str, Any]], field: str, time: datetime) -> bool:
+    """Whether a time of a report is that of a request or later. Reports have whole seconds."""
+    times = (_second_after(model.get(field)) for model in models)
+    return any(after is not None and after > time for after in times)
 
 
 def _message(models: Iterable[dict[str, Any]]) -> str:

@@ -275,7 +275,10 @@ def test_what_an_eviction_does() -> None:
     assert effect == EvictionEffect("node-1", KEY, ("a",), 1 << 30, 0, "", returns=False)
     mounted = eviction_effect(one_node(pods=2), KEY)
     assert mounted.hindrance == "2 pods use it: it goes when they have ended"
-    assert mounted.returns
+    assert not mounted.returns
+    served = one_node(pods=2)
+    served["spec"]["localModels"][0]["referenced"] = True
+    assert eviction_effect(served, KEY).returns
     pinned = one_node()
     pinned["spec"]["localModels"][0]["retention"] = "Pinned"
     assert "retention: Pinned" in eviction_effect(pinned, KEY).hindrance
@@ -316,8 +319,17 @@ def test_where_an_eviction_stands() -> None:
     assert eviction_progress(gone, KEY, NOW).done
     kept = one_node(reason="EvictionRequested", message="a pod uses it")
     assert eviction_progress(kept, KEY, NOW).message == "a pod uses it"
-    back = one_node(verifiedTime="2026-08-01T12:05:00Z")
+    scrubbed = one_node(verifiedTime="2026-08-01T12:05:00Z", downloadedTime="2026-08-01T11:59:59Z")
+    assert not eviction_progress(scrubbed, KEY, NOW).done
+    failed = one_node(state="Failed", cached=False, reason="ReadOnly", message="mount it")
+    assert eviction_progress(failed, KEY, NOW).message == "mount it"
+    assert not eviction_progress(failed, KEY, NOW).done
+    coming = one_node(state="Downloading", cached=False, reason="Referenced")
+    assert eviction_progress(coming, KEY, NOW).done
+    back = one_node(downloadedTime="2026-08-01T12:00:00Z")
     assert eviction_progress(back, KEY, NOW).done
+    unwanted = one_node() | {"status": {"models": []}}
+    assert eviction_progress(unwanted, KEY, NOW).done
 
 
 def test_where_a_verification_stands() -> None:
