@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from crds.keys import model_key
 from crds.naming import claim_name
 from crds.node_requests import (
@@ -35,8 +37,7 @@ class NoCopyError(Exception):
     """A node has no whole copy of a model. The message says what it has."""
 
 
-@dataclass(frozen=True)
-class EvictionEffect:
+class EvictionEffect(Struct, frozen=True, rename="camel"):
     """What a request to evict a copy does.
 
     models: all caches of the copy. pods: how many pods use it. hindrance: why the copy stays for

@@ -31,6 +31,7 @@ from deploy.kubectl.change import (
 )
 from deploy.kubectl.node_forecast import forecast
 from deploy.kubectl.plan import Action, Change, Plan, make_plan, summary
+from deploy.kubectl.plan_command import as_json
 from deploy.kubectl.plan_input import DEFAULT_SETTINGS, DocumentError, read_documents
 from deploy.kubectl.simulation import Foreign, Simulation, Stored
 from deploy.kubectl.snapshot import Snapshot
@@ -145,6 +146,30 @@ def test_a_first_cache_is_downloaded_to_all_nodes() -> None:
     ]
     assert summary(found) == "3Gi are downloaded to 3 nodes"
     assert found.all_admitted
+
+
+def _fields(value: Any) -> set[str]:
+    """The names of all fields of a JSON value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(_fields, value.values()))
+    return set().union(*map(_fields, value)) if isinstance(value, list | tuple) else set()
+
+
+def test_the_json_has_the_names_of_kubernetes() -> None:
+    evicting = as_json(plan(settled(cache("a"), cache("b")), cache("c")))
+    waiting = as_json(
+        plan(settled(cache("a"), cache("b"), a={"pods": 1}, b={"pods": 2}), cache("c"))
+    )
+    fields = _fields(evicting) | _fields(waiting)
+    assert fields >= {
+        "outcomes",
+        "claimsMade",
+        "readyReason",
+        "waitsForTurn",
+        "newcomers",
+        "needed",
+    }
+    assert not {field for field in fields if not field.isalpha()}
 
 
 def test_a_third_cache_evicts_the_oldest_copy_of_each_node() -> None:
