@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from deploy.kube.kinds import KubeObject
     from deploy.kubectl.snapshot import CacheName, Snapshot
 
+# No end of a download is shown that is further ahead.
+_MAX_ESTIMATE = timedelta(days=365)
 # Key, namespace and name of a cache, as in crds.base.Identity.
 _Identity = tuple[str, str, str]
 
@@ -252,8 +254,12 @@ def condition_of(obj: KubeObject, kind: str) -> dict[str, Any]:
 
 
 def estimate(size: int, done: int, rate: int, now: datetime) -> str:
-    """When a download ends at its present rate, RFC 3339; empty if that is not known."""
-    if not rate or size <= done:
+    """When a download ends at its present rate, RFC 3339.
+
+    Empty if that is not known, or more than a year ahead: a download that stalls has no end, and a
+    date has a largest value.
+    """
+    if rate <= 0 or size <= done or size - done > rate * _MAX_ESTIMATE.total_seconds():
         return ""
     end = now + timedelta(seconds=(size - done) / rate)
     return end.isoformat(timespec="seconds").replace("+00:00", "Z")

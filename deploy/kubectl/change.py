@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from crds.keys import model_key
 from crds.naming import claim_name
@@ -15,27 +17,32 @@ from crds.node_requests import (
     request_annotation,
 )
 from deploy.kube import meta
+from deploy.kubectl.cells import entries_of
+from deploy.kubectl.links import moment
 from deploy.kubectl.node_forecast import Copy, copies_of, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from deploy.kube.kinds import KubeObject
     from deploy.kubectl.snapshot import Snapshot
 
 MANAGER = "localmodel-kubectl"
+# The reason of a model that was evicted, and that something refers to.
+_COMES_BACK = "Referenced"
 
 
 class NoCopyError(Exception):
     """A node has no whole copy of a model. The message says what it has."""
 
 
-@dataclass(frozen=True)
-class EvictionEffect:
+class EvictionEffect(Struct, frozen=True, rename="camel"):
     """What a request to evict a copy does.
 
     models: all caches of the copy. pods: how many pods use it. hindrance: why the copy stays for
-    now; empty: it goes at once. returns: whether it comes back then, since something refers to it.
+    now; empty: it goes at once. returns: whether it comes back then, since a service or a workload
+    refers to it.
     """
 
     node: str
@@ -96,7 +103,12 @@ def eviction_effect(node: KubeObject, key: str) -> EvictionEffect:
         copy.disk_bytes,
         copy.pods,
         hindrance,
-        returns=holding.referenced,
+        # The pods that use it have ended by then.
+        returns=any(
+            entry.get("referenced")
+            for entry in entries_of(node)
+            if model_key(str(entry.get("sourceModelUri") or "")) == key
+        ),
     )
 
 
@@ -109,15 +121,21 @@ def request_time(node: KubeObject, key: str, now: datetime) -> datetime:
 
     The status has times in seconds, by the node's clock.
     """
-    times = [now]
-    for model in (node.get("status") or {}).get("models") or ():
-        if model["key"] == key:
-            times += [
-                datetime.fromisoformat(model[field]) + timedelta(seconds=1)
-                for field in ("downloadedTime", "verifiedTime")
-                if model.get(field)
-            ]
-    return max(times)
+    noted = (
+        _second_after(model.get(field))
+        for model in _reports(node, key)
+        for field in ("downloadedTime", "verifiedTime")
+    )
+    return max([now, *(time for time in noted if time)])
+
+
+def _second_after(text: object) -> datetime | None:
+    """The second after a time of a status; None if there is none, or no later time."""
+    then = moment(str(text or ""))
+    try:
+        return then + timedelta(seconds=1) if then else None
+    except OverflowError:
+        return None
 
 
 def request_patch(
@@ -154,16 +172,19 @@ class Progress:
 
 
 def eviction_progress(node: KubeObject, key: str, time: datetime) -> Progress:
-    """Where a request to evict stands, by the LocalModelNode."""
+    """Where a request to evict stands, by the LocalModelNode.
+
+    A copy that is not `cached` may still be on the disk, such as one of a disk that failed.
+    """
     models = _reports(node, key)
-    evicted = [model for model in models if model["state"] == "Evicted"]
-    if evicted:
+    if any(model["state"] == "Evicted" for model in models):
         # An eviction is reported two seconds before it happens.
-        return Progress(done=not any(one.get("diskBytes") for one in evicted), message="it goes")
-    if not any(model.get("cached") for model in models) or _verified(models, time):
-        # It is on its way back, or back already, or no entry wants it any more.
-        return Progress(done=True)
-    return Progress(done=False, message=_message(models))
+        return Progress(done=not any(one.get("diskBytes") for one in models), message="it goes")
+    # No entry wants it any more, it is on its way back, or it is back.
+    gone = not models or any(model.get("reason") == _COMES_BACK for model in models)
+    return Progress(
+        done=gone or _is_after(models, "downloadedTime", time), message=_message(models)
+    )
 
 
 def verification_progress(node: KubeObject, key: str, time: datetime) -> Progress:
@@ -174,7 +195,7 @@ def verification_progress(node: KubeObject, key: str, time: datetime) -> Progres
         return Progress(done=True, message=_message(damaged))
     if not any(model.get("cached") for model in models):
         return Progress(done=True, message="the copy has gone")
-    if _verified(models, time):
+    if _is_after((one for one in models if one.get("cached")), "verifiedTime", time):
         return Progress(done=True)
     return Progress(done=False, message="not verified yet: its files are read")
 
@@ -184,13 +205,10 @@ def _reports(node: KubeObject, key: str) -> list[dict[str, Any]]:
     return [model for model in models if model["key"] == key]
 
 
-def _verified(models: Iterable[dict[str, Any]], time: datetime) -> bool:
-    """Whether all files were compared after a request, whose time has fractions of a second."""
-    return any(
-        datetime.fromisoformat(model["verifiedTime"]) + timedelta(seconds=1) > time
-        for model in models
-        if model.get("cached") and model.get("verifiedTime")
-    )
+def _is_after(models: Iterable[dict[str, Any]], field: str, time: datetime) -> bool:
+    """Whether a time of a report is that of a request or later. Reports have whole seconds."""
+    times = (_second_after(model.get(field)) for model in models)
+    return any(after is not None and after > time for after in times)
 
 
 def _message(models: Iterable[dict[str, Any]]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from crds.node_requests import Operation
 from crds.quantity import format_quantity
@@ -86,7 +86,7 @@ def command(
         progress = wait(client, node, partial(eviction_progress, key=key, time=moment), timeout)
     if session.as_json:
         more = {"podNames": pods, "dryRun": dry_run, "undo": undo, "evicted": progress.done}
-        output.show_json({**asdict(effect), **more, "message": progress.message})
+        output.show_json({**msgspec.to_builtins(effect), **more, "message": progress.message})
     elif undo:
         click.echo(f"{model} may come back to {node} where it has room{_dry(dry_run)}")
     else:

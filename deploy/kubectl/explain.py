@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from deploy.kubectl.links import Chain, Link
 
 # Exit codes beside those of all commands.
-CODES = {LinkState.OK: 0, LinkState.WAITING: 3, LinkState.BROKEN: 4, LinkState.UNKNOWN: 0}
+CODES = {LinkState.OK: 0, LinkState.WAITING: 3, LinkState.BROKEN: 4, LinkState.UNKNOWN: 5}
 EPILOG = (
     "Exit codes: 0 the model is where it should be; 3 it waits, and goes on by itself; 4 a person "
-    "has to act; 1 the cluster cannot be read, or the model is unknown; 2 the command line or the "
-    "kubeconfig is wrong."
+    "has to act; 5 nothing is wrong as far as you may read the objects that show it; 1 the cluster "
+    "cannot be read, or the model is unknown; 2 the command line or the kubeconfig is wrong."
 )
 
 

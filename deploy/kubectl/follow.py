@@ -112,6 +112,9 @@ class Follower:
             except ApiError as error:
                 version, pause = None, _PAUSE_SECONDS
                 self._break(kind, str(error))
+            except Exception as error:  # noqa: BLE001 - a thread that ends says nothing any more
+                version, pause = None, _PAUSE_SECONDS
+                self._break(kind, f"following {kind.plural}: {error!r}; please report this error")
             if pause:
                 self._stopped.wait(pause)
 

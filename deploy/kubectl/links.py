@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LinkState(StrEnum):
     """OK: nothing is missing. WAITING: it goes on by itself. BROKEN: a person has to act.
 
-    UNKNOWN: the user may not read the objects that show it.
+    UNKNOWN: the user may not read the objects that show it, and no others that say as much.
     """
 
     OK = "ok"
@@ -57,8 +57,8 @@ class Chain:
 
     @property
     def cause(self) -> Link | None:
-        """The first link that is broken, or else the first that waits; None if all is well."""
-        for state in (LinkState.BROKEN, LinkState.WAITING):
+        """The first broken link, else the first that waits, else is unknown; None: all is well."""
+        for state in (LinkState.BROKEN, LinkState.WAITING, LinkState.UNKNOWN):
             for link in self.links:
                 if link.state is state:
                     return link
@@ -66,7 +66,7 @@ class Chain:
 
     @property
     def state(self) -> LinkState:
-        """BROKEN, WAITING or OK."""
+        """That of the cause, or OK. UNKNOWN: nothing is wrong, as far as the user may read."""
         return self.cause.state if self.cause else LinkState.OK
 
 
@@ -76,11 +76,12 @@ def ok(name: str, words: str, since: str = "") -> Link:
 
 
 def moment(text: str) -> datetime | None:
-    """A time of an object; None if there is none."""
+    """A time of an object, with its zone (UTC if it has none); None if there is none."""
     try:
-        return datetime.fromisoformat(text) if text else None
+        found = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
+    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
 
 
 def seconds_since(text: str, now: datetime) -> float:

@@ -8,8 +8,9 @@ known to the minute, and every source is assumed to answer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from agent.capacity.download_queue import decide_downloads
 from agent.capacity.holdings import Group, Holding
@@ -19,6 +20,7 @@ from agent.structs.sizes import Space, in_blocks
 from crds.keys import model_key
 from crds.quantity import parse_quantity
 from deploy.kube import meta
+from deploy.kubectl.links import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 _DOWNLOADED, _EVICTED, _DOWNLOADING = "Downloaded", "Evicted", "Downloading"
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(Struct, frozen=True, rename="camel"):
     """A model that the node downloads. waits_for_turn: other nodes of its group go first.
 
     known: whether a node has reported the size; otherwise a cache declares it. again: the node has
@@ -46,8 +47,7 @@ class Download:
     again: bool = False
 
 
-@dataclass(frozen=True)
-class Eviction:
+class Eviction(Struct, frozen=True, rename="camel"):
     """A copy that the node evicts, and why; newcomers: the models that it makes room for."""
 
     node: str
@@ -58,8 +58,7 @@ class Eviction:
     newcomers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Struct, frozen=True, rename="camel"):
     """A model that does not fit: it needs `needed` bytes, and `free` ones of `of` are free."""
 
     node: str
@@ -70,8 +69,7 @@ class Wait:
     of: str
 
 
-@dataclass(frozen=True)
-class Removal:
+class Removal(Struct, frozen=True, rename="camel"):
     """A copy that no entry requests any more, and that goes after the grace period.
 
     pods: how many pods use it; it stays until they end.
@@ -383,8 +381,9 @@ def _name(name: str, namespace: str) -> str:
 
 def _last_used(model: Mapping[str, Any]) -> float:
     for field in ("lastUsedTime", "downloadedTime", "verifiedTime"):
-        if model.get(field):
-            return datetime.fromisoformat(model[field]).timestamp()
+        then = moment(model.get(field) or "")
+        if then is not None:
+            return then.timestamp()
     return 0.0
 
 

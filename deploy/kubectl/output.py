@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 10_000
 STYLES = {
     **dict.fromkeys(("ok", "available", "True"), "green"),
-    **dict.fromkeys(("waiting", "downloading", "unreported", "evicted", "removing"), "yellow"),
+    **dict.fromkeys(
+        ("waiting", "unknown", "downloading", "unreported", "evicted", "removing"), "yellow"
+    ),
     **dict.fromkeys(("broken", "failed", "not-ready", "False"), "red"),
 }
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from crds.quantity import format_quantity
 from deploy.kube import meta
 from deploy.kube.kinds import (
@@ -80,14 +82,13 @@ class Change:
         return meta.namespace(self.obj)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True, rename="camel"):
     """What would become of one document.
 
     admitted: whether it is stored and, for a cache, in the plans of all of its groups; None for
     what is deleted. reason and message: those of Admitted that the hook would write; of a group,
-    those of OverLimit or Ready. ready: reason and message of Ready. nodes: how many nodes would
-    list the model, or are in the group.
+    those of OverLimit or Ready. ready_reason, ready_message: those of Ready. nodes: how many nodes
+    would list the model, or are in the group.
     """
 
     kind: str
@@ -97,14 +98,14 @@ class Outcome:
     admitted: bool | None
     reason: str
     message: str
-    ready: tuple[str, str] = ("", "")
+    ready_reason: str = ""
+    ready_message: str = ""
     nodes: int = 0
     claims_made: tuple[str, ...] = ()
     claims_deleted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Shift:
+class Shift(Struct, frozen=True, rename="camel"):
     """Another cache whose admission would change. admitted: whether it is admitted then."""
 
     name: str
@@ -114,8 +115,7 @@ class Shift:
     message: str
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, rename="camel"):
     """All that would happen, and what the plan could not take into account."""
 
     outcomes: tuple[Outcome, ...]
@@ -238,7 +238,7 @@ def _outcome(change: Change, simulation: Simulation) -> Outcome:
         over = conditions.get(_OVER_LIMIT)
         reason, message = _words(over) if over and over["status"] == "True" else ready
         status = obj.get("status") or {}
-        return Outcome(*head, True, reason, message, ready, len(status.get("nodes") or ()))
+        return Outcome(*head, True, reason, message, *ready, len(status.get("nodes") or ()))
     admitted = conditions.get("Admitted") or {}
     is_admitted = admitted.get("status") == "True"
     claims = simulation.claims.get((change.namespace, change.name), Claims())
@@ -246,7 +246,7 @@ def _outcome(change: Change, simulation: Simulation) -> Outcome:
         *head,
         is_admitted,
         *_words(admitted),
-        ready=ready,
+        *ready,
         nodes=_listing(simulation, change),
         claims_made=tuple(sorted(claims.wanted - claims.present)),
         claims_deleted=tuple(sorted(claims.present - claims.wanted)),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+import msgspec
 
 from crds.quantity import format_quantity
 from deploy.kube.kinds import GROUPS
@@ -104,7 +104,7 @@ def plan_for(
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
-    return {**asdict(plan), "admitted": plan.all_admitted, "summary": summary(plan)}
+    return {**msgspec.to_builtins(plan), "admitted": plan.all_admitted, "summary": summary(plan)}
 
 
 def print_plan(plan: Plan) -> None:
@@ -146,8 +146,8 @@ def _verdict(one: Outcome) -> str:
 
 def _details(one: Outcome) -> Iterable[str]:
     yield f"{one.reason}: {one.message}"
-    if one.admitted and one.ready[0] and one.ready[0] != one.reason:
-        yield f"{one.ready[0]}: {one.ready[1]}"
+    if one.admitted and one.ready_reason not in {"", one.reason}:
+        yield f"{one.ready_reason}: {one.ready_message}"
     if one.claims_made:
         yield f"claims to be made: {', '.join(one.claims_made)}"
     if one.claims_deleted:

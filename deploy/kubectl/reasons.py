@@ -88,6 +88,12 @@ OTHER_WAIT = Meaning(DOWNLOAD, LinkState.WAITING, _BY_ITSELF)
 OTHER_EVICTION = EVICTIONS["MadeRoom"]
 OTHER_FAILURE = Meaning(SOURCE, LinkState.BROKEN)
 
-# Of the conditions of a group, and of ClaimsBound: those that pass by themselves.
+# Of a copy that is there, and is evicted as soon as nothing hinders it.
+EVICTION_REQUESTED = "EvictionRequested"
+KEEP = "it is evicted then; to keep the copy, run kubectl localmodel evict --undo"
+
+# Of the conditions of a group, of Ready of a cache, and of ClaimsBound: those that pass by
+# themselves.
 GROUP_WAITS = frozenset({"PlanPending", "FindingNodes"})
+READY_WAITS = frozenset({"Downloading", "DownloadPending", "Evicted", *GROUP_WAITS})
 CLAIM_WAITS = frozenset({"ClaimPending", "AwaitingAccess"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from deploy.kube.kinds import LOCAL_MODEL_NODES
 from deploy.kubectl import why_claims, why_cluster, why_node
 from deploy.kubectl.cells import CellState, cells_of_cache, groups_of
 from deploy.kubectl.details import NO_DETAILS, Details
@@ -28,7 +29,6 @@ _FIRST = (
     CellState.AVAILABLE,
     CellState.EVICTED,
     CellState.NOT_READY,
-    CellState.REMOVING,
 )
 
 
@@ -57,8 +57,10 @@ def why(
 
 def told_node(snapshot: Snapshot, cache: KubeObject, cells: Mapping[str, Cell]) -> str:
     """The node that shows best what is wrong with a model; empty if its groups have no nodes."""
-    if cells:
-        return min(cells, key=lambda name: (_FIRST.index(cells[name].state), name))
+    # A copy that is being removed is not where the model should be.
+    wanted = [name for name, cell in cells.items() if cell.state is not CellState.REMOVING]
+    if wanted:
+        return min(wanted, key=lambda name: (_FIRST.index(cells[name].state), name))
     for group in groups_of(cache):
         found = snapshot.group_by_name.get(group) or {}
         for name in (found.get("status") or {}).get("nodes") or ():
@@ -81,12 +83,14 @@ def _links(
         yield link
     if last is not None and last.state in {LinkState.WAITING, LinkState.BROKEN}:
         return
-    if node:
+    if node or not snapshot.knows(LOCAL_MODEL_NODES):
         own = until_broken(why_node.links(snapshot, cache, node, cells.get(node), details))
         last = None
         for link in own:
             last = link
             yield link
-        if last is not None and last.state is LinkState.OK and not named:
+        # Where the user may not read what is on the node, the status of the cache still says much.
+        seen = last is not None and last.state is LinkState.OK
+        if (seen and not named) or (last is not None and last.state is LinkState.UNKNOWN):
             yield from why_cluster.counted(snapshot, cache, cells, details)
     yield from why_claims.links(cache, node, cells.get(node), details)

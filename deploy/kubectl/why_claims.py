@@ -44,10 +44,9 @@ def links(cache: KubeObject, node: str, cell: Cell | None, details: Details) -> 
 
 
 def _claims(bound: dict[str, object], details: Details) -> Link:
-    if is_true(bound):
+    # Unknown: claims are made by hand (disableVolumeManagement).
+    if is_true(bound) or bound.get("status") == "Unknown":
         return from_condition("claim", LinkState.OK, bound)
-    if bound.get("status") == "Unknown":
-        return from_condition("claim", LinkState.UNKNOWN, bound)
     waits = bound.get("reason") in CLAIM_WAITS
     link = from_condition("claim", LinkState.WAITING if waits else LinkState.BROKEN, bound)
     unbound = [

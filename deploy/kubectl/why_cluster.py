@@ -18,7 +18,7 @@ from deploy.kubectl.links import (
     seconds_since,
     written_at,
 )
-from deploy.kubectl.reasons import GROUP_WAITS
+from deploy.kubectl.reasons import GROUP_WAITS, READY_WAITS
 from hooks import naming
 from hooks.lost_fields import explain_loss
 
@@ -90,14 +90,18 @@ def selects(snapshot: Snapshot, group: str, node: str) -> bool:
 def counted(
     snapshot: Snapshot, cache: KubeObject, cells: Mapping[str, Cell], details: Details
 ) -> Iterator[Link]:
-    """Whether the status of the cache agrees with what the agents report."""
+    """Whether the status of the cache agrees with what the agents report.
+
+    Where the user may not read the reports, this status alone says what is wrong.
+    """
     ready = condition_of(cache, "Ready")
     live = [cell for cell in cells.values() if cell.state is not CellState.NOT_READY]
     if is_true(ready):
         yield from_condition("cache ready", LinkState.OK, ready)
         return
     if not live or any(cell.state is not CellState.AVAILABLE for cell in live):
-        yield from_condition("cache ready", LinkState.WAITING, ready)
+        waits = ready.get("reason") in READY_WAITS
+        yield from_condition("cache ready", LinkState.WAITING if waits else LinkState.BROKEN, ready)
         return
     reports = [
         written_at(node, status=True)

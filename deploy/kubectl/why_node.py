@@ -45,15 +45,22 @@ _AGENT = "localmodel-agent"
 def links(
     snapshot: Snapshot, cache: KubeObject, node: str, cell: Cell | None, details: Details
 ) -> Iterator[Link]:
-    """The links of a cache on one node."""
+    """The links of a cache on one node. cell: None if the node has neither entry nor report."""
     if not snapshot.knows(LOCAL_MODEL_NODES):
         words = f"not visible: {snapshot.forbidden.get(LOCAL_MODEL_NODES.name, '')}"
         yield Link("entry", LinkState.UNKNOWN, words, reason="Forbidden")
         return
-    yield _node(snapshot, cache, node, cell, details)
+    # A copy that is being removed has no entry.
+    listed = cell is not None and cell.state is not CellState.REMOVING
+    left = "" if listed or cell is None else "; the agent removes its copy after the grace period"
+    first = _node(snapshot, cache, node, details, listed=listed, left=left)
+    yield first
+    if first.state is LinkState.UNKNOWN:
+        # Nothing says whether a group selects the Node.
+        return
     found = snapshot.local_model_node_by_name.get(node)
-    if found is None or cell is None:
-        yield _no_entry(snapshot, cache, node, found)
+    if found is None or cell is None or not listed:
+        yield _no_entry(snapshot, cache, node, found, left)
         return
     yield ok("entry", f"LocalModelNode {node} lists the model")
     yield _agent(found, cell, snapshot, details)
@@ -62,15 +69,23 @@ def links(
 
 
 def _node(
-    snapshot: Snapshot, cache: KubeObject, node: str, cell: Cell | None, details: Details
+    snapshot: Snapshot,
+    cache: KubeObject,
+    node: str,
+    details: Details,
+    *,
+    listed: bool,
+    left: str,
 ) -> Link:
-    """Whether the Node exists, is Ready, and is in a group of the cache."""
+    """Whether the Node exists, is Ready, and is in a group of the cache.
+
+    listed: whether an entry requests the copy. left: words about a copy without an entry.
+    """
     hidden = node_may_not_be_read(snapshot)
-    if hidden is not None:
-        # The LocalModelNode says whether the Node is Ready.
-        return hidden if is_ready(snapshot, node) else _not_ready(node, details)
+    if hidden is not None and node not in snapshot.local_model_node_by_name:
+        return hidden
     found = snapshot.node_by_name.get(node)
-    if found is None:
+    if found is None and hidden is None:
         return Link(
             "node",
             LinkState.BROKEN,
@@ -78,14 +93,22 @@ def _node(
             reason="NodeNotFound",
             next="kubectl get nodes",
         )
-    mine = [name for name in groups_of(cache) if selects(snapshot, name, node)]
-    if not mine and cell is None:
-        return _not_selected(snapshot, cache, node, found)
+    mine = [name for name in groups_of(cache) if _is_in(snapshot, name, node)]
+    if not mine and not listed:
+        return _not_selected(snapshot, cache, node, left)
     if not is_ready(snapshot, node):
         return _not_ready(node, details)
     return ok(
         "node", f"Node {node} is Ready" + (f", in the group {', '.join(mine)}" if mine else "")
     )
+
+
+def _is_in(snapshot: Snapshot, group: str, node: str) -> bool:
+    """Whether a group has a node: as its plan says of the Node, or else as its LocalModelNode."""
+    if node in snapshot.node_by_name:
+        return selects(snapshot, group, node)
+    spec = (snapshot.local_model_node_by_name.get(node) or {}).get("spec") or {}
+    return any(one.get("name") == group for one in spec.get("groups") or ())
 
 
 def _not_ready(node: str, details: Details) -> Link:
@@ -101,15 +124,16 @@ def _not_ready(node: str, details: Details) -> Link:
     )
 
 
-def _not_selected(snapshot: Snapshot, cache: KubeObject, node: str, found: KubeObject) -> Link:
+def _not_selected(snapshot: Snapshot, cache: KubeObject, node: str, left: str) -> Link:
     lacks = []
+    found = snapshot.node_by_name.get(node)
     for name in groups_of(cache):
         group = snapshot.group_by_name.get(name) or {}
         selector: dict[str, Any] = (group.get("spec") or {}).get("nodeSelector") or {}
         missing = [
             f"{key}={value}"
             for key, value in sorted(selector.items())
-            if meta.labels(found).get(key) != value
+            if found is not None and meta.labels(found).get(key) != value
         ]
         lacks.append(
             f"{name} requires {','.join(missing)}" if missing else f"{name} does not select it"
@@ -117,20 +141,22 @@ def _not_selected(snapshot: Snapshot, cache: KubeObject, node: str, found: KubeO
     return Link(
         "node",
         LinkState.BROKEN,
-        f"Node {node} is in no group of the cache: {'; '.join(lacks)}",
+        f"Node {node} is in no group of the cache: {'; '.join(lacks)}{left}",
         reason="NotSelected",
         next="label the node so, or change the nodeSelector of the group",
     )
 
 
-def _no_entry(snapshot: Snapshot, cache: KubeObject, node: str, found: KubeObject | None) -> Link:
+def _no_entry(
+    snapshot: Snapshot, cache: KubeObject, node: str, found: KubeObject | None, left: str
+) -> Link:
     """The link of a node that does not list the model although a plan does."""
     left_out = ((found or {}).get("spec") or {}).get("leftOut")
     if left_out:
         return Link(
             "entry",
             LinkState.BROKEN,
-            f"LocalModelNode {node} has no room for {left_out} models of its groups",
+            f"LocalModelNode {node} has no room for {left_out} models of its groups{left}",
             reason="GroupTooLarge",
             next="take the node out of a group",
         )
@@ -145,7 +171,7 @@ def _no_entry(snapshot: Snapshot, cache: KubeObject, node: str, found: KubeObjec
     return Link(
         "entry",
         LinkState.WAITING if waits else LinkState.BROKEN,
-        f"LocalModelNode {node} {what}, although the plan does",
+        f"LocalModelNode {node} {what}, although the plan does{left}",
         reason="NotAnswered" if waits else "ControllerSilent",
         since=since,
         next="the hook of the node writes it within seconds" if waits else CONTROLLER_ADVICE,
@@ -232,18 +258,15 @@ def _copy(
 ) -> Iterator[Link]:
     """The links from the node's turn to the published copy."""
     size = format_quantity(cell.size) if cell.size else "size unknown"
-    if cell.state is CellState.REMOVING:
-        yield Link(
-            "copy",
-            LinkState.WAITING,
-            "no entry requests the copy",
-            reason="Removing",
-            next="the agent deletes the files after the grace period",
-        )
-        return
     if cell.cached and cell.state in {CellState.AVAILABLE, CellState.NOT_READY}:
         used = f", used by {cell.pods} pods" if cell.pods else ""
-        yield ok("copy", f"{size}, complete and verified{used}", since=_published(found, cache))
+        words = f"{size}, complete and verified{used}"
+        published = _published(found, cache)
+        if cell.reason == reasons.EVICTION_REQUESTED:
+            words = f"{words}; {cell.message or 'its eviction was requested, and waits'}"
+            yield Link("copy", LinkState.OK, words, cell.reason, published, reasons.KEEP)
+        else:
+            yield ok("copy", words, since=published)
         return
     meaning = _meaning(cell, found, cache)
     before = _ORDER.index(meaning.link) if meaning.link in _ORDER else 0

@@ -300,13 +300,13 @@ def check_expected(situation: Situation) -> None:
     found = {
         "admitted": [one["admitted"] for one in outcomes],
         "reasons": [one["reason"] for one in outcomes],
-        "ready": [one["ready"][0] for one in outcomes],
+        "ready": [one["readyReason"] for one in outcomes],
         "downloads": len(plan["downloads"]),
         "evictions": names(plan["evictions"]),
         "waits": names(plan["waits"]),
         "removals": names(plan["removals"]),
         "shifts": [one["name"] for one in plan["shifts"]],
-        "claims": sorted(claim for one in outcomes for claim in one["claims_made"]),
+        "claims": sorted(claim for one in outcomes for claim in one["claimsMade"]),
     }
     assert {key: found[key] for key in expected} == expected, situation.name
     nothing = {"downloads": 0, "evictions": [], "waits": [], "removals": [], "shifts": []}
@@ -368,7 +368,7 @@ class Comparison:
             if (entry.get("namespace", ""), entry["modelName"]) == (namespace, name)
         ]
         assert len(listing) == outcome["nodes"], (self._situation.name, listing)
-        for claim in outcome["claims_made"]:
+        for claim in outcome["claimsMade"]:
             where, _, claim_name = claim.partition("/")
             self._until(partial(self._world.find, CLAIMS, claim_name, where), f"claim {claim}")
 

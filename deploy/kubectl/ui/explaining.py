@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from deploy.kubectl.snapshot import Snapshot
     from deploy.kubectl.ui.feed import Feed
 
-# The panel is asked again whenever its cell changes; the details are read again after this time.
+# The panel is asked again whenever its cell changes, and every 12 seconds while it is open
+# (page/details.js); the details are read again after this time.
 DETAILS_SECONDS = 10.0
 
 
@@ -34,7 +35,7 @@ class Explaining:
 
     def explain(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         """The panel of what the parameters name. Raises ValueError if there is no such object."""
-        snapshot = self._feed.snapshot
+        snapshot = self._feed.present()
         place = Place.of(parameters)
         return panel(snapshot, place, self._details(snapshot, place))
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -77,6 +78,8 @@ class Feed:
         self._health = Health(cluster)
         self._healths = 0
         self._published = False
+        # How far the API server's clock is ahead of this machine's.
+        self._ahead = timedelta()
         self._closed = False
 
     @property
@@ -85,6 +88,18 @@ class Feed:
         with self._changed:
             return self._board.snapshot
 
+    def present(self) -> Snapshot:
+        """The snapshot that the page shows, at the present time by the API server's clock.
+
+        In a quiet cluster nothing is published, and yet what is overdue shows by the time alone.
+        While the cluster does not answer, the time stands still with the objects.
+        """
+        with self._changed:
+            snapshot = self._board.snapshot
+            if self._health.state == "broken":
+                return snapshot
+            return replace(snapshot, at=datetime.now(tz=UTC) + self._ahead)
+
     @property
     def is_connected(self) -> bool:
         """Whether the cluster answers, as last reported."""
@@ -92,9 +107,10 @@ class Feed:
             return self._health.state != "broken"
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Send what a newer snapshot changes."""
+        """Send what a snapshot of the present time changes."""
         with self._changed:
             message = self._board.advance(snapshot)
+            self._ahead = snapshot.at - datetime.now(tz=UTC)
             first, self._published = not self._published, True
             if message is not None:
                 self._keep(message["version"], msgspec.json.encode(message))

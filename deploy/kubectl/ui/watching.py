@@ -32,6 +32,7 @@ class Watching:
         self._stopped = threading.Event()
         self._reporting = threading.Lock()
         self._silence = ""
+        self._fault = ""
         self._seen = time.time()
 
     def start(self) -> None:
@@ -55,7 +56,13 @@ class Watching:
             seen = count
             # This also gathers what comes next after a while without changes.
             self._stopped.wait(GATHER_SECONDS / 5)
-            self._feed.publish(self._follower.snapshot())
+            try:
+                self._feed.publish(self._follower.snapshot())
+            except Exception as error:  # noqa: BLE001 - a page that stands still must say so
+                # With the next change, the page shows this change too.
+                self._fault = f"The newest changes cannot be shown: {error!r}; report this error"
+            else:
+                self._fault = ""
             self._report()
 
     def _probes(self) -> None:
@@ -64,6 +71,8 @@ class Watching:
                 server_time(self._client)
             except ApiError as error:
                 self._silence = str(error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._silence = f"asking the API server for its time: {error!r}"
             else:
                 self._silence = ""
                 self._seen = time.time()
@@ -72,7 +81,7 @@ class Watching:
     def _report(self) -> None:
         with self._reporting:
             snapshot = self._feed.snapshot
-            broken = self._silence or self._follower.trouble
+            broken = self._silence or self._follower.trouble or self._fault
             gaps = [
                 *(f"You may not list {kind}s: {text}" for kind, text in snapshot.forbidden.items()),
                 *(

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy.kube import meta
 from deploy.kubectl.cells import CellState, bytes_of, condition_of, matrix
+from deploy.kubectl.links import moment
 from deploy.kubectl.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -84,17 +84,20 @@ class Board:
         """Take over a newer snapshot. Returns what changed; None if the page shows nothing of it.
 
         Objects that did not change must be the same in both snapshots, not only equal: the others
-        are computed anew.
+        are computed anew. Whatever error an object causes, the board stays as it was.
         """
         changed, gone = _changed_nodes(self._snapshot, snapshot)
         part = matrix(replace(snapshot, local_model_nodes=tuple(changed)))
-        self._snapshot = snapshot
         marks = _marks_by_node(part.nodes, part.models, part.cells)
         differences = {
             node: difference
             for node, found in marks.items()
             if (difference := _difference(self._marks.get(node, {}), found))
         }
+        group_heads = {meta.name(one): _group(one) for one in snapshot.groups}
+        model_heads = {one.title: _model(one) for one in part.models}
+        node_heads = {one.name: _node(one) for one in part.nodes}
+        self._snapshot = snapshot
         for node, difference in differences.items():
             self._count(self._marks.get(node, {}), difference)
         self._marks.update(marks)
@@ -102,12 +105,9 @@ class Board:
             self._uses.subtract(self._marks.pop(node, {}).keys())
         # Positive counts only, so that a title that no node has takes no memory.
         self._uses = +self._uses
-        heads = dict.fromkeys(self._uses, _NO_CACHE) | {
-            one.title: _model(one) for one in part.models
-        }
-        groups = _replace(self._groups, {meta.name(one): _group(one) for one in snapshot.groups})
-        models = _replace(self._models, heads)
-        nodes = _update(self._nodes, {one.name: _node(one) for one in part.nodes}, gone)
+        groups = _replace(self._groups, group_heads)
+        models = _replace(self._models, dict.fromkeys(self._uses, _NO_CACHE) | model_heads)
+        nodes = _update(self._nodes, node_heads, gone)
         if not (groups or models or nodes or differences):
             return None
         self.version += 1
@@ -173,7 +173,8 @@ def _mark(cell: Cell) -> Mark:
 
 
 def _unix(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp()) if time else 0
+    then = moment(time)
+    return int(then.timestamp()) if then else 0
 
 
 def _difference(before: Marks, now: Marks) -> Marks:

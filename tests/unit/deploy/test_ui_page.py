@@ -190,6 +190,13 @@ def test_a_cell_says_why(page: Page) -> None:
     )
 
 
+def test_an_open_panel_is_asked_for_again_although_nothing_changes(page: Page) -> None:
+    page.find('[aria-label^="mistral on node-2"]').click()
+    asked = "return performance.getEntriesByType('resource').filter(e => e.name.includes('why?'))"
+    page.until(lambda: len(page.script(asked)) > 1)
+    assert MESSAGE in page.text("#details")
+
+
 def test_a_download_is_seen_live(page: Page, api: RecordedApi) -> None:
     page.find('[aria-label^="qwen on node-1"]').click()
     for percent in (10, 60):

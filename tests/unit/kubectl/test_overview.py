@@ -5,12 +5,16 @@ from __future__ import annotations
 from time import process_time
 from typing import Any
 
+import pytest
+
 from deploy.kubectl.cells import CellState, cells_of_cache, matrix
 from deploy.kubectl.output import plain
 from deploy.kubectl.overview import overview, with_trouble_first
 from deploy.kubectl.snapshot import snapshot_of
 from deploy.kubectl.status import NODES_SHOWN, headline, rendered
+from deploy.kubectl.ui.wire import Board
 from deploy.kubectl.usage import usage
+from deploy.kubectl.why import why
 from tests.bench.control import objects as bench
 from tests.unit.kubectl.objects import (
     GIB,
@@ -54,6 +58,27 @@ def test_a_cell_for_each_state() -> None:
     assert (cells["node-2"].percent, cells["node-2"].eta) == (50, ago(-4))
     assert (cells["node-3"].attempts, cells["node-3"].next_try) == (3, ago(-9))
     assert cells == cells_of_cache(snapshot, ("", "llama"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": 700 * GIB, "bytesPerSecond": 2},
+        {"size": (1 << 63) - 1, "bytesPerSecond": 1},
+        {"size": GIB, "bytesPerSecond": -5},
+        {"size": GIB, "bytesPerSecond": 1, "estimatedCompletionTime": "2026-11-28T12:00:00"},
+        {"size": GIB, "bytesPerSecond": 1, "estimatedCompletionTime": "some day"},
+    ],
+)
+def test_no_report_of_one_agent_breaks_the_others(fields: dict[str, Any]) -> None:
+    slow = report("Downloading", downloadedBytes=1, nextRetryTime="9999-12-31T23:59:59Z", **fields)
+    snapshot = cluster(local_model_node("node-2", slow))
+    cell = matrix(snapshot).cells[("", "llama")]["node-2"]
+    assert cell.eta == fields.get("estimatedCompletionTime", "")
+    assert "node-2" in plain(rendered(overview(snapshot), snapshot, everything=True))
+    assert Board().advance(snapshot) is not None
+    assert why(snapshot, ("", "llama"), "node-2").links
+    assert usage(snapshot).nodes
 
 
 def test_a_cell_of_a_node_that_is_not_ready_and_one_without_a_report() -> None:

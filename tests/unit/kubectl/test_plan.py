@@ -31,6 +31,7 @@ from deploy.kubectl.change import (
 )
 from deploy.kubectl.node_forecast import forecast
 from deploy.kubectl.plan import Action, Change, Plan, make_plan, summary
+from deploy.kubectl.plan_command import as_json
 from deploy.kubectl.plan_input import DEFAULT_SETTINGS, DocumentError, read_documents
 from deploy.kubectl.simulation import Foreign, Simulation, Stored
 from deploy.kubectl.snapshot import Snapshot
@@ -145,6 +146,30 @@ def test_a_first_cache_is_downloaded_to_all_nodes() -> None:
     ]
     assert summary(found) == "3Gi are downloaded to 3 nodes"
     assert found.all_admitted
+
+
+def _fields(value: Any) -> set[str]:
+    """The names of all fields of a JSON value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(_fields, value.values()))
+    return set().union(*map(_fields, value)) if isinstance(value, list | tuple) else set()
+
+
+def test_the_json_has_the_names_of_kubernetes() -> None:
+    evicting = as_json(plan(settled(cache("a"), cache("b")), cache("c")))
+    waiting = as_json(
+        plan(settled(cache("a"), cache("b"), a={"pods": 1}, b={"pods": 2}), cache("c"))
+    )
+    fields = _fields(evicting) | _fields(waiting)
+    assert fields >= {
+        "outcomes",
+        "claimsMade",
+        "readyReason",
+        "waitsForTurn",
+        "newcomers",
+        "needed",
+    }
+    assert not {field for field in fields if not field.isalpha()}
 
 
 def test_a_third_cache_evicts_the_oldest_copy_of_each_node() -> None:
@@ -275,7 +300,10 @@ def test_what_an_eviction_does() -> None:
     assert effect == EvictionEffect("node-1", KEY, ("a",), 1 << 30, 0, "", returns=False)
     mounted = eviction_effect(one_node(pods=2), KEY)
     assert mounted.hindrance == "2 pods use it: it goes when they have ended"
-    assert mounted.returns
+    assert not mounted.returns
+    served = one_node(pods=2)
+    served["spec"]["localModels"][0]["referenced"] = True
+    assert eviction_effect(served, KEY).returns
     pinned = one_node()
     pinned["spec"]["localModels"][0]["retention"] = "Pinned"
     assert "retention: Pinned" in eviction_effect(pinned, KEY).hindrance
@@ -316,8 +344,17 @@ def test_where_an_eviction_stands() -> None:
     assert eviction_progress(gone, KEY, NOW).done
     kept = one_node(reason="EvictionRequested", message="a pod uses it")
     assert eviction_progress(kept, KEY, NOW).message == "a pod uses it"
-    back = one_node(verifiedTime="2026-08-01T12:05:00Z")
+    scrubbed = one_node(verifiedTime="2026-08-01T12:05:00Z", downloadedTime="2026-08-01T11:59:59Z")
+    assert not eviction_progress(scrubbed, KEY, NOW).done
+    failed = one_node(state="Failed", cached=False, reason="ReadOnly", message="mount it")
+    assert eviction_progress(failed, KEY, NOW).message == "mount it"
+    assert not eviction_progress(failed, KEY, NOW).done
+    coming = one_node(state="Downloading", cached=False, reason="Referenced")
+    assert eviction_progress(coming, KEY, NOW).done
+    back = one_node(downloadedTime="2026-08-01T12:00:00Z")
     assert eviction_progress(back, KEY, NOW).done
+    unwanted = one_node() | {"status": {"models": []}}
+    assert eviction_progress(unwanted, KEY, NOW).done
 
 
 def test_where_a_verification_stands() -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ForbiddenError
+from deploy.kubectl import follow
 from deploy.kubectl.complete import main as complete_main
 from deploy.kubectl.follow import Follower
 from deploy.kubectl.main import plugin
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from click.testing import Result
+
+    from deploy.kube.kinds import Kind
 
 # Programs are started, each of which imports the client.
 pytestmark = pytest.mark.timeout(120)
@@ -129,6 +132,29 @@ def test_changes_are_followed_without_a_second_list(client: KubeClient, api: Api
         assert api.lists == [*before, "LocalModelNodeGroup"]
 
 
+def test_an_unexpected_event_is_trouble_and_the_kind_is_listed_again(
+    client: KubeClient, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonsense: dict[str, Any] = {"metadata": {"resourceVersion": "8"}, "rows": []}
+    troubles = []
+    noted = Follower._break
+
+    def note(self: Follower, kind: Kind, why: str) -> None:
+        troubles.append(why)
+        noted(self, kind, why)
+
+    monkeypatch.setattr(Follower, "_break", note)
+    monkeypatch.setattr(follow, "_PAUSE_SECONDS", 0.01)
+    with Follower(client) as follower:
+        api.objects["Node"] = [node("node-9")]
+        api.events["Node"].put({"type": "MODIFIED", "object": nonsense})
+        seen = 0
+        while "node-9" not in follower.snapshot().node_by_name:
+            seen = follower.wait(seen, SECONDS)
+        assert troubles[0].startswith("following nodes: IndexError(")
+        assert not follower.trouble
+
+
 def test_a_user_who_may_list_and_not_watch_keeps_what_was_listed(
     client: KubeClient, api: Api
 ) -> None:
@@ -211,6 +237,10 @@ def test_exit_codes_and_errors(kubeconfig: Path, api: Api, tmp_path: Path) -> No
     broken = _run(kubeconfig, "-o", "json", "why", "llama")
     assert broken.exit_code == 4
     assert json.loads(broken.stdout)["cause"]["reason"] == "ModelTooLarge"
+    api.objects["LocalModelCache"] = [cache()]
+    api.refused = {"LocalModelNode": 403}
+    assert _run(kubeconfig, "why", "llama").exit_code == 5
+    api.refused = {}
     unknown = _run(kubeconfig, "why", "lama")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
     assert unknown.stderr == "Error: there is no cache lama; did you mean llama?\n"

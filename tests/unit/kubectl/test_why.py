@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.control.reasons import EVICTION_REQUESTED
 from agent.structs.failures import FailureKind
 from agent.structs.sizes import EvictionReason
 from deploy.kubectl import reasons
@@ -102,6 +103,17 @@ def test_an_evicted_model_comes_back() -> None:
     assert "comes back" in found.next
 
 
+def test_a_copy_that_waits_to_be_evicted() -> None:
+    asked = report(
+        reason=EVICTION_REQUESTED, message="its eviction was requested at T, and waits: pods use it"
+    )
+    chain = why(cluster(local_model_node("node-1", asked)), LLAMA, "node-1")
+    (copy,) = [link for link in chain.links if link.name == "copy"]
+    assert (chain.state, copy.reason) == (LinkState.OK, "EvictionRequested")
+    assert copy.words.endswith("verified; its eviction was requested at T, and waits: pods use it")
+    assert "evict --undo" in copy.next
+
+
 def test_a_download_says_rate_and_remaining_time() -> None:
     running = report("Downloading", size=GIB, downloadedBytes=GIB // 4, bytesPerSecond=GIB // 400)
     found = cause(cluster(cache(NOT_READY), local_model_node("node-1", running)))
@@ -174,8 +186,9 @@ def test_a_group_that_is_missing_or_hidden() -> None:
     assert told(found) == ("group", "broken", "NodeGroupNotFound")
     hidden = {"LocalModelNodeGroup": "groups is forbidden"}
     chain = why(cluster(without=("LocalModelNodeGroup",), forbidden=hidden), LLAMA)
-    assert chain.cause is None
-    assert ("group", LinkState.UNKNOWN) in [(link.name, link.state) for link in chain.links]
+    assert chain.cause is not None
+    assert told(chain.cause) == ("group", "unknown", "Forbidden")
+    assert chain.state is LinkState.UNKNOWN
 
 
 def test_a_cache_that_cannot_be_read_or_is_deleted_or_is_kserves() -> None:
@@ -264,14 +277,58 @@ def test_a_node_that_is_not_ready_missing_or_of_no_group() -> None:
     assert told(cause(cluster(), "node-9")) == ("node", "broken", "NodeNotFound")
 
 
+def test_a_copy_that_is_being_removed() -> None:
+    leaving = local_model_node("cpu", report("Removing", cached=True), entries=[])
+    leaving["spec"]["groups"] = [{"name": "other", "storageLimit": "1Gi"}]
+    found = cause(cluster(leaving, node("cpu", pool="cpu")), "cpu")
+    assert told(found) == ("node", "broken", "NotSelected")
+    assert found.words.endswith(
+        "gpu requires pool=gpu; the agent removes its copy after the grace period"
+    )
+    hidden = cluster(leaving, without=("Node",), forbidden={"Node": "nodes is forbidden"})
+    assert told(cause(hidden, "cpu")) == ("node", "broken", "NotSelected")
+    # Still in the group: the entry is missing.
+    unlisted = local_model_node("node-1", report("Removing", cached=True), entries=[])
+    assert told(cause(cluster(unlisted), "node-1")) == ("entry", "broken", "ControllerSilent")
+    assert why(cluster(unlisted), LLAMA).node == "node-2"
+
+
 def test_nodes_that_the_user_may_not_read() -> None:
     hidden = {"Node": "nodes is forbidden"}
     snapshot = cluster(without=("Node",), forbidden=hidden)
     assert why(snapshot, LLAMA).state is LinkState.OK
+    unseen = why(snapshot, LLAMA, "node-9").cause
+    assert unseen is not None
+    assert told(unseen) == ("node", "unknown", "Forbidden")
     away = local_model_node("node-2", ready=False)
     assert told(cause(cluster(away, without=("Node",), forbidden=hidden), "node-2"))[2] == (
         "NodeNotReady"
     )
+
+
+@pytest.mark.parametrize("hidden", [("LocalModelNode",), ("LocalModelNode", "Node")])
+@pytest.mark.parametrize("name", ["", "node-1"])
+def test_a_cache_of_which_the_user_may_read_no_reports(name: str, hidden: tuple[str, ...]) -> None:
+    forbidden = {kind: f"{kind} is forbidden" for kind in hidden}
+
+    def chain(*conditions: Any) -> Chain:
+        return why(cluster(cache(*conditions), without=hidden, forbidden=forbidden), LLAMA, name)
+
+    fine = chain()
+    assert fine.state is LinkState.UNKNOWN
+    assert fine.cause is not None
+    assert told(fine.cause) == ("entry", "unknown", "Forbidden")
+    failing = chain(condition("Ready", "False", "DownloadFailed", "on 0 of 2 nodes")).cause
+    assert failing is not None
+    assert told(failing) == ("cache ready", "broken", "DownloadFailed")
+    waiting = chain(condition("Ready", "False", "Downloading")).cause
+    assert waiting is not None
+    assert told(waiting) == ("cache ready", "waiting", "Downloading")
+
+
+def test_claims_that_are_made_by_hand_are_no_cause() -> None:
+    by_hand = cache(condition("ClaimsBound", "Unknown", "VolumesNotManaged"))
+    assert why(cluster(by_hand), LLAMA).state is LinkState.OK
 
 
 def test_an_entry_that_the_node_does_not_get() -> None:

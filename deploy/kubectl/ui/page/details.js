@@ -7,6 +7,8 @@ import { problems } from "./view.js";
 
 const MOST_PROBLEMS = 50;
 const AGAIN_MS = 1000;
+// Time alone changes an answer: an agent or a hook that should have answered by now.
+const PERIOD_MS = 12000;
 // While a person moves through cells, only that where the person stays is asked for.
 const STAY_MS = 120;
 const MARKS = {
@@ -30,6 +32,9 @@ export class Details {
       this.onClose();
     });
     setInterval(() => this.#tick(), 1000);
+    setInterval(() => {
+      if (document.visibilityState === "visible") this.#ask();
+    }, PERIOD_MS);
   }
 
   // Show a place; null: all problems.
