@@ -160,7 +160,7 @@ def eviction_progress(node: KubeObject, key: str, time: datetime) -> Progress:
     if evicted:
         # An eviction is reported two seconds before it happens.
         return Progress(done=not any(one.get("diskBytes") for one in evicted), message="it goes")
-    if not any(model.get("cached") for model in models) or _verified(models, time):
+    if not any(model.get("cached") for model in models) or _after(models, "downloadedTime", time):
         # It is on its way back, or back already, or no entry wants it any more.
         return Progress(done=True)
     return Progress(done=False, message=_message(models))
@@ -174,7 +174,7 @@ def verification_progress(node: KubeObject, key: str, time: datetime) -> Progres
         return Progress(done=True, message=_message(damaged))
     if not any(model.get("cached") for model in models):
         return Progress(done=True, message="the copy has gone")
-    if _verified(models, time):
+    if _after(models, "verifiedTime", time):
         return Progress(done=True)
     return Progress(done=False, message="not verified yet: its files are read")
 
@@ -184,12 +184,12 @@ def _reports(node: KubeObject, key: str) -> list[dict[str, Any]]:
     return [model for model in models if model["key"] == key]
 
 
-def _verified(models: Iterable[dict[str, Any]], time: datetime) -> bool:
-    """Whether all files were compared after a request, whose time has fractions of a second."""
+def _after(models: Iterable[dict[str, Any]], field: str, time: datetime) -> bool:
+    """Whether a time of the copy is after that of a request, which has fractions of a second."""
     return any(
-        datetime.fromisoformat(model["verifiedTime"]) + timedelta(seconds=1) > time
+        datetime.fromisoformat(model[field]) + timedelta(seconds=1) > time
         for model in models
-        if model.get("cached") and model.get("verifiedTime")
+        if model.get("cached") and model.get(field)
     )
 
 

@@ -316,8 +316,10 @@ def test_where_an_eviction_stands() -> None:
     assert eviction_progress(gone, KEY, NOW).done
     kept = one_node(reason="EvictionRequested", message="a pod uses it")
     assert eviction_progress(kept, KEY, NOW).message == "a pod uses it"
-    back = one_node(verifiedTime="2026-08-01T12:05:00Z")
+    back = one_node(downloadedTime="2026-08-01T12:05:00Z")
     assert eviction_progress(back, KEY, NOW).done
+    scrubbed = one_node(verifiedTime="2026-08-01T12:05:00Z")
+    assert not eviction_progress(scrubbed, KEY, NOW).done
 
 
 def test_where_a_verification_stands() -> None:
