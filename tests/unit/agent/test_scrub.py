@@ -298,13 +298,18 @@ def test_models_are_read_one_after_the_other_and_the_longest_unread_first(
             noted = Scrub(time=datetime(2026, 7, day, tzinfo=UTC))
             world.store.note_scrub(world.key(name), noted)
         order: list[str] = []
+        reading: list[str] = []
         running: list[int] = []
         real = ScrubReader.bad_files
 
         def bad_files(self: ScrubReader, folder: Path, manifest: Manifest) -> Any:
             order.append(manifest.key)
-            running.append(sum(t.name.startswith("scrub-") for t in threading.enumerate()))
-            return real(self, folder, manifest)
+            reading.append(manifest.key)
+            running.append(len(reading))
+            try:
+                return real(self, folder, manifest)
+            finally:
+                reading.remove(manifest.key)
 
         monkeypatch.setattr(ScrubReader, "bad_files", bad_files)
         world.scrub_rate = 1 << 20
