@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from agent.jobs.workers import Scrubbed, Workers
     from agent.structs.options import Options
 
+# The pause after a read that failed, before a requested one is tried again.
+RETRY_SECONDS = 300
+
 log = structlog.get_logger(__name__)
 
 
 class Scrubbing:
     """Has one copy after the other scrubbed, the least recently scrubbed first.
 
-    Copies whose verification was requested come before all others.
+    Copies whose verification was requested come before all others; a requested read that fails is
+    tried again soon, and any other one when it is due.
 
     `damaged` is called with the key of a damaged copy, and what is wrong with the copy.
     """
@@ -45,6 +49,8 @@ class Scrubbing:
         self._stopped = threading.Event()
         # When each copy was scrubbed, also without a result or a note. `retain` bounds it.
         self._read: dict[str, datetime] = {}
+        # When the last read of a copy failed, by the monotonic clock. `retain` bounds it.
+        self._failed: dict[str, float] = {}
 
     def begin(self, busy: Collection[str], asked: Mapping[str, datetime]) -> None:
         """Start to scrub a copy, if one is due. Downloads work on the `busy` keys.
@@ -66,7 +72,8 @@ class Scrubbing:
             (True, asked[key], key, manifest)
             for key, copy, manifest in self._inventory.published()
             if key in asked and manifest.hash is not None and key not in busy
-            for last in [self._last(key, copy, now)]
+            if not self._pauses(key)
+            for last in [self._last(key, copy, now, with_failed=False)]
             if last is None or last < asked[key]
         ]
         if self._key and any(key != self._key for _, _, key, _ in requested):
@@ -77,14 +84,23 @@ class Scrubbing:
             self._stopped = threading.Event()
             self._workers.scrub(manifest, rate, self._stopped)
 
-    def _last(self, key: str, copy: OnDisk, now: datetime) -> datetime | None:
-        """When the files of a copy were last known to be whole: publication verifies them.
+    def _pauses(self, key: str) -> bool:
+        """Whether a read has failed that recently that a requested one is not tried again."""
+        failed = self._failed.get(key)
+        return failed is not None and self._options.monotonic() < failed + RETRY_SECONDS
 
-        A time in the future, from before the clock was set back, counts for nothing.
+    def _last(
+        self, key: str, copy: OnDisk, now: datetime, *, with_failed: bool = True
+    ) -> datetime | None:
+        """When the files of a copy were last read, or published, which verifies them.
+
+        `with_failed`: also where the read had no result. A time in the future, from before the
+        clock was set back, counts for nothing.
         """
         noted = copy.scrub.time if copy.scrub else None
         published = copy.usage.published_time if copy.usage else None
-        times = (noted, published, self._read.get(key))
+        read = self._read.get(key) if with_failed or key not in self._failed else None
+        times = (noted, published, read)
         return max((time for time in times if time is not None and time <= now), default=None)
 
     def observe(self, end: Scrubbed) -> None:
@@ -95,7 +111,9 @@ class Scrubbing:
         now = self._options.now()
         self._read[key] = now
         if end.bad is None or self._stopped.is_set():
+            self._failed[key] = self._options.monotonic()
             return
+        self._failed.pop(key, None)
         self._inventory.note_scrub(key, Scrub(time=now, bad=end.bad))
         if end.bad:
             problem = self._inventory.copy(key).problem
@@ -113,3 +131,4 @@ class Scrubbing:
         if self._key not in keys:
             self.stop(self._key)
         self._read = {key: time for key, time in self._read.items() if key in keys}
+        self._failed = {key: time for key, time in self._failed.items() if key in keys}

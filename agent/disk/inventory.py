@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.disk.on_disk import Disk, Found, OnDisk
-from agent.structs.records import Usage
+from agent.structs.records import Scrub, Usage
 from agent.structs.sizes import Space, in_blocks
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.disk.store import Store
     from agent.structs.adoption import Adopted
     from agent.structs.manifest import Manifest
-    from agent.structs.records import Evicted, Scrub
+    from agent.structs.records import Evicted
 
 log = structlog.get_logger(__name__)
 
@@ -126,20 +126,24 @@ class Inventory:
         return copy
 
     def published_now(self, key: str, now: datetime, seconds: int | None = None) -> OnDisk:
-        """Record a new copy. The time of the last use is that of the former copy.
+        """Record a new or repaired copy. The time of the last use is that of the former copy.
 
+        A repaired copy is as old as before: what was requested of it since is still to be done.
         seconds: how long its download took; None: it was not downloaded whole.
         """
-        former = self.copy(key).usage
+        former = self.copy(key)
         self.foreign = tuple(name for name in self.foreign if name != key)
         copy = self.look_at(key)
         if copy.found is Found.PUBLISHED:
-            former = former or copy.usage
-            noted: dict[str, object] = {"published_time": now}
+            is_repaired = _is_repaired(former, copy)
+            usage = former.usage or copy.usage or Usage(published_time=now)
+            noted: dict[str, object] = {} if is_repaired else {"published_time": now}
             if seconds is not None:
-                noted |= {"download_seconds": seconds}
-            usage = former or Usage(published_time=now)
+                noted["download_seconds"] = seconds
             self.note_usage(key, usage.model_copy(update=noted))
+            if is_repaired and former.scrub is not None:
+                # The last scrub has compared the good files, and the repair the others.
+                self.note_scrub(key, Scrub(time=former.scrub.time))
         return self.copies[key]
 
     def evicted(self, key: str, note: Evicted) -> None:
@@ -177,6 +181,13 @@ class Inventory:
             self._store.rewrite(manifest)
         except OSError as error:
             log.warning("Could not rewrite a manifest", key=key, reason=str(error))
+
+
+def _is_repaired(former: OnDisk, copy: OnDisk) -> bool:
+    """Whether a damaged copy is whole again, with the same files."""
+    if former.found is not Found.DAMAGED or former.manifest is None or copy.manifest is None:
+        return False
+    return former.manifest.hash == copy.manifest.hash
 
 
 def _best_known(now: OnDisk, before: OnDisk | None) -> OnDisk:

@@ -126,3 +126,4 @@ def test_the_status_has_the_estimate_and_how_long_it_took(
     world.step(60)
     world.settle()
     assert entry(world, "a")["lastDownloadSeconds"] == 110
+    assert entry(world, "a")["downloadedTime"] == done["downloadedTime"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agent.control.eviction_notice import EVICTION_NOTICE_SECONDS
+from agent.control.scrubbing import RETRY_SECONDS
+from agent.jobs.scrub_read import ScrubReader
 from crds.eviction import EvictionPolicy
 from crds.node_requests import Operation, format_request_time, request_annotation
 from tests.unit.agent import inside
@@ -16,7 +20,9 @@ from tests.unit.agent.crowded import entry, fill, limit, models, prepare, told, 
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
+    from agent.structs.manifest import Manifest
     from crds.node import LocalModel
     from tests.unit.agent.world import World
 
@@ -208,6 +214,30 @@ def test_an_old_request_means_nothing_to_a_newer_copy(world: World) -> None:
     assert state(world, "a") == ("Downloaded", None)
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_repair_does_not_drop_a_request(world: World, mounted: bool) -> None:
+    fill(world, "a")
+    before = entry(world, "a")["downloadedTime"]
+    use(world, *("a" if mounted else ""))
+    (world.store.path(world.key("a")) / "a.bin").write_bytes(b"short")
+    world.web.gate = threading.Event()
+    world.step(60)
+    world.settle_until(lambda: bool(world.active()))
+    request(world, Operation.EVICT, "a")
+    world.step(10)
+    world.web.gate.set()
+    world.settle_until(lambda: not world.active())
+    if mounted:
+        world.settle()
+        # The copy is no newer than the request: it only waits for the pod.
+        assert entry(world, "a")["downloadedTime"] == before
+        assert state(world, "a") == ("Downloaded", "EvictionRequested")
+        use(world)
+    world.settle()
+    assert state(world, "a") == ("Evicted", "Requested")
+    assert world.tree("a") is None
+
+
 def test_a_request_of_the_near_future_waits_for_its_time(world: World) -> None:
     fill(world, "a")
     request(world, Operation.EVICT, "a", time=world.now() + timedelta(seconds=90))
@@ -268,11 +298,55 @@ def test_a_requested_verification_repairs_what_is_damaged(world: World) -> None:
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     request(world, Operation.VERIFY, "a")
+    asked = world.now()
     world.settle_until(lambda: bool(told(world, "Damaged")))
     world.settle()
     assert world.tree("a") is not None
     assert bytes(content) not in world.tree("a").values()  # type: ignore[union-attr]
     assert state(world, "a") == ("Downloaded", None)
+    # The verification is done, also for another agent.
+    verified = entry(world, "a")["verifiedTime"]
+    assert verified >= f"{asked:%FT%TZ}"
+    world.restart()
+    world.loop.observe_pods(())
+    world.loop.observe(world.api.node)
+    world.step(60)
+    world.settle()
+    assert not inside.is_reading(world.loop)
+    assert entry(world, "a")["verifiedTime"] == verified
+
+
+def test_a_verification_that_failed_is_tried_again_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that says nothing about the files, such as too many open files."""
+    fill(world, "a")
+    first = entry(world, "a")["verifiedTime"]
+    tries: list[float] = []
+    real = ScrubReader.bad_files
+
+    def bad_files(self: ScrubReader, folder: Path, manifest: Manifest) -> Any:
+        tries.append(world.seconds)
+        if len(tries) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self, folder, manifest)
+
+    monkeypatch.setattr(ScrubReader, "bad_files", bad_files)
+    world.step(60)
+    request(world, Operation.VERIFY, "a")
+    world.settle_until(lambda: len(tries) == 1 and not inside.is_reading(world.loop))
+    # No attempt follows at once.
+    world.step(RETRY_SECONDS - 1)
+    assert not inside.is_reading(world.loop)
+    world.step(1)
+    world.settle_until(lambda: len(tries) == 2 and not inside.is_reading(world.loop))
+    world.step(RETRY_SECONDS)
+    world.settle_until(lambda: entry(world, "a")["verifiedTime"] != first)
+    assert len(tries) == 3
+    # The routine scrub has its own, longer interval.
+    world.step(3600)
+    world.settle()
+    assert len(tries) == 3
 
 
 def test_a_requested_verification_comes_before_a_routine_one(world: World) -> None:
