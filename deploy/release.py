@@ -22,6 +22,8 @@ PLACES = {
     "crds/version.py": '__version__ = "',
     "Dockerfile": 'org.opencontainers.image.version="',
     "README.md": "registry.example.com/localmodel-$image:",
+    "docs/install.md": "registry.example.com/localmodel-agent:",
+    "docs/quick-start.md": "registry.example.com/localmodel-{hooks,agent}:",
     # Of `version` and of `appVersion`.
     "deploy/chart/Chart.yaml": "ersion: ",
     "deploy/base/kustomization.yaml": "newTag: ",

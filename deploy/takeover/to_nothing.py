@@ -175,7 +175,8 @@ def _next(observed: LocalmodelObjects, namespace: str, *, remove: bool) -> Itera
         yield (
             f"then delete the programs: kubectl delete namespace {namespace}; kubectl delete "
             f"{_CLUSTER_KINDS} -l {PART_OF}; kubectl -n {names.JOB_NAMESPACE} delete "
-            f"role,rolebinding -l {PART_OF}; and kubectl delete -k deploy/pods if it was applied"
+            f"role,rolebinding -l {PART_OF}; and kubectl delete -k deploy/pods --ignore-not-found "
+            "if it was applied"
         )
     yield (
         f"the namespace {names.JOB_NAMESPACE} stays, with the secrets that caches name: delete it "

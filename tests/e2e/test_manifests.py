@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("manifests")
 
 AVAILABLE = [name for name in COMPONENTS if (CHECKOUT / "deploy/components" / name).is_dir()]
-# The Prometheus operator's, which no cluster here has.
-OPERATORS_KINDS = {"PodMonitor", "PrometheusRule", "ServiceMonitor"}
+OPERATOR = CHECKOUT / "tests/e2e/prometheus_operator.yaml"
 RELEASE = ("localmodel", str(CHART), "--namespace", "localmodel")
 CREDENTIALS = "kserve-localmodel-jobs"
 ALL_VALUES = [
@@ -32,6 +34,7 @@ ALL_VALUES = [
     "startupTaint.enabled=true",
     "kubeletConfigz.enabled=true",
     "hooks.token.enabled=true",
+    "monitoring.enabled=true",
     "metacontroller.install=true",
 ]
 TOKEN = (SECRETS, "localmodel-hooks-token", "localmodel")
@@ -46,6 +49,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         # Of what is beside KServe.
         cluster.kubectl("create", "namespace", "kserve", check=True)
+        cluster.kubectl("apply", "--filename", str(OPERATOR), check=True)
+        established = ("wait", "--for=condition=Established", "--timeout=60s")
+        cluster.kubectl(*established, "--filename", str(OPERATOR), check=True)
         yield cluster
     finally:
         cluster.down()
@@ -54,14 +60,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def apply(cluster: Cluster, manifests: str) -> None:
     """Apply objects as the pages say. Unknown or repeated fields, and warnings, are failures."""
     found = [one for one in yaml.load_all(manifests, yaml.CSafeLoader) if one]
-    known = [one for one in found if one["kind"] not in OPERATORS_KINDS]
     done = cluster.kubectl(
         *("apply", "--server-side", "--force-conflicts", "--validate=strict", "--filename=-"),
-        stdin=yaml.safe_dump_all(known),
+        stdin=yaml.safe_dump_all(found),
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    assert done.stdout.count("serverside-applied") == len(known)
+    assert done.stdout.count("serverside-applied") == len(found)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +98,6 @@ def test_an_overlay_with_all_components_is_applied_without_a_warning(
 @pytest.mark.parametrize("overlay", ["standalone", "kserve"])
 def test_the_chart_is_applied_without_a_warning(cluster: Cluster, overlay: str) -> None:
     switches = [*ALL_VALUES, f"overlay={overlay}"]
-    if "monitoring" in AVAILABLE:
-        switches.append("monitoring.enabled=true")
     apply(cluster, helm(cluster, "template", *RELEASE, *_set(switches)))
 
 
@@ -107,6 +110,14 @@ def test_a_warning_or_an_unknown_field_is_a_failure(cluster: Cluster) -> None:
     }
     with pytest.raises(AssertionError, match="field not declared in schema"):
         apply(cluster, yaml.safe_dump(deployment))
+    monitor = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": {"name": "strict", "namespace": "default"},
+        "spec": {"selector": {}, "endpoints": []},
+    }
+    with pytest.raises(AssertionError, match=r"spec\.endpoints: field not declared"):
+        apply(cluster, yaml.safe_dump(monitor))
 
 
 @pytest.mark.parametrize("overlay", ["standalone", "kserve"])
@@ -175,6 +186,37 @@ def test_helm_installs_upgrades_and_uninstalls(cluster: Cluster) -> None:
     helm(cluster, "uninstall", "localmodel", "--namespace", "localmodel", "--wait")
     # With the secrets of people in it.
     assert not api.get(NAMESPACES, CREDENTIALS)["metadata"].get("deletionTimestamp")
+
+
+def test_kubectl_deletes_all_programs_by_the_commands_that_uninstall_prints(
+    cluster: Cluster,
+) -> None:
+    folders = ["deploy/overlays/standalone", "deploy/pods", "metacontroller"]
+    components = [f"deploy/components/{name}" for name in AVAILABLE]
+    with kustomization(folders, components) as folder:
+        manifests = kustomize(folder)
+    apply(cluster, manifests)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "deploy.takeover.uninstall", "--models=keep", "--apply"),
+            f"--kubeconfig={cluster.kubeconfig}",
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (commands,) = re.findall(r"then delete the programs: (.*)$", done.stdout, re.MULTILINE)
+    steps = commands.removesuffix(" if it was applied").split("; ")
+    assert len(steps) == 4
+    for step in steps:
+        program, *arguments = shlex.split(step.removeprefix("and "))
+        assert program == "kubectl"
+        cluster.kubectl(*arguments, cwd=CHECKOUT, check=True)
+    left = ("get", "--ignore-not-found", "--output=name", "--filename=-")
+    found = cluster.kubectl(*left, stdin=manifests, check=True).stdout.split()
+    assert found == [f"namespace/{CREDENTIALS}"]
 
 
 def helm(cluster: Cluster, *arguments: str) -> str:

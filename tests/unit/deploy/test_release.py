@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNRELEASED = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.0.1 - 2025-01-02\n"
 # A version of the image in any file, which a release has to change.
-IMAGES = re.compile(r"(?:registry\.example\.com/localmodel[\w$-]*:|newTag: )\S+")
+IMAGES = re.compile(r"(?:registry\.example\.com/localmodel[\w${},-]*:|newTag: )\S+")
 
 
 @pytest.fixture
