@@ -6,24 +6,28 @@ import errno
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
-from agent.commands import disk_probe
+from agent.commands import disk_probe, serve
 from agent.commands.disk_probe import FRESH_SECONDS, OPENING_SECONDS, DiskProbe
+from agent.commands.flags import parse
 from agent.commands.health import LIVE_SECONDS, READY_SECONDS, START_SECONDS, Health
 from agent.commands.observation import Observation
 from agent.disk.store import Store
-from agent.disk.watch import open_store
 from tests.unit.agent import inside
+from tests.unit.agent.api_server import write_kubeconfig
 from tests.unit.agent.crowded import models, prepare
 from tests.unit.agent.scrape import Scrape
 from tests.unit.agent.world import GRACE
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.unit.agent.world import World
 
@@ -87,40 +91,52 @@ def test_first_steps_that_fail_are_no_reason_to_restart(
 
 
 def test_a_disk_that_hangs_while_the_agent_starts_is_reported(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without these series no alert would fire, and those that fire would end."""
-    gate = threading.Event()
-    opening = threading.Event()
+    gate, opening = threading.Event(), threading.Event()
+    made: list[tuple[Observation, Store]] = []
+    opens = Store.open
 
-    def hangs(_: Store) -> None:
+    def hangs(store: Store) -> None:
         opening.set()
         gate.wait(60)
+        opens(store)
 
-    observation = Observation(("127.0.0.1", 0), Store(world.root))
-    get = ask(observation)
-    with monkeypatch.context() as broken:
-        broken.setattr(Store, "open", hangs)
-        broken.setattr(Store, "probe", hangs)
-        broken.setattr(disk_probe, "PATIENCE_SECONDS", 0.05)
-        start = threading.Thread(target=open_store, args=(Store(world.root),))
-        start.start()
-        assert opening.wait(30)
-        found = Scrape(get("/metrics")[1])
-        for alert in ("synced", "disk_writable"):
-            assert found.value(alert) == 0
-        started = found.value("last_step_timestamp_seconds")
-        assert time.time() - 60 < started <= time.time()
-        # LocalModelAgentStuck and LocalModelAgentNotReporting count from the start.
-        assert found.value("last_report_timestamp_seconds") == started
-        assert Scrape(get("/metrics")[1]).value("last_step_timestamp_seconds") == started
-        assert get("/healthz") == (200, "ok\n")
-        status, text = get("/readyz")
-        assert status == 503
-        assert "disk: the disk has not answered for" in text
-        gate.set()
-        start.join(30)
+    def observes(options: argparse.Namespace, store: Store) -> Observation:
+        made.append((Observation(options.http_bind_address, store), store))
+        return made[0][0]
+
+    monkeypatch.setattr(Store, "open", hangs)
+    monkeypatch.setattr(Store, "probe", lambda _: gate.wait(60))
+    monkeypatch.setattr(disk_probe, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(serve, "observe", observes)
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
+    flags = ["--node-name", "n", "--root", tmp_path / "root", "--kubeconfig", kubeconfig]
+    options = parse(["run", *map(str, flags), "--http-bind-address", "127.0.0.1:0"])
+    with ThreadPoolExecutor() as pool:
+        try:
+            start = pool.submit(serve._make_loop, options)
+            assert opening.wait(30)
+            ((observation, store),) = made
+            get = ask(observation)
+            found = Scrape(get("/metrics")[1])
+            assert (found.value("synced"), found.value("disk_writable")) == (0, 0)
+            # LocalModelAgentStuck and LocalModelAgentNotReporting count from the start.
+            started = found.value("last_step_timestamp_seconds")
+            assert started <= time.time()
+            assert found.value("last_report_timestamp_seconds") == started
+            assert Scrape(get("/metrics")[1]).value("last_step_timestamp_seconds") == started
+            assert get("/healthz") == (200, "ok\n")
+            status, text = get("/readyz")
+            assert status == 503
+            assert "\ndisk: the disk has not answered for" in text
+        finally:
+            gate.set()
+        start.result(30)
+    assert get("/readyz") == (503, "start: the first step is not complete\n")
     close(observation)
+    store.close()
 
 
 def test_a_disk_on_which_the_store_cannot_be_opened_hangs(world: World) -> None:
