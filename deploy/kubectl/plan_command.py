@@ -74,7 +74,7 @@ def command(
     except (DocumentError, UnicodeDecodeError) as error:
         raise click.ClickException(str(error)) from None
     try:
-        plan = plan_for(session.client(), documents, session.namespace, delete=delete)
+        plan = plan_for(session.client(), documents, session.usual_namespace(), delete=delete)
     except BadRequest as error:
         raise click.ClickException(f"the hooks cannot plan this: {error}") from None
     if session.as_json:
@@ -88,10 +88,13 @@ def command(
 def plan_for(
     client: KubeClient, documents: Iterable[dict[str, Any]], namespace: str, *, delete: bool = False
 ) -> Plan:
-    """Read what the plan of these documents needs, and make the plan."""
+    """Read what the plan of these documents needs, and make the plan.
+
+    namespace: of documents that name none.
+    """
     snapshot = read(client)
     changes, unchecked = changes_of(
-        client, documents, namespace=namespace or "default", delete=delete, now=snapshot.at
+        client, documents, namespace=namespace, delete=delete, now=snapshot.at
     )
     settings, assumed = read_settings(client)
     foreign, unread = read_foreign(client, changes, settings)
