@@ -16,7 +16,8 @@ from deploy.kubectl.usage import usage
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
     from deploy.kubectl.usage import ModelUse, NodeUse, Usage
 
@@ -56,19 +57,24 @@ def command(session: Session, node: str, *, everything: bool) -> None:
         output.show(rendered(found, everything=everything))
 
 
-def rendered(found: Usage, *, everything: bool) -> list[RenderableType]:
+def rendered(found: Usage, *, everything: bool) -> list[Table | Text]:
     """The disk use as tables."""
     most = max(len(found.models), len(found.nodes)) if everything else SHOWN
-    parts: list[RenderableType] = [_models(found.models[:most]), "", _nodes(found.nodes[:most])]
+    parts: list[Table | Text] = [
+        _models(found.models[:most]),
+        output.text(""),
+        _nodes(found.nodes[:most]),
+    ]
     hidden = max(len(found.models) - most, 0), max(len(found.nodes) - most, 0)
     if any(hidden):
-        parts.append(f"and {hidden[0]} more models, {hidden[1]} more nodes; --all shows them")
+        more = f"and {hidden[0]} more models, {hidden[1]} more nodes; --all shows them"
+        parts.append(output.text(more))
     foreign = [one for one in found.nodes if one.foreign]
-    parts += [f"{one.name}: {one.foreign}" for one in foreign[:most]]
+    parts += [output.text(f"{one.name}: {one.foreign}") for one in foreign[:most]]
     return parts
 
 
-def _models(models: list[ModelUse]) -> RenderableType:
+def _models(models: list[ModelUse]) -> Table:
     columns = [
         Column("MODEL", wraps=True),
         Column("NODES", right=True),
@@ -91,7 +97,7 @@ def _models(models: list[ModelUse]) -> RenderableType:
     return output.table(columns, rows)
 
 
-def _nodes(nodes: list[NodeUse]) -> RenderableType:
+def _nodes(nodes: list[NodeUse]) -> Table:
     columns = [
         Column("NODE"),
         *(
@@ -112,7 +118,7 @@ def _nodes(nodes: list[NodeUse]) -> RenderableType:
     return output.table(columns, rows)
 
 
-def _node(node: NodeUse, now: datetime) -> list[RenderableType]:
+def _node(node: NodeUse, now: datetime) -> list[Table | Text]:
     columns = [
         Column("KEY"),
         Column("MODEL", wraps=True),
@@ -136,7 +142,7 @@ def _node(node: NodeUse, now: datetime) -> list[RenderableType]:
         )
     return [
         _nodes([node]),
-        "",
+        output.text(""),
         output.table(columns, rows),
-        *([node.foreign] if node.foreign else []),
+        *([output.text(node.foreign)] if node.foreign else []),
     ]

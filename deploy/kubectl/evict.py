@@ -88,7 +88,7 @@ def command(
         more = {"podNames": pods, "dryRun": dry_run, "undo": undo, "evicted": progress.done}
         output.show_json({**msgspec.to_builtins(effect), **more, "message": progress.message})
     elif undo:
-        click.echo(f"{model} may come back to {node} where it has room{_dry(dry_run)}")
+        output.echo(f"{model} may come back to {node} where it has room{_dry(dry_run)}")
     else:
         _print(effect, pods, progress, dry_run=dry_run, seconds=timeout if waits else None)
     if waits and moment and not (dry_run or progress.done):
@@ -105,11 +105,11 @@ def _print(
 ) -> None:
     """Print what an eviction does, and where it stands after these seconds (None: no wait)."""
     for line in words(effect, pods, dry_run=dry_run):
-        click.echo(line)
+        output.echo(line)
     if progress.done:
-        click.echo("evicted")
+        output.echo("evicted")
     elif seconds is not None and not dry_run:
-        click.echo(f"not evicted after {seconds:g} s: {progress.message or 'no report yet'}")
+        output.echo(f"not evicted after {seconds:g} s: {progress.message or 'no report yet'}")
 
 
 def words(effect: EvictionEffect, pods: list[str], *, dry_run: bool) -> list[str]:

@@ -18,7 +18,8 @@ from deploy.kubectl.why import told_node, why
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
     from deploy.kubectl.links import Chain, Link
 
@@ -79,18 +80,16 @@ def as_json(chain: Chain) -> dict[str, object]:
     }
 
 
-def rendered(chain: Chain, now: datetime, *, lines: bool) -> list[RenderableType]:
+def rendered(chain: Chain, now: datetime, *, lines: bool) -> list[Table | Text]:
     """A chain as a line that says the cause, and a table of its links."""
-    from rich.text import Text  # noqa: PLC0415
-
     counts = ", ".join(f"{number} {state}" for state, number in sorted(chain.states.items()))
     cause = chain.cause
-    head = Text(f"{chain.model}: ", "bold")
+    head = output.text(f"{chain.model}: ", "bold")
     if cause is None:
         head.append("ok", output.STYLES["ok"])
     else:
         head.append(f"{cause.state.value}: {cause.name}", output.STYLES[cause.state.value])
-        head.append(f": {cause.words}")
+        head.append_text(output.text(f": {cause.words}", "not bold"))
     rows = [_row(link, now, lines=lines) for link in chain.links]
     columns = [output.Column("LINK"), output.Column("STATE"), output.Column("SINCE")]
     if lines:
@@ -98,7 +97,7 @@ def rendered(chain: Chain, now: datetime, *, lines: bool) -> list[RenderableType
     else:
         columns += [output.Column("REASON"), output.Column("WHAT"), output.Column("NEXT")]
     nodes = f"nodes: {counts}; the links below plan are those of {chain.node}" if counts else ""
-    return [head, output.table(columns, rows), *([Text(nodes)] if nodes else [])]
+    return [head, output.table(columns, rows), *([output.text(nodes)] if nodes else [])]
 
 
 def _row(link: Link, now: datetime, *, lines: bool) -> tuple[str, ...]:

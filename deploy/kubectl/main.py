@@ -10,6 +10,7 @@ import click
 
 from crds.version import __version__
 from deploy.kube.errors import ApiError
+from deploy.kubectl.printable import printable
 from deploy.kubectl.session import shared_options
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ class Plugin(click.Group):
         try:
             return super().invoke(ctx)
         except ApiError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
+        except click.UsageError:
+            raise
+        except click.ClickException as error:
+            # Such as the words of a webhook.
+            click.echo(f"Error: {printable(error.format_message())}", err=True)
+            ctx.exit(error.exit_code)
 
 
 plugin = Plugin(

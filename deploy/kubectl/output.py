@@ -11,13 +11,15 @@ import msgspec
 
 from crds.quantity import format_quantity
 from deploy.kubectl.links import in_words, moment
+from deploy.kubectl.printable import escaped, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 # Where the output is no terminal, a row is a line, as long as it is.
 _PIPE_WIDTH = 10_000
@@ -49,7 +51,6 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
     """A table, on a terminal with a line below the titles."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     made = Table(
         box=box.SIMPLE_HEAD if is_terminal() else None,
@@ -67,13 +68,24 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
             overflow="fold" if column.wraps else "ellipsis",
         )
     for row in rows:
-        # Not markup: names and messages may have brackets.
-        made.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+        made.add_row(*(text(cell, STYLES.get(cell, "")) for cell in row))
     return made
 
 
-def show(parts: Iterable[RenderableType]) -> None:
-    """Print tables and lines: to a terminal in its width, elsewhere without cutting anything."""
+def text(words: str, style: str = "") -> Text:
+    """A line of words, in which the brackets of names and messages are no markup."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(printable(words), style)
+
+
+def echo(words: str = "") -> None:
+    """Print a line without rich."""
+    click.echo(printable(words))
+
+
+def show(parts: Iterable[Table | Text]) -> None:
+    """Print tables and texts: to a terminal in its width, elsewhere without cutting anything."""
     out = console()
     if out.is_terminal:
         for part in parts:
@@ -82,15 +94,15 @@ def show(parts: Iterable[RenderableType]) -> None:
     click.echo(plain(parts), nl=False)
 
 
-def plain(parts: Iterable[RenderableType]) -> str:
-    """Tables and lines as text without colours, and without spaces at the ends of lines."""
+def plain(parts: Iterable[Table | Text]) -> str:
+    """Tables and texts as text without colours, and without spaces at the ends of lines."""
     from rich.console import Console  # noqa: PLC0415
 
-    text = io.StringIO()
-    out = Console(file=text, width=_PIPE_WIDTH, color_system=None, highlight=False)
+    written = io.StringIO()
+    out = Console(file=written, width=_PIPE_WIDTH, color_system=None, highlight=False)
     for part in parts:
         out.print(part)
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
 
 
 def is_terminal() -> bool:
@@ -100,8 +112,11 @@ def is_terminal() -> bool:
 
 def show_json(value: Any) -> None:
     """Print a value as one JSON document, indented on a terminal."""
-    text = msgspec.json.encode(value)
-    click.echo(msgspec.json.format(text, indent=2) if is_terminal() else text)
+    encoded = msgspec.json.encode(value)
+    if is_terminal():
+        click.echo(escaped(msgspec.json.format(encoded, indent=2).decode()))
+    else:
+        click.echo(encoded)
 
 
 def size(number: int) -> str:

@@ -52,7 +52,7 @@ def set_retention(session: Session, model: str, *, pinned: bool, force: bool) ->
     if session.as_json:
         output.show_json({"model": title(name), "retention": wanted["spec"]["retention"]})
     else:
-        click.echo(
+        output.echo(
             f"{title(name)} is pinned: no node evicts it"
             if pinned
             else f"{title(name)} may be evicted again"

@@ -28,7 +28,8 @@ from hooks.envelope import BadRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
     from deploy.kube.client import KubeClient
     from deploy.kubectl.node_forecast import Download, Eviction, Removal, Wait
@@ -74,7 +75,7 @@ def command(
     except (DocumentError, UnicodeDecodeError) as error:
         raise click.ClickException(str(error)) from None
     try:
-        plan = plan_for(session.client(), documents, session.namespace, delete=delete)
+        plan = plan_for(session.client(), documents, session.usual_namespace(), delete=delete)
     except BadRequest as error:
         raise click.ClickException(f"the hooks cannot plan this: {error}") from None
     if session.as_json:
@@ -88,10 +89,13 @@ def command(
 def plan_for(
     client: KubeClient, documents: Iterable[dict[str, Any]], namespace: str, *, delete: bool = False
 ) -> Plan:
-    """Read what the plan of these documents needs, and make the plan."""
+    """Read what the plan of these documents needs, and make the plan.
+
+    namespace: of documents that name none.
+    """
     snapshot = read(client)
     changes, unchecked = changes_of(
-        client, documents, namespace=namespace or "default", delete=delete, now=snapshot.at
+        client, documents, namespace=namespace, delete=delete, now=snapshot.at
     )
     settings, assumed = read_settings(client)
     foreign, unread = read_foreign(client, changes, settings)
@@ -109,19 +113,19 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def print_plan(plan: Plan) -> None:
     """Print the plan for people."""
-    from rich.text import Text  # noqa: PLC0415
-
-    parts: list[RenderableType] = []
+    parts: list[Table | Text] = []
     for one in plan.outcomes:
         style = output.STYLES["waiting" if one.admitted is None else str(one.admitted)]
-        parts.append(Text(f"{one.kind} {title((one.namespace, one.name))}: {_verdict(one)}", style))
-        parts += [Text(f"  {line}") for line in _details(one)]
+        parts.append(
+            output.text(f"{one.kind} {title((one.namespace, one.name))}: {_verdict(one)}", style)
+        )
+        parts += [output.text(f"  {line}") for line in _details(one)]
     parts += [_table(kind, rows) for kind, rows in _rows(plan).items() if rows]
     for shift in plan.shifts:
         word = "admitted" if shift.admitted else "not admitted any more"
-        parts.append(Text(f"{shift.name} would be {word}: {shift.reason}: {shift.message}"))
-    parts.append(Text(f"In all: {summary(plan)}.", "bold"))
-    parts += [Text(f"Note: {note}") for note in plan.notes]
+        parts.append(output.text(f"{shift.name} would be {word}: {shift.reason}: {shift.message}"))
+    parts.append(output.text(f"In all: {summary(plan)}.", "bold"))
+    parts += [output.text(f"Note: {note}") for note in plan.notes]
     output.show(parts)
 
 
@@ -203,7 +207,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _table(kind: str, rows: Iterable[_Row]) -> RenderableType:
+def _table(kind: str, rows: Iterable[_Row]) -> Table:
     columns = [
         output.Column(kind, wraps=True),
         output.Column("NODES", wraps=True),

@@ -13,6 +13,7 @@ from crds.nodegroup import LocalModelNodeGroup
 from deploy.kube import meta
 from deploy.kube.errors import ApiError, ForbiddenError, NotFoundError, UnreachableError
 from deploy.kube.kinds import CLAIMS, DEPLOYMENTS, GROUPS, VOLUMES, Kind, KubeObject, Ref
+from deploy.kubectl.applying import applied
 from deploy.kubectl.plan import KINDS, Action, Change
 from deploy.kubectl.simulation import Foreign, kind_name, rule_key, rules_of
 from hooks.settings import WORKLOAD_KINDS, Settings, VolumeScope, WatchedKind
@@ -128,7 +129,7 @@ def _change(
     """What a document does, and a note where the API server could not check it."""
     note = ""
     action = Action.CREATE if stored is None else Action.CHANGE
-    merged = wanted if stored is None else _merged(stored, wanted)
+    merged = wanted if stored is None else applied(stored, wanted)
     try:
         checked = _dry_run(client, kind, merged, is_new=stored is None)
     except ForbiddenError as error:
@@ -148,16 +149,6 @@ def _change(
     if stored is not None and checked.get("spec") == stored.get("spec"):
         action = Action.NOTHING
     return Change(kind, checked, action), note
-
-
-def _merged(stored: KubeObject, wanted: KubeObject) -> KubeObject:
-    """The stored object with the document's spec, labels and annotations."""
-    metadata = {key: value for key, value in stored["metadata"].items() if key != "managedFields"}
-    for field in ("labels", "annotations"):
-        merged = (metadata.get(field) or {}) | (wanted["metadata"].get(field) or {})
-        if merged:
-            metadata[field] = merged
-    return {**stored, "metadata": metadata, "spec": wanted.get("spec") or {}}
 
 
 def _dry_run(client: KubeClient, kind: Kind, obj: KubeObject, *, is_new: bool) -> KubeObject:

@@ -19,6 +19,9 @@ FAILED = 1
 # click's own for a wrong command line.
 USAGE = 2
 
+_DEFAULT = "default"
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 # The modules of the client take half a second to import, so that functions here import them.
 
 
@@ -57,6 +60,19 @@ class Session:
         from deploy.kubectl.snapshot import read  # noqa: PLC0415
 
         return read(client or self.client(), self.namespace)
+
+    def usual_namespace(self) -> str:
+        """The namespace that kubectl would use: that of -n, of the context, or `default`."""
+        from kubernetes.config import kube_config  # noqa: PLC0415
+
+        path = self._kubeconfig()
+        if self.namespace or path is None:
+            pods = _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else ""
+            return self.namespace or pods or _DEFAULT
+        untyped: Any = kube_config
+        config = untyped.KubeConfigMerger(str(path)).config
+        context = untyped.KubeConfigLoader(config, active_context=self.context).current_context
+        return str((context.get("context") or {}).get("namespace") or _DEFAULT)
 
     def _kubeconfig(self) -> Path | None:
         """The kubeconfig that kubectl would read; None in a pod that has none."""

@@ -14,7 +14,8 @@ from deploy.kubectl.session import Command, Session, pass_session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
     from deploy.kubectl.follow import Follower
     from deploy.kubectl.overview import GroupLine, ModelLine, NodeLine
@@ -73,7 +74,7 @@ def _print_changes(session: Session, follower: Follower, *, everything: bool) ->
         found = overview(snapshot)
         if before is None or _content(found) != _content(before):
             if before is not None and not session.as_json:
-                click.echo()
+                output.echo()
             _show(session, snapshot, everything=everything)
             before = found
         seen = _next_change(follower, seen)
@@ -87,7 +88,6 @@ def _draw_changes(follower: Follower, *, everything: bool) -> None:
     """Draw the status anew in its place after each change."""
     from rich.console import Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     seen = 0
     with Live(console=output.console(), auto_refresh=False, vertical_overflow="crop") as live:
@@ -97,7 +97,7 @@ def _draw_changes(follower: Follower, *, everything: bool) -> None:
             parts = rendered(found, snapshot, everything=everything)
             trouble = follower.trouble
             if trouble:
-                parts.append(Text(f"not up to date: {trouble}", "red"))
+                parts.append(output.text(f"not up to date: {trouble}", "red"))
             live.update(Group(*parts), refresh=True)
             seen = _next_change(follower, seen)
 
@@ -111,44 +111,45 @@ def _next_change(follower: Follower, seen: int) -> int:
     return changed
 
 
-def rendered(found: Overview, snapshot: Snapshot, *, everything: bool) -> list[RenderableType]:
+def rendered(found: Overview, snapshot: Snapshot, *, everything: bool) -> list[Table | Text]:
     """The overview as tables."""
-    from rich.text import Text  # noqa: PLC0415
-
-    parts: list[RenderableType] = [Text(headline(found), "bold")]
+    parts: list[Table | Text] = [output.text(headline(found), "bold")]
     if found.groups:
-        parts += ["", _groups(found.groups)]
+        parts += [output.text(""), _groups(found.groups)]
     if found.models:
-        parts += ["", _models(found.models, snapshot)]
+        parts += [output.text(""), _models(found.models, snapshot)]
     if found.nodes:
         nodes = with_trouble_first(found.nodes)
         shown = nodes if everything else nodes[:NODES_SHOWN]
-        parts += ["", _nodes(shown)]
+        parts += [output.text(""), _nodes(shown)]
         if len(shown) < len(nodes):
             more = len(nodes) - len(shown)
-            parts.append(Text(f"and {more} more nodes; --all shows them"))
+            parts.append(output.text(f"and {more} more nodes; --all shows them"))
     parts += _notes(found)
     if found.not_visible:
         kinds = ", ".join(found.not_visible)
-        parts += ["", Text(f"not visible to you, or not installed: {kinds}", "yellow")]
+        parts += [
+            output.text(""),
+            output.text(f"not visible to you, or not installed: {kinds}", "yellow"),
+        ]
     return parts
 
 
-def _notes(found: Overview) -> list[RenderableType]:
+def _notes(found: Overview) -> list[Table | Text]:
     """What the conditions of groups and models that are not Ready say: a few, below the tables."""
-    from rich.text import Text  # noqa: PLC0415
-
     groups = [(one.name, one.reason, one.message) for one in found.groups if one.ready != "True"]
     models = [(one.title, one.reason, one.message) for one in found.models if one.ready != "True"]
     notes = groups + models
-    lines: list[RenderableType] = [
-        Text.assemble((f"{name}: ", "bold"), f"{reason}: {message}" if message else reason)
+    lines: list[Table | Text] = [
+        output.text(f"{name}: ", "bold").append_text(
+            output.text(f"{reason}: {message}" if message else reason, "not bold")
+        )
         for name, reason, message in notes[:NOTES_SHOWN]
     ]
     if len(notes) > NOTES_SHOWN:
         more = len(notes) - NOTES_SHOWN
-        lines.append(Text(f"and {more} more are not Ready: kubectl localmodel why MODEL"))
-    return ["", *lines] if lines else []
+        lines.append(output.text(f"and {more} more are not Ready: kubectl localmodel why MODEL"))
+    return [output.text(""), *lines] if lines else []
 
 
 def headline(found: Overview) -> str:
@@ -164,7 +165,7 @@ def headline(found: Overview) -> str:
     )
 
 
-def _groups(groups: Sequence[GroupLine]) -> RenderableType:
+def _groups(groups: Sequence[GroupLine]) -> Table:
     columns = [
         Column("GROUP"),
         Column("READY"),
@@ -191,7 +192,7 @@ def _groups(groups: Sequence[GroupLine]) -> RenderableType:
     return output.table(columns, rows)
 
 
-def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> RenderableType:
+def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> Table:
     columns = [
         Column("MODEL"),
         Column("READY"),
@@ -220,7 +221,7 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> RenderableType:
     return output.table(columns, rows)
 
 
-def _nodes(nodes: Sequence[NodeLine]) -> RenderableType:
+def _nodes(nodes: Sequence[NodeLine]) -> Table:
     columns = [
         Column("NODE"),
         Column("READY"),

@@ -79,6 +79,6 @@ def command(
         )
     else:
         for name, stand in stands.items():
-            click.echo(f"{name}: {stand.message or 'verified'}")
+            output.echo(f"{name}: {stand.message or 'verified'}")
     if waits and not all(stand.done for stand in stands.values()):
         context.exit(NOT_DONE)

@@ -124,7 +124,7 @@ def test_what_is_overdue_shows_although_nothing_changes() -> None:
 
     def reason() -> str:
         links = explaining.explain({"model": name})["links"]
-        return next(link.reason for link in links if link.name == "controller")
+        return next(str(link.reason) for link in links if link.name == "controller")
 
     explaining._kept = (Place.of({"model": name}), float("inf"), NO_DETAILS)
     assert reason() == "NotAnswered"

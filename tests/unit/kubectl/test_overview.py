@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from time import process_time
 from typing import Any
 
 import pytest
 
+from deploy.kubectl import du, explain
 from deploy.kubectl.cells import CellState, cells_of_cache, matrix
 from deploy.kubectl.output import plain
 from deploy.kubectl.overview import overview, with_trouble_first
+from deploy.kubectl.printable import escaped
 from deploy.kubectl.snapshot import snapshot_of
 from deploy.kubectl.status import NODES_SHOWN, headline, rendered
 from deploy.kubectl.ui.wire import Board
@@ -181,6 +184,29 @@ def test_the_use_of_disks() -> None:
     free = by_name["node-2"]
     assert (free.models, free.evictable, free.removing) == (2 * GIB, GIB, GIB)
     assert free.foreign == "models/x is not ours"
+
+
+def test_words_of_objects_are_neither_markup_nor_control_characters() -> None:
+    words = "[abc] and [/x] and \x1b[31m\x9b2J\u202eevil\x07 [bold]x"
+    foreign = condition("ForeignDirectories", "True", "Found", words)
+    broken = condition("DiskReady", "False", "ReadOnly", words)
+    failed = report("Failed", reason="TLS", message=words)
+    snapshot = cluster(
+        cache(condition("Ready", "False", "DownloadFailed", words)),
+        local_model_node("node-1", failed, conditions=(foreign, broken)),
+    )
+    shown = "[abc] and [/x] and [31m2Jevil [bold]x"
+    found = usage(snapshot)
+    chain = why(snapshot, ("", "llama"), "node-1")
+    for text in (
+        plain(du.rendered(found, everything=True)),
+        plain(du._node(found.nodes[0], NOW)),
+        plain(rendered(overview(snapshot), snapshot, everything=True)),
+        plain(explain.rendered(chain, NOW, lines=True)),
+    ):
+        assert shown in text
+        assert "\x1b" not in text
+    assert json.loads(escaped(json.dumps(words, ensure_ascii=False))) == words
 
 
 def test_what_cannot_be_evicted() -> None:
