@@ -75,11 +75,16 @@ MicroTime = Annotated[datetime, PlainSerializer(_format_micro_time, return_type=
 class JsonObject(BaseModel):
     """Base of every type: immutable, camelCase in JSON.
 
-    Unknown fields are ignored, so that objects of a newer version stay readable.
+    Unknown fields are ignored, so that objects of a newer version stay readable. Errors quote no
+    values, which may be secrets: programs log errors.
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
+from agent.cluster.node_api import parse_node
 from tests.unit.agent.api_server import write_kubeconfig
 from tests.unit.agent.commands import TREE, command, environment, start
 from tests.unit.agent.servers import WebFiles, serving
@@ -100,3 +102,14 @@ def test_no_token_of_the_api_server(tmp_path: Path) -> None:
     text = "".join([*lines, *rest])
     assert "500" in text
     assert "t0ken" not in text
+
+
+def test_an_invalid_local_model_node_is_reported_without_its_values() -> None:
+    """It has the storage parameters of caches."""
+    model = {"storage": {"parameters": SECRET}, "priority": SECRET}
+    found = {"metadata": {"name": "n"}, "spec": {"localModels": [model]}}
+    with capture_logs() as logs:
+        assert parse_node(found) is None
+    assert [one["event"] for one in logs] == ["LocalModelNode is not understood"]
+    assert "spec.localModels.0.priority" in str(logs)
+    assert SECRET not in str(logs)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Each test changes a disk once for each of its calls, up to hundreds of times.
-pytestmark = pytest.mark.timeout(120)
+# Each test changes a disk once for each of its calls, up to hundreds of times, and waits for the
+# disk thousands of times: seconds on an idle machine, minutes on one whose disk is busy.
+pytestmark = pytest.mark.timeout(600)
 
 URI = "s3://bucket/model"
 KEY = model_key(URI)

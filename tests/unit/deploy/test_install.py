@@ -13,23 +13,16 @@ from agent.cluster.startup_taint import KEYS
 from agent.commands.flags import parse
 from agent.credentials.resolver import DEFAULT_NAMESPACE
 from agent.structs.credentials import Unlisted
-from agent.structs.failures import FailureKind
 from deploy.local import overlay
 from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
 from deploy.local.ports import Ports
 from deploy.local.product import metacontroller
-from deploy.reference.__main__ import pages
 from deploy.takeover import names as takeover
-from deploy.takeover.console import A_PERSON_FIRST, FAILED, INTERRUPTED, OK, USAGE
-from deploy.takeover.main import main as takeover_main
-from deploy.takeover.uninstall import main as uninstall_main
-from hooks import reasons
 from hooks.app import create_app
 from hooks.settings import (
     DEFAULT_HOST_PATH,
     HOST_PATH_VARIABLE,
-    VARIABLES,
     Settings,
     VolumeScope,
 )
@@ -491,17 +484,6 @@ def test_metacontrollers_kinds_and_image_are_of_one_version() -> None:
     assert f"/{version}/manifests/" in kustomization
 
 
-def test_every_reason_is_documented() -> None:
-    page = (TREE / "docs" / "conditions.md").read_text()
-    constants = {v for name, v in vars(reasons).items() if name.isupper()}
-    types = {reasons.READY, reasons.ADMITTED, reasons.SIZE_AS_DECLARED, reasons.CLAIMS_BOUND}
-    assert all(f"| {kind} |" in page for kind in types)
-    for reason in constants - types:
-        assert f"`{reason}`" in page, reason
-    for kind in FailureKind:
-        assert f"`{kind.value}`" in page, kind
-
-
 def test_every_test_that_the_page_on_kserve_names_is_there() -> None:
     named = set(re.findall(r"`(test_[a-z0-9_]+)`", (TREE / "docs" / "kserve.md").read_text()))
     there = {
@@ -511,18 +493,6 @@ def test_every_test_that_the_page_on_kserve_names_is_there() -> None:
     }
     assert len(named) > 20
     assert named - there == set()
-
-
-def test_the_references_of_flags_and_metrics_are_those_of_the_programs() -> None:
-    for path, content in pages().items():
-        assert (TREE / path).read_text() == content, "run `make generate`"
-
-
-def test_every_setting_of_the_hooks_is_in_the_reference() -> None:
-    variables = set(
-        re.findall('= "(LOCALMODEL_[A-Z_]+)"', (TREE / "hooks/settings.py").read_text())
-    )
-    assert variables == set(VARIABLES)
 
 
 def test_the_names_in_the_takeover_are_those_of_the_manifests() -> None:
@@ -537,32 +507,6 @@ def test_the_names_in_the_takeover_are_those_of_the_manifests() -> None:
     assert (agent["name"], agent["namespace"]) == (takeover.AGENT, takeover.NAMESPACE)
     assert agent["labels"][takeover.AGENT_POD_LABEL] == takeover.AGENT
     assert takeover.JOB_NAMESPACE == DEFAULT_NAMESPACE
-
-
-def test_every_flag_and_exit_code_of_the_takeover_is_documented(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit):
-        takeover_main(["--help"])
-    page = (TREE / "docs" / "kserve.md").read_text()
-    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    assert len(flags) > 5
-    assert {flag for flag in flags if f"`{flag}" not in page} == set()
-    for code in (OK, FAILED, USAGE, A_PERSON_FIRST, INTERRUPTED):
-        assert f"| {code} |" in page
-
-
-def test_every_flag_and_exit_code_of_the_uninstall_is_documented(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(SystemExit):
-        uninstall_main(["--help"])
-    page = (TREE / "docs" / "install.md").read_text()
-    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--version"}
-    assert len(flags) > 5
-    assert {flag for flag in flags if f"`{flag}" not in page} == set()
-    for code in (OK, FAILED, USAGE, A_PERSON_FIRST, INTERRUPTED):
-        assert f"| {code} |" in page
 
 
 def test_the_versions_that_the_page_says_are_tested_are_those_of_the_tests() -> None:
