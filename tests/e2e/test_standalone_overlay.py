@@ -11,6 +11,7 @@ from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CACHES
 from deploy.local.cluster import Cluster
 from deploy.local.origin import S3Origin
+from tests.e2e import audit
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import World
 
@@ -37,6 +38,7 @@ def test_the_standalone_overlay_refuses_a_second_cache_with_one_uri(tmp_path: Pa
         world.wait_ready("alone", 1)
         with pytest.raises(ApiError, match="LocalModelCache alone has the same sourceModelUri"):
             world.cache("second", uri, "alone")
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()

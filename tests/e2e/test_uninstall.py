@@ -32,6 +32,7 @@ from deploy.takeover.console import A_PERSON_FIRST, FAILED, OK
 from deploy.takeover.names import FINALIZERS
 from hooks.naming import is_warm_label
 from tests.content import weights
+from tests.e2e import audit
 from tests.e2e.origin import HttpOrigin
 from tests.e2e.world import GRACE_SECONDS, RETURN_SECONDS, World
 
@@ -59,6 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     )
     try:
         yield World(cluster, http, S3Origin())
+        audit.check(cluster)
     finally:
         cluster.down()
         http.close()
