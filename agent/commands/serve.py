@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.cluster.connection import ConfigError, connect
 from agent.cluster.event_writer import NODE, EventWriter
 from agent.cluster.kubelet_config import KubeletConfig
 from agent.cluster.pod_watch import PodWatch
 from agent.cluster.pod_writer import PodWriter
-from agent.cluster.report import ConfigError, NodeReport, connect
+from agent.cluster.report import NodeReport
 from agent.cluster.startup_taint import NodeTaint
 from agent.commands import logs
 from agent.commands.assemble import (

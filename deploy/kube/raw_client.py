@@ -14,7 +14,7 @@ import urllib3
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
-from agent.cluster.report import connect
+from agent.cluster.connection import connect
 from deploy.kube.errors import UnansweredError, UnreachableError, refusal
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RawClient:
 
         kubeconfig: None means the cluster that this pod runs in. context: of the kubeconfig; None
         means its current context. headers: HTTP headers of every call, such as Impersonate-User.
-        Raises agent.cluster.report.ConfigError, whose text says what is wrong and what to do.
+        Raises agent.cluster.connection.ConfigError, whose text says what is wrong and what to do.
         """
         settings = connect(kubeconfig, context).configuration
         settings.connection_pool_maxsize = CONNECTIONS

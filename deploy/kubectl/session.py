@@ -47,7 +47,7 @@ class Session:
 
     def client(self) -> KubeClient:
         """A client for the cluster that the options name; this makes no call yet."""
-        from agent.cluster.report import ConfigError  # noqa: PLC0415
+        from agent.cluster.connection import ConfigError  # noqa: PLC0415
         from deploy.kube.client import KubeClient  # noqa: PLC0415
 
         try:

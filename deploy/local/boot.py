@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from agent.cluster.report import ConfigError
+from agent.cluster.connection import ConfigError
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError
 from deploy.kube.kinds import CONFIG_MAPS

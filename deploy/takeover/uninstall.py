@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from agent.cluster.report import ConfigError
+from agent.cluster.connection import ConfigError
 from crds.version import __version__
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import ApiError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.cluster.report import connect
+from agent.cluster.connection import connect
 from crds.base import API_VERSION
 from deploy.kube.client import KubeClient
 from deploy.kube.kinds import (

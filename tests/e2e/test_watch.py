@@ -14,8 +14,8 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from agent.cluster import kube_watch
+from agent.cluster.connection import connect
 from agent.cluster.kube_watch import KubeWatch
-from agent.cluster.report import connect
 
 if TYPE_CHECKING:
     from tests.e2e.world import World

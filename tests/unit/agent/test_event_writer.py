@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.cluster import event_series, outbox
+from agent.cluster.connection import connect
 from agent.cluster.event_writer import EventWriter
 from agent.cluster.events import NodeEvent
-from agent.cluster.report import connect
 from tests.unit.agent.api_server import write_kubeconfig
 
 if TYPE_CHECKING:

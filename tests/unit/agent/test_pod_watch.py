@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.cluster import kube_watch, pod_watch
+from agent.cluster.connection import connect
 from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pod_watch import PodWatch
-from agent.cluster.report import connect
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.servers import Handler, serving
 

@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.cluster import event_series, outbox, pod_writer
+from agent.cluster.connection import connect
 from agent.cluster.events import PodEvent
 from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
-from agent.cluster.report import connect
 from tests.unit.agent.api_server import write_kubeconfig
 from tests.unit.agent.test_event_writer import EventServer
 

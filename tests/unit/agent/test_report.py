@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cluster import kube_watch
+from agent.cluster.connection import ConfigError, connect
 from agent.cluster.node_api import ApiUnavailableError
-from agent.cluster.report import ConfigError, NodeReport, connect
+from agent.cluster.report import NodeReport
 from tests.unit.agent.api_server import PATH, FakeServer, write_kubeconfig
 from tests.unit.agent.helpers import node_object
 

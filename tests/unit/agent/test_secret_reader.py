@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.cluster.report import connect
+from agent.cluster.connection import connect
 from agent.credentials.secret_reader import SecretReader
 from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.api_server import write_kubeconfig

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.cluster import startup_taint
+from agent.cluster.connection import connect
 from agent.cluster.event_writer import NODE, EventWriter
-from agent.cluster.report import connect
 from agent.cluster.startup_taint import KEYS, NodeTaint, removal_of
 from agent.control.startup_taint import (
     ABSENT_SECONDS,

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.cluster.report import ConfigError
+from agent.cluster.connection import ConfigError
 from deploy.kube import raw_client as module
 from deploy.kube.client import KubeClient
 from deploy.kube.errors import (
