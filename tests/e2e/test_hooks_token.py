@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from deploy.kube.client import KubeClient
 from deploy.kube.errors import ForbiddenError
 from deploy.kube.kinds import GROUPS, PLACEMENTS, PODS, SECRETS
 from deploy.local import identities, overlay, product
@@ -18,6 +17,7 @@ from deploy.local.manifests import apply_all, parse
 from deploy.local.users import AGENT, HOOKS, ServiceAccount
 from deploy.local.waiting import wait_until
 from hooks.access import TOKEN_FILE_VARIABLE
+from tests.e2e import audit
 from tests.e2e.conftest import METACONTROLLERS
 from tests.e2e.world import an_object
 
@@ -50,6 +50,7 @@ def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Cl
         rendered = cluster.kubectl("kustomize", str(COMPONENT / "controllers"), check=True).stdout
         apply_all(cluster.api, parse(rendered, hooks_url=cluster.hooks_url))
         yield cluster, token
+        audit.check(cluster)
     finally:
         cluster.down()
 
@@ -91,7 +92,7 @@ def test_the_hooks_answer_metacontroller_and_nobody_without_the_token(
         path = tmp_path / f"{account.namespace}-{account.account}"
         authority = cluster.layout.certificate
         identities.write(path, cluster.api, account, authority=authority, pod="reader")
-        reader = KubeClient.connect(path)
+        reader = audit.as_user(path)
         with pytest.raises(ForbiddenError, match="cannot get resource"):
             reader.get(SECRETS, SECRET, NAMESPACE)
         with pytest.raises(ForbiddenError, match="cannot list resource"):
