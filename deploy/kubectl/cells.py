@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deploy.kubectl.snapshot import CacheName, Snapshot
 
 # No end of a download is shown that is further ahead.
-_MAX_ESTIMATE = timedelta(days=365)
+_MAX_ESTIMATE_SECONDS = 365 * 86400
 # Key, namespace and name of a cache, as in crds.base.Identity.
 _Identity = tuple[str, str, str]
 
@@ -259,7 +259,7 @@ def estimate(size: int, done: int, rate: int, now: datetime) -> str:
     Empty if that is not known, or more than a year ahead: a download that stalls has no end, and a
     date has a largest value.
     """
-    if rate <= 0 or size <= done or size - done > rate * _MAX_ESTIMATE.total_seconds():
+    if rate <= 0 or size <= done or size - done > rate * _MAX_ESTIMATE_SECONDS:
         return ""
     end = now + timedelta(seconds=(size - done) / rate)
     return end.isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -270,8 +270,10 @@ def _cells_of(
 ) -> Iterator[tuple[CacheName, Cell]]:
     reports = {_identity(one): one for one in reports_of(node)}
     kserve = {} if reports else (node.get("status") or {}).get("modelStatus") or {}
+    listed = set()
     for entry in entries_of(node):
         cache = _cache_of(entry, "modelName")
+        listed.add(cache)
         report = reports.pop((model_key(entry.get("sourceModelUri") or ""), *cache), None)
         group = entry.get("nodeGroup") or ""
         if report is not None:
@@ -290,9 +292,8 @@ def _cells_of(
                 ),
             )
     # Copies that no entry requests. That of a cache's former URI must not hide its present one.
-    entries = {_cache_of(one, "modelName") for one in entries_of(node)}
     for (_, namespace, name), report in reports.items():
-        if (namespace, name) not in entries:
+        if (namespace, name) not in listed:
             yield (namespace, name), _reported(report, snapshot.at, "", ready=ready)
 
 
