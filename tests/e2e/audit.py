@@ -152,18 +152,24 @@ def as_user(path: Path) -> KubeClient:
 def is_granted(cluster: Cluster, right: Refusal, namespace: str = "", name: str = "") -> bool:
     """Whether RBAC grants a right now: the API server's answer to a SubjectAccessReview."""
     plural, _, sub = right.resource.partition("/")
-    asked = {"verb": right.verb, "group": right.group, "resource": plural, "subresource": sub}
+    if right.resource.startswith("/"):
+        # A path that is no resource, such as /api of the discovery.
+        path, _, _ = right.resource.partition("?")
+        asked = {"nonResourceAttributes": {"verb": right.verb, "path": path}}
+    else:
+        what = {"verb": right.verb, "group": right.group, "resource": plural, "subresource": sub}
+        asked = {"resourceAttributes": what | {"namespace": namespace, "name": name}}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
             "user": right.user,
             "groups": ["system:authenticated", "system:serviceaccounts"],
-            "resourceAttributes": asked | {"namespace": namespace, "name": name},
+            **asked,
         },
     }
-    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-    return bool(cluster.api.request("POST", path, body=review)["status"].get("allowed"))
+    url = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    return bool(cluster.api.request("POST", url, body=review)["status"].get("allowed"))
 
 
 def unexpected(cluster: Cluster) -> list[str]:

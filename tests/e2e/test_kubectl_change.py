@@ -11,7 +11,14 @@ from click.testing import CliRunner
 from crds.keys import model_key
 from crds.node_requests import Operation, request_annotation
 from deploy.kube import meta
-from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, PODS
+from deploy.kube.kinds import (
+    CACHES,
+    CLAIMS,
+    LOCAL_MODEL_NODES,
+    NAMESPACE_CACHES,
+    NAMESPACES,
+    PODS,
+)
 from deploy.kubectl.main import plugin
 from tests.e2e.world import RETURN_SECONDS, World, an_object
 
@@ -145,6 +152,11 @@ def test_another_field_manager_keeps_its_retention(world: World) -> None:
     assert refused.exit_code == 1
     assert 'conflict with "test": .spec.retention' in refused.output
     assert "take the field over with --force" in refused.output
+    denied = run(world, "pin", "kcown/kcown-a", "--force")
+    assert denied.exit_code == 1
+    assert "localmodel-namespace-importance" in denied.output
+    allowed = {"serving.kserve.io/localmodel-may-pin": "true"}
+    world.api.patch(NAMESPACES, "kcown", {"metadata": {"annotations": allowed}})
     succeed(world, "pin", "kcown/kcown-a", "--force")
     found = world.find(NAMESPACE_CACHES, "kcown-a", "kcown") or {}
     assert found["spec"] == {**spec, "retention": "Pinned"}

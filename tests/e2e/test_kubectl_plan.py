@@ -153,7 +153,7 @@ def situations(world: World) -> list[Situation]:
         Situation(
             "the URI of another cache",
             [cache(world, "plansame-b", "plansame", uri=first["spec"]["sourceModelUri"])],
-            {"admitted": [False], "reasons": ["DuplicateSourceModelUri"]},
+            {"admitted": [False], "reasons": ["Refused"]},
             there=[[group("plansame"), first]],
             exit_code=2,
         ),

@@ -223,8 +223,13 @@ def test_a_container_that_restarts_finds_its_model_while_room_is_needed(real: Wo
     _end_container(real, "stkept", "model")
     again = wait_line_after(real, "stkept", "model", begun.at)
     assert again.text.startswith("weights of stkept")
-    (status,) = real.api.get(PODS, "model", "stkept")["status"]["containerStatuses"]
-    assert status["restartCount"] == 1
+
+    def restarts() -> int:
+        (status,) = real.api.get(PODS, "model", "stkept")["status"]["containerStatuses"]
+        return int(status["restartCount"])
+
+    # kubelet reports it a moment after the container's first line.
+    real.until(lambda: restarts() == 1, "the restart to be reported")
     assert real.identity(NODE, first) == files
     assert refused()
     # Without the pod, the room is free.
