@@ -147,14 +147,9 @@ class KServeWorld(World):
         """Act as KServe's agent of a node, which writes only the map `modelStatus`."""
         self.patch(LOCAL_MODEL_NODES, node, {"status": {"modelStatus": statuses}}, "status")
 
-    def wait_bound(self, namespace: str, claim: str) -> KubeObject:
+    def wait_bound(self, namespace: str, claim: str, seconds: float = SECONDS) -> KubeObject:
         """Wait until a claim is bound. Returns the claim."""
-
-        def bound() -> KubeObject:
-            found = self.find(CLAIMS, claim, namespace) or {}
-            return found if found.get("status", {}).get("phase") == "Bound" else {}
-
-        return self.until(bound, f"claim {namespace}/{claim} to be bound", SECONDS)
+        return super().wait_bound(namespace, claim, seconds)
 
     def wait_gone(self, namespace: str, claim: str) -> None:
         """Wait until a claim and its volume are gone."""

@@ -300,8 +300,10 @@ def test_sources_that_fail(world: World, plugin: Plugin, group: str) -> None:
     check(world, plugin, ("why-denied",), "access", "Denied", "why-denied")
     check(world, plugin, ("why-hash",), "content", "Corrupt", "hash")
     # The agent's words are those of the condition.
-    message = world.condition(CACHES, "why-missing")["message"]
-    assert cause["words"] in message
+    world.until(
+        lambda: cause["words"] in world.condition(CACHES, "why-missing").get("message", ""),
+        "the condition to have the agent's words",
+    )
     world.remove_caches("why-missing", "why-down", "why-denied", "why-hash")
 
 

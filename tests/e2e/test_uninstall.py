@@ -113,7 +113,7 @@ def installed(world: World) -> tuple[str, str]:
     # Metacontroller repeats a call that failed while the hooks started after up to a minute.
     world.wait_ready("llama", len(NODE_NAMES), RETURN_SECONDS)
     for claim in (CLAIM, "small-gpu"):
-        world.wait_bound(SPACE, claim)
+        world.wait_bound(SPACE, claim, RETURN_SECONDS)
     world.until(
         lambda: all(world.published(node, small) for node in NODE_NAMES), "the namespace's model"
     )

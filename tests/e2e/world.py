@@ -215,14 +215,14 @@ class World:
                 return dict(model)
         return {}
 
-    def wait_bound(self, namespace: str, claim: str) -> KubeObject:
+    def wait_bound(self, namespace: str, claim: str, seconds: float = SETTLE_SECONDS) -> KubeObject:
         """Wait until a claim is bound. Returns the claim."""
 
         def bound() -> KubeObject:
             found = self.find(CLAIMS, claim, namespace) or {}
             return found if found.get("status", {}).get("phase") == "Bound" else {}
 
-        return self.until(bound, f"claim {namespace}/{claim} to be bound")
+        return self.until(bound, f"claim {namespace}/{claim} to be bound", seconds)
 
     def remove_caches(self, *names: str) -> None:
         """Delete caches, of which some may be gone already, and wait until all are gone."""

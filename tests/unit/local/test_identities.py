@@ -47,6 +47,7 @@ def _call(code: int, message: str = "", *, decision: str = "allow", **target: st
     event: dict[str, Any] = {
         "user": {"username": METACONTROLLER.name},
         "verb": "patch",
+        "requestReceivedTimestamp": "2026-11-28T12:00:00.000000Z",
         "objectRef": {"resource": "persistentvolumes", "name": "own-x"} | target,
         "responseStatus": {"code": code, "message": message},
         "annotations": {
