@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # The prefix is podman's and buildah's for images that no registry has.
 NAME = "localhost/localmodel-base"
-MIRROR = "http://deb.debian.org/debian"
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,python3,python3-venv"
 _LEFT_OUT = ("dev/*", "proc/*", "sys/*", "var/cache/apt/*", "var/lib/apt/lists/*", "var/log/*")
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Options after -- are passed to the program that builds.",
     )
     parser.add_argument("--builder", default="", help=f"{', '.join(BUILDERS)}; default: the first")
-    parser.add_argument("--mirror", default=MIRROR, help="the mirror of Debian")
+    parser.add_argument("--mirror", default="", help="a mirror of Debian (default: debootstrap's)")
     given = list(sys.argv[1:] if arguments is None else arguments)
     split = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:split])
@@ -61,15 +60,22 @@ def write_root(archive: Path, mirror: str) -> None:
             "the base is made by debootstrap, as root: run `make packages` and this command as root"
         )
     with tempfile.TemporaryDirectory(dir=archive.parent) as root:
-        command = [program, "--variant=minbase", f"--include={_PACKAGES}", _SUITE, root, mirror]
+        command = [
+            program,
+            "--variant=minbase",
+            f"--include={_PACKAGES}",
+            _SUITE,
+            root,
+            *filter(None, [mirror]),
+        ]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         if done.returncode:
             last = "\n".join(done.stdout.splitlines()[-5:])
             raise BuilderError(
-                f"debootstrap failed with exit code {done.returncode}: {last}; check that {mirror} "
-                "is a mirror of Debian that this machine reaches, or name one: --mirror"
+                f"debootstrap failed with exit code {done.returncode}: {last}; check that this "
+                f"machine reaches {mirror or 'its mirror of Debian'}, or name another: --mirror"
             )
         left_out = [f"--exclude=./{pattern}" for pattern in _LEFT_OUT]
         tar = ["/bin/tar", "--create", f"--file={archive}", f"--directory={root}", *left_out, "."]
