@@ -27,8 +27,8 @@ def are_among(objects: Iterable[KubeObject]) -> bool:
 def in_force(api: KubeClient) -> bool:
     """Whether the policies refuse a second cache with one URI, and not the first cache.
 
-    A policy with a paramKind refuses everything until the API server has read its parameters.
-    Creates the first cache and deletes it at the end, so no controller may run yet.
+    A policy with a paramKind and failurePolicy Fail refuses everything until the API server has
+    read its parameters. Creates the first cache and deletes it at the end, so no controller may run yet.
     """
     if _refusal(api, _PROBE):
         return False

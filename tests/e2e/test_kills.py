@@ -98,9 +98,12 @@ def test_an_api_server_that_is_killed_and_away_for_a_while(world: World) -> None
         world.http.bytes_per_second = 0
         world.cluster.start("kube-apiserver")
     world.until(lambda: _answers(world), "the API server to be back")
+    # The API server has not read the parameters of the policies yet.
+    world.cache("kill-api-new", world.http.put("kill-api-new.bin", b"new"), "kill-api")
     world.wait_ready("kill-api-slow", len(NODES), RETURN_SECONDS)
+    world.wait_ready("kill-api-new", len(NODES))
     _check_kept(world, "kill-api", before)  # type: ignore[arg-type]
-    world.remove_caches("kill-api-kept", "kill-api-slow")
+    world.remove_caches("kill-api-kept", "kill-api-slow", "kill-api-new")
 
 
 def _answers(world: World) -> bool:
