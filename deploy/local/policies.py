@@ -28,7 +28,8 @@ def in_force(api: KubeClient) -> bool:
     """Whether the policies refuse a second cache with one URI, and not the first cache.
 
     A policy with a paramKind and failurePolicy Fail refuses everything until the API server has
-    read its parameters. Creates the first cache and deletes it at the end, so no controller may run yet.
+    read its parameters. Creates the first cache and deletes it at the end, so no controller may run
+    yet.
     """
     if _refusal(api, _PROBE):
         return False
