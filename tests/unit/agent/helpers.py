@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from crds.node import LocalModel
 from tests.faults.disk import read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from agent.disk.store import Store
     from agent.engine.engine import Engine
@@ -43,6 +44,15 @@ def remembered(engine: Engine, origin: str) -> Origin:
     origins = engine._schedule._origins
     assert origin not in origins.in_use
     return origins._remembered.get(origin, lambda: pytest.fail(f"{origin} is not remembered"))
+
+
+def dropped_line(logs: Sequence[MutableMapping[str, Any]]) -> MutableMapping[str, Any]:
+    """Wait for the first line about dropped writes. Threads of other tests may log other lines."""
+    while True:
+        for line in list(logs):
+            if "firstDropped" in line:
+                return line
+        time.sleep(0.01)
 
 
 def local_model(name: str, uri: str, **fields: Any) -> LocalModel:

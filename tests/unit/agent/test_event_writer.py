@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import queue
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ from agent.cluster.connection import connect
 from agent.cluster.event_writer import EventWriter
 from agent.cluster.events import NodeEvent
 from tests.unit.agent.api_server import write_kubeconfig
+from tests.unit.agent.helpers import dropped_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,8 +142,7 @@ def test_it_gives_up_with_one_line_and_begins_again(fake: EventServer, writer: E
         fake.answer(403, 403, 403)
         writer.tell(FAILED)
         assert fake.reasons(3) == ["DownloadFailed"] * 3
-        while not logs:
-            threading.Event().wait(0.01)
+        dropped_line(logs)
         fake.answer(403, 403, 403)
         writer.tell(FAILED)
         assert fake.reasons(3) == ["DownloadFailed"] * 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
@@ -14,9 +13,7 @@ from structlog.testing import capture_logs
 
 from agent.cluster import outbox
 from agent.cluster.outbox import QUEUE_ITEMS, TRIES, Outbox
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+from tests.unit.agent.helpers import dropped_line
 
 RIGHT = 'pods "bad" is forbidden: User "agent" cannot patch resource "pods" in API group ""'
 WEBHOOK = 'admission webhook "team.example.com" denied the request: no annotations here'
@@ -52,12 +49,6 @@ def outbox_of(api: Api) -> Outbox[str]:
     return Outbox("test", api.write, forbidden="It needs a right", failed="Could not write")
 
 
-def the_line(logs: list[MutableMapping[str, Any]]) -> MutableMapping[str, Any]:
-    while not logs:
-        threading.Event().wait(0.01)
-    return logs[0]
-
-
 @pytest.mark.parametrize("status", [403, 429, 503])
 def test_a_refused_item_holds_up_no_other(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "RETRY_SECONDS", 600.0)
@@ -80,7 +71,7 @@ def test_a_refused_item_is_dropped_alone(status: int, monkeypatch: pytest.Monkey
             box.put(item)
         api.is_open.set()
         tried = api.next(50 + tries)
-        line = the_line(logs)
+        line = dropped_line(logs)
     assert tried.count("bad") == tries
     assert [item for item in tried if item != "bad"] == list(map(str, range(50)))
     assert (line["dropped"], line["firstDropped"]) == (1, "bad")
@@ -97,7 +88,7 @@ def test_a_403_is_reported_with_its_cause(
     api = Api(bad=[refused(403, message) for _ in range(TRIES)])
     with capture_logs() as logs:
         outbox_of(api).put("bad")
-        line = the_line(logs)
+        line = dropped_line(logs)
     assert (line["event"], line["firstDropped"]) == (event, "bad")
     assert line.get("message", "") == message
 
@@ -111,7 +102,7 @@ def test_the_queue_is_dropped_if_the_api_server_is_away(monkeypatch: pytest.Monk
         for item in ("bad", "a", "b"):
             box.put(item)
         api.is_open.set()
-        assert the_line(logs)["dropped"] == 3
+        assert dropped_line(logs)["dropped"] == 3
     box.put("c")
     assert api.next(TRIES + 1) == [*["bad"] * TRIES, "c"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +15,7 @@ from agent.cluster.events import PodEvent
 from agent.cluster.pod_mounts import PodUse
 from agent.cluster.pod_writer import PodWriter
 from tests.unit.agent.api_server import write_kubeconfig
+from tests.unit.agent.helpers import dropped_line
 from tests.unit.agent.test_event_writer import EventServer
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ def test_a_webhook_that_hangs_holds_up_no_other_pod(
         for name in ("bad", "a", "b"):
             writer.cached(replace(POD, name=name))
         assert [fake.next()[1].rpartition("/")[2] for _ in range(2)] == ["a", "b"]
-        line = wait_for_line(logs, "Could not annotate pods")
+        line = dropped_line(logs)
     is_over.set()
-    assert line["firstDropped"] == "team/bad"
+    assert (line["event"], line["firstDropped"]) == ("Could not annotate pods", "team/bad")
 
 
 @pytest.mark.parametrize("status", [404, 409, 410])
@@ -135,32 +136,24 @@ def test_a_pod_that_is_gone_is_left(fake: EventServer, writer: PodWriter, status
     assert logs == []
 
 
-def wait_for_line(logs: list[Any], event: str) -> dict[str, Any]:
-    """The first line of the log that contains `event`. Threads of other tests may log others."""
-    while True:
-        for line in logs:
-            if event in line["event"]:
-                return dict(line)
-        threading.Event().wait(0.01)
-
-
 def test_the_missing_right_is_named_once(fake: EventServer, writer: PodWriter) -> None:
     with capture_logs() as logs:
         fake.answer(*[403] * 6)
         writer.cached(POD)
         for _ in range(3):
             fake.next()
-        wait_for_line(logs, "needs the verb patch on pods")
+        line = dropped_line(logs)
         writer.cached(POD)
         for _ in range(3):
             fake.next()
-    assert len([line for line in logs if "on pods" in line["event"]]) == 1
+    assert len(logs) == 1
+    assert "needs the verb patch on pods" in line["event"]
     with capture_logs() as logs:
         fake.answer(*[403] * 3)
         writer.tell(HALF)
         for _ in range(3):
             fake.next()
-        assert wait_for_line(logs, "on events of the core group")
+        assert "on events of the core group" in dropped_line(logs)["event"]
 
 
 def test_of_few_events_is_known_that_they_were_told(
