@@ -37,6 +37,8 @@ from tests.unit.agent.servers import WebFiles
 from tests.unit.agent.world import World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agent.structs.credentials import Credentials
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -279,6 +281,14 @@ class AgentMachine(RuleBasedStateMachine):
     def here(self) -> set[str]:
         return {name for name in NAMES if self.path(name).exists()}
 
+    def total(self, names: Iterable[str]) -> int:
+        """The bytes of these models."""
+        return sum(self.sizes[name] for name in names)
+
+    def priority(self, name: str) -> int:
+        """That of a model which nothing wants any more is lower than all others."""
+        return self.priorities[name] if name in self.wanted else -1
+
     def held(self) -> dict[str, list[int]]:
         """What may not go now: what pods mount, and what is pinned; all while pods are unknown."""
         kept = set(NAMES) if self.mounted is None else self.mounted | (self.pinned & self.wanted)
@@ -323,14 +333,16 @@ class AgentMachine(RuleBasedStateMachine):
             ), f"{name} is told as {states[name]}"
             if name not in here | self.shelf.broken:
                 assert states[name] in {ModelState.EVICTED, ModelState.PENDING}
-        may_go = here - mounted - self.referenced - self.pinned
-        taken = sum(self.sizes[name] for name in here & self.wanted)
-        assert taken <= self.limit or not may_go
         disk = self.world.store.disk()
-        assert disk.used <= DISK * HIGH // 100 or not may_go
+        taken = self.total(here & self.wanted)
+        for name in here - mounted - self.referenced - self.pinned:
+            # It may go, but not to make up for less important models that stay.
+            lower = {one for one in here if self.priority(one) < self.priorities[name]}
+            assert taken - self.total(lower & self.wanted) <= self.limit, name
+            assert disk.used - self.total(lower) <= DISK * HIGH // 100, name
         # What fits is there.
-        room = DISK * LOW // 100 - disk.used + sum(self.sizes[name] for name in here)
-        wanted = sum(self.sizes[name] for name in self.wanted | here)
+        room = DISK * LOW // 100 - disk.used + self.total(here)
+        wanted = self.total(self.wanted | here)
         declared = sum(max(self.sizes[n], self.declared[n]) for n in self.wanted)
         if declared <= self.limit * LOW // 100 and max(declared, wanted) + UNIT <= room:
             assert here >= self.wanted - self.shelf.broken
