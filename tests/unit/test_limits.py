@@ -64,7 +64,7 @@ def test_each_folder_has_its_limit_and_a_mark_of_a_test_wins(tmp_path: Path) -> 
     assert dict(lines) == {
         "tests/contract/test_contract.py::test_default": "60",
         "tests/e2e/test_e2e.py::test_default": "400",
-        "tests/unit/deep/test_deep.py::test_default": "10",
+        "tests/unit/deep/test_deep.py::test_default": "30",
         "tests/unit/deep/test_own.py::test_of_the_module": "33",
         "tests/unit/deep/test_own.py::test_own": "44",
         "tests/unit/deep/test_own.py::test_own_property": "44",
