@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
 
 SECONDS = 60.0
+
+Found = TypeVar("Found")
 
 
 class Page:
@@ -58,7 +62,17 @@ class Page:
         return found
 
     def text(self, css: str) -> str:
-        return self.find(css).text
+        return self._now(lambda: self.find(css).text)
+
+    def click(self, css: str) -> None:
+        self._now(lambda: self.find(css).click())
+
+    @staticmethod
+    def _now(act: Callable[[], Found]) -> Found:
+        """Do something with an element, once more if the page draws it anew meanwhile."""
+        while True:
+            with suppress(StaleElementReferenceException):
+                return act()
 
     def label(self, name: str) -> str:
         """The accessible name of a cell that begins so; empty if no such cell is drawn."""

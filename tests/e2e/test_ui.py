@@ -30,7 +30,7 @@ def test_a_download_is_seen_live(world: World) -> None:
             page = Page(driver, server.url)
             world.cache("ui-model", uri, "ui")
             page.sees("ui-model on node-1: downloading, ")
-            page.find('[aria-label^="ui-model on node-1"]').click()
+            page.click('[aria-label^="ui-model on node-1"]')
 
             def percent() -> int:
                 found = re.search(r"(\d+) %", page.label("ui-model on node-1"))

@@ -155,7 +155,7 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
 
 
 def test_a_section_is_closed_and_opened_by_the_keyboard(page: Page) -> None:
-    page.find('[aria-label^="Group gpu"]').click()
+    page.click('[aria-label^="Group gpu"]')
     assert page.nodes == []
     assert page.find('[aria-label^="Group gpu"]').get_attribute("aria-expanded") == "false"
     page.press(Keys.ARROW_RIGHT)
@@ -168,7 +168,7 @@ def test_a_section_is_closed_and_opened_by_the_keyboard(page: Page) -> None:
 
 
 def test_a_cell_says_why(page: Page) -> None:
-    page.find('[aria-label^="mistral on node-2"]').click()
+    page.click('[aria-label^="mistral on node-2"]')
     page.until(lambda: MESSAGE in page.text("#details"))
     text = page.text("#details")
     assert "mistral\non node-2\nfailed, AccessDenied" in text
@@ -178,12 +178,12 @@ def test_a_cell_says_why(page: Page) -> None:
     page.press(Keys.ARROW_DOWN)
     page.until(lambda: "on node-3" in page.text("#details"))
     # Models, nodes and problems have details too.
-    page.find('[aria-label^="node-2,"]').click()
+    page.click('[aria-label^="node-2,"]')
     page.until(lambda: "60 GiB free of 100 GiB" in page.text("#details"))
-    page.find('[aria-label^="qwen, "]').click()
+    page.click('[aria-label^="qwen, "]')
     page.until(lambda: "s3://models/qwen" in page.text("#details"))
     page.press(Keys.ESCAPE)
-    page.find(".problem").click()
+    page.click(".problem")
     page.until(lambda: MESSAGE in page.text("#details"))
     assert page.script("return document.querySelector('.opened').ariaLabel").startswith(
         "mistral on"
@@ -191,14 +191,14 @@ def test_a_cell_says_why(page: Page) -> None:
 
 
 def test_an_open_panel_is_asked_for_again_although_nothing_changes(page: Page) -> None:
-    page.find('[aria-label^="mistral on node-2"]').click()
+    page.click('[aria-label^="mistral on node-2"]')
     asked = "return performance.getEntriesByType('resource').filter(e => e.name.includes('why?'))"
     page.until(lambda: len(page.script(asked)) > 1)
     assert MESSAGE in page.text("#details")
 
 
 def test_a_download_is_seen_live(page: Page, api: RecordedApi) -> None:
-    page.find('[aria-label^="qwen on node-1"]').click()
+    page.click('[aria-label^="qwen on node-1"]')
     for percent in (10, 60):
         downloading(api, percent * 10)
         page.sees(f"qwen on node-1: downloading, {percent} %, 100 B/s")
@@ -226,14 +226,14 @@ def test_nodes_caches_and_groups_come_and_go(page: Page, api: RecordedApi) -> No
 
 
 def test_filter_sort_and_search(page: Page, api: RecordedApi) -> None:
-    page.find('.chip[data-state="F"]').click()
+    page.click('.chip[data-state="F"]')
     assert (page.nodes, page.models) == (["node-2"], ["mistral"])
     # The filter is live.
     failed = report("qwen", "Failed", reason="DiskFull")
     api.put(LOCAL_MODEL_NODES, local_model_node("node-4", report("llama"), failed))
     page.until(lambda: page.nodes == ["node-2", "node-4"])
     assert page.models == ["mistral", "qwen"]
-    page.find('.chip[data-state="F"]').click()
+    page.click('.chip[data-state="F"]')
     Select(page.find("#sort")).select_by_value("state")
     assert page.nodes[:2] == ["node-2", "node-4"]
     Select(page.find("#order")).select_by_value("state")
