@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # Seconds that a test of each folder may take, fixtures included, unless the test is marked with a
 # limit of its own. A limit ends what hangs, and nothing else: the tests run in parallel on machines
-# that may have much else to do, so alone a test should take a tenth of its limit at most.
+# that may have much else to do, so alone a test should take a quarter of its limit at most.
 LIMITS = {"unit": 30, "contract": 60, "e2e": 400}
 # For a Hypothesis test: it runs a hundred examples, and shrinks one that fails before reporting it.
 PROPERTY_LIMIT = 120

@@ -316,11 +316,11 @@ def check_expected(situation: Situation) -> None:
 
 
 def apply(world: World, situation: Situation) -> None:
-    made: list[KubeObject] = []
+    caches: list[str] = []
     for document, outcome in zip(situation.documents, situation.plan["outcomes"], strict=True):
         if document["kind"] == "LocalModelNodeGroup":
-            for one in made:
-                settle(world, meta.name(one))
+            for name in caches:
+                settle(world, name)
         if situation.delete:
             world.api.delete(*identity(document))
         elif outcome["reason"] == "Refused":
@@ -329,7 +329,8 @@ def apply(world: World, situation: Situation) -> None:
             assert refused.value.message == outcome["message"]
         else:
             world.make(document)
-            made.append(document)
+            if document["kind"] == "LocalModelCache":
+                caches.append(meta.name(document))
 
 
 class Comparison:
