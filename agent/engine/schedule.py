@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from agent.engine.connection_shares import Shares, share
 from agent.engine.failed_ranges import set_back
 from agent.engine.job import DIGEST_BYTES
-from agent.engine.limits import Limits, TokenBucket
 from agent.engine.origins import Origins
+from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.engine.job import FileJob, Job, Segment
+    from agent.engine.limits import Limits
     from agent.structs.remote import Body
 
 # The connections of all origins together: each has a thread.
