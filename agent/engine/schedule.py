@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from agent.engine.connection_shares import Shares, share
 from agent.engine.failed_ranges import set_back, set_back_of_peer
 from agent.engine.job import DIGEST_BYTES, WrongPiecesError
-from agent.engine.limits import Limits, TokenBucket
 from agent.engine.origins import Origins
 from agent.engine.swarm import MAX_CONNECTIONS
+from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.engine.job import FileJob, Job, Segment
+    from agent.engine.limits import Limits
     from agent.structs.exchange import Lane
     from agent.structs.remote import Body
 
