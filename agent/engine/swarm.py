@@ -27,7 +27,8 @@ ORIGIN_CONNECTIONS = 4
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
 # A request to a peer that brings nothing for so long has stalled: others may have the piece.
 STALL_SECONDS = 5.0
-# Peers that have not answered count as owners for so long.
+# The origin is not asked before all peers have said what they have, or this time is over: a peer may
+# have everything.
 GREETING_SECONDS = 1.0
 # An owner without new pieces for so long, or for so many times the time of a piece, is not waited
 # for.
@@ -153,7 +154,11 @@ class Swarm(Generic[_S]):
 
     def awaits_peers(self, now: float) -> bool:
         """Whether the origin may not be used as if there were no peers."""
-        return self.takes_part or (bool(self._lanes) and now < self._began + GREETING_SECONDS)
+        return self.takes_part or self._is_greeting(now)
+
+    def _is_greeting(self, now: float) -> bool:
+        unknown = any(state.lane.takes_part is None for state in self._lanes.values())
+        return unknown and now < self._began + GREETING_SECONDS
 
     def sustains(self, now: float) -> bool:
         """Whether the job goes on without its origin: peers have given pieces lately."""
@@ -270,6 +275,8 @@ class Swarm(Generic[_S]):
 
         `oldest` is when the oldest running request to the origin began; None: there is none.
         """
+        if self._is_greeting(now):
+            return 0
         digest = shared.digest
         me = self.exchange.neighbourhood
         piece = max(self._piece_seconds, now - oldest if oldest is not None else 0.0)
@@ -296,9 +303,7 @@ class Swarm(Generic[_S]):
         return now - self._news_at > patience
 
     def _is_live(self, state: LaneState[_S], silent: float, now: float) -> bool:
-        if state.lane.takes_part is None:
-            return now < self._began + GREETING_SECONDS
-        return state.lane.takes_part and now - state.progress_at <= silent
+        return bool(state.lane.takes_part) and now - state.progress_at <= silent
 
     def _available(self, digest: str, now: float) -> int:
         """The pieces that peers have which answer."""
