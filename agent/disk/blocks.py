@@ -72,6 +72,11 @@ class Blocks:
         self._advance()
         return first, last
 
+    def has(self, start: int, end: int) -> bool:
+        """Whether these bytes are on the disk; `start` is the start of a block."""
+        last = block_count(self.size) if end == self.size else end // BLOCK_BYTES
+        return self.marks.find(MISSING, start // BLOCK_BYTES, last) < 0
+
     def gaps(self) -> list[Gap]:
         """The missing bytes, in order."""
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
@@ -24,12 +25,27 @@ class JournalFile:
     size: int | None
     version: str | None = None
     checksum: str | None = None
+    # The digest that pieces from peers must have, where the store reports none.
+    verified: str | None = None
 
     @classmethod
     def of(cls, file: RemoteFile) -> JournalFile:
         """The entry of a listed file."""
         checksum = str(file.checksum) if file.checksum else None
-        return cls(path=file.path, size=file.size, version=file.version, checksum=checksum)
+        return cls(
+            path=file.path,
+            size=file.size,
+            version=file.version,
+            checksum=checksum,
+            verified=file.verified,
+        )
+
+    def continues_as(self, other: JournalFile) -> bool:
+        """Whether what is on the disk belongs to this file as it is listed now.
+
+        What came by a verified digest is worth nothing without it.
+        """
+        return other in {self, self if self.verified else replace(self, verified=other.verified)}
 
 
 class Journal(JsonObject):

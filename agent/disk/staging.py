@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from agent.disk.blocks import DURABLE, WRITTEN, Blocks, block_count
+from agent.disk.blocks import BLOCK_BYTES, DURABLE, WRITTEN, Blocks, block_count
 from agent.disk.files import (
     FILE_MODE,
     PRIVATE_MODE,
@@ -118,6 +118,10 @@ class StagedFile:
         """Read written bytes. Returns their number."""
         return os.preadv(self._fd, [buffer], offset)
 
+    def differs(self, piece: bytes, offset: int) -> bool:
+        """Whether the bytes on the disk, marked or not, are not these."""
+        return os.pread(self._fd, len(piece), offset) != piece
+
     def checkpoint(self) -> None:
         """Sync all written blocks, and mark them DURABLE."""
         marks = bytes(self.blocks.marks)
@@ -150,6 +154,20 @@ class StagedFile:
         self._fresh = False
         self.blocks = Blocks(self.size or 0)
         self._progress.write(0, self.blocks.marks)
+
+    def drop(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Mark these ranges as missing. Their bytes stay readable until others are written.
+
+        A range starts with a block, and ends with one or with the file.
+        """
+        marks = bytearray(self.blocks.marks)
+        for start, end in ranges:
+            first, last = start // BLOCK_BYTES, block_count(end)
+            marks[first:last] = bytes(last - first)
+        # A file that is opened again must not be emptied.
+        self._fresh = False
+        self.blocks = Blocks(self.size or 0, marks)
+        self._progress.write(0, marks)
 
     def close(self) -> None:
         """Close the file; it may be opened again."""
@@ -368,7 +386,7 @@ class Staging:
                 continue
             whole = all(valid) and not file.recheck
             pinned = file.version and (file.ranges or whole)
-            if entry == JournalFile.of(file) and pinned and self._has(file):
+            if entry.continues_as(JournalFile.of(file)) and pinned and self._has(file):
                 kept[file.path] = valid
             else:
                 changed.append(file.path)

@@ -55,6 +55,7 @@ from agent.disk.on_disk import (
     read_note,
     staged_bytes,
 )
+from agent.disk.published import Stamp, intact, stamp
 from agent.disk.recovery import clear_leftovers
 from agent.disk.repair import drop_others, fill, lay_out, proved, replace_files
 from agent.disk.root import KEY, Root, StoreError
@@ -189,6 +190,14 @@ class Store:
             place = error.filename or self._meta(key)
             return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
 
+    def stamp(self, key: str) -> Stamp | None:
+        """See agent.disk.published.stamp."""
+        return stamp(self._meta(key), self._scrubs.get(key))
+
+    def intact(self, key: str) -> tuple[Manifest, frozenset[str]] | None:
+        """See agent.disk.published.intact."""
+        return intact(self._meta(key), self._scrubs.get(key))
+
     def download_bytes(self, key: str) -> int:
         """Bytes of the disk that a key takes during its download. Raises OSError."""
         meta = self._meta(key)
@@ -253,6 +262,12 @@ class Store:
         forget_progress(meta)
         delete_tree(meta / "old")
 
+    def is_moving(self, key: str) -> bool:
+        """Whether a publication has done its rename, and not the steps after it."""
+        meta = self._meta(key)
+        others = meta / "files", meta / "manifest.json"
+        return (meta / "staged.json").exists() and not any(path.exists() for path in others)
+
     def finish_interrupted(self, key: str) -> Manifest | None:
         """Complete a publication that was interrupted after its rename, as by an error of the disk.
 
@@ -260,7 +275,7 @@ class Store:
         """
         meta = self._meta(key)
         staged = read_note(meta / "staged.json", Manifest)
-        if staged is None or (meta / "files").exists() or (meta / "manifest.json").exists():
+        if staged is None or not self.is_moving(key):
             return None
         if compare(self.path(key), staged)[0]:
             return None

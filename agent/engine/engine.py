@@ -20,6 +20,7 @@ from agent.engine.job import Job
 from agent.engine.limits import Limits
 from agent.engine.pace import STALL_SECONDS
 from agent.engine.schedule import Schedule
+from agent.engine.swarm import Swarm
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.structs.failures import CancelledError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from agent.disk.staging import Staging
     from agent.engine.job import Fetched
+    from agent.structs.exchange import Exchange
     from agent.structs.remote import RemoteModel
 
 TICK_SECONDS = 0.1
@@ -72,12 +74,15 @@ class Engine:
         later: bool,
         report: Callable[[int], None],
         received: Callable[[int], None] = lambda _size: None,
+        exchange: Exchange | None = None,
+        received_from_peers: Callable[[int], None] = lambda _size: None,
     ) -> tuple[Fetched, ...]:
         """Fetch the files of a model into `staging`, on which `begin` was called with them.
 
         `report` is called with the bytes on the disk, several times a second, and so is `received`
-        with the bytes that came from the origin since its last call. With `later`, no
-        SHA-256 is computed of files whose store has a cheaper checksum. Owners (namespaces) get
+        with the bytes that came from the origin since its last call; `received_from_peers` likewise
+        with those from the peers of `exchange`. With `later`, no SHA-256 is computed of files whose
+        store has a cheaper checksum, unless they are exchanged. Owners (namespaces) get
         equal shares of the connections. As long as `is_urgent()`, the model comes before those of
         higher priorities. Raises DownloadError, FileChangedError, CancelledError,
         and OSError for the disk.
@@ -85,26 +90,32 @@ class Engine:
         job = Job(
             remote, staging, priority, next(self._numbers), cancelled, owner, later, is_urgent
         )
+        if exchange is not None:
+            self._join(job, exchange)
         job.arrange()
         report(job.done)
         self._schedule.add(job)
-        counted = 0
+        tell = _Told(received, received_from_peers)
         try:
             self._start_threads()
             while not job.ended.wait(TICK_SECONDS):
                 if cancelled.is_set():
                     raise CancelledError
                 report(job.done)
-                came = job.received
-                received(came - counted)
-                counted = came
+                tell.of(job)
             report(job.done)
         finally:
             self._schedule.remove(job)
-            received(job.received - counted)
+            tell.of(job)
         if job.failure is not None:
             raise job.failure
         return tuple(job.fetched[file.path] for file in remote.files)
+
+    def _join(self, job: Job, exchange: Exchange) -> None:
+        """Begin to exchange the files of a job that have a known digest."""
+        job.swarm = Swarm(exchange, time.monotonic())
+        shared = [one for file in job.remote.files if (one := job.shared(file)) is not None]
+        exchange.begin(shared, lambda: self._schedule.tell(job))
 
     def _start_threads(self) -> None:
         """Start threads: one for each allowed connection, and one that watches the others."""
@@ -145,3 +156,21 @@ class Engine:
                 file.staged.checkpoint()
             except OSError as error:
                 self._schedule.fail(file.job, error)
+
+
+class _Told:
+    """Passes on what a job has received since the last time."""
+
+    def __init__(
+        self, received: Callable[[int], None], received_from_peers: Callable[[int], None]
+    ) -> None:
+        self._received = received
+        self._received_from_peers = received_from_peers
+        self._from_origin = 0
+        self._from_peers = 0
+
+    def of(self, job: Job) -> None:
+        from_origin, from_peers = job.received, job.swarm.received if job.swarm else 0
+        self._received(from_origin - self._from_origin)
+        self._received_from_peers(from_peers - self._from_peers)
+        self._from_origin, self._from_peers = from_origin, from_peers

@@ -8,7 +8,13 @@ import structlog
 
 from agent.disk.blocks import Gap
 from agent.engine.job import FileChangedError
-from agent.engine.range_retries import is_limit, refused_delay, retry_delay, with_advice
+from agent.engine.range_retries import (
+    MAX_DELAY_SECONDS,
+    is_limit,
+    refused_delay,
+    retry_delay,
+    with_advice,
+)
 from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
@@ -57,13 +63,43 @@ def set_back(
         delay = retry_delay(error, attempts, jitter)
         pause = delay if error.kind is FailureKind.THROTTLED else None
     if delay is None:
-        return error
+        return _without_origin(segment, error, now)
     log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
     if pause is not None:
         origin.limit.refused(now, receiving)
         origin.pause(now + pause)
     file.adapt_to(error)
     _put_back(segment, attempts, now + delay)
+    return None
+
+
+def set_back_of_peer(segment: Segment, error: BaseException) -> BaseException | None:
+    """Schedule the rest of a segment that a peer did not send, or return the failure of its model.
+
+    It is no failed attempt of the file: another peer or the origin may have it.
+    """
+    file = segment.file
+    superseded = segment.aborted and not segment.stalled and not segment.is_preempted
+    if segment.twin in file.active or superseded:
+        return None
+    if not isinstance(error, DownloadError):
+        return error
+    log.debug("Peer failed", path=file.remote.path, reason=error.message)
+    _put_back(segment, segment.attempts, 0.0)
+    return None
+
+
+def _without_origin(segment: Segment, error: DownloadError, now: float) -> DownloadError | None:
+    """Go on with the peers alone where the origin has failed; the failure if they give nothing."""
+    file, swarm = segment.file, segment.file.job.swarm
+    is_outage = error.kind in {FailureKind.UNREACHABLE, FailureKind.THROTTLED}
+    if swarm is None or file.shared is None or not is_outage or not swarm.sustains(now):
+        return error
+    log.debug("Origin failed, peers go on", path=file.remote.path, reason=error.kind.value)
+    if file.is_suspect:
+        file.start_over()
+    else:
+        _put_back(segment, segment.attempts, now + MAX_DELAY_SECONDS)
     return None
 
 

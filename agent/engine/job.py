@@ -8,24 +8,32 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agent.disk.blocks import Gap, carve
 from agent.disk.digests import Digests, is_cheap
 from agent.disk.staging import SYNC_EACH
+from agent.engine.piece_gaps import PieceGaps
 from agent.engine.range_retries import PROGRESS_BYTES
 from agent.engine.ranges import range_bytes
+from agent.structs.exchange import SharedFile
 from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.pieces import piece_bytes, pieces_in, span
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.disk.staging import StagedFile, Staging
+    from agent.engine.swarm import Swarm
+    from agent.structs.exchange import Lane
     from agent.structs.remote import Body, RemoteFile, RemoteModel
 
 # How many files of a model are in work at once: each has digests and an open file descriptor.
 OPEN_FILES = 16
+# The same where peers may have any of them: for each batch, all nodes wait for each other's news.
+SHARED_FILES = 128
 SMALL_BYTES = 1 << 20
 # The fewest bytes that a digest thread starts for, unless they are the file's last ones.
 DIGEST_BYTES = 4 << 20
@@ -63,6 +71,8 @@ class Segment:
     # The digests of its file, while it starts at the first undigested byte.
     digests: Digests | None = None
     twin: Segment | None = None
+    # The peer that it is requested from; None: the origin.
+    lane: Lane | None = None
     epoch: int = 0
     aborted: bool = False
     stalled: bool = False
@@ -109,6 +119,10 @@ class Segment:
         return 1 if progress >= PROGRESS_BYTES else self.attempts + 1
 
 
+class WrongPiecesError(Exception):
+    """A complete file is not what its digest says, and peers sent some of its pieces."""
+
+
 class FileJob:
     """A file in work: its missing ranges (gaps), its running segments, and its digests."""
 
@@ -119,7 +133,18 @@ class FileJob:
         whole = remote.size is None or unpinned
         self.remote = replace(remote, ranges=False) if whole else remote
         self.staged = staged
-        self.later = job.later and is_cheap(remote.checksum)
+        # Whether and how agents exchange it. Then all digests are needed before its publication.
+        self.shared = job.shared(self.remote)
+        self.later = job.later and is_cheap(remote.checksum) and self.shared is None
+        # By piece, who was asked from which byte on, None for the origin; and whether an earlier
+        # attempt left pieces of unknown senders.
+        self.senders: dict[int, list[tuple[int, Lane | None]]] = {}
+        self.has_unknown = self.shared is not None and staged.blocks.done > 0
+        # Whether pieces of peers are fetched again from the origin and compared with those of these
+        # senders; and the peers that this file is not fetched from any more.
+        self.is_suspect = False
+        self.suspects: dict[int, list[tuple[int, Lane | None]]] = {}
+        self.excluded: set[Lane] = set()
         self.active: set[Segment] = set()
         # What updates the digests now: a segment, or a digest thread.
         self.digester: object | None = None
@@ -132,8 +157,11 @@ class FileJob:
     def _begin(self) -> None:
         """Set the state from what is on the disk."""
         self.digests = Digests(self.remote.checksum, self.remote.size, ours=not self.later)
+        self.gaps: deque[Gap] | PieceGaps
         if self.remote.size is None:
             self.gaps = deque([Gap(0, 0)])
+        elif self.shared is not None:
+            self.gaps = PieceGaps(self.remote.size, self.staged.blocks.gaps())
         else:
             self.gaps = deque(self.staged.blocks.gaps())
         self.received = 0
@@ -167,11 +195,18 @@ class FileJob:
         """Whether enough bytes wait for a digest thread."""
         return self.undigested >= DIGEST_BYTES
 
+    @property
+    def missing(self) -> int:
+        """The pieces that no running request asks for, of a file that is exchanged."""
+        return self.gaps.missing if isinstance(self.gaps, PieceGaps) else 0
+
     def take(self, now: float, connections: int, left: int, *, alone: bool) -> Segment | None:
-        """Start the next segment; None if no range may be requested now.
+        """Start the next segment from the origin; None if no range may be requested now.
 
         `left` and `alone` are as in `range_bytes`.
         """
+        if isinstance(self.gaps, PieceGaps):
+            return self._take_run(self.gaps, now, range_bytes(left, connections, alone=alone))
         if not self.gaps or self.gaps[0].not_before > now:
             return None
         if self.active and not self.remote.ranges:
@@ -179,29 +214,80 @@ class FileJob:
             return None
         gap = self.gaps.popleft()
         if not self.remote.ranges:
-            end = self.remote.size
-        else:
-            gap, rest = carve(gap, range_bytes(left, connections, alone=alone))
-            end = gap.end
-            if rest is not None:
-                self.gaps.appendleft(rest)
+            return self._start(gap.start, self.remote.size, gap.attempts, now)
+        gap, rest = carve(gap, range_bytes(left, connections, alone=alone))
+        if rest is not None:
+            self.gaps.appendleft(rest)
+        return self._start(gap.start, gap.end, gap.attempts, now)
+
+    def take_piece(self, piece: int, lane: Lane, now: float) -> Segment:
+        """Start a request for a missing piece to a peer that has it."""
+        assert isinstance(self.gaps, PieceGaps)  # noqa: S101
+        gap = self.gaps.take(piece)
+        self.senders.setdefault(piece, []).append((gap.start, lane))
+        segment = self._start(gap.start, gap.end, gap.attempts, now)
+        segment.lane = lane
+        return segment
+
+    def _take_run(self, gaps: PieceGaps, now: float, most: int) -> Segment | None:
+        swarm, shared = self.job.swarm, self.shared
+        allowed = -1
+        if swarm is not None and shared is not None and not self.is_suspect:
+            oldest = min((one.started for one in self.job.from_origin), default=None)
+            allowed = swarm.of_origin(shared, oldest, now)
+        gap = gaps.take_run(allowed, most, now)
+        if gap is None:
+            return None
+        if swarm is not None:
+            swarm.asked_origin(now)
+        piece = gap.start // piece_bytes(self.remote.size or 0)
+        if piece in self.senders:
+            self.senders[piece].append((gap.start, None))
+        return self._start(gap.start, gap.end, gap.attempts, now)
+
+    def _start(self, start: int, end: int | None, attempts: int, now: float) -> Segment:
         segment = Segment(
             self,
-            gap.start,
+            start,
             end,
-            gap.attempts,
+            attempts,
             now,
-            begun=gap.start,
+            begun=start,
             file_done=self.done,
             epoch=self.epoch,
         )
         self.active.add(segment)
         return segment
 
+    def sender_of(self, position: int) -> Lane | None:
+        """The peer whose byte at this position is compared with the origin's; None: no peer's."""
+        if not self.suspects or self.shared is None:
+            return None
+        asked = self.suspects.get(position // piece_bytes(self.shared.size), [])
+        return next((lane for start, lane in reversed(asked) if start <= position), None)
+
+    def put_back(self, gap: Gap) -> None:
+        """Put back missing bytes that were requested."""
+        if isinstance(self.gaps, PieceGaps):
+            self.gaps.put(gap)
+        else:
+            self.gaps.appendleft(gap)
+
+    def completed(self, start: int, end: int) -> int:
+        """The pieces that bytes from `start` to `end`, just written, have made complete."""
+        shared, found = self.shared, 0
+        if shared is not None:
+            step = piece_bytes(shared.size)
+            for piece in range(start // step, (end - 1) // step + 1):
+                if self.staged.blocks.has(*span(piece, shared.size)):
+                    found |= 1 << piece
+        return found
+
     def adapt_to(self, error: DownloadError) -> None:
         """Read the file in one request from now on if its source turned out to send no ranges."""
         if isinstance(error, RangeIgnoredError):
             self.remote = replace(self.remote, ranges=False)
+            self.stop_sharing()
             # The next answer may be of another version than the listing.
             self.staged.goes_on = False
 
@@ -214,10 +300,60 @@ class FileJob:
         self.job.done -= self.done
         self.staged.restart()
         self._begin()
-        self.gaps[0].attempts, self.gaps[0].not_before = attempts, not_before
+        for gap in self.gaps if isinstance(self.gaps, deque) else ():
+            gap.attempts, gap.not_before = attempts, not_before
 
-    def seal(self) -> DownloadError | None:
+    def stop_sharing(self) -> None:
+        """Fetch the file from its origin alone from now on. `restart` must follow."""
+        if self.shared is not None and self.job.swarm is not None:
+            self.job.swarm.exchange.lost(self.shared.digest)
+        self.shared = None
+
+    def distrust(self) -> None:
+        """Fetch the pieces of peers again from the origin, to find out who sent wrong ones."""
+        self._drop(0 if self.has_unknown else sum(1 << piece for piece in self.senders))
+        self.suspects, self.senders = self.senders, {}
+        self.is_suspect, self.has_unknown = True, False
+
+    def start_over(self) -> None:
+        """Fetch the file again from other peers: the origin cannot be asked who was wrong."""
+        asked = chain.from_iterable([*self.suspects.values(), *self.senders.values()])
+        self.excluded |= {lane for _, lane in asked if lane is not None}
+        self.suspects, self.senders = {}, {}
+        self.is_suspect = self.has_unknown = False
+        self._drop(0)
+
+    def _drop(self, pieces: int) -> None:
+        """Count these pieces as missing; 0: all."""
+        assert self.shared is not None  # noqa: S101
+        self.epoch += 1
+        self.digester, self.sealed = None, False
+        for segment in self.active:
+            segment.abort()
+        before, size = self.done, self.shared.size
+        self.staged.drop([span(piece, size) for piece in pieces_in(pieces)] or [(0, size)])
+        self.job.done -= before - self.done
+        self.job.left += before - self.done
+        self._begin()
+        if self.job.swarm is not None:
+            self.job.swarm.exchange.lost(self.shared.digest)
+        self.job.enqueue(self)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the complete file is not what its store, or the verified manifest, says.
+
+        Where the store has no digest, what came from the origin alone counts more than a manifest.
+        """
+        if not self.digests.agree:
+            return True
+        is_other = self.shared is not None and self.digests.sha256 != self.shared.digest
+        return is_other and bool(self.senders or self.has_unknown)
+
+    def seal(self) -> DownloadError | WrongPiecesError | None:
         """Close the complete file. Returns a failure if it does not match its store's checksum."""
+        if self.is_wrong and (self.senders or self.has_unknown):
+            return WrongPiecesError()
         if not self.digests.agree:
             self.staged.restart()
             self.staged.close()
@@ -249,6 +385,8 @@ class Job:
     # Whether SHA-256 is computed later where the store has a cheaper checksum.
     later: bool = False
     is_urgent: Callable[[], bool] = lambda: False
+    # Its peers; None: it has none.
+    swarm: Swarm | None = None
     # The files in work, and the results of sealed files by path.
     files: set[FileJob] = field(default_factory=set)
     fetched: dict[str, Fetched] = field(default_factory=dict)
@@ -265,6 +403,8 @@ class Job:
     done: int = 0
     received: int = 0
     unfinished: int = 0
+    # The running requests to the origin.
+    from_origin: set[Segment] = field(default_factory=set)
     failure: BaseException | None = None
     # The segments and digest threads that may access the job's files on the disk now.
     touched: set[object] = field(default_factory=set)
@@ -284,6 +424,12 @@ class Job:
             self.done += done
             self.left += (file.size or 0) - done
             (self.whole if done == file.size else self.waiting).append(file)
+
+    def shared(self, remote: RemoteFile) -> SharedFile | None:
+        """How agents exchange a file; None if they do not: its digest must be known."""
+        if self.swarm is None or not remote.ranges or not remote.size or remote.sha256 is None:
+            return None
+        return SharedFile(remote.path, remote.size, remote.sha256)
 
     @property
     def count(self) -> int:
@@ -331,8 +477,9 @@ class Job:
 
     def take(self, now: float, connections: int) -> Segment | None:
         """Start the next segment: the files in work take turns, so that each is read in order."""
-        while len(self.turn) < OPEN_FILES and self.waiting:
-            self.turn.append(self.begin(self.waiting.popleft()))
+        if self.swarm is not None and not self.swarm.may_ask_origin(len(self.from_origin), now):
+            return None
+        self._begin_files()
         alone = 2 * len(self.turn) >= connections
         for _ in range(len(self.turn)):
             file = self.turn.popleft()
@@ -342,11 +489,30 @@ class Job:
             if segment is not None:
                 self.left -= (segment.end or 0) - segment.position
                 return segment
+        if self.swarm is not None:
+            self.swarm.found_none()
         return None
+
+    def take_from_peer(self, now: float) -> Segment | None:
+        """Start the next request to a peer; None if there is none to start."""
+        if self.swarm is None or self.over:
+            return None
+        self._begin_files()
+        segment = self.swarm.take(self.turn, now)
+        if segment is not None:
+            self.left -= (segment.end or 0) - segment.position
+            if not segment.file.gaps:
+                self.turn.remove(segment.file)
+        return segment
+
+    def _begin_files(self) -> None:
+        most = OPEN_FILES if self.swarm is None else SHARED_FILES
+        while len(self.turn) < most and self.waiting:
+            self.turn.append(self.begin(self.waiting.popleft()))
 
     def give_back(self, file: FileJob, gap: Gap) -> None:
         """Put back a gap that was requested and not received."""
-        file.gaps.appendleft(gap)
+        file.put_back(gap)
         self.left += gap.end - gap.start
         self.enqueue(file)
 

@@ -1,4 +1,4 @@
-"""The limits that an administrator sets, and the one of bytes per second. Pure."""
+"""The limits of downloads that an administrator sets. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,3 @@ class Limits:
 
     connections_per_origin: int = MAX_CONNECTIONS
     bytes_per_second: int | None = None
-
-
-@dataclass
-class TokenBucket:
-    """A limit in bytes per second, which allows bursts of a tenth of a second's bytes."""
-
-    rate: int | None = None
-    _free_at: float = 0.0
-
-    def take(self, count: int, now: float) -> float:
-        """Account for `count` bytes. Returns how many seconds to wait before the next ones."""
-        if self.rate is None:
-            return 0.0
-        start = max(self._free_at, now - 0.1)
-        self._free_at = start + count / self.rate
-        return max(0.0, self._free_at - now)

@@ -11,15 +11,18 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from agent.engine.connection_shares import Shares, share
-from agent.engine.failed_ranges import set_back
-from agent.engine.job import DIGEST_BYTES
-from agent.engine.limits import Limits, TokenBucket
+from agent.engine.failed_ranges import set_back, set_back_of_peer
+from agent.engine.job import DIGEST_BYTES, WrongPiecesError
 from agent.engine.origins import Origins
+from agent.engine.swarm import MAX_CONNECTIONS
+from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.engine.job import FileJob, Job, Segment
+    from agent.engine.limits import Limits
+    from agent.structs.exchange import Lane
     from agent.structs.remote import Body
 
 # The connections of all origins together: each has a thread.
@@ -97,8 +100,9 @@ class Schedule:
     def connections(self) -> int:
         """How many connections may be open now, to all origins together; 0 without a job."""
         with self._lock:
-            allowed = (origin.limit.now for origin in self._origins.in_use.values())
-            return min(MAX_THREADS, sum(allowed))
+            allowed = sum(origin.limit.now for origin in self._origins.in_use.values())
+            swarms = sum(job.swarm is not None for job in self._jobs)
+            return min(MAX_THREADS, allowed + swarms * MAX_CONNECTIONS)
 
     def watch(self, *, cpu_bound: bool) -> None:
         """Adapt the connection limits, hedge or abort slow segments, and enforce the shares.
@@ -111,10 +115,20 @@ class Schedule:
             try:
                 for origin in self._origins.in_use.values():
                     self._hedges += origin.watch(now, cpu_bound=cpu_bound)
+                for job in self._jobs:
+                    if job.swarm is not None:
+                        self._hedges += job.swarm.watch(now)
                 self._enforce_shares_locked(now)
             finally:
                 # The end of a pause or of a retry's delay notifies nobody.
                 self._fetchable.notify_all()
+
+    def tell(self, job: Job) -> None:
+        """Note that a peer of a job has new pieces."""
+        with self._lock:
+            if job.swarm is not None:
+                job.swarm.refresh(time.monotonic())
+                self._fetchable.notify()
 
     def active_files(self) -> list[FileJob]:
         """The files that have running segments."""
@@ -132,7 +146,9 @@ class Schedule:
             while True:
                 segment = self._take_locked(time.monotonic())
                 if segment is not None:
-                    self._origins[segment.file.job].active.add(segment)
+                    if segment.lane is None:
+                        self._origins[segment.file.job].active.add(segment)
+                        segment.file.job.from_origin.add(segment)
                     return segment
                 self._fetchable.wait()
 
@@ -158,9 +174,10 @@ class Schedule:
 
     def _take_of_locked(self, job: Job, now: float) -> Segment | None:
         origin = self._origins[job]
-        if job.over or not origin.has_room(now):
-            return None
-        return job.take(now, origin.limit.now)
+        segment = job.take_from_peer(now)
+        if segment is None and not job.over and origin.has_room(now):
+            segment = job.take(now, origin.limit.now)
+        return segment
 
     def _active_of_owners_locked(self) -> Counter[str]:
         return Counter(
@@ -217,23 +234,29 @@ class Schedule:
             _check_is_needed(segment)
             start, before = segment.position, file.done
             segment.position = end = start + count
-            self._origins[job].received += count
+            if job.swarm is not None and segment.lane is not None:
+                job.swarm.came(count, time.monotonic())
+            else:
+                self._origins[job].received += count
+                job.received += count
             if file.remote.size is None:
                 file.received = end
             else:
                 file.staged.mark(start, end)
                 if file.digester is None and file.is_behind:
                     self._digest_locked(file)
+                if job.swarm is not None and file.shared is not None:
+                    job.swarm.exchange.wrote(file.shared.digest, file.completed(start, end))
             job.done += file.done - before
-            job.received += count
             return self._bucket.take(count, time.monotonic())
 
     def end(self, segment: Segment, error: BaseException | None = None) -> None:
         """Note that a segment has ended, completely or with an error."""
         file, job = segment.file, segment.file.job
         with self._lock:
-            origin = self._origins[job]
+            now, origin = time.monotonic(), self._origins[job]
             origin.active.discard(segment)
+            job.from_origin.discard(segment)
             file.active.discard(segment)
             job.touched.discard(segment)
             if file.digester is segment:
@@ -242,9 +265,15 @@ class Schedule:
                 if segment.twin is not None:
                     segment.twin.abort()
             elif not job.over and segment.epoch == file.epoch:
-                failure = set_back(segment, error, origin, time.monotonic(), self.jitter())
+                failure = (
+                    set_back(segment, error, origin, now, self.jitter())
+                    if segment.lane is None
+                    else set_back_of_peer(segment, error)
+                )
                 if failure is not None:
                     job.fail(failure)
+            if job.swarm is not None:
+                job.swarm.ended(segment, error, now)
             segment.detach_twin()
             if file.undigested:
                 self._digest_locked(file)
@@ -300,6 +329,12 @@ class Schedule:
 
     # The end of a file
 
+    def blame(self, segment: Segment, lane: Lane) -> None:
+        """Leave out a peer that sent wrong bytes of a file."""
+        swarm = segment.file.job.swarm
+        if swarm is not None:
+            swarm.exchange.blame(lane, segment.file.remote.path)
+
     def begin_seal(self, file: FileJob) -> bool:
         """Whether to seal a file now: it is written and digested. True at most once a file."""
         with self._lock:
@@ -315,7 +350,10 @@ class Schedule:
         job = file.job
         with self._lock:
             job.touched.discard(file)
-            if failure is not None:
+            if isinstance(failure, WrongPiecesError):
+                file.distrust()
+                self._fetchable.notify_all()
+            elif failure is not None:
                 job.fail(failure)
             else:
                 job.end(file)

@@ -83,12 +83,13 @@ class FetchWorker(threading.Thread):
 
     def _fetch(self, segment: Segment) -> None:
         file = segment.file
-        with waiting(math.inf, lambda: segment.aborted or file.job.over):
-            body = file.job.remote.read(file.remote, segment.position, segment.end)
-            with closing(body):
-                connections = self._schedule.attach(segment, body)
-                file.staged.open()
-                self._receive(segment, body, connections)
+        with (
+            waiting(math.inf, lambda: segment.aborted or file.job.over),
+            closing(_read(segment)) as body,
+        ):
+            connections = self._schedule.attach(segment, body)
+            file.staged.open()
+            self._receive(segment, body, connections)
 
     def _receive(self, segment: Segment, body: Body, connections: int) -> None:
         file = segment.file
@@ -114,6 +115,7 @@ class FetchWorker(threading.Thread):
             file.staged.flush(flushed, segment.position)
 
     def _write(self, segment: Segment, piece: bytes) -> None:
+        self._compare(segment, piece)
         segment.file.staged.write(piece, segment.position)
         if segment.digests is not None:
             segment.digests.update(piece)
@@ -121,6 +123,13 @@ class FetchWorker(threading.Thread):
         while wait > 0 and not segment.aborted:
             time.sleep(min(wait, 0.1))
             wait -= 0.1
+
+    def _compare(self, segment: Segment, piece: bytes) -> None:
+        """Find out whether a peer sent other bytes than these, which come from the origin."""
+        file = segment.file
+        lane = file.sender_of(segment.position)
+        if lane is not None and file.staged.differs(piece, segment.position):
+            self._schedule.blame(segment, lane)
 
 
 class DigestWorker(threading.Thread):
@@ -161,6 +170,15 @@ class DigestWorker(threading.Thread):
             digests.update(self._buffer[:read])
 
 
+def _read(segment: Segment) -> Body:
+    """Request the bytes of a segment from its peer, or from the origin."""
+    file = segment.file
+    if segment.lane is not None and file.shared is not None:
+        assert segment.end is not None  # noqa: S101
+        return segment.lane.read(file.shared.digest, segment.position, segment.end)
+    return file.job.remote.read(file.remote, segment.position, segment.end)
+
+
 def _lower_priority() -> None:
     """Lower this thread's priority below the digest threads and the servers on the node."""
     thread = threading.get_native_id()
@@ -173,10 +191,15 @@ def _stalled(segment: Segment, error: BaseException | None) -> BaseException:
         return error
     return DownloadError(
         FailureKind.UNREACHABLE,
-        f"{segment.file.remote.path} comes too slowly from {segment.file.job.remote.origin}, as "
+        f"{segment.file.remote.path} comes too slowly from {_sender(segment)}, as "
         "good as not at all: check the origin and the network of the node, it is tried again by "
         "itself",
     )
+
+
+def _sender(segment: Segment) -> str:
+    lane = segment.lane
+    return segment.file.job.remote.origin if lane is None else f"node {lane.peer.node}"
 
 
 def _seal(schedule: Schedule, file: FileJob) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from agent.disk.on_disk import MISSING
 from agent.disk.verify import READ_BYTES, Expected, Fault, Verdict, Verifier
-from agent.engine.limits import TokenBucket
 from agent.structs.failures import CancelledError
 from agent.structs.records import BadFile
+from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     import threading

@@ -15,6 +15,9 @@ class Counts:
     def received(self, scheme: str, size: int) -> None:
         """Count content that came from an origin. scheme: that of the model's URI."""
 
+    def sent_to_peers(self, size: int) -> None:
+        """Count content of models that was sent to agents of other nodes."""
+
     def published(self, scheme: str) -> None:
         """Count a download that published a copy, or that repaired one."""
 

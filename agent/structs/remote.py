@@ -47,7 +47,8 @@ class RemoteFile:
     an ETag; None where the source has no versions. `ranges` is whether the source serves ranges,
     all of one version; otherwise the file is read as a whole, in one stream. `recheck` is whether
     the source may change the file while it is sent, so that the first byte is requested once more
-    after the last byte.
+    after the last byte. `verified` is the SHA-256 of this version where nodes have found it and the
+    store does not report it.
     """
 
     path: str
@@ -57,6 +58,14 @@ class RemoteFile:
     checksum: Checksum | None = None
     ranges: bool = True
     recheck: bool = field(default=False, compare=False)
+    verified: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 in hexadecimal digits; None if it is not known before the file is here."""
+        if self.checksum is not None and self.checksum.algorithm is ChecksumAlgorithm.SHA256:
+            return self.checksum.value
+        return self.verified
 
 
 class RangeIgnoredError(DownloadError):

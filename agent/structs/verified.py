@@ -27,9 +27,9 @@ class VerifiedFile:
     """A file as its origin lists it, with its digest in hexadecimal digits."""
 
     path: Annotated[str, AfterValidator(check_path)]
-    size: int = Field(ge=0)
+    size: Annotated[int, Field(ge=0)]
     version: str | None
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class VerifiedManifest(JsonObject):

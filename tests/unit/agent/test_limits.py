@@ -14,7 +14,8 @@ from agent.engine.connection_limit import (
     ConnectionLimit,
 )
 from agent.engine.cpu_pressure import CpuPressure
-from agent.engine.limits import Limits, TokenBucket
+from agent.engine.limits import Limits
+from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,271 @@
+"""Which pieces of a job come from which peer, and which ones from the origin.
+
+Changed only with the schedule's lock held. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.engine.pace import Pace
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.pieces import choose, owned, piece_bytes, window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.engine.job import FileJob, Segment
+    from agent.structs.exchange import Exchange, Lane, SharedFile
+
+# Requests to one peer, and to all peers of a job, at a time.
+LANE_CONNECTIONS = 2
+MAX_CONNECTIONS = 12
+# Requests to the origin at a time, as long as a peer takes part.
+ORIGIN_CONNECTIONS = 4
+# A peer whose request has failed is left alone for so long: the time doubles with each failure.
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+# A request to a peer that brings nothing for so long has stalled: others may have the piece.
+STALL_SECONDS = 5.0
+# Peers that have not answered count as owners for so long.
+GREETING_SECONDS = 1.0
+# An owner without new pieces for so long, or for so many times the time of a piece, is not waited
+# for.
+SILENT_SECONDS, SILENT_PIECES = 5.0, 3.0
+# Without news for so long, a node asks the origin for a piece of another owner.
+PATIENCE_SECONDS, PATIENCE_PIECES = 1.0, 2.0
+PATIENCE_OF_OTHERS_SECONDS = 10.0
+# Where peers have given nothing for so long, a failure of the origin fails the job.
+HOPE_SECONDS = 30.0
+# The origin is compared with the peers when those have been in use for so long. It is asked for
+# what they have if it gives so many times more.
+COMPARED_SECONDS, BETTER = 10.0, 2.0
+
+
+@dataclass(eq=False)
+class LaneState:
+    """What a job knows of one peer. `seconds` is how long a piece takes; 0: not known."""
+
+    lane: Lane
+    active: set[Segment] = field(default_factory=set)
+    paused_until: float = 0.0
+    failures: int = 0
+    progress_at: float = 0.0
+    seconds: float = 0.0
+    # The pieces at the last look.
+    seen: object = None
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more request may be sent now."""
+        return len(self.active) < LANE_CONNECTIONS and now >= self.paused_until
+
+    def failed(self, error: BaseException, now: float) -> None:
+        """Leave the peer alone for a while, after a failed request."""
+        self.failures += 1
+        pause = PAUSE_SECONDS * 2.0 ** (self.failures - 1)
+        if isinstance(error, DownloadError) and error.kind is FailureKind.THROTTLED:
+            # It serves others, and will serve this node soon.
+            self.failures, pause = 0, error.retry_after or PAUSE_SECONDS
+        self.paused_until = max(self.paused_until, now + min(pause, MAX_PAUSE_SECONDS))
+
+
+class Swarm:
+    """The peers of one job."""
+
+    def __init__(self, exchange: Exchange, now: float) -> None:
+        self.exchange = exchange
+        self.received = 0
+        self._began = now
+        self._news_at = now
+        self._lanes: dict[Lane, LaneState] = {}
+        self._pace = Pace(STALL_SECONDS)
+        # How long a piece from the origin takes, in seconds, and the rate of one request there.
+        self._piece_seconds = 0.0
+        self._origin_rate = 0.0
+        self._compared_at, self._compared_bytes = now, 0
+        self._prefers_origin = False
+        # Whether the last look for a request to peers, or to the origin, found none: idle threads
+        # need not look again.
+        self._dry = self._origin_dry = False
+        self._owned: dict[str, tuple[frozenset[str], int]] = {}
+        self.refresh(now)
+
+    @property
+    def active(self) -> set[Segment]:
+        """The running requests to peers."""
+        return {segment for state in self._lanes.values() for segment in state.active}
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether a peer has a part of the model, or is downloading it."""
+        return any(state.lane.takes_part for state in self._lanes.values())
+
+    def awaits_peers(self, now: float) -> bool:
+        """Whether the origin may not be used as if there were no peers."""
+        return self.takes_part or (bool(self._lanes) and now < self._began + GREETING_SECONDS)
+
+    def sustains(self, now: float) -> bool:
+        """Whether the job goes on without its origin: peers have given pieces lately."""
+        return self.takes_part and now - self._news_at < HOPE_SECONDS
+
+    def refresh(self, now: float) -> None:
+        """Take over the present peers and what they have."""
+        present = self.exchange.lanes()
+        for lane in self._lanes.keys() - set(present):
+            for segment in self._lanes.pop(lane).active:
+                segment.stalled = True
+                segment.abort()
+        for lane in present:
+            state = self._lanes.get(lane)
+            if state is None:
+                state = self._lanes[lane] = LaneState(lane, progress_at=now)
+            if state.seen is not lane.pieces:
+                state.seen = lane.pieces
+                state.progress_at = self._news_at = now
+        self._dry = self._origin_dry = False
+
+    def watch(self, now: float) -> list[Segment]:
+        """Abort stalled requests to peers. Returns second ones, to the origin, for slow ones."""
+        self.refresh(now)
+        active = list(self.active)
+        slow, stalled = self._pace.look(active, self.received, now)
+        for segment in stalled:
+            segment.stalled = True
+            segment.abort()
+        if now - self._compared_at >= COMPARED_SECONDS:
+            rate = (self.received - self._compared_bytes) / (now - self._compared_at)
+            origin = self._origin_rate * ORIGIN_CONNECTIONS
+            self._prefers_origin = bool(active) and origin > BETTER * rate
+            self._compared_at, self._compared_bytes = now, self.received
+        return [segment.hedge(now) for segment in slow]
+
+    # Requests to peers
+
+    def take(self, files: Iterable[FileJob], now: float) -> Segment | None:
+        """Start a request to a peer; None if no peer has a missing piece, or has room."""
+        if self._dry or len(self.active) >= MAX_CONNECTIONS:
+            return None
+        ready = sorted(
+            (state for state in self._lanes.values() if state.has_room(now)), key=_preference
+        )
+        for file in files if ready else ():
+            segment = self._take_of(file, ready, now)
+            if segment is not None:
+                return segment
+        self._dry = True
+        return None
+
+    def _take_of(self, file: FileJob, ready: list[LaneState], now: float) -> Segment | None:
+        shared, missing = file.shared, file.missing
+        if shared is None or file.is_suspect or not missing:
+            return None
+        wanted = window(missing)
+        digest = shared.digest
+        once, twice = 0, 0
+        for state in self._lanes.values():
+            has = state.lane.pieces.get(digest, 0) & wanted
+            twice |= once & has
+            once |= has
+        if not once:
+            return None
+        for state in ready:
+            candidates = state.lane.pieces.get(digest, 0) & wanted
+            if candidates and state.lane not in file.excluded:
+                start = random.randrange(candidates.bit_length())  # noqa: S311
+                segment = file.take_piece(choose(candidates, ~twice, start), state.lane, now)
+                state.active.add(segment)
+                return segment
+        return None
+
+    def came(self, count: int, now: float) -> None:
+        """Count bytes from a peer."""
+        self.received += count
+        self._news_at = now
+
+    def ended(self, segment: Segment, error: BaseException | None, now: float) -> None:
+        """Note that a request has ended, to a peer or to the origin."""
+        self._dry = self._origin_dry = False
+        seconds, size = now - segment.started, segment.position - segment.begun
+        shared = segment.file.shared
+        if segment.lane is None:
+            if error is None and shared is not None:
+                self._piece_seconds = seconds / max(1.0, size / piece_bytes(shared.size))
+                self._origin_rate = size / max(seconds, 1e-3)
+            return
+        state = self._lanes.get(segment.lane)
+        if state is None:
+            return
+        state.active.discard(segment)
+        if error is None:
+            state.failures, state.seconds = 0, seconds
+        elif segment.stalled or isinstance(error, DownloadError):
+            state.failed(error, now)
+
+    # Requests to the origin
+
+    def may_ask_origin(self, requests: int, now: float) -> bool:
+        """Whether one more request may be sent to the origin, beside this many."""
+        if self._origin_dry:
+            return False
+        return requests < ORIGIN_CONNECTIONS or not self.awaits_peers(now)
+
+    def found_none(self) -> None:
+        """Note that no file has a piece that may be fetched from the origin now."""
+        self._origin_dry = True
+
+    def of_origin(self, shared: SharedFile, oldest: float | None, now: float) -> int:
+        """The pieces of a file that this node may fetch from the origin now.
+
+        `oldest` is when the oldest running request to the origin began; None: there is none.
+        """
+        digest = shared.digest
+        me = self.exchange.neighbourhood
+        piece = max(self._piece_seconds, now - oldest if oldest is not None else 0.0)
+        silent = max(SILENT_SECONDS, SILENT_PIECES * piece)
+        owners = {
+            state.lane.peer.node
+            for state in self._lanes.values()
+            if state.lane.peer.seed and self._is_live(state, silent, now)
+        }
+        is_owner = me.seed or not self.takes_part
+        mine = self._owned_of(shared, frozenset(owners | {me.node})) if is_owner else 0
+        if self._is_hungry(piece, now):
+            mine = -1
+        return mine if self._prefers_origin else mine & ~self._available(digest, now)
+
+    def asked_origin(self, now: float) -> None:
+        """Note that a request was sent to the origin: at most one at a time is out of hunger."""
+        self._news_at = now
+
+    def _is_hungry(self, piece: float, now: float) -> bool:
+        patience = max(PATIENCE_SECONDS, PATIENCE_PIECES * piece)
+        if not self.exchange.neighbourhood.seed:
+            patience = max(patience, PATIENCE_OF_OTHERS_SECONDS)
+        return now - self._news_at > patience
+
+    def _is_live(self, state: LaneState, silent: float, now: float) -> bool:
+        if state.lane.takes_part is None:
+            return now < self._began + GREETING_SECONDS
+        return state.lane.takes_part and now - state.progress_at <= silent
+
+    def _available(self, digest: str, now: float) -> int:
+        """The pieces that peers have which answer."""
+        found = 0
+        for state in self._lanes.values():
+            if state.failures < 2 or now >= state.paused_until:
+                found |= state.lane.pieces.get(digest, 0)
+        return found
+
+    def _owned_of(self, shared: SharedFile, owners: frozenset[str]) -> int:
+        known, mine = self._owned.get(shared.digest, (None, 0))
+        if known != owners:
+            me = self.exchange.neighbourhood.node
+            mine = owned(shared.digest, shared.size, me, owners)
+            self._owned[shared.digest] = (owners, mine)
+        return mine
+
+
+def _preference(state: LaneState) -> tuple[bool, int, float, float]:
+    """The sort key of peers: the nearest and least busy first."""
+    return (not state.lane.is_near, len(state.active), state.seconds, random.random())  # noqa: S311

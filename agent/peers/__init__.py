@@ -1,0 +1,1 @@
+"""What the agents of a group exchange: pieces of model files, so that an origin sends them once."""
