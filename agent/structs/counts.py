@@ -51,6 +51,9 @@ class Counts:
     def scrubbed(self, size: int) -> None:
         """Count what was read of published copies to find damage."""
 
+    def peer_lied(self) -> None:
+        """Count a peer that is left out, since it sent wrong bytes of a file."""
+
     def stepped(self, seconds: float) -> None:
         """Count a step of the loop."""
 
