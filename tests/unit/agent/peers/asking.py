@@ -84,21 +84,22 @@ class Asked:
     counts: Sent
     identity: Identity | None = None
     admission: Admission | None = None
+    connections: list[socket.socket] = field(default_factory=list)
 
     def connect(self, context: ssl.SSLContext | None = None) -> socket.socket:
-        """A connection; encrypted with a context."""
-        plain = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
-        return context.wrap_socket(plain) if context else plain
+        """A connection, until the end of the test; encrypted with a context."""
+        made = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+        if context:
+            made = context.wrap_socket(made)
+        self.connections.append(made)
+        return made
 
     def client(self, context: ssl.SSLContext | None = None) -> Client:
         return Client(self.connect(context))
 
     def introduce(self, peer: Identity) -> Reply:
         client = self.client(peer.introduction_context())
-        try:
-            return client.ask("/v2/introduction", "PUT", body=peer.certificate)
-        finally:
-            client.close()
+        return client.ask("/v2/introduction", "PUT", body=peer.certificate)
 
 
 class Client:
@@ -125,9 +126,6 @@ class Client:
         answer = self._http.getresponse()
         return Reply(answer.status, answer.read(), dict(answer.headers))
 
-    def close(self) -> None:
-        self._http.close()
-
 
 @contextmanager
 def asked(
@@ -138,7 +136,10 @@ def asked(
     admission = Admission(identity) if identity else None
     server = Server(("127.0.0.1", 0), shelf, admission, limits or UploadLimits(), counts)
     server.start()
+    found = Asked(server, shelf, counts, identity, admission)
     try:
-        yield Asked(server, shelf, counts, identity, admission)
+        yield found
     finally:
+        for connection in found.connections:
+            connection.close()
         server.close()
