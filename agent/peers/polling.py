@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 # How long a peer waits for news before it answers without any, and how much longer this agent does.
 WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
-# After an answer without the model, and after failures: the time doubles with each.
-ABSENT_SECONDS = 5.0
+# After an answer without the model, and after other failures: the time doubles with each. Nodes begin
+# at about the same time, so that the first answers soon change.
+ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 5.0
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 # 100 000 files with a digest and a few pieces each.
 MAX_BYTES = 16 << 20
@@ -101,11 +102,11 @@ class Polling:
         self.pieces, self.takes_part = {}, False
         if had and not self._ended.is_set():
             self._news()
+        least, most = RETRY_SECONDS, MAX_RETRY_SECONDS
         if error is not None and error.kind is FailureKind.NOT_FOUND:
-            self._failures = 0
-            return ABSENT_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
+            least, most = ABSENT_SECONDS, MAX_ABSENT_SECONDS
+        delay = min(least * 2.0 ** min(self._failures, 10), most)
         self._failures += 1
-        delay = min(RETRY_SECONDS * 2.0 ** (self._failures - 1), MAX_RETRY_SECONDS)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
