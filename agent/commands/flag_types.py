@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?")
 _HASH = re.compile("sha256:[0-9a-f]{64}")
 
 
@@ -73,6 +74,20 @@ def bind_address(value: str) -> tuple[str, int]:
     if not colon or not is_host or not port.isdecimal() or int(port) > 65535:
         raise ArgumentTypeError(f"{value!r} is not an address and a port, such as :8081")
     return (address(bare) if bare else ""), int(port)
+
+
+def is_any(host: str) -> bool:
+    """Whether the host of a bind address means all addresses."""
+    return not host or ipaddress.ip_address(host).is_unspecified
+
+
+def peer(value: str) -> str:
+    """The name or address of another host with a port, such as 10.0.0.7:8089 or [::1]:8089."""
+    host, _, port = value.rpartition(":")
+    is_host = _HOST.fullmatch(host) if not host.startswith("[") else host.endswith("]")
+    if not is_host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ArgumentTypeError(f"{value!r} is not a host and a port, such as 10.0.0.7:8089")
+    return f"[{address(host[1:-1])}]:{port}" if host.startswith("[") else value
 
 
 def claim(value: str) -> tuple[str, Path]:

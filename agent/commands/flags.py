@@ -77,9 +77,13 @@ def _check_run(run: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     missing = [flag for flag, value in required.items() if value is None]
     if missing:
         run.error(f"the following arguments are required: {', '.join(missing)}")
-    for flag, given in (("--once", options.once), ("--verify", options.verify)):
+    needing = {"--once": options.once, "--verify": options.verify, "--peer": options.peer}
+    for flag, given in needing.items():
         if given and options.models is None:
             run.error(f"{flag} needs --models")
+    bound, told = options.peer_bind_address, options.peer_address
+    if options.models is None and bound is not None and not told and flag_types.is_any(bound[0]):
+        run.error("--peer-bind-address on all addresses needs --peer-address")
     if options.models is not None and options.startup_taint_priority is not None:
         run.error("--models is for use without Kubernetes: leave out --startup-taint-priority")
     if options.models is not None and options.kubeconfig is not None:
@@ -247,6 +251,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "serve /metrics, /healthz and /readyz there, without authentication; without a host on "
         "all addresses, port 0: a free port, which the log names; default: no server",
     )
+    _add_peers(add)
     run.add_argument(
         "--log-format",
         choices=LOG_FORMATS,
@@ -284,8 +289,54 @@ def _add_pull(pull: argparse.ArgumentParser) -> None:
         "3",
     )
     _add_limits(add)
+    _add_peer(add)
     pull.add_argument(
         "--quiet", action="store_true", help="no progress, only the result and errors"
+    )
+
+
+def _add_peers(add: _Adder) -> None:
+    add.value(
+        "--peer-bind-address",
+        flag_types.bind_address,
+        "HOST:PORT",
+        "exchange pieces of models with other agents, and serve them there; in a cluster by TLS, "
+        "to the peers that the LocalModelNode names. With --models by plain HTTP: whoever reaches "
+        "the port and knows the digest of a file can read it, so bind it to a private network; "
+        "default: no exchange",
+    )
+    add.value(
+        "--peer-address",
+        flag_types.address,
+        "ADDRESS",
+        "where other agents reach this one, and how they name it, without a port; default: the "
+        "host of --peer-bind-address",
+    )
+    _add_peer(add)
+    add.value(
+        "--peer-upload-bytes-per-second",
+        flag_types.rate,
+        "QUANTITY",
+        "limit for what all other agents get together, such as 500Mi; 0: no limit",
+        "0",
+    )
+    add.value(
+        "--peer-upload-connections",
+        flag_types.count,
+        "N",
+        "how many transfers other agents get at the same time",
+        "16",
+    )
+
+
+def _add_peer(add: _Adder) -> None:
+    add.values(
+        "--peer",
+        flag_types.peer,
+        "HOST:PORT",
+        "without Kubernetes: another agent to fetch pieces of models from by plain HTTP, as its "
+        "--peer-bind-address",
+        ",",
     )
 
 

@@ -272,6 +272,11 @@ class Staging:
         self._progress: int | None = None
         self.staged = self._nothing()
 
+    @property
+    def path_of_files(self) -> Path:
+        """The folder of the files."""
+        return self._files
+
     def version(self, uri: str) -> str | None:
         """The version of the partial download; None if the source has no versions of models."""
         journal = self._read_journal(uri)

@@ -218,6 +218,10 @@ class Store:
         self.check_place()
         return Staging(self._meta(key))
 
+    def staging_files(self, key: str) -> Path:
+        """Where the staging of a key has its files."""
+        return Staging(self._meta(key)).path_of_files
+
     def publish(self, manifest: Manifest) -> None:
         """Publish the staged files, which this manifest describes, by one rename to models/<key>.
 

@@ -85,6 +85,13 @@ class Segment:
     mark_bytes: int = 0
     mark_time: float = 0.0
 
+    @property
+    def left(self) -> int | None:
+        """The bytes that a second request would ask for; None if there may be none."""
+        if self.twin is not None or self.end is None or not self.file.remote.ranges:
+            return None
+        return self.end - self.position
+
     def abort(self) -> None:
         """Make the request end. May be called from any thread."""
         self.aborted = True
@@ -386,7 +393,7 @@ class Job:
     later: bool = False
     is_urgent: Callable[[], bool] = lambda: False
     # Its peers; None: it has none.
-    swarm: Swarm | None = None
+    swarm: Swarm[Segment] | None = None
     # The files in work, and the results of sealed files by path.
     files: set[FileJob] = field(default_factory=set)
     fetched: dict[str, Fetched] = field(default_factory=dict)

@@ -273,7 +273,7 @@ class Schedule:
                 if failure is not None:
                     job.fail(failure)
             if job.swarm is not None:
-                job.swarm.ended(segment, error, now)
+                job.swarm.ended(segment, file.shared, error, now)
             segment.detach_twin()
             if file.undigested:
                 self._digest_locked(file)

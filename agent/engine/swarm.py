@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from agent.engine.pace import Pace
+from agent.engine.pace import Pace, Request
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.pieces import choose, owned, piece_bytes, window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.engine.job import FileJob, Segment
     from agent.structs.exchange import Exchange, Lane, SharedFile
 
 # Requests to one peer, and to all peers of a job, at a time.
@@ -28,7 +27,8 @@ ORIGIN_CONNECTIONS = 4
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
 # A request to a peer that brings nothing for so long has stalled: others may have the piece.
 STALL_SECONDS = 5.0
-# Peers that have not answered count as owners for so long.
+# The origin is not asked before all peers have said what they have, or this time is over: a peer may
+# have everything.
 GREETING_SECONDS = 1.0
 # An owner without new pieces for so long, or for so many times the time of a piece, is not waited
 # for.
@@ -43,12 +43,63 @@ HOPE_SECONDS = 30.0
 COMPARED_SECONDS, BETTER = 10.0, 2.0
 
 
+class PieceRequest(Request, Protocol):
+    """A running request, to a peer or (`lane` None) to the origin: see agent.engine.job.Segment."""
+
+    stalled: bool
+
+    @property
+    def lane(self) -> Lane | None:
+        """The peer."""
+        ...
+
+    def abort(self) -> None:
+        """Make the request end."""
+        ...
+
+    def hedge(self, now: float) -> Self:
+        """Make a second request for the rest of this one."""
+        ...
+
+
+_S = TypeVar("_S", bound=PieceRequest)
+_Started_co = TypeVar("_Started_co", bound=PieceRequest, covariant=True)
+
+
+class PieceFile(Protocol[_Started_co]):
+    """A file in work: see agent.engine.job.FileJob."""
+
+    @property
+    def shared(self) -> SharedFile | None:
+        """How it is exchanged; None if it is not."""
+        ...
+
+    @property
+    def missing(self) -> int:
+        """The pieces that no running request asks for."""
+        ...
+
+    @property
+    def excluded(self) -> set[Lane]:
+        """The peers that it is not fetched from."""
+        ...
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is fetched from the origin alone, to find out who sent wrong bytes."""
+        ...
+
+    def take_piece(self, piece: int, lane: Lane, now: float) -> _Started_co:
+        """Start a request for a missing piece."""
+        ...
+
+
 @dataclass(eq=False)
-class LaneState:
+class LaneState(Generic[_S]):
     """What a job knows of one peer. `seconds` is how long a piece takes; 0: not known."""
 
     lane: Lane
-    active: set[Segment] = field(default_factory=set)
+    active: set[_S] = field(default_factory=set)
     paused_until: float = 0.0
     failures: int = 0
     progress_at: float = 0.0
@@ -70,7 +121,7 @@ class LaneState:
         self.paused_until = max(self.paused_until, now + min(pause, MAX_PAUSE_SECONDS))
 
 
-class Swarm:
+class Swarm(Generic[_S]):
     """The peers of one job."""
 
     def __init__(self, exchange: Exchange, now: float) -> None:
@@ -78,7 +129,7 @@ class Swarm:
         self.received = 0
         self._began = now
         self._news_at = now
-        self._lanes: dict[Lane, LaneState] = {}
+        self._lanes: dict[Lane, LaneState[_S]] = {}
         self._pace = Pace(STALL_SECONDS)
         # How long a piece from the origin takes, in seconds, and the rate of one request there.
         self._piece_seconds = 0.0
@@ -92,7 +143,7 @@ class Swarm:
         self.refresh(now)
 
     @property
-    def active(self) -> set[Segment]:
+    def active(self) -> set[_S]:
         """The running requests to peers."""
         return {segment for state in self._lanes.values() for segment in state.active}
 
@@ -103,7 +154,11 @@ class Swarm:
 
     def awaits_peers(self, now: float) -> bool:
         """Whether the origin may not be used as if there were no peers."""
-        return self.takes_part or (bool(self._lanes) and now < self._began + GREETING_SECONDS)
+        return self.takes_part or self._is_greeting(now)
+
+    def _is_greeting(self, now: float) -> bool:
+        unknown = any(state.lane.takes_part is None for state in self._lanes.values())
+        return unknown and now < self._began + GREETING_SECONDS
 
     def sustains(self, now: float) -> bool:
         """Whether the job goes on without its origin: peers have given pieces lately."""
@@ -119,13 +174,13 @@ class Swarm:
         for lane in present:
             state = self._lanes.get(lane)
             if state is None:
-                state = self._lanes[lane] = LaneState(lane, progress_at=now)
+                state = self._lanes[lane] = LaneState[_S](lane, progress_at=now)
             if state.seen is not lane.pieces:
                 state.seen = lane.pieces
                 state.progress_at = self._news_at = now
         self._dry = self._origin_dry = False
 
-    def watch(self, now: float) -> list[Segment]:
+    def watch(self, now: float) -> list[_S]:
         """Abort stalled requests to peers. Returns second ones, to the origin, for slow ones."""
         self.refresh(now)
         active = list(self.active)
@@ -142,7 +197,7 @@ class Swarm:
 
     # Requests to peers
 
-    def take(self, files: Iterable[FileJob], now: float) -> Segment | None:
+    def take(self, files: Iterable[PieceFile[_S]], now: float) -> _S | None:
         """Start a request to a peer; None if no peer has a missing piece, or has room."""
         if self._dry or len(self.active) >= MAX_CONNECTIONS:
             return None
@@ -156,7 +211,7 @@ class Swarm:
         self._dry = True
         return None
 
-    def _take_of(self, file: FileJob, ready: list[LaneState], now: float) -> Segment | None:
+    def _take_of(self, file: PieceFile[_S], ready: list[LaneState[_S]], now: float) -> _S | None:
         shared, missing = file.shared, file.missing
         if shared is None or file.is_suspect or not missing:
             return None
@@ -183,11 +238,12 @@ class Swarm:
         self.received += count
         self._news_at = now
 
-    def ended(self, segment: Segment, error: BaseException | None, now: float) -> None:
-        """Note that a request has ended, to a peer or to the origin."""
+    def ended(
+        self, segment: _S, shared: SharedFile | None, error: BaseException | None, now: float
+    ) -> None:
+        """Note that a request for a file has ended, to a peer or to the origin."""
         self._dry = self._origin_dry = False
         seconds, size = now - segment.started, segment.position - segment.begun
-        shared = segment.file.shared
         if segment.lane is None:
             if error is None and shared is not None:
                 self._piece_seconds = seconds / max(1.0, size / piece_bytes(shared.size))
@@ -219,6 +275,8 @@ class Swarm:
 
         `oldest` is when the oldest running request to the origin began; None: there is none.
         """
+        if self._is_greeting(now):
+            return 0
         digest = shared.digest
         me = self.exchange.neighbourhood
         piece = max(self._piece_seconds, now - oldest if oldest is not None else 0.0)
@@ -244,10 +302,8 @@ class Swarm:
             patience = max(patience, PATIENCE_OF_OTHERS_SECONDS)
         return now - self._news_at > patience
 
-    def _is_live(self, state: LaneState, silent: float, now: float) -> bool:
-        if state.lane.takes_part is None:
-            return now < self._began + GREETING_SECONDS
-        return state.lane.takes_part and now - state.progress_at <= silent
+    def _is_live(self, state: LaneState[_S], silent: float, now: float) -> bool:
+        return bool(state.lane.takes_part) and now - state.progress_at <= silent
 
     def _available(self, digest: str, now: float) -> int:
         """The pieces that peers have which answer."""
@@ -266,6 +322,6 @@ class Swarm:
         return mine
 
 
-def _preference(state: LaneState) -> tuple[bool, int, float, float]:
+def _preference(state: LaneState[_S]) -> tuple[bool, int, float, float]:
     """The sort key of peers: the nearest and least busy first."""
     return (not state.lane.is_near, len(state.active), state.seconds, random.random())  # noqa: S311

@@ -23,6 +23,7 @@ from agent.jobs.listing import (
     total_size,
 )
 from agent.jobs.reservations import Coming, NoRoomError
+from agent.jobs.sharing import Sharing
 from agent.sources.readable import check_readable
 from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from agent.structs.adoption import foreign
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from agent.sources import Sources
     from agent.structs.adoption import Adopted
     from agent.structs.credentials import Credentials
+    from agent.structs.exchange import PeerGroup
     from agent.structs.remote import RemoteFile, RemoteModel
     from agent.structs.requests import Request
 
@@ -93,6 +95,8 @@ class Download:
         received: Callable[[int], None] = lambda _size: None,
         reserve: Callable[[int, Coming], None] = lambda _size, _coming: None,
         refusals: Refusals | None = None,
+        peers: PeerGroup | None = None,
+        received_from_peers: Callable[[int], None] = lambda _size: None,
     ) -> None:
         self._request = request
         self._sources = sources
@@ -107,6 +111,8 @@ class Download:
         self._received = received
         self._reserve = reserve
         self._refusals = refusals
+        self._sharing = Sharing(request, peers)
+        self._received_from_peers = received_from_peers
         self._done = 0
         self._total: int | None = None
         # The reserved bytes, and what they are for.
@@ -139,6 +145,7 @@ class Download:
             raise
         finally:
             staging.close()
+            self._sharing.end()
 
     def _run(self, staging: Staging) -> Manifest:
         key, uri = self._request.key, self._request.uri
@@ -171,7 +178,7 @@ class Download:
 
     def _bring(self, staging: Staging, resolve: Callable[[str | None], RemoteModel]) -> Manifest:
         """Download and publish the version that the source has; again if it changes meanwhile."""
-        remote, other_tags = resolve(staging.version(self._request.uri)), set[tuple[str, str]]()
+        remote, other_tags = self._listed(staging, resolve), set[tuple[str, str]]()
         for changes in range(MAX_CHANGES + 1):
             try:
                 return self._publish(staging, self._fetch(staging, remote), remote)
@@ -179,10 +186,20 @@ class Download:
                 if changes == MAX_CHANGES:
                     raise
                 log.warning("File changed at its source", key=self._request.key, path=change.path)
-                remote = resolve(None)
+                remote = self._sharing.with_digests(resolve(None))
                 if _is_again(change, other_tags):
                     remote = InOneAnswer(remote)
         raise AssertionError
+
+    def _listed(
+        self, staging: Staging, resolve: Callable[[str | None], RemoteModel]
+    ) -> RemoteModel:
+        """The listing of the source, with what is known from peers."""
+        try:
+            remote = resolve(staging.version(self._request.uri))
+        except DownloadError as failure:
+            return self._sharing.remembered(failure)
+        return self._sharing.with_digests(remote)
 
     def _repair(
         self, staging: Staging, resolve: Callable[[str | None], RemoteModel]
@@ -303,6 +320,10 @@ class Download:
         if self._total is not None:
             self._total += self._beside
         self._check_space(staging, remote.files)
+        exchange = self._sharing.exchange if self._is_shared(remote, coming) else None
+        if exchange is not None:
+            # A listing may be allowed where a read is not, and peers give what the origin would.
+            self._check_access(remote)
         return self._engine.fetch(
             remote,
             staging,
@@ -313,8 +334,24 @@ class Download:
             # An expected hash needs all digests before the publication.
             later=coming is Coming.MODEL and not self._request.expected and not is_archive(remote),
             report=self._tell,
-            received=self._received,
+            received=self._came,
+            exchange=exchange,
+            received_from_peers=self._came_from_peers,
         )
+
+    @staticmethod
+    def _is_shared(remote: RemoteModel, coming: Coming) -> bool:
+        """Whether peers are asked: for a model that is kept as its source lists it."""
+        is_known = any(file.sha256 is not None for file in remote.files)
+        return coming is Coming.MODEL and is_known and not is_archive(remote)
+
+    def _came(self, size: int) -> None:
+        self._sharing.from_origin += size
+        self._received(size)
+
+    def _came_from_peers(self, size: int) -> None:
+        self._sharing.from_peers += size
+        self._received_from_peers(size)
 
     def _contents(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
@@ -358,6 +395,12 @@ class Download:
             self._contents(staging, fetched, remote),
             self._request.caches,
             first_access(remote, self._request.requester),
+        ).model_copy(
+            update={
+                "origin_bytes": self._sharing.from_origin,
+                "peer_bytes": self._sharing.from_peers,
+                "origin_asked": self._sharing.origin_asked,
+            }
         )
         if not self._request.accepts(manifest.hash):
             expected = " and ".join(sorted(self._request.expected))

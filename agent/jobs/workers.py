@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agent.sources import Sources
     from agent.structs.adoption import Adopted
     from agent.structs.credentials import Credentials
+    from agent.structs.exchange import PeerGroup
     from agent.structs.manifest import Manifest
     from agent.structs.requests import Request, Requester
 
@@ -184,11 +185,15 @@ End = Finished | Digested | Scrubbed | AccessResult
 
 @dataclass(frozen=True)
 class Fetching:
-    """What downloads use. `credentials` returns those of a requester, or raises DownloadError."""
+    """What downloads use. `credentials` returns those of a requester, or raises DownloadError.
+
+    `peers` is where downloads find the peers of their groups; None: no groups have peers.
+    """
 
     sources: Sources
     engine: Engine
     credentials: Callable[[Requester], Credentials]
+    peers: PeerGroup | None = None
 
 
 class Workers:
@@ -369,6 +374,8 @@ class Workers:
             received=partial(self._counts.received, scheme(request.uri)),
             reserve=lambda size, coming: self._reservations.grow(request, size, coming),
             refusals=self._refusals,
+            peers=self._fetching.peers,
+            received_from_peers=partial(self._counts.received_from_peers, scheme(request.uri)),
         )
         try:
             download.run()

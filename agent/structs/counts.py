@@ -18,6 +18,9 @@ class Counts:
     def sent_to_peers(self, size: int) -> None:
         """Count content of models that was sent to agents of other nodes."""
 
+    def received_from_peers(self, scheme: str, size: int) -> None:
+        """Count content that came from peers. scheme: that of the model's URI."""
+
     def published(self, scheme: str) -> None:
         """Count a download that published a copy, or that repaired one."""
 
@@ -50,6 +53,9 @@ class Counts:
 
     def scrubbed(self, size: int) -> None:
         """Count what was read of published copies to find damage."""
+
+    def peer_lied(self) -> None:
+        """Count a peer that is left out, since it sent wrong bytes of a file."""
 
     def stepped(self, seconds: float) -> None:
         """Count a step of the loop."""

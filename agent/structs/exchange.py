@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from agent.structs.manifest import Grant
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from agent.structs.manifest import Grant
     from agent.structs.remote import Body
     from agent.structs.verified import VerifiedManifest
 
@@ -86,7 +87,7 @@ class SharedFile:
 class Exchange(Protocol):
     """The peers of one download: what they have, and what this node tells them.
 
-    Any thread may call it; no method waits.
+    Any thread may call it. No method waits but `manifest`.
     """
 
     @property
@@ -114,6 +115,17 @@ class Exchange(Protocol):
         """Leave out a peer that sent wrong bytes of a file, also in later downloads."""
         ...
 
+    def manifest(self, digest: str) -> VerifiedManifest | None:
+        """The manifest with this hash, from the first peer that has it; None: nobody has it.
+
+        It waits for the answers of peers, a few seconds at most.
+        """
+        ...
+
+    def end(self) -> None:
+        """The download is over: what was published is served from then on."""
+        ...
+
 
 class PeerGroup(Protocol):
     """Where downloads find their peers. Any thread may call it."""
@@ -125,19 +137,13 @@ class PeerGroup(Protocol):
         """
         ...
 
-    def end(self, exchange: Exchange) -> None:
-        """End the exchange of a download. What was published is served from then on."""
-        ...
-
-    def manifest(self, exchange: Exchange, digest: str) -> VerifiedManifest | None:
-        """The manifest with this hash, from the first peer that has it; None: nobody has it.
-
-        It waits for the answers of peers, a few seconds at most.
-        """
-        ...
-
 
 def grant_digest(grant: Grant) -> str:
-    """The digest by which an agent names a grant to its peers: it tells them no credentials."""
+    """The digest by which an agent names a grant to its peers: it tells them no credentials.
+
+    All requesters of the administrator have the same: see agent.structs.grants.Granted.
+    """
+    if not grant.namespace:
+        grant = Grant()
     told = [grant.namespace, grant.service_account, grant.storage_key, grant.parameters]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

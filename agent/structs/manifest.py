@@ -114,7 +114,9 @@ def model_hash(files: Iterable[ManifestFile]) -> str | None:
 class Manifest(JsonObject):
     """The record of a copy. A manifest is invalid unless key, size and hash agree with its files.
 
-    `access` is None where an older agent wrote the manifest.
+    `access` is None where an older agent wrote the manifest. `origin_bytes` and `peer_bytes` are
+    what the attempt that completed the copy received from the origin and from peers; None: not
+    known. `origin_asked` is False if peers alone gave the model while its origin was gone.
     """
 
     schema_version: Literal[1] = 1
@@ -125,6 +127,9 @@ class Manifest(JsonObject):
     size: int
     hash: str | None = None
     access: Access | None = None
+    origin_bytes: int | None = None
+    peer_bytes: int | None = None
+    origin_asked: bool = True
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

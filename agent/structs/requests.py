@@ -46,7 +46,8 @@ class Request:
 
     `requesters` are the requesters of the entries, in the order in which their credentials are
     tried: LocalModelCaches first, and last those that choose their own server. `deciders` are the
-    requesters that fill the folder; None: all. `priority` is the highest and `size`, in bytes, the
+    requesters that fill the folder; None: all. `verified` is the hash of the verified manifest, see
+    agent.structs.verified; empty: not known. `priority` is the highest and `size`, in bytes, the
     largest of the deciders' entries. `suspended` are the requesters whose entries may not begin.
     """
 
@@ -59,6 +60,7 @@ class Request:
     size: int = 0
     suspended: frozenset[Requester] = frozenset()
     deciders: frozenset[Requester] | None = None
+    verified: str = ""
 
     def accepts(self, model_hash: str | None) -> bool:
         """Whether a model with this hash may be published."""

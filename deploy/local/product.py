@@ -23,6 +23,7 @@ PYTHON = str(VENV / "bin" / "python")
 
 # The size of a node's disk: independent of the free space of the machine, which may be small.
 DISK = "20Gi"
+PEER_BIND_ADDRESS = "LOCALMODEL_PEER_BIND_ADDRESS"
 # Addresses of all origins and of the API server, to which tenants' models may lead the agents.
 LOOPBACKS = ("127.0.0.0/8", "::1/128")
 
@@ -46,6 +47,11 @@ class AgentOptions:
     run: bool = True
     in_pods: bool = False
     pods_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exchanges_nothing(self) -> bool:
+        """Whether the environment keeps agents from exchanging models, as in the overlay kserve."""
+        return self.env.get(PEER_BIND_ADDRESS) == ""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -133,7 +139,10 @@ def agent_name(node: str) -> str:
 
 
 def agent(layout: Layout, node: str, options: AgentOptions, port: int) -> Process:
-    """The agent of one node, with its metrics and probes on this port."""
+    """The agent of one node, with its metrics and probes on this port.
+
+    Its peers learn from the API server which port it serves them on.
+    """
     argv = (
         PYTHON,
         "-m",
@@ -147,6 +156,7 @@ def agent(layout: Layout, node: str, options: AgentOptions, port: int) -> Proces
         str(layout.user_kubeconfig(agent_name(node))),
         "--http-bind-address",
         f"{LOOPBACK}:{port}",
+        *(() if options.exchanges_nothing else ("--peer-bind-address", f"{LOOPBACK}:0")),
         *options.flags,
     )
     return Process(argv, cwd=str(CHECKOUT), env=options.env, order=4)

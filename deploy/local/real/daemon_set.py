@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from deploy.local.ports import LOOPBACK
+from deploy.local.product import PEER_BIND_ADDRESS
 from deploy.local.real import agent_image
 from deploy.local.real.nodes import LABEL
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Each real node has an address of its own, which its pods with the machine's network have, too.
 HTTP_PORT = 8081
+PEER_PORT = 8089
 
 
 def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
@@ -32,8 +34,10 @@ def read(checkout: Path, options: AgentOptions, ports: Ports) -> KubeObject:
     container |= {"image": agent_image.NAME, "imagePullPolicy": "Never"}
     container["args"] += options.flags
     server = {"KUBERNETES_SERVICE_HOST": LOOPBACK, "KUBERNETES_SERVICE_PORT": str(ports.api)}
-    observed = {"LOCALMODEL_HTTP_BIND_ADDRESS": f"$(LOCALMODEL_NODE_ADDRESS):{HTTP_PORT}"}
-    changed = options.env | options.pods_env | server | observed
+    bound = {"LOCALMODEL_HTTP_BIND_ADDRESS": f"$(LOCALMODEL_NODE_ADDRESS):{HTTP_PORT}"}
+    if not options.exchanges_nothing:
+        bound[PEER_BIND_ADDRESS] = f"$(LOCALMODEL_NODE_ADDRESS):{PEER_PORT}"
+    changed = options.env | options.pods_env | server | bound
     kept = [entry for entry in container["env"] if entry["name"] not in changed]
     container["env"] = kept + [{"name": key, "value": value} for key, value in changed.items()]
     return found

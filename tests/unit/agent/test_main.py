@@ -102,6 +102,26 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
                 "192.0.2.1:0": "cannot listen on 192.0.2.1:0: ",
             }.items()
         ),
+        (
+            ["--node-name", "n", "--root", "x", "--peer-bind-address", ":8089"],
+            "--peer-bind-address on all addresses needs --peer-address",
+        ),
+        (
+            ["--node-name", "n", "--root", "x", "--peer-bind-address", "[::]:8089"],
+            "--peer-bind-address on all addresses needs --peer-address",
+        ),
+        (["--node-name", "n", "--root", "x", "--peer", "h:1"], "--peer needs --models"),
+        *(
+            (["--models", "f", "--root", "x", "--peer", value], text)
+            for value, text in {
+                "10.0.0.7": "'10.0.0.7' is not a host and a port, such as 10.0.0.7:8089",
+                "10.0.0.7:0": "is not a host and a port",
+                "10.0.0.7:70000": "is not a host and a port",
+                "::1:8089": "is not a host and a port",
+                "[host]:8089": "'host' is not an address such as 10.0.0.7",
+                "http://host:8089": "is not a host and a port",
+            }.items()
+        ),
         (["--node-name", "n", "--root", "x", "--unknown"], "unrecognized arguments"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "fast"], "not a quantity"),
         (["--node-name", "n", "--root", "x", "--bytes-per-second", "0"], "not above zero"),
@@ -164,6 +184,25 @@ def test_lists_and_switches_of_the_environment(
     assert options.bytes_per_second == 1024
     monkeypatch.setenv("LOCALMODEL_ONCE", "maybe")
     assert "LOCALMODEL_ONCE: 'maybe' is neither true nor false" in refused(capsys)
+
+
+def test_an_agent_exchanges_nothing_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ["run", "--node-name", "n", "--root", "/r"]
+    monkeypatch.setenv("LOCALMODEL_PEER_BIND_ADDRESS", "")
+    assert parse(run).peer_bind_address is None
+    monkeypatch.setenv("LOCALMODEL_PEER_BIND_ADDRESS", ":8089")
+    monkeypatch.setenv("LOCALMODEL_PEER_ADDRESS", "10.0.0.7")
+    monkeypatch.setenv("LOCALMODEL_PEER_UPLOAD_BYTES_PER_SECOND", "1Mi")
+    options = parse(run)
+    assert (options.peer_bind_address, options.peer_address) == (("", 8089), "10.0.0.7")
+    assert (options.peer_upload_bytes_per_second, options.peer_upload_connections) == (1 << 20, 16)
+
+
+def test_peers_are_named_by_flags_without_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALMODEL_PEER", "node-1.example.com:8089,10.0.0.7:8089")
+    options = parse(["run", "--models", "f", "--root", "/r", "--peer", "[::1]:8089"])
+    assert options.peer == ["node-1.example.com:8089", "10.0.0.7:8089", "[::1]:8089"]
+    assert parse(["pull", "http://host/m", "d", "--peer", "h:1"]).peer[-1] == "h:1"
 
 
 def test_the_startup_taint_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,11 +129,18 @@ def test_the_page_has_the_patch_for_a_label_of_prometheus() -> None:
     assert labelled == {"PodMonitor", "PrometheusRule"}
 
 
-def test_only_prometheus_connects_to_the_agents(rendered: Rendered) -> None:
+def test_only_prometheus_and_agents_connect_to_the_agents(rendered: Rendered) -> None:
     policy = rendered["NetworkPolicy", NAMESPACE, AGENT]["spec"]
     # Egress is open: an agent connects to origins and the API server.
     assert policy["policyTypes"] == ["Ingress"]
-    assert policy["ingress"] == [{"ports": [{"port": "http"}], "from": [SCRAPING]}]
+    # Without a namespaceSelector: pods of the agents' own namespace.
+    agents = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": AGENT}}}
+    assert policy["ingress"] == [
+        {"ports": [{"port": "http"}], "from": [SCRAPING]},
+        {"ports": [{"port": "peers"}], "from": [agents]},
+    ]
+    labels = _agent(rendered)["template"]["metadata"]["labels"]
+    assert agents["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 @pytest.mark.parametrize("name", [AGENT, HOOKS])
@@ -153,15 +160,29 @@ def test_every_probe_asks_the_port_that_the_program_listens_at(rendered: Rendere
         assert {one["port"] for one in probes.values()} == {"http"}
         assert probes["livenessProbe"]["path"] == "/healthz"
         assert probes["readinessProbe"]["path"] == "/readyz"
-        (port,) = container["ports"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         env = {one["name"]: one.get("value") for one in container["env"]}
+        assert set(ports) == ({"http", "peers"} if name == AGENT else {"http"})
         if name == AGENT:
-            assert env["LOCALMODEL_HTTP_BIND_ADDRESS"] == f":{port['containerPort']}"
+            assert env["LOCALMODEL_HTTP_BIND_ADDRESS"] == f":{ports['http']}"
             # /healthz has its own time for a slow start: tests/unit/agent/test_health.py.
             assert "startupProbe" not in container
         # A node that is short of CPU for a minute restarts nothing.
         liveness = container["livenessProbe"]
         assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 60
+
+
+def test_the_agents_serve_their_peers_at_the_port_that_is_open(rendered: Rendered) -> None:
+    (container,) = _agent(rendered)["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    env = {one["name"]: one for one in container["env"]}
+    volumes = env["LOCALMODEL_VOLUMES"]["value"]
+    # Beside KServe, whose volumes show the whole root, an administrator turns it on.
+    bound = f":{ports['peers']}" if volumes == "model" else ""
+    assert env["LOCALMODEL_PEER_BIND_ADDRESS"]["value"] == bound
+    # The agents' pods have the pod network, and no host port.
+    told = env["LOCALMODEL_PEER_ADDRESS"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert told == "status.podIP"
 
 
 def test_every_pod_has_a_priority_and_its_class_is_there(rendered: Rendered) -> None:

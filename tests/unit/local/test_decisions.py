@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import BUILD, CHECKOUT, Layout
 from deploy.local.posix import child_environment
 from deploy.local.process import Process
+from deploy.local.real import daemon_set
 from deploy.local.state import State
 
 LAYOUT = Layout(Path("/l"))
@@ -139,6 +141,9 @@ def test_agent_arguments() -> None:
         "/l/run/agent-node-1.kubeconfig",
         "--http-bind-address",
         "127.0.0.1:6",
+        # A free port each: all agents share one loopback.
+        "--peer-bind-address",
+        "127.0.0.1:0",
         "--disk-size",
         "20Gi",
         "--grace-seconds",
@@ -153,6 +158,18 @@ def test_agent_arguments() -> None:
         "::1/128",
         "--extra",
     )
+
+
+def test_agents_exchange_nothing_where_the_overlay_says_so() -> None:
+    environment = overlay.agents_environment(CHECKOUT, "kserve")
+    options = replace(AGENTS, env=environment)
+    assert options.exchanges_nothing
+    assert "--peer-bind-address" not in product.agent(LAYOUT, "node-1", options, 6).argv
+    # Nor do those that run as pods.
+    found = daemon_set.read(CHECKOUT, options, PORTS)
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    values = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert values["LOCALMODEL_PEER_BIND_ADDRESS"] == ""
 
 
 def test_choice_of_metacontroller(tmp_path: Path) -> None:

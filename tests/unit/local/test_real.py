@@ -154,6 +154,7 @@ def test_the_daemon_set_is_the_shipped_one() -> None:
     assert values["KUBERNETES_SERVICE_HOST"] == "127.0.0.1"
     # The agents have one port and different addresses: all of them use the machine's network.
     assert values["LOCALMODEL_HTTP_BIND_ADDRESS"] == "$(LOCALMODEL_NODE_ADDRESS):8081"
+    assert values["LOCALMODEL_PEER_BIND_ADDRESS"] == "$(LOCALMODEL_NODE_ADDRESS):8089"
     names = [entry["name"] for entry in container["env"]]
     assert names.index("LOCALMODEL_NODE_ADDRESS") < names.index("LOCALMODEL_HTTP_BIND_ADDRESS")
     assert values["KUBERNETES_SERVICE_PORT"] == "3"

@@ -1,0 +1,133 @@
+"""Learns what one peer has of a model, as long as a download of it runs."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.pieces import all_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.peers.client import PeerClient
+    from agent.structs.exchange import SharedFile
+
+# How long a peer waits for news before it answers without any, and how much longer this agent does.
+WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
+# After an answer without the model, and after failures: the time doubles with each.
+ABSENT_SECONDS = 5.0
+RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
+# 100 000 files with a digest and a few pieces each.
+MAX_BYTES = 16 << 20
+
+
+class Polling:
+    """One peer's pieces of one model. `files` are those of the download, by digest.
+
+    `pieces` is replaced, never changed. `takes_part` is as in agent.structs.exchange.Lane.
+    """
+
+    def __init__(
+        self,
+        client: PeerClient,
+        key: str,
+        grant: str,
+        files: Mapping[str, SharedFile],
+        news: Callable[[], None],
+    ) -> None:
+        self.pieces: Mapping[str, int] = {}
+        self.takes_part: bool | None = None
+        self._client = client
+        self._path = f"/v2/{key}/pieces"
+        self._grant = grant
+        self._files = files
+        self._news = news
+        self._ended = threading.Event()
+        self._revision = 0
+        self._failures = 0
+
+    def start(self) -> None:
+        """Ask in a thread of its own, until `end`."""
+        name = f"peer-{self._client.peer.node}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def end(self) -> None:
+        """Ask no more. It does not wait for the thread."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._ask()):
+            pass
+
+    def _ask(self) -> float:
+        """Ask once. Returns how many seconds to wait before the next time."""
+        try:
+            content = self._client.content(
+                f"{self._path}?after={self._revision}&wait={WAIT_SECONDS}",
+                self._grant,
+                most=MAX_BYTES,
+                seconds=WAIT_SECONDS + SLACK_SECONDS,
+                is_over=self._ended.is_set,
+            )
+            revision, told = _decode(content)
+        except DownloadError as error:
+            return self._failed(error)
+        except (ValueError, RecursionError):
+            return self._failed(None)
+        self._failures, self._revision = 0, revision
+        self._learn(told)
+        return 0.0
+
+    def _learn(self, told: Mapping[str, object]) -> None:
+        changes = {}
+        for digest in told.keys() & self._files.keys():
+            pieces = _pieces(told[digest], self._files[digest].size)
+            if pieces is not None and pieces != self.pieces.get(digest, 0):
+                changes[digest] = pieces
+        is_new = not self.takes_part
+        self.takes_part = True
+        if changes:
+            self.pieces = {**self.pieces, **changes}
+        if changes or is_new:
+            self._news()
+
+    def _failed(self, error: DownloadError | None) -> float:
+        # Its next answer tells all that it has then.
+        self._revision, had = 0, self.pieces
+        self.pieces, self.takes_part = {}, False
+        if had and not self._ended.is_set():
+            self._news()
+        if error is not None and error.kind is FailureKind.NOT_FOUND:
+            self._failures = 0
+            return ABSENT_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
+        self._failures += 1
+        delay = min(RETRY_SECONDS * 2.0 ** (self._failures - 1), MAX_RETRY_SECONDS)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _decode(content: bytes) -> tuple[int, Mapping[str, object]]:
+    """The revision and the files of an answer. Raises ValueError."""
+    told: Any = json.loads(content)
+    if not isinstance(told, dict):
+        raise ValueError("no object")  # noqa: TRY004
+    revision, files = told.get("revision"), told.get("files")
+    if not isinstance(revision, int) or not 0 <= revision < 1 << 64 or not isinstance(files, dict):
+        raise ValueError("no revision with files")
+    return revision, files
+
+
+def _pieces(told: object, size: int) -> int | None:
+    """The pieces of a file of this size; None if the words for them make no sense."""
+    everything = all_pieces(size)
+    if told == "*":
+        return everything
+    if not isinstance(told, str) or len(told) > everything.bit_length() // 4 + 1:
+        return None
+    try:
+        return int(told, 16) & everything
+    except ValueError:
+        return None
