@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from agent.peers.client import PeerClient
     from agent.structs.exchange import SharedFile
 
-# How long a peer waits for news before it answers without any, and how much longer this agent does.
+# A peer answers without news after the first, and this agent waits so much longer.
 WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
-# After an answer without the model, and after other failures: the time doubles with each. Nodes begin
-# at about the same time, so that the first answers soon change.
+# After an answer without the model, and after other failures: the time doubles with each. Nodes
+# begin at about the same time, so that the first answers soon change.
 ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 5.0
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 # The least time of a request that is answered: peers gather news for 0.4 seconds.
