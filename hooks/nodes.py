@@ -33,7 +33,7 @@ from hooks.envelope import (
 )
 from hooks.exchange import Neighbours
 from hooks.memo import Memo
-from hooks.object_size import EXCHANGE_BYTES, NODE_BYTES
+from hooks.object_size import NODE_BYTES
 from hooks.observed import EvictionSettings, GroupRef
 from hooks.reading import (
     NODE,
@@ -94,6 +94,7 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     models += [shown for _, shown in kept]
     models.sort(key=lambda model: -model.priority)
     models, left_out = _within_object(models)
+    groups = list(_exchange_within(groups, models))
     return DecoratorResponse(
         labels=members | _warm_labels(labels, observed),
         attachments=(
@@ -256,12 +257,17 @@ def _groups(
     groups = {plan.group.name: plan.group_of(node) for plan in mine}
     if observed is not None and holders:
         groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
-    return list(_with_exchange_within([groups[name] for name in sorted(groups)]))
+    return [groups[name] for name in sorted(groups)]
 
 
-def _with_exchange_within(groups: Iterable[GroupRef]) -> Iterator[GroupRef]:
-    """The groups, without the peers of those for which a LocalModelNode has no room."""
-    room = EXCHANGE_BYTES
+def _exchange_within(
+    groups: Iterable[GroupRef], models: Iterable[_ListEntry]
+) -> Iterator[GroupRef]:
+    """The groups, without the peers of those for which a LocalModelNode has no room.
+
+    Such a node asks the origin itself. models: the entries of the node.
+    """
+    room = NODE_BYTES - sum(len(bytes(model.json)) for model in models)
     for group in groups:
         size = 0 if group.exchange is UNSET else len(bytes(group.exchange))
         fits = size <= room

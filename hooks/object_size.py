@@ -30,11 +30,10 @@ PLAN_BYTES = 500_000
 OFFERS_BYTES = 600_000
 # Of a plan, for all of it. What the nodes need to fetch from each other gets what the rest leaves.
 PLACEMENT_BYTES = 1_400_000
-# Of a LocalModelNode, for its peers in all its groups: eleven groups, if names are short.
-EXCHANGE_BYTES = 100_000
 # Of the manifest of a model in a plan: `"verifiedManifest":"sha256:<64 digits>",`.
 MANIFEST_BYTES = 93
-# Of a LocalModelNode, for its entries, which are those of all its groups.
+# Of a LocalModelNode, for its entries, which are those of all its groups. Its peers get what the
+# entries leave.
 NODE_BYTES = 600_000
 # Of a group's status, for its models without their messages.
 MODELS_BYTES = 1_100_000

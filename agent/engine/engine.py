@@ -116,6 +116,7 @@ class Engine:
         job.swarm = Swarm(exchange, time.monotonic())
         shared = [one for file in job.remote.files if (one := job.shared(file)) is not None]
         exchange.begin(shared, lambda: self._schedule.tell(job))
+        job.swarm.refresh(time.monotonic())
 
     def _start_threads(self) -> None:
         """Start threads: one for each allowed connection, and one that watches the others."""

@@ -27,8 +27,8 @@ ORIGIN_CONNECTIONS = 4
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
 # A request to a peer that brings nothing for so long has stalled: others may have the piece.
 STALL_SECONDS = 5.0
-# The origin is not asked before all peers have said what they have, or this time is over: a peer may
-# have everything.
+# The origin is not asked before all peers have said what they have, or this time is over: a peer
+# may have everything.
 GREETING_SECONDS = 1.0
 # An owner without new pieces for so long, or for so many times the time of a piece, is not waited
 # for.

@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from agent.sources.timed_connections import watched_pools
 from agent.sources.waits import waiting
+from agent.structs.causes import chain, root_cause
 from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ READ_SECONDS = 10.0
 # Requests for ranges, and one that waits for news.
 MAX_CONNECTIONS = 3
 _READ_BYTES = 256 << 10
+# What a peer may ask to wait: a download has other peers, and its origin.
+MAX_RETRY_AFTER_SECONDS = 30
+# OverflowError: the port of an address is none.
+_ERRORS = (HTTPError, OSError, ValueError, OverflowError)
+_ENDED = (ssl.SSLError, ConnectionResetError, BrokenPipeError)
 _NO_RETRIES = Retry(total=False, redirect=False)
 
 
@@ -63,7 +69,13 @@ class PeerClient:
         headers = {GRANT: grant, "Range": f"bytes={start}-{end - 1}"}
         answer = self._get(f"/v2/{key}/blobs/sha256:{digest}", headers, READ_SECONDS)
         told = answer.headers.get("Content-Range", "")
-        if answer.status != 206 or not told.startswith(f"bytes {start}-{end - 1}/"):
+        # With another length, the next answer on the connection would begin with the bytes left.
+        length = answer.headers.get("Content-Length", "")
+        if (
+            answer.status != 206
+            or not told.startswith(f"bytes {start}-{end - 1}/")
+            or length != str(end - start)
+        ):
             answer.close()
             raise self._error(FailureKind.CORRUPT, "sent another range than the one asked for")
         return PeerBody(self, answer, end - start)
@@ -86,40 +98,43 @@ class PeerClient:
                     size += len(piece)
                     if size > most:
                         raise self._error(FailureKind.CORRUPT, "sent a longer answer than any")
-            except (HTTPError, OSError, ValueError) as error:
+            except _ERRORS as error:
                 raise self.broken(error) from None
             answer.release_conn()
         return b"".join(found)
 
     def broken(self, error: Exception) -> DownloadError:
         """The failure of a connection."""
-        cause = getattr(error, "reason", None) or error
-        return self._error(FailureKind.UNREACHABLE, f"cannot be read from ({cause})")
+        return self._error(FailureKind.UNREACHABLE, f"cannot be read from ({root_cause(error)})")
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()
 
     def _get(self, path: str, headers: dict[str, str], seconds: float) -> HTTPResponse:
+        pool = self._pool
         try:
             answer = self._request("GET", path, headers, seconds)
             refused = answer.status == 401
             if refused:
                 answer.close()
         except DownloadError as error:
-            # A peer that does not know this agent's certificate ends the handshake.
-            if not isinstance(error.__cause__, ssl.SSLError):
+            # A peer that does not know this agent's certificate ends the handshake. Where the
+            # request was sent already, the end of the connection may hide the reason.
+            if self._credentials is None or not isinstance(error.__cause__, _ENDED):
                 raise
             refused = True
         if refused:
-            self._introduce()
+            self._introduce(pool)
             answer = self._request("GET", path, headers, seconds)
         if answer.status in {200, 206}:
             return answer
         retry_after = answer.headers.get("Retry-After", "")
         answer.close()
         if answer.status == 503:
-            wait = float(retry_after) if retry_after.isdecimal() else 1.0
+            wait = (
+                min(float(retry_after), MAX_RETRY_AFTER_SECONDS) if retry_after.isdecimal() else 1.0
+            )
             raise self._error(FailureKind.THROTTLED, "serves too many others now", wait)
         if answer.status in {404, 416}:
             raise self._error(FailureKind.NOT_FOUND, "no longer has what it had")
@@ -140,17 +155,23 @@ class PeerClient:
                 preload_content=False,
                 decode_content=False,
             )
-        except (HTTPError, OSError, ValueError) as error:
-            cause = error.__cause__ or error.__context__ or error
-            raise self.broken(error) from (cause if isinstance(cause, ssl.SSLError) else None)
+        except _ERRORS as error:
+            causes = (cause for cause in chain(error) if isinstance(cause, _ENDED))
+            raise self.broken(error) from next(causes, None)
 
-    def _introduce(self) -> None:
-        """Tell the peer this agent's certificate, which the next handshake proves."""
+    def _introduce(self, refused: HTTPConnectionPool) -> None:
+        """Tell the peer this agent's certificate, which the next handshake proves.
+
+        `refused` is the pool whose connection was refused.
+        """
         credentials = self._credentials
         if credentials is None:
             raise self._error(FailureKind.UNREACHABLE, "answers only agents of its cluster")
         # One thread at a time: each closes the connections that were not introduced.
         with self._lock:
+            if self._pool is not refused:
+                # Another thread has introduced this agent meanwhile.
+                return
             pool = self._make_pool(credentials.introduction)
             try:
                 answer = pool.urlopen(
@@ -161,7 +182,7 @@ class PeerClient:
                     retries=_NO_RETRIES,
                     redirect=False,
                 )
-            except (HTTPError, OSError, ValueError) as error:
+            except _ERRORS as error:
                 raise self.broken(error) from None
             finally:
                 pool.close()
@@ -214,11 +235,14 @@ class PeerBody:
             return b""
         try:
             piece = self._answer.read(min(size, self._left), decode_content=False)
-        except (HTTPError, OSError, ValueError) as error:
+        except _ERRORS as error:
             raise self._client.broken(error) from None
         if not piece:
             raise self._client.broken(ConnectionError("the connection broke"))
         self._left -= len(piece)
+        if not self._left:
+            # urllib3 has given the connection back: it may serve another request now.
+            self._socket = None
         return piece
 
     def abort(self) -> None:

@@ -89,9 +89,10 @@ class Directory:
         now = self._monotonic()
         self._banned = {peer: until for peer, until in self._banned.items() if until > now}
         peers: dict[str, Peer] = {}
+        own = {one.node for one in mine}
         for peer in (peer for one in mine for peer in one.peers):
             known = peers.get(peer.address)
-            if (peer.address, peer.fingerprint) in self._banned:
+            if peer.node in own or (peer.address, peer.fingerprint) in self._banned:
                 continue
             if known is None or (peer.seed and not known.seed):
                 peers[peer.address] = peer

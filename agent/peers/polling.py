@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from agent.structs.failures import DownloadError, FailureKind
@@ -16,13 +18,17 @@ if TYPE_CHECKING:
     from agent.peers.client import PeerClient
     from agent.structs.exchange import SharedFile
 
-# How long a peer waits for news before it answers without any, and how much longer this agent does.
+# A peer answers without news after the first, and this agent waits so much longer.
 WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
-# After an answer without the model, and after failures: the time doubles with each.
-ABSENT_SECONDS = 5.0
+# After an answer without the model, and after other failures: the time doubles with each. Nodes
+# begin at about the same time, so that the first answers soon change.
+ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 5.0
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
+# The least time of a request that is answered: peers gather news for 0.4 seconds.
+MIN_SECONDS = 0.2
 # 100 000 files with a digest and a few pieces each.
 MAX_BYTES = 16 << 20
+_SET = re.compile("[0-9a-f]+")
 
 
 class Polling:
@@ -65,6 +71,7 @@ class Polling:
 
     def _ask(self) -> float:
         """Ask once. Returns how many seconds to wait before the next time."""
+        began = time.monotonic()
         try:
             content = self._client.content(
                 f"{self._path}?after={self._revision}&wait={WAIT_SECONDS}",
@@ -74,25 +81,30 @@ class Polling:
                 is_over=self._ended.is_set,
             )
             revision, told = _decode(content)
+            changes = self._changes(told)
         except DownloadError as error:
             return self._failed(error)
         except (ValueError, RecursionError):
             return self._failed(None)
         self._failures, self._revision = 0, revision
-        self._learn(told)
-        return 0.0
+        self._learn(changes)
+        return max(0.0, began + MIN_SECONDS - time.monotonic())
 
-    def _learn(self, told: Mapping[str, object]) -> None:
-        changes = {}
-        for digest in told.keys() & self._files.keys():
-            pieces = _pieces(told[digest], self._files[digest].size)
-            if pieces is not None and pieces != self.pieces.get(digest, 0):
-                changes[digest] = pieces
+    def _changes(self, told: Mapping[str, object]) -> dict[str, int]:
+        """The pieces of the files that have others now. Raises ValueError."""
+        return {
+            digest: pieces
+            for digest in told.keys() & self._files.keys()
+            if (pieces := _pieces(told[digest], self._files[digest].size))
+            != self.pieces.get(digest, 0)
+        }
+
+    def _learn(self, changes: Mapping[str, int]) -> None:
         is_new = not self.takes_part
         self.takes_part = True
         if changes:
             self.pieces = {**self.pieces, **changes}
-        if changes or is_new:
+        if (changes or is_new) and not self._ended.is_set():
             self._news()
 
     def _failed(self, error: DownloadError | None) -> float:
@@ -101,11 +113,11 @@ class Polling:
         self.pieces, self.takes_part = {}, False
         if had and not self._ended.is_set():
             self._news()
+        least, most = RETRY_SECONDS, MAX_RETRY_SECONDS
         if error is not None and error.kind is FailureKind.NOT_FOUND:
-            self._failures = 0
-            return ABSENT_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
+            least, most = ABSENT_SECONDS, MAX_ABSENT_SECONDS
+        delay = min(least * 2.0 ** min(self._failures, 10), most)
         self._failures += 1
-        delay = min(RETRY_SECONDS * 2.0 ** (self._failures - 1), MAX_RETRY_SECONDS)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
@@ -115,19 +127,19 @@ def _decode(content: bytes) -> tuple[int, Mapping[str, object]]:
     if not isinstance(told, dict):
         raise ValueError("no object")  # noqa: TRY004
     revision, files = told.get("revision"), told.get("files")
-    if not isinstance(revision, int) or not 0 <= revision < 1 << 64 or not isinstance(files, dict):
+    # Not isinstance: JSON's true would be a number.
+    if type(revision) is not int or not 0 <= revision < 1 << 64 or not isinstance(files, dict):
         raise ValueError("no revision with files")
     return revision, files
 
 
-def _pieces(told: object, size: int) -> int | None:
-    """The pieces of a file of this size; None if the words for them make no sense."""
+def _pieces(told: object, size: int) -> int:
+    """The pieces of a file of this size. Raises ValueError."""
     everything = all_pieces(size)
     if told == "*":
         return everything
-    if not isinstance(told, str) or len(told) > everything.bit_length() // 4 + 1:
-        return None
-    try:
-        return int(told, 16) & everything
-    except ValueError:
-        return None
+    # Not all that `int` reads: a sign would turn one piece into others.
+    most = everything.bit_length() // 4 + 1
+    if not isinstance(told, str) or len(told) > most or not _SET.fullmatch(told):
+        raise ValueError("no set of pieces")
+    return int(told, 16) & everything

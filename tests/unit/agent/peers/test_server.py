@@ -8,6 +8,7 @@ import random
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -243,10 +244,12 @@ def test_a_client_that_never_reads_does_not_keep_its_place(
     with asked(store, UploadLimits(transfers=1)) as served:
         stuck = served.connect()
         stuck.sendall(request(blob(content)))
-        client = served.client()
-        deadline = time.monotonic() + 20
-        while client.ask(blob(content), bytes_="0-9").status != 206:
+        deadline, status = time.monotonic() + 20, 0
+        while status != 206:
             assert time.monotonic() < deadline
+            # On a busy machine, this client too may be too slow for the limit.
+            with suppress(OSError, http.client.HTTPException):
+                status = served.client().ask(blob(content), bytes_="0-9").status
 
 
 def test_clients_that_send_nothing_stop_nobody(store: Store) -> None:
