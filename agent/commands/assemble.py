@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.commands.process import Stop
     from agent.control.loop import Loop
     from agent.structs.counts import Counts
+    from agent.structs.exchange import PeerGroup
     from agent.structs.requests import Requester
 
 
@@ -62,11 +63,13 @@ def make_fetching(
     own: Credentials,
     credentials: Callable[[Requester], Credentials] | None = None,
     own_addresses: Collection[str] = (),
+    peers: PeerGroup | None = None,
 ) -> Fetching:
     """Sources, engine and credentials for the loop's downloads. Raises LimitsError.
 
     `own` are the agent's credentials, which all requesters get without `credentials`.
-    `own_addresses` are those of the node and the API server, as text.
+    `own_addresses` are those of the node and the API server, as text. `peers` is where downloads
+    find other agents.
     """
     refused = tuple(options.refuse_network)
     sources = all_sources(
@@ -77,7 +80,7 @@ def make_fetching(
         hub=own.get("HF_ENDPOINT"),
     )
     engine = make_engine(options, options.limits_file)
-    return Fetching(sources, engine, credentials or (lambda _: own))
+    return Fetching(sources, engine, credentials or (lambda _: own), peers)
 
 
 def run_loop(loop: Loop, stop: Stop) -> None:

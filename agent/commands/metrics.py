@@ -132,6 +132,20 @@ class Metrics(Counts):
             "URI.",
             ["scheme"],
         )
+        self._from_peers = self._counter(
+            "peer_received_bytes",
+            "Bytes of models received from agents of other nodes, repeated ones included, by the "
+            "scheme of the model's URI.",
+            ["scheme"],
+        )
+        self._to_peers = self._counter(
+            "peer_sent_bytes", "Bytes of models sent to agents of other nodes."
+        )
+        self._lies = self._counter(
+            "peers_left_out",
+            "Times that an agent of another node was left out for ten minutes, since it had sent "
+            "wrong bytes of a file.",
+        )
         self._downloads = self._counter(
             "downloads",
             "Attempts at downloads that have ended, by the scheme of the model's URI and by "
@@ -211,6 +225,18 @@ class Metrics(Counts):
     def received(self, scheme: str, size: int) -> None:
         """See Counts."""
         self._received.labels(_bounded(scheme)).inc(size)
+
+    def received_from_peers(self, scheme: str, size: int) -> None:
+        """See Counts."""
+        self._from_peers.labels(_bounded(scheme)).inc(size)
+
+    def sent_to_peers(self, size: int) -> None:
+        """See Counts."""
+        self._to_peers.inc(size)
+
+    def peer_lied(self) -> None:
+        """See Counts."""
+        self._lies.inc()
 
     def published(self, scheme: str) -> None:
         """See Counts."""

@@ -15,6 +15,7 @@ import structlog
 from agent.commands.assemble import make_engine, own_credentials
 from agent.commands.exit_codes import OK, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
+from agent.commands.peers import asked_peers
 from agent.commands.process import STOP_SECONDS, Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, duration, make_display
 from agent.commands.pull_store import PullStore
@@ -99,7 +100,10 @@ def _pull(options: argparse.Namespace, directory: Path, display: Display, stop: 
     try:
         own = own_credentials()
         fetching = Fetching(
-            all_sources(file_directories=[ANYWHERE]), make_engine(options), lambda _: own
+            all_sources(file_directories=[ANYWHERE]),
+            make_engine(options),
+            lambda _: own,
+            asked_peers(options.peer, store),
         )
         puller = Puller(store, fetching, display, stop, retries=options.retries)
         if store.prepare(request.key, force=options.force):

@@ -26,6 +26,7 @@ from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
 from agent.commands.observation import observe
 from agent.commands.own_addresses import own_addresses
+from agent.commands.peers import cluster_peers
 from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
 from agent.control.startup_taint import StartupTaint
@@ -36,6 +37,7 @@ from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
+from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
@@ -52,7 +54,7 @@ def serve(options: argparse.Namespace) -> int:
     logs.configure(options.log_format)
     try:
         loop = _make_loop(options)
-    except (BindError, ConfigError, LimitsError, StoreError) as error:
+    except (BindError, ConfigError, LimitsError, PeerBindError, StoreError) as error:
         fail(str(error))
         return USAGE
     stop = Stop()
@@ -76,16 +78,20 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     resolver = CredentialResolver(
         SecretReader(client), options.credentials_namespace, options.unlisted_credentials, own
     )
+    peers = cluster_peers(options, store, counts)
     fetching = make_fetching(
         options,
         file_directories=options.allow_file_dir,
         own=own,
         credentials=resolver.resolve,
         own_addresses=own_addresses(options.node_address, client.configuration.host),
+        peers=peers.group if peers else None,
     )
     if options.kubelet_configz is not None:
         follow_kubelet(KubeletConfig(options.kubelet_configz, client), kubelet)
     open_store(store)
+    if peers is not None:
+        peers.start()
     startup_taint = None
     if options.startup_taint_priority is not None:
         taint = NodeTaint(options.node_name, client, EventWriter(options.node_name, client, NODE))
@@ -99,6 +105,7 @@ def _make_loop(options: argparse.Namespace) -> Loop:
         events=EventWriter(options.node_name, client),
         startup_taint=startup_taint,
         pod_sink=PodWriter(options.node_name, client),
+        peers=peers,
     )
     if observation is not None:
         observation.follow(loop)

@@ -22,6 +22,7 @@ from agent.commands.http_server import BindError
 from agent.commands.limits_file import LimitsError
 from agent.commands.models_file import ModelsError
 from agent.commands.observation import observe
+from agent.commands.peers import named_peers
 from agent.commands.process import Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, make_display
 from agent.commands.verify import Comparer, listed_in_manifest
@@ -29,6 +30,7 @@ from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.jobs import allocator
+from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
 from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
@@ -64,7 +66,7 @@ def run_models(options: argparse.Namespace) -> int:
     watcher = Watcher(display, stop, once=options.once, retries=options.retries)
     try:
         loop = _make_loop(options, watcher, display, stop)
-    except (BindError, LimitsError, ModelsError, StoreError) as error:
+    except (BindError, LimitsError, ModelsError, PeerBindError, StoreError) as error:
         display.close()
         fail(str(error))
         return USAGE
@@ -86,11 +88,20 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
 
     store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
     observation = observe(options, store)
+    counts = observation.counts if observation else NO_COUNTS
     node = FileNode(options.models, on_status=watcher.observe, on_problem=log_problem)
     node.load()
-    fetching = make_fetching(options, file_directories=[ANYWHERE], own=own_credentials())
+    peers = named_peers(options, store, counts)
+    fetching = make_fetching(
+        options,
+        file_directories=[ANYWHERE],
+        own=own_credentials(),
+        peers=peers.group if peers else None,
+    )
     store.open()
     store.recover()
+    if peers is not None:
+        peers.start()
     if options.verify:
         _verify(store, display, stop)
     loop = Loop(
@@ -98,7 +109,7 @@ def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, 
         store,
         fetching,
         replace(
-            loop_options(options, observation.counts if observation else NO_COUNTS),
+            loop_options(options, counts),
             progress=min(SHOW_SECONDS, options.progress_seconds),
             remembers_failures=False,
         ),

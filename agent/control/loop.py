@@ -25,6 +25,7 @@ from agent.cluster.versions import Versions
 from agent.control.access_checks import Checks
 from agent.control.background_reads import BackgroundReads
 from agent.control.finished_downloads import Outcomes
+from agent.control.neighbours import neighbourhoods
 from agent.control.node_events import LogSink, NodeEvents
 from agent.control.node_state import NodeState
 from agent.control.owners import TRUST_GRACES
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from agent.cluster.events import PodSink
     from agent.cluster.node_api import NodeApi, NodeObject
     from agent.cluster.pod_mounts import PodMounts
+    from agent.control.neighbours import Peers
     from agent.control.node_events import NodeEventSink
     from agent.control.pod_usage import PodSource
     from agent.control.rows import Row, Table
@@ -71,7 +73,10 @@ Event = Observed | PodsSeen | End
 
 
 class Loop:
-    """Makes the disk match the LocalModelNode. Without `pods`, the node has none."""
+    """Makes the disk match the LocalModelNode. Without `pods`, the node has none.
+
+    `peers` follow what the LocalModelNode says of them.
+    """
 
     def __init__(
         self,
@@ -84,10 +89,12 @@ class Loop:
         events: NodeEventSink | None = None,
         startup_taint: StartupTaint | None = None,
         pod_sink: PodSink | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self._api = api
         self._options = options
         self._pods = pods
+        self._peers = peers
         self._stopped = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         # Observe, rows.
@@ -115,7 +122,7 @@ class Loop:
         )
         # Report.
         self._waiting_pods = WaitingPods(pod_sink) if pod_sink else None
-        self._reporter = Reporter(api, options.progress)
+        self._reporter = Reporter(api, options.progress, peers.endpoint if peers else None)
         self._startup_taint = startup_taint
         # For other threads.
         self._step_counts = StepCounts(options.counts)
@@ -243,6 +250,8 @@ class Loop:
             self._reporter.seen(str(found["metadata"]["resourceVersion"]))
         if self._state.observe_node(node):
             self._plan = NO_PLAN
+        if self._peers is not None:
+            self._peers.follow(neighbourhoods(node))
         if node is not None:
             self._node_events.about(node.metadata.uid or "")
             self._node_events.retain(self._state.requests)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.control.waiting import Waiting
     from crds.base import Condition
     from crds.node import LocalModelNode, LocalModelNodeStatus, NodeModelStatus
+    from crds.peers import AgentPeer
 
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 10.0
@@ -28,14 +29,19 @@ log = structlog.get_logger(__name__)
 
 
 class Reporter:
-    """Writes the status of one LocalModelNode. Times are monotonic seconds."""
+    """Writes the status of one LocalModelNode. Times are monotonic seconds.
 
-    def __init__(self, api: NodeApi, progress_seconds: float) -> None:
+    `peer` is where the agent serves the agents of other nodes; None: nowhere.
+    """
+
+    def __init__(
+        self, api: NodeApi, progress_seconds: float, peer: AgentPeer | None = None
+    ) -> None:
         self._api = api
         self._progress_seconds = progress_seconds
         self._uid = ""
         self._version = ""
-        self._builder = StatusBuilder()
+        self._builder = StatusBuilder(peer)
         # The status of the last step's entries, written or not, with all messages.
         self.models: tuple[NodeModelStatus, ...] = ()
         self.conditions: tuple[Condition, ...] = ()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.control import reasons
 from agent.control.disk_shared import disk_shared
+from agent.control.manifest_hashes import ManifestHashes
 from agent.control.rows import Row
 from agent.control.wanted import NOTHING_WANTED
 from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from agent.structs.records import Evicted
     from agent.structs.requests import Failure, Requester, Transfer
     from crds.base import Condition, Identity
+    from crds.peers import AgentPeer
 
 READY = "Ready"
 FOREIGN_DIRECTORIES = "ForeignDirectories"
@@ -89,22 +91,29 @@ class Outlook:
 
     `waiting` says why the download waits for room or for a place. `awaits_turn`: the download does
     not begin before the node's turn. `disk_failure` is what is wrong with the disk as a whole.
-    `kept` says why the copy stays although its eviction was requested.
+    `kept` says why the copy stays although its eviction was requested. `exchanges`: the nodes of
+    the group compare the manifests of their copies.
     """
 
     waiting: Waiting | None = None
     awaits_turn: bool = False
     disk_failure: DownloadError | None = None
     kept: Kept | None = None
+    exchanges: bool = False
 
 
 NO_OUTLOOK = Outlook()
 
 
 class StatusBuilder:
-    """Makes the status of a table: an entry anew only where its row or its outlook has changed."""
+    """Makes the status of a table: an entry anew only where its row or its outlook has changed.
 
-    def __init__(self) -> None:
+    `peer` is where the agent serves the agents of other nodes; None: nowhere.
+    """
+
+    def __init__(self, peer: AgentPeer | None = None) -> None:
+        self._peer = peer
+        self._hashes = ManifestHashes()
         # By key, namespace and name. Only the entries of the last status are kept.
         self._made: dict[Identity, tuple[Row, Outlook, NodeModelStatus]] = {}
 
@@ -146,6 +155,7 @@ class StatusBuilder:
                 used=format_quantity(table.disk.used),
                 available=format_quantity(table.disk.available),
             ),
+            peer=self._peer,
         )
 
     def _models(
@@ -164,9 +174,15 @@ class StatusBuilder:
         before, self._made = self._made, {}
         for entry in wanted.entries:
             row, outlook = table.row(entry.key), outlooks.get(entry.key, usual)
+            if entry.model.node_group in wanted.exchanging:
+                outlook = replace(outlook, exchanges=True)
             known = before.get(entry.identity)
             if known is None or known[0] is not row or known[1] != outlook:
-                known = (row, outlook, entry_status(entry, row, outlook))
+                known = (
+                    row,
+                    outlook,
+                    self._with_hash(row, outlook, entry_status(entry, row, outlook)),
+                )
             self._made[entry.identity] = known
         for row in sorted(filter(_is_leaving, table.rows.values()), key=lambda row: row.key):
             for name in row.owners:
@@ -175,7 +191,13 @@ class StatusBuilder:
                 if known is None or known[0] is not row:
                     known = (row, usual, _leaving(row, name))
                 self._made[identity] = known
+        self._hashes.retain(table.rows)
         return tuple(model for _, _, model in self._made.values())
+
+    def _with_hash(self, row: Row, outlook: Outlook, status: NodeModelStatus) -> NodeModelStatus:
+        if not outlook.exchanges or not status.cached or row.manifest is None:
+            return status
+        return status.model_copy(update={"manifest_hash": self._hashes.of(row.manifest)})
 
 
 def _is_leaving(row: Row) -> bool:
@@ -243,6 +265,8 @@ def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             size=manifest.size,
             hash=manifest.hash,
             verified_time=row.copy.verified_time,
+            origin_bytes=manifest.origin_bytes,
+            peer_bytes=manifest.peer_bytes,
             **_kept(entry, row, outlook.kept),
         )
     if outlook.disk_failure is not None and row.transfer is None:

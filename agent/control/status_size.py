@@ -16,6 +16,8 @@ _SHORT_MESSAGE = 120
 # An entry without names and message, and its line in modelStatus.
 _ENTRY_BYTES = 320
 _TIMES_BYTES = 80
+_MANIFEST_HASH_BYTES = 96
+_RECEIVED_BYTES = 64
 _BARE_ENTRY_BYTES = 160
 
 
@@ -33,7 +35,9 @@ def _bytes(model: NodeModelStatus, each: int) -> int:
     names = 2 * (len(model.name) + len(model.namespace))
     has_times = model.downloaded_time or model.estimated_completion_time
     times = _TIMES_BYTES if has_times or model.last_download_seconds is not None else 0
-    return each + names + times + len((model.message or "").encode())
+    told = _MANIFEST_HASH_BYTES if model.manifest_hash else 0
+    told += _RECEIVED_BYTES if model.origin_bytes is not None else 0
+    return each + names + times + told + len((model.message or "").encode())
 
 
 def _each(

@@ -86,6 +86,7 @@ class Wanted:
 
     `wishes` are by key, the most important first. `entries` has one entry for each cache and key,
     in the order of the list. `left_out` counts the models for which the object has no room.
+    `exchanging` are the groups whose nodes exchange models.
     """
 
     generation: int = 0
@@ -93,6 +94,7 @@ class Wanted:
     groups: Mapping[str, Group] = field(default_factory=dict)
     wishes: Mapping[str, Wish] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
+    exchanging: frozenset[str] = frozenset()
 
     @cached_property
     def requests(self) -> Mapping[str, Request]:
@@ -127,6 +129,7 @@ def wanted_of(node: LocalModelNode, before: Wanted = NOTHING_WANTED) -> Wanted:
         },
         wishes=wishes,
         entries=tuple(wishes[key].entries[place] for (key, _, _), place in places.items()),
+        exchanging=frozenset(one.name for one in node.spec.groups if one.exchange is not None),
     )
 
 
@@ -203,6 +206,7 @@ def _request(key: str, entries: list[Entry]) -> Request:
     asking = dict.fromkeys(entry.requester for entry in (*deciding, *entries))
     requesters = tuple(sorted(asking, key=lambda one: one.chooses_server))
     hashes = (entry.model.hash for entry in _first_owners(entries))
+    manifests = (entry.model.verified_manifest for entry in deciding)
     return Request(
         key=key,
         uri=entries[0].model.source_model_uri,
@@ -213,6 +217,7 @@ def _request(key: str, entries: list[Entry]) -> Request:
         size=max(entry.size for entry in deciding),
         suspended=frozenset(requesters) - begins,
         deciders=deciders,
+        verified=next(filter(None, manifests), ""),
     )
 
 

@@ -39,8 +39,9 @@ class Sharing:
         """The exchange, which is begun at the first call; None if the groups have no peers."""
         if self._exchange is None and self._peers is not None:
             request = self._request
-            groups = dict.fromkeys(cache.node_group for cache in request.caches)
-            self._exchange = self._peers.exchange(request.key, groups, grant_for(request.requester))
+            self._exchange = self._peers.exchange(
+                request.key, request.groups, grant_for(request.requester)
+            )
         return self._exchange
 
     def end(self) -> None:

@@ -94,6 +94,11 @@ class Request:
         """The same download as an attempt with the credentials of one of its requesters."""
         return replace(self, requesters=(requester,), deciders=None)
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """The node groups of its caches; without Kubernetes the one without a name."""
+        return frozenset(cache.node_group for cache in self.caches) or frozenset([""])
+
     def caches_of(self, requester: Requester) -> tuple[CacheName, ...]:
         """The caches of a requester's namespace."""
         return tuple(cache for cache in self.caches if cache.namespace == requester.namespace)

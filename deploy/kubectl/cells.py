@@ -73,7 +73,8 @@ class Cell(Struct, frozen=True, omit_defaults=True, rename="camel"):
     bytes per second. eta, next_try, last_used: RFC 3339, empty if not known. cached: whether a
     complete copy is on the disk, also of a node that is not Ready. pods: those of the node that use
     the model. reason and message: why the model failed, waits or was evicted, as the agent reports.
-    group: that of the entry.
+    group: that of the entry. origin_bytes, peer_bytes: what the last download got from the origin,
+    and from other nodes.
     """
 
     state: CellState
@@ -90,6 +91,8 @@ class Cell(Struct, frozen=True, omit_defaults=True, rename="camel"):
     disk_bytes: int = 0
     last_used: str = ""
     group: str = ""
+    origin_bytes: int = 0
+    peer_bytes: int = 0
 
     @property
     def percent(self) -> int:
@@ -316,6 +319,8 @@ def _reported(report: Mapping[str, Any], now: datetime, group: str, *, ready: bo
         disk_bytes=get("diskBytes") or 0,
         last_used=get("lastUsedTime") or "",
         group=group,
+        origin_bytes=get("originBytes") or 0,
+        peer_bytes=get("peerBytes") or 0,
     )
 
 

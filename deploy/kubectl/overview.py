@@ -42,7 +42,11 @@ class GroupLine(Struct, frozen=True, rename="camel"):
 
 
 class ModelLine(Struct, frozen=True, rename="camel"):
-    """A cache. copies: the number in each state, such as {"available": 3}. rate: bytes/s of all."""
+    """A cache. copies: the number in each state, such as {"available": 3}. rate: bytes/s of all.
+
+    origin_bytes, peer_bytes: what the last downloads of all copies got from the origin, and from
+    other nodes.
+    """
 
     namespace: str
     name: str
@@ -61,6 +65,8 @@ class ModelLine(Struct, frozen=True, rename="camel"):
     eta: str
     pods: int
     pinned: bool
+    origin_bytes: int
+    peer_bytes: int
 
     @property
     def title(self) -> str:
@@ -104,11 +110,15 @@ class _Sum:
     states: Counter[str] = field(default_factory=Counter)
     rate: int = 0
     eta: str = ""
+    origin_bytes: int = 0
+    peer_bytes: int = 0
 
     def add(self, cell: Cell) -> None:
         self.states[cell.state.value] += 1
         self.rate += cell.rate
         self.eta = max(self.eta, cell.eta)
+        self.origin_bytes += cell.origin_bytes
+        self.peer_bytes += cell.peer_bytes
 
 
 def overview(snapshot: Snapshot) -> Overview:
@@ -164,6 +174,8 @@ def _model(model: Model, counted: _Sum) -> ModelLine:
         eta=counted.eta,
         pods=model.pods,
         pinned=model.pinned,
+        origin_bytes=counted.origin_bytes,
+        peer_bytes=counted.peer_bytes,
     )
 
 

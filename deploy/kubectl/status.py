@@ -193,6 +193,8 @@ def _groups(groups: Sequence[GroupLine]) -> Table:
 
 
 def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> Table:
+    # Where no nodes exchange models, nobody asks where the bytes came from.
+    exchanged = any(one.peer_bytes for one in models)
     columns = [
         Column("MODEL"),
         Column("READY"),
@@ -201,6 +203,7 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> Table:
         Column("%", right=True),
         Column("RATE", right=True),
         Column("LEFT", right=True),
+        *([Column("ORIGIN", right=True), Column("PEERS", right=True)] if exchanged else ()),
         Column("PODS", right=True),
         Column("STATUS"),
     ]
@@ -213,6 +216,7 @@ def _models(models: Sequence[ModelLine], snapshot: Snapshot) -> Table:
             str(one.percent),
             output.rate(one.rate),
             output.left(one.eta, snapshot.at),
+            *((output.size(one.origin_bytes), output.size(one.peer_bytes)) if exchanged else ()),
             str(one.pods),
             one.reason,
         )
