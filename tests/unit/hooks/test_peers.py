@@ -93,6 +93,13 @@ def test_two_nodes_that_read_the_origin_verify_a_manifest(
     assert verified(*reports) == manifest
 
 
+def test_digests_of_the_store_verify_what_came_from_peers() -> None:
+    one = told(FIRST, 5, store_digests=True)
+    assert verified(told(FIRST), told(FIRST, 5)) is None
+    assert verified(told(FIRST), one) == FIRST
+    assert verified(one, one) == FIRST
+
+
 def test_with_the_hash_that_is_asked_for_one_node_is_enough() -> None:
     assert verified(told(FIRST, peer_bytes=5), hash=HASH) == FIRST
     others = [told(SECOND, hash=OTHER_HASH)] * 2
