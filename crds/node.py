@@ -153,8 +153,8 @@ class NodeModelStatus(ModelIdentity):
     )
     store_digests: bool = Field(
         default=False,
-        description="Whether the store of the origin reports the SHA-256 of each file, so that also "
-        "bytes from other nodes were compared with what the origin says.",
+        description="Whether the store of the origin reports the SHA-256 of each file, so that "
+        "bytes from other nodes, too, were compared with what the origin says.",
         exclude_if=is_falsy,
     )
     attempts: Int32 | None = Field(

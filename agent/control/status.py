@@ -66,11 +66,11 @@ _OTHERS = (
     "other caches have this sourceModelUri too, and their copy is not here now; once it is, the "
     "source is asked whether it gives this one the same"
 )
-# For requesters that may not learn what was here, nor who else requests it.
 _UNASKED = (
-    "it came from other nodes of the group alone, as its origin could not be asked: the manifest of "
-    "their copies says that it is the model"
+    "it came from other nodes of the group alone, as its origin could not be asked: the manifest "
+    "of their copies says that it is the model"
 )
+# For requesters that may not learn what was here, nor who else requests it.
 _WAITS = "it does not fit beside what is here, and nothing more can go for it now"
 _WENT = "it made room, and comes back when something refers to it"
 _WENT_BY_REQUEST = "its eviction was requested, and it comes back when something refers to it"
