@@ -158,7 +158,8 @@ def test_peers_are_cut_and_models_are_not() -> None:
     nodes = [serving(number) for number in range(1000)]
     # More offers than a plan has, so that few peers have room.
     offer = Offer(key="0" * 16, label_name="x" * 60)
-    size = _size(plan(offers={"model-00000": offer})) - _size(plan(offers={}))
+    two = {"model-00000": offer, "model-00001": offer}
+    size = _size(plan(offers=two)) - _size(plan(offers={"model-00000": offer}))
     offers = {f"model-{n:05d}": offer for n in range((PLACEMENT_BYTES - 60_000) // size)}
     full = plan(model(), offers=offers)
     found = with_peers(full, GROUP, nodes, None)
