@@ -31,7 +31,7 @@ TOOL := exec $(BIN)/python -m deploy.local
 .DELETE_ON_ERROR:
 .PHONY: help build venv kube versitygw fake-gcs azurite kserve-sdk helm model up down status demo-picture prometheus \
 	node-up node-down demo test test-unit bench-download bench-control bench-pods bench-starts bench-view \
-	dashboard-picture faults packages lint format generate images image-base sbom lock release clean distclean
+	bench-peers dashboard-picture faults packages lint format generate images image-base sbom lock release clean distclean
 
 help: ## Show these targets
 	@echo "usage: make TARGET [LOCAL=.local] [NODES=3] [DISK=20Gi] [NODE=node-4]"
@@ -83,6 +83,9 @@ bench-pods: venv ## Measure what the policies for pods cost (ROUNDS=5 WRITE= BEN
 
 bench-starts: venv ## Measure how fast pods start that mount models, as root (ROUNDS=5 WRITE= BENCH_ARGS=)
 	@exec $(BIN)/python -m tests.bench.starts --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
+
+bench-peers: venv ## Measure agents that fetch from each other (ROUNDS=5 WRITE= BENCH_ARGS=)
+	@exec $(BIN)/python -m tests.bench.peers --rounds "$(ROUNDS)"$(if $(WRITE), --write) $(BENCH_ARGS)
 
 dashboard-picture: venv ## Draw docs/dashboard.svg from Prometheus' answers during a load
 	@exec $(BIN)/python -m tests.dashboard

@@ -68,13 +68,17 @@ class S3Origin:
         cluster.start(self.name)
         self._wait()
 
-    def upload(self, folder: Path, prefix: str) -> str:
-        """Upload a folder's files under a prefix. Returns the model's URI."""
+    def upload(self, folder: Path, prefix: str, checksum: str | None = None) -> str:
+        """Upload a folder's files under a prefix. Returns the model's URI.
+
+        checksum: the algorithm of the checksums that the server keeps, such as SHA256.
+        """
         client = self._client()
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-                client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+                more = {"ChecksumAlgorithm": checksum} if checksum else {}
+                client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes(), **more)
         return f"s3://{BUCKET}/{prefix}"
 
     def _wait(self) -> None:

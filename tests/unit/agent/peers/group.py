@@ -71,8 +71,12 @@ class Node:
         self.fingerprint = identity.fingerprint if identity else None
         self.admission = Admission(identity) if identity else None
         self.server = Server(("127.0.0.1", 0), self.shelf, self.admission, UploadLimits())
-        credentials = identity and PeerCredentials(
-            identity.certificate, identity.client_context(), identity.introduction_context()
+        credentials = (
+            None
+            if identity is None
+            else PeerCredentials(
+                identity.certificate, identity.client_context(), identity.introduction_context()
+            )
         )
         self.directory = Directory(
             self.shelf, self.store.staging_files, credentials, counts=self.counts

@@ -190,3 +190,37 @@ def test_a_peer_with_another_certificate_is_asked_nothing() -> None:
         assert failure(client).kind is FailureKind.UNREACHABLE
         # Not even this agent's certificate was sent.
         assert peer.heard == []
+
+
+def test_a_connection_that_ends_without_a_reason_is_one_to_introduce_itself_on() -> None:
+    mine, other = Identity(), Identity()
+    introduced: list[bytes] = []
+
+    def answer(heard: Heard) -> bytes:
+        if heard.method == "PUT":
+            introduced.append(heard.body)
+            return reply(204)
+        return served(heard) if introduced else Cut()
+
+    with fake_peer(answer, other.server_context([mine.certificate])) as peer:
+        client = PeerClient(peer.peer(other.fingerprint), credentials(mine))
+        refused = client._pool
+        assert fetch(client) == CONTENT
+        assert introduced == [mine.certificate]
+        # As another thread does whose request was refused at the same time.
+        present = client._pool
+        client._introduce(refused)
+        assert introduced == [mine.certificate]
+        assert client._pool is present
+
+
+def test_a_connection_that_always_ends_is_introduced_once_for_each_request() -> None:
+    mine, other = Identity(), Identity()
+
+    def answer(heard: Heard) -> bytes:
+        return reply(204) if heard.method == "PUT" else Cut()
+
+    with fake_peer(answer, other.server_context([mine.certificate])) as peer:
+        client = PeerClient(peer.peer(other.fingerprint), credentials(mine))
+        assert failure(client).kind is FailureKind.UNREACHABLE
+        assert [one.method for one in peer.heard] == ["GET", "PUT", "GET"]

@@ -136,7 +136,7 @@ def test_it_hears_of_a_peer_that_comes_back() -> None:
 def test_failures_wait_longer_each_time_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 1.0)
     monkeypatch.setattr(module, "MAX_RETRY_SECONDS", 30.0)
-    monkeypatch.setattr(module.random, "uniform", lambda _, most: most)
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
     with fake_peer(lambda _: reply(500)) as peer:
         polling = Polling(PeerClient(peer.peer(), None), "k" * 16, "g", FILES, lambda: None)
         assert [polling._ask() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]

@@ -1,0 +1,77 @@
+"""`make bench-peers`: how fast agents get a model that they fetch from each other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+
+from crds.quantity import format_quantity, parse_quantity
+from deploy.local.console import Console
+from deploy.local.layout import BUILD
+from tests.bench import machine
+from tests.bench.command import make_work_folder, publish, run_benchmark
+from tests.bench.peers.figures import Round, table
+from tests.bench.peers.origin import Hub
+from tests.bench.peers.scenarios import AGENTS, SCENARIOS, Bench
+
+WORK = BUILD / "bench-peers"
+FILES = 4
+SIZE = "256Mi"
+DIRECT = "without peers"
+
+
+def main() -> int:
+    """Run the benchmark."""
+    return run_benchmark(lambda: _run(_parser().parse_args()))
+
+
+def _run(options: argparse.Namespace) -> None:
+    make_work_folder(WORK, "peers")
+    console = Console(sys.stderr)
+    size = parse_quantity(options.size)
+    bench = Bench(WORK / "run", Hub.of(FILES, size), options.timeout)
+    rounds: list[Round] = []
+    loads: list[float] = []
+    for number in range(1, options.rounds + 1):
+        with console.step(f"round {number} of {options.rounds}"):
+            loads.append(os.getloadavg()[0])
+            rounds.append(_round(bench, options, console))
+    head = (
+        f"{AGENTS} agents, {FILES} files of {format_quantity(size)}, {options.rounds} rounds. "
+        f"{machine.facts(WORK)}; load average {min(loads):.0f} to {max(loads):.0f} at the starts "
+        "of the rounds."
+    )
+    publish(f"{head}\n\n{table(rounds)}", "peers", write=options.write)
+
+
+def _round(bench: Bench, options: argparse.Namespace, console: Console) -> Round:
+    found: Round = {}
+    for scenario in SCENARIOS:
+        if options.rows and scenario.name not in options.rows.split(","):
+            continue
+        with console.step(scenario.name):
+            # With the same origin, and the same load of the machine.
+            direct = bench.direct(replace(scenario, kills=False))
+            name = f"{scenario.name}, {DIRECT}"
+            if not (scenario.kills or scenario.slow or scenario.lies):
+                found[name] = direct, bench.direct(scenario, AGENTS)
+            if not options.direct:
+                found[scenario.name] = direct, bench.exchange(scenario)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", default=SIZE, help=f"of each of the {FILES} files")
+    parser.add_argument("--rows", default="", help=", ".join(one.name for one in SCENARIOS))
+    parser.add_argument("--direct", action="store_true", help="only the rows without peers")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one run")
+    parser.add_argument("--write", action="store_true", help="write the table to the docs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
