@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import socket
@@ -19,44 +17,34 @@ from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
 from agent.structs.manifest import Grant
 from crds.keys import model_key
+from tests.contract.servers_hf import Hub, Repo, serving_hub
 from tests.unit.agent.commands import TREE, command, environment
-from tests.unit.agent.servers import Buckets
+from tests.unit.agent.test_pull import closed_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from agent.disk.store import Store
-    from tests.unit.agent.servers import Handler, Server
+    from tests.contract.servers_hf import RunningHub
 
 pytestmark = pytest.mark.timeout(120)
 
-URI = "s3://models/m"
-FILES = {"m/config.json": b"{}", "m/weights.bin": b"weights" * 1_000_000}
+URI = "hf://org/model"
+FILES = {"weights.bin": b"weights" * 1_000_000}
 
 
 @pytest.fixture
-def fake() -> Buckets:
-    """An S3 server that reports the SHA-256 of its objects."""
-    checksums = {
-        key: ("SHA256", base64.b64encode(hashlib.sha256(data).digest()).decode())
-        for key, data in FILES.items()
-    }
-    return Buckets({"models": FILES}, checksums=checksums)
-
-
-def variables(server: Server) -> dict[str, str]:
-    return environment(
-        AWS_ENDPOINT_URL=server.url,
-        AWS_ACCESS_KEY_ID="key",
-        AWS_SECRET_ACCESS_KEY="s3cret",
-        AWS_DEFAULT_REGION="us-east-1",
-        AWS_EC2_METADATA_DISABLED="true",
-    )
+def hub() -> Iterator[RunningHub]:
+    """A hub, whose listings have the SHA-256 of large files."""
+    repo = Repo()
+    repo.commit(FILES)
+    with serving_hub(Hub({"org/model": repo})) as running:
+        yield running
 
 
 @contextmanager
-def serving_agent(folder: Path, server: Server) -> Iterator[str]:
+def serving_agent(folder: Path, hub: RunningHub) -> Iterator[str]:
     """An agent that has the model and serves it. Yields its address."""
     folder.mkdir()
     file = folder / "models.yaml"
@@ -65,7 +53,7 @@ def serving_agent(folder: Path, server: Server) -> Iterator[str]:
     process = subprocess.Popen(
         command(*arguments, "--peer-bind-address", "127.0.0.1:0"),
         cwd=TREE,
-        env=variables(server),
+        env=environment(HF_ENDPOINT=hub.url),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -85,11 +73,11 @@ def serving_agent(folder: Path, server: Server) -> Iterator[str]:
         process.communicate()
 
 
-def pull(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
+def pull(hub: RunningHub, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command("pull", *arguments),
         cwd=TREE,
-        env=variables(server),
+        env=environment(HF_ENDPOINT=hub.url),
         capture_output=True,
         text=True,
         timeout=90,
@@ -97,31 +85,19 @@ def pull(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_pull_fetches_from_the_agents_that_it_is_told(
-    tmp_path: Path, fake: Buckets, server: Server
-) -> None:
-    with serving_agent(tmp_path / "agent", server) as address:
-
-        def refuses(handler: Handler, _key: str) -> bool:
-            handler.reply(503)
-            return False
-
-        # From now on it lists the files, and sends none.
-        fake.before_get = refuses
-        done = pull(server, URI, tmp_path / "m", "--retries", "0", "--peer", address)
+def test_a_pull_fetches_from_the_agents_that_it_is_told(tmp_path: Path, hub: RunningHub) -> None:
+    with serving_agent(tmp_path / "agent", hub) as address:
+        # From now on the hub lists the file, and nobody sends it.
+        hub.hub.cdn_url = f"http://127.0.0.1:{closed_port()}"
+        done = pull(hub, URI, tmp_path / "m", "--retries", "0", "--peer", address)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "m").iterdir()} == {"config.json", "weights.bin"}
-    assert (tmp_path / "m/weights.bin").read_bytes() == FILES["m/weights.bin"]
+    assert (tmp_path / "m/weights.bin").read_bytes() == FILES["weights.bin"]
 
 
-def test_a_peer_that_is_not_there_stops_no_pull(tmp_path: Path, server: Server) -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        # It does not listen.
-        address = f"127.0.0.1:{bound.getsockname()[1]}"
-        done = pull(server, URI, tmp_path / "m", "--peer", address)
+def test_a_peer_that_is_not_there_stops_no_pull(tmp_path: Path, hub: RunningHub) -> None:
+    done = pull(hub, URI, tmp_path / "m", "--peer", f"127.0.0.1:{closed_port()}")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "m/weights.bin").read_bytes() == FILES["m/weights.bin"]
+    assert (tmp_path / "m/weights.bin").read_bytes() == FILES["weights.bin"]
 
 
 def test_all_agents_may_have_the_same_flags(store: Store) -> None:
