@@ -59,6 +59,11 @@ class ClusterPeers:
         """Serve, once the store is open."""
         _start(self._server, self.endpoint.address)
 
+    def close(self) -> None:
+        """Exchange nothing any more, and free the port."""
+        self.follow({})
+        self._server.close()
+
     def follow(self, neighbourhoods: Mapping[str, Neighbourhood]) -> None:
         """Exchange with these peers from now on, by group, and with nobody else."""
         peers = [peer for one in neighbourhoods.values() for peer in one.peers]
@@ -84,6 +89,11 @@ class NamedPeers:
         """Serve, once the store is open."""
         if self._server is not None:
             _start(self._server, self._name)
+
+    def close(self) -> None:
+        """Free the port."""
+        if self._server is not None:
+            self._server.close()
 
 
 def cluster_peers(options: argparse.Namespace, store: Store, counts: Counts) -> ClusterPeers | None:

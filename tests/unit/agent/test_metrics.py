@@ -265,6 +265,20 @@ def test_the_time_of_the_last_report_stands_still_while_none_succeeds(
     assert scrape(metrics).value("last_report_timestamp_seconds") == last + 150
 
 
+def test_what_peers_give_and_get_is_counted(metrics: Metrics) -> None:
+    metrics.received("s3", 1)
+    metrics.received_from_peers("s3", 10)
+    metrics.received_from_peers("unknown", 5)
+    metrics.sent_to_peers(20)
+    metrics.peer_lied()
+    found = scrape(metrics)
+    # What came from the origin is counted apart.
+    assert found.value("download_bytes_total", "s3") == 1
+    assert found.series("peer_received_bytes_total") == {("s3",): 10, ("other",): 5}
+    assert found.value("peer_sent_bytes_total") == 20
+    assert found.value("peers_left_out_total") == 1
+
+
 def test_steps_are_timed(world: World, metrics: Metrics) -> None:
     assert scrape(metrics).value("step_seconds_count") == 0
     thread = threading.Thread(target=world.loop.run)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.control.manifest_hashes import ManifestHashes
 from agent.control.rows import Row, Table
 from agent.control.status import StatusBuilder, is_news, with_former_pods
 from agent.control.waiting import Waiting
@@ -22,11 +23,20 @@ from agent.structs.kubelet import (
     bound_of,
     parse_thresholds,
 )
-from agent.structs.manifest import CacheName
+from agent.structs.manifest import (
+    Access,
+    CacheName,
+    Grant,
+    Manifest,
+    ManifestFile,
+    make_manifest,
+)
 from agent.structs.records import Evicted
 from agent.structs.requests import Failure, Requester, Transfer
 from agent.structs.sizes import EvictionReason
+from agent.structs.verified import verified
 from crds.base import Condition
+from crds.peers import AgentPeer
 from tests.unit.agent.helpers import local_model, manifest_of
 from tests.unit.agent.rows import POD, row, wanted
 
@@ -40,6 +50,8 @@ LATER = NOW + timedelta(minutes=5)
 URI = "s3://bucket/model"
 MODEL = local_model("llama", URI)
 WHOLE = manifest_of(URI, {"w": b"12345"})
+ACCESS = Access(origin="https://s3.example.com", listing="l", grants=(Grant(),))
+VERIFIABLE = make_manifest(URI, [ManifestFile("w", 5, "a" * 64, version="v1")], access=ACCESS)
 OTHER_HASH = "sha256:" + "0" * 64
 FAILED = Failure(DownloadError(FailureKind.NOT_FOUND, "it is not there"), 3, LATER)
 FAILURES = {Requester(): FAILED}
@@ -501,3 +513,41 @@ def test_ready_says_that_the_kubelets_threshold_is_near(
     table = Table(0.0, 60.0, 2, asked, rows, disk=DISK)
     status = StatusBuilder().build(table, waiting, (), (), NOW)
     assert (status.conditions[0].status, status.conditions[0].reason) == ("False", told)
+
+
+def test_the_hash_of_a_manifest_is_computed_once_for_each_content() -> None:
+    hashes = ManifestHashes()
+    first, found = hashes.of(VERIFIABLE), verified(VERIFIABLE)
+    assert found is not None
+    assert first == found.hash
+    # Each look at the disk reads the manifest anew.
+    read_again = Manifest.model_validate_json(VERIFIABLE.model_dump_json(by_alias=True))
+    assert hashes.of(read_again) is first
+    changed = make_manifest(URI, [replace(VERIFIABLE.files[0], version="v2")], access=ACCESS)
+    assert hashes.of(changed) not in {first, None}
+    # Of files without a digest, or without a version at their origin, there is none.
+    assert hashes.of(make_manifest(URI, [ManifestFile("w", 5, version="v")], access=ACCESS)) is None
+    assert hashes.of(WHOLE) is None
+
+
+def test_where_the_bytes_of_a_copy_came_from() -> None:
+    told = VERIFIABLE.model_copy(update={"origin_bytes": 2, "peer_bytes": 3})
+    (entry,) = status_of(known(manifest=told)).models
+    assert (entry.origin_bytes, entry.peer_bytes) == (2, 3)
+    # The groups of this node exchange nothing.
+    assert entry.manifest_hash is None
+    # An older agent has not counted.
+    (entry,) = status_of(known(manifest=VERIFIABLE)).models
+    assert (entry.origin_bytes, entry.peer_bytes) == (None, None)
+
+
+def test_where_the_agent_serves_its_peers_is_news() -> None:
+    def status(fingerprint: str) -> LocalModelNodeStatus:
+        peer = AgentPeer(address="10.0.0.7:8089", fingerprint=fingerprint * 64)
+        table = Table(0.0, 60.0, 2, wanted(MODEL), {}, disk=DISK)
+        return StatusBuilder(peer).build(table, {}, (), (), NOW)
+
+    assert status("a").peer == AgentPeer(address="10.0.0.7:8089", fingerprint="a" * 64)
+    assert status_of().peer is None
+    assert is_news(status("a"), status("b"))
+    assert not is_news(status("a"), status("a"))

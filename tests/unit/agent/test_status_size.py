@@ -26,6 +26,9 @@ def _status(count: int, message: str, name: int = 63, namespace: int = 63) -> Lo
             size=1 << 62,
             disk_bytes=1 << 62,
             hash="sha256:" + "a" * 64,
+            manifest_hash="sha256:" + "b" * 64,
+            origin_bytes=1 << 40,
+            peer_bytes=1 << 40,
             attempts=9,
             reason="r" * 64,
             message=message or None,
@@ -41,7 +44,7 @@ def test_a_status_that_is_short_enough_stays_as_it_is() -> None:
     assert storable(status) is status
 
 
-@pytest.mark.parametrize(("count", "left"), [(480, 1024), (1000, 120), (1400, None), (2000, None)])
+@pytest.mark.parametrize(("count", "left"), [(450, 1024), (930, 120), (1050, None), (2000, None)])
 def test_messages_become_shorter_before_models_are_left_out(count: int, left: int | None) -> None:
     status = storable(_status(count, "m" * 1024))
     assert len(status.models) == count

@@ -56,6 +56,34 @@ def test_which_hashes_may_be_published_where_caches_share_a_folder(
     assert not any(request.accepts(value) for value in refused)
 
 
+@pytest.mark.parametrize(
+    ("entries", "verified"),
+    [
+        ([("", "")], ""),
+        ([("", ONE)], ONE),
+        ([("", ""), ("", ONE)], ONE),
+        # What a namespace's nodes agree on says nothing of what a LocalModelCache downloads.
+        ([("", ""), ("team", TWO)], ""),
+        ([("", ONE), ("team", TWO)], ONE),
+        ([("team", TWO)], TWO),
+    ],
+)
+def test_whose_verified_manifest_counts_where_caches_share_a_folder(
+    entries: list[tuple[str, str]], verified: str
+) -> None:
+    asked = [
+        local_model(
+            f"m{number}",
+            URI,
+            namespace=namespace,
+            **({"verified_manifest": manifest} if manifest else {}),
+        )
+        for number, (namespace, manifest) in enumerate(entries)
+    ]
+    (request,) = wanted(*asked).requests.values()
+    assert request.verified == verified
+
+
 def _owned(
     namespace: str, precedence: int, *, chooses: bool = False, **fields: object
 ) -> LocalModel:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from agent.cluster.events import NodeEvent, PodEvent
     from agent.cluster.pod_mounts import PodUse
+    from agent.commands.peers import ClusterPeers
     from agent.control.pod_usage import PodSource
     from agent.control.startup_taint import StartupTaint
     from agent.jobs.workers import Task
@@ -132,6 +133,8 @@ class World:
         self.options: dict[str, Any] = {}
         # Seconds by which somebody set the wall clock forward.
         self.clock_set = 0.0
+        # Of the next loop that `begin` makes.
+        self.peers: ClusterPeers | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -141,7 +144,12 @@ class World:
         self.loop = Loop(
             self.api,
             self.store,
-            Fetching(self.sources, self.engine, self._credentials_of),
+            Fetching(
+                self.sources,
+                self.engine,
+                self._credentials_of,
+                self.peers.group if self.peers else None,
+            ),
             replace(
                 Options(
                     scrub_bytes_per_second=self.scrub_rate,
@@ -157,6 +165,7 @@ class World:
             events=self,
             startup_taint=self.startup_taint,
             pod_sink=self.pod_sink,
+            peers=self.peers,
         )
 
     def about(self, uid: str) -> None:

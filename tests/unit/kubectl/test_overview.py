@@ -133,6 +133,22 @@ def test_the_overview_counts() -> None:
     assert "llama: DownloadFailed: on 1 of 3 nodes\n" in text
 
 
+def test_where_bytes_came_from_is_shown_where_nodes_exchange_models() -> None:
+    alone = local_model_node("node-1", report(originBytes=3 * GIB, peerBytes=0))
+    text = plain(rendered(overview(cluster(cache(), alone)), cluster(), everything=True))
+    assert "PEERS" not in text
+    helped = local_model_node("node-2", report(originBytes=GIB, peerBytes=2 * GIB))
+    snapshot = cluster(cache(), alone, helped)
+    found = overview(snapshot)
+    (model,) = found.models
+    assert (model.origin_bytes, model.peer_bytes) == (4 * GIB, 2 * GIB)
+    lines = plain(rendered(found, snapshot, everything=True)).splitlines()
+    (title,) = (line.split() for line in lines if line.startswith("MODEL"))
+    (row,) = (line.split() for line in lines if line.startswith("llama"))
+    shown = dict(zip(title, row, strict=True))
+    assert (shown["ORIGIN"], shown["PEERS"]) == ("4Gi", "2Gi")
+
+
 def test_long_lists_are_cut_and_hidden_kinds_are_named() -> None:
     nodes = [local_model_node(f"node-{number:02d}") for number in range(NODES_SHOWN + 5)]
     snapshot = cluster(*nodes, without=("LocalModelNode",), forbidden={"Node": "no"})
