@@ -18,6 +18,7 @@ from crds.base import (
     is_falsy,
 )
 from crds.eviction import EvictionSettings
+from crds.peers import AgentPeer, Exchange, ManifestHash
 from crds.placement import PlacedModel
 from crds.quantity import Quantity
 from crds.states import ModelState, StoredModelStatus
@@ -50,6 +51,11 @@ class LocalModelNodeGroupRef(JsonObject):
     eviction: EvictionSettings = Field(
         default=EvictionSettings(),
         description="What is evicted when the group's models do not fit.",
+    )
+    exchange: Exchange | None = Field(
+        default=None,
+        description="The node's part in the exchange of pieces of model files; absent: the nodes "
+        "of the group do not fetch from each other.",
     )
 
 
@@ -96,6 +102,11 @@ class NodeModelStatus(ModelIdentity):
         description="Hash of the copy on the disk; see LocalModelCache.",
         max_length=71,
     )
+    manifest_hash: ManifestHash | None = Field(
+        default=None,
+        description="Hash of the copy's manifest: of its files' paths, sizes, versions and digests "
+        "and where they come from. Equal on nodes with equal copies from one origin.",
+    )
     last_used_time: Time | None = Field(
         default=None,
         description="When a pod of this node last mounted the model, as far as the agent has "
@@ -131,6 +142,14 @@ class NodeModelStatus(ModelIdentity):
         default=None,
         description="Seconds that the last download of the whole model took: all its attempts, "
         "without the waits between them.",
+    )
+    origin_bytes: Int64 | None = Field(
+        default=None,
+        description="Bytes of the copy's last download that came from its origin.",
+    )
+    peer_bytes: Int64 | None = Field(
+        default=None,
+        description="Bytes of the copy's last download that came from other nodes of the group.",
     )
     attempts: Int32 | None = Field(
         default=None, description="Failed downloads since the last success."
@@ -177,6 +196,11 @@ class LocalModelNodeStatus(JsonObject):
         json_schema_extra=ATOMIC_LIST,
     )
     disk: NodeDisk | None = Field(default=None, description="The disk that holds the models.")
+    peer: AgentPeer | None = Field(
+        default=None,
+        description="Where the agent serves pieces of model files to other nodes of its groups; "
+        "absent: it does not.",
+    )
 
 
 class LocalModelNode(Resource):

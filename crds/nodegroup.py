@@ -25,6 +25,7 @@ from crds.base import (
 )
 from crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
 from crds.node_limit import NodeLimit
+from crds.peers import PeerExchange
 from crds.quantity import Quantity, positive
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
@@ -46,6 +47,11 @@ class Download(JsonObject):
         "percentage of the group's nodes, rounded up, such as 25%. Further nodes wait for their "
         "turn. 100%: no limit. Default: "
         f"{DEFAULT_CONCURRENT_NODES} with nodeSelector, no limit with persistentVolumeSpec.",
+    )
+    peers: PeerExchange | None = Field(
+        default=None,
+        description="Enabled: the nodes of the group fetch pieces of model files from each other, "
+        "so that the origin is read about once. Disabled, the default: each node reads the origin.",
     )
 
 
@@ -124,6 +130,11 @@ class LocalModelNodeGroupSpec(JsonObject):
     download: Download | None = Field(
         default=None, description="How the nodes of the group download."
     )
+
+    @property
+    def peers_enabled(self) -> bool:
+        """Whether the nodes of the group fetch from each other."""
+        return self.download is not None and self.download.peers is PeerExchange.ENABLED
 
     @property
     def eviction_settings(self) -> EvictionSettings:

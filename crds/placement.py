@@ -17,6 +17,7 @@ from crds.base import (
 )
 from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
+from crds.peers import ManifestHash, PeerEndpoint
 from crds.quantity import Quantity
 from crds.volumes import NodeSelectorTerm
 
@@ -49,6 +50,12 @@ class PlacedModel(ModelRequest):
         "first, then the namespace whose cache is oldest.",
         ge=0,
         exclude_if=is_falsy,
+    )
+    verified_manifest: ManifestHash | None = Field(
+        default=None,
+        description="Hash of the manifest that nodes of the group agree on, where its nodes fetch "
+        "from each other: two nodes that read the origin themselves report it, or one whose copy "
+        "has the hash that the cache asks for. Absent: none yet.",
     )
 
     @property
@@ -123,6 +130,12 @@ class LocalModelPlacementSpec(JsonObject):
     models: tuple[PlacedModel, ...] = Field(
         default=(),
         description="The models, most important first.",
+        json_schema_extra=ATOMIC_LIST,
+    )
+    peers: tuple[PeerEndpoint, ...] | None = Field(
+        default=None,
+        description="The agents of the group that serve pieces of model files, sorted by node; "
+        "absent: the nodes of the group do not fetch from each other.",
         json_schema_extra=ATOMIC_LIST,
     )
     offers: dict[str, Offer] = Field(

@@ -14,7 +14,7 @@ from crds.eviction import EvictionPolicy, Retention
 from crds.quantity import format_quantity, parse_quantity
 from hooks import reasons
 from hooks.copies import on_disk
-from hooks.object_size import MODELS_BYTES, PLAN_BYTES, json_bytes, model_bytes, spec_excess
+from hooks.object_size import MODELS_BYTES, json_bytes, model_bytes, plan_bytes, spec_excess
 from hooks.plan import reject
 
 if TYPE_CHECKING:
@@ -187,11 +187,11 @@ def fit_into_objects(
     models. had: entries of the stored plan.
     """
     listed = sum(model_bytes(name, namespace, nodes) for _, namespace, name in plan.identities)
-    excess = spec_excess(group.spec)
-    models_bytes, plan_bytes = MODELS_BYTES - excess, PLAN_BYTES - excess
+    models_bytes = MODELS_BYTES - spec_excess(group.spec)
+    room = plan_bytes(group.spec)
     placed = {cache.identity: json_bytes(cache.placed) for cache in plan.admitted}
     asked = sum(placed.values()) + sum(map(json_bytes, plan.kept))
-    if listed <= models_bytes and asked <= plan_bytes:
+    if listed <= models_bytes and asked <= room:
         return plan
     stored = {identity: json_bytes(model) for identity, model in had.items()}
     staying = [one for one in plan.admitted if one.identity in held]
@@ -201,7 +201,7 @@ def fit_into_objects(
         - sum(model_bytes(one.model_name, one.namespace, nodes) for one in plan.kept)
     )
     plan_room = (
-        plan_bytes
+        room
         - sum(stored.get(one.identity, placed[one.identity]) for one in staying)
         - sum(map(json_bytes, plan.kept))
     )

@@ -25,6 +25,7 @@ from hooks.envelope import (
 from hooks.group_status import debounce, group_status, is_urgent, nodes_pending
 from hooks.kserve_config import config_rules, read_config
 from hooks.offers import Names, make_offers
+from hooks.peers import with_peers
 from hooks.plan import (
     EMPTY_PLACEMENT,
     EMPTY_PLAN,
@@ -161,6 +162,7 @@ def sync(
     status, resync = debounce(group.status, new, now, paced=paced)
     offers = make_offers(name, plan, caches.names, stored)
     placement = plan.placement(group, decision.turn, owners, offers)
+    placement = with_peers(placement, group, nodes, stored)
     withheld = {one.identity for one in new.models if one.claims_wait}
     volumes = _volumes(group, plan, caches, withheld, request=request, settings=settings)
     answer = _answer(
@@ -168,7 +170,7 @@ def sync(
         (_child(name, placement), *volumes),
         _earliest(resync, decision),
     )
-    urgent = placement != stored or is_urgent(group.status, status)
+    urgent = _is_urgent_plan(placement, stored) or is_urgent(group.status, status)
     return delayed(answer, count) if paced and not urgent else answer
 
 
@@ -185,7 +187,7 @@ def finalize(request: CompositeRequest, settings: Settings, now: datetime) -> Co
         stored = _stored(request, error.name)
         progress = removal(error.name, stored, nodes, conditions_of(request.parent), now)
         empty = (
-            stored.model_copy(update={"models": (), "offers": {}, "turn": None})
+            stored.model_copy(update={"models": (), "offers": {}, "turn": None, "peers": None})
             if stored
             else EMPTY_PLACEMENT
         )
@@ -266,6 +268,11 @@ def _nodes(request: CompositeRequest) -> list[Node]:
         *(unknown_node(one.name) for one in found.unreadable.values()),
     ]
     return sorted(nodes, key=lambda node: node.metadata.name)
+
+
+def _is_urgent_plan(plan: LocalModelPlacementSpec, stored: LocalModelPlacementSpec | None) -> bool:
+    """Whether the answer with the plan must not wait. Agents that start change only its peers."""
+    return stored is None or plan != stored.model_copy(update={"peers": plan.peers})
 
 
 def _stored(request: CompositeRequest, group: str) -> LocalModelPlacementSpec | None:

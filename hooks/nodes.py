@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from crds.base import API_VERSION
 from crds.node import LocalModel
@@ -30,6 +31,7 @@ from hooks.envelope import (
     Object,
     RelatedRule,
 )
+from hooks.exchange import Neighbours
 from hooks.memo import Memo
 from hooks.object_size import NODE_BYTES
 from hooks.observed import EvictionSettings, GroupRef
@@ -45,7 +47,7 @@ from hooks.reading import (
 from hooks.selectors import selects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from crds.base import Identity
@@ -79,7 +81,8 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
 
     mine = [plan for _, plan in sorted(plans.items()) if selects(plan.selector, name, labels)]
     kept = _kept(request, name, observed, plans, in_group=bool(mine))
-    groups = _groups(mine, observed, {group for group, _ in kept} | placements.unreadable.keys())
+    holders = {group for group, _ in kept} | placements.unreadable.keys()
+    groups = _groups(name, mine, observed, holders)
     members = _member_labels(
         labels, mine, {ref.name for ref in groups} | placements.unreadable.keys()
     )
@@ -91,13 +94,14 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
     models += [shown for _, shown in kept]
     models.sort(key=lambda model: -model.priority)
     models, left_out = _within_object(models)
+    groups = list(_exchange_within(groups, models))
     return DecoratorResponse(
         labels=members | _warm_labels(labels, observed),
         attachments=(
             {
                 "apiVersion": API_VERSION,
                 "kind": NODE,
-                "metadata": _metadata(name, groups, observed),
+                "metadata": _metadata(name, groups, observed, labels.get(naming.ZONE_LABEL)),
                 "spec": {
                     "localModels": [model.json for model in models],
                     "groups": groups,
@@ -130,6 +134,7 @@ class _NodePlan:
     """A LocalModelPlacement with the entries that nodes get.
 
     by_name: whether it selects nodes by name. turn: the nodes that may start; None: all.
+    neighbours: None if the nodes of the group do not fetch from each other.
     """
 
     selector: tuple[NodeSelectorTerm, ...]
@@ -137,6 +142,14 @@ class _NodePlan:
     group: GroupRef
     entries: tuple[_Entry, ...]
     turn: frozenset[str] | None
+    neighbours: Neighbours | None
+
+    def group_of(self, node: str) -> GroupRef:
+        """The group as a node of it gets it."""
+        if self.neighbours is None:
+            return self.group
+        exchange = self.neighbours.of(node).model_dump_json(by_alias=True)
+        return replace(self.group, exchange=Raw(exchange.encode()))
 
 
 def _plan(raw: Raw) -> _NodePlan:
@@ -156,6 +169,7 @@ def _read_plan(raw: bytes) -> _NodePlan:
         ),
         entries=tuple(_entry(model, name) for model in spec.models),
         turn=frozenset(spec.turn.nodes) if spec.turn else None,
+        neighbours=None if spec.peers is None else Neighbours(spec.peers),
     )
 
 
@@ -237,26 +251,49 @@ def _kept(
 
 
 def _groups(
-    mine: Iterable[_NodePlan], observed: Node | None, holders: AbstractSet[str]
+    node: str, mine: Iterable[_NodePlan], observed: Node | None, holders: AbstractSet[str]
 ) -> list[GroupRef]:
     """The node's groups. holders: groups with a missing plan whose entries stay."""
-    groups = {plan.group.name: plan.group for plan in mine}
+    groups = {plan.group.name: plan.group_of(node) for plan in mine}
     if observed is not None and holders:
         groups |= {ref.name: ref for ref in observed.spec.groups if ref.name in holders}
     return [groups[name] for name in sorted(groups)]
 
 
-def _metadata(name: str, groups: list[GroupRef], observed: Node | None) -> Object:
+def _exchange_within(
+    groups: Iterable[GroupRef], models: Iterable[_ListEntry]
+) -> Iterator[GroupRef]:
+    """The groups, without the peers of those for which a LocalModelNode has no room.
+
+    Such a node asks the origin itself. models: the entries of the node.
+    """
+    room = NODE_BYTES - sum(len(bytes(model.json)) for model in models)
+    for group in groups:
+        size = 0 if group.exchange is UNSET else len(bytes(group.exchange))
+        fits = size <= room
+        room -= size if fits else 0
+        yield group if fits else replace(group, exchange=UNSET)
+
+
+def _metadata(name: str, groups: list[GroupRef], observed: Node | None, zone: str | None) -> Object:
     labels = {naming.group_label(group.name): "" for group in groups}
+    if zone:
+        labels[naming.ZONE_LABEL] = zone
     metadata: Object = {"name": name, "labels": labels}
-    if observed is None or observed.spec.groups != tuple(groups):
+    if observed is None or labels.items() <= (observed.metadata.labels or {}).items():
         return metadata
-    if not labels.items() <= (observed.metadata.labels or {}).items():
+    if _same_groups(observed.spec.groups, groups):
         # Somebody removed a label. Metacontroller applies an object again if its generation or the
         # desired object changes, and a change of labels makes no new generation.
         version = observed.metadata.resource_version
         metadata["annotations"] = {naming.RESTORED_ANNOTATION: version}
     return metadata
+
+
+def _same_groups(observed: Sequence[GroupRef], groups: Sequence[GroupRef]) -> bool:
+    return len(observed) == len(groups) and all(
+        one.same_as(other) for one, other in zip(observed, groups, strict=True)
+    )
 
 
 def _member_labels(

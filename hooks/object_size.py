@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         LocalModelNodeGroupStatus,
         RejectedModel,
     )
-    from crds.placement import PlacedModel
+    from crds.placement import LocalModelPlacementSpec, PlacedModel
 
 _Item = TypeVar("_Item")
 
@@ -28,7 +28,12 @@ PLAN_BYTES = 500_000
 # Of a plan, for its offers. Without the names of namespaces that hide a model, the offers of all
 # models take about as much as the models.
 OFFERS_BYTES = 600_000
-# Of a LocalModelNode, for its entries, which are those of all its groups.
+# Of a plan, for all of it. What the nodes need to fetch from each other gets what the rest leaves.
+PLACEMENT_BYTES = 1_400_000
+# Of the manifest of a model in a plan: `"verifiedManifest":"sha256:<64 digits>",`.
+MANIFEST_BYTES = 93
+# Of a LocalModelNode, for its entries, which are those of all its groups. Its peers get what the
+# entries leave.
 NODE_BYTES = 600_000
 # Of a group's status, for its models without their messages.
 MODELS_BYTES = 1_100_000
@@ -58,6 +63,18 @@ def json_bytes(model: PlacedModel) -> int:
 def spec_excess(spec: LocalModelNodeGroupSpec) -> int:
     """Bytes of a group's spec above SPEC_BYTES, which the models have less."""
     return max(len(spec.model_dump_json(exclude_unset=True).encode()) - SPEC_BYTES, 0)
+
+
+def plan_bytes(spec: LocalModelNodeGroupSpec) -> int:
+    """Bytes of a plan for its models."""
+    return PLAN_BYTES - spec_excess(spec)
+
+
+def peers_room(plan: LocalModelPlacementSpec, nodes: Iterable[str]) -> int:
+    """Bytes that a plan has left for its peers, whichever of the nodes have the turn."""
+    rest = plan.model_copy(update={"turn": None, "peers": None})
+    taken = len(rest.model_dump_json(by_alias=True, exclude_none=True).encode())
+    return PLACEMENT_BYTES - taken - sum(len(name) + 3 for name in nodes)
 
 
 def fitting(

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from crds.base import INT32_MAX
 from crds.cache import ModelRequest
 from crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
 from crds.keys import model_key
+from crds.peers import ADDRESS, ADDRESS_MAX, FINGERPRINT, MANIFEST_HASH
 from crds.placement import PlacedModel
 from crds.quantity import parse_quantity
 from crds.states import KServeModelStatus, ModelState
@@ -35,6 +37,7 @@ Count = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Hash = Annotated[str, Meta(max_length=71)]
+ManifestHash = Annotated[str, Meta(pattern=MANIFEST_HASH)]
 Reason = Annotated[str, Meta(max_length=64)]
 Message = Annotated[str, Meta(max_length=1024)]
 
@@ -260,6 +263,18 @@ class GroupRef(ReadStruct, frozen=True):
     name: str
     storage_limit: Quantity
     eviction: EvictionSettings = EvictionSettings()
+    # Raw: only the hook of the node reads it, and a group reads those of all its nodes.
+    exchange: msgspec.Raw | UnsetType = UNSET
+
+    def same_as(self, other: GroupRef) -> bool:
+        """Whether both say the same, in whichever order the JSON of the exchange has its fields."""
+        return (
+            replace(self, exchange=UNSET) == replace(other, exchange=UNSET)
+            and self._exchange() == other._exchange()
+        )
+
+    def _exchange(self) -> Any:
+        return None if self.exchange is UNSET else msgspec.json.decode(self.exchange)
 
 
 class NodeSpec(ReadStruct, frozen=True):
@@ -287,6 +302,8 @@ class NodeReport(ReadStruct, frozen=True):
     last_download_seconds: Count | None = None
     pods: Count = 0
     hash: Hash | None = None
+    manifest_hash: ManifestHash | None = None
+    peer_bytes: Bytes | None = None
     reason: Reason | None = None
     message: Message | None = None
 
@@ -296,11 +313,19 @@ class NodeReport(ReadStruct, frozen=True):
         return (self.key, self.namespace, self.name)
 
 
+class AgentPeer(ReadStruct, frozen=True):
+    """How other agents reach an agent, and how they recognize it."""
+
+    address: Annotated[str, Meta(pattern=ADDRESS, max_length=ADDRESS_MAX)]
+    fingerprint: Annotated[str, Meta(pattern=FINGERPRINT)]
+
+
 class NodeStatus(ReadStruct, frozen=True):
     """What a node's agent reports."""
 
     observed_generation: int | None = None
     models: tuple[NodeReport, ...] = ()
+    peer: AgentPeer | None = None
     # Raw: it is read only of KServe's agents, which report nothing else.
     model_status: msgspec.Raw = field(default_factory=lambda: msgspec.Raw(b"null"))
 

@@ -14,12 +14,14 @@ import pytest
 
 from hooks import nodes
 from hooks.app import create_app
+from hooks.exchange import Neighbours
 from hooks.settings import SERVICE_KINDS_VARIABLE, WORKLOAD_KINDS_VARIABLE, Settings
 from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from crds.peers import PeerEndpoint
     from crds.placement import PlacedModel
 
     Object = dict[str, Any]
@@ -98,6 +100,24 @@ def group_by_waiting_nodes(n: int) -> tuple[str, Object]:
     fleet.run(4)
     fleet.answer()
     return _group_request(fleet)
+
+
+def _peers_fleet(n: int) -> Fleet:
+    fleet = _fleet(n, 5, download={"peers": "Enabled"})
+    for number, local in enumerate(fleet.local_nodes.values()):
+        local["status"]["peer"] = {"address": f"10.0.0.{number}:9", "fingerprint": "a" * 64}
+        for model in local["status"]["models"]:
+            model["manifestHash"] = f"sha256:{'1' * 64}"
+    fleet.run(4)
+    return fleet
+
+
+def group_by_nodes_with_peers(n: int) -> tuple[str, Object]:
+    return _group_request(_peers_fleet(n))
+
+
+def node_by_peers(n: int) -> tuple[str, Object]:
+    return _node_request(_peers_fleet(n))
 
 
 def new_group_by_models(n: int) -> tuple[str, Object]:
@@ -279,6 +299,8 @@ def _calls(path: str, request: Object) -> int:
         group_by_models,
         group_by_failed_models,
         group_by_waiting_nodes,
+        group_by_nodes_with_peers,
+        node_by_peers,
         new_group_by_models,
         group_without_eviction_by_models,
         group_by_caches_of_others,
@@ -337,3 +359,22 @@ def test_a_plan_is_made_json_once_for_all_nodes(monkeypatch: pytest.MonkeyPatch)
     fleet.sync()
     assert fleet.calls["/nodes/sync"] == 30
     assert len(made) == 7
+
+
+def test_the_neighbours_of_a_plan_are_found_once_for_all_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def counted(endpoints: Sequence[PeerEndpoint]) -> Neighbours:
+        made.append(len(endpoints))
+        return Neighbours(endpoints)
+
+    fleet = _peers_fleet(40)
+    assert fleet.plan is not None
+    # The plan of another test must not be known already.
+    fleet.plan["spec"]["peers"][0]["zone"] = "found-once"
+    monkeypatch.setattr(nodes, "Neighbours", counted)
+    for name in fleet.nodes:
+        fleet.sync_node(name)
+    assert made == [40]

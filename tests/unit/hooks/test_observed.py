@@ -30,6 +30,7 @@ from crds.node import (
     LocalModelNodeStatus,
     NodeModelStatus,
 )
+from crds.peers import AgentPeer
 from crds.states import ModelState
 from hooks import observed
 from hooks.envelope import BadRequest
@@ -54,6 +55,7 @@ READ: dict[type[msgspec.Struct], tuple[type[BaseModel], ...]] = {
     observed.GroupRef: (LocalModelNodeGroupRef,),
     observed.NodeSpec: (LocalModelNodeSpec,),
     observed.NodeReport: (NodeModelStatus,),
+    observed.AgentPeer: (AgentPeer,),
     observed.NodeStatus: (LocalModelNodeStatus,),
     observed.Node: (LocalModelNode,),
 }
