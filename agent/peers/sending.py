@@ -34,7 +34,8 @@ class UploadLimits:
     """
 
     transfers: int = 16
-    connections: int = 128
+    # A seed has up to 47 neighbours, each with up to three connections: see hooks.exchange.
+    connections: int = 256
     bytes_per_second: int | None = None
 
 
