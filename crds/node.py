@@ -151,6 +151,12 @@ class NodeModelStatus(ModelIdentity):
         default=None,
         description="Bytes of the copy's last download that came from other nodes of the group.",
     )
+    store_digests: bool = Field(
+        default=False,
+        description="Whether the store of the origin reports the SHA-256 of each file, so that "
+        "bytes from other nodes, too, were compared with what the origin says.",
+        exclude_if=is_falsy,
+    )
     attempts: Int32 | None = Field(
         default=None, description="Failed downloads since the last success."
     )

@@ -304,6 +304,7 @@ class NodeReport(ReadStruct, frozen=True):
     hash: Hash | None = None
     manifest_hash: ManifestHash | None = None
     peer_bytes: Bytes | None = None
+    store_digests: bool = False
     reason: Reason | None = None
     message: Message | None = None
 

@@ -99,11 +99,14 @@ def _known_manifest(
 ) -> str | None:
     """The manifest that counts, if any. was: the stored one.
 
-    It stays while a node has it, or while there is no other: nodes that come later need it also
-    when the origin and the first copies are gone. hash_known: whether the cache gives the hash of
-    the model, which all these reports have. Then one report is enough.
+    Nodes count that have compared all bytes with the origin: they came from there, or its store
+    reports the digests. The hash stays while a node has it, or while there is no other: nodes that
+    come later need it also when the origin and the first copies are gone. hash_known: whether the
+    cache gives the hash of the model, which all these reports have. Then one report is enough.
     """
-    direct = Counter(one.manifest_hash for one in reports if not one.peer_bytes)
+    direct = Counter(
+        one.manifest_hash for one in reports if one.store_digests or not one.peer_bytes
+    )
     told = {one.manifest_hash for one in reports if one.manifest_hash}
     known = {one for one in told if hash_known or direct[one] >= WITNESSES}
     if was is not None and (was in told or not known):

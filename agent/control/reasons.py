@@ -19,6 +19,8 @@ MAKING_VIEW = "MakingView"
 CORRUPT = "Corrupt"
 # Of an entry whose copy is here, and stays although its eviction was requested.
 EVICTION_REQUESTED = "EvictionRequested"
+# Of an entry whose copy came from peers alone, as its origin could not be asked.
+ORIGIN_NOT_ASKED = "OriginNotAsked"
 
 # No room can be made for the model: waiting does not help. The reason that comes first is that of
 # Ready where models of the node have both.

@@ -66,6 +66,10 @@ _OTHERS = (
     "other caches have this sourceModelUri too, and their copy is not here now; once it is, the "
     "source is asked whether it gives this one the same"
 )
+_UNASKED = (
+    "it came from other nodes of the group alone, as its origin could not be asked: the manifest "
+    "of their copies says that it is the model"
+)
 # For requesters that may not learn what was here, nor who else requests it.
 _WAITS = "it does not fit beside what is here, and nothing more can go for it now"
 _WENT = "it made room, and comes back when something refers to it"
@@ -267,11 +271,19 @@ def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             verified_time=row.copy.verified_time,
             origin_bytes=manifest.origin_bytes,
             peer_bytes=manifest.peer_bytes,
-            **_kept(entry, row, outlook.kept),
+            store_digests=manifest.has_store_digests,
+            **(_kept(entry, row, outlook.kept) or _unasked(manifest)),
         )
     if outlook.disk_failure is not None and row.transfer is None:
         return _failed(entry, outlook.disk_failure)
     return _on_its_way(entry, row, outlook)
+
+
+def _unasked(manifest: Manifest) -> dict[str, str]:
+    """That a copy came from peers alone."""
+    if manifest.origin_asked:
+        return {}
+    return {"reason": reasons.ORIGIN_NOT_ASKED, "message": _UNASKED}
 
 
 def _kept(entry: Entry, row: Row, kept: Kept | None) -> dict[str, str]:

@@ -131,6 +131,11 @@ class Manifest(JsonObject):
     peer_bytes: int | None = None
     origin_asked: bool = True
 
+    @property
+    def has_store_digests(self) -> bool:
+        """Whether the store itself reported the SHA-256 of each file."""
+        return all((file.checksum or "").startswith("sha256:") for file in self.files)
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.key != model_key(self.uri):

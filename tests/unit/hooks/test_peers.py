@@ -93,6 +93,13 @@ def test_two_nodes_that_read_the_origin_verify_a_manifest(
     assert verified(*reports) == manifest
 
 
+def test_digests_of_the_store_verify_what_came_from_peers() -> None:
+    one = told(FIRST, 5, store_digests=True)
+    assert verified(told(FIRST), told(FIRST, 5)) is None
+    assert verified(told(FIRST), one) == FIRST
+    assert verified(one, one) == FIRST
+
+
 def test_with_the_hash_that_is_asked_for_one_node_is_enough() -> None:
     assert verified(told(FIRST, peer_bytes=5), hash=HASH) == FIRST
     others = [told(SECOND, hash=OTHER_HASH)] * 2
@@ -151,7 +158,8 @@ def test_peers_are_cut_and_models_are_not() -> None:
     nodes = [serving(number) for number in range(1000)]
     # More offers than a plan has, so that few peers have room.
     offer = Offer(key="0" * 16, label_name="x" * 60)
-    size = _size(plan(offers={"model-00000": offer})) - _size(plan(offers={}))
+    two = {"model-00000": offer, "model-00001": offer}
+    size = _size(plan(offers=two)) - _size(plan(offers={"model-00000": offer}))
     offers = {f"model-{n:05d}": offer for n in range((PLACEMENT_BYTES - 60_000) // size)}
     full = plan(model(), offers=offers)
     found = with_peers(full, GROUP, nodes, None)
