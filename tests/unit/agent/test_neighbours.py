@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import socket
+import ssl
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +20,14 @@ from agent.sources import Sources
 from agent.structs.causes import unreachable
 from agent.structs.exchange import Neighbourhood, Peer
 from crds.node import LocalModelNodeGroupRef
-from crds.peers import Exchange, ExchangePeer
+from crds.peers import AgentPeer, Exchange, ExchangePeer
+from tests.unit.agent.api_server import FakeServer, write_kubeconfig
+from tests.unit.agent.commands import start
 from tests.unit.agent.helpers import local_model, node_object, tree
 from tests.unit.agent.peers.group import origin
 from tests.unit.agent.scrape import scrape
 from tests.unit.agent.servers import WebFiles, serving
+from tests.unit.agent.test_pull import wait_for
 from tests.unit.agent.world import World
 
 if TYPE_CHECKING:
@@ -200,3 +206,31 @@ def test_a_group_that_exchanges_nothing_compares_no_manifests(
     first.observe(MODEL, exchange=Exchange())
     first.world.settle()
     assert first.entry()["manifestHash"].startswith("sha256:")
+
+
+@pytest.mark.timeout(120)
+def test_an_agent_reports_where_it_serves_its_peers(tmp_path: Path) -> None:
+    fake = FakeServer()
+    fake.node = node_object(groups=(group("gpus", Exchange()),))
+    fake.node["metadata"]["resourceVersion"] = "1"
+    with serving(fake) as server:
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+        flags = ["--node-name", "node-1", "--root", tmp_path / "root", "--kubeconfig", kubeconfig]
+        process = start("run", *flags, "--peer-bind-address", "127.0.0.1:0")
+        try:
+            wait_for(lambda: bool(fake.patches))
+            _, _, body = fake.patches[0]
+            peer = AgentPeer.model_validate(body["status"]["peer"])
+            host, _, port = peer.address.rpartition(":")
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with (
+                socket.create_connection((host, int(port)), timeout=30) as plain,
+                context.wrap_socket(plain) as encrypted,
+            ):
+                certificate = encrypted.getpeercert(binary_form=True)
+        finally:
+            process.kill()
+            process.communicate()
+    assert certificate is not None
+    assert hashlib.sha256(certificate).hexdigest() == peer.fingerprint
