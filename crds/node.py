@@ -153,8 +153,8 @@ class NodeModelStatus(ModelIdentity):
     )
     store_digests: bool = Field(
         default=False,
-        description="Whether the store of the origin reports the SHA-256 of each file, so that "
-        "bytes from other nodes, too, were compared with what the origin says.",
+        description="Whether all bytes that came from other nodes were compared with digests that "
+        "the origin's store reports.",
         exclude_if=is_falsy,
     )
     attempts: Int32 | None = Field(

@@ -302,7 +302,7 @@ def _add_peers(add: _Adder) -> None:
         "HOST:PORT",
         "exchange pieces of models with other agents, and serve them there; in a cluster by TLS, "
         "to the peers that the LocalModelNode names. With --models by plain HTTP: whoever reaches "
-        "the port and knows the digest of a file can read it, so bind it to a private network; "
+        "the port and knows the URI of a model can read it, so bind it to a private network; "
         "default: no exchange",
     )
     add.value(

@@ -271,7 +271,7 @@ def _on_disk(entry: Entry, row: Row, outlook: Outlook) -> NodeModelStatus:
             verified_time=row.copy.verified_time,
             origin_bytes=manifest.origin_bytes,
             peer_bytes=manifest.peer_bytes,
-            store_digests=manifest.has_store_digests,
+            store_digests=bool(manifest.peer_bytes) and not manifest.by_manifest,
             **(_kept(entry, row, outlook.kept) or _unasked(manifest)),
         )
     if outlook.disk_failure is not None and row.transfer is None:

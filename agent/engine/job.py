@@ -19,11 +19,11 @@ from agent.engine.range_retries import PROGRESS_BYTES
 from agent.engine.ranges import range_bytes
 from agent.structs.exchange import SharedFile
 from agent.structs.failures import DownloadError, FailureKind
-from agent.structs.pieces import piece_bytes, pieces_in, span
+from agent.structs.pieces import all_pieces, piece_bytes, pieces_in, span
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent.disk.staging import StagedFile, Staging
     from agent.engine.swarm import Swarm
@@ -127,7 +127,14 @@ class Segment:
 
 
 class WrongPiecesError(Exception):
-    """A complete file is not what its digest says, and peers sent some of its pieces."""
+    """A complete file is not what its digest says, and peers sent some of its pieces.
+
+    `liars` are those of whom a sample was wrong; none: it is not known who sent wrong pieces.
+    """
+
+    def __init__(self, liars: frozenset[Lane] = frozenset()) -> None:
+        super().__init__()
+        self.liars = liars
 
 
 class FileJob:
@@ -316,9 +323,52 @@ class FileJob:
             self.job.swarm.exchange.lost(self.shared.digest)
         self.shared = None
 
-    def distrust(self) -> None:
-        """Fetch the pieces of peers again from the origin, to find out who sent wrong ones."""
-        self._drop(0 if self.has_unknown else sum(1 << piece for piece in self.senders))
+    def tell(self, pieces: int) -> None:
+        """Tell peers which pieces are on the disk: those of the origin, unless all are passed on."""
+        swarm, shared = self.job.swarm, self.shared
+        if swarm is None or shared is None or not pieces:
+            return
+        if not swarm.relays:
+            pieces &= ~self.of_peers
+        swarm.exchange.wrote(shared.digest, pieces)
+
+    def tell_all(self) -> None:
+        """Tell peers that the whole file is on the disk, and verified."""
+        if self.job.swarm is not None and self.shared is not None:
+            self.job.swarm.exchange.wrote(self.shared.digest, all_pieces(self.shared.size))
+
+    @property
+    def of_peers(self) -> int:
+        """The pieces of which peers sent a part."""
+        return sum(1 << piece for piece in self.senders)
+
+    @property
+    def samples(self) -> Mapping[Lane, int]:
+        """A piece of each peer that sent whole ones."""
+        return {
+            asked[0][1]: piece
+            for piece, asked in self.senders.items()
+            if len(asked) == 1 and asked[0][1] is not None
+        }
+
+    def distrust(self, liars: frozenset[Lane]) -> None:
+        """Fetch the pieces of these peers again.
+
+        If it is not known who sent wrong ones, fetch the pieces of all peers again, and compare.
+        They come from the origin then.
+        """
+        if liars and not self.has_unknown:
+            theirs = [
+                piece
+                for piece, asked in self.senders.items()
+                if any(lane in liars for _, lane in asked)
+            ]
+            for piece in theirs:
+                del self.senders[piece]
+            self.excluded |= liars
+            self._drop(sum(1 << piece for piece in theirs))
+            return
+        self._drop(0 if self.has_unknown else self.of_peers)
         self.suspects, self.senders = self.senders, {}
         self.is_suspect, self.has_unknown = True, False
 
@@ -344,6 +394,8 @@ class FileJob:
         self._begin()
         if self.job.swarm is not None:
             self.job.swarm.exchange.lost(self.shared.digest)
+        if pieces:
+            self.tell(all_pieces(size) & ~pieces)
         self.job.enqueue(self)
 
     @property

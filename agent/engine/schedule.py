@@ -245,8 +245,7 @@ class Schedule:
                 file.staged.mark(start, end)
                 if file.digester is None and file.is_behind:
                     self._digest_locked(file)
-                if job.swarm is not None and file.shared is not None:
-                    job.swarm.exchange.wrote(file.shared.digest, file.completed(start, end))
+                file.tell(file.completed(start, end))
             job.done += file.done - before
             return self._bucket.take(count, time.monotonic())
 
@@ -329,11 +328,14 @@ class Schedule:
 
     # The end of a file
 
-    def blame(self, segment: Segment, lane: Lane) -> None:
+    def blame(self, file: FileJob, lane: Lane) -> None:
         """Leave out a peer that sent wrong bytes of a file."""
-        swarm = segment.file.job.swarm
-        if swarm is not None:
-            swarm.exchange.blame(lane, segment.file.remote.path)
+        with self._lock:
+            file.excluded.add(lane)
+            swarm = file.job.swarm
+        # Where pieces are passed on unverified, another peer may have been the first to send them.
+        if swarm is not None and not swarm.relays:
+            swarm.exchange.blame(lane, file.remote.path)
 
     def begin_seal(self, file: FileJob) -> bool:
         """Whether to seal a file now: it is written and digested. True at most once a file."""
@@ -351,11 +353,12 @@ class Schedule:
         with self._lock:
             job.touched.discard(file)
             if isinstance(failure, WrongPiecesError):
-                file.distrust()
+                file.distrust(failure.liars)
                 self._fetchable.notify_all()
             elif failure is not None:
                 job.fail(failure)
             else:
+                file.tell_all()
                 job.end(file)
                 self._digest_whole_locked(job)
                 if not job.unfinished:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # Requests to one peer, and to all peers of a job, at a time.
 LANE_CONNECTIONS = 2
 MAX_CONNECTIONS = 12
+# With so many peers or more, a group is larger than the neighbourhood of a node, and pieces are
+# passed on before the whole file is verified. Else they come from the node that read them at the
+# origin, so that it is known who sent wrong ones.
+RELAYING_PEERS = 32
 # Requests to the origin at a time, as long as a peer takes part.
 ORIGIN_CONNECTIONS = 4
 # A peer whose request has failed is left alone for so long: the time doubles with each failure.
@@ -159,6 +163,11 @@ class Swarm(Generic[_S]):
     def _is_greeting(self, now: float) -> bool:
         unknown = any(state.lane.takes_part is None for state in self._lanes.values())
         return unknown and now < self._began + GREETING_SECONDS
+
+    @property
+    def relays(self) -> bool:
+        """Whether pieces of peers are passed on before their file is verified."""
+        return len(self._lanes) >= RELAYING_PEERS
 
     def sustains(self, now: float) -> bool:
         """Whether the job goes on without its origin: peers have given pieces lately."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from agent.engine.job import FileChangedError
+from agent.engine.job import FileChangedError, WrongPiecesError
 from agent.engine.range_retries import refused_delay, retry_delay, with_advice
 from agent.engine.schedule import AbandonedError
 from agent.sources.waits import HEAD_SECONDS, waiting
 from agent.structs.failures import DownloadError, FailureKind, unexpected
+from agent.structs.pieces import span
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MAX_READ_BYTES = 1 << 20
 QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.06
 # The memory for the pieces of all connections together.
 ALL_READS_BYTES = 8 << 20
+# What is compared of a peer's pieces where a file is wrong.
+SAMPLE_BYTES = 64 << 10
 # Large, since a thread queues for the interpreter's lock before each piece.
 DIGEST_READ_BYTES = 4 << 20
 # Write-back to the disk is started after each portion of this size.
@@ -129,7 +132,7 @@ class FetchWorker(threading.Thread):
         file = segment.file
         lane = file.sender_of(segment.position)
         if lane is not None and file.staged.differs(piece, segment.position):
-            self._schedule.blame(segment, lane)
+            self._schedule.blame(file, lane)
 
 
 class DigestWorker(threading.Thread):
@@ -209,6 +212,8 @@ def _seal(schedule: Schedule, file: FileJob) -> None:
     failure: Exception | None
     try:
         failure = _recheck(schedule, file) or file.seal()
+        if isinstance(failure, WrongPiecesError):
+            failure = _sampled(schedule, file)
     except OSError as error:
         failure = error
     except Exception as error:
@@ -216,6 +221,33 @@ def _seal(schedule: Schedule, file: FileJob) -> None:
         log.exception("End of a file failed unexpectedly", path=file.remote.path)
         failure = unexpected(error)
     schedule.end_seal(file, failure)
+
+
+def _sampled(schedule: Schedule, file: FileJob) -> WrongPiecesError:
+    """Compare a part of what each peer sent of a wrong file with the origin's bytes.
+
+    It finds a peer that sends other bytes altogether, and costs little.
+    """
+    remote, job, liars = file.remote, file.job, set()
+    for lane, piece in file.samples.items():
+        start, end = span(piece, remote.size or 0)
+        end = min(end, start + SAMPLE_BYTES)
+        try:
+            with (
+                waiting(HEAD_SECONDS, lambda: job.over),
+                closing(job.remote.read(remote, start, end)) as body,
+            ):
+                wrong = False
+                while sample := body.read(end - start):
+                    wrong = wrong or file.staged.differs(sample, start)
+                    start += len(sample)
+        except DownloadError:
+            # The origin cannot be asked now: it is when the pieces are fetched again.
+            break
+        if wrong:
+            schedule.blame(file, lane)
+            liars.add(lane)
+    return WrongPiecesError(frozenset(liars))
 
 
 def _recheck(schedule: Schedule, file: FileJob) -> DownloadError | FileChangedError | None:

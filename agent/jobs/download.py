@@ -400,6 +400,7 @@ class Download:
                 "origin_bytes": self._sharing.from_origin,
                 "peer_bytes": self._sharing.from_peers,
                 "origin_asked": self._sharing.origin_asked,
+                "by_manifest": self._sharing.by_manifest,
             }
         )
         if not self._request.accepts(manifest.hash):

@@ -33,6 +33,8 @@ class Sharing:
         self.from_origin = 0
         # Whether the listing is that of the verified manifest.
         self.origin_asked = True
+        # Whether digests of the verified manifest were used.
+        self.by_manifest = False
 
     @property
     def exchange(self) -> Exchange | None:
@@ -57,6 +59,7 @@ class Sharing:
         manifest = self._verified()
         if manifest is None or manifest.origin != remote.origin:
             return remote
+        self.by_manifest = True
         return Verified(remote, manifest)
 
     def remembered(self, failure: DownloadError) -> RemoteModel:
@@ -70,13 +73,18 @@ class Sharing:
         manifest = self._verified()
         if manifest is None:
             raise failure
-        self.origin_asked = False
+        self.origin_asked, self.by_manifest = False, True
         return Remembered(manifest, failure)
 
     def _verified(self) -> VerifiedManifest | None:
         if self._manifest is None and self._request.verified and self.exchange is not None:
             manifest = self.exchange.manifest(self._request.verified)
-            if manifest is not None and manifest.uri == self._request.uri:
+            # A node may tell any manifest, but none that has the hash of another model.
+            if (
+                manifest is not None
+                and manifest.uri == self._request.uri
+                and self._request.accepts(manifest.model_hash)
+            ):
                 self._manifest = manifest
         return self._manifest
 

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.pieces import all_pieces
 
@@ -24,11 +26,15 @@ WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
 # begin at about the same time, so that the first answers soon change.
 ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 5.0
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
+# After so many failures, the log says so: a firewall may be in the way.
+TOLD_FAILURES = 4
 # The least time of a request that is answered: peers gather news for 0.4 seconds.
 MIN_SECONDS = 0.2
 # 100 000 files with a digest and a few pieces each.
 MAX_BYTES = 16 << 20
 _SET = re.compile("[0-9a-f]+")
+
+log = structlog.get_logger(__name__)
 
 
 class Polling:
@@ -114,10 +120,14 @@ class Polling:
         if had and not self._ended.is_set():
             self._news()
         least, most = RETRY_SECONDS, MAX_RETRY_SECONDS
-        if error is not None and error.kind is FailureKind.NOT_FOUND:
+        is_absent = error is not None and error.kind is FailureKind.NOT_FOUND
+        if is_absent:
             least, most = ABSENT_SECONDS, MAX_ABSENT_SECONDS
         delay = min(least * 2.0 ** min(self._failures, 10), most)
         self._failures += 1
+        if self._failures == TOLD_FAILURES and not is_absent:
+            why = error.message if error is not None else "its answer makes no sense"
+            log.warning("Peer does not say what it has", node=self._client.peer.node, reason=why)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 

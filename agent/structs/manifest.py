@@ -116,7 +116,8 @@ class Manifest(JsonObject):
 
     `access` is None where an older agent wrote the manifest. `origin_bytes` and `peer_bytes` are
     what the attempt that completed the copy received from the origin and from peers; None: not
-    known. `origin_asked` is False if peers alone gave the model while its origin was gone.
+    known. `origin_asked` is False if peers alone gave the model while its origin was gone;
+    `by_manifest` is whether digests were those of a verified manifest, and not all the store's.
     """
 
     schema_version: Literal[1] = 1
@@ -130,11 +131,7 @@ class Manifest(JsonObject):
     origin_bytes: int | None = None
     peer_bytes: int | None = None
     origin_asked: bool = True
-
-    @property
-    def has_store_digests(self) -> bool:
-        """Whether the store itself reported the SHA-256 of each file."""
-        return all((file.checksum or "").startswith("sha256:") for file in self.files)
+    by_manifest: bool = False
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
