@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.engine import failed_ranges, range_retries, swarm
 from agent.structs.causes import unreachable
-from agent.structs.exchange import Neighbourhood, grant_digest
+from agent.structs.exchange import Neighbourhood, SharedFile, grant_digest
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.manifest import Grant
 from agent.structs.pieces import MIN_PIECE_BYTES
+from agent.structs.verified import verified
 from tests.unit.agent.helpers import tree
+from tests.unit.agent.memory import Memory
 from tests.unit.agent.peers.fake_peer import Cut, FakePeer, fake_peer, reply, wait_for
 from tests.unit.agent.peers.group import GROUP, KEY, Node, group, origin
 
@@ -23,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.structs.exchange import Peer
-    from tests.unit.agent.memory import Memory
+    from agent.structs.exchange import Lane, Peer
     from tests.unit.agent.peers.fake_peer import Heard
 
 PIECES = 3
@@ -61,6 +64,11 @@ def written(node: Node, source: Memory) -> bool:
     """Whether a node has a piece of the large file of a download under way."""
     found = node.shelf.pieces(KEY, grant_digest(Grant()), 0, 0)
     return found is not None and source.checksums["a.bin"].value in found[1]
+
+
+def answered(lane: Lane) -> bool:
+    """Whether a peer has said if it has the model."""
+    return lane.takes_part is not None
 
 
 def no_news(peer: FakePeer) -> bytes:
@@ -301,3 +309,40 @@ def test_peers_go_on_when_the_origin_goes_in_the_middle(tmp_path: Path) -> None:
         source.on_read = cut
         second.download()
         assert tree(second.store, KEY) == FILES
+
+
+def test_verified_digest_that_the_origin_disagrees_with_does_not_block(tmp_path: Path) -> None:
+    source = Memory(FILES | {"a.bin": bytes(PIECES * MIN_PIECE_BYTES)})
+    with group(tmp_path, source, 2) as nodes:
+        first, second = nodes.nodes
+        know(first)
+        manifest = verified(first.download())
+        assert manifest is not None
+        (first.store.path(KEY) / "a.bin").unlink()
+        source.contents = dict(FILES)
+        second.download(manifest.hash)
+        assert tree(second.store, KEY) == FILES
+        assert second.counts.lies == 0
+
+
+def test_requester_without_a_grant_for_the_copy_gets_nothing(tmp_path: Path) -> None:
+    source = origin(FILES)
+    with group(tmp_path, source, 2) as nodes:
+        first, second = nodes.nodes
+        first.download()
+        shared = SharedFile("a.bin", len(FILES["a.bin"]), source.checksums["a.bin"].value)
+        for grant, has in ((Grant(), True), (Grant(namespace="team"), False)):
+            exchange = second.directory.exchange(KEY, [GROUP], grant)
+            assert exchange is not None
+            exchange.begin([shared], lambda: None)
+            (lane,) = exchange.lanes()
+            wait_for(partial(answered, lane))
+            assert lane.takes_part is has
+            if has:
+                with closing(lane.read(shared.digest, 0, 10)) as body:
+                    assert body.read(10) == FILES["a.bin"][:10]
+            else:
+                with pytest.raises(DownloadError) as caught:
+                    lane.read(shared.digest, 0, 10)
+                assert caught.value.kind is FailureKind.NOT_FOUND
+            exchange.end()
