@@ -97,7 +97,9 @@ def _without_origin(segment: Segment, error: DownloadError, now: float) -> Downl
         return error
     log.debug("Origin failed, peers go on", path=file.remote.path, reason=error.kind.value)
     if file.is_suspect:
-        file.start_over()
+        liar = file.start_over()
+        if liar is not None and not swarm.relays:
+            swarm.exchange.blame(liar, file.remote.path)
     else:
         _put_back(segment, segment.attempts, now + MAX_DELAY_SECONDS)
     return None

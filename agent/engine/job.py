@@ -23,7 +23,7 @@ from agent.structs.pieces import all_pieces, piece_bytes, pieces_in, span
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from agent.disk.staging import StagedFile, Staging
     from agent.engine.swarm import Swarm
@@ -159,6 +159,9 @@ class FileJob:
         self.is_suspect = False
         self.suspects: dict[int, list[tuple[int, Lane | None]]] = {}
         self.excluded: set[Lane] = set()
+        # Whether its pieces of peers come from one peer, as long as that goes on: otherwise nobody
+        # knows who was wrong.
+        self.is_alone = False
         self.active: set[Segment] = set()
         # What updates the digests now: a segment, or a digest thread.
         self.digester: object | None = None
@@ -322,25 +325,23 @@ class FileJob:
         if self.shared is not None and self.job.swarm is not None:
             self.job.swarm.exchange.lost(self.shared.digest)
         self.shared = None
+        self.senders, self.suspects, self.has_unknown = {}, {}, False
 
     def tell(self, pieces: int) -> None:
-        """Tell peers which pieces are on the disk: those of the origin, unless all are passed on."""
+        """Tell peers which pieces are on the disk: the origin's, unless all are passed on."""
         swarm, shared = self.job.swarm, self.shared
         if swarm is None or shared is None or not pieces:
             return
         if not swarm.relays:
-            pieces &= ~self.of_peers
+            for piece in pieces_in(pieces):
+                if piece in self.senders:
+                    pieces &= ~(1 << piece)
         swarm.exchange.wrote(shared.digest, pieces)
 
     def tell_all(self) -> None:
         """Tell peers that the whole file is on the disk, and verified."""
         if self.job.swarm is not None and self.shared is not None:
             self.job.swarm.exchange.wrote(self.shared.digest, all_pieces(self.shared.size))
-
-    @property
-    def of_peers(self) -> int:
-        """The pieces of which peers sent a part."""
-        return sum(1 << piece for piece in self.senders)
 
     @property
     def samples(self) -> Mapping[Lane, int]:
@@ -368,17 +369,36 @@ class FileJob:
             self.excluded |= liars
             self._drop(sum(1 << piece for piece in theirs))
             return
-        self._drop(0 if self.has_unknown else self.of_peers)
+        self.is_alone = not self.has_unknown and len(self._asked) == 1
+        self._drop(0 if self.has_unknown else sum(1 << piece for piece in self.senders))
         self.suspects, self.senders = self.senders, {}
         self.is_suspect, self.has_unknown = True, False
 
-    def start_over(self) -> None:
-        """Fetch the file again from other peers: the origin cannot be asked who was wrong."""
+    def may_come_from(self, lane: Lane, live: Collection[Lane]) -> bool:
+        """Whether a peer may be asked for a piece. `live` are the peers that answer."""
+        others = self._asked.intersection(live) - {lane} if self.is_alone else ()
+        return lane not in self.excluded and not others
+
+    @property
+    def _asked(self) -> set[Lane]:
+        """The peers that were asked for pieces that are here, or come."""
         asked = chain.from_iterable([*self.suspects.values(), *self.senders.values()])
-        self.excluded |= {lane for _, lane in asked if lane is not None}
+        return {lane for _, lane in asked if lane is not None}
+
+    def start_over(self) -> Lane | None:
+        """Fetch the file again from one peer: the origin cannot be asked who was wrong.
+
+        Returns the peer that was wrong, if all pieces of peers were its own.
+        """
+        asked = self._asked
+        liar = asked.pop() if self.is_alone and len(asked) == 1 else None
+        if liar is not None:
+            self.excluded.add(liar)
         self.suspects, self.senders = {}, {}
         self.is_suspect = self.has_unknown = False
+        self.is_alone = True
         self._drop(0)
+        return liar
 
     def _drop(self, pieces: int) -> None:
         """Count these pieces as missing; 0: all."""

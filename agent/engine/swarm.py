@@ -14,7 +14,7 @@ from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.pieces import choose, owned, piece_bytes, window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from agent.structs.exchange import Exchange, Lane, SharedFile
 
@@ -83,9 +83,8 @@ class PieceFile(Protocol[_Started_co]):
         """The pieces that no running request asks for."""
         ...
 
-    @property
-    def excluded(self) -> set[Lane]:
-        """The peers that it is not fetched from."""
+    def may_come_from(self, lane: Lane, live: Collection[Lane]) -> bool:
+        """Whether a peer may be asked for a piece. `live` are the peers that answer."""
         ...
 
     @property
@@ -115,6 +114,11 @@ class LaneState(Generic[_S]):
         """Whether one more request may be sent now."""
         return len(self.active) < LANE_CONNECTIONS and now >= self.paused_until
 
+    @property
+    def answers(self) -> bool:
+        """Whether its last requests have not failed."""
+        return self.failures < 2
+
     def failed(self, error: BaseException, now: float) -> None:
         """Leave the peer alone for a while, after a failed request."""
         self.failures += 1
@@ -132,7 +136,8 @@ class Swarm(Generic[_S]):
         self.exchange = exchange
         self.received = 0
         self._began = now
-        self._news_at = now
+        # When peers last gave or had something new; and the same, or the origin was asked.
+        self._given_at = self._news_at = now
         self._lanes: dict[Lane, LaneState[_S]] = {}
         self._pace = Pace(STALL_SECONDS)
         # How long a piece from the origin takes, in seconds, and the rate of one request there.
@@ -171,7 +176,7 @@ class Swarm(Generic[_S]):
 
     def sustains(self, now: float) -> bool:
         """Whether the job goes on without its origin: peers have given pieces lately."""
-        return self.takes_part and now - self._news_at < HOPE_SECONDS
+        return self.takes_part and now - self._given_at < HOPE_SECONDS
 
     def refresh(self, now: float) -> None:
         """Take over the present peers and what they have."""
@@ -186,7 +191,7 @@ class Swarm(Generic[_S]):
                 state = self._lanes[lane] = LaneState[_S](lane, progress_at=now)
             if state.seen is not lane.pieces:
                 state.seen = lane.pieces
-                state.progress_at = self._news_at = now
+                state.progress_at = self._given_at = self._news_at = now
         self._dry = self._origin_dry = False
 
     def watch(self, now: float) -> list[_S]:
@@ -233,9 +238,10 @@ class Swarm(Generic[_S]):
             once |= has
         if not once:
             return None
+        live = [lane for lane, state in self._lanes.items() if lane.takes_part and state.answers]
         for state in ready:
             candidates = state.lane.pieces.get(digest, 0) & wanted
-            if candidates and state.lane not in file.excluded:
+            if candidates and file.may_come_from(state.lane, live):
                 start = random.randrange(candidates.bit_length())  # noqa: S311
                 segment = file.take_piece(choose(candidates, ~twice, start), state.lane, now)
                 state.active.add(segment)
@@ -245,7 +251,7 @@ class Swarm(Generic[_S]):
     def came(self, count: int, now: float) -> None:
         """Count bytes from a peer."""
         self.received += count
-        self._news_at = now
+        self._given_at = self._news_at = now
 
     def ended(
         self, segment: _S, shared: SharedFile | None, error: BaseException | None, now: float
@@ -318,7 +324,7 @@ class Swarm(Generic[_S]):
         """The pieces that peers have which answer."""
         found = 0
         for state in self._lanes.values():
-            if state.failures < 2 or now >= state.paused_until:
+            if state.answers or now >= state.paused_until:
                 found |= state.lane.pieces.get(digest, 0)
         return found
 

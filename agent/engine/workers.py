@@ -76,6 +76,8 @@ class FetchWorker(threading.Thread):
             error = unexpected(caught)
         if segment.stalled and segment.position != segment.end:
             error = _stalled(segment, None)
+        elif _is_whole(segment, error):
+            error = None
         try:
             self._schedule.end(segment, error)
             if error is None:
@@ -187,6 +189,15 @@ def _lower_priority() -> None:
     thread = threading.get_native_id()
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
+
+
+def _is_whole(segment: Segment, error: BaseException | None) -> bool:
+    """Whether a failed request of an exchanged file has brought all: its digest tells if rightly.
+
+    A request for the rest would be for no bytes.
+    """
+    is_failure = isinstance(error, DownloadError) and error.kind is not FailureKind.CHANGED
+    return is_failure and segment.file.shared is not None and segment.position == segment.end
 
 
 def _stalled(segment: Segment, error: BaseException | None) -> BaseException:

@@ -15,7 +15,7 @@ from deploy.local.layout import BUILD, CHECKOUT
 from deploy.local.posix import try_lock
 from deploy.local.signals import exit_on_signals
 from tests.bench.table import between_markers
-from tests.faults import cluster, crashes, io_errors, overcommit, small_disk, tenants
+from tests.faults import cluster, crashes, io_errors, overcommit, peers, small_disk, tenants
 from tests.faults.report import Row, failures, table
 from tests.faults.sweep import lab
 
@@ -26,12 +26,19 @@ DOCUMENT = CHECKOUT / "docs" / "faults.md"
 MARKERS = "faults"
 SECONDS = 600.0
 # The disk faults are quick, so most of the time is for the cluster.
-SHARES = {small_disk.PART: 0.2, overcommit.PART: 0.5, tenants.PART: 0.5, cluster.PART: 1.0}
+SHARES = {
+    small_disk.PART: 0.2,
+    peers.PART: 0.2,
+    overcommit.PART: 0.5,
+    tenants.PART: 0.5,
+    cluster.PART: 1.0,
+}
 WORK = BUILD / "faults"
 MEMORY = Path("/dev/shm")
 SWEEPS = {io_errors.PART: io_errors.run, crashes.PART: crashes.run}
 TIMED = {
     small_disk.PART: small_disk.run,
+    peers.PART: peers.run,
     overcommit.PART: overcommit.run,
     tenants.PART: tenants.run,
     cluster.PART: cluster.run,

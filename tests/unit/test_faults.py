@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tests.faults import hostile
+from tests.faults import hostile, peers
 from tests.faults.__main__ import PARTS, _check, _parser
 from tests.faults.disk import Disk, Model, write_tree
 from tests.faults.overcommit import Use, offline_lru
@@ -38,6 +38,11 @@ def test_some_faults_of_the_disk_and_some_kills() -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert "| **20** | **20** | **0** |" in done.stdout
     assert f"SEED={seed}." in done.stdout
+
+
+def test_one_round_of_faults_of_peers(tmp_path: Path) -> None:
+    rows = peers.run(tmp_path, random.randrange(10**6), 0.0)
+    assert [(row.injected, row.failures, row.lost) for row in rows] == [(1, [], 0)] * 6
 
 
 def test_the_cache_that_overcommit_is_measured_by() -> None:
