@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 # Requests to one peer, and to all peers of a job, at a time.
 LANE_CONNECTIONS = 2
 MAX_CONNECTIONS = 12
-# With so many peers or more, a group is larger than the neighbourhood of a node, and pieces are
-# passed on before the whole file is verified. Else they come from the node that read them at the
-# origin, so that it is known who sent wrong ones.
-RELAYING_PEERS = 32
+# With so many peers or more, pieces are passed on before the whole file is verified: the group may
+# be larger than the neighbourhood of a node, see hooks.exchange, where rings of a group of 34 may
+# give a node as few. Else pieces come from the node that read them at the origin, so that it is
+# known who sent wrong ones.
+RELAYING_PEERS = 14
 # Requests to the origin at a time, as long as a peer takes part.
 ORIGIN_CONNECTIONS = 4
 # A peer whose request has failed is left alone for so long: the time doubles with each failure.

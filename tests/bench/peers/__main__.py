@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from crds.quantity import format_quantity, parse_quantity
 from deploy.local.console import Console
@@ -28,10 +29,11 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    make_work_folder(WORK, "peers")
+    work: Path = options.folder
+    make_work_folder(work, "peers")
     console = Console(sys.stderr)
     size = parse_quantity(options.size)
-    bench = Bench(WORK / "run", Hub.of(FILES, size), options.timeout)
+    bench = Bench(work / "run", Hub.of(FILES, size), options.timeout)
     rounds: list[Round] = []
     loads: list[float] = []
     for number in range(1, options.rounds + 1):
@@ -40,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
             rounds.append(_round(bench, options, console))
     head = (
         f"{AGENTS} agents, {FILES} files of {format_quantity(size)}, {options.rounds} rounds. "
-        f"{machine.facts(WORK)}; load average {min(loads):.0f} to {max(loads):.0f} at the starts "
+        f"{machine.facts(work)}; load average {min(loads):.0f} to {max(loads):.0f} at the starts "
         "of the rounds."
     )
     publish(f"{head}\n\n{table(rounds)}", "peers", write=options.write)
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default="", help=", ".join(one.name for one in SCENARIOS))
     parser.add_argument("--direct", action="store_true", help="only the rows without peers")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one run")
+    parser.add_argument("--folder", type=Path, default=WORK, help="where the agents' disks are")
     parser.add_argument("--write", action="store_true", help="write the table to the docs")
     return parser
 

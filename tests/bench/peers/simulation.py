@@ -28,7 +28,7 @@ from agent.engine.swarm import (
 from agent.structs.pieces import all_pieces, choose, first_of, owned, span, window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 GBIT = 10**9 / 8
 # What a busy peer says: see agent.peers.
@@ -110,6 +110,10 @@ class _Node:
     origin_seconds: float = 0.0
     news_at: float = 0.0
     done_at: float | None = None
+    # Whether the last look among all peers, or at the origin, found nothing: until there is news,
+    # only the peer that has just sent a piece may have another one.
+    dry: bool = False
+    origin_dry: bool = False
     # By file: the pieces that a neighbour has, and that two have, at the last look.
     known: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -185,7 +189,7 @@ class Simulation:
                 if lane.seen is not None and lane.seen != lane.peer.told:
                     lane.progress_at = node.news_at = now
                 lane.seen = lane.peer.told
-        node.known = {}
+        node.known, node.dry, node.origin_dry = {}, False, False
         if node.member.seed:
             self._divide(node, now)
         self._fill(node, now, number)
@@ -205,17 +209,21 @@ class Simulation:
                 for digest, size in zip(self._digests, self._sizes, strict=True)
             ]
 
-    def _fill(self, node: _Node, now: float, number: int) -> None:
-        while node.origin_active < ORIGIN_CONNECTIONS and self._take_from_origin(node, now, number):
-            pass
-        while node.active < MAX_CONNECTIONS and self._take(node, now, number):
-            pass
+    def _fill(self, node: _Node, now: float, number: int, at: int | None = None) -> None:
+        """Request what there is. at: the peer that has just sent a piece."""
+        while node.origin_active < ORIGIN_CONNECTIONS and not node.origin_dry:
+            node.origin_dry = not self._take_from_origin(node, now, number)
+        while node.active < MAX_CONNECTIONS and not node.dry:
+            node.dry = not self._take(node, now, number, range(len(node.lanes)))
+        if at is not None and node.active < MAX_CONNECTIONS:
+            self._take(node, now, number, (at,))
 
     # Peers
 
-    def _take(self, node: _Node, now: float, number: int) -> bool:
+    def _take(self, node: _Node, now: float, number: int, lanes: Iterable[int]) -> bool:
         ready: list[tuple[int, float, float, int]] = []
-        for at, lane in enumerate(node.lanes):
+        for at in lanes:
+            lane = node.lanes[at]
             if lane.active < LANE_CONNECTIONS and now >= lane.paused_until:
                 ready.append((lane.active, lane.seconds, self._random.random(), at))
         if not ready:
@@ -274,7 +282,7 @@ class Simulation:
         lane.peer.uploads -= 1
         node.news_at = now
         self._got(node, file, piece, now)
-        self._fill(node, now, number)
+        self._fill(node, now, number, at)
 
     # The origin
 
@@ -318,6 +326,7 @@ class Simulation:
     def _came_from_origin(self, node: _Node, now: float, about: tuple[int, ...]) -> None:
         number, file, piece, took = about
         node.origin_active -= 1
+        node.origin_dry = False
         node.origin_seconds = took / 1e6
         self._got(node, file, piece, now)
         self._fill(node, now, number)
