@@ -250,7 +250,10 @@ class FileJob:
         swarm, shared = self.job.swarm, self.shared
         allowed = -1
         if swarm is not None and shared is not None and not self.is_suspect:
-            oldest = min((one.started for one in self.job.from_origin), default=None)
+            requests = [one.started for one in self.job.from_origin if one.file.shared is not None]
+            if not swarm.may_ask_origin(len(requests), now):
+                return None
+            oldest = min(requests, default=None)
             allowed = swarm.of_origin(shared, oldest, now)
         gap = gaps.take_run(allowed, most, now)
         if gap is None:
@@ -556,7 +559,7 @@ class Job:
 
     def take(self, now: float, connections: int) -> Segment | None:
         """Start the next segment: the files in work take turns, so that each is read in order."""
-        if self.swarm is not None and not self.swarm.may_ask_origin(len(self.from_origin), now):
+        if self.swarm is not None and self.swarm.is_origin_dry:
             return None
         self._begin_files()
         alone = 2 * len(self.turn) >= connections

@@ -277,13 +277,16 @@ class Swarm(Generic[_S]):
     # Requests to the origin
 
     def may_ask_origin(self, requests: int, now: float) -> bool:
-        """Whether one more request may be sent to the origin, beside this many."""
-        if self._origin_dry:
-            return False
+        """Whether one more piece may be requested from the origin, beside this many requests."""
         return requests < ORIGIN_CONNECTIONS or not self.awaits_peers(now)
 
+    @property
+    def is_origin_dry(self) -> bool:
+        """Whether the last look for a request to the origin found none, and nothing has changed."""
+        return self._origin_dry
+
     def found_none(self) -> None:
-        """Note that no file has a piece that may be fetched from the origin now."""
+        """Note that nothing may be fetched from the origin now."""
         self._origin_dry = True
 
     def of_origin(self, shared: SharedFile, oldest: float | None, now: float) -> int:
@@ -297,12 +300,13 @@ class Swarm(Generic[_S]):
         me = self.exchange.neighbourhood
         piece = max(self._piece_seconds, now - oldest if oldest is not None else 0.0)
         silent = max(SILENT_SECONDS, SILENT_PIECES * piece)
-        owners = {
-            state.lane.peer.node
-            for state in self._lanes.values()
-            if state.lane.peer.seed and self._is_live(state, silent, now)
-        }
-        is_owner = me.seed or not self.takes_part
+        live = [
+            state.lane.peer for state in self._lanes.values() if self._is_live(state, silent, now)
+        ]
+        # In a first wave without a seed, for example, all are owners.
+        has_seed = me.seed or self._has_seed
+        owners = {peer.node for peer in live if peer.seed or not has_seed}
+        is_owner = me.seed or not has_seed
         mine = self._owned_of(shared, frozenset(owners | {me.node})) if is_owner else 0
         if self._is_hungry(piece, now):
             mine = -1
@@ -317,6 +321,10 @@ class Swarm(Generic[_S]):
         if not self.exchange.neighbourhood.seed:
             patience = max(patience, PATIENCE_OF_OTHERS_SECONDS)
         return now - self._news_at > patience
+
+    @property
+    def _has_seed(self) -> bool:
+        return any(one.lane.takes_part and one.lane.peer.seed for one in self._lanes.values())
 
     def _is_live(self, state: LaneState[_S], silent: float, now: float) -> bool:
         return bool(state.lane.takes_part) and now - state.progress_at <= silent

@@ -154,6 +154,13 @@ def test_peers_that_are_no_seeds_own_nothing() -> None:
     assert made(lane("a", takes_part=False), seed=False).of_origin(FILE, None, 0.5) == ALL
 
 
+def test_where_no_seed_takes_part_the_pieces_belong_to_all() -> None:
+    peers = made(lane("a", seed=False), lane("b", takes_part=False), seed=False)
+    mine = owned(D, FILE.size, "me", {"me", "a"})
+    assert 0 < mine < ALL
+    assert peers.of_origin(FILE, None, 0.5) == mine
+
+
 @pytest.mark.parametrize(
     ("seed", "patience"),
     [(True, module.PATIENCE_SECONDS), (False, module.PATIENCE_OF_OTHERS_SECONDS)],
