@@ -13,9 +13,10 @@ from deploy.local.console import Console
 from deploy.local.layout import BUILD
 from tests.bench import machine
 from tests.bench.command import make_work_folder, publish, run_benchmark
-from tests.bench.peers.figures import Round, table
+from tests.bench.peers.figures import Round, serving_table, table
 from tests.bench.peers.origin import Hub
 from tests.bench.peers.scenarios import AGENTS, SCENARIOS, Bench
+from tests.bench.peers.serving import serving_cost
 
 WORK = BUILD / "bench-peers"
 FILES = 4
@@ -35,17 +36,24 @@ def _run(options: argparse.Namespace) -> None:
     size = parse_quantity(options.size)
     bench = Bench(work / "run", Hub.of(FILES, size), options.timeout)
     rounds: list[Round] = []
+    costs: list[dict[str, float]] = []
     loads: list[float] = []
     for number in range(1, options.rounds + 1):
         with console.step(f"round {number} of {options.rounds}"):
             loads.append(os.getloadavg()[0])
             rounds.append(_round(bench, options, console))
+            with console.step("serving"):
+                costs.append(
+                    {"plain": serving_cost(work / "serving", tls=False)}
+                    | {"TLS": serving_cost(work / "serving", tls=True)}
+                )
     head = (
         f"{AGENTS} agents, {FILES} files of {format_quantity(size)}, {options.rounds} rounds. "
         f"{machine.facts(work)}; load average {min(loads):.0f} to {max(loads):.0f} at the starts "
         "of the rounds."
     )
-    publish(f"{head}\n\n{table(rounds)}", "peers", write=options.write)
+    text = f"{head}\n\n{table(rounds)}\n\n{serving_table(costs)}"
+    publish(text, "peers", write=options.write)
 
 
 def _round(bench: Bench, options: argparse.Namespace, console: Console) -> Round:

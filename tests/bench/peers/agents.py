@@ -36,6 +36,13 @@ class Place:
     port: int
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a running process so far."""
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 class Agent:
     """A running agent that downloads one model."""
 
@@ -81,9 +88,7 @@ class Agent:
     @property
     def cpu_seconds(self) -> float:
         """The CPU time of the process so far."""
-        with open(f"/proc/{self._process.pid}/stat") as file:  # noqa: PTH123
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_seconds(self._process.pid)
 
     def check(self, digests: Mapping[str, str]) -> None:
         """Compare the published files with these SHA-256. Raises FailedError."""

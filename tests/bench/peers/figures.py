@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 from tests.bench.peers.scenarios import AGENTS, SCENARIOS, Run, Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _HEADER = (
     f"| {AGENTS} agents | seconds | ratio | reach | copies | reach | CPU, s |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 )
+
+_SERVING = (
+    "| a peer that serves | core-seconds a GiB | reach |",
+    "| --- | --- | --- |",
+)
+# Core-seconds for each GiB.
+SERVING_REACH = {"plain": 0.3, "TLS": 1.7}
 
 # By name: one direct download in the same round, and the run of all agents.
 Round = dict[str, tuple[Run, Run]]
@@ -24,6 +31,15 @@ def table(rounds: Sequence[Round]) -> str:
     names = dict.fromkeys(name for found in rounds for name in found)
     lines = [_line(name, [found[name] for found in rounds if name in found]) for name in names]
     return "\n".join((*_HEADER, *lines))
+
+
+def serving_table(costs: Sequence[Mapping[str, float]]) -> str:
+    """A Markdown table of the medians of what serving costs, by how it is served."""
+    lines = []
+    for name, reach in SERVING_REACH.items():
+        found = median(one[name] for one in costs)
+        lines.append(f"| {name} | {found:.2f} | {_reach(reach, found)} |")
+    return "\n".join((*_SERVING, *lines))
 
 
 def _line(name: str, runs: Sequence[tuple[Run, Run]]) -> str:
