@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from agent.disk.blocks import Gap, carve
@@ -17,13 +16,14 @@ from agent.disk.staging import SYNC_EACH
 from agent.engine.piece_gaps import PieceGaps
 from agent.engine.range_retries import PROGRESS_BYTES
 from agent.engine.ranges import range_bytes
+from agent.engine.senders import Senders
 from agent.structs.exchange import SharedFile
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.pieces import all_pieces, piece_bytes, pieces_in, span
 from agent.structs.remote import RangeIgnoredError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
 
     from agent.disk.staging import StagedFile, Staging
     from agent.engine.swarm import Swarm
@@ -150,18 +150,8 @@ class FileJob:
         # Whether and how agents exchange it. Then all digests are needed before its publication.
         self.shared = job.shared(self.remote)
         self.later = job.later and is_cheap(remote.checksum) and self.shared is None
-        # By piece, who was asked from which byte on, None for the origin; and whether an earlier
-        # attempt left pieces of unknown senders.
-        self.senders: dict[int, list[tuple[int, Lane | None]]] = {}
-        self.has_unknown = self.shared is not None and staged.blocks.done > 0
-        # Whether pieces of peers are fetched again from the origin and compared with those of these
-        # senders; and the peers that this file is not fetched from any more.
-        self.is_suspect = False
-        self.suspects: dict[int, list[tuple[int, Lane | None]]] = {}
-        self.excluded: set[Lane] = set()
-        # Whether its pieces of peers come from one peer, as long as that goes on: otherwise nobody
-        # knows who was wrong.
-        self.is_alone = False
+        has_unknown = self.shared is not None and staged.blocks.done > 0
+        self.senders = Senders(remote.size or 0, has_unknown=has_unknown)
         self.active: set[Segment] = set()
         # What updates the digests now: a segment, or a digest thread.
         self.digester: object | None = None
@@ -241,7 +231,7 @@ class FileJob:
         """Start a request for a missing piece to a peer that has it."""
         assert isinstance(self.gaps, PieceGaps)  # noqa: S101
         gap = self.gaps.take(piece)
-        self.senders.setdefault(piece, []).append((gap.start, lane))
+        self.senders.ask(lane, piece, gap.start)
         segment = self._start(gap.start, gap.end, gap.attempts, now)
         segment.lane = lane
         return segment
@@ -260,9 +250,7 @@ class FileJob:
             return None
         if swarm is not None:
             swarm.asked_origin(now)
-        piece = gap.start // piece_bytes(self.remote.size or 0)
-        if piece in self.senders:
-            self.senders[piece].append((gap.start, None))
+        self.senders.ask_origin(gap)
         return self._start(gap.start, gap.end, gap.attempts, now)
 
     def _start(self, start: int, end: int | None, attempts: int, now: float) -> Segment:
@@ -278,13 +266,6 @@ class FileJob:
         )
         self.active.add(segment)
         return segment
-
-    def sender_of(self, position: int) -> Lane | None:
-        """The peer whose byte at this position is compared with the origin's; None: no peer's."""
-        if not self.suspects or self.shared is None:
-            return None
-        asked = self.suspects.get(position // piece_bytes(self.shared.size), [])
-        return next((lane for start, lane in reversed(asked) if start <= position), None)
 
     def put_back(self, gap: Gap) -> None:
         """Put back missing bytes that were requested."""
@@ -328,80 +309,39 @@ class FileJob:
         if self.shared is not None and self.job.swarm is not None:
             self.job.swarm.exchange.lost(self.shared.digest)
         self.shared = None
-        self.senders, self.suspects, self.has_unknown = {}, {}, False
+        self.senders.forget()
 
     def tell(self, pieces: int) -> None:
         """Tell peers which pieces are on the disk: the origin's, unless all are passed on."""
         swarm, shared = self.job.swarm, self.shared
         if swarm is None or shared is None or not pieces:
             return
-        if not swarm.relays:
-            for piece in pieces_in(pieces):
-                if piece in self.senders:
-                    pieces &= ~(1 << piece)
-        swarm.exchange.wrote(shared.digest, pieces)
+        told = pieces if swarm.relays else self.senders.without_peers(pieces)
+        swarm.exchange.wrote(shared.digest, told)
 
     def tell_all(self) -> None:
         """Tell peers that the whole file is on the disk, and verified."""
         if self.job.swarm is not None and self.shared is not None:
             self.job.swarm.exchange.wrote(self.shared.digest, all_pieces(self.shared.size))
 
-    @property
-    def samples(self) -> Mapping[Lane, int]:
-        """A piece of each peer that sent whole ones."""
-        return {
-            asked[0][1]: piece
-            for piece, asked in self.senders.items()
-            if len(asked) == 1 and asked[0][1] is not None
-        }
-
     def distrust(self, liars: frozenset[Lane]) -> None:
-        """Fetch the pieces of these peers again.
+        """Fetch pieces of a wrong file again: see Senders."""
+        self._drop(self.senders.distrust(liars))
 
-        If it is not known who sent wrong ones, fetch the pieces of all peers again, and compare.
-        They come from the origin then.
-        """
-        if liars and not self.has_unknown:
-            theirs = [
-                piece
-                for piece, asked in self.senders.items()
-                if any(lane in liars for _, lane in asked)
-            ]
-            for piece in theirs:
-                del self.senders[piece]
-            self.excluded |= liars
-            self._drop(sum(1 << piece for piece in theirs))
-            return
-        self.is_alone = not self.has_unknown and len(self._asked) == 1
-        self._drop(0 if self.has_unknown else sum(1 << piece for piece in self.senders))
-        self.suspects, self.senders = self.senders, {}
-        self.is_suspect, self.has_unknown = True, False
+    def start_over(self) -> Lane | None:
+        """Fetch the file again from one peer. Returns the peer that was wrong, if it is known."""
+        liar = self.senders.start_over()
+        self._drop(0)
+        return liar
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it is fetched from the origin alone, to find out who sent wrong bytes."""
+        return self.senders.is_suspect
 
     def may_come_from(self, lane: Lane, live: Collection[Lane]) -> bool:
         """Whether a peer may be asked for a piece. `live` are the peers that answer."""
-        others = self._asked.intersection(live) - {lane} if self.is_alone else ()
-        return lane not in self.excluded and not others
-
-    @property
-    def _asked(self) -> set[Lane]:
-        """The peers that were asked for pieces that are here, or come."""
-        asked = chain.from_iterable([*self.suspects.values(), *self.senders.values()])
-        return {lane for _, lane in asked if lane is not None}
-
-    def start_over(self) -> Lane | None:
-        """Fetch the file again from one peer: the origin cannot be asked who was wrong.
-
-        Returns the peer that was wrong, if all pieces of peers were its own.
-        """
-        asked = self._asked
-        liar = asked.pop() if self.is_alone and len(asked) == 1 else None
-        if liar is not None:
-            self.excluded.add(liar)
-        self.suspects, self.senders = {}, {}
-        self.is_suspect = self.has_unknown = False
-        self.is_alone = True
-        self._drop(0)
-        return liar
+        return self.senders.may_send(lane, live)
 
     def _drop(self, pieces: int) -> None:
         """Count these pieces as missing; 0: all."""
@@ -430,11 +370,11 @@ class FileJob:
         if not self.digests.agree:
             return True
         is_other = self.shared is not None and self.digests.sha256 != self.shared.digest
-        return is_other and bool(self.senders or self.has_unknown)
+        return is_other and self.senders.includes_peers
 
     def seal(self) -> DownloadError | WrongPiecesError | None:
         """Close the complete file. Returns a failure if it does not match its store's checksum."""
-        if self.is_wrong and (self.senders or self.has_unknown):
+        if self.is_wrong and self.senders.includes_peers:
             return WrongPiecesError()
         if not self.digests.agree:
             self.staged.restart()

@@ -331,7 +331,7 @@ class Schedule:
     def blame(self, file: FileJob, lane: Lane) -> None:
         """Leave out a peer that sent wrong bytes of a file."""
         with self._lock:
-            file.excluded.add(lane)
+            file.senders.excluded.add(lane)
             swarm = file.job.swarm
         # Where pieces are passed on unverified, another peer may have been the first to send them.
         if swarm is not None and not swarm.relays:

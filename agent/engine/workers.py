@@ -132,7 +132,7 @@ class FetchWorker(threading.Thread):
     def _compare(self, segment: Segment, piece: bytes) -> None:
         """Find out whether a peer sent other bytes than these, which come from the origin."""
         file = segment.file
-        lane = file.sender_of(segment.position)
+        lane = file.senders.compared_at(segment.position)
         if lane is not None and file.staged.differs(piece, segment.position):
             self._schedule.blame(file, lane)
 
@@ -240,7 +240,7 @@ def _sampled(schedule: Schedule, file: FileJob) -> WrongPiecesError:
     It finds a peer that sends other bytes altogether, and costs little.
     """
     remote, job, liars = file.remote, file.job, set()
-    for lane, piece in file.samples.items():
+    for lane, piece in file.senders.samples.items():
         start, end = span(piece, remote.size or 0)
         end = min(end, start + SAMPLE_BYTES)
         try:
