@@ -162,7 +162,8 @@ class Boot:
                 self.processes.wait(
                     "the agents",
                     lambda: all((self.layout.disk(name) / "models").is_dir() for name in names),
-                    seconds=START_SECONDS,
+                    # As pods, agents have a small share of busy CPUs.
+                    seconds=KUBELET_SECONDS if machines else START_SECONDS,
                     needs=[name for name in map(product.agent_name, names) if name in running],
                 )
 
