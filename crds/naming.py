@@ -6,6 +6,8 @@ from crds.base import GROUP
 
 # An annotation of a pod, by which the agent of its node says when its model was cached.
 CACHED_AT_ANNOTATION = f"localmodel.{GROUP}/cached-at"
+# The label of a Node, and of its LocalModelNode, that names its zone.
+ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 def claim_name(cache: str, group: str) -> str:

@@ -10,9 +10,6 @@ from crds.naming import claim_name
 LABEL_LENGTH_MAX = 63
 NAME_LENGTH_MAX = 253
 
-# On a Node, by whoever runs the cluster; the LocalModelNode gets the same label.
-ZONE_LABEL = "topology.kubernetes.io/zone"
-
 # On a LocalModelNode, a label for each group of the node: a group's hook selects by it.
 GROUP_LABEL_DOMAIN = f"nodegroup.{GROUP}"
 # On a Node, a label for each of its groups that selects by name: the group's volumes require it.

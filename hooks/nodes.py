@@ -19,6 +19,7 @@ from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from crds.base import API_VERSION
+from crds.naming import ZONE_LABEL
 from crds.node import LocalModel
 from crds.states import ModelState
 from hooks import naming
@@ -101,7 +102,7 @@ def sync(request: DecoratorRequest) -> DecoratorResponse:
             {
                 "apiVersion": API_VERSION,
                 "kind": NODE,
-                "metadata": _metadata(name, groups, observed, labels.get(naming.ZONE_LABEL)),
+                "metadata": _metadata(name, groups, observed, labels.get(ZONE_LABEL)),
                 "spec": {
                     "localModels": [model.json for model in models],
                     "groups": groups,
@@ -278,7 +279,7 @@ def _exchange_within(
 def _metadata(name: str, groups: list[GroupRef], observed: Node | None, zone: str | None) -> Object:
     labels = {naming.group_label(group.name): "" for group in groups}
     if zone:
-        labels[naming.ZONE_LABEL] = zone
+        labels[ZONE_LABEL] = zone
     metadata: Object = {"name": name, "labels": labels}
     if observed is None or labels.items() <= (observed.metadata.labels or {}).items():
         return metadata

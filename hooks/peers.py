@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from crds.naming import ZONE_LABEL
 from crds.peers import PeerEndpoint
 from crds.states import ModelState
-from hooks import naming
 from hooks.object_size import MANIFEST_BYTES, first_within, json_bytes, peers_room, plan_bytes
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _endpoints(nodes: Iterable[Node]) -> Iterable[PeerEndpoint]:
                 node=node.metadata.name,
                 address=peer.address,
                 fingerprint=peer.fingerprint,
-                zone=(node.metadata.labels or {}).get(naming.ZONE_LABEL, ""),
+                zone=(node.metadata.labels or {}).get(ZONE_LABEL, ""),
             )
 
 

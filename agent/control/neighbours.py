@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from agent.structs.exchange import Neighbourhood, Peer
+from crds.naming import ZONE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crds.node import LocalModelNode
     from crds.peers import AgentPeer
-
-ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 class Peers(Protocol):

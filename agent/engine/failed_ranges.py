@@ -35,9 +35,7 @@ def set_back(
     `now` is monotonic seconds, `jitter` from 0 to 1.
     """
     file = segment.file
-    is_superseded = segment.aborted and not segment.stalled and not segment.is_preempted
-    if segment.twin in file.active or is_superseded:
-        # The second request continues, or has fetched the rest already.
+    if _is_superseded(segment):
         return None
     if segment.is_preempted:
         _put_back(segment, segment.attempts, now)
@@ -78,15 +76,19 @@ def set_back_of_peer(segment: Segment, error: BaseException) -> BaseException | 
 
     It is no failed attempt of the file: another peer or the origin may have it.
     """
-    file = segment.file
-    superseded = segment.aborted and not segment.stalled and not segment.is_preempted
-    if segment.twin in file.active or superseded:
+    if _is_superseded(segment):
         return None
     if not isinstance(error, DownloadError):
         return error
-    log.debug("Peer failed", path=file.remote.path, reason=error.message)
+    log.debug("Peer failed", path=segment.file.remote.path, reason=error.message)
     _put_back(segment, segment.attempts, 0.0)
     return None
+
+
+def _is_superseded(segment: Segment) -> bool:
+    """Whether the second request continues, or has fetched the rest already."""
+    was_aborted = segment.aborted and not segment.stalled and not segment.is_preempted
+    return segment.twin in segment.file.active or was_aborted
 
 
 def _without_origin(segment: Segment, error: DownloadError, now: float) -> DownloadError | None:
