@@ -44,7 +44,7 @@ def _start(*args: str, **env: str) -> subprocess.Popen[str]:
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
         ["env", "--default-signal=INT", *LOCAL, *args],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | env,
     )
@@ -52,6 +52,19 @@ def _start(*args: str, **env: str) -> subprocess.Popen[str]:
     name = Path(f"/proc/{process.pid}/comm")
     wait_until(lambda: name.read_text() != "env\n", "the command to start", seconds=10)
     return process
+
+
+def _interrupt(process: subprocess.Popen[str], text: str = "") -> None:
+    """Send Ctrl-C to a command, once it has printed a line with a text, and wait for its end."""
+    assert process.stdout is not None
+    with process.stdout as lines:
+        seen: list[str] = []
+        while text and not (seen and text in seen[-1]):
+            seen.append(lines.readline())
+            if not seen[-1]:
+                pytest.fail(f"it ended with {process.wait()} after:\n{''.join(seen[-30:])}")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) != 0
 
 
 def _nodes(folder: Path) -> str:
@@ -96,15 +109,10 @@ def test_ctrl_c_during_up_leaves_nothing(tmp_path: Path, moment: str) -> None:
     """Interrupted as soon as there is a folder, and after the step that a line tells of."""
     folder = tmp_path / "local"
     up = _start("up", "--local", str(folder), "--nodes", "1")
-    assert up.stdout is not None
-    with up.stdout:
-        if moment:
-            assert any(moment in line for line in up.stdout)
-        else:
-            # While Python starts, an interrupt may be lost in code that ignores exceptions.
-            wait_until(folder.exists, "the folder of the cluster", seconds=30)
-        up.send_signal(signal.SIGINT)
-        assert up.wait(timeout=30) != 0
+    if not moment:
+        # While Python starts, an interrupt may be lost in code that ignores exceptions.
+        wait_until(folder.exists, "the folder of the cluster", seconds=30)
+    _interrupt(up, moment)
     wait_until(lambda: not _running(folder), "everything to be gone", seconds=10)
 
 
@@ -122,11 +130,6 @@ def test_the_demo_holds_and_leaves_nothing(tmp_path: Path, flags: tuple[str, ...
 
 
 def test_ctrl_c_in_the_demo_leaves_nothing(tmp_path: Path) -> None:
-    demo = _start("demo", TMPDIR=str(tmp_path))
-    assert demo.stdout is not None
-    with demo.stdout:
-        assert any("Compare each node's files" in line for line in demo.stdout)
-        demo.send_signal(signal.SIGINT)
-        assert demo.wait(timeout=30) != 0
+    _interrupt(_start("demo", TMPDIR=str(tmp_path)), "Compare each node's files")
     wait_until(lambda: not _running(tmp_path), "everything to be gone", seconds=10)
     assert list(tmp_path.iterdir()) == []

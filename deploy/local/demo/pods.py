@@ -12,6 +12,7 @@ from deploy.kube.kinds import CLAIMS, EVENTS, LOCAL_MODEL_NODES, PODS
 from deploy.local.demo import manifests
 from deploy.local.demo.files import digests
 from deploy.local.demo.follow import rows
+from deploy.local.demo.stage import WAIT_SECONDS
 from deploy.local.errors import LocalError
 from deploy.local.real import packages
 from deploy.local.real.pods import first_line, lines, waiting_reason
@@ -27,8 +28,6 @@ NODE = "real-1"
 NAME = "server"
 # Of the agent of the real node: a pod must come while the download of 87 MiB goes on.
 BYTES_PER_SECOND = "8Mi"
-# Far beyond what each wait takes, for a busy machine.
-WAIT_SECONDS = 60.0
 
 
 def missing(folder: Path) -> str:

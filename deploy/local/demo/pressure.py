@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crds.keys import model_key
 from deploy.kube.kinds import CACHES, CLAIMS, EVENTS, LOCAL_MODEL_NODES
 from deploy.local.demo import manifests
+from deploy.local.demo.stage import WAIT_SECONDS
 from deploy.local.errors import LocalError
 from deploy.local.waiting import wait_until
 
@@ -23,7 +24,6 @@ NODES = ("node-1", "node-2")
 FIRST = ("red", "green", "blue")
 NAMES = (*FIRST, "yellow")
 MODEL_BYTES = 6 << 20
-WAIT_SECONDS = 20.0
 
 DOWNLOADED, EVICTED = "Downloaded", "Evicted"
 # Reason of the condition Ready, by cache.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from deploy.local.cluster import Cluster
     from deploy.local.console import Console
 
+# Far beyond the seconds that a step takes, for a busy machine.
+WAIT_SECONDS = 180.0
+
 
 class Stage:
     """Prints and runs the demo's commands. `times` has the title and seconds of each chapter."""

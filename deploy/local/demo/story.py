@@ -24,7 +24,7 @@ from deploy.local.demo.files import digests
 from deploy.local.demo.follow import follow
 from deploy.local.demo.pods import PodStarts
 from deploy.local.demo.pressure import Pressure
-from deploy.local.demo.stage import Stage
+from deploy.local.demo.stage import WAIT_SECONDS, Stage
 from deploy.local.errors import LocalError
 from deploy.local.origin import S3Origin
 from deploy.local.waiting import wait_until
@@ -40,8 +40,6 @@ OVERLAY = "standalone"
 GRACE_SECONDS = 5.0
 # 15 s by default, because the hooks are called for each report.
 PROGRESS_SECONDS = 0.3
-# Far beyond the seconds that the downloads take, for a busy machine.
-FOLLOW_SECONDS = 60.0
 
 
 class Demo:
@@ -125,7 +123,7 @@ class Demo:
     def _follow_the_copies(self) -> None:
         with self.stage.chapter("Each node downloads the model, verifies it, and publishes it"):
             follow(
-                self.cluster.api, self.nodes, self.key, self._cache_is_ready, seconds=FOLLOW_SECONDS
+                self.cluster.api, self.nodes, self.key, self._cache_is_ready, seconds=WAIT_SECONDS
             )
             self.stage.kubectl("get", "lmc,lmng,lmn")
             self._check_copies(self.nodes)
@@ -137,7 +135,7 @@ class Demo:
 
     def _show_the_claim(self) -> None:
         with self.stage.chapter(f"The claim in namespace {manifests.TEAM} is bound"):
-            wait_until(self._claim_is_bound, "the claim to be bound", seconds=60)
+            wait_until(self._claim_is_bound, "the claim to be bound", seconds=WAIT_SECONDS)
             self.stage.kubectl("get", "pvc,pv", "-n", manifests.TEAM)
             self.console.line(
                 f"  a pod mounts claim minilm-gpu at sub-path models/{self.key}\n"
@@ -154,10 +152,12 @@ class Demo:
             def has_it() -> bool:
                 return self._cache_is_ready() and self._available() == len(everyone)
 
-            follow(self.cluster.api, everyone, self.key, has_it, seconds=FOLLOW_SECONDS)
+            follow(self.cluster.api, everyone, self.key, has_it, seconds=WAIT_SECONDS)
             self._check_files(NEWCOMER)
             wait_until(
-                lambda: self._warm_labels(everyone), "the nodes' labels of warm models", seconds=60
+                lambda: self._warm_labels(everyone),
+                "the nodes' labels of warm models",
+                seconds=WAIT_SECONDS,
             )
             self.stage.holds("every node carries the label localmodel.serving.kserve.io/minilm")
 
@@ -168,7 +168,9 @@ class Demo:
             before, starts = self._inode(FIRST), self._starts(FIRST)
             killed = self.cluster.kill(agent, signal.SIGKILL)
             self.cluster.wait_for_pid(agent, after=killed)
-            wait_until(lambda: self._starts(FIRST) > starts, "the agent to restart", seconds=60)
+            wait_until(
+                lambda: self._starts(FIRST) > starts, "the agent to restart", seconds=WAIT_SECONDS
+            )
             if not self._cache_is_ready() or self._inode(FIRST) != before:
                 raise LocalError("the model did not stay ready")
             self._check_files(FIRST)
@@ -177,8 +179,10 @@ class Demo:
 
     def _delete(self) -> None:
         with self.stage.chapter("Delete the caches: disks, claims and volumes are freed"):
-            self.stage.kubectl("delete", "lmc", "--all", "--timeout=30s")
-            wait_until(self._nothing_is_left, "disks, claims and volumes to be free", seconds=60)
+            self.stage.kubectl("delete", "lmc", "--all", f"--timeout={WAIT_SECONDS:.0f}s")
+            wait_until(
+                self._nothing_is_left, "disks, claims and volumes to be free", seconds=WAIT_SECONDS
+            )
             self.stage.holds("no copy on any disk, no claim, no volume")
             self.stage.kubectl("get", "lmng,lmn")
 
