@@ -251,7 +251,9 @@ class FileJob:
         if swarm is not None:
             swarm.asked_origin(now)
         self.senders.ask_origin(gap)
-        return self._start(gap.start, gap.end, gap.attempts, now)
+        segment = self._start(gap.start, gap.end, gap.attempts, now)
+        self.tell_asked()
+        return segment
 
     def _start(self, start: int, end: int | None, attempts: int, now: float) -> Segment:
         segment = Segment(
@@ -318,6 +320,20 @@ class FileJob:
             return
         told = pieces if swarm.relays else self.senders.without_peers(pieces)
         swarm.exchange.wrote(shared.digest, told)
+
+    def tell_asked(self) -> None:
+        """Tell peers which pieces are asked for at the origin now."""
+        swarm, shared = self.job.swarm, self.shared
+        if swarm is not None and shared is not None:
+            swarm.exchange.asks(shared.digest, self._asked(shared))
+
+    def _asked(self, shared: SharedFile) -> int:
+        step, found = piece_bytes(shared.size), 0
+        for segment in self.active:
+            if segment.lane is None and segment.end and not segment.aborted:
+                first, last = segment.position // step, (segment.end - 1) // step
+                found |= (2 << last) - (1 << first) if segment.position < segment.end else 0
+        return found
 
     def tell_all(self) -> None:
         """Tell peers that the whole file is on the disk, and verified."""

@@ -274,6 +274,8 @@ class Schedule:
             if job.swarm is not None:
                 job.swarm.ended(segment, file.shared, error, now)
             segment.detach_twin()
+            if segment.lane is None:
+                file.tell_asked()
             if file.undigested:
                 self._digest_locked(file)
             self._released.notify_all()

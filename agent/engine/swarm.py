@@ -308,6 +308,10 @@ class Swarm(Generic[_S]):
         owners = {peer.node for peer in live if peer.seed or not has_seed}
         is_owner = me.seed or not has_seed
         mine = self._owned_of(shared, frozenset(owners | {me.node})) if is_owner else 0
+        # A node that began earlier has asked for pieces that have other owners by now.
+        for state in self._lanes.values():
+            if self._is_live(state, silent, now):
+                mine &= ~state.lane.asked.get(digest, 0)
         if self._is_hungry(piece, now):
             mine = -1
         return mine if self._prefers_origin else mine & ~self._available(digest, now)

@@ -38,6 +38,10 @@ class Offers(Protocol):
         """Serve these pieces of a file too."""
         ...
 
+    def asks(self, key: str, digest: str, pieces: int) -> None:
+        """Say which pieces are asked for at the origin now."""
+        ...
+
     def lost(self, key: str, digest: str) -> None:
         """Serve no piece of a file any more."""
         ...
@@ -83,6 +87,11 @@ class PeerLane:
     def pieces(self) -> Mapping[str, int]:
         """The pieces that it has, by digest."""
         return self.polling.pieces
+
+    @property
+    def asked(self) -> Mapping[str, int]:
+        """The pieces that it has asked the origin for, by digest."""
+        return self.polling.asked
 
     def read(self, digest: str, start: int, end: int) -> PeerBody:
         """Bytes of a file. Raises DownloadError."""
@@ -150,6 +159,10 @@ class PeerExchange:
         """Tell the peers which pieces are on the disk."""
         if pieces:
             self._offers.wrote(self._key, digest, pieces)
+
+    def asks(self, digest: str, pieces: int) -> None:
+        """Tell the peers which pieces are asked for at the origin now."""
+        self._offers.asks(self._key, digest, pieces)
 
     def lost(self, digest: str) -> None:
         """Tell the peers that no piece of a file is valid any more."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS, SLACK_SECONDS = 20, 10.0
 # After an answer without the model, and after other failures: the time doubles with each. Nodes
 # begin at about the same time, so that the first answers soon change.
-ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 5.0
+ABSENT_SECONDS, MAX_ABSENT_SECONDS = 0.25, 1.0
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 # After so many failures, the log says so: a firewall may be in the way.
 TOLD_FAILURES = 4
@@ -32,7 +32,7 @@ TOLD_FAILURES = 4
 MIN_SECONDS = 0.2
 # 100 000 files with a digest and a few pieces each.
 MAX_BYTES = 16 << 20
-_SET = re.compile("[0-9a-f]+")
+_SETS = re.compile("[0-9a-f]+(,[0-9a-f]+)?")
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,8 @@ log = structlog.get_logger(__name__)
 class Polling:
     """One peer's pieces of one model. `files` are those of the download, by digest.
 
-    `pieces` is replaced, never changed. `takes_part` is as in agent.structs.exchange.Lane.
+    `pieces` and `asked` are replaced, never changed. They and `takes_part` are those of
+    agent.structs.exchange.Lane.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Polling:
         news: Callable[[], None],
     ) -> None:
         self.pieces: Mapping[str, int] = {}
+        self.asked: Mapping[str, int] = {}
         self.takes_part: bool | None = None
         self._client = client
         self._path = f"/v2/{key}/pieces"
@@ -87,36 +89,41 @@ class Polling:
                 is_over=self._ended.is_set,
             )
             revision, told = _decode(content)
-            changes = self._changes(told)
+            sets = self._sets(told)
         except DownloadError as error:
             return self._failed(error)
         except (ValueError, RecursionError):
             return self._failed(None)
         self._failures, self._revision = 0, revision
-        self._learn(changes)
+        self._learn(sets)
         return max(0.0, began + MIN_SECONDS - time.monotonic())
 
-    def _changes(self, told: Mapping[str, object]) -> dict[str, int]:
-        """The pieces of the files that have others now. Raises ValueError."""
+    def _sets(self, told: Mapping[str, object]) -> dict[str, tuple[int, int]]:
+        """The pieces of files, and those that are asked for. Raises ValueError."""
         return {
-            digest: pieces
+            digest: _decode_sets(told[digest], self._files[digest].size)
             for digest in told.keys() & self._files.keys()
-            if (pieces := _pieces(told[digest], self._files[digest].size))
-            != self.pieces.get(digest, 0)
         }
 
-    def _learn(self, changes: Mapping[str, int]) -> None:
+    def _learn(self, sets: Mapping[str, tuple[int, int]]) -> None:
         is_new = not self.takes_part
-        self.takes_part = True
+        changes = {
+            digest: pieces
+            for digest, (pieces, _) in sets.items()
+            if pieces != self.pieces.get(digest, 0)
+        }
+        asked = {**self.asked, **{digest: told for digest, (_, told) in sets.items()}}
+        self.asked = {digest: told for digest, told in asked.items() if told}
         if changes:
             self.pieces = {**self.pieces, **changes}
+        self.takes_part = True
         if (changes or is_new) and not self._ended.is_set():
             self._news()
 
     def _failed(self, error: DownloadError | None) -> float:
         # Its next answer tells all that it has then.
         self._revision, had = 0, self.pieces
-        self.pieces, self.takes_part = {}, False
+        self.pieces, self.asked, self.takes_part = {}, {}, False
         if had and not self._ended.is_set():
             self._news()
         least, most = RETRY_SECONDS, MAX_RETRY_SECONDS
@@ -143,13 +150,14 @@ def _decode(content: bytes) -> tuple[int, Mapping[str, object]]:
     return revision, files
 
 
-def _pieces(told: object, size: int) -> int:
-    """The pieces of a file of this size. Raises ValueError."""
+def _decode_sets(told: object, size: int) -> tuple[int, int]:
+    """The pieces of a file of this size, and those that are asked for. Raises ValueError."""
     everything = all_pieces(size)
     if told == "*":
-        return everything
+        return everything, 0
     # Not all that `int` reads: a sign would turn one piece into others.
     most = everything.bit_length() // 4 + 1
-    if not isinstance(told, str) or len(told) > most or not _SET.fullmatch(told):
+    if not isinstance(told, str) or len(told) > 2 * most + 1 or not _SETS.fullmatch(told):
         raise ValueError("no set of pieces")
-    return int(told, 16) & everything
+    pieces, _, asked = told.partition(",")
+    return int(pieces, 16) & everything, int(asked or "0", 16) & everything

@@ -62,6 +62,8 @@ class SharedDownload:
     grant: str
     folder: str
     pieces: dict[str, int] = field(default_factory=dict)
+    # The pieces that are asked for at the origin.
+    asked: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, grant: str, files: Iterable[SharedFile], folder: str) -> SharedDownload:
@@ -110,7 +112,7 @@ class SharedModel:
     def end(self) -> None:
         """Forget the download."""
         if self.download is not None:
-            self._changes.note(self.download.pieces)
+            self._changes.note({**self.download.asked, **self.download.pieces})
             self.download = None
 
     def wrote(self, digest: str, pieces: int) -> bool:
@@ -125,6 +127,17 @@ class SharedModel:
         if has == had and digest in download.pieces:
             return False
         download.pieces[digest] = has
+        self._changes.note([digest])
+        return True
+
+    def asks(self, digest: str, pieces: int) -> bool:
+        """Replace the pieces of a file that are asked for at the origin. False if none changed."""
+        download = self.download
+        if download is None or digest not in download.files:
+            return False
+        if download.asked.get(digest, 0) == pieces:
+            return False
+        download.asked[digest] = pieces
         self._changes.note([digest])
         return True
 
@@ -148,7 +161,8 @@ class SharedModel:
         """The revision now, and the pieces of the files that have changed after another one.
 
         None if nothing has changed. Values are as on the wire: WHOLE, or a set of pieces in
-        hexadecimal digits. With a revision that is not known, all files that have pieces.
+        hexadecimal digits, and after a comma those that are asked for at the origin, if there are
+        any. With a revision that is not known, all files that have pieces.
         """
         changes = self._changes
         is_new = not changes.knows(after)
@@ -171,5 +185,8 @@ class SharedModel:
             return WHOLE
         if download and digest in download.files:
             pieces = download.pieces.get(digest, 0)
-            return WHOLE if pieces == all_pieces(download.files[digest].size) else f"{pieces:x}"
+            asked = download.asked.get(digest, 0) & ~pieces
+            if pieces == all_pieces(download.files[digest].size):
+                return WHOLE
+            return f"{pieces:x},{asked:x}" if asked else f"{pieces:x}"
         return NOTHING if copy and digest in copy.damaged else None

@@ -101,6 +101,14 @@ class Shelf:
                 if place.model.wrote(digest, pieces):
                     place.changed.notify_all()
 
+    def asks(self, key: str, digest: str, pieces: int) -> None:
+        """Say which pieces are asked for at the origin now. It does not wait for the disk."""
+        place = self._places.get(key)
+        if place is not None:
+            with place.changed:
+                if place.model.asks(digest, pieces):
+                    place.changed.notify_all()
+
     def lost(self, key: str, digest: str) -> None:
         """Serve no piece of a file of the download any more. It does not wait for the disk."""
         place = self._places.get(key)

@@ -67,6 +67,11 @@ class Lane(Protocol):
         """The pieces that it has, by digest of the file: see agent.structs.pieces."""
         ...
 
+    @property
+    def asked(self) -> Mapping[str, int]:
+        """The pieces that it has asked the origin for and does not have yet, by digest."""
+        ...
+
     def read(self, digest: str, start: int, end: int) -> Body:
         """Bytes of a file, from `start` up to and without `end`. Raises DownloadError.
 
@@ -105,6 +110,10 @@ class Exchange(Protocol):
 
     def wrote(self, digest: str, pieces: int) -> None:
         """Tell the peers which pieces are on the disk, in addition to earlier ones."""
+        ...
+
+    def asks(self, digest: str, pieces: int) -> None:
+        """Tell the peers which pieces are asked for at the origin now, instead of earlier ones."""
         ...
 
     def lost(self, digest: str) -> None:

@@ -36,7 +36,7 @@ MIB = 1 << 20
 GROUP = "peers"
 MEMBERS = ("node-1", "node-2", "node-3", "node-4")
 SECONDS = 180.0
-SIZE = 48 * MIB
+SIZE = 96 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +129,13 @@ def test_four_nodes_fetch_a_model_from_the_origin_once(
 ) -> None:
     uri, _ = _upload(group, tmp_path / "model", "once")
     # The origin is the limit: else each node may as well ask it.
-    relay.sent, relay.bytes_per_second = 0, 8.0 * MIB
+    relay.sent, relay.bytes_per_second = 0, 12.0 * MIB
     try:
         group.cache("once", uri, GROUP)
         group.until(lambda: _all_have(group, uri), "the copies", SECONDS)
     finally:
         relay.bytes_per_second = 0.0
-    # A piece is a twelfth of this model: a few that two nodes fetch weigh much.
+    # Where a node starves, others fetch some of its pieces too.
     assert relay.sent < 1.5 * SIZE
     group.wait_ready("once", len(MEMBERS))
     reports = [group.report(node, uri) for node in MEMBERS]

@@ -34,6 +34,7 @@ class FakeLane:
     pieces: Mapping[str, int] = field(default_factory=dict)
     takes_part: bool | None = True
     is_near: bool = False
+    asked: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, digest: str, start: int, end: int) -> Body:
         raise NotImplementedError
@@ -50,6 +51,8 @@ class FakeExchange:
     def begin(self, files: Iterable[SharedFile], news: Callable[[], None]) -> None: ...
 
     def wrote(self, digest: str, pieces: int) -> None: ...
+
+    def asks(self, digest: str, pieces: int) -> None: ...
 
     def lost(self, digest: str) -> None: ...
 
@@ -124,6 +127,16 @@ def test_origin_is_asked_for_own_pieces_alone_which_no_peer_has() -> None:
     first = mine & -mine
     peers = made(lane("a", first), lane("b"))
     assert peers.of_origin(FILE, None, 0.5) == mine & ~first
+
+
+def test_what_a_live_peer_has_asked_the_origin_for_is_left_to_it() -> None:
+    began_earlier = lane("a", asked={D: 0b1111}, seed=False)
+    peers = made(began_earlier)
+    assert peers.of_origin(FILE, None, 0.5) & ALL == ALL & ~0b1111
+    # It brings nothing, or is gone.
+    assert peers.of_origin(FILE, None, module.SILENT_SECONDS + 0.1) & ALL == ALL
+    began_earlier.takes_part = False
+    assert peers.of_origin(FILE, None, 0.5) & ALL == ALL
 
 
 def test_each_piece_has_one_owner() -> None:

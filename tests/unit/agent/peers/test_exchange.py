@@ -38,6 +38,9 @@ class Told:
     def wrote(self, key: str, digest: str, pieces: int) -> None:
         self.calls.append(("wrote", key, digest, pieces))
 
+    def asks(self, key: str, digest: str, pieces: int) -> None:
+        self.calls.append(("asks", key, digest, pieces))
+
     def lost(self, key: str, digest: str) -> None:
         self.calls.append(("lost", key, digest))
 

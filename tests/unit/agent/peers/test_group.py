@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +53,29 @@ def test_node_that_comes_late_asks_the_origin_for_its_listing_alone(tmp_path: Pa
         assert tree(second.store, KEY) == FILES
     assert source.sent.total() == sent
     assert (manifest.origin_bytes, manifest.peer_bytes) == (0, SIZE)
+
+
+def test_node_that_begins_later_leaves_to_the_first_what_that_has_asked_for(
+    tmp_path: Path,
+) -> None:
+    files, reads = {"a.bin": os.urandom(80 * MIB)}, Semaphore(0)
+
+    def read(_path: str, _at: int) -> None:
+        reads.release()
+        time.sleep(0.03)
+
+    source = origin(files, on_read=read, piece=256 << 10)
+    with group(tmp_path, source, 2) as nodes, ThreadPoolExecutor(2) as pool:
+        first, second = nodes.nodes
+        downloads = [pool.submit(first.download)]
+        # It is alone, and asks for nearly everything.
+        for _ in range(20):
+            assert reads.acquire(timeout=20)
+        downloads.append(pool.submit(second.download))
+        for download in downloads:
+            download.result()
+    # Half of that belongs to the second one by now.
+    assert source.sent.total() < 1.3 * 80 * MIB
 
 
 def test_origin_that_goes_away_in_the_middle(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_it_learns_pieces_and_asks_for_what_comes_after() -> None:
         assert [one.path.split("after=")[1].split("&")[0] for one in peer.heard] == ["0", "7", "8"]
 
 
+def test_it_learns_what_the_peer_has_asked_the_origin_for() -> None:
+    script = Script(told(1, **{DIGEST: "1,6"}), told(2, **{DIGEST: "3,c00"}), told(3))
+    with polled(script) as (polling, peer):
+        wait_for(lambda: len(peer.heard) == 2)
+        assert (polling.pieces, polling.asked) == ({DIGEST: 0b1}, {DIGEST: 0b110})
+        wait_for(lambda: len(peer.heard) == 4)
+        # The file has ten pieces, and news of other files change nothing.
+        assert (polling.pieces, polling.asked) == ({DIGEST: 0b11}, {})
+
+
 def test_fewer_pieces_replace_more_in_a_new_mapping() -> None:
     seen: list[dict[str, int]] = []
     script = Script(told(1, **{DIGEST: "*"}), told(2, **{DIGEST: "0"}))
@@ -106,6 +116,9 @@ def test_pieces_that_the_file_does_not_have_are_left_out() -> None:
         told(1, **{DIGEST: 3}),
         told(1, **{DIGEST: None}),
         told(1, **{DIGEST: ""}),
+        told(1, **{DIGEST: "3,"}),
+        told(1, **{DIGEST: ",3"}),
+        told(1, **{DIGEST: "3,*"}),
         told(True, **{DIGEST: "*"}),
         told(-1, **{DIGEST: "*"}),
         told(1 << 64, **{DIGEST: "*"}),
@@ -123,7 +136,7 @@ def test_after_garbage_it_knows_nothing_and_asks_from_the_start(answer: bytes) -
     script = Script(told(4, **{DIGEST: "1"}), answer)
     with polled(script) as (polling, peer):
         wait_for(lambda: len(peer.heard) == 3)
-        assert (polling.pieces, polling.takes_part) == ({}, False)
+        assert (polling.pieces, polling.asked, polling.takes_part) == ({}, {}, False)
         assert "after=0&" in peer.heard[2].path
 
 

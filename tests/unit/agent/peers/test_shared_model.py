@@ -69,6 +69,22 @@ def test_pieces_beyond_the_file_and_files_that_are_not_shared_are_ignored() -> N
     assert not model.lost(B)
 
 
+def test_pieces_that_are_asked_for_are_told_until_they_are_here() -> None:
+    model = downloading(file(A))
+    after = revision(model)
+    assert model.asks(A, 0b110)
+    assert not model.asks(A, 0b110)
+    assert not model.asks(B, 0b1)
+    assert told(model, after) == {A: "0,6"} == told(model)
+    model.wrote(A, 0b010)
+    assert told(model) == {A: "2,4"}
+    model.asks(A, 0)
+    assert told(model) == {A: "2"}
+    after = revision(model)
+    model.wrote(A, 0b101)
+    assert told(model, after) == {A: "*"}
+
+
 def test_a_file_that_starts_over_has_no_pieces() -> None:
     model = downloading(file(A))
     model.wrote(A, 0b11)
