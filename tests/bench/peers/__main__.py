@@ -13,7 +13,7 @@ from deploy.local.console import Console
 from deploy.local.layout import BUILD
 from tests.bench import machine
 from tests.bench.command import make_work_folder, publish, run_benchmark
-from tests.bench.peers.figures import Round, serving_table, table
+from tests.bench.peers.figures import WITHOUT_PEERS, Round, Row, serving_table, table
 from tests.bench.peers.origin import Hub
 from tests.bench.peers.scenarios import AGENTS, SCENARIOS, Bench
 from tests.bench.peers.serving import serving_cost
@@ -21,7 +21,6 @@ from tests.bench.peers.serving import serving_cost
 WORK = BUILD / "bench-peers"
 FILES = 4
 SIZE = "256Mi"
-DIRECT = "without peers"
 
 
 def main() -> int:
@@ -63,12 +62,12 @@ def _round(bench: Bench, options: argparse.Namespace, console: Console) -> Round
             continue
         with console.step(scenario.name):
             # With the same origin, and the same load of the machine.
-            direct = bench.direct(replace(scenario, kills=False))
-            name = f"{scenario.name}, {DIRECT}"
+            alone, all_alone = bench.direct(replace(scenario, kills=False)), None
             if not (scenario.kills or scenario.slow or scenario.lies):
-                found[name] = direct, bench.direct(scenario, AGENTS)
+                all_alone = bench.direct(scenario, AGENTS)
+                found[f"{scenario.name}, {WITHOUT_PEERS}"] = Row(all_alone, alone)
             if not options.direct:
-                found[scenario.name] = direct, bench.exchange(scenario)
+                found[scenario.name] = Row(bench.exchange(scenario), alone, all_alone)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _HEADER = (
-    f"| {AGENTS} agents | seconds | ratio | reach | copies | reach | CPU, s |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
+    f"| {AGENTS} agents | seconds | to one alone | reach | to all alone | reach | copies | reach "
+    "| CPU, s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 _SERVING = (
@@ -22,15 +24,27 @@ _SERVING = (
 # Core-seconds for each GiB.
 SERVING_REACH = {"plain": 0.3, "TLS": 1.7}
 
-# By name: one direct download in the same round, and the run of all agents.
-Round = dict[str, tuple[Run, Run]]
+WITHOUT_PEERS = "without peers"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of all agents, and in the same round one alone, and all without peers."""
+
+    run: Run
+    alone: Run
+    all_alone: Run | None = None
+
+
+# By name.
+Round = dict[str, Row]
 
 
 def table(rounds: Sequence[Round]) -> str:
-    """A Markdown table of the medians; a ratio is to one direct download in the same round."""
+    """A Markdown table of the medians; ratios are of times in the same round."""
     names = dict.fromkeys(name for found in rounds for name in found)
     lines = [_line(name, [found[name] for found in rounds if name in found]) for name in names]
-    return "\n".join((*_HEADER, *lines))
+    return "\n".join((_HEADER, *lines))
 
 
 def serving_table(costs: Sequence[Mapping[str, float]]) -> str:
@@ -42,18 +56,21 @@ def serving_table(costs: Sequence[Mapping[str, float]]) -> str:
     return "\n".join((*_SERVING, *lines))
 
 
-def _line(name: str, runs: Sequence[tuple[Run, Run]]) -> str:
+def _line(name: str, rows: Sequence[Row]) -> str:
     scenario = next((one for one in SCENARIOS if one.name == name), Scenario(name))
-    ratio = median(run.seconds / direct.seconds for direct, run in runs)
-    copies = median(run.copies for _, run in runs)
+    ratio = median(row.run.seconds / row.alone.seconds for row in rows)
+    of_all = [row.run.seconds / row.all_alone.seconds for row in rows if row.all_alone]
+    copies = median(row.run.copies for row in rows)
     cells = (
         name,
-        f"{median(run.seconds for _, run in runs):.1f}",
+        f"{median(row.run.seconds for row in rows):.1f}",
         f"{ratio:.2f}",
         _reach(scenario.reach, ratio),
+        f"{median(of_all):.2f}" if of_all else "",
+        _reach(scenario.reach_of_all, median(of_all)) if of_all else "",
         f"{copies:.2f}",
         _reach(scenario.reach_copies, copies),
-        f"{median(run.cpu for _, run in runs):.0f}",
+        f"{median(row.run.cpu for row in rows):.0f}",
     )
     return "| " + " | ".join(cells) + " |"
 
