@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from agent.structs.remote import Body
 
 # Bytes that a connection reads at once: few where it is slow, so that a kill of the agent loses
-# little of what was received.
-FIRST_READ_BYTES = 64 << 10
-MAX_READ_BYTES = 1 << 20
-QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.06
+# little of what was received. Not fewer: on a busy node each read takes long, and costs the same.
+FIRST_READ_BYTES = 256 << 10
+MIN_READ_BYTES, MAX_READ_BYTES = 64 << 10, 1 << 20
+QUICK_SECONDS, SLOW_SECONDS = 0.1, 0.3
 # The memory for the pieces of all connections together.
 ALL_READS_BYTES = 8 << 20
 # What is compared of a peer's pieces where a file is wrong.
@@ -98,10 +98,9 @@ class FetchWorker(threading.Thread):
 
     def _receive(self, segment: Segment, body: Body, connections: int) -> None:
         file = segment.file
-        size, flushed = FIRST_READ_BYTES, segment.position
-        most = max(FIRST_READ_BYTES, min(MAX_READ_BYTES, ALL_READS_BYTES // connections))
-        if file.is_small:
-            size = most
+        most = max(MIN_READ_BYTES, min(MAX_READ_BYTES, ALL_READS_BYTES // connections))
+        least = min(FIRST_READ_BYTES, most)
+        size, flushed = most if file.is_small else least, segment.position
         while True:
             began = time.monotonic()
             piece = body.read(size)
@@ -115,7 +114,7 @@ class FetchWorker(threading.Thread):
             if took < QUICK_SECONDS:
                 size = min(2 * size, most)
             elif took > SLOW_SECONDS:
-                size = max(size // 2, FIRST_READ_BYTES)
+                size = max(size // 2, least)
         if segment.position > flushed and not file.is_small:
             file.staged.flush(flushed, segment.position)
 
