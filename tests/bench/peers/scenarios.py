@@ -44,9 +44,9 @@ class Scenario:
 SCENARIOS = (
     Scenario("limited origin", reach=1.3, reach_copies=1.1),
     Scenario("unlimited origin", limited=False, reach_of_all=1.1),
-    Scenario("one agent is killed", kills=True, reach_copies=1.25),
+    Scenario("one agent is killed", kills=True),
     Scenario("one peer lies", lies=True),
-    Scenario("one peer is slow", slow=True, reach_copies=1.1),
+    Scenario("one peer is slow", slow=True),
 )
 
 
