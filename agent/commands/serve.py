@@ -26,7 +26,7 @@ from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
 from agent.commands.observation import observe
 from agent.commands.own_addresses import own_addresses
-from agent.commands.peers import cluster_peers
+from agent.commands.peer_flags import cluster_peers
 from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
 from agent.control.startup_taint import StartupTaint
@@ -37,8 +37,8 @@ from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
-from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
+from agent.structs.exchange import PeerBindError
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
