@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from agent.commands.exit_codes import INTERRUPTED
@@ -14,7 +14,7 @@ from agent.structs.hidden_modules import hidden
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import ModuleType
 
 
@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _leave_out()
-    # structlog would import it, for tracebacks of another kind than the agent's.
-    with hidden("rich"):
+    with lean_imports():
         command = _command(options)
     return command(options)
 
@@ -53,15 +51,20 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]
     return serve
 
 
-def _leave_out() -> None:
-    """Keep libraries from optional parts that no command uses, and that delay each start."""
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Inside, libraries are imported without optional parts that no command uses."""
     # pydantic would search the metadata of all installed packages for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # requests would guess the encodings of answers: here all are UTF-8 (agent.sources.bodies).
+    # requests, also if it is imported later, would guess the encodings of answers: here all are
+    # UTF-8 (agent.sources.bodies).
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     for guesser in ("chardet", "charset_normalizer"):
         modules.setdefault(guesser, None)
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
+    # structlog would import it, for tracebacks of another kind than the agent's.
+    with hidden("rich"):
+        yield
 
 
 if __name__ == "__main__":
