@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.connection import ConfigError, connect
+from agent.cluster.core_api import CoreApi
 from agent.cluster.event_writer import NODE, EventWriter
 from agent.cluster.kubelet_config import KubeletConfig
 from agent.cluster.pod_watch import PodWatch
@@ -76,7 +77,10 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     client = connect(options.kubeconfig, requested=counts.requested)
     own = own_credentials()
     resolver = CredentialResolver(
-        SecretReader(client), options.credentials_namespace, options.unlisted_credentials, own
+        SecretReader(CoreApi(client)),
+        options.credentials_namespace,
+        options.unlisted_credentials,
+        own,
     )
     peers = cluster_peers(options, store, counts)
     fetching = make_fetching(

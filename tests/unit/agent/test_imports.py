@@ -22,6 +22,8 @@ pytestmark = pytest.mark.timeout(120)
 
 # Each takes a tenth of a second, or megabytes. azure, grpc and paramiko: smart_open imports them.
 NEVER = {"azure", "chardet", "charset_normalizer", "grpc", "paramiko", "rich", "smart_open.s3"}
+# The types of all kinds of Kubernetes.
+NEVER |= {"kubernetes.client.api.core_v1_api", "kubernetes.client.models.v1_pod"}
 LAZY = {"awscrt", "boto3", "botocore", "cryptography", "google.auth", "prometheus_client"}
 CLUSTER = {"kubernetes", "oauthlib", "yaml"}
 
