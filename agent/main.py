@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from agent.commands.exit_codes import INTERRUPTED
 from agent.commands.flags import parse
+from agent.structs.hidden_modules import hidden
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,18 +29,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    with lean_imports():
+        command = _command(options)
+    return command(options)
+
+
+def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     # Each command is imported when it runs: the imports of all commands would delay its start.
     if options.command == "pull":
         from agent.commands.pull import pull  # noqa: PLC0415
 
-        return pull(options)
+        return pull
     if options.models is not None:
         from agent.commands.standalone import run_models  # noqa: PLC0415
 
-        return run_models(options)
-    from agent.commands.serve import serve  # noqa: PLC0415
+        return run_models
+    # Kubernetes' client would import it, for a login that only a kubeconfig can ask for.
+    with nullcontext() if options.kubeconfig else hidden("google.auth"):
+        from agent.commands.serve import serve  # noqa: PLC0415
 
-    return serve(options)
+    return serve
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Inside, libraries are imported without optional parts that no command uses."""
+    # pydantic would search the metadata of all installed packages for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # requests, also if it is imported later, would guess the encodings of answers: here all are
+    # UTF-8 (agent.sources.bodies).
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    for guesser in ("chardet", "charset_normalizer"):
+        modules.setdefault(guesser, None)
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
+    # structlog would import it, for tracebacks of another kind than the agent's.
+    with hidden("rich"):
+        yield
 
 
 if __name__ == "__main__":

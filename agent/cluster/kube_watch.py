@@ -54,8 +54,9 @@ class Listener(Protocol):
 class KubeWatch:
     """A watch that lists and watches again after every error.
 
-    `call` is a list method of the Kubernetes client, `selector` its field selector. Objects are
-    read as JSON, as the client's types cost more CPU than the rest of the watch.
+    `call` takes the options of a list method of the Kubernetes client, `selector` is its field
+    selector. Objects are read as JSON, as the client's types cost more CPU than the rest of the
+    watch.
 
     The watch resumes at its last version only if the previous watch ended after WATCH_SECONDS and
     sent something. A watch that ended earlier, or sent nothing, may have met a server that was

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import urllib3
-from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from agent.cluster.core_api import CoreApi
 from agent.cluster.kube_watch import KubeWatch, reason
 from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pod_mounts import parse_pod
@@ -17,6 +18,8 @@ from agent.cluster.pod_mounts import parse_pod
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
+
+    from kubernetes import client
 
     from agent.cluster.kube_watch import KubeObject
     from agent.cluster.pod_mounts import PodMounts
@@ -37,7 +40,7 @@ class PodWatch:
     """Observes which claims and models the pods of a node mount."""
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
-        call = client.CoreV1Api(api_client).list_pod_for_all_namespaces
+        call = partial(CoreApi(api_client).list_all, "pods")
         self._watch = KubeWatch(call, f"spec.nodeName={node_name}")
 
     def watch(self, observe: Observe, stopped: threading.Event) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from agent.cluster.core_api import MERGE_PATCH, CoreApi
 from agent.cluster.event_series import EventSeries
 from agent.cluster.event_writer import CONTROLLER, cut_note
-from agent.cluster.kube_watch import CALL_TIMEOUT
 from agent.cluster.outbox import Outbox
 from crds.naming import CACHED_AT_ANNOTATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from kubernetes import client
 
     from agent.cluster.events import PodEvent
     from agent.cluster.pod_mounts import PodUse
@@ -74,7 +73,7 @@ class PodWriter:
 
     def __init__(self, node_name: str, api_client: client.ApiClient) -> None:
         self._node = node_name
-        self._api = client.CoreV1Api(api_client)
+        self._api = CoreApi(api_client)
         # By the uid of the pod, and the series of its event.
         self._series: EventSeries[tuple[str, str]] = EventSeries()
         self._events = Outbox(
@@ -105,7 +104,8 @@ class PodWriter:
         body = {"metadata": {**uid, "annotations": {CACHED_AT_ANNOTATION: _time(cached.at)}}}
         try:
             # Kubelet sees a change of the pod, and tries at once to start its containers.
-            _patch(self._api.patch_namespaced_pod, pod.name, pod.namespace, body)
+            path = ("namespaces", pod.namespace, "pods", pod.name)
+            self._api.patch(*path, body=body, how=MERGE_PATCH)
         except ApiException as error:
             if error.status not in _GONE:
                 raise
@@ -139,7 +139,7 @@ class PodWriter:
             "count": 1,
         }
         try:
-            _send(self._api.create_namespaced_event, pod.namespace, body)
+            self._api.create("namespaces", pod.namespace, "events", body=body)
         except ApiException as error:
             if error.status not in _GONE and not _is_ending(error):
                 raise
@@ -152,25 +152,14 @@ class PodWriter:
             "lastTimestamp": _time(queued.at),
             "message": cut_note(queued.event.message),
         }
-        namespace = queued.event.pod.namespace
+        path = ("namespaces", queued.event.pod.namespace, "events", name)
         try:
-            _patch(self._api.patch_namespaced_event, name, namespace, body)
+            self._api.patch(*path, body=body, how=MERGE_PATCH)
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return False
             raise
         return True
-
-
-def _send(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Send a request whose response is not parsed. Raises ApiException, HTTPError."""
-    response = call(*arguments, _request_timeout=CALL_TIMEOUT, _preload_content=False, **options)
-    # The connection can be used again once the response is read.
-    response.read()
-
-
-def _patch(call: Callable[..., Any], *arguments: Any) -> None:
-    _send(call, *arguments, _content_type="application/merge-patch+json")
 
 
 def _is_ending(error: ApiException) -> bool:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import urllib3
-from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from agent.cluster.core_api import JSON_PATCH, CoreApi
 from agent.cluster.events import NodeEvent
-from agent.cluster.kube_watch import CALL_TIMEOUT, reason
+from agent.cluster.kube_watch import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from kubernetes import client
 
     from agent.cluster.event_writer import EventWriter
     from agent.cluster.kube_watch import KubeObject
@@ -54,7 +56,7 @@ class NodeTaint:
 
     def __init__(self, node_name: str, api_client: client.ApiClient, events: EventWriter) -> None:
         self._name = node_name
-        self._api: Any = client.CoreV1Api(api_client)
+        self._api = CoreApi(api_client)
         self._events = events
         self._changed = threading.Condition()
         # The last order: whether to remove the taint, and why. None: the thread has taken it.
@@ -116,10 +118,7 @@ class NodeTaint:
         self._events.tell(NodeEvent(event, why))
 
     def _read(self) -> KubeObject:
-        answer = self._api.read_node(
-            self._name, _preload_content=False, _request_timeout=CALL_TIMEOUT
-        )
-        found: KubeObject = json.loads(answer.data)
+        found: KubeObject = json.loads(self._api.get("nodes", self._name))
         return found
 
     def _remove(self) -> bool:
@@ -129,13 +128,7 @@ class NodeTaint:
         """
         patch = removal_of(self._read())
         if patch:
-            self._api.patch_node(
-                self._name,
-                patch,
-                _content_type="application/json-patch+json",
-                _preload_content=False,
-                _request_timeout=CALL_TIMEOUT,
-            )
+            self._api.patch("nodes", self._name, body=patch, how=JSON_PATCH)
         return bool(patch)
 
     def _until_done(self, call: Callable[[], Any]) -> Any:

@@ -6,7 +6,6 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from agent.commands.limits_file import follow, read_limits
 from agent.commands.process import STOP_SECONDS, restart_process
 from agent.engine.engine import Engine
 from agent.engine.limits import Limits
@@ -33,6 +32,8 @@ def make_engine(options: argparse.Namespace, limits_file: Path | None = None) ->
     defaults = Limits(options.connections_per_origin, options.bytes_per_second)
     if limits_file is None:
         return Engine(defaults)
+    from agent.commands.limits_file import follow, read_limits  # noqa: PLC0415 - it imports YAML
+
     engine = Engine(read_limits(limits_file, defaults))
     follow(limits_file, engine.set_limits, defaults)
     return engine

@@ -10,7 +10,6 @@ import structlog
 from agent.commands.disk_probe import DiskProbe
 from agent.commands.health import Health
 from agent.commands.http_server import Answer, Server
-from agent.commands.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
     import argparse
@@ -31,9 +30,13 @@ class Observation:
     """
 
     def __init__(self, address: tuple[str, int], store: Store) -> None:
+        # Prometheus' client is imported where metrics are served.
+        from agent.commands.metrics import CONTENT_TYPE, Metrics  # noqa: PLC0415
+
         probe = DiskProbe(store)
         self._loop: Loop | None = None
         self.counts = Metrics()
+        self._content_type = CONTENT_TYPE
         self.counts.follow(self._snapshot, lambda: not probe.problem())
         self._health = Health(probe)
         self._server = Server(
@@ -61,7 +64,7 @@ class Observation:
         return None if self._loop is None else self._loop.snapshot
 
     def _metrics(self) -> Answer:
-        return Answer(HTTPStatus.OK, self.counts.exposition(), CONTENT_TYPE)
+        return Answer(HTTPStatus.OK, self.counts.exposition(), self._content_type)
 
 
 def observe(options: argparse.Namespace, store: Store) -> Observation | None:

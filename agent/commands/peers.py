@@ -96,23 +96,9 @@ class NamedPeers:
             self._server.close()
 
 
-def cluster_peers(options: argparse.Namespace, store: Store, counts: Counts) -> ClusterPeers | None:
-    """The exchange of an agent in a cluster; None if it has none. Raises PeerBindError."""
-    return ClusterPeers(options, store, counts) if options.peer_bind_address is not None else None
-
-
-def named_peers(options: argparse.Namespace, store: Store, counts: Counts) -> NamedPeers | None:
-    """The exchange of an agent without Kubernetes; None if it has none. Raises PeerBindError."""
-    has_peers = options.peer or options.peer_bind_address is not None
-    return NamedPeers(options, store, counts) if has_peers else None
-
-
-def asked_peers(addresses: Iterable[str], store: Store) -> Directory | None:
-    """The peers that are asked alone, as by `pull`; None if there are none."""
-    named = tuple(addresses)
-    if not named:
-        return None
-    return _directory(named, socket.gethostname(), Shelf(store), store, NO_COUNTS)
+def asked_directory(addresses: Iterable[str], store: Store) -> Directory:
+    """The peers at these addresses, which are asked alone."""
+    return _directory(addresses, socket.gethostname(), Shelf(store), store, NO_COUNTS)
 
 
 def own_address(options: argparse.Namespace, port: int) -> str:

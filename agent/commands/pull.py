@@ -15,7 +15,7 @@ import structlog
 from agent.commands.assemble import make_engine, own_credentials
 from agent.commands.exit_codes import OK, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
-from agent.commands.peers import asked_peers
+from agent.commands.peer_flags import asked_peers
 from agent.commands.process import STOP_SECONDS, Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, duration, make_display
 from agent.commands.pull_store import PullStore

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.cluster.connection import ConfigError, connect
+from agent.cluster.core_api import CoreApi
 from agent.cluster.event_writer import NODE, EventWriter
 from agent.cluster.kubelet_config import KubeletConfig
 from agent.cluster.pod_watch import PodWatch
@@ -26,7 +27,7 @@ from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
 from agent.commands.observation import observe
 from agent.commands.own_addresses import own_addresses
-from agent.commands.peers import cluster_peers
+from agent.commands.peer_flags import cluster_peers
 from agent.commands.process import Stop, fail, leave
 from agent.control.loop import Loop
 from agent.control.startup_taint import StartupTaint
@@ -37,8 +38,8 @@ from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
-from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
+from agent.structs.exchange import PeerBindError
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
@@ -76,7 +77,10 @@ def _make_loop(options: argparse.Namespace) -> Loop:
     client = connect(options.kubeconfig, requested=counts.requested)
     own = own_credentials()
     resolver = CredentialResolver(
-        SecretReader(client), options.credentials_namespace, options.unlisted_credentials, own
+        SecretReader(CoreApi(client)),
+        options.credentials_namespace,
+        options.unlisted_credentials,
+        own,
     )
     peers = cluster_peers(options, store, counts)
     fetching = make_fetching(

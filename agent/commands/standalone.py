@@ -22,7 +22,7 @@ from agent.commands.http_server import BindError
 from agent.commands.limits_file import LimitsError
 from agent.commands.models_file import ModelsError
 from agent.commands.observation import observe
-from agent.commands.peers import named_peers
+from agent.commands.peer_flags import named_peers
 from agent.commands.process import Stop, fail, leave
 from agent.commands.progress import LogLines, Shown, make_display
 from agent.commands.verify import Comparer, listed_in_manifest
@@ -30,8 +30,8 @@ from agent.control.loop import Loop
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.jobs import allocator
-from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
+from agent.structs.exchange import PeerBindError
 from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity

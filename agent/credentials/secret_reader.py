@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import urllib3
-from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from agent.credentials.secret_api import Secret, ServiceAccount
@@ -17,9 +16,7 @@ from agent.structs.causes import root_cause
 from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-CALL_TIMEOUT = (3.0, 10.0)
+    from collections.abc import Mapping
 
 # The name of a namespace or an object: with `..` as a name, the client would read another path.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -27,48 +24,53 @@ _NOT_FOUND = 404
 _FORBIDDEN = 403
 
 
+class CoreReader(Protocol):
+    """Reads objects of the core API: see agent.cluster.core_api."""
+
+    def get(self, *path: str) -> bytes:
+        """An object, as JSON. Raises ApiException, HTTPError."""
+        ...
+
+
 class SecretReader:
     """Reads objects by name, as far as the Role of the agent's ServiceAccount permits."""
 
-    def __init__(self, api_client: client.ApiClient) -> None:
-        self._api = client.CoreV1Api(api_client)
+    def __init__(self, api: CoreReader) -> None:
+        self._api = api
 
     def secret(self, namespace: str, name: str) -> Secret:
         """A secret. Raises DownloadError."""
-        found = _read(self._api.read_namespaced_secret, "secret", namespace, name)
+        found = self._read("secret", namespace, name)
         return Secret(namespace, name, _decoded(found.get("data")), _annotations(found))
 
     def service_account(self, namespace: str, name: str) -> ServiceAccount:
         """A ServiceAccount. Raises DownloadError."""
-        found = _read(self._api.read_namespaced_service_account, "ServiceAccount", namespace, name)
+        found = self._read("ServiceAccount", namespace, name)
         names = tuple(str(item["name"]) for item in found.get("secrets") or () if item.get("name"))
         return ServiceAccount(namespace, name, names, _annotations(found))
 
     def config_map(self, namespace: str, name: str) -> Mapping[str, str]:
         """The texts of a ConfigMap. Raises DownloadError."""
-        found = _read(self._api.read_namespaced_config_map, "ConfigMap", namespace, name)
+        found = self._read("ConfigMap", namespace, name)
         return dict(found.get("data") or {})
 
-
-def _read(call: Callable[..., Any], kind: str, namespace: str, name: str) -> dict[str, Any]:
-    """An object as JSON: the repr and the log of the client's own types would show secrets."""
-    where = f"{kind} {namespace}/{name}"
-    if not _NAME.fullmatch(name):
-        raise denied(
-            f"{name[:80]!r} can be no name of a {kind}", "correct it in the cache that names it"
-        )
-    try:
-        answer = call(name, namespace, _preload_content=False, _request_timeout=CALL_TIMEOUT)
-        found = json.loads(answer.data)
-    except ApiException as error:
-        raise _failure(error, kind, where) from None
-    except urllib3.exceptions.HTTPError as error:
-        raise _unreachable(where, root_cause(error)) from None
-    except ValueError:
-        raise _unreachable(where, "its answer is not JSON") from None
-    if not isinstance(found, dict):
-        raise _unreachable(where, "its answer is no object")
-    return found
+    def _read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        where = f"{kind} {namespace}/{name}"
+        if not _NAME.fullmatch(name):
+            raise denied(
+                f"{name[:80]!r} can be no name of a {kind}", "correct it in the cache that names it"
+            )
+        try:
+            found = json.loads(self._api.get("namespaces", namespace, f"{kind.lower()}s", name))
+        except ApiException as error:
+            raise _failure(error, kind, where) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise _unreachable(where, root_cause(error)) from None
+        except ValueError:
+            raise _unreachable(where, "its answer is not JSON") from None
+        if not isinstance(found, dict):
+            raise _unreachable(where, "its answer is no object")
+        return found
 
 
 def _failure(error: ApiException, kind: str, where: str) -> DownloadError:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import TYPE_CHECKING, Protocol
-
-from awscrt import checksums
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.structs.remote import Checksum, ChecksumAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CRCS: dict[ChecksumAlgorithm, tuple[Callable[[bytes, int], int], int]] = {
-    ChecksumAlgorithm.CRC32: (zlib.crc32, 8),
-    ChecksumAlgorithm.CRC32C: (checksums.crc32c, 8),
-    ChecksumAlgorithm.CRC64NVME: (checksums.crc64nvme, 16),
-}
-
-
-_XXHASHES: dict[ChecksumAlgorithm, Callable[[], checksums.XXHash]] = {
-    ChecksumAlgorithm.XXHASH64: checksums.XXHash.new_xxhash64,
-    ChecksumAlgorithm.XXHASH3: checksums.XXHash.new_xxhash3_64,
-    ChecksumAlgorithm.XXHASH128: checksums.XXHash.new_xxhash3_128,
+# How many hexadecimal digits each has.
+_CRCS = {ChecksumAlgorithm.CRC32: 8, ChecksumAlgorithm.CRC32C: 8, ChecksumAlgorithm.CRC64NVME: 16}
+_XXHASHES = {
+    ChecksumAlgorithm.XXHASH64,
+    ChecksumAlgorithm.XXHASH3,
+    ChecksumAlgorithm.XXHASH128,
 }
 
 
@@ -37,7 +30,7 @@ class _Crc:
     """A CRC with the interface of hashlib."""
 
     def __init__(self, algorithm: ChecksumAlgorithm) -> None:
-        self._function, self._digits = _CRCS[algorithm]
+        self._function, self._digits = _crc_function(algorithm), _CRCS[algorithm]
         self._value = 0
 
     def update(self, piece: bytes | memoryview, /) -> None:
@@ -51,7 +44,7 @@ class _XXHash:
     """An XXHash with the interface of hashlib."""
 
     def __init__(self, algorithm: ChecksumAlgorithm) -> None:
-        self._hash = _XXHASHES[algorithm]()
+        self._hash = _new_xxhash(algorithm)
 
     def update(self, piece: bytes | memoryview, /) -> None:
         # awscrt accepts only read-only buffers, although its annotations allow others.
@@ -60,6 +53,30 @@ class _XXHash:
     def hexdigest(self) -> str:
         digest: bytes = self._hash.finalize()
         return digest.hex()
+
+
+# awscrt is slow to import, and only some object stores have checksums that need it.
+
+
+def _crc_function(algorithm: ChecksumAlgorithm) -> Callable[[bytes, int], int]:
+    if algorithm is ChecksumAlgorithm.CRC32:
+        return zlib.crc32
+    from awscrt import checksums  # noqa: PLC0415
+
+    function: Callable[[bytes, int], int] = (
+        checksums.crc32c if algorithm is ChecksumAlgorithm.CRC32C else checksums.crc64nvme
+    )
+    return function
+
+
+def _new_xxhash(algorithm: ChecksumAlgorithm) -> Any:
+    from awscrt import checksums  # noqa: PLC0415
+
+    if algorithm is ChecksumAlgorithm.XXHASH64:
+        return checksums.XXHash.new_xxhash64()
+    if algorithm is ChecksumAlgorithm.XXHASH3:
+        return checksums.XXHash.new_xxhash3_64()
+    return checksums.XXHash.new_xxhash3_128()
 
 
 class Digests:

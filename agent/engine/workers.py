@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from contextlib import closing, suppress
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING
 
 import structlog
@@ -142,7 +143,8 @@ class DigestWorker(threading.Thread):
     def __init__(self, schedule: Schedule, number: int) -> None:
         super().__init__(name=f"digest-{number}", daemon=True)
         self._schedule = schedule
-        self._buffer = memoryview(bytearray(DIGEST_READ_BYTES))
+        # Private memory that the system gives as it is written: a small download needs none.
+        self._buffer = memoryview(mmap(-1, DIGEST_READ_BYTES, MAP_PRIVATE | MAP_ANONYMOUS))
 
     def run(self) -> None:
         """Work until the process ends."""

@@ -14,6 +14,7 @@ from agent.peers.connection import Connection
 from agent.peers.handler import Handler, Serving
 from agent.peers.sending import UploadLimits, Uploads
 from agent.structs.counts import NO_COUNTS
+from agent.structs.exchange import PeerBindError
 
 if TYPE_CHECKING:
     from agent.peers.admission import Admission
@@ -27,10 +28,6 @@ _CLOSE_SECONDS = 5.0
 _BACKLOG = 128
 
 log = structlog.get_logger(__name__)
-
-
-class PeerBindError(Exception):
-    """The server cannot listen. The message says why, and what to do."""
 
 
 class Server:

@@ -1,18 +1,17 @@
-"""Where models come from: one module for each kind of source, and the registry of schemes."""
+"""Where models come from: one module for each kind of source, and the registry of schemes.
+
+A source is imported when a URI of its kind is first asked for: the SDKs and clients of all kinds
+take seconds to import and most of an agent's memory, and a node uses one or two of them.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.sources.addresses import DEFAULT_RULES
-from agent.sources.azure import AzureSource, is_blob_uri
-from agent.sources.file import FileSource
-from agent.sources.gs import GoogleStorageSource
-from agent.sources.hdfs import HdfsSource
-from agent.sources.hf import HuggingFaceSource
-from agent.sources.http import HttpSource
-from agent.sources.s3 import S3Source
-from agent.sources.transport import Transports
+from agent.sources.azure_uris import is_blob_uri
+from agent.sources.lazy import Lazy
 from agent.sources.unfetched import is_repository, unfetched
 from agent.structs.failures import scheme
 from agent.structs.options import MAX_CONNECTIONS
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from agent.sources.addresses import Rules
     from agent.sources.base import Source
+    from agent.sources.transport import Transports
 
 # The key of Azure's source, whose URIs are https:// too: its hosts tell them apart.
 BLOBS = "azure"
@@ -40,8 +40,8 @@ class Sources:
 
     def __init__(
         self,
-        by_scheme: Mapping[str, Source],
-        of_namespaces: Mapping[str, Source] | None = None,
+        by_scheme: Mapping[str, Source | Lazy[Source]],
+        of_namespaces: Mapping[str, Source | Lazy[Source]] | None = None,
         tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._of_all = dict(by_scheme)
@@ -51,15 +51,15 @@ class Sources:
     def of(self, uri: str, namespace: str) -> Source:
         """The source of a URI, for caches of a namespace; empty: for LocalModelCaches.
 
-        Raises DownloadError (Unsupported).
+        Raises DownloadError (Unsupported). The first call for a kind of source may take a second:
+        call it before a time limit begins.
         """
         by_scheme = self._of_namespaces if namespace else self._of_all
-        if BLOBS in by_scheme and is_blob_uri(uri):
-            return by_scheme[BLOBS]
-        source = by_scheme.get(scheme(uri))
-        if source is None or is_repository(uri):
+        name = BLOBS if BLOBS in by_scheme and is_blob_uri(uri) else scheme(uri)
+        source = by_scheme.get(name)
+        if source is None or (name != BLOBS and is_repository(uri)):
             raise unfetched(uri, by_scheme)
-        return source
+        return source.get() if isinstance(source, Lazy) else source
 
 
 def all_sources(
@@ -77,31 +77,84 @@ def all_sources(
     LocalModelCaches. The two share no connection: a connection is checked only when it is made.
     `hub` is the address of the hub that hf:// means where the credentials name none.
     """
-    transports = Transports(max_connections=MAX_CONNECTIONS, rules=rules)
-    theirs = Transports(max_connections=MAX_CONNECTIONS, rules=namespace_rules)
-    files = FileSource(file_directories, pvc_directories)
+    transports = Lazy(partial(_transports, rules))
+    theirs = Lazy(partial(_transports, namespace_rules))
+    files = Lazy(partial(_files, file_directories, pvc_directories))
+    hdfs = Lazy(partial(_hdfs, transports, sends_own_token=True))
 
     def tidy() -> None:
-        transports.tidy()
-        theirs.tidy()
+        for made in (transports, theirs):
+            made.use(lambda kept: kept.tidy())
 
-    hdfs = HdfsSource(transports)
     return Sources(
         _of_network(transports, hdfs, hub) | {"file": files, "hdfs": hdfs, "pvc": files},
-        _of_network(theirs, HdfsSource(theirs, sends_own_token=False), hub),
+        _of_network(theirs, Lazy(partial(_hdfs, theirs, sends_own_token=False)), hub),
         tidy,
     )
 
 
-def _of_network(transports: Transports, hdfs: HdfsSource, hub: str) -> dict[str, Source]:
-    web = HttpSource(transports)
+def _of_network(
+    transports: Lazy[Transports], hdfs: Lazy[Source], hub: str
+) -> dict[str, Lazy[Source]]:
+    web = Lazy(partial(_web, transports))
     return {
-        BLOBS: AzureSource(transports),
-        "gs": GoogleStorageSource(transports),
-        "hf": HuggingFaceSource(transports, hub),
+        BLOBS: Lazy(partial(_azure, transports)),
+        "gs": Lazy(partial(_google, transports)),
+        "hf": Lazy(partial(_hugging_face, transports, hub)),
         "http": web,
         "https": web,
-        "s3": S3Source(transports),
+        "s3": Lazy(partial(_s3, transports)),
         "swebhdfs": hdfs,
         "webhdfs": hdfs,
     }
+
+
+# What makes each source imports it.
+
+
+def _transports(rules: Rules) -> Transports:
+    from agent.sources.transport import Transports  # noqa: PLC0415
+
+    return Transports(max_connections=MAX_CONNECTIONS, rules=rules)
+
+
+def _azure(transports: Lazy[Transports]) -> Source:
+    from agent.sources.azure import AzureSource  # noqa: PLC0415
+
+    return AzureSource(transports.get())
+
+
+def _files(directories: Sequence[Path], claims: Mapping[str, Path] | None) -> Source:
+    from agent.sources.file import FileSource  # noqa: PLC0415
+
+    return FileSource(directories, claims)
+
+
+def _google(transports: Lazy[Transports]) -> Source:
+    from agent.sources.gs import GoogleStorageSource  # noqa: PLC0415
+
+    return GoogleStorageSource(transports.get())
+
+
+def _hdfs(transports: Lazy[Transports], *, sends_own_token: bool) -> Source:
+    from agent.sources.hdfs import HdfsSource  # noqa: PLC0415
+
+    return HdfsSource(transports.get(), sends_own_token=sends_own_token)
+
+
+def _hugging_face(transports: Lazy[Transports], hub: str) -> Source:
+    from agent.sources.hf import HuggingFaceSource  # noqa: PLC0415
+
+    return HuggingFaceSource(transports.get(), hub)
+
+
+def _s3(transports: Lazy[Transports]) -> Source:
+    from agent.sources.s3 import S3Source  # noqa: PLC0415
+
+    return S3Source(transports.get())
+
+
+def _web(transports: Lazy[Transports]) -> Source:
+    from agent.sources.http import HttpSource  # noqa: PLC0415
+
+    return HttpSource(transports.get())

@@ -9,7 +9,6 @@ azure_access: AZURE_STORAGE_BLOB_ENDPOINT names another server for all accounts,
 from __future__ import annotations
 
 import base64
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
@@ -17,9 +16,10 @@ from xml.etree import ElementTree as ET
 
 from agent.sources.answers import Get, answered, code_of
 from agent.sources.azure_access import access_of, given
+from agent.sources.azure_uris import BLOB_HOST
 from agent.sources.objects import files_of
 from agent.sources.transport import IDENTITY, origin_of
-from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
+from agent.structs.failures import DownloadError, FailureKind, public_uri
 from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
@@ -39,12 +39,6 @@ API_VERSION = "2021-12-02"
 # Blobs in a page of a listing: with all their metadata far below the bound of an answer.
 PAGE = 1000
 
-_HOST = re.compile(
-    r"[a-z0-9-]+\."
-    r"(blob\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
-    r"|z[0-9]{1,2}\.blob\.storage\.azure\.net)",
-    re.IGNORECASE,
-)
 # Error codes whose HTTP status says less than the code does.
 _STATUS_OF_CODE = {
     "InvalidAuthenticationInfo": 401,
@@ -243,17 +237,6 @@ class _Container:
             self.access.refused()
 
 
-def is_blob_uri(uri: str) -> bool:
-    """Whether a URI is one of Azure's blobs: azure://, or https:// on one of its hosts."""
-    if scheme(uri) == "azure":
-        return True
-    try:
-        host = urlsplit(uri).hostname or ""
-    except ValueError:
-        return False
-    return scheme(uri) == "https" and _HOST.fullmatch(host) is not None
-
-
 def parse(uri: str) -> BlobPlace:
     """The place that a URI names. Raises DownloadError (Unsupported)."""
     where = public_uri(uri)
@@ -263,7 +246,7 @@ def parse(uri: str) -> BlobPlace:
     except ValueError:
         parts, host = urlsplit(""), ""
     container, _, path = parts.path.removeprefix("/").partition("/")
-    if not _HOST.fullmatch(host) or not container:
+    if not BLOB_HOST.fullmatch(host) or not container:
         raise DownloadError(
             FailureKind.UNSUPPORTED,
             f"{where} names no container of Azure's: give a sourceModelUri such as "

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import smart_open
-
 from agent.sources.answers import changed
 from agent.sources.bodies import bounded
+from agent.sources.streams import open_file
 from agent.structs.failures import DownloadError, FailureKind, public_uri, scheme
 from agent.structs.remote import RemoteFile
 
@@ -38,7 +37,7 @@ class _LocalModel:
         """A range of a file, if it is still the one that was listed."""
         opened: Any = None
         try:
-            opened = smart_open.open(file.location, "rb", compression="disable")
+            opened = open_file(file.location, "rb", compression="disable")
             body = _LocalBody(opened, file, file.size if end is None else end)
             real = Path(f"/proc/self/fd/{opened.fileno()}").readlink()
             # A folder of the path may have become a link since it was listed.

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from smart_open import hdfs
-
 from agent.sources.answers import changed
 from agent.sources.bodies import bounded
+from agent.sources.streams import hdfs
 from agent.structs.failures import DownloadError, FailureKind, public_uri
 from agent.structs.remote import RangeIgnoredError, RemoteFile
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from smart_open import http as smart_open_http
 from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -39,6 +38,7 @@ from agent.sources.checked_body import CheckedBody
 from agent.sources.guard import GuardedAdapter
 from agent.sources.network_environment import usual_authorities
 from agent.sources.pins import condition, is_unchanged, version_of
+from agent.sources.streams import http as smart_open_http
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.structs.causes import unreachable
 from agent.structs.failures import DownloadError, FailureKind

@@ -17,22 +17,25 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from agent import main as agent_main  # noqa: F401 - so that memory is as in the agent
-from agent.commands.assemble import own_credentials
-from agent.disk import writeback
-from agent.disk.digests import Digests
-from agent.disk.store import Store
-from agent.engine.engine import Engine
-from agent.engine.workers import DigestWorker
-from agent.jobs import allocator as agent_memory
-from agent.jobs.download import Download
-from agent.jobs.workers import Fetching
-from agent.sources import all_sources
-from agent.structs.credentials import Credentials
-from agent.structs.requests import Request
-from crds.keys import model_key
+from agent.main import lean_imports
 from tests.bench.rows import SYNCS, VERIFICATION
 from tests.bench.running import status_bytes
+
+# So that memory is as in the agent.
+with lean_imports():
+    from agent.commands.assemble import own_credentials
+    from agent.disk import writeback
+    from agent.disk.digests import Digests
+    from agent.disk.store import Store
+    from agent.engine.engine import Engine
+    from agent.engine.workers import DigestWorker
+    from agent.jobs import allocator as agent_memory
+    from agent.jobs.download import Download
+    from agent.jobs.workers import Fetching
+    from agent.sources import all_sources
+    from agent.structs.credentials import Credentials
+    from agent.structs.requests import Request
+    from crds.keys import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

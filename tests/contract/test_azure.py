@@ -9,7 +9,8 @@ import pytest
 from agent.commands.assemble import own_credentials
 from agent.sources import azure
 from agent.sources.addresses import Rules
-from agent.sources.azure import AzureSource, is_blob_uri
+from agent.sources.azure import AzureSource
+from agent.sources.azure_uris import is_blob_uri
 from agent.sources.transport import Transports
 from agent.structs.credentials import Credentials
 from agent.structs.failures import DownloadError, FailureKind

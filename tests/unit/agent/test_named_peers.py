@@ -13,8 +13,8 @@ import pytest
 
 from agent.commands.flags import parse
 from agent.commands.peers import NamedPeers, own_address
-from agent.peers.server import PeerBindError
 from agent.structs.counts import NO_COUNTS
+from agent.structs.exchange import PeerBindError
 from agent.structs.manifest import Grant
 from crds.keys import model_key
 from tests.contract.servers_hf import Hub, Repo, serving_hub

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from agent.cluster import event_series, outbox, pod_writer
+from agent.cluster import core_api, event_series, outbox
 from agent.cluster.connection import connect
 from agent.cluster.events import PodEvent
 from agent.cluster.pod_mounts import PodUse
@@ -103,7 +103,7 @@ def test_what_may_pass_is_tried_again(fake: EventServer, writer: PodWriter, stat
 def test_a_webhook_that_hangs_holds_up_no_other_pod(
     fake: EventServer, server: Server, writer: PodWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_writer, "CALL_TIMEOUT", (30.0, 1.0))
+    monkeypatch.setattr(core_api, "CALL_TIMEOUT", (30.0, 1.0))
     monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.5)
     is_over = threading.Event()
 

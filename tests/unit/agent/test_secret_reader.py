@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cluster.connection import connect
+from agent.cluster.core_api import CoreApi
 from agent.credentials.secret_reader import SecretReader
 from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.api_server import write_kubeconfig
@@ -47,7 +48,7 @@ def fake() -> FakeServer:
 
 @pytest.fixture
 def reader(server: Server, tmp_path: Path) -> SecretReader:
-    return SecretReader(connect(write_kubeconfig(tmp_path / "config", server.url)))
+    return SecretReader(CoreApi(connect(write_kubeconfig(tmp_path / "config", server.url))))
 
 
 def failure(reader: SecretReader, name: str = "s") -> DownloadError:
@@ -153,7 +154,9 @@ def test_an_answer_that_makes_no_sense(fake: FakeServer, reader: SecretReader, r
 
 
 def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
-    reader = SecretReader(connect(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1")))
+    reader = SecretReader(
+        CoreApi(connect(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1")))
+    )
     error = failure(reader)
     assert error.kind is FailureKind.UNREACHABLE
     assert "connection refused" in error.message

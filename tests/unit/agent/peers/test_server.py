@@ -16,9 +16,9 @@ import pytest
 from agent.peers import connection, handler, heads
 from agent.peers.identity import Identity
 from agent.peers.sending import UploadLimits, Uploads
-from agent.peers.server import PeerBindError, Server
+from agent.peers.server import Server
 from agent.peers.shelf import Shelf
-from agent.structs.exchange import SharedFile, grant_digest
+from agent.structs.exchange import PeerBindError, SharedFile, grant_digest
 from agent.structs.pieces import MIN_PIECE_BYTES
 from agent.structs.verified import decode, verified
 from crds.keys import model_key
