@@ -9,6 +9,8 @@ AGENTS ?= 1
 PODS ?= 1
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Else each of the many processes that the local cluster and the tests start compiles all modules.
+unexport PYTHONDONTWRITEBYTECODE
 ROUNDS ?= 5
 SIZE ?= 2Gi
 DURATION ?= 600
