@@ -42,7 +42,7 @@ OBJECT_GONE_SECONDS = 120.0 if FULL else 14.0
 API_GONE_SECONDS = 20.0
 
 # The limit for steps that do not wait by design.
-SETTLE_SECONDS = 40.0 + GRACE_SECONDS
+SETTLE_SECONDS = 120.0 + GRACE_SECONDS
 # The limit after an outage: the backoff of broken watches has grown to half a minute and more.
 RETURN_SECONDS = 180.0
 

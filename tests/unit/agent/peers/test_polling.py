@@ -75,29 +75,34 @@ def test_it_learns_pieces_and_asks_for_what_comes_after() -> None:
         assert [one.path.split("after=")[1].split("&")[0] for one in peer.heard] == ["0", "7", "8"]
 
 
-def test_it_learns_what_the_peer_has_asked_the_origin_for() -> None:
-    script = Script(told(1, **{DIGEST: "1,6"}), told(2, **{DIGEST: "3,c00"}), told(3))
-    with polled(script) as (polling, peer):
-        wait_for(lambda: len(peer.heard) == 2)
-        assert (polling.pieces, polling.asked) == ({DIGEST: 0b1}, {DIGEST: 0b110})
-        wait_for(lambda: len(peer.heard) == 4)
-        # The file has ten pieces, and news of other files change nothing.
-        assert (polling.pieces, polling.asked) == ({DIGEST: 0b11}, {})
-
-
-def test_fewer_pieces_replace_more_in_a_new_mapping() -> None:
-    seen: list[dict[str, int]] = []
-    script = Script(told(1, **{DIGEST: "*"}), told(2, **{DIGEST: "0"}))
+def _learned(*answers: bytes, count: int) -> list[tuple[object, object]]:
+    """The pieces, and those that were asked for, at each of so many news; no more may come."""
+    seen: list[tuple[object, object]] = []
+    script = Script(*answers)
     with fake_peer(script) as peer:
         script.peer = peer
         client = PeerClient(peer.peer(), None)
-        polling = Polling(
-            client, "k" * 16, "g" * 64, FILES, lambda: seen.append(dict(polling.pieces))
-        )
+
+        def note() -> None:
+            seen.append((polling.pieces, polling.asked))
+
+        polling = Polling(client, "k" * 16, "g" * 64, FILES, note)
         polling.start()
-        wait_for(lambda: len(seen) == 2)
+        wait_for(lambda: len(seen) == count and len(peer.heard) > len(answers))
         polling.end()
-    assert seen == [{DIGEST: all_pieces(SIZE)}, {DIGEST: 0}]
+    return seen
+
+
+def test_it_learns_what_the_peer_has_asked_the_origin_for() -> None:
+    # News of other files change nothing, and the file has ten pieces.
+    answers = told(1, **{DIGEST: "1,6"}), told(2), told(3, **{DIGEST: "3,c00"})
+    seen = _learned(*answers, count=2)
+    assert seen == [({DIGEST: 0b1}, {DIGEST: 0b110}), ({DIGEST: 0b11}, {})]
+
+
+def test_fewer_pieces_replace_more_in_a_new_mapping() -> None:
+    seen = _learned(told(1, **{DIGEST: "*"}), told(2, **{DIGEST: "0"}), count=2)
+    assert seen == [({DIGEST: all_pieces(SIZE)}, {}), ({DIGEST: 0}, {})]
 
 
 def test_pieces_that_the_file_does_not_have_are_left_out() -> None:
