@@ -9,7 +9,7 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import CHECKOUT
 from deploy.local.posix import try_lock
 from deploy.local.signals import exit_on_signals
-from tests.bench.running import BenchError
+from tests.bench.running import BenchError, FailedError
 from tests.bench.table import between_markers
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run_benchmark(run: Callable[[], None]) -> int:
     except LocalError as error:
         sys.stderr.write(f"{error.text()}\n")
         return 1
-    except (BenchError, ValueError) as error:
+    except (BenchError, FailedError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

@@ -63,7 +63,7 @@ def _round(bench: Bench, options: argparse.Namespace, console: Console) -> Round
         with console.step(scenario.name):
             # With the same origin, and the same load of the machine.
             alone, all_alone = bench.direct(replace(scenario, kills=False)), None
-            if not (scenario.kills or scenario.slow or scenario.lies):
+            if scenario.has_all_alone:
                 all_alone = bench.direct(scenario, AGENTS)
                 found[f"{scenario.name}, {WITHOUT_PEERS}"] = Row(all_alone, alone)
             if not options.direct:

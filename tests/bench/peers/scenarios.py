@@ -28,11 +28,13 @@ URI = f"hf://{MODEL}"
 class Scenario:
     """`reach` is the longest time, as a ratio to one direct download from the same origin.
 
-    `reach_of_all` is the same as a ratio to all agents without peers.
+    `reach_of_all` is the same as a ratio to all agents without peers, which run if `has_all_alone`.
+    `rate` is what the origin sends in total, in bytes a second; None: no limit.
     """
 
     name: str
-    limited: bool = True
+    rate: float | None = ORIGIN_RATE
+    has_all_alone: bool = False
     kills: bool = False
     slow: bool = False
     lies: bool = False
@@ -42,8 +44,10 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("limited origin", reach=1.3, reach_copies=1.1),
-    Scenario("unlimited origin", limited=False, reach_of_all=1.1),
+    Scenario("limited origin", has_all_alone=True, reach=1.3, reach_copies=1.1),
+    # The cores are not the limit.
+    Scenario("origin of a quarter", rate=ORIGIN_RATE / 4, reach=1.3, reach_copies=1.1),
+    Scenario("unlimited origin", rate=None, has_all_alone=True, reach_of_all=1.1),
     Scenario("one agent is killed", kills=True),
     Scenario("one peer lies", lies=True),
     Scenario("one peer is slow", slow=True),
@@ -82,7 +86,7 @@ class Bench:
         # Fresh folders: what an earlier run left on the disk is not in this one.
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.hub.reset(ORIGIN_RATE if scenario.limited else None)
+        self.hub.reset(scenario.rate)
         try:
             with ExitStack() as stack:
                 url = stack.enter_context(serving(self.hub)).url

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def main() -> int:
     admission = Admission(identity) if identity else None
     if admission is not None:
         admission.allow({fingerprint: "asker"})
-    server = Server(("127.0.0.1", 0), Shelf(store), admission, UploadLimits())
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(listener, Shelf(store), admission, UploadLimits())
     server.start()
     told = {
         "port": server.port,
