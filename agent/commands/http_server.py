@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.commands.listening import listen
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -29,10 +31,6 @@ POLL_SECONDS = 0.5
 PLAIN = "text/plain; charset=utf-8"
 
 log = structlog.get_logger(__name__)
-
-
-class BindError(Exception):
-    """The server cannot listen. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Server(HTTPServer):
         super().__init__(address, _Handler, bind_and_activate=False)
         self.routes = routes
         self.socket.close()
-        self.socket = _listen(*address)
+        self.socket = listen(address, "--http-bind-address", backlog=MAX_CONNECTIONS)
         self.server_address = self.socket.getsockname()
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
@@ -138,21 +136,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log no requests: probes come every few seconds."""
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        if host or not socket.has_dualstack_ipv6():
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=MAX_CONNECTIONS
-        )
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BindError(
-            f"cannot listen on {host}:{port}: {reason}; choose another --http-bind-address"
-        ) from None
 
 
 def _end(request: socket.socket | None) -> None:

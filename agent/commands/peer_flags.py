@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def cluster_peers(options: argparse.Namespace, store: Store, counts: Counts) -> ClusterPeers | None:
-    """The exchange of an agent in a cluster; None if it has none. Raises PeerBindError."""
+    """The exchange of an agent in a cluster; None if it has none. Raises BindError."""
     if options.peer_bind_address is None:
         return None
     from agent.commands.peers import ClusterPeers  # noqa: PLC0415 - it imports cryptography
@@ -24,7 +24,7 @@ def cluster_peers(options: argparse.Namespace, store: Store, counts: Counts) -> 
 
 
 def named_peers(options: argparse.Namespace, store: Store, counts: Counts) -> NamedPeers | None:
-    """The exchange of an agent without Kubernetes; None if it has none. Raises PeerBindError."""
+    """The exchange of an agent without Kubernetes; None if it has none. Raises BindError."""
     if not options.peer and options.peer_bind_address is None:
         return None
     from agent.commands.peers import NamedPeers  # noqa: PLC0415 - it imports cryptography

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.commands.flag_types import is_any
+from agent.commands.listening import listen
 from agent.peers.admission import Admission
 from agent.peers.client import Credentials
 from agent.peers.directory import Directory
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
 # The group of models that no LocalModelNode lists: see agent.structs.requests.Request.groups.
 NO_GROUP = ""
 
+# Connections that wait until they are accepted.
+BACKLOG = 128
+
 log = structlog.get_logger(__name__)
 
 
 class ClusterPeers:
-    """The exchange with the peers that the LocalModelNode names, by TLS. Raises PeerBindError.
+    """The exchange with the peers that the LocalModelNode names, by TLS. Raises BindError.
 
     `group` is where downloads find them. See agent.control.neighbours.Peers.
     """
@@ -72,7 +76,7 @@ class ClusterPeers:
 
 
 class NamedPeers:
-    """The exchange with the peers that flags name, by plain HTTP. Raises PeerBindError.
+    """The exchange with the peers that flags name, by plain HTTP. Raises BindError.
 
     `group` is where downloads find them.
     """
@@ -126,7 +130,8 @@ def _server(
         transfers=options.peer_upload_connections,
         bytes_per_second=options.peer_upload_bytes_per_second or None,
     )
-    return Server(options.peer_bind_address, shelf, admission, limits, counts)
+    listener = listen(options.peer_bind_address, "--peer-bind-address", backlog=BACKLOG)
+    return Server(listener, shelf, admission, limits, counts)
 
 
 def _start(server: Server, address: str) -> None:

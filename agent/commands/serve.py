@@ -22,9 +22,9 @@ from agent.commands.assemble import (
     run_loop,
 )
 from agent.commands.exit_codes import OK, USAGE
-from agent.commands.http_server import BindError
 from agent.commands.kubelet_thresholds import follow_kubelet
 from agent.commands.limits_file import LimitsError
+from agent.commands.listening import BindError
 from agent.commands.observation import observe
 from agent.commands.own_addresses import own_addresses
 from agent.commands.peer_flags import cluster_peers
@@ -39,7 +39,6 @@ from agent.disk.store import Store
 from agent.disk.watch import open_store
 from agent.jobs import allocator
 from agent.structs.counts import NO_COUNTS
-from agent.structs.exchange import PeerBindError
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
 from crds.version import __version__
 
@@ -55,7 +54,7 @@ def serve(options: argparse.Namespace) -> int:
     logs.configure(options.log_format)
     try:
         loop = _make_loop(options)
-    except (BindError, ConfigError, LimitsError, PeerBindError, StoreError) as error:
+    except (BindError, ConfigError, LimitsError, StoreError) as error:
         fail(str(error))
         return USAGE
     stop = Stop()

@@ -18,8 +18,8 @@ from agent.commands.assemble import (
 from agent.commands.exit_codes import OK, USAGE, exit_code
 from agent.commands.file_node import FileNode
 from agent.commands.flags import ANYWHERE
-from agent.commands.http_server import BindError
 from agent.commands.limits_file import LimitsError
+from agent.commands.listening import BindError
 from agent.commands.models_file import ModelsError
 from agent.commands.observation import observe
 from agent.commands.peer_flags import named_peers
@@ -31,7 +31,6 @@ from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.jobs import allocator
 from agent.structs.counts import NO_COUNTS
-from agent.structs.exchange import PeerBindError
 from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
@@ -66,7 +65,7 @@ def run_models(options: argparse.Namespace) -> int:
     watcher = Watcher(display, stop, once=options.once, retries=options.retries)
     try:
         loop = _make_loop(options, watcher, display, stop)
-    except (BindError, LimitsError, ModelsError, PeerBindError, StoreError) as error:
+    except (BindError, LimitsError, ModelsError, StoreError) as error:
         display.close()
         fail(str(error))
         return USAGE

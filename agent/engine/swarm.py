@@ -153,9 +153,9 @@ class Swarm(Generic[_S]):
         self.refresh(now)
 
     @property
-    def active(self) -> set[_S]:
-        """The running requests to peers."""
-        return {segment for state in self._lanes.values() for segment in state.active}
+    def _requests(self) -> int:
+        """How many requests to peers are running."""
+        return sum(len(state.active) for state in self._lanes.values())
 
     @property
     def takes_part(self) -> bool:
@@ -198,7 +198,7 @@ class Swarm(Generic[_S]):
     def watch(self, now: float) -> list[_S]:
         """Abort stalled requests to peers. Returns second ones, to the origin, for slow ones."""
         self.refresh(now)
-        active = list(self.active)
+        active = [segment for state in self._lanes.values() for segment in state.active]
         slow, stalled = self._pace.look(active, self.received, now)
         for segment in stalled:
             segment.stalled = True
@@ -214,7 +214,7 @@ class Swarm(Generic[_S]):
 
     def take(self, files: Iterable[PieceFile[_S]], now: float) -> _S | None:
         """Start a request to a peer; None if no peer has a missing piece, or has room."""
-        if self._dry or len(self.active) >= MAX_CONNECTIONS:
+        if self._dry or self._requests >= MAX_CONNECTIONS:
             return None
         ready = sorted(
             (state for state in self._lanes.values() if state.has_room(now)), key=_preference

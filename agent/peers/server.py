@@ -14,7 +14,6 @@ from agent.peers.connection import Connection
 from agent.peers.handler import Handler, Serving
 from agent.peers.sending import UploadLimits, Uploads
 from agent.structs.counts import NO_COUNTS
-from agent.structs.exchange import PeerBindError
 
 if TYPE_CHECKING:
     from agent.peers.admission import Admission
@@ -25,27 +24,25 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 1.0
 # How long `close` waits for the threads of all connections.
 _CLOSE_SECONDS = 5.0
-_BACKLOG = 128
 
 log = structlog.get_logger(__name__)
 
 
 class Server:
-    """Serves a shelf. Raises PeerBindError.
+    """Serves a shelf on a socket that listens, and that it closes.
 
-    An empty host means all addresses, port 0 a free port. `admission` None: by plain HTTP, to
-    everybody who reaches the port.
+    `admission` None: by plain HTTP, to everybody who reaches the port.
     """
 
     def __init__(
         self,
-        address: tuple[str, int],
+        listener: socket.socket,
         shelf: Shelf,
         admission: Admission | None,
         limits: UploadLimits,
         counts: Counts = NO_COUNTS,
     ) -> None:
-        self._listener = _listen(*address)
+        self._listener = listener
         self._listener.settimeout(_LOOK_SECONDS)
         self.port = int(self._listener.getsockname()[1])
         self._limit = limits.connections
@@ -144,18 +141,3 @@ class Server:
             self._open.pop(connection, None)
         connection.end()
         connection.socket.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        if host or not socket.has_dualstack_ipv6():
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-        )
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PeerBindError(
-            f"cannot listen on {host}:{port}: {reason}; choose another --peer-bind-address"
-        ) from None

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from agent.structs.verified import VerifiedManifest
 
 
-class PeerBindError(Exception):
-    """The server that peers ask cannot listen. The message says why, and what to do."""
-
-
 @dataclass(frozen=True)
 class Peer:
     """An agent of another node. `address` is `host:port`.

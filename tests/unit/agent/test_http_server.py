@@ -12,7 +12,8 @@ import pytest
 import requests
 
 from agent.commands import http_server
-from agent.commands.http_server import MAX_CONNECTIONS, Answer, BindError, Server
+from agent.commands.http_server import MAX_CONNECTIONS, Answer, Server
+from agent.commands.listening import BindError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.commands.flags import parse
+from agent.commands.listening import BindError
 from agent.commands.peers import NamedPeers, own_address
 from agent.structs.counts import NO_COUNTS
-from agent.structs.exchange import PeerBindError
 from agent.structs.manifest import Grant
 from crds.keys import model_key
 from tests.contract.servers_hf import Hub, Repo, serving_hub
@@ -138,5 +138,5 @@ def test_a_port_that_is_taken_is_told_with_the_flag(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flags = ["--peer-bind-address", f"127.0.0.1:{taken.getsockname()[1]}"]
         options = parse(["run", "--models", "f", "--root", "r", *flags])
-        with pytest.raises(PeerBindError, match=re.escape("choose another --peer-bind-address")):
+        with pytest.raises(BindError, match=re.escape("choose another --peer-bind-address")):
             NamedPeers(options, store, NO_COUNTS)

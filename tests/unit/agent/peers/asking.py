@@ -134,7 +134,9 @@ def asked(
     """Serve a store: with an identity to the peers that are allowed, else to everybody."""
     shelf, counts = Shelf(store), Sent()
     admission = Admission(identity) if identity else None
-    server = Server(("127.0.0.1", 0), shelf, admission, limits or UploadLimits(), counts)
+    server = Server(
+        socket.create_server(("127.0.0.1", 0)), shelf, admission, limits or UploadLimits(), counts
+    )
     server.start()
     found = Asked(server, shelf, counts, identity, admission)
     try:

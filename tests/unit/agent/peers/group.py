@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -70,7 +71,8 @@ class Node:
         identity = Identity() if tls else None
         self.fingerprint = identity.fingerprint if identity else None
         self.admission = Admission(identity) if identity else None
-        self.server = Server(("127.0.0.1", 0), self.shelf, self.admission, UploadLimits())
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.server = Server(listener, self.shelf, self.admission, UploadLimits())
         credentials = (
             None
             if identity is None

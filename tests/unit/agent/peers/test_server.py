@@ -16,9 +16,7 @@ import pytest
 from agent.peers import connection, handler, heads
 from agent.peers.identity import Identity
 from agent.peers.sending import UploadLimits, Uploads
-from agent.peers.server import Server
-from agent.peers.shelf import Shelf
-from agent.structs.exchange import PeerBindError, SharedFile, grant_digest
+from agent.structs.exchange import SharedFile, grant_digest
 from agent.structs.pieces import MIN_PIECE_BYTES
 from agent.structs.verified import decode, verified
 from crds.keys import model_key
@@ -427,17 +425,4 @@ def test_a_server_that_closes_ends_polls_and_frees_its_port(store: Store) -> Non
         served.server.close()
         assert is_closed(waiting) or is_closed(waiting)
         assert not served.server._open
-        again = Server(("127.0.0.1", served.server.port), Shelf(store), None, UploadLimits())
-        again.close()
-
-
-def test_a_taken_port_is_an_error_that_says_what_to_do(plain: Asked, store: Store) -> None:
-    with pytest.raises(PeerBindError, match=r"cannot listen on 127\.0\.0\.1:\d+: .*--peer-bind"):
-        Server(("127.0.0.1", plain.server.port), Shelf(store), None, UploadLimits())
-
-
-def test_without_a_host_it_listens_on_all_addresses(store: Store) -> None:
-    server = Server(("", 0), Shelf(store), None, UploadLimits())
-    server.start()
-    socket.create_connection(("127.0.0.1", server.port), timeout=20).close()
-    server.close()
+        socket.create_server(("127.0.0.1", served.server.port)).close()
