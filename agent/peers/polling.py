@@ -160,4 +160,6 @@ def _decode_sets(told: object, size: int) -> tuple[int, int]:
     if not isinstance(told, str) or len(told) > 2 * most + 1 or not _SETS.fullmatch(told):
         raise ValueError("no set of pieces")
     pieces, _, asked = told.partition(",")
+    if max(len(pieces), len(asked)) > most:
+        raise ValueError("a longer set than of all pieces")
     return int(pieces, 16) & everything, int(asked or "0", 16) & everything

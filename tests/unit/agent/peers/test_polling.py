@@ -121,6 +121,8 @@ def test_pieces_that_the_file_does_not_have_are_left_out() -> None:
         told(1, **{DIGEST: 3}),
         told(1, **{DIGEST: None}),
         told(1, **{DIGEST: ""}),
+        told(1, **{DIGEST: "fffff"}),
+        told(1, **{DIGEST: "3,fffff"}),
         told(1, **{DIGEST: "3,"}),
         told(1, **{DIGEST: ",3"}),
         told(1, **{DIGEST: "3,*"}),
