@@ -330,9 +330,9 @@ class FileJob:
     def _asked(self, shared: SharedFile) -> int:
         step, found = piece_bytes(shared.size), 0
         for segment in self.active:
-            if segment.lane is None and segment.end and not segment.aborted:
-                first, last = segment.position // step, (segment.end - 1) // step
-                found |= (2 << last) - (1 << first) if segment.position < segment.end else 0
+            start, end = segment.position, segment.end
+            if segment.lane is None and not segment.aborted and end is not None and start < end:
+                found |= (2 << (end - 1) // step) - (1 << start // step)
         return found
 
     def tell_all(self) -> None:

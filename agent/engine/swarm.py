@@ -300,18 +300,15 @@ class Swarm(Generic[_S]):
         me = self.exchange.neighbourhood
         piece = max(self._piece_seconds, now - oldest if oldest is not None else 0.0)
         silent = max(SILENT_SECONDS, SILENT_PIECES * piece)
-        live = [
-            state.lane.peer for state in self._lanes.values() if self._is_live(state, silent, now)
-        ]
+        live = [state.lane for state in self._lanes.values() if self._is_live(state, silent, now)]
         # In a first wave without a seed, for example, all are owners.
         has_seed = me.seed or self._has_seed
-        owners = {peer.node for peer in live if peer.seed or not has_seed}
+        owners = {lane.peer.node for lane in live if lane.peer.seed or not has_seed}
         is_owner = me.seed or not has_seed
         mine = self._owned_of(shared, frozenset(owners | {me.node})) if is_owner else 0
         # A node that began earlier has asked for pieces that have other owners by now.
-        for state in self._lanes.values():
-            if self._is_live(state, silent, now):
-                mine &= ~state.lane.asked.get(digest, 0)
+        for lane in live:
+            mine &= ~lane.asked.get(digest, 0)
         if self._is_hungry(piece, now):
             mine = -1
         return mine if self._prefers_origin else mine & ~self._available(digest, now)

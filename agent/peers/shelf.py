@@ -95,26 +95,22 @@ class Shelf:
 
     def wrote(self, key: str, digest: str, pieces: int) -> None:
         """Serve these pieces of a file too. It does not wait for the disk."""
-        place = self._places.get(key)
-        if place is not None:
-            with place.changed:
-                if place.model.wrote(digest, pieces):
-                    place.changed.notify_all()
+        self._change(key, lambda model: model.wrote(digest, pieces))
 
     def asks(self, key: str, digest: str, pieces: int) -> None:
         """Say which pieces are asked for at the origin now. It does not wait for the disk."""
-        place = self._places.get(key)
-        if place is not None:
-            with place.changed:
-                if place.model.asks(digest, pieces):
-                    place.changed.notify_all()
+        self._change(key, lambda model: model.asks(digest, pieces))
 
     def lost(self, key: str, digest: str) -> None:
         """Serve no piece of a file of the download any more. It does not wait for the disk."""
+        self._change(key, lambda model: model.lost(digest))
+
+    def _change(self, key: str, change: Callable[[SharedModel], bool]) -> None:
+        """Change a model, if it is here, and tell those who wait if it has changed."""
         place = self._places.get(key)
         if place is not None:
             with place.changed:
-                if place.model.lost(digest):
+                if change(place.model):
                     place.changed.notify_all()
 
     def end(self, key: str) -> None:
