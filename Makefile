@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 # Else each of the many processes that the local cluster and the tests start compiles all modules.
 unexport PYTHONDONTWRITEBYTECODE
 ROUNDS ?= 5
-SIZE ?= 2Gi
+SIZE ?= 1Gi
 DURATION ?= 600
 MODELS ?= 50
 AGAINST ?=
@@ -71,7 +71,7 @@ test-unit: venv ## Run the tests that need no cluster
 	@$(BIN)/python -m deploy.local build kube versitygw fake-gcs azurite helm
 	@exec $(BIN)/python -m pytest --ignore=tests/e2e $(PYTEST_ARGS)
 
-bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=2Gi SEED=1 ROWS= PEERS= WRITE=)
+bench-download: venv ## Compare downloads with other tools (ROUNDS=5 SIZE=1Gi SEED=1 ROWS= PEERS= WRITE=)
 	@exec $(BIN)/python -m tests.bench --rounds "$(ROUNDS)" --size "$(SIZE)" --seed "$(or $(SEED),1)" --rows "$(ROWS)" --peers "$(PEERS)" $(if $(WRITE),--write)
 
 # The defaults of the other targets are too small to measure. The command line overrides these.

@@ -18,7 +18,7 @@ from tests.bench.rows import ROWS, chosen
 from tests.bench.running import BenchError
 
 DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
-SIZE = "2Gi"
+SIZE = "1Gi"
 # The server's files are in memory, the downloads on the disk.
 SERVED = Path("/dev/shm/localmodel-bench")
 WORK = BUILD / "bench" / "work"
@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", default="", help=", ".join(row.name for row in ROWS))
     parser.add_argument("--peers", default="", help="curl, s5cmd, ...; default: all")
-    parser.add_argument("--size", default=SIZE, help="size of the one file, and of the folder")
+    parser.add_argument(
+        "--size",
+        default=SIZE,
+        help="size of the one file, and of the folder; half that of the file with slow streams",
+    )
     parser.add_argument(
         "--seed", type=int, default=1, help="seed of the random order in the rounds"
     )

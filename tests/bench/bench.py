@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import random
 import shutil
-import subprocess
 import sys
-import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deploy.local.layout import CHECKOUT
-from tests.bench import memory, running, tools
+from tests.bench import memory, probe, running, steps, tools
 from tests.bench.origin import PREFIX, SUMS, WARM, Tree
-from tests.bench.rows import OURS, SHA256_AFTER, SYNC_AFTER
+from tests.bench.rows import DISK, NOTHING, OURS, STEPS
 from tests.bench.running import BenchError, FailedError
 from tests.bench.table import Rounds, Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from tests.bench.origin import Origin
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 SMALL_BYTES = 100 << 10
 SMALL_COUNT = 10_000
 SHARDS = 8
-FULL_BYTES = 2 << 30
+FULL_BYTES = 1 << 30
+TINY_BYTES = 1 << 20
+# A latency is measured for 3 s at 200 requests per second, or beside 5 downloads.
+PROBED_REQUESTS = 600
+PROBED_DOWNLOADS = 5
 _COMPARE_BYTES = 4 << 20
 
 
@@ -51,7 +56,10 @@ class Settings:
         trees = (
             Tree("one", 1, self.size),
             Tree("folder", SHARDS, self.size // SHARDS),
+            # Streams that are held need more bytes to show how many connections there are.
+            Tree("large", 1, 2 * self.size),
             Tree("small", small, SMALL_BYTES),
+            Tree("tiny", 1, TINY_BYTES),
         )
         self._known = {tree.name: tree for tree in trees}
 
@@ -90,6 +98,10 @@ class Bench:
         argv = [sys.executable, "-m", "tests.bench.agent_process", str(root)]
         env = {"PYTHONPATH": str(CHECKOUT)}
         self._agent = self._stack.enter_context(running.worker(argv, env, self._scratch))
+        self._probe = self._stack.enter_context(probe.probe(self._scratch))
+        # As in an installed package.
+        for package in ("agent", "crds"):
+            compileall.compile_dir(CHECKOUT / package, quiet=1)
         for slow in (False, True):
             # A first download imports all modules and makes all clients before the timed runs.
             endpoint = self._origin.endpoint(slow=slow)
@@ -121,7 +133,7 @@ class Bench:
                         self._show(number, row, entry, results)
 
     def _show(self, number: int, row: Row, entry: Entry, results: dict[str, Sample]) -> None:
-        done = f"{number + 1}/{self.settings.rounds} {row.name:12} {entry.name:40}"
+        done = f"{number + 1}/{self.settings.rounds} {row.name:16} {entry.name:40}"
         if entry.name not in results:
             sys.stderr.write(f"{done} {self.failed[row.name, entry.name]}\n")
             return
@@ -130,43 +142,89 @@ class Bench:
             for line in entry.lines[1:]
         )
         sample = results[entry.name]
-        memory_used = f"{sample.peak_bytes / 1e6:.0f} MB"
-        sys.stderr.write(f"{done} {sample.seconds:7.2f} s {memory_used:>8}{after}\n")
+        used = f"{sample.cpu_seconds:7.2f} s of CPU {sample.peak_bytes / 1e6:5.0f} MB"
+        sys.stderr.write(f"{done} {sample.seconds:7.2f} s {used}{after}\n")
 
     def _turn(self, row: Row, entry: Entry, *, compared: bool) -> dict[str, Sample]:
+        """One download, or as many as give enough samples of a latency."""
+        results = self._once(row, entry, compared=compared)
+        if row.probed:
+            for _ in range(PROBED_DOWNLOADS - 1):
+                if not results or len(results[entry.name].latencies) >= PROBED_REQUESTS:
+                    break
+                again = self._once(row, entry, compared=False)
+                results = {name: results[name] + sample for name, sample in again.items()}
+        return results
+
+    def _once(self, row: Row, entry: Entry, *, compared: bool) -> dict[str, Sample]:
         tree = self.settings.tree(row)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         os.sync()
-        memory.warm(tree.size * tree.count + (1 << 30))
+        memory.warm(tree.bytes + (1 << 30))
+        loops = running.busy_loops(_cores() if row.busy else 0, self._scratch)
         try:
-            if entry.tool == OURS:
-                sample, folders = self._ours(row, tree, entry)
-            else:
-                task = tools.Task(
-                    row, tree, self._origin, self._folder, self._scratch, self.settings.timeout
-                )
-                sample, folders = tools.download(task, entry), [self._folder]
+            with loops:
+                results, folders = self._measured(row, entry, tree)
         except FailedError as error:
             if entry.tool == OURS:
                 raise BenchError(f"{entry.name} failed in {row.name}: {error}") from None
             self.failed[row.name, entry.name] = f"failed: {str(error).splitlines()[-1][:120]}"
             return {}
-        results = {entry.name: sample, **self._after(entry, sample, folders, tree)}
-        if compared:
+        if compared and entry.tool not in {DISK, NOTHING}:
             self._compare(row, entry, tree, folders)
         if entry.tool == OURS:
             self._remove()
         shutil.rmtree(self._folder)
         return results
 
+    def _measured(self, row: Row, entry: Entry, tree: Tree) -> tuple[dict[str, Sample], list[Path]]:
+        """A download and the steps after it, each measured alone. Returns the tool's folders too.
+
+        Raises FailedError.
+        """
+        folders = [self._folder, self._folder / "model"]
+
+        def download() -> Sample:
+            if entry.tool == OURS:
+                sample, folders[:] = self._ours(row, tree, entry)
+                return sample
+            task = tools.Task(
+                row, tree, self._origin, self._folder, self._scratch, self.settings.timeout
+            )
+            return tools.download(task, entry)
+
+        results = {entry.name: self._probed(row, download)}
+        wanted = {step for after in entry.then for step in STEPS[after]}
+        done: dict[str, Sample] = {}
+        for name, step in (("fsync", steps.sync), ("sha256", steps.digest)):
+            if name in wanted:
+                paths = [_find(folders, file) for file in tree.files]
+                done[name] = self._probed(row, partial(step, paths))
+        for after in entry.then:
+            parts = (done[step] for step in STEPS[after])
+            results[entry.name + after] = sum(parts, start=results[entry.name])
+        return results, folders
+
+    def _probed(self, row: Row, step: Callable[[], Sample]) -> Sample:
+        """Run a step, in a probed row with the latency beside it."""
+        if not row.probed:
+            return step()
+        self._probe.begin()
+        try:
+            sample = step()
+        finally:
+            latencies = self._probe.end()
+        return replace(sample, latencies=latencies)
+
     def _ours(self, row: Row, tree: Tree, entry: Entry) -> tuple[Sample, list[Path]]:
         bucket = tree.name + (SUMS if entry.sums else "")
         uris = [f"s3://{bucket}/{PREFIX}"]
-        if row.scheme == "http":
+        if (entry.scheme or row.scheme) == "http":
             uris = [self._origin.url(tree, name, slow=row.slow) for name in tree.files]
         answer = self._ask(uris, self._origin.endpoint(slow=row.slow), entry.without)
-        return Sample(answer["seconds"], answer["peak"]), [Path(p) for p in answer["folders"]]
+        sample = Sample(answer["seconds"], answer["peak"], answer["cpu"])
+        return sample, [Path(folder) for folder in answer["folders"]]
 
     def _ask(self, uris: list[str], endpoint: str, without: tuple[str, ...]) -> Any:
         settings = {**tools.KEYS, "AWS_ENDPOINT_URL": endpoint}
@@ -175,20 +233,6 @@ class Bench:
 
     def _remove(self) -> None:
         self._agent.ask({"remove": True}, self.settings.timeout)
-
-    def _after(
-        self, entry: Entry, sample: Sample, folders: list[Path], tree: Tree
-    ) -> dict[str, Sample]:
-        """The samples of lines with a step after the download, each measured alone."""
-        paths = [_find(folders, name) for name in tree.files]
-        found: dict[str, Sample] = {}
-        if "fsync" in entry.then:
-            seconds = sample.seconds + _sync(paths)
-            found[entry.name + SYNC_AFTER] = Sample(seconds, sample.peak_bytes)
-        if "sha256" in entry.then:
-            seconds = sample.seconds + _hash(paths)
-            found[entry.name + SHA256_AFTER] = Sample(seconds, sample.peak_bytes)
-        return found
 
     def _compare(self, row: Row, entry: Entry, tree: Tree, folders: list[Path]) -> None:
         for name in tree.files:
@@ -203,25 +247,8 @@ def _find(folders: list[Path], name: str) -> Path:
     raise BenchError(f"{name} is in none of {', '.join(map(str, folders))}")
 
 
-def _sync(paths: list[Path]) -> float:
-    began = time.monotonic()
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    return time.monotonic() - began
-
-
-def _hash(paths: list[Path]) -> float:
-    """The seconds of OpenSSL's SHA-256, on two cores if there are several files."""
-    began = time.monotonic()
-    subprocess.run(
-        ["xargs", "-0", "-P", "2", "-n", "1", "openssl", "dgst", "-sha256"],
-        input=b"\0".join(os.fsencode(path) for path in paths),
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-    return time.monotonic() - began
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _equal(one: Path, other: Path) -> bool:

@@ -75,6 +75,11 @@ class Tree:
     size: int
 
     @property
+    def bytes(self) -> int:
+        """The size of all files together."""
+        return self.count * self.size
+
+    @property
     def files(self) -> tuple[str, ...]:
         """The names of the files."""
         if self.count == 1:

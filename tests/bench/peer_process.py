@@ -1,4 +1,4 @@
-"""One download by a peer that is a Python library, timed after its imports.
+"""One download by a peer that is a Python library, measured after its imports.
 
 The program runs in the peers' own environment, so it imports no module of localmodel.
 Usage: PEER JOB, where JOB is a JSON file. A line on stdin starts the download.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -64,8 +65,14 @@ def kserve_storage(job: Job) -> Callable[[], None]:
 PEERS = {"hf_transfer": hf_transfer, "boto3": boto3, "kserve-storage": kserve_storage}
 
 
+def _cpu_seconds() -> float:
+    """The CPU of this process, and of the children that it waited for."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def main() -> None:
-    """Import the peer, report ready, wait for a line, download, and report the seconds."""
+    """Import the peer, report ready, wait for a line, download, and report the times."""
     out = sys.stdout
     # Libraries may print to stdout.
     sys.stdout = sys.stderr
@@ -74,10 +81,10 @@ def main() -> None:
     out.write('{"ready": true}\n')
     out.flush()
     sys.stdin.readline()
-    began = time.monotonic()
+    began, used = time.monotonic(), _cpu_seconds()
     download()
-    seconds = time.monotonic() - began
-    out.write(json.dumps({"seconds": seconds}) + "\n")
+    seconds, used = time.monotonic() - began, _cpu_seconds() - used
+    out.write(json.dumps({"seconds": seconds, "cpu": used}) + "\n")
     out.flush()
     # The peak of the memory is read before this process ends.
     sys.stdin.readline()

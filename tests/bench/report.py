@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from crds.quantity import format_quantity
 from tests.bench import install, machine
-from tests.bench.bench import SMALL_BYTES
-from tests.bench.rows import OURS
-from tests.bench.table import between_markers, peaks, table
+from tests.bench.latency import latency_table
+from tests.bench.reaches import Results, reach_table
+from tests.bench.table import between_markers, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tests.bench.rows import Row
     from tests.bench.table import Rounds
 
-MEMORY_REACH_BYTES = 150_000_000
-
 
 def report(
     settings: Settings,
@@ -28,48 +26,31 @@ def report(
     *,
     judged: bool,
 ) -> str:
-    """All tables in Markdown."""
-    parts = [_machine(settings)]
-    parts += [
-        _row(settings, row, results[row.name], failed, judged=judged) for row in settings.rows
-    ]
-    parts.append(_memory(results))
+    """What was reached, and all tables, in Markdown."""
+    parts = [_machine(settings), _reaches(settings, results, judged=judged)]
+    parts += [_row(settings, row, results[row.name], failed) for row in settings.rows]
     return "\n\n".join(parts)
+
+
+def _reaches(settings: Settings, results: Mapping[str, Rounds], *, judged: bool) -> str:
+    sizes = {row.name: settings.tree(row).bytes for row in settings.rows}
+    note = "" if judged else "\n\nThis run is of another size than the bounds are for."
+    return f"### What is reached{note}\n\n{reach_table(Results(results, sizes), judged=judged)}"
 
 
 def _row(
-    settings: Settings,
-    row: Row,
-    rounds: Rounds,
-    failed: Mapping[tuple[str, str], str],
-    *,
-    judged: bool,
+    settings: Settings, row: Row, rounds: Rounds, failed: Mapping[tuple[str, str], str]
 ) -> str:
     tree = settings.tree(row)
-    title = row.title.format(
-        one=format_quantity(tree.size),
-        shard=format_quantity(tree.size),
-        small=format_quantity(SMALL_BYTES),
-    )
-    if row.tree == "small":
-        title = title.replace("10,000", f"{tree.count:,}")
+    title = row.title.format(size=format_quantity(tree.size), count=f"{tree.count:,}")
     missing = {name: why for (of, name), why in failed.items() if of == row.name}
+    draw = latency_table if row.probed else table
     parts = [
         f"### {title}",
         f"Ratios to {row.reference}. {row.notes}".strip(),
-        table(row.lines, rounds, row.reference, missing, judged=judged),
+        draw(row.lines, rounds, row.reference, missing),
     ]
     return "\n\n".join(parts)
-
-
-def _memory(results: Mapping[str, Rounds]) -> str:
-    found = peaks(list(results.values()))
-    ours = max((peak for name, peak in found.items() if name.startswith(OURS)), default=0)
-    verdict = "" if ours <= MEMORY_REACH_BYTES else ", missed"
-    return (
-        f"The agent's memory was {ours / 1e6:.0f} MB at most in all of these "
-        f"(≤ {MEMORY_REACH_BYTES / 1e6:.0f}{verdict})."
-    )
 
 
 def _machine(settings: Settings) -> str:

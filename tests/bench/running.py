@@ -1,4 +1,4 @@
-"""Runs tools with a timeout, and measures their memory. No process outlives its run."""
+"""Runs tools with a timeout, and measures their memory and CPU. No process outlives its run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 POLL_SECONDS = 0.02
+# A short program is polled more often, so that little of its growth is missed.
+_FIRST_POLL_SECONDS = 0.002
+_LOOP = "print('{}', flush=True)\nwhile True: pass"
 
 
 class BenchError(Exception):
@@ -30,32 +34,38 @@ class FailedError(Exception):
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float) -> Sample:
-    """Run a program, and measure its whole time."""
+    """Run a program, and measure its whole time, and the CPU of it and of all its children."""
     with _started(argv, env, cwd) as (process, log):
         began = time.monotonic()
-        peak = _await(process, began + timeout)
+        peak, used = _await(process, began, timeout)
         seconds = time.monotonic() - began
         if process.returncode is None:
             raise FailedError(f"took more than {timeout:.0f} s")
         if process.returncode:
             raise FailedError(_told(argv, process.returncode, log))
-    return Sample(seconds, peak)
+    return Sample(seconds, peak, used)
 
 
-def _await(process: subprocess.Popen[bytes], deadline: float) -> int:
-    """Wait for the end of a program. Returns the peak memory of its largest process."""
-    peak = 0
+def _await(process: subprocess.Popen[bytes], began: float, timeout: float) -> tuple[int, float]:
+    """Wait for the end of a program.
+
+    Returns the peak memory of its largest process, and the CPU seconds of all that it waited for.
+    """
+    peak, used = 0, 0.0
     # A pidfd is ready at once when the process ends, so that polling the memory adds no delay.
     ended = os.pidfd_open(process.pid)
     try:
-        while time.monotonic() < deadline:
+        while (elapsed := time.monotonic() - began) < timeout:
             peak = max(peak, _peak(process.pid))
-            if select.select([ended], [], [], POLL_SECONDS)[0]:
-                process.wait()
+            poll = min(POLL_SECONDS, max(_FIRST_POLL_SECONDS, elapsed / 50))
+            if select.select([ended], [], [], poll)[0]:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                used = usage.ru_utime + usage.ru_stime
                 break
     finally:
         os.close(ended)
-    return peak
+    return peak, used
 
 
 def _peak(pid: int) -> int:
@@ -140,6 +150,15 @@ def worker(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[W
         found = Worker(process, log)
         found.receive(60)
         yield found
+
+
+@contextmanager
+def busy_loops(count: int, cwd: Path) -> Iterator[None]:
+    """Run this many endless loops, each in a session of its own as tools and servers are."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(worker([sys.executable, "-c", _LOOP], {}, cwd))
+        yield
 
 
 @contextmanager

@@ -10,36 +10,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _HEADER = (
-    "| tool | verified | on the disk | seconds | ratio | reach | memory, MB |",
+    "| tool | verified | on the disk | seconds | ratio | CPU, s | memory, MB |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: wall-clock seconds, and its peak memory."""
+    """One run: wall-clock seconds, its peak memory, and the CPU seconds of all its processes.
+
+    `latencies` are those of a small server beside the run, in seconds, if they were measured.
+    """
 
     seconds: float
     peak_bytes: int = 0
+    cpu_seconds: float = 0.0
+    latencies: tuple[float, ...] = ()
+
+    def __add__(self, later: Sample) -> Sample:
+        """This run and a later one."""
+        return Sample(
+            self.seconds + later.seconds,
+            max(self.peak_bytes, later.peak_bytes),
+            self.cpu_seconds + later.cpu_seconds,
+            self.latencies + later.latencies,
+        )
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table. `reach` is an upper bound of the ratio, or of the seconds."""
+    """One line of a table."""
 
     name: str
     verified: str = ""
     durable: bool = False
-    reach: float | None = None
-    reach_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The medians of a line."""
+    """The medians of a line, and the peak of its memory."""
 
     seconds: float
     ratio: float | None
+    cpu_seconds: float
     peak_bytes: int
 
 
@@ -60,34 +73,19 @@ def figures(rounds: Rounds, name: str, reference: str) -> Figures | None:
     return Figures(
         median(sample.seconds for sample in samples),
         median(ratios) if ratios else None,
+        median(sample.cpu_seconds for sample in samples),
         max(sample.peak_bytes for sample in samples),
     )
 
 
-def is_reached(line: Line, found: Figures) -> bool | None:
-    """Whether a line reaches its expected speed; None if it has none."""
-    if line.reach_seconds is not None:
-        return found.seconds <= line.reach_seconds
-    if line.reach is None or found.ratio is None:
-        return None
-    return found.ratio <= line.reach
-
-
-def table(
-    lines: Sequence[Line],
-    rounds: Rounds,
-    reference: str,
-    missing: Mapping[str, str],
-    *,
-    judged: bool = True,
-) -> str:
+def table(lines: Sequence[Line], rounds: Rounds, reference: str, missing: Mapping[str, str]) -> str:
     """A Markdown table, the fastest line first; then the tools that could not run, and why."""
     known = [(line, figures(rounds, line.name, reference)) for line in lines]
     there = sorted(
         ((line, found) for line, found in known if found is not None),
         key=lambda pair: pair[1].seconds if pair[1].ratio is None else pair[1].ratio,
     )
-    rows = [_row(line, found, judged=judged) for line, found in there]
+    rows = [_row(line, found) for line, found in there]
     absent = [
         f"| {line.name} | | | {missing[line.name]} | | | |"
         for line, found in known
@@ -96,37 +94,22 @@ def table(
     return "\n".join((*_HEADER, *rows, *absent))
 
 
-def _row(line: Line, found: Figures, *, judged: bool) -> str:
-    ratio = "" if found.ratio is None else f"{found.ratio:.2f}"
-    reach = ""
-    if line.reach_seconds is not None:
-        reach = f"≤ {line.reach_seconds:g} s"
-    elif line.reach is not None:
-        reach = f"≤ {line.reach:.2f}"
-    if judged and is_reached(line, found) is False:
-        reach += ", missed"
-    name = f"**{line.name}**" if line.name.startswith("localmodel") else line.name
-    peak = f"{found.peak_bytes / 1e6:.0f}" if found.peak_bytes else ""
+def _row(line: Line, found: Figures) -> str:
     cells = (
-        name,
+        shown(line.name),
         line.verified or "no",
         "synced" if line.durable else "no",
         f"{found.seconds:.2f}",
-        ratio,
-        reach,
-        peak,
+        "" if found.ratio is None else f"{found.ratio:.2f}",
+        f"{found.cpu_seconds:.2f}",
+        f"{found.peak_bytes / 1e6:.0f}" if found.peak_bytes else "",
     )
     return "| " + " | ".join(cells) + " |"
 
 
-def peaks(all_rounds: Sequence[Rounds]) -> dict[str, int]:
-    """The peak memory of each line over all rows."""
-    found: dict[str, int] = {}
-    for rounds in all_rounds:
-        for results in rounds:
-            for name, sample in results.items():
-                found[name] = max(found.get(name, 0), sample.peak_bytes)
-    return found
+def shown(name: str) -> str:
+    """The name of a line in a table: localmodel's are bold."""
+    return f"**{name}**" if name.startswith("localmodel") else name
 
 
 def between_markers(document: str, content: str, name: str = "bench") -> str:

@@ -1,14 +1,18 @@
-"""The commands with which peers download a row. A peer writes to one folder, by file name."""
+"""The commands with which tools download a row. A tool writes to one folder, by file name."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench import running
+from deploy.local.layout import CHECKOUT
+from tests.bench import running, steps
 from tests.bench.install import PEERS_BIN, PEERS_PYTHON, PROGRAM
 from tests.bench.origin import PREFIX
+from tests.bench.rows import DISK, NOTHING, PULL
 from tests.bench.table import Sample
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ KEYS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+# How long the latency is measured beside nothing.
+_IDLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -108,19 +114,35 @@ def rclone(task: Task, _entry: Entry) -> list[str]:
     return ["rclone", "copy", *flags, source, str(task.folder), *streams]
 
 
+def pull(task: Task, entry: Entry) -> list[str]:
+    """localmodel's command for one model, as a program."""
+    source = task.urls[0]
+    if entry.scheme == "s3":
+        source = f"s3://{task.tree.name}/{PREFIX}"
+    argv = [sys.executable, "-m", "agent.main", "pull", "--quiet"]
+    return [*argv, source, str(task.folder / "model")]
+
+
 PROGRAMS: dict[str, Callable[[Task, Entry], list[str]]] = {
     "curl": curl,
     "aria2": aria2,
     "s5cmd": s5cmd,
     "rclone": rclone,
+    PULL: pull,
 }
 
 
 def download(task: Task, entry: Entry) -> Sample:
-    """Run a peer's download. Raises FailedError."""
+    """Run a tool's download. Raises FailedError."""
+    if entry.tool == NOTHING:
+        time.sleep(_IDLE_SECONDS)
+        return Sample(_IDLE_SECONDS)
+    if entry.tool == DISK:
+        return steps.write(task.folder, task.tree)
     if entry.tool in PROGRAMS:
         argv = PROGRAMS[entry.tool](task, entry)
-        return running.run(argv, task.env, task.scratch, task.timeout)
+        env = task.env | ({"PYTHONPATH": str(CHECKOUT)} if entry.tool == PULL else {})
+        return running.run(argv, env, task.scratch, task.timeout)
     job = {
         "urls": task.urls,
         "targets": task.targets,
@@ -137,4 +159,4 @@ def download(task: Task, entry: Entry) -> Sample:
     with running.worker(argv, task.env, task.scratch) as process:
         peak = running.Peak(process)
         answer = process.ask({}, task.timeout)
-        return Sample(answer["seconds"], peak.stop())
+        return Sample(answer["seconds"], peak.stop(), answer["cpu"])
