@@ -65,7 +65,7 @@ def kserve_storage(job: Job) -> Callable[[], None]:
 PEERS = {"hf_transfer": hf_transfer, "boto3": boto3, "kserve-storage": kserve_storage}
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """The CPU of this process, and of the children that it waited for."""
     usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -81,9 +81,9 @@ def main() -> None:
     out.write('{"ready": true}\n')
     out.flush()
     sys.stdin.readline()
-    began, used = time.monotonic(), _cpu_seconds()
+    began, used = time.monotonic(), cpu_seconds()
     download()
-    seconds, used = time.monotonic() - began, _cpu_seconds() - used
+    seconds, used = time.monotonic() - began, cpu_seconds() - used
     out.write(json.dumps({"seconds": seconds, "cpu": used}) + "\n")
     out.flush()
     # The peak of the memory is read before this process ends.
