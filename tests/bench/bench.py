@@ -19,6 +19,7 @@ from tests.bench.origin import PREFIX, SUMS, WARM, Tree
 from tests.bench.rows import DISK, NOTHING, OURS, STEPS
 from tests.bench.running import BenchError, FailedError
 from tests.bench.table import Rounds, Sample
+from tests.bench.trash import Trash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,7 @@ class Bench:
         self._folder = settings.work / "out"
         self._scratch = settings.work / "scratch"
         self._scratch.mkdir()
+        self._trash = Trash(settings.work / "trash")
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -158,25 +160,30 @@ class Bench:
 
     def _once(self, row: Row, entry: Entry, *, compared: bool) -> dict[str, Sample]:
         tree = self.settings.tree(row)
-        shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         os.sync()
-        memory.warm(tree.bytes + (1 << 30))
         loops = running.busy_loops(_cores() if row.busy else 0, self._scratch)
         try:
             with loops:
+                memory.warm(tree.bytes + (1 << 30))
                 results, folders = self._measured(row, entry, tree)
         except FailedError as error:
             if entry.tool == OURS:
                 raise BenchError(f"{entry.name} failed in {row.name}: {error}") from None
             self.failed[row.name, entry.name] = f"failed: {str(error).splitlines()[-1][:120]}"
+            self._clear([self._folder])
             return {}
         if compared and entry.tool not in {DISK, NOTHING}:
             self._compare(row, entry, tree, folders)
+        self._clear([self._folder, *folders] if entry.tool == OURS else [self._folder])
         if entry.tool == OURS:
             self._remove()
-        shutil.rmtree(self._folder)
         return results
+
+    def _clear(self, folders: list[Path]) -> None:
+        for folder in folders:
+            self._trash.take(folder)
+        shutil.rmtree(self._folder)
 
     def _measured(self, row: Row, entry: Entry, tree: Tree) -> tuple[dict[str, Sample], list[Path]]:
         """A download and the steps after it, each measured alone. Returns the tool's folders too.

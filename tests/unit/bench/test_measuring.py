@@ -11,6 +11,7 @@ import pytest
 from tests.bench import peer_process, running, steps
 from tests.bench.origin import Tree
 from tests.bench.probe import probe
+from tests.bench.trash import Trash
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 # A shell that runs two commands waits for the first, instead of becoming it.
@@ -43,6 +44,22 @@ def test_many_files_are_synced_at_once(tmp_path: Path) -> None:
     tree = Tree("small", 101, 10)
     assert steps.write(tmp_path, tree).seconds > 0
     assert len(list(tmp_path.iterdir())) == 101
+
+
+def test_files_of_a_former_run_stay_without_their_bytes(tmp_path: Path) -> None:
+    trash = Trash(tmp_path / "trash")
+    inodes = set()
+    for _ in range(2):
+        model = tmp_path / "out" / "model"
+        model.mkdir(parents=True, exist_ok=True)
+        (model / "a").write_text("bytes")
+        (model.parent / "b").write_text("bytes")
+        inodes |= {path.stat().st_ino for path in (model / "a", model.parent / "b")}
+        trash.take(tmp_path / "out")
+        assert not list(model.parent.glob("**/[ab]"))
+    kept = [path.stat() for path in (tmp_path / "trash").glob("*/*")]
+    assert {file.st_ino for file in kept} == inodes
+    assert [file.st_size for file in kept] == [0] * 4
 
 
 def test_the_latency_is_measured_as_often_as_asked(tmp_path: Path) -> None:
