@@ -138,7 +138,7 @@ _QUIET = (
         "folder",
         "http",
         "curl",
-        (_CURL, _HF, _peer("rclone", "rclone (8 files)"), _OURS, _UNVERIFIED, _FLOOR),
+        (_CURL, _HF, _peer("rclone", "rclone (8 files)"), _OURS, _FLOOR),
         notes="A model over http is one file, so for localmodel these are 8 models at once.",
     ),
     Row(
@@ -154,7 +154,6 @@ _QUIET = (
             _peer("rclone", "rclone (8 files)"),
             _OURS,
             _CRC,
-            _UNVERIFIED,
             _FLOOR,
         ),
     ),
