@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from urllib3 import HTTPResponse, Retry, Timeout
+from urllib3 import Retry, Timeout
 from urllib3.exceptions import HTTPError
 
+from agent.sources.plain_get import fetch
 from agent.sources.timed_connections import watched_pools
 from agent.sources.waits import waiting
 from agent.structs.causes import chain, root_cause
@@ -20,8 +20,10 @@ from agent.structs.failures import DownloadError, FailureKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from urllib3 import HTTPResponse
     from urllib3.connectionpool import HTTPConnectionPool
 
+    from agent.sources.plain_get import PlainAnswer
     from agent.structs.exchange import Peer
 
 GRANT = "Localmodel-Grant"
@@ -100,7 +102,6 @@ class PeerClient:
                         raise self._error(FailureKind.CORRUPT, "sent a longer answer than any")
             except _ERRORS as error:
                 raise self.broken(error) from None
-            answer.release_conn()
         return b"".join(found)
 
     def broken(self, error: Exception) -> DownloadError:
@@ -111,10 +112,12 @@ class PeerClient:
         """Close idle connections."""
         self._pool.close()
 
-    def _get(self, path: str, headers: dict[str, str], seconds: float) -> HTTPResponse:
+    def _get(
+        self, path: str, headers: dict[str, str], seconds: float
+    ) -> HTTPResponse | PlainAnswer:
         pool = self._pool
         try:
-            answer = self._request("GET", path, headers, seconds)
+            answer = self._request(path, headers, seconds)
             refused = answer.status == 401
             if refused:
                 answer.close()
@@ -126,7 +129,7 @@ class PeerClient:
             refused = True
         if refused:
             self._introduce(pool)
-            answer = self._request("GET", path, headers, seconds)
+            answer = self._request(path, headers, seconds)
         if answer.status in {200, 206}:
             return answer
         retry_after = answer.headers.get("Retry-After", "")
@@ -141,19 +144,15 @@ class PeerClient:
         raise self._error(FailureKind.UNREACHABLE, f"answers {answer.status}")
 
     def _request(
-        self, method: str, path: str, headers: dict[str, str], seconds: float
-    ) -> HTTPResponse:
-        timeout = Timeout(connect=CONNECT_SECONDS, read=seconds)
+        self, path: str, headers: dict[str, str], seconds: float
+    ) -> HTTPResponse | PlainAnswer:
         try:
-            return self._pool.urlopen(  # type: ignore[return-value]
-                method,
+            return fetch(
+                self._pool,
                 path,
-                headers=headers,
-                timeout=timeout,
-                retries=_NO_RETRIES,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
+                headers,
+                connect_seconds=CONNECT_SECONDS,
+                read_seconds=seconds,
             )
         except _ERRORS as error:
             causes = (cause for cause in chain(error) if isinstance(cause, _ENDED))
@@ -221,13 +220,10 @@ class PeerClient:
 class PeerBody:
     """The bytes of one range. See agent.structs.remote.Body."""
 
-    def __init__(self, client: PeerClient, answer: HTTPResponse, size: int) -> None:
+    def __init__(self, client: PeerClient, answer: HTTPResponse | PlainAnswer, size: int) -> None:
         self._client = client
         self._answer = answer
         self._left = size
-        self._aborted = False
-        connection = answer.connection
-        self._socket: socket.socket | None = getattr(connection, "sock", None)
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; empty at the end."""
@@ -240,23 +236,14 @@ class PeerBody:
         if not piece:
             raise self._client.broken(ConnectionError("the connection broke"))
         self._left -= len(piece)
-        if not self._left:
-            # urllib3 has given the connection back: it may serve another request now.
-            self._socket = None
         return piece
 
     def abort(self) -> None:
         """Make a blocked `read` in another thread raise soon."""
-        self._aborted = True
-        if self._socket is not None:
-            # Not SSLSocket's shutdown: it discards the state of TLS while another thread reads.
-            with suppress(OSError, TypeError):
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        # Nothing to end where the connection was given back already.
+        with suppress(OSError, TypeError, ValueError, RuntimeError):
+            self._answer.shutdown()
 
     def close(self) -> None:
         """Keep the connection for the next request if all bytes were read; end it otherwise."""
-        self._socket = None
-        if self._left or self._aborted:
-            self._answer.close()
-        else:
-            self._answer.release_conn()
+        self._answer.close()

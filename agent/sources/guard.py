@@ -158,6 +158,13 @@ class GuardedAdapter(HTTPAdapter):
             secure = conn.proxy is not None and conn.proxy.scheme == "https"
             super().cert_verify(conn, "https://" if secure else url, verify, cert)  # type: ignore[no-untyped-call]
 
+    def direct_pool(self, request: requests.PreparedRequest, verify: Any) -> HTTPConnectionPool:
+        """The connections to the server of a request, without a proxy. Raises what `send` does."""
+        pool: Any = self.get_connection_with_tls_context(request, verify, proxies={})
+        self.cert_verify(pool, str(request.url), verify, None)
+        found: HTTPConnectionPool = pool
+        return found
+
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         """Send a request. Raises DownloadError for a refused address, ByProxyError by a proxy."""
         url = str(request.url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
+from requests.utils import select_proxy
 from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -38,6 +41,7 @@ from agent.sources.checked_body import CheckedBody
 from agent.sources.guard import GuardedAdapter
 from agent.sources.network_environment import usual_authorities
 from agent.sources.pins import condition, is_unchanged, version_of
+from agent.sources.plain_get import PlainAnswer, fetch
 from agent.sources.streams import http as smart_open_http
 from agent.sources.waits import CALL_SECONDS, HEAD_SECONDS, waiting
 from agent.structs.causes import unreachable
@@ -48,7 +52,7 @@ from agent.structs.urls import server_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from requests.structures import CaseInsensitiveDict
+    from urllib3 import HTTPConnectionPool, HTTPResponse
 
     from agent.sources.addresses import Rules
     from agent.structs.remote import Body
@@ -74,16 +78,47 @@ _TIMEOUT = (CONNECT_SECONDS, READ_SECONDS)
 _CERTIFICATE = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII
 )
-# A URL that needs no quoting before it is sent.
-_ON_THE_WIRE = re.compile(r"[!\"$-~]+")
+# A URL that needs no quoting before it is sent: its server, and what is asked of the server.
+_ON_THE_WIRE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[!\"$-.0->@-~]*)(/[!\"$-~]*)")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Way:
-    """The proxies and headers of requests to one server, from the environment and the URL."""
+    """How requests reach one server, by the environment and the URL.
+
+    `headers` are those of each request, with their names, by their names in lower case. `request`
+    is one for the server's root. `direct` is whether no proxy is between.
+    """
 
     proxies: Any
-    headers: CaseInsensitiveDict[str]
+    headers: Mapping[str, tuple[str, str]]
+    request: requests.PreparedRequest
+    direct: bool
+    # The adapter owns its pools, and drops those of servers that were not asked for long.
+    pool: Callable[[], HTTPConnectionPool | None] = lambda: None
+
+    def merged(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """All headers of a request with these ones."""
+        named = dict(self.headers)
+        for name, value in headers.items():
+            named[name.lower()] = (name, value)
+        return dict(named.values())
+
+
+class _Direct:
+    """A plain answer with what smart_open and the checks use of a requests.Response."""
+
+    ok = True
+
+    def __init__(self, url: str, raw: PlainAnswer) -> None:
+        self.url = url
+        self.raw = raw
+        self.status_code = raw.status
+        self.headers = raw.headers
+
+    def close(self) -> None:
+        """End the connection, unless the whole body was read."""
+        self.raw.close()
 
 
 class _Session(requests.Session):
@@ -97,27 +132,60 @@ class _Session(requests.Session):
         # By server; emptied when there are MAX_WAYS.
         self._ways: dict[str, _Way] = {}
 
-    def get(self, url: str | bytes, **kwargs: Any) -> requests.Response:
-        """A streamed GET.
+    def get(self, url: str | bytes, **kwargs: Any) -> Any:
+        """A streamed GET: a requests.Response, or what is the same to smart_open.
 
-        The method of requests reads all of the environment for each request, and takes three times
-        as long: most of the time of a small file.
+        The method of requests reads all of the environment for each request, and makes many objects
+        for each answer: most of the time of a small file.
         """
         url = str(url)
+        sent = _ON_THE_WIRE.fullmatch(url)
+        if sent is None:
+            url = str(self._prepared(url).url).partition("#")[0]
+            sent = _ON_THE_WIRE.fullmatch(url)
         way = self._way(url)
+        headers = way.merged(kwargs["headers"])
+        if not way.direct or sent is None:
+            return self._followed(url, headers, None, way, kwargs["timeout"])
+        raw = fetch(
+            self._pool(way),
+            sent[2],
+            headers,
+            connect_seconds=CONNECT_SECONDS,
+            read_seconds=READ_SECONDS,
+        )
+        if isinstance(raw, PlainAnswer):
+            return _Direct(url, raw)
+        return self._followed(url, headers, raw, way, kwargs["timeout"])
+
+    def _followed(
+        self, url: str, headers: dict[str, str], raw: HTTPResponse | None, way: _Way, timeout: Any
+    ) -> requests.Response:
+        """The answer after all redirects, `raw` being the first one; None: it is asked for here."""
         request: Any = requests.PreparedRequest()
-        request.method = "GET"
-        request.url = url if _ON_THE_WIRE.fullmatch(url) else self._prepared(url).url
-        request.headers = way.headers.copy()
-        request.headers.update(kwargs["headers"])
+        request.method, request.url = "GET", url
+        request.headers = CaseInsensitiveDict(headers)
         request.hooks = {"response": []}
         # The session's cookie jar accepts no cookies.
         request._cookies = self.cookies  # noqa: SLF001
-        settings: Any = {"timeout": kwargs["timeout"], "stream": True, "proxies": way.proxies}
+        settings: Any = {"timeout": timeout, "stream": True, "proxies": way.proxies}
         settings |= {"verify": self.verify, "cert": None}
-        response = self.get_adapter(str(request.url)).send(request, **settings)
+        adapter: Any = self.get_adapter(url)
+        response: requests.Response = (
+            adapter.send(request, **settings)
+            if raw is None
+            else adapter.build_response(request, raw)
+        )
         redirects = self.resolve_redirects(response, request, **settings)
         return deque(redirects, maxlen=1).pop() if response.is_redirect else response
+
+    def _pool(self, way: _Way) -> HTTPConnectionPool:
+        found = way.pool()
+        if found is None:
+            adapter: Any = self.get_adapter(str(way.request.url))
+            found = adapter.direct_pool(way.request, self.verify)
+            way.pool = weakref.ref(found)
+        return found
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """The target of a redirect. Its body, which requests would read and unpack, is dropped."""
@@ -127,13 +195,18 @@ class _Session(requests.Session):
         return target
 
     def _way(self, url: str) -> _Way:
-        parts = urlsplit(url)
-        root = f"{parts.scheme}://{parts.netloc}/"
+        root = _root(url)
         if root not in self._ways:
             if len(self._ways) >= MAX_WAYS:
                 self._ways.clear()
             settings = self.merge_environment_settings(root, {}, True, None, None)
-            self._ways[root] = _Way(settings["proxies"], self._prepared(root).headers)
+            request = self._prepared(root)
+            self._ways[root] = _Way(
+                settings["proxies"],
+                {name.lower(): (name, value) for name, value in request.headers.items()},
+                request,
+                direct=not select_proxy(root, settings["proxies"]),
+            )
         return self._ways[root]
 
     def _prepared(self, url: str) -> requests.PreparedRequest:
@@ -344,7 +417,7 @@ class _HttpBody:
 
     def __init__(self, opened: Any, get: Get) -> None:
         self._opened = opened
-        self._raw: urllib3.HTTPResponse = opened.response.raw
+        self._raw: urllib3.HTTPResponse | PlainAnswer = opened.response.raw
         self._get = get
         self._left = get.length
         self._aborted = False
@@ -404,8 +477,16 @@ def _check_url(url: str) -> None:
 
     One parser decides which headers are for the server, and the other one connects.
     """
+    _check_server(_root(url))
+
+
+def _root(url: str) -> str:
+    """The URL of a server's root."""
+    sent = _ON_THE_WIRE.fullmatch(url)
+    if sent is not None:
+        return f"{sent[1]}/"
     parts = urlsplit(url)
-    _check_server(f"{parts.scheme}://{parts.netloc}/")
+    return f"{parts.scheme}://{parts.netloc}/"
 
 
 @lru_cache(maxsize=MAX_WAYS)
