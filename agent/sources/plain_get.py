@@ -34,6 +34,7 @@ _PLAIN = re.compile(
     rb"HTTP/1\.1 (200|206)(?: [^\r\n]*)?\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
+_FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _MAX_FIELDS = 100
 _NO_TARGET = re.compile(r"[\0- \x7f]")
@@ -200,23 +201,29 @@ def _plain(reader: BufferedReader, kept: _Kept) -> PlainAnswer | None:
     found = _PLAIN.match(reader.peek())
     if found is None:
         return None
-    fields: dict[str, str] = {}
-    lines = found[2].decode("latin-1").split("\r\n")
-    for line in lines[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    named = _FIELD.findall(found[2].decode("latin-1"))
+    fields = {name.lower(): value.strip(" \t") for name, value in named}
+    if len(fields) != len(named):
+        fields = _joined(named)
     length = fields.get("content-length", "")
     stays = fields.get("connection", "keep-alive").lower() == "keep-alive"
     if (
         not _LENGTH.fullmatch(length)
         or "transfer-encoding" in fields
         or not stays
-        or len(lines) > _MAX_FIELDS
+        or len(named) > _MAX_FIELDS
     ):
         return None
     reader.read(found.end())
     return PlainAnswer(int(found[1]), PlainHeaders(fields), int(length), reader, kept)
+
+
+def _joined(named: list[tuple[str, str]]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for given, spaced in named:
+        name, value = given.lower(), spaced.strip(" \t")
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 class _Begun:

@@ -376,8 +376,9 @@ class Transport:
         return opened
 
     def _get(self, url: str, headers: dict[str, str]) -> Any:
-        # Not smart_open.open: handling its arguments takes longer than a small file.
-        read: Any = smart_open_http.open
+        # Not smart_open.open: handling its arguments takes longer than a small file. Nor its class
+        # that seeks: each range is a request of its own.
+        read: Any = smart_open_http.BufferedInputBase
         with waiting(HEAD_SECONDS):
             return read(url, "rb", session=self.session, timeout=_TIMEOUT, headers=headers)
 
