@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.exit_codes import INTERRUPTED
 from agent.commands.flags import parse
-from agent.structs.hidden_modules import hidden
+from agent.structs.hidden_modules import hidden, stand_in
 
 if TYPE_CHECKING:
     import argparse
@@ -62,9 +63,24 @@ def lean_imports() -> Iterator[None]:
     for guesser in ("chardet", "charset_normalizer"):
         modules.setdefault(guesser, None)
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
-    # structlog would import it, for tracebacks of another kind than the agent's.
-    with hidden("rich"):
+    # structlog would import rich, for tracebacks of another kind than the agent's, and asyncio, for
+    # loggers of coroutines.
+    with hidden("rich"), stand_in("asyncio"), _no_collections():
         yield
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Inside, and later of what was made inside, Python collects no garbage.
+
+    Modules stay: looking for garbage in them a hundred times would delay the start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 if __name__ == "__main__":

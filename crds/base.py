@@ -76,7 +76,8 @@ class JsonObject(BaseModel):
     """Base of every type: immutable, camelCase in JSON.
 
     Unknown fields are ignored, so that objects of a newer version stay readable. Errors quote no
-    values, which may be secrets: programs log errors.
+    values, which may be secrets: programs log errors. A type's validator is built when it is first
+    used: a program uses a part of the types only, and building those of all would delay its start.
     """
 
     model_config = ConfigDict(
@@ -85,6 +86,7 @@ class JsonObject(BaseModel):
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
+        defer_build=True,
     )
 
     def to_json(self) -> dict[str, Any]:

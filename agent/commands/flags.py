@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent.commands import flag_types
 from agent.commands.exit_codes import USAGE
-from agent.credentials.resolver import DEFAULT_NAMESPACE
-from agent.structs.credentials import Unlisted
+from agent.structs.credentials import DEFAULT_NAMESPACE, Unlisted
 from agent.structs.options import MAX_CONNECTIONS
 from crds.version import __version__
 

@@ -24,6 +24,10 @@ def fail(message: str) -> None:
     sys.stderr.write(f"localmodel-agent: {message}\n")
 
 
+class InterruptedPullError(Exception):
+    """A signal has interrupted a pull, or its verification."""
+
+
 class Stop:
     """An event that SIGINT and SIGTERM set; `code` is the exit code of the process then."""
 

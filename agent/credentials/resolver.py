@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from agent.credentials.secret_api import SecretApi
     from agent.structs.requests import Requester
 
-# KServe's namespace for the secrets of downloads.
-DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
 _CA_FILE = "cabundle.crt"
 
 

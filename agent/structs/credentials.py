@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# KServe's namespace for the secrets of downloads.
+DEFAULT_NAMESPACE = "kserve-localmodel-jobs"
 # The content of a Google service account's key file; KServe mounts it under this name.
 GCS_KEY_FILE = "gcloud-application-credentials.json"
 # Certificates of the CAs to trust for S3, as PEM. KServe mounts them as a file.

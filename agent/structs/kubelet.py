@@ -196,7 +196,7 @@ def bound_of(
     )
 
 
-class _Configuration(BaseModel):
+class _Configuration(BaseModel, defer_build=True):
     """The fields of a KubeletConfiguration that say when the kubelet frees disk space."""
 
     image_gc: int = Field(alias=_IMAGE_GC)

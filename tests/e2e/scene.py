@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.cluster.startup_taint import KEYS
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from crds.keys import model_key
 from deploy.kube.errors import NotFoundError
 from deploy.kube.kinds import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT
 from tests.content import weights
 

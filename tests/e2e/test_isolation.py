@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.credentials.permission import ANNOTATION
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from crds.base import API_VERSION
 from crds.keys import model_key
 from deploy.kube.kinds import CACHES, CLAIMS, LOCAL_MODEL_NODES, NAMESPACE_CACHES, VOLUMES

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from deploy.kube.kinds import CLAIMS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from deploy.local.users import AGENT, METACONTROLLER
 from tests.e2e import audit, rights, scene
 from tests.e2e.conftest import METACONTROLLERS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from deploy.kube.errors import ApiError, ForbiddenError, InvalidError
 from deploy.kube.kinds import (
     CACHES,

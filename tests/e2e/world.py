@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from crds.base import API_VERSION
 from crds.keys import model_key
 from deploy.kube.errors import NotFoundError

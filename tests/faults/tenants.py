@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import requests
 
 from agent.credentials.permission import ANNOTATION
-from agent.credentials.resolver import DEFAULT_NAMESPACE
+from agent.structs.credentials import DEFAULT_NAMESPACE
 from crds.base import GROUP as API_GROUP
 from crds.keys import model_key
 from deploy.kube.client import KubeClient

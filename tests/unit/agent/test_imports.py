@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 # Each takes a tenth of a second, or megabytes. azure, grpc and paramiko: smart_open imports them.
-NEVER = {"azure", "chardet", "charset_normalizer", "grpc", "paramiko", "rich", "smart_open.s3"}
+NEVER = {"asyncio", "azure", "chardet", "charset_normalizer", "grpc", "paramiko", "rich"}
+NEVER |= {"smart_open.s3"}
 # The types of all kinds of Kubernetes.
 NEVER |= {"kubernetes.client.api.core_v1_api", "kubernetes.client.models.v1_pod"}
 LAZY = {"awscrt", "boto3", "botocore", "cryptography", "google.auth", "prometheus_client"}
 CLUSTER = {"kubernetes", "oauthlib", "yaml"}
+# What only a verification, and only the agent of a cluster needs.
+OTHERS = {"agent.commands.verify", "agent.credentials.resolver"}
 
 # A command ends by os._exit, unless it cannot start. A hidden module is None.
 REPORTING = """
@@ -68,7 +71,7 @@ def test_a_pull_by_http_needs_no_sdk(tmp_path: Path) -> None:
     with serving(WebFiles({"/model.bin": b"model"})) as server:
         found = ended(started("pull", f"{server.url}/model.bin", tmp_path / "m"))
     assert (tmp_path / "m" / "model.bin").read_bytes() == b"model"
-    assert found & (NEVER | LAZY | CLUSTER) == set()
+    assert found & (NEVER | LAZY | CLUSTER | OTHERS) == set()
 
 
 def test_a_pull_by_s3_needs_no_other_sdk(tmp_path: Path) -> None:
@@ -141,3 +144,31 @@ def test_hidden_modules_come_back() -> None:
     )
     assert done.stderr == ""
     assert done.stdout == "hidden\n"
+
+
+def test_a_stand_in_gives_the_module_when_it_is_used() -> None:
+    """And only what was imported meanwhile has it."""
+    code = (
+        "import sys\n"
+        "from agent.structs.hidden_modules import stand_in\n"
+        "with stand_in('asyncio'):\n"
+        "    import asyncio as first\n"
+        "    import asyncio as second\n"
+        "    assert first is second\n"
+        "assert 'asyncio' not in sys.modules\n"
+        "print(first.run.__module__)\n"
+        "import asyncio\n"
+        "assert asyncio is not first and asyncio.run is first.run\n"
+        "with stand_in('asyncio'):\n"
+        "    import asyncio as there\n"
+        "assert there is asyncio is sys.modules['asyncio']\n"
+        "with stand_in('colorsys'):\n"
+        "    from colorsys import rgb_to_hsv\n"
+        "import colorsys\n"
+        "assert colorsys.rgb_to_hsv is rgb_to_hsv\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == "asyncio.runners\n"

@@ -11,8 +11,7 @@ import yaml
 
 from agent.cluster.startup_taint import KEYS
 from agent.commands.flags import parse
-from agent.credentials.resolver import DEFAULT_NAMESPACE
-from agent.structs.credentials import Unlisted
+from agent.structs.credentials import DEFAULT_NAMESPACE, Unlisted
 from deploy.local import overlay
 from deploy.local import policies as policies_in_force
 from deploy.local.layout import Layout
