@@ -94,6 +94,15 @@ class JsonObject(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def build_all() -> None:
+    """Build the validators of all imported types now, for processes that are to share them."""
+    # Level by level: most types come after those of their fields, which are then built already.
+    types = JsonObject.__subclasses__()
+    for one in types:
+        one.model_rebuild()
+        types += one.__subclasses__()
+
+
 # Key, namespace and name: see ModelIdentity.
 Identity = tuple[str, str, str]
 

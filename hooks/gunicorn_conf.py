@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from typing import Any
 
+from crds.base import build_all
 from crds.version import __version__
 
 # In memory: neither the metric files nor gunicorn's heartbeats need a writable disk.
@@ -81,6 +82,7 @@ _OBJECTS_OF_A_REQUEST = 250_000
 def when_ready(server: Any) -> None:
     """Exclude loaded modules from garbage collections, so that workers share their pages."""
     server.log.info("localmodel-hooks %s", __version__)
+    build_all()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_OF_A_REQUEST, 10, 10)

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.disk.identity import mount_id
-from agent.structs.kubelet import FileSystem, SharedBy, Sharing
+from agent.structs.kubelet import FileSystem, SharedBy, Sharing, bound_of
 
 if TYPE_CHECKING:
-    from agent.structs.kubelet import Thresholds
+    from agent.structs.kubelet import KubeletBound, Thresholds
 
 # Below the kubelet's --root-dir, as it is by default, for an agent that does not run in a pod.
 KUBELET_PODS = Path("/var/lib/kubelet/pods")
@@ -76,6 +76,16 @@ class KubeletDisk:
                     thresholds=str(self.thresholds),
                 )
         return self._sharing
+
+    def bound_of(
+        self, root: Path, *, capacity: int, available: int, used: int
+    ) -> KubeletBound | None:
+        """What the thresholds mean for the root's disk: see agent.structs.kubelet.bound_of.
+
+        Raises OSError.
+        """
+        sharing = self.sharing_of(root)
+        return bound_of(self.thresholds, sharing, capacity=capacity, available=available, used=used)
 
 
 def sharing_of(root: Path) -> Sharing:

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ValidationError
 
 from agent.disk.files import blocks_of, tree_blocks
 from agent.disk.staging import announced_size
-from agent.structs.kubelet import bound_of
 from agent.structs.manifest import Access, Manifest
 from agent.structs.records import Evicted, Scrub, Usage
 from agent.structs.sizes import in_blocks
@@ -78,13 +77,7 @@ def measure(
         )
     if kubelet is None:
         return disk
-    bound = bound_of(
-        kubelet.thresholds,
-        kubelet.sharing_of(root),
-        capacity=capacity,
-        available=available,
-        used=used,
-    )
+    bound = kubelet.bound_of(root, capacity=capacity, available=available, used=used)
     return replace(disk, kubelet=bound)
 
 
