@@ -18,8 +18,8 @@ from crds.base import (
     is_falsy,
 )
 from crds.eviction import EvictionSettings
+from crds.models import PlacedModel
 from crds.peers import AgentPeer, Exchange, ManifestHash
-from crds.placement import PlacedModel
 from crds.quantity import Quantity
 from crds.states import ModelState, StoredModelStatus
 

@@ -7,61 +7,17 @@ from pydantic import Field
 from crds.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
-    Identity,
-    Int32,
     Int64,
     JsonObject,
     MicroTime,
     Resource,
     is_falsy,
 )
-from crds.cache import ModelRequest
 from crds.eviction import EvictionSettings
-from crds.peers import ManifestHash, PeerEndpoint
+from crds.models import PlacedModel
+from crds.peers import PeerEndpoint
 from crds.quantity import Quantity
 from crds.volumes import NodeSelectorTerm
-
-
-class PlacedModel(ModelRequest):
-    """A model that every node of the group keeps."""
-
-    model_name: str = Field(description="Name of the cache.", max_length=253)
-    namespace: str = Field(
-        default="",
-        description="Namespace of the cache; empty for a LocalModelCache.",
-        max_length=63,
-        exclude_if=is_falsy,
-    )
-    # Without the rules of the cache's field: the cache has passed them, and on a list of this
-    # length they would exceed the API server's budget for rules.
-    source_model_uri: str = Field(description="URI of the model.", max_length=2048)
-    model_size: Quantity = Field(description="Declared size of the model.")
-    referenced: bool = Field(
-        default=False,
-        description="Whether a service refers to the model. The pods of a node are watched by its "
-        "agent.",
-        exclude_if=is_falsy,
-    )
-
-    precedence: Int32 = Field(
-        default=0,
-        description="Which source fills the folder where caches of several namespaces have this "
-        "URI: that of the entry with the lowest precedence on the node. LocalModelCaches come "
-        "first, then the namespace whose cache is oldest.",
-        ge=0,
-        exclude_if=is_falsy,
-    )
-    verified_manifest: ManifestHash | None = Field(
-        default=None,
-        description="Hash of the manifest that nodes of the group agree on, where its nodes fetch "
-        "from each other: two nodes that read the origin themselves report it, or one whose copy "
-        "has the hash that the cache asks for. Absent: none yet.",
-    )
-
-    @property
-    def identity(self) -> Identity:
-        """Key, namespace and name of the cache: see ModelIdentity."""
-        return (self.key, self.namespace, self.model_name)
 
 
 class Offer(JsonObject):

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from crds.base import Identity
+    from crds.models import PlacedModel
     from crds.nodegroup import LocalModelNodeGroup, RejectedModel
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from crds.placement import LocalModelPlacementSpec
     from hooks.observed import Cache, Node
     from hooks.plan import GroupPlan
 

@@ -68,8 +68,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crds.base import Identity
+    from crds.models import PlacedModel
     from crds.nodegroup import LocalModelNodeGroup, LocalModelNodeGroupStatus
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from crds.placement import LocalModelPlacementSpec
     from hooks.observed import Cache, Node
     from hooks.plan import CacheName
     from hooks.settings import Settings

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from crds.base import Identity
-    from crds.placement import PlacedModel
+    from crds.models import PlacedModel
     from crds.volumes import NodeSelectorTerm
     from hooks.observed import ListedModel, Node
 

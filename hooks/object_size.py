@@ -12,13 +12,14 @@ from hooks.messages import cut
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from crds.models import PlacedModel
     from crds.nodegroup import (
         GroupModel,
         LocalModelNodeGroupSpec,
         LocalModelNodeGroupStatus,
         RejectedModel,
     )
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from crds.placement import LocalModelPlacementSpec
 
 _Item = TypeVar("_Item")
 

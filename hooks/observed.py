@@ -17,11 +17,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from crds.base import INT32_MAX
-from crds.cache import ModelRequest
 from crds.eviction import HIGH_PERCENT, LOW_PERCENT, EvictionPolicy, Retention
 from crds.keys import model_key
+from crds.models import ModelRequest, PlacedModel
 from crds.peers import ADDRESS, ADDRESS_MAX, FINGERPRINT, MANIFEST_HASH
-from crds.placement import PlacedModel
 from crds.quantity import parse_quantity
 from crds.states import KServeModelStatus, ModelState
 

@@ -13,7 +13,8 @@ from hooks.plan import claim_is_taken
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from crds.models import PlacedModel
+    from crds.placement import LocalModelPlacementSpec
     from hooks.plan import CacheName, GroupPlan
 
 # Bytes of an offer in JSON without its name, its list and its labelName.

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from crds.base import Identity
+    from crds.models import PlacedModel
     from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import LocalModelPlacementSpec, PlacedModel
+    from crds.placement import LocalModelPlacementSpec
     from hooks.observed import Node, NodeReport
 
 # Nodes that must have read the same from the origin.

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from crds.base import Identity
     from crds.conditions import Finding
+    from crds.models import PlacedModel
     from crds.nodegroup import LocalModelNodeGroup
-    from crds.placement import Offer, PlacedModel, Turn
+    from crds.placement import Offer, Turn
     from hooks.observed import Cache
     from hooks.reading import Unreadable
     from hooks.sharing import Owners

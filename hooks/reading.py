@@ -18,9 +18,10 @@ from pydantic.alias_generators import to_camel
 
 from crds.base import API_VERSION
 from crds.cache import LabelSelector, LocalModelCache, LocalModelNamespaceCache
+from crds.models import PlacedModel
 from crds.node import LocalModelNode
 from crds.nodegroup import LocalModelNodeGroup
-from crds.placement import LocalModelPlacement, LocalModelPlacementSpec, PlacedModel
+from crds.placement import LocalModelPlacement, LocalModelPlacementSpec
 from hooks.envelope import BadRequest, decoder
 from hooks.lost_fields import explain_loss, lost_field
 from hooks.memo import Memo

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from crds.base import JsonObject
-from crds.cache import ModelHash
+from crds.models import ModelHash
 from crds.node import LocalModel
 from crds.quantity import Quantity, parse_quantity
 

@@ -112,7 +112,10 @@ def test_an_agent_of_a_cluster_begins_without_sources(tmp_path: Path) -> None:
         found = ended(process)
     # The client of Kubernetes imports them for the logins of kubeconfigs.
     assert found & (NEVER | LAZY) == {"cryptography", "google.auth"}
-    assert found & {"smart_open", "agent.peers.server", "agent.sources.transport"} == set()
+    assert (
+        found & {"smart_open", "agent.peers.server", "agent.sources.transport", "crds.cache"}
+        == set()
+    )
 
 
 def test_in_a_pod_it_has_no_logins_of_kubeconfigs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.sources import all_sources
 from agent.sources.unfetched import is_repository
 from agent.structs.failures import DownloadError, FailureKind
-from crds.cache import SCHEMES
+from crds.models import SCHEMES
 from tests.unit.agent.helpers import local_model
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 
 from agent.structs.credentials import CredentialRef
 from agent.structs.failures import FailureKind
-from crds.cache import ModelStorage
 from crds.keys import model_key
+from crds.models import ModelStorage
 from tests.unit.agent.helpers import local_model
 from tests.unit.agent.rows import wanted
 

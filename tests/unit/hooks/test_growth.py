@@ -21,8 +21,8 @@ from tests.unit.hooks.fleet import GROUP, START, Fleet, cache_object, kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from crds.models import PlacedModel
     from crds.peers import PeerEndpoint
-    from crds.placement import PlacedModel
 
     Object = dict[str, Any]
     Build = Callable[[int], tuple[str, Object]]

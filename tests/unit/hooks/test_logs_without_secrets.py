@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crds.base import API_VERSION
+from crds.models import PlacedModel
 from crds.node import LocalModelNode
-from crds.placement import PlacedModel
 from hooks import nodegroups
 from hooks.app import create_app
 from hooks.settings import Settings

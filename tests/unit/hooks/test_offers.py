@@ -14,7 +14,8 @@ from crds.cache import (
     LocalModelNamespaceCacheSpec,
 )
 from crds.keys import model_key
-from crds.placement import LocalModelPlacementSpec, Offer, PlacedModel
+from crds.models import PlacedModel
+from crds.placement import LocalModelPlacementSpec, Offer
 from hooks.object_size import OFFERS_BYTES
 from hooks.observed import Condition
 from hooks.offers import Names, make_offers

@@ -9,10 +9,11 @@ import pytest
 from msgspec import Raw
 
 from crds.base import ObjectMeta
+from crds.models import PlacedModel
 from crds.node import LocalModelNode, LocalModelNodeStatus, NodeModelStatus
 from crds.nodegroup import LocalModelNodeGroup
 from crds.peers import AgentPeer
-from crds.placement import LocalModelPlacementSpec, Offer, PlacedModel, Turn
+from crds.placement import LocalModelPlacementSpec, Offer, Turn
 from crds.states import ModelState
 from hooks.nodes import _exchange_within, _ListEntry
 from hooks.object_size import NODE_BYTES, PLACEMENT_BYTES, PLAN_BYTES, json_bytes
