@@ -35,6 +35,7 @@ from agent.sources.answers import Get, retry_after
 from agent.sources.objects import files_of
 from agent.sources.pins import holds, is_time, tag_of, version_of
 from agent.sources.s3_checksums import head_of, proof_in, with_checksums
+from agent.sources.s3_pages import read_quickly
 from agent.sources.s3_urls import BucketUrls
 from agent.sources.transport import Authorities, Transport, origin_of
 from agent.structs.causes import status_failure, unreachable
@@ -206,6 +207,7 @@ def _make_client(settings: Credentials, transports: Transports) -> _Client:
     with _MAKING:
         client = make()
     client.meta.events.register("before-send.s3", _Sender(transport))
+    read_quickly(client)
     return _Client(client, transport, signed_with)
 
 

@@ -43,19 +43,24 @@ def with_checksums(
 
     A multi-part upload may have checksums of its parts only, which are not those of ranges.
     """
-
-    def ask(entry: dict[str, Any], file: RemoteFile) -> RemoteFile:
-        if not _lists_one(entry) and not unlisted:
-            return file
-        if entry.get("ChecksumType") == "COMPOSITE" or entry["Size"] < CHECKSUM_BYTES:
-            return file
-        return _asked(client, bucket, file)
-
     unlisted = _has_unlisted(client, bucket, entries, files)
+    asked = [
+        number
+        for number, entry in enumerate(entries)
+        if entry["Size"] >= CHECKSUM_BYTES
+        and entry.get("ChecksumType") != "COMPOSITE"
+        and (unlisted or _lists_one(entry))
+    ]
+    if not asked:
+        return files
+    found = list(files)
     with ThreadPoolExecutor(
         CHECKSUM_THREADS, "checksums", initializer=resume, initargs=(current(),)
     ) as threads:
-        return list(threads.map(ask, entries, files))
+        answers = threads.map(lambda number: _asked(client, bucket, files[number]), asked)
+        for number, file in zip(asked, answers, strict=True):
+            found[number] = file
+    return found
 
 
 def _lists_one(entry: dict[str, Any]) -> bool:
