@@ -24,6 +24,19 @@ def block_count(size: int) -> int:
     return -(-size // BLOCK_BYTES)
 
 
+def done_bytes(size: int, marks: bytes | bytearray) -> int:
+    """Bytes of a file of this size that are on the disk, by the marks of its blocks."""
+    return size - _missing_bytes(size, marks, 0, len(marks))
+
+
+def _missing_bytes(size: int, marks: bytes | bytearray, first: int, last: int) -> int:
+    """Bytes of the missing ones among these blocks; the last of all may be shorter."""
+    missing = marks.count(MISSING, first, last) * BLOCK_BYTES
+    if first < last == len(marks) and not marks[-1]:
+        missing -= last * BLOCK_BYTES - size
+    return missing
+
+
 @dataclass
 class Gap:
     """Missing bytes that no running request asks for, from `start` up to but excluding `end`.
@@ -44,7 +57,7 @@ class Blocks:
     def __init__(self, size: int, marks: bytes | bytearray | None = None) -> None:
         self.size = size
         self.marks = bytearray(marks if marks is not None else block_count(size))
-        self.done = self._bytes(0, len(self.marks)) - self._missing(0, len(self.marks))
+        self.done = done_bytes(size, self.marks)
         self._frontier = 0
         self._advance()
 
@@ -67,7 +80,7 @@ class Blocks:
         last = block_count(self.size) if end == self.size else end // BLOCK_BYTES
         if last <= first:
             return None
-        self.done += self._missing(first, last)
+        self.done += _missing_bytes(self.size, self.marks, first, last)
         self.marks[first:last] = self.marks[first:last].replace(_MISSING, _WRITTEN)
         self._advance()
         return first, last
@@ -83,17 +96,6 @@ class Blocks:
             Gap(found.start() * BLOCK_BYTES, min(found.end() * BLOCK_BYTES, self.size))
             for found in _MISSING_RUN.finditer(self.marks)
         ]
-
-    def _bytes(self, first: int, last: int) -> int:
-        """Bytes of so many blocks; the last of all may be shorter."""
-        return min(last * BLOCK_BYTES, self.size) - min(first * BLOCK_BYTES, self.size)
-
-    def _missing(self, first: int, last: int) -> int:
-        """Bytes of the missing ones among these blocks."""
-        missing = self.marks.count(MISSING, first, last) * BLOCK_BYTES
-        if first < last == len(self.marks) and not self.marks[-1]:
-            missing -= last * BLOCK_BYTES - self.size
-        return missing
 
     def _advance(self) -> None:
         found = self.marks.find(MISSING, self._frontier)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
 
 from agent.structs.manifest import Grant
 from crds.base import JsonObject

@@ -7,9 +7,10 @@ import stat
 from collections import Counter
 from contextlib import suppress
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from agent.disk.no_follow import holding
+from agent.disk.no_follow import holding, look_in
 from agent.structs.manifest import folders
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def open_up(
     def names() -> Counter[_Inode]:
         return _names_in(tree) + (_names_in(beside) if beside else Counter())
 
-    for path in (".", *sorted(folders(paths)), *sorted(paths)):
+    above = (".", *sorted(folders(paths)))
+    for path in chain(above, _maybe_closed(tree, paths)):
         problem = _open_up(tree, path, names)
         if problem:
             yield path, problem
@@ -63,6 +65,23 @@ def closed_folders(tree: Path, paths: Iterable[str]) -> dict[str, str]:
             if is_closed(mode):
                 found[path] = closed_problem(mode)
     return found
+
+
+def _maybe_closed(tree: Path, paths: Iterable[str]) -> Iterator[str]:
+    """The files without those that everybody can read already.
+
+    Files are looked at one folder after the other, since each way to a folder takes several calls.
+    """
+    below: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        folder, _, name = path.rpartition("/")
+        below.setdefault(folder or ".", []).append(name)
+    for folder, names in below.items():
+        # Missing files are found by the comparison with the manifest.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for name, found in look_in(tree, folder, names):
+                if found is not None and is_closed(found.st_mode):
+                    yield name if folder == "." else f"{folder}/{name}"
 
 
 def _open_up(tree: Path, path: str, names: Callable[[], Counter[_Inode]]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent.disk.files import DIRECTORY_MODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -63,6 +63,15 @@ def holding(tree: Path, path: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def look_in(
+    tree: Path, folder: str, names: Iterable[str]
+) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Names in a folder ("." is the tree), each with its status; None if nothing is there."""
+    with holding(tree, folder) as descriptor, _telling(tree / folder):
+        for name in names:
+            yield name, _look(descriptor, name)
 
 
 def put(source: Path, tree: Path, path: str, *, replace: bool) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from agent.disk.blocks import BLOCK_BYTES, DURABLE, WRITTEN, Blocks, block_count
+from agent.disk.blocks import BLOCK_BYTES, DURABLE, WRITTEN, Blocks, block_count, done_bytes
 from agent.disk.files import (
     FILE_MODE,
     PRIVATE_MODE,
@@ -229,7 +229,7 @@ class _Staged(Mapping[str, StagedFile]):
                 self._folder,
                 path,
                 file.size,
-                self._blocks(number),
+                Blocks(file.size or 0, self._marks_of(number)),
                 progress,
                 goes_on=file.ranges and file.version is not None,
             )
@@ -245,7 +245,10 @@ class _Staged(Mapping[str, StagedFile]):
     def done(self, path: str) -> int:
         """Bytes of a file on the disk."""
         made = self._made.get(path)
-        return (made.blocks if made else self._blocks(self._at[path])).done
+        if made is not None:
+            return made.blocks.done
+        number = self._at[path]
+        return done_bytes(self._files[number].size or 0, self._marks_of(number))
 
     def forget(self, path: str) -> None:
         """Close a file, and keep only its marks in memory."""
@@ -258,9 +261,8 @@ class _Staged(Mapping[str, StagedFile]):
         for made in self._made.values():
             made.close()
 
-    def _blocks(self, number: int) -> Blocks:
-        start, end = self._offsets[number], self._offsets[number + 1]
-        return Blocks(self._files[number].size or 0, self._marks[start:end])
+    def _marks_of(self, number: int) -> bytearray:
+        return self._marks[self._offsets[number] : self._offsets[number + 1]]
 
 
 class Staging:

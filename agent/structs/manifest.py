@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_SEGMENT_BYTES = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def check_path(path: str) -> str:
@@ -25,16 +27,17 @@ def check_path(path: str) -> str:
     """
     if path.startswith("/"):
         raise ValueError(f"the path {path!r} is absolute")
-    for segment in path.split("/"):
-        if segment in {"", ".", ".."}:
+    segments = path.split("/")
+    for segment in ("", ".", ".."):
+        if segment in segments:
             raise ValueError(f"the path {path!r} has the segment {segment!r}")
-        try:
-            encoded = segment.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"the path {path!r} is not valid Unicode") from None
-        if len(encoded) > _MAX_SEGMENT_BYTES:
-            raise ValueError(f"the path {path!r} has a segment of more than 255 bytes")
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in path):
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the path {path!r} is not valid Unicode") from None
+    if max(map(len, encoded.split(b"/"))) > _MAX_SEGMENT_BYTES:
+        raise ValueError(f"the path {path!r} has a segment of more than 255 bytes")
+    if _CONTROL.search(path):
         raise ValueError(f"the path {path!r} has a control character")
     return path
 

@@ -56,6 +56,8 @@ def test_manifest_that_does_not_agree_with_itself_is_refused(change: dict[str, o
         "\udc80",
         "x" * 256,
         "ü" * 128,
+        f"a/{'ü' * 128}/b",
+        f"{'a/' * 200}..",
     ],
 )
 def test_unsafe_paths_are_refused(path: str) -> None:
@@ -63,7 +65,9 @@ def test_unsafe_paths_are_refused(path: str) -> None:
         check_path(path)
 
 
-@pytest.mark.parametrize("path", ["a", "a/b.c", "...", "a b/ü", "-rf", "x" * 255])
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.c", "...", "a b/ü", "-rf", "x" * 255, "/".join(["x" * 255] * 9)]
+)
 def test_other_paths_are_kept_as_they_are(path: str) -> None:
     assert check_path(path) == path
 

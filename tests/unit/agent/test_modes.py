@@ -210,6 +210,25 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert (mode(outside), mode(outside / "secret")) == (0o700, 0o600)
 
 
+def test_only_what_is_closed_is_opened_in_each_folder(tmp_path: Path) -> None:
+    paths = {"a": 0o644, "b": 0o600, "d/a": 0o640, "d/e/a": 0o444, "d/e/b": 0o604, "d-e": 0o755}
+    for path, bits in paths.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+        (tmp_path / path).chmod(bits)
+    (tmp_path / "d").chmod(0o700)
+    assert list(open_up(tmp_path, list(paths))) == []
+    assert {path: mode(tmp_path / path) for path in paths} == {
+        "a": 0o644,
+        "b": 0o644,
+        "d/a": 0o644,
+        "d/e/a": 0o444,
+        "d/e/b": 0o644,
+        "d-e": 0o755,
+    }
+    assert mode(tmp_path / "d") == 0o755
+
+
 def _plain() -> Memory:
     return Memory({**FILES, "deep/er/empty": b""})
 
