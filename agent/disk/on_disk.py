@@ -204,7 +204,7 @@ def read_note(path: Path, kind: type[Note]) -> Note | None:
 def bad_files(tree: Path, manifest: Manifest, scrub: Scrub | None) -> list[ManifestFile]:
     """The files that are missing, have another size, or were bad when they were read last."""
     noted = {file.path for file in scrub.bad} if scrub else set()
-    return [f for f in manifest.files if f.path in noted or _glance(tree / f.path, f.size)[0]]
+    return [f for f in manifest.files if f.path in noted or _glance(f"{tree}/{f.path}", f.size)[0]]
 
 
 def _first_usage(manifest: Path) -> Usage:
@@ -219,7 +219,7 @@ def compare(tree: Path, manifest: Manifest) -> tuple[str, int]:
     """
     problem, taken = "", 0
     for file in manifest.files:
-        wrong, blocks = _glance(tree / file.path, file.size)
+        wrong, blocks = _glance(f"{tree}/{file.path}", file.size)
         problem = problem or wrong
         taken += blocks
     if not problem and not tree.is_dir():
@@ -227,10 +227,13 @@ def compare(tree: Path, manifest: Manifest) -> tuple[str, int]:
     return problem, taken
 
 
-def _glance(path: Path, size: int) -> tuple[str, int]:
-    """What is wrong with the kind or size of a file, or nothing, and its bytes of the disk."""
+def _glance(path: str, size: int) -> tuple[str, int]:
+    """What is wrong with the kind or size of a file, or nothing, and its bytes of the disk.
+
+    `path` is no Path: to make one takes longer than the look at the file.
+    """
     try:
-        found = path.lstat()
+        found = os.lstat(path)
     except OSError as error:
         if error.errno not in MISSING:
             raise

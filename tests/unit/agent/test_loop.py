@@ -158,11 +158,11 @@ def test_a_copy_that_cannot_be_read_now_is_neither_replaced_nor_unready(
     world.settle()
     asked = len(world.server.seen)
 
-    def fails(self: Path, *_: object, **__: object) -> None:
-        raise OSError(errno.EIO, "Input/output error", str(self))
+    def fails(path: str | Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
     with monkeypatch.context() as broken:
-        broken.setattr("pathlib.Path.lstat", fails)
+        broken.setattr("os.lstat", fails)
         world.step(60)
         world.settle()
         assert world.states() == {"a": "Downloaded"}

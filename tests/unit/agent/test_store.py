@@ -252,12 +252,12 @@ def test_a_model_that_cannot_be_recovered_does_not_stop_the_others(store: Store)
 def test_an_error_of_the_disk_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, URI, FILES)
 
-    def fails(self: Path, *_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files", str(self))
+    def fails(path: str | Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    for call in ("read_bytes", "lstat"):
+    for call in ("pathlib.Path.read_bytes", "os.lstat"):
         with monkeypatch.context() as broken:
-            broken.setattr(f"pathlib.Path.{call}", fails)
+            broken.setattr(call, fails)
             found = store.inspect(KEY)
             assert found.found is Found.UNREADABLE
             assert "Too many open files" in found.problem
