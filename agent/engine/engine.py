@@ -136,7 +136,6 @@ class Engine:
         """Adapt the connections, and make received bytes durable, as long as there is a job."""
         checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
         while True:
-            time.sleep(TICK_SECONDS)
             with self._starting:
                 if not self._schedule.connections():
                     self._watching = False
@@ -150,6 +149,7 @@ class Engine:
             if time.monotonic() >= checkpoint_at:
                 self._checkpoint()
                 checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
+            time.sleep(TICK_SECONDS)
 
     def _checkpoint(self) -> None:
         for file in self._schedule.active_files():

@@ -68,6 +68,8 @@ class Segment:
     # Bytes of its file on the disk when it began.
     file_done: int = 0
     body: Body | None = None
+    # Whether it waits for bytes from its sender; otherwise for the disk, or for this node.
+    awaits_bytes: bool = True
     # The digests of its file, while it starts at the first undigested byte.
     digests: Digests | None = None
     twin: Segment | None = None

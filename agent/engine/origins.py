@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.engine.connection_limit import ConnectionLimit
+from agent.engine.connection_limit import ConnectionLimit, Sample
 from agent.engine.pace import Pace
 from agent.sources.bounded_cache import BoundedCache
 
@@ -46,7 +46,8 @@ class Origin:
         active = list(self.active)
         # Some connections are between two ranges at any moment.
         busy = BUSY * self.limit.now <= len(active)
-        self.limit.sample(self.received, now, busy=busy, cpu_bound=cpu_bound)
+        awaiting = sum(segment.awaits_bytes for segment in active) / max(len(active), 1)
+        self.limit.sample(Sample(self.received, now, busy, awaiting, cpu_bound))
         slow, stalled = self.pace.look(active, self.received, now)
         for segment in stalled:
             segment.stalled = True

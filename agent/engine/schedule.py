@@ -215,7 +215,7 @@ class Schedule:
         file = segment.file
         with self._lock:
             _check_is_needed(segment)
-            segment.body = body
+            segment.body, segment.awaits_bytes = body, False
             file.job.touched.add(segment)
             # Only the file's lone segment digests what it writes: beside other segments it would
             # delay the first missing byte, for which the digests of their bytes wait.

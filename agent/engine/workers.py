@@ -104,7 +104,9 @@ class FetchWorker(threading.Thread):
         size, flushed = most if file.is_small else least, segment.position
         while True:
             began = time.monotonic()
+            segment.awaits_bytes = True
             piece = body.read(size)
+            segment.awaits_bytes = False
             if not piece:
                 break
             self._write(segment, piece)
