@@ -162,7 +162,8 @@ class ConnectionLimit:
             return
         self._is_probed = True
         self._step(max(1, min(receiving, self.now - 1) if receiving else self.now // 2), now)
-        self._before = 0
+        # Fewer connections bring less, which is no collapse.
+        self._before, self._best = 0, 0.0
         self._hold_until = now + HOLD_SECONDS
 
     def _probe(self, sample: Sample) -> None:

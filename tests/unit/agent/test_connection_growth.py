@@ -62,13 +62,17 @@ class Run:
 
     def go_on(self, path: Path, seconds: float) -> Run:
         for _ in range(round(seconds / TICK)):
-            now = self.ticks * TICK
+            now = self.now
             self.limit.sample(path.sample(self.received, self.limit.now, now))
             if not self.steps or self.steps[-1][1] != self.limit.now:
                 self.steps.append((round(now, 1), self.limit.now))
             self.received += TICK * path.rate(self.limit.now, now)
             self.ticks += 1
         return self
+
+    @property
+    def now(self) -> float:
+        return self.ticks * TICK
 
     @property
     def numbers(self) -> list[int]:
@@ -99,6 +103,10 @@ def test_a_full_link_gets_no_more_connections_than_fill_it(link: float) -> None:
     # One step more than fills it, which is undone.
     assert run.limit.now == max(START_CONNECTIONS, 32 if link > 800 else 0)
     assert max(run.numbers) == 2 * run.limit.now
+    # It is tried again after a while.
+    run.steps.clear()
+    run.go_on(Path(each=50, link=link), HOLD_SECONDS)
+    assert sorted(set(run.numbers)) == [run.limit.now, 2 * run.limit.now]
 
 
 def test_a_busy_cpu_gets_no_more_connections() -> None:
@@ -187,6 +195,43 @@ def test_idle_connections_say_nothing() -> None:
     for tick in range(100):
         limit.sample(Sample(tick * 500 * MIB, tick * TICK, busy=False))
     assert limit.now == START_CONNECTIONS
+
+
+def test_a_burst_of_refusals_counts_once() -> None:
+    run = Run().go_on(Path(each=50), 5)
+    for _ in range(10):
+        run.limit.refused(run.now)
+    assert run.limit.now == 32
+    assert run.go_on(Path(each=50), HOLD_SECONDS - 1).limit.now == 32
+    assert run.go_on(Path(each=50), 3).limit.now == 64
+    for n in range(1, 20):
+        run.limit.refused(run.now + 10 * n)
+    assert run.limit.now == 1
+
+
+def test_a_limit_holds_at_once_and_growth_follows_when_it_is_raised() -> None:
+    run = Run()
+    run.limit.cap(4)
+    assert run.go_on(Path(each=50), 3).limit.now == 4
+    run.limit.cap(64)
+    assert run.go_on(Path(each=50), 3).limit.now == 64
+
+
+def test_a_pause_ends_within_a_limit_that_was_lowered_meanwhile() -> None:
+    run = Run().go_on(Path(each=50), 0.6)
+    assert run.limit.now == 64
+    run.limit.cap(4)
+    run.limit.resume()
+    assert run.limit.now == 4
+
+
+def test_neither_a_pause_nor_a_slower_origin_after_it_is_a_collapse() -> None:
+    run = Run().go_on(Path(each=50, allowed=32), 0.6)
+    assert run.limit.now == 64
+    run.ticks += 36_000
+    run.limit.resume()
+    assert run.limit.now == 32
+    assert run.go_on(Path(each=0.05), 1).limit.now >= 32
 
 
 def test_a_pause_undoes_a_step_that_was_not_judged() -> None:

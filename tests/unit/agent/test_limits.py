@@ -6,13 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.commands.limits_file import LimitsError, follow, read_limits
-from agent.engine.connection_limit import (
-    FEW_CONNECTIONS,
-    HOLD_SECONDS,
-    START_CONNECTIONS,
-    STEP_SECONDS,
-    ConnectionLimit,
-)
 from agent.engine.cpu_pressure import CpuPressure
 from agent.engine.limits import Limits
 from agent.structs.token_bucket import TokenBucket
@@ -22,81 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1 << 20
-
-
-class Origin:
-    """An origin whose rate depends on the number of connections."""
-
-    def __init__(self, rate: Callable[[int], float], limit: ConnectionLimit | None = None) -> None:
-        self.rate = rate
-        self.limit = limit or ConnectionLimit()
-        self.now = 100.0
-        self.received = 0
-        self.seen: list[int] = []
-
-    def run(self, seconds: float, *, busy: bool = True, cpu_bound: bool = False) -> int:
-        for _ in range(round(seconds / 0.1)):
-            self.limit.sample(self.received, self.now, busy=busy, cpu_bound=cpu_bound)
-            self.seen.append(self.limit.now)
-            self.received += int(self.rate(self.limit.now) * 0.1)
-            self.now += 0.1
-        return self.limit.now
-
-
-def test_grows_while_each_stream_is_held_back() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    assert origin.run(8 * STEP_SECONDS) == 64
-    assert sorted(set(origin.seen)) == [FEW_CONNECTIONS, 16, 32, 64]
-    # The few are for the first look alone.
-    assert origin.seen[2] == START_CONNECTIONS
-
-
-def test_stays_where_more_streams_bring_nothing() -> None:
-    origin = Origin(lambda _: 2000 * MIB)
-    origin.run(10 * STEP_SECONDS)
-    assert origin.limit.now == 16
-    # It tried once, and tries again after a while.
-    assert set(origin.seen[2:]) == {16, 32}
-    origin.seen.clear()
-    origin.run(HOLD_SECONDS + 8 * STEP_SECONDS)
-    assert set(origin.seen) == {16, 32}
-
-
-def test_goes_back_when_the_origin_collapses_under_more_streams() -> None:
-    # A hub's network gives next to nothing to a client with 64 connections.
-    origin = Origin(lambda n: n * 20 * MIB if n <= 32 else 1 * MIB)
-    origin.run(9 * STEP_SECONDS)
-    assert origin.limit.now == 32
-    assert 64 in origin.seen
-
-
-def test_begins_with_few_where_the_cpu_is_the_limit_and_stays_there() -> None:
-    origin = Origin(lambda n: 8000 * MIB / n)
-    origin.run(20 * STEP_SECONDS, cpu_bound=True)
-    assert origin.limit.now == FEW_CONNECTIONS
-    # It tried more, once, and they were no faster.
-    assert set(origin.seen) == {FEW_CONNECTIONS, 2 * FEW_CONNECTIONS}
-
-
-def test_grows_on_a_busy_cpu_too_where_each_stream_is_held_back() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    assert origin.run(20 * STEP_SECONDS, cpu_bound=True) >= 32
-
-
-def test_takes_fewer_when_the_cpu_becomes_the_limit() -> None:
-    origin = Origin(lambda n: 8000 * MIB / n)
-    origin.run(5 * STEP_SECONDS)
-    assert origin.limit.now == START_CONNECTIONS
-    assert origin.run(HOLD_SECONDS + 10 * STEP_SECONDS, cpu_bound=True) == FEW_CONNECTIONS
-
-
-def test_takes_fewer_back_when_they_are_slower() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    assert origin.run(12 * STEP_SECONDS) == 64
-    origin.seen.clear()
-    origin.run(10 * STEP_SECONDS, cpu_bound=True)
-    assert set(origin.seen) == {32, 64}
-    assert origin.limit.now == 64
 
 
 def test_crowd_is_more_waiting_than_work(tmp_path: Path) -> None:
@@ -121,55 +39,6 @@ def test_crowd_is_more_waiting_than_work(tmp_path: Path) -> None:
     assert not crowd.sample(100.6)
     (tmp_path / "7" / "schedstat").write_text("not what it was")
     assert not crowd.sample(100.8)
-
-
-def test_a_refusal_halves_once_for_a_burst_and_holds() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    origin.run(8 * STEP_SECONDS)
-    for _ in range(10):
-        origin.limit.refused(origin.now)
-    assert origin.limit.now == 32
-    assert origin.run(HOLD_SECONDS - 1) == 32
-    assert origin.run(8 * STEP_SECONDS) == 64
-    for _ in range(20):
-        origin.now += 10
-        origin.limit.refused(origin.now)
-    assert origin.limit.now == 1
-
-
-def test_idle_connections_prove_nothing() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    assert origin.run(10 * STEP_SECONDS, busy=False) == 16
-
-
-def test_cap_holds_at_once_and_growth_follows_when_it_is_raised() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    origin.limit.cap(4)
-    assert origin.run(10 * STEP_SECONDS) == 4
-    origin.limit.cap(64)
-    assert origin.run(10 * STEP_SECONDS) == 64
-
-
-def test_after_a_pause_it_goes_on_with_what_it_had_learned() -> None:
-    origin = Origin(lambda n: n * 50 * MIB if n <= 32 else 1 * MIB)
-    # The pause comes in the middle of a step that will not have paid.
-    while origin.limit.now < 64:
-        origin.run(0.1)
-    origin.now += 3600
-    origin.limit.resume()
-    assert origin.limit.now == 32
-    # Neither the pause nor its bytes count as a collapse.
-    origin.rate = lambda _: 1 * MIB
-    assert origin.run(3 * STEP_SECONDS) >= 32
-
-
-def test_a_pause_ends_within_a_limit_that_was_lowered_meanwhile() -> None:
-    origin = Origin(lambda n: n * 50 * MIB)
-    while origin.limit.now < 64:
-        origin.run(0.1)
-    origin.limit.cap(4)
-    origin.limit.resume()
-    assert origin.limit.now == 4
 
 
 def test_bucket_keeps_to_its_rate_whatever_the_pieces() -> None:
