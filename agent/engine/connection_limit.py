@@ -176,11 +176,15 @@ class ConnectionLimit:
             self._window = _Window(sample)
             return
         window.add(sample)
-        if window.seconds(sample.now) >= PROBE_SECONDS:
-            self._is_probed = True
-            self._note(window.rate(sample))
-            if not window.is_cpu_bound:
-                self._step(START_CONNECTIONS, sample.now)
+        seconds = window.seconds(sample.now)
+        is_held = window.is_cpu_bound and window.mean_awaiting >= HELD
+        # Where both signs show, it is not sure yet which of them lasts.
+        if seconds < PROBE_SECONDS or (is_held and seconds < STEP_SECONDS):
+            return
+        self._is_probed = True
+        self._note(window.rate(sample))
+        if is_held or not window.is_cpu_bound:
+            self._step(START_CONNECTIONS, sample.now)
 
     def _is_held(self, last: Sample, sample: Sample) -> bool:
         """Whether each connection is held by the origin, and none by this node or by another."""

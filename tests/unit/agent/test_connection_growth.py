@@ -141,6 +141,7 @@ def test_fewer_connections_that_bring_less_are_undone() -> None:
 def test_a_cpu_that_others_keep_busy_does_not_hold_up_connections_that_wait_for_bytes() -> None:
     run = Run().go_on(Path(each=50, others=True), 3)
     assert run.limit.now == 64
+    assert run.steps[:2] == [(0.0, 4), (0.3, 16)]
     # Each step is judged.
     judged = itertools.pairwise(at for at, _ in run.steps[1:])
     assert all(after - before >= 0.3 for before, after in judged)
