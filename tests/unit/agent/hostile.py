@@ -198,8 +198,9 @@ def secret_uri(server: Server) -> str:
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ranges, and short waits between requests."""
+    """Small ranges and reads, and short waits between requests."""
     monkeypatch.setattr("agent.engine.ranges.MIN_RANGE_BYTES", RANGE)
+    monkeypatch.setattr("agent.engine.workers.FIRST_READ_BYTES", RANGE // 4)
     monkeypatch.setattr("agent.engine.range_retries._BASE_SECONDS", {})
     monkeypatch.setattr("agent.engine.range_retries._DEFAULT_BASE_SECONDS", 0.01)
     monkeypatch.setattr("agent.engine.engine.TICK_SECONDS", 0.02)
