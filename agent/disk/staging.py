@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -448,11 +448,12 @@ class Staging:
 
 def _open_below(files: Path, path: str, flags: int) -> int:
     """Open a file, and make its folders where they are missing. Returns its descriptor."""
-    target = files / path
+    # A text: a model may have very many files.
+    target = f"{files}/{path}"
     try:
         return os.open(target, flags, FILE_MODE)
     except FileNotFoundError:
-        for parent in reversed(target.relative_to(files).parents[:-1]):
+        for parent in reversed(PurePath(path).parents[:-1]):
             make_directory(files / parent)
         return os.open(target, flags, FILE_MODE)
 
