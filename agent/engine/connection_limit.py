@@ -169,10 +169,10 @@ class ConnectionLimit:
     def _probe(self, sample: Sample) -> None:
         """Raise the number for the first time, unless the CPU is the bottleneck."""
         window = self._window
-        # The disk makes room for the first bytes.
-        is_early = window is not None and window.since.received == sample.received
-        if window is None or not sample.busy or (is_early and sample.awaiting < AWAITING):
-            # This says nothing yet of what is the bottleneck.
+        if window is None or (
+            sample.received == window.since.received and sample.awaiting < AWAITING
+        ):
+            # The disk makes room for the file: this says nothing of the origin yet.
             self._window = _Window(sample)
             return
         window.add(sample)

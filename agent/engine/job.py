@@ -158,8 +158,6 @@ class FileJob:
         # What updates the digests now: a segment, or a digest thread.
         self.digester: object | None = None
         self.queued = False
-        # When it was last asked for at the origin.
-        self.last_turn = 0.0
         self.sealed = False
         # Incremented when the file starts over: results of older segments are dropped.
         self.epoch = 0
@@ -455,12 +453,7 @@ class Job:
     @property
     def order(self) -> tuple[bool, int, int]:
         """The sort key of jobs: the first one is served first."""
-        return (*self.rank, self.number)
-
-    @property
-    def rank(self) -> tuple[bool, int]:
-        """The sort key without the number: jobs of equal rank take turns."""
-        return (not self.is_urgent(), -self.priority)
+        return (not self.is_urgent(), -self.priority, self.number)
 
     def arrange(self) -> None:
         """Sort the files of the model into `whole` and `waiting`."""
@@ -522,27 +515,18 @@ class Job:
         """Whether there are bytes left to request."""
         return bool(self.turn or self.waiting)
 
-    @property
-    def last_turn(self) -> float:
-        """When the file whose turn is next had its last one; 0 if it had none."""
-        return self.turn[0].last_turn if self.turn else 0.0
-
-    def take(self, now: float, connections: int, files: int, left: int) -> Segment | None:
-        """Start the next segment: the files in work take turns, so that each is read in order.
-
-        `files` and `left` are those of all jobs that share the connections: see Crowd.
-        """
+    def take(self, now: float, connections: int) -> Segment | None:
+        """Start the next segment: the files in work take turns, so that each is read in order."""
         if self.swarm is not None and self.swarm.is_origin_dry:
             return None
         self._begin_files()
-        alone = 2 * files >= connections
+        alone = 2 * len(self.turn) >= connections
         for _ in range(len(self.turn)):
             file = self.turn.popleft()
-            segment = file.take(now, connections, left, alone=alone)
+            segment = file.take(now, connections, self.left, alone=alone)
             if file.gaps:
                 self.turn.append(file)
             if segment is not None:
-                file.last_turn = now
                 self.left -= (segment.end or 0) - segment.position
                 return segment
         if self.swarm is not None:

@@ -15,7 +15,6 @@ from agent.engine.failed_ranges import set_back, set_back_of_peer
 from agent.engine.job import DIGEST_BYTES, WrongPiecesError
 from agent.engine.origins import Origins
 from agent.engine.swarm import MAX_CONNECTIONS
-from agent.engine.turns import in_turn
 from agent.structs.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from agent.engine.job import FileJob, Job, Segment
     from agent.engine.limits import Limits
-    from agent.engine.turns import Crowd
     from agent.structs.exchange import Lane
     from agent.structs.remote import Body
 
@@ -161,24 +159,24 @@ class Schedule:
                 hedge.started = now
                 hedge.file.active.add(hedge)
                 return hedge
-        owners, turns = len({job.owner for job in self._jobs}), in_turn(self._jobs)
+        owners = len({job.owner for job in self._jobs})
         if owners > 1:
             # Jobs of owners below their share come first.
             active, most = self._active_of_owners_locked(), share(MAX_THREADS, owners)
-            for job, crowd in turns:
+            for job in self._jobs:
                 origin = self._origins[job]
                 here = sum(one.file.job.owner == job.owner for one in origin.active)
                 if active[job.owner] < most and here < share(origin.limit.now, owners):
-                    segment = self._take_of_locked(job, crowd, now)
+                    segment = self._take_of_locked(job, now)
                     if segment is not None:
                         return segment
-        return next(filter(None, (self._take_of_locked(*one, now) for one in turns)), None)
+        return next(filter(None, (self._take_of_locked(job, now) for job in self._jobs)), None)
 
-    def _take_of_locked(self, job: Job, crowd: Crowd, now: float) -> Segment | None:
+    def _take_of_locked(self, job: Job, now: float) -> Segment | None:
         origin = self._origins[job]
         segment = job.take_from_peer(now)
         if segment is None and not job.over and origin.has_room(now):
-            segment = job.take(now, origin.limit.now, crowd.files, crowd.left)
+            segment = job.take(now, origin.limit.now)
         return segment
 
     def _active_of_owners_locked(self) -> Counter[str]:

@@ -195,7 +195,7 @@ def test_idle_connections_say_nothing() -> None:
     limit = ConnectionLimit()
     for tick in range(100):
         limit.sample(Sample(tick * 500 * MIB, tick * TICK, busy=False))
-    assert limit.now == FEW_CONNECTIONS
+    assert limit.now == START_CONNECTIONS
 
 
 def test_a_burst_of_refusals_counts_once() -> None:
