@@ -1,7 +1,7 @@
 """Frees the bytes of files between two runs without deleting the files.
 
-ext4 does not use an inode again in the minutes after its deletion, and a new file passes over all
-such inodes of its group, one by one. After one tool's 10,000 files are deleted, the next tool
+ext4 without a journal uses no inode again within minutes of its deletion: a new file passes over
+all such inodes of its group, one by one. After one tool's 10,000 files are deleted, the next tool
 would need milliseconds for each file that it creates.
 """
 
