@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NODE = "real-1"
 NAME = "server"
-# Of the agent of the real node: a pod must come while the download of 87 MiB goes on, also where the
-# machine is busy.
+# Of the agent of the real node: a pod must come while the download of 87 MiB goes on, also on a
+# busy machine.
 BYTES_PER_SECOND = "4Mi"
 
 
