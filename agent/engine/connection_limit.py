@@ -50,6 +50,10 @@ class Sample:
     awaiting: float = 1.0
     cpu_bound: bool = False
 
+    def rate_since(self, earlier: Sample) -> float:
+        """The bytes per second that came since then."""
+        return (self.received - earlier.received) / (self.now - earlier.now)
+
 
 @dataclass(slots=True)
 class _Window:
@@ -67,9 +71,6 @@ class _Window:
 
     def seconds(self, now: float) -> float:
         return now - self.since.now
-
-    def rate(self, sample: Sample) -> float:
-        return (sample.received - self.since.received) / self.seconds(sample.now)
 
     @property
     def is_cpu_bound(self) -> bool:
@@ -136,8 +137,7 @@ class ConnectionLimit:
             # With idle connections, the rate does not depend on their number.
             self._window = None
         elif self._is_held(last, sample):
-            rate = (sample.received - last.received) / (sample.now - last.now)
-            self._judge(rate, sample.now, cpu_bound=False, awaiting=1.0)
+            self._judge(sample.rate_since(last), sample.now, cpu_bound=False, awaiting=1.0)
         elif self._window is None:
             if sample.now - self._stepped_at >= SETTLE_SECONDS:
                 self._window = _Window(sample)
@@ -146,7 +146,7 @@ class ConnectionLimit:
             if self._window.seconds(sample.now) >= STEP_SECONDS:
                 window, self._window = self._window, _Window(sample)
                 self._judge(
-                    window.rate(sample),
+                    sample.rate_since(window.since),
                     sample.now,
                     cpu_bound=window.is_cpu_bound,
                     awaiting=window.mean_awaiting,
@@ -182,7 +182,7 @@ class ConnectionLimit:
         if seconds < PROBE_SECONDS or (is_held and seconds < STEP_SECONDS):
             return
         self._is_probed = True
-        self._note(window.rate(sample))
+        self._note(sample.rate_since(window.since))
         if is_held or not window.is_cpu_bound:
             self._step(START_CONNECTIONS, sample.now)
 
@@ -193,8 +193,8 @@ class ConnectionLimit:
             return False
         if last.now - self._stepped_at < QUICK_SETTLE_SECONDS or count < QUICK_BYTES * self.now:
             return False
-        rate = count / (sample.now - last.now)
-        return self._is_raised and rate >= self.now * SAME * self._best_of_one > 0
+        enough = self.now * SAME * self._best_of_one
+        return self._is_raised and sample.rate_since(last) >= enough > 0
 
     def _judge(self, rate: float, now: float, *, cpu_bound: bool, awaiting: float) -> None:
         self._is_raised = False

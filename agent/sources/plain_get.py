@@ -11,7 +11,6 @@ import re
 import socket
 import ssl
 import threading
-from contextlib import suppress
 from functools import partial
 from http import client
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import ProtocolError, SSLError
 
-from agent.sources.waits import current
+from agent.sources.waits import break_off, current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +87,7 @@ class PlainAnswer:
         """Make a blocked `read` in another thread end."""
         with self._lock:
             if self._kept is not None:
-                self._kept.break_off()
+                break_off(self._kept.socket)
 
     def close(self) -> None:
         """End the connection, unless the whole body was read."""
@@ -125,11 +124,6 @@ class _Kept:
         if not keep:
             self.connection.close()
         self._pool._put_conn(self.connection)  # noqa: SLF001
-
-    def break_off(self) -> None:
-        # Not SSLSocket's shutdown: it discards the state of TLS while another thread reads.
-        with suppress(OSError, TypeError):
-            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 def fetch(

@@ -143,7 +143,7 @@ class _Session(requests.Session):
         if sent is None:
             url = str(self._prepared(url).url).partition("#")[0]
             sent = _ON_THE_WIRE.fullmatch(url)
-        way = self._way(url)
+        way = self._way(f"{sent[1]}/" if sent else _root(url))
         headers = way.merged(kwargs["headers"])
         if not way.direct or sent is None:
             return self._followed(url, headers, None, way, kwargs["timeout"])
@@ -194,8 +194,7 @@ class _Session(requests.Session):
             drop(resp)
         return target
 
-    def _way(self, url: str) -> _Way:
-        root = _root(url)
+    def _way(self, root: str) -> _Way:
         if root not in self._ways:
             if len(self._ways) >= MAX_WAYS:
                 self._ways.clear()
@@ -220,7 +219,7 @@ class _Session(requests.Session):
         self, prepared_request: requests.PreparedRequest, _former: Any
     ) -> dict[str, str]:
         """The proxies of a redirect's target: requests keeps the former host's if it needs none."""
-        proxies: dict[str, str] = self._way(str(prepared_request.url)).proxies
+        proxies: dict[str, str] = self._way(_root(str(prepared_request.url))).proxies
         return proxies
 
     def rebuild_auth(

@@ -72,11 +72,15 @@ class Wait:
 
     def break_off(self) -> None:
         """Shut the connection down, so that a read on it ends."""
-        connected = self.connected
-        if connected is not None:
-            # Not SSLSocket's shutdown: it discards the state of TLS while another thread reads.
-            with suppress(OSError, TypeError):
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        if self.connected is not None:
+            break_off(self.connected)
+
+
+def break_off(connected: socket.socket) -> None:
+    """Shut a connection down, so that a read on it in another thread ends."""
+    # Not SSLSocket's shutdown: it discards the state of TLS while another thread reads.
+    with suppress(OSError, TypeError):
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 _current: ContextVar[Wait | None] = ContextVar("wait", default=None)
