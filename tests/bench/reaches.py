@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from statistics import median
 from typing import TYPE_CHECKING
@@ -121,15 +121,7 @@ def _time(row: str, work: str, bound: float, to: str, *, line: str = OURS) -> Re
 
 
 def _disk(row: str, work: str, bound: float, to: str) -> Reach:
-    return Reach(
-        row,
-        work,
-        f"ratio to {_quoted(to)}",
-        bound,
-        "",
-        lambda found: found.ratio(row, OURS, to, "seconds"),
-        only_for_the_disk=True,
-    )
+    return replace(_time(row, work, bound, to), only_for_the_disk=True)
 
 
 def _p99(line: str, work: str) -> Reach:

@@ -6,15 +6,13 @@ import os
 import resource
 import subprocess
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.disk.writeback import sync_file_system
 from tests.bench.table import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.bench.origin import Tree
@@ -24,18 +22,11 @@ _MANY = 100
 _WRITE_BYTES = 1 << 20
 
 
-@dataclass
-class _Clock:
-    sample: Sample = field(default_factory=lambda: Sample(0.0))
-
-
-@contextmanager
-def _measured() -> Iterator[_Clock]:
+def _measured(step: Callable[[], object]) -> Sample:
     """The seconds, and the CPU seconds of this process and of its children that have ended."""
-    clock = _Clock()
     began, used = time.monotonic(), _cpu_seconds()
-    yield clock
-    clock.sample = Sample(time.monotonic() - began, cpu_seconds=_cpu_seconds() - used)
+    step()
+    return Sample(time.monotonic() - began, cpu_seconds=_cpu_seconds() - used)
 
 
 def _cpu_seconds() -> float:
@@ -45,9 +36,7 @@ def _cpu_seconds() -> float:
 
 def sync(paths: Sequence[Path]) -> Sample:
     """An fsync of each file; of more than 100 files, one sync of their file system."""
-    with _measured() as clock:
-        _sync(paths)
-    return clock.sample
+    return _measured(lambda: _sync(paths))
 
 
 def _sync(paths: Sequence[Path]) -> None:
@@ -63,24 +52,26 @@ def _sync(paths: Sequence[Path]) -> None:
 def digest(paths: Sequence[Path]) -> Sample:
     """OpenSSL's SHA-256, on two cores if there are several files."""
     each = "1" if len(paths) <= _MANY else str(_MANY)
-    with _measured() as clock:
-        subprocess.run(
+    return _measured(
+        lambda: subprocess.run(
             ["xargs", "-0", "-P", "2", "-n", each, "openssl", "dgst", "-sha256"],
             input=b"\0".join(os.fsencode(path) for path in paths),
             stdout=subprocess.DEVNULL,
             check=True,
         )
-    return clock.sample
+    )
 
 
 def write(folder: Path, tree: Tree) -> Sample:
     """Write files like those of a tree from memory in one thread, and sync them."""
     piece = memoryview(os.urandom(min(_WRITE_BYTES, tree.size)))
     paths = [folder / name for name in tree.files]
-    with _measured() as clock:
+
+    def work() -> None:
         for path in paths:
             with path.open("wb", buffering=0) as file:
                 for start in range(0, tree.size, len(piece)):
                     file.write(piece[: tree.size - start])
         _sync(paths)
-    return clock.sample
+
+    return _measured(work)
