@@ -63,6 +63,9 @@ def lean_imports() -> Iterator[None]:
     for guesser in ("chardet", "charset_normalizer"):
         modules.setdefault(guesser, None)
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
+    # msgspec would import it for what typing has too.
+    with hidden("typing_extensions"):
+        import msgspec  # noqa: F401, PLC0415
     # structlog would import rich, for tracebacks of another kind than the agent's, and asyncio, for
     # loggers of coroutines.
     with hidden("rich"), stand_in("asyncio"), _no_collections():

@@ -10,7 +10,7 @@ from crds.base import Identity, Int32, JsonObject, for_users, is_falsy, validati
 from crds.eviction import Retention
 from crds.keys import model_key
 from crds.peers import ManifestHash
-from crds.quantity import Quantity, positive
+from crds.quantity_types import Quantity, positive
 
 # Schemes that KServe's users write. The agent decides which of them it can download.
 SCHEMES = (

@@ -20,7 +20,7 @@ from crds.base import (
 from crds.eviction import EvictionSettings
 from crds.models import PlacedModel
 from crds.peers import AgentPeer, Exchange, ManifestHash
-from crds.quantity import Quantity
+from crds.quantity_types import Quantity
 from crds.states import ModelState, StoredModelStatus
 
 

@@ -26,7 +26,7 @@ from crds.base import (
 from crds.eviction import EvictionPolicy, EvictionSettings, EvictionSpec
 from crds.node_limit import NodeLimit
 from crds.peers import PeerExchange
-from crds.quantity import Quantity, positive
+from crds.quantity_types import Quantity, positive
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 if TYPE_CHECKING:

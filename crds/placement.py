@@ -16,7 +16,7 @@ from crds.base import (
 from crds.eviction import EvictionSettings
 from crds.models import PlacedModel
 from crds.peers import PeerEndpoint
-from crds.quantity import Quantity
+from crds.quantity_types import Quantity
 from crds.volumes import NodeSelectorTerm
 
 

@@ -11,11 +11,6 @@ from __future__ import annotations
 import re
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
 from functools import lru_cache
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, WithJsonSchema
-
-from crds.base import NUMBER_AS_TEXT
 
 _BINARY = {
     suffix: Decimal(1024) ** power
@@ -37,13 +32,10 @@ _SYNTAX = re.compile(
     r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:[eE]([+-]?\d{1,2})|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?))",
     re.ASCII,
 )
-_LENGTH_MAX = 64
-_MAX = 2**63 - 1
+LENGTH_MAX = 64
+BYTES_MAX = 2**63 - 1
 # More digits than a product can have: only the last step rounds.
 _EXACT = Context(prec=256)
-
-# The pattern that controller-gen writes for resource.Quantity, with shorter exponents.
-_SCHEMA_PATTERN = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 
 
 # At most 4096 quantities, of 64 characters each: a longer text raises, and errors are not cached.
@@ -53,7 +45,7 @@ def parse_quantity(text: str) -> int:
 
     Raises ValueError if the text is not a quantity, or a negative one.
     """
-    match = _SYNTAX.fullmatch(text) if len(text) <= _LENGTH_MAX else None
+    match = _SYNTAX.fullmatch(text) if len(text) <= LENGTH_MAX else None
     if match is None:
         raise ValueError(f"{text!r} is not a quantity such as 500Mi or 140Gi")
     number, exponent, suffix = match.groups()
@@ -64,7 +56,7 @@ def parse_quantity(text: str) -> int:
         size = Decimal(number) * factor
         if size < 0:
             raise ValueError(f"{text!r} is less than zero")
-        return min(int(size.to_integral_value(rounding=ROUND_CEILING)), _MAX)
+        return min(int(size.to_integral_value(rounding=ROUND_CEILING)), BYTES_MAX)
 
 
 def format_quantity(size: int) -> str:
@@ -73,35 +65,3 @@ def format_quantity(size: int) -> str:
         if size >= unit:
             return f"{Decimal(size) / unit:.1f}".removesuffix(".0") + suffix
     return str(size)
-
-
-def _checked(value: str) -> str:
-    """The text, or `8Ei` if it is too large: Kubernetes reads that as the largest int64 too."""
-    return "8Ei" if parse_quantity(value) == _MAX else value
-
-
-def positive(message: str) -> dict[str, Any]:
-    """Schema extension: a CEL rule that refuses zero and negative quantities."""
-    rule = (
-        "type(self) == string ? isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))"
-        " : dyn(self) > 0"
-    )
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
-
-
-_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "integer"}, {"type": "string"}],
-    "pattern": _SCHEMA_PATTERN,
-    "x-kubernetes-int-or-string": True,
-    "maxLength": _LENGTH_MAX,
-}
-_CHECKED = AfterValidator(_checked)
-
-Quantity = Annotated[str, NUMBER_AS_TEXT, _CHECKED, WithJsonSchema(_SCHEMA)]
-# A quantity of a volume or a claim, where the API server refuses zero.
-Amount = Annotated[
-    str,
-    NUMBER_AS_TEXT,
-    _CHECKED,
-    WithJsonSchema(_SCHEMA | positive("must be a quantity of more than zero, such as 500Gi")),
-]

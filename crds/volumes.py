@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field
 
 from crds.base import ATOMIC_LIST, JsonObject, for_users
-from crds.quantity import Amount
+from crds.quantity_types import Amount
 
 _OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 

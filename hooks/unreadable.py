@@ -13,7 +13,7 @@ from crds.nodegroup import LocalModelNodeGroupStatus
 from hooks import reasons
 from hooks.envelope import CompositeResponse, decoder, parse_foreign
 from hooks.messages import MESSAGE_MAX, cut
-from hooks.observed import Condition  # noqa: TC001 - msgspec reads the annotations at run time
+from hooks.observed import Condition
 from hooks.reading import CACHE, NAMESPACE_CACHE, NODE_GROUP, salvage
 from hooks.volumes import unchanged
 

@@ -7,12 +7,12 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
 import urllib3
 from kubernetes import watch
 from kubernetes.client.exceptions import ApiException
 
 from agent.structs.causes import root_cause
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     import threading
@@ -31,8 +31,6 @@ WATCH_TIMEOUT = (3.0, 90.0)
 EARLY_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Listener(Protocol):

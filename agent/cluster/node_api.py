@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
 from pydantic import ValidationError
 
+from agent.structs.log import log
 from crds.node import LocalModelNode
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # A LocalModelNode as JSON.
 NodeObject = dict[str, Any]
-
-log = structlog.get_logger(__name__)
 
 
 class ApiUnavailableError(Exception):

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import structlog
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
 from agent.cluster.kube_watch import reason
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,6 @@ _THROTTLED = 429
 _MESSAGE_LENGTH = 500
 
 T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)

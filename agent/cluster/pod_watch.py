@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
@@ -14,6 +13,7 @@ from agent.cluster.core_api import CoreApi
 from agent.cluster.kube_watch import KubeWatch, reason
 from agent.cluster.node_api import ApiUnavailableError
 from agent.cluster.pod_mounts import parse_pod
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     import threading
@@ -32,8 +32,6 @@ TRUSTED_SECONDS = 60.0
 REFUSED_SECONDS = 8.0
 
 _FORBIDDEN = 403
-
-log = structlog.get_logger(__name__)
 
 
 class PodWatch:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import structlog
 import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from agent.cluster.kube_watch import CALL_TIMEOUT, KubeWatch, reason
 from agent.cluster.node_api import ApiUnavailableError
+from agent.structs.log import log
 from crds.base import API_VERSION, GROUP, VERSION
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ FIELD_MANAGER = "localmodel-agent"
 
 _NOT_FOUND = 404
 _CONFLICT = 409
-
-log = structlog.get_logger(__name__)
 
 
 class NodeReport:

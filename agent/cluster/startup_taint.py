@@ -8,13 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
 from agent.cluster.core_api import JSON_PATCH, CoreApi
 from agent.cluster.events import NodeEvent
 from agent.cluster.kube_watch import reason
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,6 @@ MAX_REFUSED_SECONDS = 300.0
 WARN_PAUSE_SECONDS = 8.0
 
 _FORBIDDEN = 403
-
-log = structlog.get_logger(__name__)
 
 
 class NodeTaint:

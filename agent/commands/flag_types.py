@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.structs.credentials import Unlisted
 from agent.structs.options import MAX_CONNECTIONS
+from crds.quantity import parse_quantity
 
 if TYPE_CHECKING:
     from agent.sources.addresses import Network
@@ -139,8 +140,6 @@ def connections(value: str) -> int:
 
 def quantity(value: str) -> int:
     """Bytes above zero, such as 500Mi."""
-    from crds.quantity import parse_quantity  # noqa: PLC0415 - it imports pydantic
-
     try:
         found = parse_quantity(value)
     except ValueError as error:

@@ -16,9 +16,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.commands.listening import listen
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,8 +28,6 @@ CONNECTION_SECONDS = 10.0
 ROOM_SECONDS = 1.0
 POLL_SECONDS = 0.5
 PLAIN = "text/plain; charset=utf-8"
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)

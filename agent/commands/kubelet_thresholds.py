@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.cluster.kubelet_config import KubeletConfigError
 from agent.structs.kubelet import thresholds_of_config
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.cluster.kubelet_config import KubeletConfig
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 # A kubelet reads its configuration when it starts, so changes are rare.
 POLL_SECONDS = 600.0
 RETRY_SECONDS = 60.0
-
-log = structlog.get_logger(__name__)
 
 
 def follow_kubelet(config: KubeletConfig, disk: KubeletDisk) -> None:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from agent.engine.limits import Limits
+from agent.structs.log import log
 from agent.structs.options import MAX_CONNECTIONS
 from crds.base import JsonObject
-from crds.quantity import Quantity, parse_quantity
+from crds.quantity import parse_quantity
+from crds.quantity_types import Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 NO_LIMITS = Limits()
-
-log = structlog.get_logger(__name__)
 
 
 class LimitsError(Exception):

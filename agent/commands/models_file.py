@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError, field_validator
 from crds.base import JsonObject
 from crds.models import ModelHash
 from crds.node import LocalModel
-from crds.quantity import Quantity, parse_quantity
+from crds.quantity import parse_quantity
+from crds.quantity_types import Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

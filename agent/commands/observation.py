@@ -5,11 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.commands.disk_probe import DiskProbe
 from agent.commands.health import Health
 from agent.commands.http_server import Answer, Server
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     import argparse
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from agent.control.loop import Loop
     from agent.control.snapshot import Snapshot
     from agent.disk.store import Store
-
-log = structlog.get_logger(__name__)
 
 
 class Observation:

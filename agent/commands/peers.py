@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.commands.flag_types import is_any
 from agent.commands.listening import listen
 from agent.peers.admission import Admission
@@ -18,6 +16,7 @@ from agent.peers.server import Server
 from agent.peers.shelf import Shelf
 from agent.structs.counts import NO_COUNTS
 from agent.structs.exchange import Neighbourhood, Peer
+from agent.structs.log import log
 from crds.peers import AgentPeer
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ NO_GROUP = ""
 
 # Connections that wait until they are accepted.
 BACKLOG = 128
-
-log = structlog.get_logger(__name__)
 
 
 class ClusterPeers:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.progress import TaskID
-    from structlog.typing import EventDict, WrappedLogger
 
 # The shortest time between two plain progress lines of one model.
 LINE_SECONDS = 5.0
@@ -206,27 +205,33 @@ class Bars:
 
 
 class LogLines:
-    """A structlog processor that prints warnings and errors of all modules in the display.
+    """Prints the warnings and errors of all modules in the display, which shows the rest itself.
 
-    Events whose text is in `silent` are left out.
+    Events in `silent` are left out.
     """
 
     def __init__(self, display: Display, silent: frozenset[str] = frozenset()) -> None:
         self._display = display
         self._silent = silent
 
-    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> str:
-        """Print a warning or an error; the display shows progress without the log."""
-        from structlog import DropEvent  # noqa: PLC0415
+    def debug(self, event: str, **fields: object) -> None:
+        """Print nothing."""
 
-        text = str(event.pop("event", ""))
-        failed = event.pop("exc_info", None)
-        if method in {"warning", "error", "exception", "critical"} and text not in self._silent:
-            details = " ".join(f"{name}={value}" for name, value in event.items())
-            self._display.say(f"{text} {details}".rstrip())
-            if failed:
-                self._display.say(traceback.format_exc().rstrip())
-        raise DropEvent
+    info = debug
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Print the event with its fields."""
+        if event not in self._silent:
+            details = " ".join(f"{name}={value}" for name, value in fields.items())
+            self._display.say(f"{event} {details}".rstrip())
+
+    error = warning
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Print the event and the traceback of the exception that is being handled."""
+        if event not in self._silent:
+            self.warning(event, **fields)
+            self._display.say(traceback.format_exc().rstrip())
 
 
 def duration(seconds: float) -> str:

@@ -9,8 +9,6 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.commands.assemble import make_engine, own_credentials
 from agent.commands.exit_codes import OK, UNEXPECTED, USAGE, exit_code
 from agent.commands.flags import ANYWHERE
@@ -29,6 +27,7 @@ from agent.structs.failures import (
     FailureKind,
     backoff,
 )
+from agent.structs.log import log
 from agent.structs.requests import Request
 from crds.keys import model_key
 from crds.quantity import format_quantity
@@ -50,7 +49,7 @@ def pull(options: argparse.Namespace) -> int:
     allocator.tune()
     stop = Stop()
     display = make_display(quiet=options.quiet)
-    structlog.configure(processors=[LogLines(display)])
+    log.send_to(LogLines(display))
     directory: Path = options.directory.resolve()
     work = _verification() if options.verify else _pull
     try:

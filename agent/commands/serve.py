@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.cluster.connection import ConfigError, connect
 from agent.cluster.core_api import CoreApi
 from agent.cluster.event_writer import NODE, EventWriter
@@ -40,12 +38,11 @@ from agent.disk.watch import open_store
 from agent.jobs import allocator
 from agent.structs.counts import NO_COUNTS
 from agent.structs.kubelet import DEFAULT_THRESHOLDS
+from agent.structs.log import log
 from crds.version import __version__
 
 if TYPE_CHECKING:
     import argparse
-
-log = structlog.get_logger(__name__)
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -6,8 +6,6 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from agent.commands import logs
 from agent.commands.assemble import (
     loop_options,
@@ -32,6 +30,7 @@ from agent.disk.store import Store
 from agent.jobs import allocator
 from agent.structs.counts import NO_COUNTS
 from agent.structs.failures import TRANSIENT_KINDS, CancelledError, FailureKind
+from agent.structs.log import log
 from crds.node import LocalModelNodeStatus, NodeModelStatus
 from crds.quantity import format_quantity
 from crds.states import ModelState
@@ -59,7 +58,7 @@ def run_models(options: argparse.Namespace) -> int:
     stop = Stop()
     display = make_display(quiet=options.log_format != "auto")
     if options.log_format == "auto":
-        structlog.configure(processors=[LogLines(display, _SHOWN_BY_DISPLAY)])
+        log.send_to(LogLines(display, _SHOWN_BY_DISPLAY))
     else:
         logs.configure(options.log_format)
     watcher = Watcher(display, stop, once=options.once, retries=options.retries)
@@ -83,7 +82,7 @@ def run_models(options: argparse.Namespace) -> int:
 def _make_loop(options: argparse.Namespace, watcher: Watcher, display: Display, stop: Stop) -> Loop:
     def log_problem(problem: str) -> None:
         # With a display, LogLines prints it there.
-        structlog.get_logger(__name__).error("Models are wrong", reason=problem)
+        log.error("Models are wrong", reason=problem)
 
     store = Store(options.root, options.disk_size, makes_views=options.volumes == "model")
     observation = observe(options, store)

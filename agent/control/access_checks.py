@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.jobs.rechecks import Rechecks
 from agent.structs.grants import Granted, is_same_copy, with_grant, without_grant
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 # a slow server of one namespace holds up no other. Where more namespaces ask, the one whose last
 # check is longest ago is first.
 MAX_CHECKS = 8
-
-log = structlog.get_logger(__name__)
 
 
 class Checks:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -38,8 +40,8 @@ class Digesting:
             self._running[end.key] = None
             return
         del self._running[end.key]
-        digests = {"files": end.manifest.files, "hash": end.manifest.hash}
-        self._inventory.rewrite(end.key, copy.manifest.model_copy(update=digests))
+        noted = replace(copy.manifest, files=end.manifest.files, hash=end.manifest.hash)
+        self._inventory.rewrite(end.key, noted)
 
     def stop(self, key: str) -> None:
         """Stop the computation for a copy that goes."""

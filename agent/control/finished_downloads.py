@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.control.node_events import display_names
 from agent.disk.on_disk import Found
 from agent.structs.failures import scheme
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.control.model_retries import Retries
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from agent.structs.failures import DownloadError
     from agent.structs.options import Options
     from agent.structs.requests import Request
-
-log = structlog.get_logger(__name__)
 
 
 class Outcomes:

@@ -17,8 +17,6 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.cluster.node_api import ApiUnavailableError, parse_node
 from agent.cluster.observed import Observed, PodsSeen
 from agent.cluster.versions import Versions
@@ -46,6 +44,7 @@ from agent.jobs.workers import (
     Scrubbed,
     Workers,
 )
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -65,8 +64,6 @@ if TYPE_CHECKING:
 # Waits after a removal that could not be confirmed, and a step that failed.
 CONFIRM_SECONDS = 5.0
 FAULT_SECONDS = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 Event = Observed | PodsSeen | End

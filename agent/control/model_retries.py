@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.structs.failures import (
     DISK_KINDS,
     MAX_BACKOFF_SECONDS,
@@ -17,6 +15,7 @@ from agent.structs.failures import (
     backoff,
 )
 from agent.structs.grants import Granted, grant_for
+from agent.structs.log import log
 from agent.structs.records import FailedAttempt, FailedAttempts
 from agent.structs.requests import Failure
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 # Failures that count for no requester any more once a requester has the model.
 _PASSED = NODE_KINDS | {FailureKind.OTHER_VERSION}
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import structlog
-
 from agent.cluster.events import EventSink, NodeEvent
 from agent.control import reasons
+from agent.structs.log import log
 from crds.quantity import format_quantity
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from agent.structs.manifest import CacheName
     from agent.structs.records import Evicted
     from agent.structs.requests import Request
-
-log = structlog.get_logger(__name__)
 
 
 class NodeEventSink(EventSink, Protocol):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.capacity.ledger import Ledger
 from agent.capacity.patience import Patience
 from agent.control.eviction_notice import EvictionNotices
@@ -21,6 +19,7 @@ from agent.control.wanted import NO_WISH, NOTHING_WANTED, wanted_of
 from agent.disk.inventory import Inventory
 from agent.disk.watch import DiskWatch
 from agent.structs.failures import DISK_KINDS, FailureKind
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 # How long the size is believed that a source reported for a download that did not fit: before
 # anything is evicted for a download, its source is asked.
 LISTED_SECONDS = 300.0
-
-log = structlog.get_logger(__name__)
 
 
 class NodeState:

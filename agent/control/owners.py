@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from agent.control.wanted import is_doubted
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class Owners:
             manifest = row.copy.manifest
             if manifest is None or row.has_noted_owners or not row.is_wanted or row.is_active:
                 continue
-            renamed = manifest.model_copy(update={"caches": row.owners})
+            renamed = replace(manifest, caches=row.owners)
             self._inventory.rewrite(row.key, renamed)
         self._by_key = {
             row.key: row.owners

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from agent.cluster.pod_mounts import PodMounts, PodUse, users
 from agent.disk.on_disk import Found
 
@@ -76,7 +78,7 @@ class PodUsage:
             recent = last is not None and 0 <= (now - last).total_seconds() < NOTE_SECONDS
             if key in used and recent:
                 continue
-            noted = copy.usage.model_copy(update={"last_used_time": now})
+            noted = replace(copy.usage, last_used_time=now)
             if noted != copy.usage:
                 self._inventory.note_usage(key, noted)
         self._used = frozenset(used)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.control.node_events import display_names
+from agent.structs.log import log
 from agent.structs.records import Evicted
 from agent.structs.sizes import EvictionReason
 from crds.quantity import format_quantity
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 REMOVE_SECONDS = 30.0
 # How long a file system may take to give back what was deleted.
 SETTLE_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Removals:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.cluster.node_api import ApiUnavailableError
 from agent.control.status import NONE_KEPT, StatusBuilder, is_news, with_former_pods
 from agent.control.status_size import storable
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 10.0
-
-log = structlog.get_logger(__name__)
 
 
 class Reporter:

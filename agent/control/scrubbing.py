@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
-
+from agent.structs.log import log
 from agent.structs.records import Scrub
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 # The pause after a read that failed, before a requested one is tried again.
 RETRY_SECONDS = 300
-
-log = structlog.get_logger(__name__)
 
 
 class Scrubbing:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.structs.failures import public_uri
 from agent.structs.grants import bound_origin
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.control.background_reads import BackgroundReads
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from agent.control.step_plan import StepPlan
     from agent.jobs.reservations import Reservations
     from agent.jobs.workers import Workers
-
-log = structlog.get_logger(__name__)
 
 
 class Starts:

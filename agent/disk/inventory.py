@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
+import msgspec.structs
 
 from agent.disk.on_disk import Disk, Found, OnDisk
+from agent.structs.log import log
 from agent.structs.records import Scrub, Usage
 from agent.structs.sizes import Space, in_blocks
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from agent.structs.adoption import Adopted
     from agent.structs.manifest import Manifest
     from agent.structs.records import Evicted
-
-log = structlog.get_logger(__name__)
 
 
 class Inventory:
@@ -137,10 +136,11 @@ class Inventory:
         if copy.found is Found.PUBLISHED:
             is_repaired = _is_repaired(former, copy)
             usage = former.usage or copy.usage or Usage(published_time=now)
-            noted: dict[str, object] = {} if is_repaired else {"published_time": now}
+            if not is_repaired:
+                usage = msgspec.structs.replace(usage, published_time=now)
             if seconds is not None:
-                noted["download_seconds"] = seconds
-            self.note_usage(key, usage.model_copy(update=noted))
+                usage = msgspec.structs.replace(usage, download_seconds=seconds)
+            self.note_usage(key, usage)
             if is_repaired and former.scrub is not None:
                 # The last scrub has compared the good files, and the repair the others.
                 self.note_scrub(key, Scrub(time=former.scrub.time))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
+from msgspec import Struct
+from msgspec.structs import replace
 
+from agent.structs.json_record import JsonRecord, RecordError
 from agent.structs.manifest import Grant
-from crds.base import JsonObject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from agent.structs.remote import RemoteFile
 
 
-@dataclass(frozen=True, slots=True)
-class JournalFile:
+class JournalFile(Struct, frozen=True, gc=False):
     """A file as its source lists it."""
 
     path: str
@@ -47,7 +46,7 @@ class JournalFile:
         return other in {self, self if self.verified else replace(self, verified=other.verified)}
 
 
-class Journal(JsonObject):
+class Journal(JsonRecord, frozen=True, kw_only=True):
     """The files of an unfinished download, and the name of its progress file.
 
     `origin` is the server that the files come from, `by` the requester whose credentials fetched
@@ -71,6 +70,6 @@ class Journal(JsonObject):
 def read_journal(directory: Path) -> Journal | None:
     """The journal in a staging folder; None if there is no valid one. Raises OSError."""
     try:
-        return Journal.model_validate_json((directory / "journal.json").read_bytes(), by_alias=True)
-    except (FileNotFoundError, ValidationError):
+        return Journal.decode((directory / "journal.json").read_bytes())
+    except (FileNotFoundError, RecordError):
         return None

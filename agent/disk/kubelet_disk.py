@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.disk.identity import mount_id
 from agent.structs.kubelet import FileSystem, SharedBy, Sharing, bound_of
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.structs.kubelet import KubeletBound, Thresholds
@@ -38,8 +37,6 @@ _OF_POD = re.compile(
 _TRIES = 10
 
 BOTH = frozenset(FileSystem)
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
 from agent.disk.files import blocks_of, tree_blocks
 from agent.disk.staging import announced_size
+from agent.structs.json_record import JsonRecord, RecordError
 from agent.structs.manifest import Access, Manifest
 from agent.structs.records import Evicted, Scrub, Usage
 from agent.structs.sizes import in_blocks
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 MISSING = {errno.ENOENT, errno.ENOTDIR}
 
-Note = TypeVar("Note", bound=BaseModel)
+Note = TypeVar("Note", bound=JsonRecord)
 
 
 class Found(StrEnum):
@@ -192,8 +191,8 @@ def staged_bytes(meta: Path) -> int:
 def read_note(path: Path, kind: type[Note]) -> Note | None:
     """The record in a file; None if the file is missing or invalid. Raises OSError."""
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError:
+        return kind.decode(path.read_bytes())
+    except RecordError:
         return None
     except OSError as error:
         if error.errno in MISSING:

@@ -20,8 +20,6 @@ from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
 from agent.disk.blocks import BLOCK_BYTES, DURABLE, WRITTEN, Blocks, block_count, done_bytes
 from agent.disk.files import (
     FILE_MODE,
@@ -323,9 +321,7 @@ class Staging:
             check_path(file.path)
             marks += kept.get(file.path) or bytes(block_count(file.size or 0))
         descriptor = self._write_progress(journal.progress, marks)
-        write_atomically(
-            self._directory / "journal.json", TypeAdapter(Journal).dump_json(journal, by_alias=True)
-        )
+        write_atomically(self._directory / "journal.json", journal.encode())
         if former is not None:
             delete_file(self._directory / former.progress)
         self.staged = _Staged(self._files, files, marks, descriptor)

@@ -30,8 +30,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-from pydantic import TypeAdapter
+import msgspec
 
 from agent.disk.files import (
     TEMPORARY_SUFFIX,
@@ -64,6 +63,7 @@ from agent.disk.views import Views
 from agent.disk.writeback import sync_file_system
 from agent.structs.adoption import closed, foreign
 from agent.structs.failures import DownloadError
+from agent.structs.log import log
 from agent.structs.manifest import Manifest, folders
 from agent.structs.records import FailedAttempts
 
@@ -71,14 +71,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-    from pydantic import BaseModel
-
     from agent.disk.kubelet_disk import KubeletDisk
+    from agent.structs.json_record import JsonRecord
     from agent.structs.records import Evicted, Scrub, Usage
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
-
-log = structlog.get_logger(__name__)
 
 
 class Store:
@@ -562,7 +559,6 @@ class Store:
         return self._folders.private / key
 
 
-def _to_bytes(note: BaseModel) -> bytes:
-    # Bytes, since a string would take the same memory again: a manifest may have many files.
-    written = TypeAdapter(type(note))
-    return written.dump_json(note, by_alias=True, exclude_none=True, indent=1)
+def _to_bytes(note: JsonRecord) -> bytes:
+    # Lines, for the people who read it on a node.
+    return msgspec.json.format(note.encode(), indent=1)

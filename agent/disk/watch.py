@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.disk.identity import MovedError
 from agent.disk.on_disk import MISSING
 from agent.disk.root import StoreError
 from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,8 +26,6 @@ COVERED_LOOKS = 2
 
 _AWAY = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN}
 FULL = {errno.ENOSPC, errno.EDQUOT}
-
-log = structlog.get_logger(__name__)
 
 
 def disk_failure(error: OSError, root: Path) -> DownloadError | None:

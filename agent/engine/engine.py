@@ -13,8 +13,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.engine.cpu_pressure import CpuPressure
 from agent.engine.job import Job
 from agent.engine.limits import Limits
@@ -23,6 +21,7 @@ from agent.engine.schedule import Schedule
 from agent.engine.swarm import Swarm
 from agent.engine.workers import DigestWorker, FetchWorker
 from agent.structs.failures import CancelledError
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.1
 CHECKPOINT_SECONDS = 30.0
 MAX_DIGEST_THREADS = 4
-
-log = structlog.get_logger(__name__)
 
 
 class Engine:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.disk.blocks import Gap
 from agent.engine.job import FileChangedError
 from agent.engine.range_retries import (
@@ -16,6 +14,7 @@ from agent.engine.range_retries import (
     with_advice,
 )
 from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.engine.job import Segment
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 # How long no connection is opened to an origin that refused one.
 REFUSED_PAUSE_SECONDS = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 def set_back(

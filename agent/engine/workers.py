@@ -11,13 +11,12 @@ from contextlib import closing, suppress
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.engine.job import FileChangedError, WrongPiecesError
 from agent.engine.range_retries import refused_delay, retry_delay, with_advice
 from agent.engine.schedule import AbandonedError
 from agent.sources.waits import HEAD_SECONDS, waiting
 from agent.structs.failures import DownloadError, FailureKind, unexpected
+from agent.structs.log import log
 from agent.structs.pieces import span
 from agent.structs.remote import RangeIgnoredError
 
@@ -43,8 +42,6 @@ FLUSH_BYTES = 16 << 20
 
 # The niceness that fetch threads add to their own.
 NICE = 10
-
-log = structlog.get_logger(__name__)
 
 
 class FetchWorker(threading.Thread):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from agent.disk.verify import Expected, Verifier
 from agent.structs.manifest import Manifest, model_hash
@@ -29,4 +30,4 @@ def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) ->
         if verdict.fault is not None:
             return None
         found.append(replace(file, sha256=verdict.sha256))
-    return manifest.model_copy(update={"files": tuple(found), "hash": model_hash(found)})
+    return replace(manifest, files=tuple(found), hash=model_hash(found))

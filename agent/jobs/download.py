@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
+from msgspec.structs import replace
 
 from agent.disk.on_disk import Found, bad_files
 from agent.disk.repair import has_others
@@ -29,6 +29,7 @@ from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from agent.structs.adoption import foreign
 from agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
 from agent.structs.grants import Granted, first_access, from_elsewhere, grant_for
+from agent.structs.log import log
 from agent.structs.manifest import Manifest, ManifestFile, make_manifest
 from agent.structs.sizes import in_blocks
 from crds.quantity import format_quantity
@@ -55,8 +56,6 @@ MAX_CHANGES = 3
 
 # After these failures, staging is deleted: it is of no use, and its space may be needed.
 _STARTS_OVER = {FailureKind.NO_SPACE, FailureKind.UNSUPPORTED}
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -390,18 +389,17 @@ class Download:
     def _publish(
         self, staging: Staging, fetched: Sequence[Fetched], remote: RemoteModel
     ) -> Manifest:
-        manifest = make_manifest(
-            self._request.uri,
-            self._contents(staging, fetched, remote),
-            self._request.caches,
-            first_access(remote, self._request.requester),
-        ).model_copy(
-            update={
-                "origin_bytes": self._sharing.from_origin,
-                "peer_bytes": self._sharing.from_peers,
-                "origin_asked": self._sharing.origin_asked,
-                "by_manifest": self._sharing.by_manifest,
-            }
+        manifest = replace(
+            make_manifest(
+                self._request.uri,
+                self._contents(staging, fetched, remote),
+                self._request.caches,
+                first_access(remote, self._request.requester),
+            ),
+            origin_bytes=self._sharing.from_origin,
+            peer_bytes=self._sharing.from_peers,
+            origin_asked=self._sharing.origin_asked,
+            by_manifest=self._sharing.by_manifest,
         )
         if not self._request.accepts(manifest.hash):
             expected = " and ".join(sorted(self._request.expected))

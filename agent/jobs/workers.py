@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
+from msgspec.structs import replace
 
 from agent.capacity.places import Hold, had_its_time
 from agent.disk.watch import probe
@@ -25,6 +25,7 @@ from agent.sources.waits import LISTING_SECONDS, listing_bytes, waiting
 from agent.structs.counts import NO_COUNTS, Counts
 from agent.structs.failures import CancelledError, DownloadError, scheme, unexpected
 from agent.structs.grants import check_same
+from agent.structs.log import log
 from agent.structs.records import BadFile
 from agent.structs.requests import Transfer
 
@@ -50,8 +51,6 @@ MIN_SAMPLE_SECONDS = 1.0
 # An estimate goes by the mean rate of about so long: by that of the whole download until then.
 SMOOTH_SECONDS = 60.0
 MAX_ESTIMATE = 365 * 86400.0
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -273,9 +272,7 @@ class Workers:
         reader = ScrubReader(rate, stopped, read=self._counts.scrubbed)
         try:
             closed = self._opened(manifest)
-            rest = manifest.model_copy(
-                update={"files": tuple(f for f in manifest.files if f.path not in closed)}
-            )
+            rest = replace(manifest, files=tuple(f for f in manifest.files if f.path not in closed))
             bad = (
                 *(BadFile(path=path, problem=problem) for path, problem in closed.items()),
                 *reader.bad_files(self._store.path(manifest.key), rest),

@@ -6,12 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.peers.client import PeerClient
 from agent.peers.exchange import PeerExchange
 from agent.structs.counts import NO_COUNTS, Counts
 from agent.structs.exchange import Neighbourhood, grant_digest
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 # How long a peer that sent wrong bytes is left out.
 BANNED_SECONDS = 600.0
-
-log = structlog.get_logger(__name__)
 
 
 class Directory:

@@ -6,11 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-import structlog
-
 from agent.peers.polling import Polling
 from agent.structs.exchange import Neighbourhood
 from agent.structs.failures import DownloadError
+from agent.structs.log import log
 from agent.structs.verified import MAX_BYTES, decode
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 # How long peers are asked for a manifest, one after the other.
 MANIFEST_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Offers(Protocol):

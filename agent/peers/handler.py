@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.peers.admission import MAX_CERTIFICATE_BYTES
 from agent.peers.connection import IDLE_SECONDS, REQUEST_SECONDS
 from agent.peers.heads import Reader, RequestError
 from agent.peers.shelf import MAX_WAIT_SECONDS
+from agent.structs.log import log
 from agent.structs.pieces import first_of, piece_bytes
 from crds.keys import MODEL_KEY_LENGTH
 
@@ -50,8 +49,6 @@ _INTRODUCTION = "/v2/introduction"
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})")
 _BINARY = "application/octet-stream"
 _JSON = "application/json"
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)

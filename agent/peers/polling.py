@@ -9,9 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.log import log
 from agent.structs.pieces import all_pieces
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ MIN_SECONDS = 0.2
 # 100 000 files with a digest and a few pieces each.
 MAX_BYTES = 16 << 20
 _SETS = re.compile("[0-9a-f]+(,[0-9a-f]+)?")
-
-log = structlog.get_logger(__name__)
 
 
 class Polling:

@@ -8,12 +8,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import structlog
-
 from agent.peers.connection import Connection
 from agent.peers.handler import Handler, Serving
 from agent.peers.sending import UploadLimits, Uploads
 from agent.structs.counts import NO_COUNTS
+from agent.structs.log import log
 
 if TYPE_CHECKING:
     from agent.peers.admission import Admission
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 1.0
 # How long `close` waits for the threads of all connections.
 _CLOSE_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Server:

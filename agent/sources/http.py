@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mimetypes
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -150,16 +151,20 @@ def file_name(uri: str) -> str:
     return name if _tells_type(name) else _archive_name(parts.query) or name
 
 
-# The built-in types only: the types of a machine must not change a model's files.
-_TYPES = mimetypes.MimeTypes()
-# Types of models that the list does not have.
-_MODELS = {".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".safetensors"}
+# Types of models. All others are looked up, in a list that takes a while to be made.
+_MODELS = {".bin", ".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".safetensors"}
+
+
+@cache
+def _types() -> mimetypes.MimeTypes:
+    """The built-in types only: the types of a machine must not change a model's files."""
+    return mimetypes.MimeTypes()
 
 
 def _tells_type(name: str) -> bool:
     ending = PurePosixPath(name).suffix.lower()
     known = archive_kind(name) is not None or ending in _MODELS
-    return known or _TYPES.guess_type(name, strict=False)[0] is not None
+    return known or _types().guess_type(name, strict=False)[0] is not None
 
 
 def _archive_name(query: str) -> str:

@@ -11,6 +11,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from agent.structs.failures import DownloadError, FailureKind, public_uri
 from agent.structs.manifest import Access, Grant
 
@@ -124,9 +126,7 @@ def with_grant(
         for grant in access.grants
         if grant != mine and (grant.namespace != mine.namespace or grant in named)
     )
-    return manifest.model_copy(
-        update={"access": access.model_copy(update={"grants": (*kept, mine)})}
-    )
+    return replace(manifest, access=replace(access, grants=(*kept, mine)))
 
 
 def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requester]) -> Manifest:
@@ -144,7 +144,7 @@ def without_grant(manifest: Manifest, requester: Requester, asked: Iterable[Requ
         for grant in access.grants
         if grant in left or (not grant.namespace and "" in namespaces)
     )
-    return manifest.model_copy(update={"access": access.model_copy(update={"grants": kept})})
+    return replace(manifest, access=replace(access, grants=kept))
 
 
 def check_same(manifest: Manifest, remote: Listing, requester: Requester) -> None:

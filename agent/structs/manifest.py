@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic.dataclasses import dataclass
+from msgspec import Meta, Struct
 
-from crds.base import JsonObject
+from agent.structs.json_record import JsonRecord
 from crds.keys import model_key
 
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
 
 _MAX_SEGMENT_BYTES = 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+# Bounds of what is read; the agent's own code keeps them.
+Bytes = Annotated[int, Meta(ge=0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 def check_path(path: str) -> str:
@@ -51,7 +54,7 @@ def folders(paths: Iterable[str]) -> set[str]:
     return found
 
 
-class CacheName(JsonObject):
+class CacheName(JsonRecord, frozen=True, kw_only=True, omit_defaults=True):
     """A cache that owns a copy, and the group through which it requested the model."""
 
     name: str
@@ -59,7 +62,7 @@ class CacheName(JsonObject):
     node_group: str = ""
 
 
-class Grant(JsonObject):
+class Grant(JsonRecord, frozen=True, kw_only=True, omit_defaults=True):
     """A grant of a copy to the caches of a namespace that name these credentials.
 
     A grant holds no secret: `parameters` is the digest of a cache's storage.parameters.
@@ -71,7 +74,7 @@ class Grant(JsonObject):
     parameters: str | None = None
 
 
-class Access(JsonObject):
+class Access(JsonRecord, frozen=True, kw_only=True):
     """The access record of a copy: its origin and its grants.
 
     `listing` is the digest of the source's listing, which the manifest's files do not show where
@@ -83,8 +86,7 @@ class Access(JsonObject):
     grants: tuple[Grant, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestFile:
+class ManifestFile(Struct, frozen=True, omit_defaults=True, gc=False):
     """One file of a model. It takes little memory, as a model may have many files.
 
     `version` pins the file at its source, such as an ETag. `sha256` is None while the digest is
@@ -92,11 +94,14 @@ class ManifestFile:
     compared when the file was adopted. `checksum` is the store's, as `<algorithm>:<hexadecimal>`.
     """
 
-    path: Annotated[str, AfterValidator(check_path)]
-    size: int = Field(ge=0)
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    path: str
+    size: Bytes
+    sha256: Sha256 | None = None
     version: str | None = None
     checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        check_path(self.path)
 
 
 def model_hash(files: Iterable[ManifestFile]) -> str | None:
@@ -114,7 +119,7 @@ def model_hash(files: Iterable[ManifestFile]) -> str | None:
     return f"sha256:{digest.hexdigest()}"
 
 
-class Manifest(JsonObject):
+class Manifest(JsonRecord, frozen=True, kw_only=True):
     """The record of a copy. A manifest is invalid unless key, size and hash agree with its files.
 
     `access` is None where an older agent wrote the manifest. `origin_bytes` and `peer_bytes` are
@@ -136,15 +141,14 @@ class Manifest(JsonObject):
     origin_asked: bool = True
     by_manifest: bool = False
 
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
+    def check(self) -> None:
+        """Raise ValueError unless key, size and hash agree with the files."""
         if self.key != model_key(self.uri):
             raise ValueError("key is not that of uri")
         if self.size != sum(file.size for file in self.files):
             raise ValueError("size is not the sum of the files")
         if self.hash != model_hash(self.files):
             raise ValueError("hash is not that of the files")
-        return self
 
 
 def make_manifest(

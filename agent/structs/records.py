@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Literal
 
 from agent.structs.failures import FailureKind
+from agent.structs.json_record import JsonRecord
 from agent.structs.manifest import Grant
 from agent.structs.sizes import EvictionReason
-from crds.base import JsonObject
 
 
-class Usage(JsonObject):
+class Usage(JsonRecord, frozen=True, kw_only=True):
     """When a copy was published, and when the agent last observed a pod that used it.
 
     `download_seconds`: how long the last download of the whole model took.
@@ -29,14 +29,14 @@ class Usage(JsonObject):
         return math.inf if last > now else last.timestamp()
 
 
-class BadFile(JsonObject):
+class BadFile(JsonRecord, frozen=True, kw_only=True):
     """A published file that differs from its manifest, and the difference."""
 
     path: str
     problem: str
 
 
-class Scrub(JsonObject):
+class Scrub(JsonRecord, frozen=True, kw_only=True):
     """The last scrub of a copy: its time, and the bad files that it found."""
 
     schema_version: Literal[1] = 1
@@ -44,7 +44,7 @@ class Scrub(JsonObject):
     bad: tuple[BadFile, ...] = ()
 
 
-class Evicted(JsonObject):
+class Evicted(JsonRecord, frozen=True, kw_only=True):
     """The eviction of a copy: its time, the bytes of disk that the copy took, and why."""
 
     schema_version: Literal[1] = 1
@@ -54,7 +54,7 @@ class Evicted(JsonObject):
     message: str
 
 
-class FailedAttempt(JsonObject):
+class FailedAttempt(JsonRecord, frozen=True, kw_only=True):
     """The last failed attempt of one requester, its number, and the time of the next attempt.
 
     `expected` are the hashes that the request had.
@@ -68,7 +68,7 @@ class FailedAttempt(JsonObject):
     retry_time: datetime
 
 
-class FailedAttempts(JsonObject):
+class FailedAttempts(JsonRecord, frozen=True, kw_only=True):
     """The failed attempts for a model, so that backoffs continue after a restart."""
 
     schema_version: Literal[1] = 1

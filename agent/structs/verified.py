@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic.dataclasses import dataclass
+from msgspec import Meta, Struct
 
-from agent.structs.manifest import ManifestFile, check_path, model_hash
-from crds.base import JsonObject
+from agent.structs.json_record import JsonRecord, RecordError
+from agent.structs.manifest import Bytes, ManifestFile, Sha256, check_path, model_hash
 
 if TYPE_CHECKING:
     from agent.structs.manifest import Manifest
@@ -22,31 +21,32 @@ if TYPE_CHECKING:
 MAX_BYTES = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedFile:
+class VerifiedFile(Struct, frozen=True, gc=False):
     """A file as its origin lists it, with its digest in hexadecimal digits."""
 
-    path: Annotated[str, AfterValidator(check_path)]
-    size: Annotated[int, Field(ge=0)]
+    path: str
+    size: Bytes
     version: str | None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
+
+    def __post_init__(self) -> None:
+        check_path(self.path)
 
 
-class VerifiedManifest(JsonObject):
-    """The files of a model at its origin, sorted by path. `uri` is as in Manifest."""
+class VerifiedManifest(JsonRecord, frozen=True, kw_only=True):
+    """The files of a model at its origin, sorted by path. `uri` is as in Manifest.
+
+    `hash` is that of the JSON text, which is the same from every agent.
+    """
 
     schema_version: Literal[1] = 1
     uri: str
     origin: str
-    files: tuple[VerifiedFile, ...] = Field(min_length=1)
-
-    def encode(self) -> bytes:
-        """The canonical JSON, of which `hash` is the hash."""
-        return self.model_dump_json(by_alias=True).encode()
+    files: Annotated[tuple[VerifiedFile, ...], Meta(min_length=1)]
 
     @property
     def hash(self) -> str:
-        """`sha256:` and the SHA-256 of the canonical JSON in hexadecimal digits."""
+        """`sha256:` and the SHA-256 of the JSON text in hexadecimal digits."""
         return f"sha256:{hashlib.sha256(self.encode()).hexdigest()}"
 
     @property
@@ -82,6 +82,6 @@ def decode(content: bytes, expected: str) -> VerifiedManifest | None:
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != expected:
         return None
     try:
-        return VerifiedManifest.model_validate_json(content, by_alias=True)
-    except ValidationError:
+        return VerifiedManifest.decode(content)
+    except RecordError:
         return None

@@ -15,9 +15,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-import structlog
-
 from agent.structs.failures import DownloadError, FailureKind
+from agent.structs.log import log
 from agent.structs.manifest import check_path
 from crds.quantity import format_quantity
 
@@ -46,8 +45,6 @@ BROKEN = (
 )
 
 _PIECE = 1 << 20
-
-log = structlog.get_logger(__name__)
 
 
 class Stream(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.capacity.ledger import Ledger
@@ -21,15 +22,14 @@ from tests.unit.agent.helpers import local_model, manifest_of, node_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
 
     from agent.structs.manifest import Access, Manifest
     from crds.node import LocalModel
 
 POD = PodUse("team", "server", "u")
 WAITING = replace(POD, waits=True)
-EVICTED = Evicted.model_validate(
-    {"time": "2026-08-01T12:00:00Z", "size": 1, "reason": EvictionReason.MADE_ROOM, "message": ""}
+EVICTED = Evicted(
+    time=datetime(2026, 8, 1, 12, tzinfo=UTC), size=1, reason=EvictionReason.MADE_ROOM, message=""
 )
 WHOLE = manifest_of("mem://any", {"w": b"x"})
 FAILURE = Failure(DownloadError(FailureKind.NOT_FOUND, "it is not there"), 1, EVICTED.time)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 
 from agent.capacity.eviction_ranks import gives_way
 from agent.capacity.holdings import Group
@@ -231,7 +232,7 @@ class CapacityMachine(RuleBasedStateMachine):
             made = entries_of(key, wish, key in self.referenced, key in self.pinned)
         asking = made.request.requesters if made.request else (Requester(),)
         if key in self.evicted:
-            copy = OnDisk(evicted=EVICTED.model_copy(update={"size": wish.size}))
+            copy = OnDisk(evicted=structs.replace(EVICTED, size=wish.size))
         if key in self.here:
             copy = OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=wish.size)
         # A pod whose model is not here has not started.

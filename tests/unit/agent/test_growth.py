@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from agent.capacity.download_queue import decide_downloads
 from agent.capacity.holdings import Group, Holding
@@ -60,12 +61,12 @@ def lay(world: World, models: Sequence[LocalModel], access: Access | None = None
     for model in models:
         manifest = manifest_of(model.source_model_uri, {"w": b"x"})
         caches = (CacheName(name=model.model_name, node_group=model.node_group),)
-        manifest = manifest.model_copy(update={"caches": caches, "access": access})
+        manifest = structs.replace(manifest, caches=caches, access=access)
         folder, meta = world.store.path(manifest.key), world.root / ".localmodel" / manifest.key
         folder.mkdir()
         (folder / "w").write_bytes(b"x")
         meta.mkdir(exist_ok=True)
-        (meta / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
+        (meta / "manifest.json").write_bytes(manifest.encode())
 
 
 def downloaded(world: World, models: list[LocalModel]) -> list[LocalModel]:

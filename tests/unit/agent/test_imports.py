@@ -26,6 +26,8 @@ NEVER |= {"smart_open.s3"}
 # The types of all kinds of Kubernetes.
 NEVER |= {"kubernetes.client.api.core_v1_api", "kubernetes.client.models.v1_pod"}
 LAZY = {"awscrt", "boto3", "botocore", "cryptography", "google.auth", "prometheus_client"}
+# What a model on the disk and the display of a pull can do without.
+TYPES = {"pydantic", "structlog", "typing_extensions"}
 CLUSTER = {"kubernetes", "oauthlib", "yaml"}
 # What only a verification, and only the agent of a cluster needs.
 OTHERS = {"agent.commands.verify", "agent.credentials.resolver"}
@@ -71,7 +73,7 @@ def test_a_pull_by_http_needs_no_sdk(tmp_path: Path) -> None:
     with serving(WebFiles({"/model.bin": b"model"})) as server:
         found = ended(started("pull", f"{server.url}/model.bin", tmp_path / "m"))
     assert (tmp_path / "m" / "model.bin").read_bytes() == b"model"
-    assert found & (NEVER | LAZY | CLUSTER | OTHERS) == set()
+    assert found & (NEVER | LAZY | CLUSTER | OTHERS | TYPES) == set()
 
 
 def test_a_pull_by_s3_needs_no_other_sdk(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_a_pull_by_s3_needs_no_other_sdk(tmp_path: Path) -> None:
             )
         )
     assert (tmp_path / "m" / "model.bin").read_bytes() == b"model"
-    assert found & (NEVER | LAZY | CLUSTER) == {"awscrt", "boto3", "botocore"}
+    assert found & (NEVER | LAZY | CLUSTER | TYPES) == {"awscrt", "boto3", "botocore"}
 
 
 def test_a_file_of_models_needs_no_sdk(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from agent.commands.assemble import own_credentials
 from agent.control.access_checks import MAX_CHECKS
@@ -80,7 +81,7 @@ def listings(world: World) -> int:
 
 def manifest(world: World) -> Manifest:
     path = world.root / ".localmodel" / world.key("a") / "manifest.json"
-    return Manifest.model_validate_json(path.read_bytes())
+    return Manifest.decode(path.read_bytes())
 
 
 def test_a_copy_is_told_to_another_namespace_after_its_credentials_were_accepted(
@@ -274,7 +275,7 @@ def test_other_credentials_of_a_namespace_are_asked_about_and_replace_the_former
 def test_a_copy_whose_manifest_knows_of_no_access_is_asked_about(closed: World) -> None:
     closed.want(model(closed, "one", "a"))
     closed.settle()
-    former = manifest(closed).model_copy(update={"access": None})
+    former = structs.replace(manifest(closed), access=None)
     closed.store.rewrite(former)
     closed.restart()
     asked = listings(closed)

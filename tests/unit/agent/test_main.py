@@ -20,6 +20,7 @@ from agent.commands.limits_file import read_limits
 from agent.disk.store import Store
 from agent.engine.limits import Limits
 from agent.main import main
+from agent.structs.log import log
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
 from tests.unit.agent.commands import start
 from tests.unit.agent.helpers import local_model, node_object, publish
@@ -41,6 +42,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handlers, level = logging.root.handlers, logging.root.level
     yield
     structlog.reset_defaults()
+    log.send_to(None)
     logging.root.handlers, logging.root.level = handlers, level
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from agent.disk.journal import JournalFile
 from agent.jobs.sharing import Sharing
@@ -82,7 +83,7 @@ def test_digests_are_those_of_the_same_files_alone() -> None:
     remote = listed()
     remote.contents["c.bin"] = remote.contents.pop("a.bin")
     assert digests(remote) == [B, None]
-    assert digests(listed(), MANIFEST.model_copy(update={"uri": "mem://other"})) == [None, None]
+    assert digests(listed(), structs.replace(MANIFEST, uri="mem://other")) == [None, None]
 
 
 def test_nobody_is_asked_for_a_manifest_that_is_not_known() -> None:
@@ -129,10 +130,10 @@ def test_refusal_of_the_origin_counts(kind: FailureKind) -> None:
 
 def test_staged_bytes_by_a_verified_digest_are_dropped_without_it() -> None:
     plain = JournalFile.of(RemoteFile("a.bin", "a.bin", 3, "v1"))
-    by_a, by_b = (replace(plain, verified=digest) for digest in (A, B))
+    by_a, by_b = (structs.replace(plain, verified=digest) for digest in (A, B))
     assert by_a.continues_as(by_a)
     assert not by_a.continues_as(plain)
     assert not by_a.continues_as(by_b)
     # What the origin alone has sent may be checked by a digest that is found later.
     assert plain.continues_as(by_a)
-    assert not plain.continues_as(replace(by_a, version="v2"))
+    assert not plain.continues_as(structs.replace(by_a, version="v2"))

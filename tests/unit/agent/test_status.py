@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from agent.control.manifest_hashes import ManifestHashes
 from agent.control.rows import Row, Table
@@ -521,9 +522,11 @@ def test_the_hash_of_a_manifest_is_computed_once_for_each_content() -> None:
     assert found is not None
     assert first == found.hash
     # Each look at the disk reads the manifest anew.
-    read_again = Manifest.model_validate_json(VERIFIABLE.model_dump_json(by_alias=True))
+    read_again = Manifest.decode(VERIFIABLE.encode())
     assert hashes.of(read_again) is first
-    changed = make_manifest(URI, [replace(VERIFIABLE.files[0], version="v2")], access=ACCESS)
+    changed = make_manifest(
+        URI, [structs.replace(VERIFIABLE.files[0], version="v2")], access=ACCESS
+    )
     assert hashes.of(changed) not in {first, None}
     # Of files without a digest, or without a version at their origin, there is none.
     assert hashes.of(make_manifest(URI, [ManifestFile("w", 5, version="v")], access=ACCESS)) is None
@@ -531,7 +534,7 @@ def test_the_hash_of_a_manifest_is_computed_once_for_each_content() -> None:
 
 
 def test_where_the_bytes_of_a_copy_came_from() -> None:
-    told = VERIFIABLE.model_copy(update={"origin_bytes": 2, "peer_bytes": 3})
+    told = structs.replace(VERIFIABLE, origin_bytes=2, peer_bytes=3)
     (entry,) = status_of(known(manifest=told)).models
     assert (entry.origin_bytes, entry.peer_bytes) == (2, 3)
     # The groups of this node exchange nothing.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from agent.control.eviction_requests import Kept
 from agent.control.rows import Row, Table
@@ -35,7 +36,7 @@ URI = "s3://bucket/model"
 # What is told of the victim's copy, its pods and its other caches: each of these is recognised.
 SIZE, DISK, DONE, SPEED = 7_770_001, 7_770_002, 7_770_003, 7_770_004
 SECRET = ("7770", "weights.bin", "sha256:", "2026-07", "victim", "pod")
-WHOLE = manifest_of(URI, {"weights.bin": b"w"}).model_copy(update={"size": SIZE})
+WHOLE = structs.replace(manifest_of(URI, {"weights.bin": b"w"}), size=SIZE)
 VICTIM = Requester("victim", CredentialRef(service_account="reader"))
 ADMIN = Requester()
 ALLOWED = {"key", "name", "namespace", "state", "cached", "reason", "message", "attempts"}
@@ -49,7 +50,7 @@ class Listing:
 
 def access_of(*requesters: Requester) -> Access:
     first = first_access(Listing(), requesters[0])
-    return first.model_copy(update={"grants": tuple(map(grant_for, requesters))})
+    return structs.replace(first, grants=tuple(map(grant_for, requesters)))
 
 
 def failure(kind: FailureKind, text: str) -> Failure:
@@ -95,7 +96,7 @@ def copies(draw: st.DrawFn) -> Known:
             suspended=draw(st.sampled_from([frozenset(), frozenset({THIEF})])),
             deciders=draw(st.sampled_from([None, frozenset({holder})])),
         ),
-        manifest=WHOLE.model_copy(update={"access": access}) if whole else None,
+        manifest=structs.replace(WHOLE, access=access) if whole else None,
         access=access,
         problem="" if whole or draw(flags()) else "weights.bin has 7770001 bytes",
         unreadable=not whole and draw(flags()),
@@ -148,7 +149,7 @@ def test_an_entry_without_a_grant_tells_its_own_attempts_alone(
     if not namespace:
         # The administrator's, where the copy is a namespace's.
         row, copy, access = known.row, known.row.copy, access_of(VICTIM)
-        manifest = copy.manifest and copy.manifest.model_copy(update={"access": access})
+        manifest = copy.manifest and structs.replace(copy.manifest, access=access)
         found = Found.NOTHING if copy.is_unreadable else copy.found
         copy = replace(copy, manifest=manifest, held=access, found=found)
         transfer = row.transfer and replace(row.transfer, requester=VICTIM)
@@ -206,8 +207,8 @@ def test_why_a_copy_is_not_evicted_names_no_pod_of_another_namespace(shared: boo
     namespaces = ("victim", "other") if shared else ("victim",)
     models = [local_model(f"of-{one}", URI, namespace=one) for one in namespaces]
     (wish,) = wanted(*models).wishes.values()
-    manifest = WHOLE.model_copy(
-        update={"access": access_of(*(entry.requester for entry in wish.entries))}
+    manifest = structs.replace(
+        WHOLE, access=access_of(*(entry.requester for entry in wish.entries))
     )
     found = row(manifest=manifest, wish=wish, pods=[POD])
     kept = Kept(NOW, "the pod team/server uses it", "a pod uses it")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from agent.disk.on_disk import Disk, Found
 from agent.disk.root import StoreError
@@ -150,7 +151,7 @@ def test_removal_leaves_nothing(store: Store) -> None:
 
 def test_caches_can_be_noted_anew(store: Store) -> None:
     manifest = publish(store, URI, FILES)
-    store.rewrite(manifest.model_copy(update={"caches": (CacheName(name="x"),)}))
+    store.rewrite(structs.replace(manifest, caches=(CacheName(name="x"),)))
     found = store.inspect(KEY)
     assert found.found is Found.PUBLISHED
     assert found.manifest is not None
@@ -227,7 +228,7 @@ def test_a_staged_model_whose_sizes_are_wrong_is_not_published_after_a_restart(
 ) -> None:
     manifest = stage(store, URI, FILES)
     meta = store.root / ".localmodel" / KEY
-    (meta / "staged.json").write_text(manifest.model_dump_json(by_alias=True))
+    (meta / "staged.json").write_bytes(manifest.encode())
     (meta / "files" / "config.json").write_text("{...}")
     store.recover()
     assert tree(store, KEY) is None
@@ -240,7 +241,7 @@ def test_a_model_that_cannot_be_recovered_does_not_stop_the_others(store: Store)
     for uri in uris:
         manifest = stage(store, uri, FILES)
         meta = store.root / ".localmodel" / manifest.key
-        (meta / "staged.json").write_text(manifest.model_dump_json(by_alias=True))
+        (meta / "staged.json").write_bytes(manifest.encode())
     first, second = sorted(map(model_key, uris))
     (store.root / "models" / first).mkdir()
     (store.root / "models" / first / "theirs").write_text("x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,8 @@ URI = "s3://bucket/model"
 KEY = model_key(URI)
 OTHER = "s3://bucket/other"
 FILES = {"config.json": b"{}", "deep/er/w.bin": b"weights", "deep/t.txt": b"t", "empty": b""}
-NOTE = Evicted.model_validate(
-    {"time": "2026-08-01T12:00:00Z", "size": 1, "reason": EvictionReason.MADE_ROOM, "message": ""}
+NOTE = Evicted(
+    time=datetime(2026, 8, 1, 12, tzinfo=UTC), size=1, reason=EvictionReason.MADE_ROOM, message=""
 )
 
 

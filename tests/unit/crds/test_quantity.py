@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from crds.quantity import Quantity, format_quantity, parse_quantity
+from crds.quantity import format_quantity, parse_quantity
+from crds.quantity_types import Quantity
 from crds.volumes import PersistentVolumeClaimSpec, PersistentVolumeSpec
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from agent.peers.directory import Directory
 from agent.structs.exchange import Neighbourhood, SharedFile, grant_digest
@@ -145,7 +146,7 @@ def test_the_manifest_comes_from_the_first_peer_that_has_it(
 ) -> None:
     wrong = {
         "absent": reply(404),
-        "other": reply(200, MANIFEST.model_copy(update={"uri": "s3://b/other"}).encode()),
+        "other": reply(200, structs.replace(MANIFEST, uri="s3://b/other").encode()),
         "garbage": reply(200, b"\xff"),
         "broken": Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
     }[answer]

@@ -74,8 +74,8 @@ def test_node_that_begins_later_leaves_to_the_first_what_that_has_asked_for(
         downloads.append(pool.submit(second.download))
         for download in downloads:
             download.result()
-    # Half of that belongs to the second one by now.
-    assert source.sent.total() < 1.3 * 80 * MIB
+    # Half of that belongs to the second one by now, which would ask for it again.
+    assert source.sent.total() < 1.4 * 80 * MIB
 
 
 def test_origin_that_goes_away_in_the_middle(tmp_path: Path) -> None:
