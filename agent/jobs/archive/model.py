@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from agent.disk.files import write_all
-from agent.jobs.archive.unpack import unpack
 from agent.structs.archive_kinds import ArchiveKind, archive_kind
 from agent.structs.failures import CancelledError, DownloadError, FailureKind, public_uri
 from agent.structs.manifest import ManifestFile
@@ -44,6 +43,8 @@ def unpack_model(
     the size of all members up to it. Raises DownloadError, CancelledError, OSError, and what
     `reserve` raises.
     """
+    from agent.jobs.archive.unpack import unpack  # noqa: PLC0415 - few models are archives
+
     kind = archive_kind(name)
     assert kind is not None  # noqa: S101
     members = _Members(staging, name, uri, reserve, cancelled)

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 # Each takes a tenth of a second, or megabytes. azure, grpc and paramiko: smart_open imports them.
 NEVER = {"asyncio", "azure", "chardet", "charset_normalizer", "grpc", "paramiko", "rich"}
 NEVER |= {"smart_open.s3"}
+# What only an archive needs.
+NEVER |= {"agent.jobs.archive.unpack"}
 # The types of all kinds of Kubernetes.
 NEVER |= {"kubernetes.client.api.core_v1_api", "kubernetes.client.models.v1_pod"}
 LAZY = {"awscrt", "boto3", "botocore", "cryptography", "google.auth", "prometheus_client"}
