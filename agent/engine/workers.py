@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 FIRST_READ_BYTES = 256 << 10
 MIN_READ_BYTES, MAX_READ_BYTES = 64 << 10, 1 << 20
 QUICK_SECONDS, SLOW_SECONDS = 0.1, 0.3
-# The memory for the pieces of all connections together.
-ALL_READS_BYTES = 8 << 20
+# The memory for the pieces of all connections together. Less costs CPU, more saves none.
+ALL_READS_BYTES = 4 << 20
 # What is compared of a peer's pieces where a file is wrong.
 SAMPLE_BYTES = 64 << 10
 # Large, since a thread queues for the interpreter's lock before each piece.

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from agent.main import lean_imports
+from agent.structs.hidden_modules import hidden
 from tests.bench.rows import SYNCS, VERIFICATION
 from tests.bench.running import status_bytes
 
-# So that memory is as in the agent.
-with lean_imports():
+# So that memory is as in an agent in a pod, which imports no logins of kubeconfigs.
+with lean_imports(), hidden("google.auth"):
+    import agent.commands.serve  # noqa: F401
     from agent.commands.assemble import own_credentials
     from agent.disk import writeback
     from agent.disk.digests import Digests
