@@ -36,6 +36,8 @@ TINY_BYTES = 1 << 20
 # A latency is measured for 3 s at 200 requests per second, or beside 5 downloads.
 PROBED_REQUESTS = 600
 PROBED_DOWNLOADS = 5
+# A run of more than a minute is not repeated: it would take most of the benchmark's time.
+LONG_SECONDS = 60.0
 _COMPARE_BYTES = 4 << 20
 
 
@@ -130,9 +132,14 @@ class Bench:
                 for entry in order.sample(row.entries, len(row.entries)):
                     if entry.tool in self.settings.missing:
                         self.failed[row.name, entry.name] = self.settings.missing[entry.tool]
-                    if (row.name, entry.name) not in self.failed:
+                    if (row.name, entry.name) not in self.failed and not self._is_long(row, entry):
                         results |= self._turn(row, entry, compared=number == 0)
                         self._show(number, row, entry, results)
+
+    def _is_long(self, row: Row, entry: Entry) -> bool:
+        """Whether a run took so long that it is not repeated."""
+        first = self.results[row.name][0].get(entry.name)
+        return first is not None and first.seconds > LONG_SECONDS
 
     def _show(self, number: int, row: Row, entry: Entry, results: dict[str, Sample]) -> None:
         done = f"{number + 1}/{self.settings.rounds} {row.name:16} {entry.name:40}"
