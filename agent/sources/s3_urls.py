@@ -40,10 +40,7 @@ class BucketPlace:
 
 
 class BucketUrls:
-    """Makes URLs for GET requests. `client` is boto3's; without `credentials` nothing is signed.
-
-    `signs` is whether this class computes the signatures itself.
-    """
+    """Makes URLs for GET requests. `client` is boto3's; without `credentials` nothing is signed."""
 
     def __init__(self, client: Any, bucket: str, credentials: Credentials | None) -> None:
         self._client = client
@@ -58,22 +55,32 @@ class BucketUrls:
             parts.scheme, parts.netloc, parts.path.removesuffix(_EXAMPLE), region
         )
         self._anonymous = not query
-        self.signs = False
+        self._signer: Signer | None = None
         if credentials is not None and "X-Amz-Date" in query:
             frozen = credentials.get_frozen_credentials()
-            ours = sign(self.place, _EXAMPLE, frozen, query["X-Amz-Date"])
-            self.signs = dict(parse_qsl(urlsplit(ours).query)) == query
+            signer = Signer(self.place, frozen, query["X-Amz-Date"])
+            if dict(parse_qsl(urlsplit(signer.url(_EXAMPLE)).query)) == query:
+                self._signer = signer
+
+    @property
+    def signs(self) -> bool:
+        """Whether this class computes the signatures itself."""
+        return self._signer is not None
 
     def url(self, key: str) -> str:
         """A URL for this key. Raises BotoCoreError."""
         if self._anonymous:
             place = self.place
             return f"{place.scheme}://{place.host}{place.path}{quote(key, safe=_SAFE)}"
-        if not self.signs or self._credentials is None:
+        signer = self._signer
+        if signer is None or self._credentials is None:
             return self._sign(key)
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         # The credentials of a role change while the agent runs.
-        return sign(self.place, key, self._credentials.get_frozen_credentials(), now)
+        credentials = self._credentials.get_frozen_credentials()
+        if (signer.now, signer.credentials) != (now, credentials):
+            signer = self._signer = Signer(self.place, credentials, now)
+        return signer.url(key)
 
     def _sign(self, key: str) -> str:
         signed: str = self._client.generate_presigned_url(
@@ -82,26 +89,36 @@ class BucketUrls:
         return signed
 
 
-def sign(place: BucketPlace, key: str, credentials: ReadOnlyCredentials, now: str) -> str:
-    """The URL of a key, signed at a time such as 20261124T120000Z.
+class Signer:
+    """Signs the URLs of a bucket at one time such as 20261124T120000Z.
 
-    As https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has it.
+    As https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html has it. The URLs
+    of a second share all but the path and the signature.
     """
-    scope = f"{now[:8]}/{place.region}/{_SERVICE}/{_TERMINATOR}"
-    path = place.path + quote(key, safe=_SAFE)
-    query = (
-        "X-Amz-Algorithm=AWS4-HMAC-SHA256"
-        f"&X-Amz-Credential={quote(f'{credentials.access_key}/{scope}', safe='')}"
-        f"&X-Amz-Date={now}&X-Amz-Expires={SIGNED_SECONDS}"
-    )
-    if credentials.token:
-        query += f"&X-Amz-Security-Token={quote(credentials.token, safe='')}"
-    query += "&X-Amz-SignedHeaders=host"
-    request = f"GET\n{path}\n{query}\nhost:{place.host}\n\nhost\nUNSIGNED-PAYLOAD"
-    digest = hashlib.sha256(request.encode()).hexdigest()
-    secret = f"AWS4{credentials.secret_key}".encode()
-    for part in (now[:8], place.region, _SERVICE, _TERMINATOR):
-        secret = hmac.digest(secret, part.encode(), "sha256")
-    signed = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
-    signature = hmac.digest(secret, signed.encode(), "sha256").hex()
-    return f"{place.scheme}://{place.host}{path}?{query}&X-Amz-Signature={signature}"
+
+    def __init__(self, place: BucketPlace, credentials: ReadOnlyCredentials, now: str) -> None:
+        self.now = now
+        self.credentials = credentials
+        self._place = place
+        self._scope = f"{now[:8]}/{place.region}/{_SERVICE}/{_TERMINATOR}"
+        self._query = (
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256"
+            f"&X-Amz-Credential={quote(f'{credentials.access_key}/{self._scope}', safe='')}"
+            f"&X-Amz-Date={now}&X-Amz-Expires={SIGNED_SECONDS}"
+        )
+        if credentials.token:
+            self._query += f"&X-Amz-Security-Token={quote(credentials.token, safe='')}"
+        self._query += "&X-Amz-SignedHeaders=host"
+        self._key = f"AWS4{credentials.secret_key}".encode()
+        for part in (now[:8], place.region, _SERVICE, _TERMINATOR):
+            self._key = hmac.digest(self._key, part.encode(), "sha256")
+
+    def url(self, key: str) -> str:
+        """The URL of an object."""
+        place = self._place
+        path = place.path + quote(key, safe=_SAFE)
+        request = f"GET\n{path}\n{self._query}\nhost:{place.host}\n\nhost\nUNSIGNED-PAYLOAD"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        signed = f"AWS4-HMAC-SHA256\n{self.now}\n{self._scope}\n{digest}"
+        signature = hmac.digest(self._key, signed.encode(), "sha256").hex()
+        return f"{place.scheme}://{place.host}{path}?{self._query}&X-Amz-Signature={signature}"

@@ -3,7 +3,9 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import time
 import zlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +17,7 @@ from botocore.client import Config
 from agent.commands.assemble import own_credentials
 from agent.sources import s3_checksums
 from agent.sources.s3 import S3Source
-from agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, sign
+from agent.sources.s3_urls import SIGNED_SECONDS, BucketUrls, Signer
 from agent.sources.transport import Transports
 from agent.structs.credentials import Credentials
 from agent.structs.failures import DownloadError, FailureKind
@@ -474,10 +476,28 @@ def test_urls_are_those_of_botocore(
         )
         query = parse_qs(theirs.query)
         at = query["X-Amz-Date"][0]
-        ours = urlsplit(sign(urls.place, key, credentials.get_frozen_credentials(), at))
+        ours = urlsplit(Signer(urls.place, credentials.get_frozen_credentials(), at).url(key))
         assert ours[:3] == theirs[:3]
         # With another order, which the signature does not depend on.
         assert parse_qs(ours.query) == query
+
+
+def test_each_url_has_the_time_and_the_credentials_of_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although those of a second have most of it in common."""
+    session = boto3.session.Session("id", "secret", region_name="us-east-1")
+    client = session.client("s3", config=Config(signature_version="s3v4"))
+    credentials = session.get_credentials()
+    urls = BucketUrls(client, "bucket", credentials)
+    assert urls.signs
+    for second, name in ((1, "id"), (2, "id"), (2, "other"), (2, "id")):
+        now = datetime.fromtimestamp(second, UTC).timetuple()
+        monkeypatch.setattr(time, "gmtime", lambda now=now: now)
+        credentials.access_key = name
+        query = parse_qs(urlsplit(urls.url("key")).query)
+        assert query["X-Amz-Credential"][0].startswith(f"{name}/")
+        assert query["X-Amz-Date"][0].endswith(f"0{second}Z")
 
 
 def test_what_botocore_signs_in_another_way_is_left_to_it() -> None:
