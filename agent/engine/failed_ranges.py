@@ -43,7 +43,7 @@ def set_back(
         return FileChangedError(file.remote.path, error)
     attempts, receiving = segment.failed_attempts(), 0
     pause: float | None
-    if _exceeds_limit(segment, error, origin):
+    if _exceeds_limit(segment, error):
         # Continue with fewer connections, as long as bytes of the file are received.
         if file.done > segment.file_done:
             attempts = 1
@@ -104,15 +104,16 @@ def _without_origin(segment: Segment, error: DownloadError, now: float) -> Downl
     return None
 
 
-def _exceeds_limit(segment: Segment, error: DownloadError, origin: Origin) -> bool:
+def _exceeds_limit(segment: Segment, error: DownloadError) -> bool:
     """Whether a request may have failed because its model has too many connections."""
     job = segment.file.job
-    others = [other for other in origin.active if other.file.job is job]
+    # The others may have ended between the refusal and now.
+    came = job.received > segment.job_received
     return segment.position == segment.begun and is_limit(
         error,
         segment.attempts,
-        others=len(others),
-        coming=sum(other.position > other.begun for other in others),
+        others=came or bool(job.from_origin),
+        coming=came or any(other.position > other.begun for other in job.from_origin),
         has_come=job.received > 0,
     )
 

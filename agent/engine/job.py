@@ -65,8 +65,9 @@ class Segment:
     attempts: int
     started: float
     begun: int = 0
-    # Bytes of its file on the disk when it began.
+    # Bytes of its file on the disk, and of its model from the origin, when it began.
     file_done: int = 0
+    job_received: int = 0
     body: Body | None = None
     # Whether it waits for bytes from its sender; otherwise for the disk, or for this node.
     awaits_bytes: bool = True
@@ -110,6 +111,7 @@ class Segment:
             now,
             begun=self.position,
             file_done=self.file.done,
+            job_received=self.file.job.received,
             epoch=self.epoch,
         )
         rest.twin, self.twin = self, rest
@@ -266,6 +268,7 @@ class FileJob:
             now,
             begun=start,
             file_done=self.done,
+            job_received=self.job.received,
             epoch=self.epoch,
         )
         self.active.add(segment)

@@ -42,22 +42,22 @@ def retry_delay(error: DownloadError, attempts: int, jitter: float) -> float | N
 
 
 def is_limit(
-    error: DownloadError, attempts: int, *, others: int, coming: int, has_come: bool
+    error: DownloadError, attempts: int, *, others: bool, coming: bool, has_come: bool
 ) -> bool:
     """Whether a request that brought no byte may have failed for too many connections.
 
-    `others` is the number of other running requests of the model, `coming` the number of those that
-    have received bytes, `has_come` whether any byte of the model was received. Where nothing else
-    is received, the failure counts as what it says.
+    `others` is whether other requests of the model ran beside it, `coming` whether one of those has
+    received bytes, `has_come` whether any byte of the model was received. Where nothing else is
+    received, the failure counts as what it says.
     """
     if error.kind is FailureKind.DENIED:
-        return others > 0 or has_come
+        return others or has_come
     if error.kind is FailureKind.UNREACHABLE:
         # Some origins refuse by closing the connection. The first time may be chance.
-        return coming > 0 and attempts > 0
+        return coming and attempts > 0
     if error.kind is FailureKind.THROTTLED:
         # The other requests end long before that delay.
-        return others > 0 and (error.retry_after or 0.0) > MAX_DELAY_SECONDS
+        return others and (error.retry_after or 0.0) > MAX_DELAY_SECONDS
     return False
 
 

@@ -13,7 +13,7 @@ import pytest
 from agent.sources.readable import check_readable
 from agent.structs.failures import DownloadError, FailureKind
 from tests.unit.agent.helpers import set_aws
-from tests.unit.agent.hostile import DATA, SIZE, Attempt, content, small_steps
+from tests.unit.agent.hostile import DATA, RANGE, SIZE, Attempt, content, small_steps
 from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import Buckets, Handler, WebFiles, etag, serving, span_of
 
@@ -39,15 +39,16 @@ class Narrow:
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
-        self.now = 0
+        self.running: set[Handler] = set()
         self.seen: Counter[int] = Counter()
         self.sent = 0
 
     def __call__(self, handler: Handler, _: str) -> None:
         with self.lock:
-            full = self.now >= self.most or self.sent >= self.until
+            full = len(self.running) >= self.most or self.sent >= self.until
             self.seen[self.status if full else 206] += 1
-            self.now += not full
+            if not full:
+                self.running.add(handler)
         if full:
             return (
                 handler.reply(self.status, headers=self.headers) if self.status else hang(handler)
@@ -56,7 +57,7 @@ class Narrow:
             self._send(handler)
         finally:
             with self.lock:
-                self.now -= 1
+                self.running.discard(handler)
         return None
 
     def _send(self, handler: Handler) -> None:
@@ -65,13 +66,16 @@ class Narrow:
         headers = {"ETag": etag(DATA), "Content-Range": span.content_range}
         handler.begin(206, headers | {"Content-Length": str(span.length)})
         for start in range(span.start, span.end, 64 << 10):
-            piece = DATA[start : min(start + (64 << 10), span.end)]
-            handler.wfile.write(piece)
-            handler.wfile.flush()
-            with self.lock:
-                self.sent += len(piece)
             # So slow that others are asked for meanwhile.
             time.sleep(0.01)
+            piece = DATA[start : min(start + (64 << 10), span.end)]
+            with self.lock:
+                self.sent += len(piece)
+                # Before its last bytes: it must not count beside a request that comes after them.
+                if start + len(piece) == span.end:
+                    self.running.discard(handler)
+            handler.wfile.write(piece)
+            handler.wfile.flush()
 
 
 def hang(handler: Handler) -> None:
@@ -96,6 +100,50 @@ def test_a_long_wait_is_not_kept_while_the_file_comes(store: Store, status: int)
     narrow = Narrow(2, status, headers={"Retry-After": "120"})
     with serving(narrow) as server:
         Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": DATA})
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_that_comes_after_the_end_of_the_other_requests_is_no_denial(
+    store: Store, status: int
+) -> None:
+    """Two ranges: the second is refused while the first is sent, and the answer takes its time."""
+    data = DATA[: 2 * RANGE]
+    files, first_came = WebFiles({"/m.bin": data}), threading.Event()
+    refused: list[str] = []
+
+    def answer(handler: Handler, path: str) -> None:
+        span = span_of(handler, len(data))
+        assert span is not None
+        if span.start == RANGE and not refused:
+            refused.append(path)
+            assert first_came.wait(20)
+            # As long as the engine needs to note the end of the first request.
+            time.sleep(0.3)
+            handler.reply(status, headers={"Retry-After": "120"})
+            return
+        files(handler, path)
+        if span.start == 0 and span.length == RANGE:
+            first_came.set()
+
+    with serving(answer) as server:
+        Attempt(store, f"{server.url}/m.bin").succeeds({"m.bin": data})
+    assert refused
+
+
+def test_a_long_wait_is_obeyed_where_nothing_comes(store: Store) -> None:
+    files = WebFiles({"/m.bin": DATA})
+
+    def answer(handler: Handler, path: str) -> None:
+        asked.append(path)
+        if len(asked) > 1:
+            return handler.reply(503, headers={"Retry-After": "120"})
+        return files(handler, path)
+
+    asked: list[str] = []
+    with serving(answer) as server:
+        error = Attempt(store, f"{server.url}/m.bin").fails(FailureKind.THROTTLED, "503")
+    assert error.retry_after == 120
+    assert len(asked) <= 1 + 16
 
 
 def test_a_file_that_is_refused_from_its_first_byte_is_denied(store: Store) -> None:
