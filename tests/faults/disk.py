@@ -12,7 +12,7 @@ from agent.disk.store import Store
 from crds.keys import model_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
 Tree = dict[str, bytes]
@@ -79,19 +79,25 @@ class Disk:
     def __post_init__(self) -> None:
         self._models = {model.key: model for model in self.models}
 
-    def losses(self) -> list[Loss]:
-        """The losses now. May be called at any moment between two calls of the agent."""
+    def losses(self, keys: Collection[str] | None = None) -> list[Loss]:
+        """The losses now, in the folders of these keys, or in all of them.
+
+        May be called at any moment between two calls of the agent.
+        """
         folder = self.root / "models"
         # A copy that another thread finds complete meanwhile is not among the names yet.
         kept = sorted(self.kept)
         names = set(_names(folder)) if folder.exists() else set()
-        looked = (self._look(folder / name, name) for name in sorted(names - self.foreign.keys()))
+        asked = names if keys is None else names.intersection(keys)
+        looked = (self._look(folder / name, name) for name in sorted(asked - self.foreign.keys()))
         found = [loss for loss in looked if loss is not None]
-        shown = (self._look_at_view(key) for key in sorted(self._volumes()))
+        volumes = self._volumes()
+        views = volumes if keys is None else volumes.intersection(keys)
+        shown = (self._look_at_view(key) for key in sorted(views))
         found += [loss for loss in shown if loss is not None]
         for name, files in self.foreign.items():
-            now = read_tree(folder / name)
-            if now != files:
+            is_asked = keys is None or name in keys
+            if is_asked and read_tree(folder / name) != files:
                 found.append(Loss(size_of(files), f"foreign directory {name} was touched"))
         gone = [self._models[key] for key in kept if key not in names]
         found += [Loss(m.size, f"{m.name} is wanted, and was taken away") for m in gone]
@@ -131,11 +137,11 @@ class Disk:
         is_mended = model is not None and key in self.mended
         return is_mended and _is_between(now, self.before[key], self._models[key].files)
 
-    def _volumes(self) -> list[str]:
+    def _volumes(self) -> set[str]:
         """The keys whose volumes have a folder; none where agents make no views."""
         folder = self.root / "volumes"
         names = _names(folder) if folder.exists() else []
-        return [name for name in names if not name.startswith(".")]
+        return {name for name in names if not name.startswith(".")}
 
     def _view(self, key: str) -> Path:
         return self.root / "volumes" / key / "models" / key
@@ -153,7 +159,7 @@ class Disk:
                 problems.append(f"{model.name} is {copy.found}: {copy.problem}")
         strangers = set(_names(self.root / "models")) - keys - self.foreign.keys()
         problems += [f"models/{name} is not wanted, and is there" for name in sorted(strangers)]
-        shown = set(self._volumes())
+        shown = self._volumes()
         lost += [
             Loss(model.size, f"the volume of {model.name} does not show it")
             for model in (wanted if shown else ())

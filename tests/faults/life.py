@@ -145,30 +145,37 @@ def run_agent(
     at last the number of calls that the fault could have met.
     """
     logs.configure("json")
-    root, published = Path(calls.root), f"{calls.root}/models/"
-    # No pod sees the hidden folders in volumes/.
-    volumes, hidden = f"{calls.root}/volumes/", f"{calls.root}/volumes/."
+    root = Path(calls.root)
     disk = scenario.disk(root)
 
-    def look() -> None:
-        for loss in disk.losses():
+    def look(keys: set[str] | None = None) -> None:
+        for loss in disk.losses(keys):
             send({"lost": loss.size, "what": loss.what})
 
     def before(call: Call) -> None:
         look()
         send({"struck": str(call).replace(str(root), "")})
 
-    def is_seen(path: str) -> bool:
-        return path.startswith((published, volumes)) and not path.startswith(hidden)
-
     def after(call: Call) -> None:
-        if is_seen(call.path) or is_seen(call.target):
-            look()
+        seen = seen_keys(calls.root, call.path, call.target)
+        if seen:
+            look(seen)
 
     calls.before, calls.after = before, after
     with watched(calls):
         ended = _live(scenario, root, horizon)
     send({"met": calls.met, "ended": ended})
+
+
+def seen_keys(root: str, *paths: str) -> set[str]:
+    """The keys of the models whose published folders or views these paths are, or are below."""
+    below = (path[len(root) + 1 :].split("/", 2) for path in paths if path.startswith(f"{root}/"))
+    # No pod sees the hidden folders in volumes/.
+    return {
+        place[1]
+        for place in below
+        if len(place) > 1 and place[0] in {"models", "volumes"} and place[1][:1] not in {"", "."}
+    }
 
 
 def _live(scenario: Scenario, root: Path, horizon: float) -> str:

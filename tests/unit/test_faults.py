@@ -13,6 +13,7 @@ import requests
 from tests.faults import hostile, peers
 from tests.faults.__main__ import PARTS, _check, _parser
 from tests.faults.disk import Disk, Model, write_tree
+from tests.faults.life import seen_keys
 from tests.faults.overcommit import Use, offline_lru
 from tests.faults.report import Row, failures, table
 from tests.faults.watcher import Watcher
@@ -84,6 +85,7 @@ def test_what_is_wrong_on_a_disk_at_any_time(tmp_path: Path) -> None:
         "foreign directory theirs was touched",
         "models/new is nobody's",
     }
+    assert [loss.what for loss in disk.losses({"new"})] == ["models/new is nobody's"]
 
 
 def test_half_a_view_is_wrong_at_any_time(tmp_path: Path) -> None:
@@ -98,11 +100,31 @@ def test_half_a_view_is_wrong_at_any_time(tmp_path: Path) -> None:
     write_tree(volume / MODEL.key, {"config.json": b"{}"})
     (loss,) = disk.losses()
     assert loss.what == f"volumes/{MODEL.key} shows what is no model: config.json 2 bytes"
+    assert disk.losses({MODEL.key}) == [loss]
+    assert disk.losses({"other"}) == []
     write_tree(volume / MODEL.key, MODEL.files)
     assert disk.losses() == []
     write_tree(tmp_path / "volumes" / ".new" / MODEL.key, {"config.json": b"{}"})
     _, problems = disk.not_at_end([MODEL])
     assert any("is left of a view" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ("/disk/models/a/deep/w.bin", {"a"}),
+        ("/disk/models/a", {"a"}),
+        ("/disk/volumes/b/models/b", {"b"}),
+        ("/disk/volumes/.new/b", set()),
+        ("/disk/models", set()),
+        ("/disk/.localmodel/a/files", set()),
+        ("/disk-2/models/a", set()),
+        ("", set()),
+    ],
+)
+def test_the_models_that_a_call_may_have_changed_for_pods(path: str, keys: set[str]) -> None:
+    assert seen_keys("/disk", path) == keys
+    assert seen_keys("/disk", path, "/disk/models/c") == keys | {"c"}
 
 
 def test_what_is_missing_and_left_over_in_the_end(tmp_path: Path) -> None:
