@@ -62,11 +62,6 @@ class BucketUrls:
             if dict(parse_qsl(urlsplit(signer.url(_EXAMPLE)).query)) == query:
                 self._signer = signer
 
-    @property
-    def signs(self) -> bool:
-        """Whether this class computes the signatures itself."""
-        return self._signer is not None
-
     def url(self, key: str) -> str:
         """A URL for this key. Raises BotoCoreError."""
         if self._anonymous:

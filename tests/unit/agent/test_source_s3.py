@@ -459,7 +459,7 @@ KEYS = ("w.bin", "a b/c+d", "ü/~x", "%20", "x//y", "a&b=c?d#e", "q'(!)*")
     ],
 )
 def test_urls_are_those_of_botocore(
-    settings: dict[str, str], endpoint: str | None, style: str
+    settings: dict[str, str], endpoint: str | None, style: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = {"region_name": "us-east-1", "aws_access_key_id": "id", "aws_secret_access_key": "s/k"}
     session = boto3.session.Session(**(base | settings))
@@ -467,7 +467,10 @@ def test_urls_are_those_of_botocore(
     client = session.client("s3", endpoint_url=endpoint, config=config)
     credentials = session.get_credentials()
     urls = BucketUrls(client, "bucket", credentials)
-    assert urls.signs
+    with monkeypatch.context() as patch:
+        left = left_to_botocore(client, patch)
+        assert all(map(urls.url, KEYS))
+        assert left == []
     for key in KEYS:
         theirs = urlsplit(
             client.generate_presigned_url(
@@ -490,7 +493,6 @@ def test_each_url_has_the_time_and_the_credentials_of_its_request(
     client = session.client("s3", config=Config(signature_version="s3v4"))
     credentials = session.get_credentials()
     urls = BucketUrls(client, "bucket", credentials)
-    assert urls.signs
     for second, name in ((1, "id"), (2, "id"), (2, "other"), (2, "id")):
         now = datetime.fromtimestamp(second, UTC).timetuple()
         monkeypatch.setattr(time, "gmtime", lambda now=now: now)
@@ -500,15 +502,29 @@ def test_each_url_has_the_time_and_the_credentials_of_its_request(
         assert query["X-Amz-Date"][0].endswith(f"0{second}Z")
 
 
-def test_what_botocore_signs_in_another_way_is_left_to_it() -> None:
+def test_what_botocore_signs_in_another_way_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     session = boto3.session.Session("id", "secret", region_name="us-east-1")
     # Its port is left out of what is signed, although it is written.
     client = session.client(
         "s3", endpoint_url="https://s3.example.com:443", config=Config(signature_version="s3v4")
     )
     urls = BucketUrls(client, "bucket", session.get_credentials())
-    assert not urls.signs
+    left = left_to_botocore(client, monkeypatch)
     assert parse_qs(urlsplit(urls.url("a b")).query)["X-Amz-Signature"]
+    assert left == ["a b"]
+
+
+def left_to_botocore(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that botocore signs from now on."""
+    keys: list[str] = []
+    sign = client.generate_presigned_url
+
+    def note(*arguments: Any, **named: Any) -> Any:
+        keys.append(named["Params"]["Key"])
+        return sign(*arguments, **named)
+
+    monkeypatch.setattr(client, "generate_presigned_url", note)
+    return keys
 
 
 def test_urls_of_nobody_are_not_signed() -> None:
