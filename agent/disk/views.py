@@ -106,7 +106,7 @@ class Views:
 
     def drop(self, key: str) -> None:
         """Delete the view of a key: before its copy leaves models/, and while it has none."""
-        if not os.path.lexists(self.path(key)):
+        if not _is_there(self.path(key)):
             return
         old = self._old / key
         delete_tree(old)
@@ -229,6 +229,15 @@ def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except FileNotFoundError:
         return []
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything is at a path. Not os.path.lexists, which takes an I/O error for a no."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _inodes(folder: Path) -> dict[str, int]:

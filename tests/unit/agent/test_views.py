@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,27 +136,53 @@ def test_without_the_setting_only_former_views_are_kept_up(tmp_path: Path) -> No
     store.close()
 
 
-@pytest.mark.parametrize("way", ["evict", "remove", "set_aside", "salvage", "replace"])
-def test_a_view_goes_before_its_copy(store: Store, way: str) -> None:
-    manifest = publish(store, URI, FILES)
+WAYS: dict[str, Callable[[Store, Manifest], object]] = {
+    "evict": lambda store, _: store.evict(KEY, NOTE),
+    "remove": lambda store, _: store.remove(KEY),
+    "set_aside": lambda store, manifest: store.set_aside(manifest),
+    "salvage": lambda store, _: store.salvage(KEY, store.inspect(KEY), lambda: False),
+    "replace": lambda store, _: store.publish(manifest_of(URI, {"new": b"1"})),
+}
+
+
+def go(store: Store, way: str, calls: Calls, files: dict[str, bytes]) -> None:
+    """Take a copy away in this way, and look at its view after each call."""
+    manifest = publish(store, URI, files)
     if way == "replace":
         stage(store, URI, {"new": b"1"})
-    ways: dict[str, Callable[[], object]] = {
-        "evict": lambda: store.evict(KEY, NOTE),
-        "remove": lambda: store.remove(KEY),
-        "set_aside": lambda: store.set_aside(manifest),
-        "salvage": lambda: store.salvage(KEY, store.inspect(KEY), lambda: False),
-        "replace": lambda: store.publish(manifest_of(URI, {"new": b"1"})),
-    }
-    calls = Calls(store.root)
 
     def look(call: Call) -> None:
         assert view(store, KEY) in (None, tree(store, KEY)), call
 
     calls.after = look
     with watched(calls):
-        ways[way]()
+        WAYS[way](store, manifest)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_view_goes_before_its_copy(store: Store, way: str) -> None:
+    go(store, way, Calls(store.root), FILES)
     assert view(store, KEY) == tree(store, KEY) == ({"new": b"1"} if way == "replace" else None)
+
+
+@pytest.mark.timeout(120)  # about fifty copies
+@pytest.mark.parametrize("way", WAYS)
+def test_a_view_goes_before_its_copy_whatever_call_fails(tmp_path: Path, way: str) -> None:
+    fault = Fault(raising(lambda call: OSError(errno.EIO, os.strerror(errno.EIO), call.path)))
+    failed = 0
+    for number in count(1):
+        store = Store(tmp_path / str(number), makes_views=True)
+        store.open()
+        calls = Calls(store.root, fault, number)
+        try:
+            go(store, way, calls, {"w": b"weights"})
+        except OSError:
+            failed += 1
+        assert view(store, KEY) in (None, tree(store, KEY))
+        store.close()
+        if not calls.struck:
+            break
+    assert failed > 10
 
 
 def delete(view: Path) -> None:
