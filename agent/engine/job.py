@@ -64,10 +64,11 @@ class Segment:
     end: int | None
     attempts: int
     started: float
-    begun: int = 0
-    # Bytes of its file on the disk, and of its model from the origin, when it began.
-    file_done: int = 0
-    job_received: int = 0
+    # Its first byte; and the bytes of its file on the disk, and of its model from the origin, when
+    # it began.
+    begun: int = field(init=False)
+    file_done: int = field(init=False)
+    job_received: int = field(init=False)
     body: Body | None = None
     # Whether it waits for bytes from its sender; otherwise for the disk, or for this node.
     awaits_bytes: bool = True
@@ -88,6 +89,10 @@ class Segment:
     mark_bytes: int = 0
     mark_time: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.begun = self.position
+        self.file_done, self.job_received = self.file.done, self.file.job.received
+
     @property
     def left(self) -> int | None:
         """The bytes that a second request would ask for; None if there may be none."""
@@ -103,17 +108,7 @@ class Segment:
 
     def hedge(self, now: float) -> Segment:
         """Make a second request for the rest of this segment."""
-        rest = Segment(
-            self.file,
-            self.position,
-            self.end,
-            0,
-            now,
-            begun=self.position,
-            file_done=self.file.done,
-            job_received=self.file.job.received,
-            epoch=self.epoch,
-        )
+        rest = Segment(self.file, self.position, self.end, 0, now, epoch=self.epoch)
         rest.twin, self.twin = self, rest
         return rest
 
@@ -260,17 +255,7 @@ class FileJob:
         return segment
 
     def _start(self, start: int, end: int | None, attempts: int, now: float) -> Segment:
-        segment = Segment(
-            self,
-            start,
-            end,
-            attempts,
-            now,
-            begun=start,
-            file_done=self.done,
-            job_received=self.job.received,
-            epoch=self.epoch,
-        )
+        segment = Segment(self, start, end, attempts, now, epoch=self.epoch)
         self.active.add(segment)
         return segment
 

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+class _Job:
+    received = 0
+
+
 class _File:
+    job, done = _Job(), 0
     remote = RemoteFile("m.bin", "m.bin", 100 * MIB, '"1"')
 
 
 def request(begun: int = 0, end: int | None = 10 * MIB) -> Segment:
     """A request that has brought nothing yet, since the beginning."""
     file = cast("FileJob", _File())
-    return Segment(file, begun, end, 0, 0.0, begun=begun, file_done=0, epoch=0)
+    return Segment(file, begun, end, 0, 0.0)
 
 
 def looks(pace: Pace, requests: list[Segment], received: int, at: int) -> list[Segment]:
