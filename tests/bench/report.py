@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from crds.quantity import format_quantity
 from tests.bench import install, machine
 from tests.bench.latency import latency_table
-from tests.bench.reaches import Results, reach_table
 from tests.bench.table import between_markers, table
+from tests.bench.targets import Results, target_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,16 +26,16 @@ def report(
     *,
     judged: bool,
 ) -> str:
-    """What was reached, and all tables, in Markdown."""
-    parts = [_machine(settings), _reaches(settings, results, judged=judged)]
+    """The targets, and all tables, in Markdown."""
+    parts = [_machine(settings), _targets(settings, results, judged=judged)]
     parts += [_row(settings, row, results[row.name], failed) for row in settings.rows]
     return "\n\n".join(parts)
 
 
-def _reaches(settings: Settings, results: Mapping[str, Rounds], *, judged: bool) -> str:
+def _targets(settings: Settings, results: Mapping[str, Rounds], *, judged: bool) -> str:
     sizes = {row.name: settings.tree(row).bytes for row in settings.rows}
     note = "" if judged else "\n\nThis run is of another size than the bounds are for."
-    return f"### What is reached{note}\n\n{reach_table(Results(results, sizes), judged=judged)}"
+    return f"### Targets{note}\n\n{target_table(Results(results, sizes), judged=judged)}"
 
 
 def _row(

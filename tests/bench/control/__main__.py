@@ -17,10 +17,10 @@ from tests.bench.command import make_work_folder, run_benchmark
 from tests.bench.control import figures, floor, hook_cost
 from tests.bench.control.document import updated
 from tests.bench.control.figures import FLOOR, OURS, Rounds, Sample
-from tests.bench.control.reaches import REACHES
 from tests.bench.control.rollout import Rollout
 from tests.bench.control.settings import Settings
 from tests.bench.control.stage import stage
+from tests.bench.control.targets import TARGETS
 from tests.bench.control.worktree import commit, worktree
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ class _Bench:
             f"{settings.nodes:,} nodes, {settings.models:,} models; {rounds}. "
             f"{machine.facts(settings.work)}; Metacontroller: {self.metacontroller}."
         )
-        reaches = REACHES.get(settings.size, {})
-        return f"{head}\n\n{figures.table(self.rounds, other, reaches)}"
+        targets = TARGETS.get(settings.size, {})
+        return f"{head}\n\n{figures.table(self.rounds, other, targets)}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Reach:
+class Target:
     """Upper bounds: of the number, and of its ratio to the floor."""
 
     at_most: float
@@ -62,24 +62,24 @@ def ratio(rounds: Rounds, name: str, row: str, reference: str) -> float | None:
     return median(found) if found else None
 
 
-def is_reached(rounds: Rounds, name: str, reach: Reach) -> bool | None:
+def is_met(rounds: Rounds, name: str, target: Target) -> bool | None:
     """Whether our figure is as low as it should be; None where there is none."""
     value = typical(rounds, OURS, name)
     if value is None:
         return None
-    if value.reached or value.number > reach.at_most:
+    if value.reached or value.number > target.at_most:
         return False
-    if reach.of_floor is None:
+    if target.of_floor is None:
         return True
     to_floor = ratio(rounds, name, OURS, FLOOR)
-    return to_floor is None or to_floor <= reach.of_floor
+    return to_floor is None or to_floor <= target.of_floor
 
 
-def table(rounds: Rounds, other: str | None, reaches: Mapping[str, Reach]) -> str:
+def table(rounds: Rounds, other: str | None, targets: Mapping[str, Target]) -> str:
     """A Markdown table with a line for each figure; ratios are those to the other row, if any."""
     rows = [FLOOR, OURS, *([other] if other else [])]
     reference = other or FLOOR
-    header = ["figure", *rows, f"ratio to {reference}", "reach"]
+    header = ["figure", *rows, f"ratio to {reference}", "target"]
     lines = [_line(header), _line(["---"] * len(header))]
     for name in _names(rounds, (OURS, *rows)):
         to_reference = ratio(rounds, name, OURS, reference)
@@ -87,7 +87,7 @@ def table(rounds: Rounds, other: str | None, reaches: Mapping[str, Reach]) -> st
             name,
             *(_shown(typical(rounds, row, name)) for row in rows),
             "" if to_reference is None else f"{to_reference:.2f}",
-            _verdict(rounds, name, reaches.get(name)),
+            _verdict(rounds, name, targets.get(name)),
         ]
         lines.append(_line(cells))
     return "\n".join(lines)
@@ -116,16 +116,16 @@ def _shown(value: Value | None) -> str:
     return f"{value.number:.{1 if value.number >= 10 else 2}f} {value.unit}"
 
 
-def _verdict(rounds: Rounds, name: str, reach: Reach | None) -> str:
+def _verdict(rounds: Rounds, name: str, target: Target | None) -> str:
     value = typical(rounds, OURS, name)
-    if reach is None or value is None:
+    if target is None or value is None:
         return ""
-    text = f"≤ {_bound(reach.at_most)}{' ' if value.unit else ''}{value.unit}"
-    if reach.of_floor is not None:
+    text = f"≤ {_bound(target.at_most)}{' ' if value.unit else ''}{value.unit}"
+    if target.of_floor is not None:
         to_floor = ratio(rounds, name, OURS, FLOOR)
         now = "" if to_floor is None else f" (is {to_floor:.2f})"
-        text += f" and ≤ {reach.of_floor:g} times the floor{now}"
-    return text if is_reached(rounds, name, reach) else f"{text}, **missed**"
+        text += f" and ≤ {target.of_floor:g} times the floor{now}"
+    return text if is_met(rounds, name, target) else f"{text}, **missed**"
 
 
 def _bound(number: float) -> str:

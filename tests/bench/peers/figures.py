@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _HEADER = (
-    f"| {AGENTS} agents | seconds | to one alone | reach | to all alone | reach | copies | reach "
-    "| CPU, s |\n"
+    f"| {AGENTS} agents | seconds | to one alone | target | to all alone | target "
+    "| copies | target | CPU, s |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 _SERVING = (
-    "| a peer that serves | core-seconds a GiB | reach |",
+    "| a peer that serves | core-seconds a GiB | target |",
     "| --- | --- | --- |",
 )
 # Core-seconds for each GiB.
-SERVING_REACH = {"plain": 0.3, "TLS": 1.7}
+SERVING_TARGETS = {"plain": 0.3, "TLS": 1.7}
 
 WITHOUT_PEERS = "without peers"
 
@@ -50,9 +50,9 @@ def table(rounds: Sequence[Round]) -> str:
 def serving_table(costs: Sequence[Mapping[str, float]]) -> str:
     """A Markdown table of the medians of what serving costs, by how it is served."""
     lines = []
-    for name, reach in SERVING_REACH.items():
+    for name, target in SERVING_TARGETS.items():
         found = median(one[name] for one in costs)
-        lines.append(f"| {name} | {found:.2f} | {_reach(reach, found)} |")
+        lines.append(f"| {name} | {found:.2f} | {_target(target, found)} |")
     return "\n".join((*_SERVING, *lines))
 
 
@@ -65,17 +65,17 @@ def _line(name: str, rows: Sequence[Row]) -> str:
         name,
         f"{median(row.run.seconds for row in rows):.1f}",
         f"{ratio:.2f}",
-        _reach(scenario.reach, ratio),
+        _target(scenario.target, ratio),
         f"{median(of_all):.2f}" if of_all else "",
-        _reach(scenario.reach_of_all, median(of_all)) if of_all else "",
+        _target(scenario.target_of_all, median(of_all)) if of_all else "",
         f"{copies:.2f}",
-        _reach(scenario.reach_copies, copies),
+        _target(scenario.target_copies, copies),
         f"{median(row.run.cpu for row in rows):.0f}",
     )
     return "| " + " | ".join(cells) + " |"
 
 
-def _reach(reach: float | None, found: float) -> str:
-    if reach is None:
+def _target(target: float | None, found: float) -> str:
+    if target is None:
         return ""
-    return f"≤ {reach:g}" + (", missed" if found > reach else "")
+    return f"≤ {target:g}" + (", missed" if found > target else "")

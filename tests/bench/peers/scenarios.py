@@ -26,9 +26,9 @@ URI = f"hf://{MODEL}"
 
 @dataclass(frozen=True)
 class Scenario:
-    """`reach` is the longest time, as a ratio to one direct download from the same origin.
+    """`target` is the longest time, as a ratio to one direct download from the same origin.
 
-    `reach_of_all` is the same as a ratio to all agents without peers, which run if `has_all_alone`.
+    `target_of_all` is the same to all agents without peers, which run if `has_all_alone`.
     `rate` is what the origin sends in total, in bytes a second; None: no limit.
     """
 
@@ -38,16 +38,16 @@ class Scenario:
     kills: bool = False
     slow: bool = False
     lies: bool = False
-    reach: float | None = None
-    reach_of_all: float | None = None
-    reach_copies: float | None = None
+    target: float | None = None
+    target_of_all: float | None = None
+    target_copies: float | None = None
 
 
 SCENARIOS = (
-    Scenario("limited origin", has_all_alone=True, reach=1.3, reach_copies=1.1),
+    Scenario("limited origin", has_all_alone=True, target=1.3, target_copies=1.1),
     # The cores are not the limit.
-    Scenario("origin of a quarter", rate=ORIGIN_RATE / 4, reach=1.3, reach_copies=1.1),
-    Scenario("unlimited origin", rate=None, has_all_alone=True, reach_of_all=1.1),
+    Scenario("origin of a quarter", rate=ORIGIN_RATE / 4, target=1.3, target_copies=1.1),
+    Scenario("unlimited origin", rate=None, has_all_alone=True, target_of_all=1.1),
     Scenario("one agent is killed", kills=True),
     Scenario("one peer lies", lies=True),
     Scenario("one peer is slow", slow=True),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Round = dict[str, tuple[float, float]]
 
 _HEADER = (
-    "| create | without policies, ms | with them, ms | ratio | added, ms | reach |",
+    "| create | without policies, ms | with them, ms | ratio | added, ms | target |",
     "| --- | --- | --- | --- | --- | --- |",
 )
 
@@ -29,15 +29,15 @@ def table(rounds: Sequence[Round]) -> str:
 def _line(row: Row, rounds: Sequence[Round]) -> str:
     found = [results[row.name] for results in rounds]
     added = median(after - before for before, after in found)
-    reach = ""
-    if row.reach is not None:
-        reach = f"≤ {row.reach:g}" + (", missed" if added > row.reach else "")
+    target = ""
+    if row.target is not None:
+        target = f"≤ {row.target:g}" + (", missed" if added > row.target else "")
     cells = (
         row.name,
         f"{median(before for before, _ in found):.2f}",
         f"{median(after for _, after in found):.2f}",
         f"{median(after / before for before, after in found):.2f}",
         f"{added:.2f}",
-        reach,
+        target,
     )
     return "| " + " | ".join(cells) + " |"

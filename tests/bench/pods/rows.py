@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WITH, WITHOUT = "bench-with", "bench-without"
 LABEL = "localmodel.serving.kserve.io/model"
 # Milliseconds that the policies may add to a pod.
-REACH_MS = 5.0
+TARGET_MS = 5.0
 
 
 def cache_name(number: int) -> str:
@@ -24,13 +24,13 @@ def cache_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """An object. models: how many it asks for; None: it has no label. reach: most added ms."""
+    """An object. models: how many it asks for; None: it has no label. target: most added ms."""
 
     name: str
     kind: Kind
     containers: int = 1
     models: int | None = None
-    reach: float | None = None
+    target: float | None = None
 
     def make(self, namespace: str, first_model: int) -> KubeObject:
         """The object, with the names of the caches from `first_model` on."""
@@ -57,9 +57,9 @@ class Row:
 
 ROWS = (
     Row("pod without the label", PODS),
-    Row("pod, 1 container, 1 model", PODS, models=1, reach=REACH_MS),
-    Row("pod, 3 containers, 1 model", PODS, containers=3, models=1, reach=REACH_MS),
-    Row("pod, 1 container, 2 models", PODS, models=2, reach=REACH_MS),
+    Row("pod, 1 container, 1 model", PODS, models=1, target=TARGET_MS),
+    Row("pod, 3 containers, 1 model", PODS, containers=3, models=1, target=TARGET_MS),
+    Row("pod, 1 container, 2 models", PODS, models=2, target=TARGET_MS),
     Row("pod, 20 containers, 1 model", PODS, containers=20, models=1),
     Row("Deployment without the label", DEPLOYMENTS),
     Row("Deployment, 1 model", DEPLOYMENTS, models=1),

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured. reach: most seconds."""
+    """What is measured. target: most seconds."""
 
     name: str
     what: str
-    reach: float | None = None
+    target: float | None = None
 
 
 STATUS = Row("status", "`kubectl localmodel status`, the whole process", 2.0)
@@ -40,7 +40,7 @@ class Sample:
 Round = dict[str, Sample]
 
 _HEADER = (
-    "| what | seconds, median (most) | of CPU, median | reach |",
+    "| what | seconds, median (most) | of CPU, median | target |",
     "| --- | --- | --- | --- |",
 )
 
@@ -55,8 +55,8 @@ def _line(row: Row, rounds: Sequence[Round]) -> str:
     seconds = [sample.seconds for sample in samples]
     used = [sample.cpu for sample in samples if sample.cpu is not None]
     middle = median(seconds)
-    reach = ""
-    if row.reach is not None:
-        reach = f"≤ {row.reach:g} s" + (", missed" if middle > row.reach else "")
+    target = ""
+    if row.target is not None:
+        target = f"≤ {row.target:g} s" + (", missed" if middle > row.target else "")
     cpu = f"{median(used):.2f}" if used else ""
-    return f"| {row.what} | {middle:.2f} ({max(seconds):.2f}) | {cpu} | {reach} |"
+    return f"| {row.what} | {middle:.2f} ({max(seconds):.2f}) | {cpu} | {target} |"

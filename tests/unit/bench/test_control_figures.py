@@ -1,4 +1,4 @@
-"""The benchmark's medians, ratios, reaches and table."""
+"""The benchmark's medians, ratios, targets and table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tests.bench.control.document import updated
 from tests.bench.control.figures import (
     FLOOR,
     OURS,
-    Reach,
     Rounds,
+    Target,
     Value,
-    is_reached,
+    is_met,
     limit,
     ratio,
     table,
@@ -41,30 +41,30 @@ def test_one_round_in_vain_is_told() -> None:
     value = typical(LIMITED, OURS, "specs")
     assert value is not None
     assert value.reached == "14,100 of 50,000 counted after 161 s"
-    assert is_reached(LIMITED, "specs", Reach(1000)) is False
+    assert is_met(LIMITED, "specs", Target(1000)) is False
 
 
 @pytest.mark.parametrize(
-    ("reach", "reached"),
+    ("target", "met"),
     [
-        (Reach(4.0), True),
-        (Reach(3.9), False),
-        (Reach(4.0, of_floor=2.5), True),
-        (Reach(4.0, of_floor=2.4), False),
+        (Target(4.0), True),
+        (Target(3.9), False),
+        (Target(4.0, of_floor=2.5), True),
+        (Target(4.0, of_floor=2.4), False),
     ],
 )
-def test_reach(reach: Reach, reached: bool) -> None:
-    assert is_reached(ROUNDS, "specs", reach) is reached
+def test_target(target: Target, met: bool) -> None:
+    assert is_met(ROUNDS, "specs", target) is met
 
 
-def test_nothing_is_reached_by_what_was_not_measured() -> None:
-    assert is_reached(ROUNDS, "quiet", Reach(0)) is None
+def test_nothing_is_met_by_what_was_not_measured() -> None:
+    assert is_met(ROUNDS, "quiet", Target(0)) is None
 
 
 def test_the_table_without_another_revision() -> None:
-    reaches = {"specs": Reach(6, of_floor=2), "calls": Reach(1200)}
-    assert table(ROUNDS, None, reaches).splitlines() == [
-        "| figure | floor | localmodel | ratio to floor | reach |",
+    targets = {"specs": Target(6, of_floor=2), "calls": Target(1200)}
+    assert table(ROUNDS, None, targets).splitlines() == [
+        "| figure | floor | localmodel | ratio to floor | target |",
         "| --- | --- | --- | --- | --- |",
         "| specs | 2.00 s | 4.00 s | 2.50 | ≤ 6 s and ≤ 2 times the floor (is 2.50), **missed** |",
         "| calls |  | 1,200 |  | ≤ 1,200 |",

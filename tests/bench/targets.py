@@ -1,4 +1,4 @@
-"""What localmodel should reach in the rows, and the table that says what it does. Pure."""
+"""The targets of localmodel in the rows, and the table of what was measured. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.bench.table import Rounds
 
-_HEADER = ("| work | reach | measured | |", "| --- | --- | --- | --- |")
+_HEADER = ("| work | target | measured | |", "| --- | --- | --- | --- |")
 _S5CMD_VERIFIED = f"s5cmd{SHA256_AFTER}"
 _S5CMD_SYNCED = f"s5cmd{BOTH_AFTER}"
 _PEERS = {
@@ -81,7 +81,7 @@ Value = Callable[[Results], "float | None"]
 
 
 @dataclass(frozen=True)
-class Reach:
+class Target:
     """An upper bound of a value in a row; no row is all rows.
 
     `of` and `unit` surround the bound in the table. `only_for_the_disk` is a bound that counts
@@ -109,8 +109,8 @@ def _quoted(line: str) -> str:
     return f'"{line}"' if "," in line else line
 
 
-def _time(row: str, work: str, bound: float, to: str, *, line: str = OURS) -> Reach:
-    return Reach(
+def _time(row: str, work: str, bound: float, to: str, *, line: str = OURS) -> Target:
+    return Target(
         row,
         work,
         f"ratio to {_quoted(to)}",
@@ -120,12 +120,12 @@ def _time(row: str, work: str, bound: float, to: str, *, line: str = OURS) -> Re
     )
 
 
-def _disk(row: str, work: str, bound: float, to: str) -> Reach:
+def _disk(row: str, work: str, bound: float, to: str) -> Target:
     return replace(_time(row, work, bound, to), only_for_the_disk=True)
 
 
-def _p99(line: str, work: str) -> Reach:
-    return Reach(
+def _p99(line: str, work: str) -> Target:
+    return Target(
         "latency",
         work,
         "ratio of p99 to s5cmd",
@@ -155,11 +155,11 @@ def _peak_mb(found: Results) -> float | None:
 _ONE_HTTP, _ONE_S3 = "one file, http", "one file, S3"
 _FOLDER_HTTP, _FOLDER_S3 = "8 files, http", "8 files, S3"
 
-REACHES = (
+TARGETS = (
     _time("one-http", _ONE_HTTP, 0.70, "curl"),
-    Reach("one-http", _ONE_HTTP, "CPU", 1.9, " s per GiB", _cpu_per_gib),
+    Target("one-http", _ONE_HTTP, "CPU", 1.9, " s per GiB", _cpu_per_gib),
     _time("one-s3", _ONE_S3, 0.75, "curl"),
-    Reach(
+    Target(
         "one-s3",
         _ONE_S3,
         f"ratio of CPU to {_quoted(_S5CMD_VERIFIED)}",
@@ -171,7 +171,7 @@ REACHES = (
     _time("folder-http", _FOLDER_HTTP, 0.60, "curl"),
     _time("folder-s3", _FOLDER_S3, 0.60, "curl"),
     _time("folder-s3", f"{_FOLDER_S3}, checksum of the store", 0.48, "curl", line=CRC),
-    Reach(
+    Target(
         "throttled",
         "one file, S3, streams held to 50 MiB/s",
         "time",
@@ -188,8 +188,8 @@ REACHES = (
     _disk("folder-http", _FOLDER_HTTP, 1.1, FLOOR),
     _disk("folder-s3", _FOLDER_S3, 1.1, FLOOR),
     _disk("folder-s3", _FOLDER_S3, 0.6, _S5CMD_SYNCED),
-    Reach("", "the agent in all rows", "memory", 110.0, " MB", _peak_mb),
-    Reach(
+    Target("", "the agent in all rows", "memory", 110.0, " MB", _peak_mb),
+    Target(
         "pull",
         "a pull of 1 MiB, http",
         "CPU",
@@ -197,7 +197,7 @@ REACHES = (
         " s",
         lambda found: found.middle("pull", PULLED, "cpu_seconds"),
     ),
-    Reach(
+    Target(
         "pull",
         "a pull of 1 MiB, http",
         "memory",
@@ -210,26 +210,26 @@ REACHES = (
 )
 
 
-def reach_table(found: Results, *, judged: bool) -> str:
-    """A Markdown table of the reaches in the rows that ran. Without `judged`, no verdicts."""
+def target_table(found: Results, *, judged: bool) -> str:
+    """A Markdown table of the targets in the rows that ran. Without `judged`, no verdicts."""
     lines = [
-        _line(reach, found, judged=judged)
-        for reach in REACHES
-        if not reach.row or reach.row in found.rounds
+        _line(target, found, judged=judged)
+        for target in TARGETS
+        if not target.row or target.row in found.rounds
     ]
     return "\n".join((*_HEADER, *lines))
 
 
-def _line(reach: Reach, found: Results, *, judged: bool) -> str:
-    value = reach.value(found)
+def _line(target: Target, found: Results, *, judged: bool) -> str:
+    value = target.value(found)
     verdict = ""
     if value is None:
         verdict = "not measured"
-    elif reach.only_for_the_disk and not found.is_disk_the_limit(reach.row):
+    elif target.only_for_the_disk and not found.is_disk_the_limit(target.row):
         verdict = "the disk is not the limit"
     elif judged:
-        verdict = "reached" if value <= reach.bound else "**missed**"
-    return f"| {reach.work} | {reach.text} | {_number(value)} | {verdict} |"
+        verdict = "met" if value <= target.bound else "**missed**"
+    return f"| {target.work} | {target.text} | {_number(value)} | {verdict} |"
 
 
 def _number(value: float | None) -> str:
