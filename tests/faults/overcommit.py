@@ -35,7 +35,7 @@ POD_SECONDS = (3.0, 20.0)
 LOOK_SECONDS = 0.1
 # How long an agent may take to observe a pod.
 HEARD_SECONDS = 2.0
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 STAY_SECONDS = 60.0
 # The accepted ratio of downloads to those of a simulated LRU cache.
 MORE_DOWNLOADS = 1.5
