@@ -27,8 +27,8 @@ class BackgroundReads:
         options: Options,
         damaged: Callable[[str, str], None],
     ) -> None:
-        self._digesting = Digesting(workers, inventory)
         self._scrubbing = Scrubbing(workers, inventory, options, damaged)
+        self._digesting = Digesting(workers, inventory, self._scrubbing.note)
 
     def begin(self, busy: Collection[str], asked: Mapping[str, datetime]) -> None:
         """Start the reads that are due. Downloads work on the `busy` keys.

@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from agent.disk.inventory import Inventory
     from agent.jobs.workers import Digested, Workers
+    from agent.structs.records import BadFile
 
 
 class Digesting:
-    """Has the digests computed of published copies that have none yet."""
+    """Has the digests computed of published copies that have none yet.
 
-    def __init__(self, workers: Workers, inventory: Inventory) -> None:
+    `note_bad` is called with a key and the bad files that were found instead.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        inventory: Inventory,
+        note_bad: Callable[[str, tuple[BadFile, ...]], None],
+    ) -> None:
         self._workers = workers
         self._inventory = inventory
+        self._note_bad = note_bad
         # What stops each computation that is under way; None: it failed. `retain` bounds them.
         self._running: dict[str, threading.Event | None] = {}
 
@@ -38,6 +48,8 @@ class Digesting:
         if end.manifest is None:
             # The computation is tried again after the next look at the disk.
             self._running[end.key] = None
+            if end.bad is not None:
+                self._note_bad(end.key, (end.bad,))
             return
         del self._running[end.key]
         noted = replace(copy.manifest, files=end.manifest.files, hash=end.manifest.hash)

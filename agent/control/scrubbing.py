@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.disk.on_disk import OnDisk
     from agent.jobs.workers import Scrubbed, Workers
     from agent.structs.options import Options
+    from agent.structs.records import BadFile
 
 # The pause after a read that failed, before a requested one is tried again.
 RETRY_SECONDS = 300
@@ -111,8 +112,12 @@ class Scrubbing:
             self._failed[key] = self._options.monotonic()
             return
         self._failed.pop(key, None)
-        self._inventory.note_scrub(key, Scrub(time=now, bad=end.bad))
-        if end.bad:
+        self.note(key, end.bad)
+
+    def note(self, key: str, bad: tuple[BadFile, ...]) -> None:
+        """Note the bad files of a copy whose files were read."""
+        self._inventory.note_scrub(key, Scrub(time=self._options.now(), bad=bad))
+        if bad:
             problem = self._inventory.copy(key).problem
             log.warning("Published model is damaged", key=key, problem=problem)
             self._damaged(key, problem)

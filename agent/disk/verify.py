@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from agent.structs.remote import Checksum
 
 READ_BYTES = 1 << 20
+# What is wrong with a file that was published as another one.
+DIFFERS = "has other content than was downloaded"
 _KINDS = {
     stat.S_IFLNK: "a symbolic link, which is not followed",
     stat.S_IFDIR: "a folder",

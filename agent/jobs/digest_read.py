@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from agent.disk.verify import Expected, Verifier
+from agent.disk.repair import checksum_of
+from agent.disk.verify import DIFFERS, Expected, Verifier
 from agent.structs.manifest import Manifest, model_hash
+from agent.structs.records import BadFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | None:
+def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | BadFile:
     """The manifest of a published model, with the missing digests added.
 
-    None if a file differs from the manifest: its digest would be that of other content. Raises
-    OSError; CancelledError if `stopped`.
+    Each file is compared with the checksum of its store once more. The first file that differs is
+    returned instead: its digest would be that of other content. Raises OSError; CancelledError if
+    `stopped`.
     """
     verifier = Verifier(tree.resolve(), stopped)
     found = []
@@ -26,8 +29,9 @@ def with_digests(tree: Path, manifest: Manifest, stopped: Callable[[], bool]) ->
         if file.sha256 is not None:
             found.append(file)
             continue
-        verdict = verifier.verify(Expected(file.path, file.size))
+        expected = Expected(file.path, file.size, checksum_of(file.checksum))
+        verdict = verifier.verify(expected)
         if verdict.fault is not None:
-            return None
+            return BadFile(path=file.path, problem=DIFFERS)
         found.append(replace(file, sha256=verdict.sha256))
     return replace(manifest, files=tuple(found), hash=model_hash(found))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.disk.on_disk import MISSING
-from agent.disk.verify import READ_BYTES, Expected, Fault, Verdict, Verifier
+from agent.disk.verify import DIFFERS, READ_BYTES, Expected, Fault, Verdict, Verifier
 from agent.structs.failures import CancelledError
 from agent.structs.records import BadFile
 from agent.structs.token_bucket import TokenBucket
@@ -94,7 +94,7 @@ def _problem(verifier: Verifier, expected: Expected) -> str:
         return f"cannot be read: {error.strerror}"
     if verdict.fault is Fault.MISSING:
         return f"cannot be read: {os.strerror(errno.ENOENT)}"
-    return "" if verdict.fault is None else "has other content than was downloaded"
+    return "" if verdict.fault is None else DIFFERS
 
 
 def _verify_twice(verifier: Verifier, expected: Expected) -> Verdict:

@@ -162,10 +162,14 @@ class AccessResult:
 
 @dataclass(frozen=True)
 class Digested:
-    """The manifest of a published model with all digests; None if the files could not be read."""
+    """The manifest of a published model with all digests; None if the files could not be read.
+
+    `bad` is a file that differs from what was downloaded.
+    """
 
     key: str
     manifest: Manifest | None
+    bad: BadFile | None = None
 
 
 @dataclass(frozen=True)
@@ -248,17 +252,22 @@ class Workers:
         ).start()
 
     def _digest(self, manifest: Manifest, stopped: threading.Event) -> None:
+        key, end = manifest.key, Digested(manifest.key, None)
         with self._digesting:
             try:
-                found = with_digests(self._store.path(manifest.key), manifest, stopped.is_set)
-                if found is None:
-                    log.warning("Could not digest a damaged model", key=manifest.key)
+                found = with_digests(self._store.path(key), manifest, stopped.is_set)
             except CancelledError:
-                found = None
+                pass
             except OSError as error:
-                log.warning("Could not digest a model", key=manifest.key, reason=str(error))
-                found = None
-            self._tell(Digested(manifest.key, found))
+                log.warning("Could not digest a model", key=key, reason=str(error))
+            except Exception:
+                log.exception("Digest of a model failed unexpectedly", key=key)
+            else:
+                if isinstance(found, BadFile):
+                    end = Digested(key, None, found)
+                else:
+                    end = Digested(key, found)
+            self._tell(end)
 
     def scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:
         """Start to scrub a model at `rate` bytes per second."""
@@ -285,6 +294,10 @@ class Workers:
         except OSError as error:
             bad = None
             log.warning("Could not read a model", key=manifest.key, reason=str(error))
+        except Exception:
+            # Without an end, no other model would ever be scrubbed.
+            bad = None
+            log.exception("Scrub of a model failed unexpectedly", key=manifest.key)
         self._tell(Scrubbed(manifest.key, bad, stopped))
 
     def _opened(self, manifest: Manifest) -> dict[str, str]:

@@ -9,17 +9,20 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.cluster.pod_mounts import PodMounts
 from agent.disk.on_disk import Found
+from agent.jobs.digest_read import with_digests
 from agent.jobs.reservations import Coming
 from agent.jobs.scrub_read import ScrubReader
 from agent.jobs.workers import Workers
-from agent.sources import all_sources
-from agent.structs.records import Scrub
+from agent.sources import Sources, all_sources
+from agent.structs.records import BadFile, Scrub
+from agent.structs.remote import Checksum, ChecksumAlgorithm
 from agent.structs.sizes import in_blocks
 from crds.keys import model_key
 from tests.faults.calls import Call, Calls, Fault, raising, watched
@@ -27,11 +30,12 @@ from tests.faults.origin import settings
 from tests.unit.agent import inside
 from tests.unit.agent.crowded import NoPods, entry, told
 from tests.unit.agent.helpers import local_model, publish, tree
+from tests.unit.agent.memory import Memory
 from tests.unit.agent.servers import Buckets, WebFiles, serving, span_of
 from tests.unit.agent.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from agent.capacity.holdings import Holding
@@ -144,6 +148,42 @@ def test_only_the_file_with_the_flipped_byte_is_fetched_again(world: World, orig
         "scrub.json",
         "usage.json",
     ]
+
+
+def test_a_file_that_changes_before_it_is_digested_is_found_by_the_checksum_of_its_store(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The check value that CRC-32C is published with.
+    checksum = Checksum(ChecksumAlgorithm.CRC32C, "e3069283")
+    source = Memory({"one": b"123456789"}, checksums={"one": checksum})
+    digested = 0
+
+    def harmed(model: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | BadFile:
+        nonlocal digested
+        digested += 1
+        if digested == 1:
+            (model / "one").write_bytes(b"123456780")
+        return with_digests(model, manifest, stopped)
+
+    monkeypatch.setattr("agent.jobs.workers.with_digests", harmed)
+    other = World(
+        tmp_path / "other", world.web, world.server, sources=Sources({"mem": cast("Any", source)})
+    )
+    other.want(local_model("m", "mem://model"))
+    key = model_key("mem://model")
+
+    def is_whole() -> bool:
+        manifest = other.store.inspect(key).manifest
+        return manifest is not None and manifest.hash is not None
+
+    with capture_logs() as logs:
+        other.settle_until(is_whole)
+    assert [line["key"] for line in logs if line["event"] == "Published model is damaged"] == [key]
+    assert tree(other.store, key) == source.contents
+    assert (digested, source.sent["one"]) == (2, 18)
+    other.loop.stop()
+    other.loop.step()
+    other.store.close()
 
 
 def test_a_copy_that_a_pod_mounts_is_mended_where_it_is(world: World, origin: Origin) -> None:
