@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.disk.files import delete_file
+from agent.disk.files import delete_file, walk
 from agent.disk.on_disk import Found
 from agent.disk.root import BusyError, Root, StoreError
 from agent.disk.store import Store
@@ -112,7 +112,7 @@ class PullStore(Store):
             return {"."}
         return {
             os.path.relpath(os.path.join(folder, name), self.directory)  # noqa: PTH118 - many files
-            for folder, _, names in os.walk(self.directory)
+            for folder, _, names in walk(self.directory)
             for name in names
         }
 

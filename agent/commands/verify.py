@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.disk.files import walk
 from agent.disk.modes import closed_folders, closed_problem, is_closed
 from agent.disk.repair import checksum_of
 from agent.disk.verify import Expected, Fault, Verifier
@@ -182,6 +183,6 @@ def _mode_problem(mode: int) -> str:
 def _files(directory: Path) -> set[str]:
     return {
         Path(folder, name).relative_to(directory).as_posix()
-        for folder, _, names in os.walk(directory)
+        for folder, _, names in walk(directory)
         for name in names
     }

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # A kill of the agent loses less than one block for each connection. Each block costs one byte of
 # the progress file.
@@ -15,8 +19,8 @@ BLOCK_BYTES = 64 << 10
 
 MISSING, WRITTEN, DURABLE = 0, 1, 2
 
-_MISSING, _WRITTEN = bytes([MISSING]), bytes([WRITTEN])
-_MISSING_RUN = re.compile(rb"\0+")
+_MISSING, _WRITTEN, _DURABLE = bytes([MISSING]), bytes([WRITTEN]), bytes([DURABLE])
+_MISSING_RUN, _WRITTEN_RUN = re.compile(_MISSING + b"+"), re.compile(_WRITTEN + b"+")
 
 
 def block_count(size: int) -> int:
@@ -97,9 +101,23 @@ class Blocks:
             for found in _MISSING_RUN.finditer(self.marks)
         ]
 
+    def written(self) -> list[tuple[int, int]]:
+        """The blocks that are WRITTEN and not DURABLE, as first and last + 1 of each run."""
+        return [found.span() for found in _WRITTEN_RUN.finditer(self.marks)]
+
+    def settle(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Mark these runs of blocks as DURABLE."""
+        for first, last in runs:
+            self.marks[first:last] = _DURABLE * (last - first)
+
     def _advance(self) -> None:
         found = self.marks.find(MISSING, self._frontier)
         self._frontier = len(self.marks) if found < 0 else found
+
+
+def without_written(marks: bytes | bytearray) -> bytes:
+    """The marks with all WRITTEN blocks as MISSING: what a loss of power would leave of them."""
+    return bytes(marks).replace(_WRITTEN, _MISSING)
 
 
 def carve(gap: Gap, size: int) -> tuple[Gap, Gap | None]:

@@ -1,4 +1,4 @@
-"""File system operations whose result is durable when they return. Raises OSError."""
+"""File system operations of the disk's modules. Raises OSError."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILE_MODE = 0o644
@@ -60,6 +61,15 @@ def delete_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def delete_durably(path: Path) -> None:
+    """Delete a file if it exists, also in the case of a loss of power."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    sync_directory(path.parent)
+
+
 def delete_tree(path: Path) -> None:
     """Delete a directory with its content, or a symbolic link itself, if it exists."""
     if path.is_symlink() or path.is_file():
@@ -73,13 +83,30 @@ def blocks_of(found: os.stat_result) -> int:
     return found.st_blocks * _STAT_BLOCK_BYTES
 
 
+def walk(
+    tree: Path, *, topdown: bool = True, skips_closed: bool = False
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """The folders below a directory, as of os.walk. A folder that cannot be read raises OSError.
+
+    A directory that does not exist, or is deleted meanwhile, has none. With `skips_closed`, a
+    folder counts as empty which the agent may not read, such as one of another program.
+    """
+    skipped = (FileNotFoundError, NotADirectoryError, *(PermissionError,) * skips_closed)
+
+    def check(error: OSError) -> None:
+        if not isinstance(error, skipped):
+            raise error
+
+    return os.walk(tree, topdown=topdown, onerror=check)  # noqa: TID251
+
+
 def tree_blocks(path: Path) -> int:
     """The bytes of the disk that all files below a directory take; 0 if it does not exist.
 
     Files that are deleted meanwhile do not count.
     """
     total = 0
-    for folder, _, names in os.walk(path):
+    for folder, _, names in walk(path, skips_closed=True):
         for name in names:
             with suppress(FileNotFoundError):
                 total += blocks_of(os.lstat(os.path.join(folder, name)))  # noqa: PTH118 - many files

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from agent.disk.files import walk
 from agent.disk.no_follow import holding, look_in
 from agent.structs.manifest import folders
 
@@ -118,7 +119,7 @@ def _names_in(tree: Path) -> Counter[_Inode]:
     """The number of hard links to each file within a folder."""
     return Counter(
         _inode(os.lstat(os.path.join(folder, name)))  # noqa: PTH118 - many files
-        for folder, _, names in os.walk(tree)
+        for folder, _, names in walk(tree, skips_closed=True)
         for name in names
     )
 

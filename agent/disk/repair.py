@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.disk.files import delete_tree, make_directory
+from agent.disk.files import delete_tree, make_directory, walk
 from agent.disk.no_follow import put
 from agent.disk.on_disk import bad_files
 from agent.disk.staging import Staging
@@ -87,8 +86,12 @@ def fill(tree: Path, source: Path, paths: Iterable[str]) -> None:
 def has_others(tree: Path, manifest: Manifest) -> bool:
     """Whether there are files in the tree that are not the model's: it was adopted with them."""
     known = {file.path for file in manifest.files}
-    return any(
-        Path(folder, name).relative_to(tree).as_posix() not in known
-        for folder, _, names in os.walk(tree)
-        for name in names
-    )
+    try:
+        return any(
+            Path(folder, name).relative_to(tree).as_posix() not in known
+            for folder, _, names in walk(tree)
+            for name in names
+        )
+    except PermissionError:
+        # The agent's own folders are open to it.
+        return True

@@ -16,18 +16,28 @@ import threading
 from array import array
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from agent.disk.blocks import BLOCK_BYTES, DURABLE, WRITTEN, Blocks, block_count, done_bytes
+from agent.disk.blocks import (
+    BLOCK_BYTES,
+    DURABLE,
+    Blocks,
+    block_count,
+    done_bytes,
+    without_written,
+)
 from agent.disk.files import (
     FILE_MODE,
     PRIVATE_MODE,
     blocks_of,
+    delete_durably,
     delete_file,
     delete_tree,
     make_directory,
+    walk,
     write_atomically,
 )
 from agent.disk.journal import Journal, JournalFile, read_journal
@@ -48,8 +58,21 @@ SYNC_EACH = 64
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a sync makes durable: runs of blocks, each as its first block and its last one + 1."""
+
+    blocks: Blocks
+    runs: Sequence[tuple[int, int]]
+
+
 class StagedFile:
-    """One file in staging. Several threads may write to it; one at a time may mark blocks."""
+    """One file in staging. Several threads may write to it; one at a time may mark blocks.
+
+    After a failed sync the kernel may count bytes as written that the disk does not have, and a
+    second sync would succeed. So blocks that were not durable before count as missing then, and the
+    next attempt fetches them again.
+    """
 
     def __init__(
         self,
@@ -120,18 +143,29 @@ class StagedFile:
         """Whether the bytes on the disk, marked or not, are not these."""
         return os.pread(self._fd, len(piece), offset) != piece
 
-    def checkpoint(self) -> None:
-        """Sync all written blocks, and mark them DURABLE."""
-        marks = bytes(self.blocks.marks)
+    def begin_checkpoint(self) -> Checkpoint | None:
+        """The blocks for the next `sync` to make durable; None if there are none."""
+        runs = self.blocks.written() if self.goes_on and self._descriptor is not None else None
+        return Checkpoint(self.blocks, runs) if runs else None
+
+    def sync(self) -> bool:
+        """Make durable what is written. False if the file was closed meanwhile."""
         with self._lock:
-            if self._descriptor is None or not self.goes_on or WRITTEN not in marks:
-                return
+            if self._descriptor is None:
+                return False
             os.fdatasync(self._descriptor)
-        # Block by block, since other threads mark blocks meanwhile.
-        for block, mark in enumerate(marks):
-            if mark:
-                self.blocks.marks[block] = DURABLE
-        self._progress.write(0, self.blocks.marks)
+            return True
+
+    def end_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Mark the blocks as DURABLE, after the sync, unless the file has started over."""
+        if self.blocks is checkpoint.blocks:
+            self.blocks.settle(checkpoint.runs)
+            for first, last in checkpoint.runs:
+                self._progress.write(first, self.blocks.marks[first:last])
+
+    def forget_unsynced(self) -> None:
+        """Have the next attempt fetch all blocks that are not DURABLE: a sync has failed."""
+        self._progress.write(0, without_written(self.blocks.marks))
 
     def seal(self, size: int, *, sync: bool) -> None:
         """Close the complete file, whose size this is. With `sync`, it is durable afterwards."""
@@ -139,7 +173,11 @@ class StagedFile:
             # An earlier version of the file may have been longer.
             os.ftruncate(self._fd, size)
         if sync:
-            os.fsync(self._fd)
+            try:
+                os.fsync(self._fd)
+            except OSError:
+                self.forget_unsynced()
+                raise
             self._progress.write(0, bytes([DURABLE]) * len(self.blocks.marks))
         self.close()
 
@@ -254,6 +292,10 @@ class _Staged(Mapping[str, StagedFile]):
         if made is not None:
             made.close()
 
+    def forget_unsynced(self) -> None:
+        """See StagedFile.forget_unsynced."""
+        os.pwrite(self._descriptor, without_written(self._marks), 0)
+
     def close(self) -> None:
         """Close all files."""
         for made in self._made.values():
@@ -302,6 +344,8 @@ class Staging:
         self.close()
         make_directory(self._directory)
         make_directory(self._files)
+        # What is in files/ is complete no longer: see the store.
+        delete_durably(self._directory / "staged.json")
         former = self._read_journal(uri)
         goes_on = former is not None and former.is_of(origin)
         kept, changed = self._kept(former if goes_on else None, files)
@@ -330,7 +374,11 @@ class Staging:
     def sync(self) -> None:
         """Make all files durable that were sealed without a sync."""
         if len(self.staged) > SYNC_EACH:
-            sync_file_system(self._files)
+            try:
+                sync_file_system(self._files)
+            except OSError:
+                self.staged.forget_unsynced()
+                raise
 
     def done(self) -> int:
         """Bytes of all files on the disk."""
@@ -405,7 +453,7 @@ class Staging:
     def _drop_others(self, paths: set[str]) -> None:
         """Delete the files and folders that are not in this listing."""
         kept = folders(paths)
-        for root, names, found in os.walk(self._files, topdown=False):
+        for root, names, found in walk(self._files, topdown=False):
             for name in found:
                 path = Path(root, name)
                 if path.relative_to(self._files).as_posix() not in paths:

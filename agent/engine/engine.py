@@ -126,8 +126,9 @@ class Engine:
                 FetchWorker(self._schedule, self._pressure, self._threads).start()
                 self._threads += 1
             if wanted and not self._watching:
-                self._watching = True
                 threading.Thread(target=self._watch, name="watch-ranges", daemon=True).start()
+                # Last: where no thread can be started now, the next call tries again.
+                self._watching = True
 
     def _watch(self) -> None:
         """Adapt the connections, and make received bytes durable, as long as there is a job."""
@@ -150,10 +151,16 @@ class Engine:
 
     def _checkpoint(self) -> None:
         for file in self._schedule.active_files():
+            checkpoint = self._schedule.begin_checkpoint(file)
+            if checkpoint is None:
+                continue
+            failure: OSError | None = None
+            is_done = False
             try:
-                file.staged.checkpoint()
+                is_done = file.staged.sync()
             except OSError as error:
-                self._schedule.fail(file.job, error)
+                failure = error
+            self._schedule.end_checkpoint(file, checkpoint, failure, is_done=is_done)
 
 
 class _Told:

@@ -33,6 +33,9 @@ def set_back(
     """
     file = segment.file
     if _is_superseded(segment):
+        if isinstance(error, DownloadError) and not segment.aborted:
+            # The other request goes on, and the origin has refused this one nevertheless.
+            _next_attempt(segment, error, origin, now, jitter)
         return None
     if segment.is_preempted:
         _put_back(segment, segment.attempts, now)
@@ -41,7 +44,25 @@ def set_back(
         return error
     if error.kind is FailureKind.CHANGED:
         return FileChangedError(file.remote.path, error)
-    attempts, receiving = segment.failed_attempts(), 0
+    is_limit = _exceeds_limit(segment, error)
+    attempts, delay = _next_attempt(segment, error, origin, now, jitter)
+    if delay is None:
+        final = with_advice(error) if is_limit and file.done else error
+        return _without_origin(segment, final, now)
+    log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
+    file.adapt_to(error)
+    _put_back(segment, attempts, now + delay)
+    return None
+
+
+def _next_attempt(
+    segment: Segment, error: DownloadError, origin: Origin, now: float, jitter: float
+) -> tuple[int, float | None]:
+    """The failed attempts so far, and the seconds until the next one; None: there is none.
+
+    Where the origin has refused the request, none is sent for a while, and fewer afterwards.
+    """
+    file, attempts, receiving = segment.file, segment.failed_attempts(), 0
     pause: float | None
     if _exceeds_limit(segment, error):
         # Continue with fewer connections, as long as bytes of the file are received.
@@ -53,19 +74,13 @@ def set_back(
         delay = refused_delay(error.kind, attempts, jitter)
         pause = min(delay or 0.0, REFUSED_PAUSE_SECONDS)
         receiving = sum(other.position > other.begun for other in origin.active)
-        error = with_advice(error) if file.done else error
     else:
         delay = retry_delay(error, attempts, jitter)
         pause = delay if error.kind is FailureKind.THROTTLED else None
-    if delay is None:
-        return _without_origin(segment, error, now)
-    log.debug("Range failed", path=file.remote.path, reason=error.kind.value, delay=delay)
-    if pause is not None:
+    if delay is not None and pause is not None:
         origin.limit.refused(now, receiving)
         origin.pause(now + pause)
-    file.adapt_to(error)
-    _put_back(segment, attempts, now + delay)
-    return None
+    return attempts, delay
 
 
 def set_back_of_peer(segment: Segment, error: BaseException) -> BaseException | None:

@@ -65,7 +65,7 @@ class Segment:
     attempts: int
     started: float
     # Its first byte; and the bytes of its file on the disk, and of its model from the origin, when
-    # it began.
+    # it began. See `_begin`.
     begun: int = field(init=False)
     file_done: int = field(init=False)
     job_received: int = field(init=False)
@@ -74,6 +74,8 @@ class Segment:
     awaits_bytes: bool = True
     # The digests of its file, while it starts at the first undigested byte.
     digests: Digests | None = None
+    # Whether a piece is being written: its bytes may be on the disk, and do not count yet.
+    is_writing: bool = False
     twin: Segment | None = None
     # The peer that it is requested from; None: the origin.
     lane: Lane | None = None
@@ -90,6 +92,9 @@ class Segment:
     mark_time: float = 0.0
 
     def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self.begun = self.position
         self.file_done, self.job_received = self.file.done, self.file.job.received
 
@@ -106,11 +111,24 @@ class Segment:
         if self.body is not None:
             self.body.abort()
 
+    @property
+    def writes_from(self) -> int | None:
+        """The first byte that it may still write; None if it writes nothing any more."""
+        is_whole = self.end is not None and self.position >= self.end
+        never_begins = self.aborted and self.body is None
+        return None if is_whole or never_begins else self.position
+
     def hedge(self, now: float) -> Segment:
-        """Make a second request for the rest of this segment."""
+        """Make a second request for the rest of this segment; `follow` starts it."""
         rest = Segment(self.file, self.position, self.end, 0, now, epoch=self.epoch)
         rest.twin, self.twin = self, rest
         return rest
+
+    def follow(self, first: Segment, now: float) -> None:
+        """Start as the second request for what is left of the first one by now."""
+        self.started, self.position = now, first.position
+        self._begin()
+        self.file.active.add(self)
 
     def detach_twin(self) -> None:
         """Make the other request, if there is one, the only one: this one has ended."""
@@ -186,10 +204,23 @@ class FileJob:
 
     @property
     def undigested(self) -> int:
-        """How many bytes follow the digested ones without a gap."""
+        """How many bytes follow the digested ones without a gap, and are not written again.
+
+        The slower one of two requests for a range may still write what the other one has written.
+        Bytes that were digested must not change.
+        """
         if self.remote.size is None:
             return 0
-        return self.staged.blocks.frontier - self.digests.position
+        position, frontier = self.digests.position, self.staged.blocks.frontier
+        if position >= frontier:
+            return 0
+        writes = (start for one in self.active if (start := one.writes_from) is not None)
+        return max(0, min((frontier, *writes)) - position)
+
+    @property
+    def digested(self) -> bool:
+        """Whether all bytes were digested."""
+        return self.remote.size is None or self.digests.position == self.remote.size
 
     @property
     def is_small(self) -> bool:
@@ -200,6 +231,11 @@ class FileJob:
     def is_behind(self) -> bool:
         """Whether enough bytes wait for a digest thread."""
         return self.undigested >= DIGEST_BYTES
+
+    @property
+    def unrequested(self) -> int:
+        """The missing bytes that no running request asks for."""
+        return sum(gap.end - gap.start for gap in self.gaps)
 
     @property
     def missing(self) -> int:
@@ -291,8 +327,10 @@ class FileJob:
         for segment in self.active:
             segment.abort()
         self.job.done -= self.done
+        before = self.unrequested
         self.staged.restart()
         self._begin()
+        self.job.left += self.unrequested - before
         for gap in self.gaps if isinstance(self.gaps, deque) else ():
             gap.attempts, gap.not_before = attempts, not_before
 
@@ -356,11 +394,11 @@ class FileJob:
         self.digester, self.sealed = None, False
         for segment in self.active:
             segment.abort()
-        before, size = self.done, self.shared.size
+        done, unrequested, size = self.done, self.unrequested, self.shared.size
         self.staged.drop([span(piece, size) for piece in pieces_in(pieces)] or [(0, size)])
-        self.job.done -= before - self.done
-        self.job.left += before - self.done
+        self.job.done -= done - self.done
         self._begin()
+        self.job.left += self.unrequested - unrequested
         if self.job.swarm is not None:
             self.job.swarm.exchange.lost(self.shared.digest)
         if pieces:
@@ -495,8 +533,8 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether the job has failed, is cancelled or is complete."""
-        return self.failure is not None or self.cancelled.is_set() or self.unfinished == 0
+        """Whether the job has ended or failed, is cancelled or is complete."""
+        return self.ended.is_set() or self.cancelled.is_set() or self.unfinished == 0
 
     @property
     def has_more(self) -> bool:

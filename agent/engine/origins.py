@@ -35,7 +35,11 @@ class Origin:
 
     def has_room(self, now: float) -> bool:
         """Whether one more connection may be opened now."""
-        return len(self.active) < self.limit.now and now >= self.paused_until
+        return len(self.active) < self.limit.now and self.may_ask(now)
+
+    def may_ask(self, now: float) -> bool:
+        """Whether it is not paused."""
+        return now >= self.paused_until
 
     def pause(self, until: float) -> None:
         """Open no connection before this time."""
@@ -52,7 +56,14 @@ class Origin:
         for segment in stalled:
             segment.stalled = True
             segment.abort()
-        hedged = sum(segment.twin is not None for segment in active) // 2
+        # Both requests of a pair may be active, or only the first one so far.
+        hedged = len(
+            {
+                min(id(segment), id(segment.twin))
+                for segment in active
+                if segment.twin is not None and segment.twin.lane is None
+            }
+        )
         return [segment.hedge(now) for segment in slow[: max(0, MAX_HEDGES - hedged)]]
 
 

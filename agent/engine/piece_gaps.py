@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.disk.blocks import Gap
-from agent.structs.pieces import first_of, piece_bytes, span
+from agent.structs.pieces import first_of, piece_bytes, pieces_in, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class PieceGaps:
@@ -28,6 +28,10 @@ class PieceGaps:
 
     def __bool__(self) -> bool:
         return self.missing != 0
+
+    def __iter__(self) -> Iterator[Gap]:
+        for piece in pieces_in(self.missing):
+            yield from self._rests.get(piece) or [Gap(*span(piece, self._size))]
 
     def put(self, gap: Gap) -> None:
         """Put back missing bytes; the next request for them is the gap's next attempt."""

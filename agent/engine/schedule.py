@@ -20,6 +20,7 @@ from agent.structs.token_bucket import TokenBucket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.disk.staging import Checkpoint
     from agent.engine.job import FileJob, Job, Segment
     from agent.engine.limits import Limits
     from agent.structs.exchange import Lane
@@ -153,12 +154,17 @@ class Schedule:
                 self._fetchable.wait()
 
     def _take_locked(self, now: float) -> Segment | None:
-        while self._hedges:
+        for _ in range(len(self._hedges)):
             hedge = self._hedges.popleft()
-            if hedge.twin is not None and not hedge.file.job.over:
-                hedge.started = now
-                hedge.file.active.add(hedge)
-                return hedge
+            first = hedge.twin
+            if first is None or first.writes_from is None or hedge.file.job.over:
+                continue
+            if first.is_writing or not self._origins[hedge.file.job].may_ask(now):
+                # `watch` wakes this thread again.
+                self._hedges.append(hedge)
+                continue
+            hedge.follow(first, now)
+            return hedge
         owners = len({job.owner for job in self._jobs})
         if owners > 1:
             # Jobs of owners below their share come first.
@@ -224,6 +230,18 @@ class Schedule:
                 file.digester, segment.digests = segment, file.digests
             return self._origins[file.job].limit.now
 
+    def begin_write(self, segment: Segment) -> None:
+        """Note that a segment is about to write bytes.
+
+        Raises AbandonedError if the segment is not needed any more.
+        """
+        with self._lock:
+            _check_is_needed(segment)
+            segment.is_writing = True
+            if segment.twin is not None and segment.digests is not None:
+                # Both requests write the same bytes now: digest threads digest what is final.
+                segment.digests = segment.file.digester = None
+
     def received(self, segment: Segment, count: int) -> float:
         """Count bytes that a segment wrote. Returns how many seconds to wait before the next ones.
 
@@ -231,6 +249,7 @@ class Schedule:
         """
         file, job = segment.file, segment.file.job
         with self._lock:
+            segment.is_writing = False
             _check_is_needed(segment)
             start, before = segment.position, file.done
             segment.position = end = start + count
@@ -281,6 +300,31 @@ class Schedule:
             self._released.notify_all()
             if file.gaps:
                 self._fetchable.notify()
+
+    # For the thread that watches
+
+    def begin_checkpoint(self, file: FileJob) -> Checkpoint | None:
+        """What a sync of a file makes durable; None: nothing. `end_checkpoint` must follow."""
+        with self._lock:
+            if file.sealed or file.job.over:
+                return None
+            checkpoint = file.staged.begin_checkpoint()
+            if checkpoint is not None:
+                file.job.touched.add(checkpoint)
+            return checkpoint
+
+    def end_checkpoint(
+        self, file: FileJob, checkpoint: Checkpoint, failure: OSError | None, *, is_done: bool
+    ) -> None:
+        """Note that a file was synced (`is_done`), or the failure of that."""
+        with self._lock:
+            if failure is not None:
+                file.job.fail(failure)
+                file.staged.forget_unsynced()
+            elif is_done and not file.sealed:
+                file.staged.end_checkpoint(checkpoint)
+            file.job.touched.discard(checkpoint)
+            self._released.notify_all()
 
     # For the threads that digest
 
@@ -342,7 +386,7 @@ class Schedule:
     def begin_seal(self, file: FileJob) -> bool:
         """Whether to seal a file now: it is written and digested. True at most once a file."""
         with self._lock:
-            done = file.written and not file.undigested and file.digester is None
+            done = file.written and file.digested and file.digester is None
             if not done or file.sealed or file.job.over:
                 return False
             file.sealed = True

@@ -78,8 +78,8 @@ class FetchWorker(threading.Thread):
             error = None
         try:
             self._schedule.end(segment, error)
-            if error is None:
-                _seal(self._schedule, segment.file)
+            # Also after an error: the second request may have brought the rest before.
+            _seal(self._schedule, segment.file)
         except Exception as caught:
             log.exception("End of a range failed unexpectedly", path=segment.file.remote.path)
             self._schedule.fail(segment.file.job, unexpected(caught))
@@ -119,11 +119,13 @@ class FetchWorker(threading.Thread):
             file.staged.flush(flushed, segment.position)
 
     def _write(self, segment: Segment, piece: bytes) -> None:
+        self._schedule.begin_write(segment)
         self._compare(segment, piece)
         segment.file.staged.write(piece, segment.position)
+        wait = self._schedule.received(segment, len(piece))
+        # Last: what does not count as received is requested again, and written again.
         if segment.digests is not None:
             segment.digests.update(piece)
-        wait = self._schedule.received(segment, len(piece))
         while wait > 0 and not segment.aborted:
             time.sleep(min(wait, 0.1))
             wait -= 0.1

@@ -127,8 +127,9 @@ class Download:
         Raises CancelledError, DownloadError, and what `reserve` raises, which is called once the
         source has listed the sizes, before the first byte is requested.
         """
-        staging = self._store.staging(self._request.key)
+        staging: Staging | None = None
         try:
+            staging = self._store.staging(self._request.key)
             return self._run(staging)
         except OSError as error:
             failure = self._disk_failure(error)
@@ -143,7 +144,8 @@ class Download:
             self._after(failure)
             raise
         finally:
-            staging.close()
+            if staging is not None:
+                staging.close()
             self._sharing.end()
 
     def _run(self, staging: Staging) -> Manifest:

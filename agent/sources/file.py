@@ -158,7 +158,7 @@ def _walk(root: Path, uri: str) -> Iterator[RemoteFile]:
     def stop(error: OSError) -> None:
         raise error
 
-    for folder, folders, names in os.walk(root, onerror=stop):
+    for folder, folders, names in os.walk(root, onerror=stop):  # noqa: TID251
         folders.sort()
         for name in sorted(names + [f for f in folders if Path(folder, f).is_symlink()]):
             path = Path(folder, name)

@@ -149,8 +149,9 @@ class _Watch:
         with self._lock:
             self._waits.add(wait)
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="waits", daemon=True).start()
+                # Last: where no thread can be started now, the next wait tries again.
+                self._runs = True
 
     def remove(self, wait: Wait) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agent.disk.files import walk
 from agent.disk.no_follow import find
 from agent.disk.verify import kind_of
 from agent.jobs.adoption.compare import Seen
@@ -25,7 +26,7 @@ def signature(tree: Path) -> Signature:
     """A value that changes with every change in a folder. No file is read."""
     top = os.lstat(tree)
     found = {(str(tree), top.st_ino, top.st_size, top.st_ctime_ns)}
-    for folder, folders, names in os.walk(tree):
+    for folder, folders, names in walk(tree, skips_closed=True):
         for name in (*folders, *names):
             path = os.path.join(folder, name)  # noqa: PTH118 - many files
             with suppress(FileNotFoundError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import os
@@ -441,6 +442,102 @@ def test_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         Fetch(tmp_path / "s", Memory({"one": BIG})).run()
+
+
+def test_a_failed_sync_has_the_bytes_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, fsync = Memory({"one": BIG}), os.fsync
+
+    def fails(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size == len(BIG):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            Fetch(tmp_path / "s", source).run()
+    assert source.sent["one"] == len(BIG)
+    Fetch(tmp_path / "s", source).check()
+    assert source.sent["one"] == 2 * len(BIG)
+
+
+def test_a_checkpoint_that_fails_ends_the_model_and_has_its_bytes_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def on_read(_path: str, position: int) -> None:
+        assert position < MIB or gate.wait(20)
+
+    source = Memory({"one": BIG}, on_read=on_read)
+
+    def fails(_descriptor: int) -> None:
+        gate.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.engine.engine.CHECKPOINT_SECONDS", 0.1)
+        broken.setattr(os, "fdatasync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            Fetch(tmp_path / "s", source).run()
+    before = source.sent["one"]
+    assert before > 0
+    Fetch(tmp_path / "s", source).check()
+    assert source.sent["one"] == before + len(BIG)
+
+
+def test_a_fetch_does_not_end_in_the_middle_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, go = threading.Event(), threading.Event()
+
+    def slow(_descriptor: int) -> None:
+        syncing.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr("agent.engine.engine.CHECKPOINT_SECONDS", 0.1)
+    monkeypatch.setattr(os, "fdatasync", slow)
+    source = Memory({"one": BIG}, piece=MIB // 4, on_read=lambda *_: time.sleep(0.05))
+    fetch = Fetch(tmp_path / "s", source)
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(fetch.run)
+        assert syncing.wait(20)
+        fetch.cancelled.set()
+        with pytest.raises(TimeoutError):
+            # Its descriptors would be closed, and their numbers used again.
+            ended.result(0.5)
+        go.set()
+        with pytest.raises(CancelledError):
+            ended.result(20)
+
+
+def test_a_watch_that_could_not_be_started_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(jitter=lambda: 0.0)
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "watch-ranges":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            Fetch(tmp_path / "a", Memory({"one": BIG}), engine).run()
+    watched = threading.Event()
+
+    def started(thread: threading.Thread) -> None:
+        if thread.name == "watch-ranges":
+            watched.set()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    Fetch(tmp_path / "b", Memory({"one": BIG}), engine).check()
+    assert watched.is_set()
 
 
 @pytest.mark.parametrize("ranges_of_slow", [True, False])

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.disk.blocks import BLOCK_BYTES
-from agent.disk.staging import ALLOCATE_BYTES, Staging
+from agent.disk.staging import ALLOCATE_BYTES, SYNC_EACH, StagedFile, Staging
 from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def write(staging: Staging, path: str, blocks: int) -> None:
     for n in range(blocks):
         file.write(bytes([n + 1]) * BLOCK_BYTES, n * BLOCK_BYTES)
         file.mark(n * BLOCK_BYTES, (n + 1) * BLOCK_BYTES)
+
+
+def checkpoint(file: StagedFile) -> None:
+    begun = file.begin_checkpoint()
+    assert file.sync()
+    if begun is not None:
+        file.end_checkpoint(begun)
 
 
 def here(staging: Staging) -> dict[str, int]:
@@ -93,7 +101,7 @@ def test_partial_block_is_not_believed(folder: Path) -> None:
 def test_after_a_loss_of_power_only_what_was_synced_counts(folder: Path, boot: list[str]) -> None:
     first, _ = begin(folder, A, B)
     write(first, "a", 3)
-    first.staged["a"].checkpoint()
+    checkpoint(first.staged["a"])
     write(first, "a", 7)
     write(first, "deep/b", 5)
     first.close()
@@ -209,9 +217,106 @@ def test_what_is_of_no_use_later_is_not_kept(tmp_path: Path) -> None:
         staged.open()
         staged.write(b"x" * BLOCK_BYTES, 0)
         staged.mark(0, BLOCK_BYTES)
-        staged.checkpoint()
+        checkpoint(staged)
         staging.close()
     again = Staging(tmp_path / "s")
     again.begin("mem://m", None, [replace(file, ranges=True)])
     assert again.staged["a"].blocks.done == BLOCK_BYTES
     again.close()
+
+
+def test_what_starts_over_during_a_sync_does_not_count_as_synced(
+    folder: Path, boot: list[str]
+) -> None:
+    first, _ = begin(folder, A, B)
+    write(first, "a", 3)
+    write(first, "deep/b", 3)
+    a, b = first.staged["a"], first.staged["deep/b"]
+    begun = [one.begin_checkpoint() for one in (a, b)]
+    a.restart()
+    b.drop([(BLOCK_BYTES, 2 * BLOCK_BYTES)])
+    for one, checkpoint in zip((a, b), begun, strict=True):
+        assert checkpoint is not None
+        assert one.sync()
+        one.end_checkpoint(checkpoint)
+    assert here(first) == {"a": 0, "deep/b": 2}
+    # `complete` is told by these.
+    write(first, "a", 40)
+    assert a.blocks.complete
+    first.close()
+    boot[0] = "boot-2"
+    second, _ = begin(folder, A, B)
+    assert here(second) == {"a": 0, "deep/b": 0}
+    second.close()
+
+
+def test_a_sync_says_nothing_of_what_is_written_meanwhile(folder: Path, boot: list[str]) -> None:
+    first, _ = begin(folder, A)
+    write(first, "a", 3)
+    file = first.staged["a"]
+    begun = file.begin_checkpoint()
+    assert begun is not None
+    write(first, "a", 7)
+    assert file.sync()
+    file.end_checkpoint(begun)
+    first.close()
+    for now, count in (("boot-1", 7), ("boot-2", 3)):
+        boot[0] = now
+        again, _ = begin(folder, A)
+        assert here(again) == {"a": count}
+        again.close()
+
+
+def test_a_closed_file_is_not_synced(folder: Path) -> None:
+    staging, _ = begin(folder, A)
+    write(staging, "a", 3)
+    file = staging.staged["a"]
+    file.close()
+    assert file.begin_checkpoint() is None
+    assert not file.sync()
+    staging.close()
+
+
+def test_what_a_failed_sync_leaves_is_fetched_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = begin(folder, A)
+    write(first, "a", 3)
+    checkpoint(first.staged["a"])
+    write(first, "a", 40)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            first.staged["a"].seal(SIZE, sync=True)
+    first.close()
+    # The kernel reports such an error once: the next sync would succeed.
+    second, _ = begin(folder, A)
+    assert here(second) == {"a": 3}
+    second.close()
+
+
+def test_what_a_failed_sync_of_many_files_leaves_is_fetched_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [RemoteFile(f"{n}", f"{n}", BLOCK_BYTES, "v1") for n in range(SYNC_EACH + 1)]
+    first, _ = begin(folder, *files)
+    for file in files:
+        write(first, file.path, 1)
+        first.staged[file.path].seal(BLOCK_BYTES, sync=False)
+        first.staged.forget(file.path)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.disk.staging.sync_file_system", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            first.sync()
+    first.close()
+    second, _ = begin(folder, *files)
+    assert second.done() == 0
+    second.close()

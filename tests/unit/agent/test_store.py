@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from agent.disk.on_disk import Disk, Found
+from agent.disk.repair import has_others
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.structs.failures import DownloadError, FailureKind
@@ -234,6 +235,55 @@ def test_a_staged_model_whose_sizes_are_wrong_is_not_published_after_a_restart(
     assert tree(store, KEY) is None
     assert not (meta / "staged.json").exists()
     assert store.inspect(KEY).found is Found.STAGED
+
+
+def test_a_download_that_begins_anew_is_not_taken_for_the_complete_one(store: Store) -> None:
+    manifest = stage(store, URI, FILES)
+    theirs = store.root / "models" / KEY
+    theirs.mkdir()
+    (theirs / "theirs").write_text("x")
+    with pytest.raises(DownloadError):
+        store.publish(manifest)
+    meta = store.root / ".localmodel" / KEY
+    assert (meta / "staged.json").exists()
+    shutil.rmtree(theirs)
+    # The source has other files of the same sizes by now, and the agent is killed.
+    changed = [RemoteFile(path, path, len(data), "v2") for path, data in FILES.items()]
+    staging = store.staging(KEY)
+    staging.begin(URI, None, changed)
+    for file in changed:
+        staging.staged[file.path].open()
+        os.truncate(staging.path(file.path), file.size or 0)
+    store.recover()
+    assert tree(store, KEY) is None
+    staging.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.EIO, "Input/output error"), None),
+        (OSError(errno.EMFILE, "Too many open files"), None),
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
+    ],
+    ids=["EIO", "EMFILE", "EACCES", "ENOENT"],
+)
+def test_a_folder_that_cannot_be_read_is_not_empty(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: OSError, found: bool | None
+) -> None:
+    manifest = publish(store, URI, FILES)
+    assert not has_others(store.path(KEY), manifest)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("os.scandir", fails)
+    if found is None:
+        with pytest.raises(OSError, match=error.strerror):
+            has_others(store.path(KEY), manifest)
+    else:
+        assert has_others(store.path(KEY), manifest) is found
 
 
 def test_a_model_that_cannot_be_recovered_does_not_stop_the_others(store: Store) -> None:
