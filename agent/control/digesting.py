@@ -43,13 +43,14 @@ class Digesting:
     def observe(self, end: Digested) -> None:
         """Take in computed digests."""
         copy = self._inventory.copy(end.key)
-        if end.key not in self._running or copy.manifest is None:
+        if self._running.get(end.key) is not end.stopped or copy.manifest is None:
+            # Of a copy that has gone, or was replaced by another one.
             return
         if end.manifest is None:
             # The computation is tried again after the next look at the disk.
             self._running[end.key] = None
-            if end.bad is not None:
-                self._note_bad(end.key, (end.bad,))
+            if end.bad:
+                self._note_bad(end.key, end.bad)
             return
         del self._running[end.key]
         noted = replace(copy.manifest, files=end.manifest.files, hash=end.manifest.hash)

@@ -94,11 +94,12 @@ class Blocks:
         last = block_count(self.size) if end == self.size else end // BLOCK_BYTES
         return self.marks.find(MISSING, start // BLOCK_BYTES, last) < 0
 
-    def gaps(self) -> list[Gap]:
-        """The missing bytes, in order."""
+    def gaps(self, start: int = 0, end: int | None = None) -> list[Gap]:
+        """The missing bytes from `start` to `end`: the end of a block, or of the file (None)."""
+        last = self.size if end is None else end
         return [
-            Gap(found.start() * BLOCK_BYTES, min(found.end() * BLOCK_BYTES, self.size))
-            for found in _MISSING_RUN.finditer(self.marks)
+            Gap(max(found.start() * BLOCK_BYTES, start), min(found.end() * BLOCK_BYTES, last))
+            for found in _MISSING_RUN.finditer(self.marks, start // BLOCK_BYTES, block_count(last))
         ]
 
     def written(self) -> list[tuple[int, int]]:

@@ -141,12 +141,12 @@ class Engine:
             try:
                 self._schedule.watch(cpu_bound=self._pressure.sample(time.monotonic()))
                 self._start_threads()
+                if time.monotonic() >= checkpoint_at:
+                    checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
+                    self._checkpoint()
             except Exception:
                 # Without this thread, a paused origin or a stalled request would wait for ever.
                 log.exception("Watch of ranges failed unexpectedly")
-            if time.monotonic() >= checkpoint_at:
-                self._checkpoint()
-                checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
             time.sleep(TICK_SECONDS)
 
     def _checkpoint(self) -> None:

@@ -139,6 +139,7 @@ def _put_back(segment: Segment, attempts: int, not_before: float) -> None:
     if not file.remote.ranges:
         file.restart(attempts, not_before)
         job.enqueue(file)
-    else:
-        assert segment.end is not None  # noqa: S101
-        job.give_back(file, Gap(segment.position, segment.end, attempts, not_before))
+        return
+    # A second request may have brought a part of it, which may have been digested since.
+    for gap in file.staged.blocks.gaps(segment.position, segment.end):
+        job.give_back(file, Gap(gap.start, gap.end, attempts, not_before))

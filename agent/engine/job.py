@@ -209,13 +209,17 @@ class FileJob:
         The slower one of two requests for a range may still write what the other one has written.
         Bytes that were digested must not change.
         """
-        if self.remote.size is None:
-            return 0
-        position, frontier = self.digests.position, self.staged.blocks.frontier
-        if position >= frontier:
+        if self._ahead <= 0:
             return 0
         writes = (start for one in self.active if (start := one.writes_from) is not None)
-        return max(0, min((frontier, *writes)) - position)
+        return max(0, min((self.staged.blocks.frontier, *writes)) - self.digests.position)
+
+    @property
+    def _ahead(self) -> int:
+        """How many bytes follow the digested ones without a gap, final or not."""
+        if self.remote.size is None:
+            return 0
+        return self.staged.blocks.frontier - self.digests.position
 
     @property
     def digested(self) -> bool:
@@ -230,7 +234,7 @@ class FileJob:
     @property
     def is_behind(self) -> bool:
         """Whether enough bytes wait for a digest thread."""
-        return self.undigested >= DIGEST_BYTES
+        return self._ahead >= DIGEST_BYTES and self.undigested >= DIGEST_BYTES
 
     @property
     def unrequested(self) -> int:

@@ -318,13 +318,17 @@ class Schedule:
     ) -> None:
         """Note that a file was synced (`is_done`), or the failure of that."""
         with self._lock:
-            if failure is not None:
-                file.job.fail(failure)
-                file.staged.forget_unsynced()
-            elif is_done and not file.sealed:
-                file.staged.end_checkpoint(checkpoint)
-            file.job.touched.discard(checkpoint)
-            self._released.notify_all()
+            try:
+                if failure is not None:
+                    file.job.fail(failure)
+                    file.staged.forget_unsynced()
+                elif is_done and not file.sealed:
+                    file.staged.end_checkpoint(checkpoint)
+            except OSError as error:
+                file.job.fail(error)
+            finally:
+                file.job.touched.discard(checkpoint)
+                self._released.notify_all()
 
     # For the threads that digest
 

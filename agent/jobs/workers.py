@@ -26,6 +26,7 @@ from agent.structs.counts import NO_COUNTS, Counts
 from agent.structs.failures import CancelledError, DownloadError, scheme, unexpected
 from agent.structs.grants import check_same
 from agent.structs.log import log
+from agent.structs.manifest import Manifest
 from agent.structs.records import BadFile
 from agent.structs.requests import Transfer
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from agent.structs.adoption import Adopted
     from agent.structs.credentials import Credentials
     from agent.structs.exchange import PeerGroup
-    from agent.structs.manifest import Manifest
     from agent.structs.requests import Request, Requester
 
 # A check of access gets less time than a listing for a download: other checks may wait for it.
@@ -164,12 +164,14 @@ class AccessResult:
 class Digested:
     """The manifest of a published model with all digests; None if the files could not be read.
 
-    `bad` is a file that differs from what was downloaded.
+    `bad` are the files that differ from what was downloaded.
     """
 
     key: str
-    manifest: Manifest | None
-    bad: BadFile | None = None
+    # The event that was passed to `digest`.
+    stopped: threading.Event
+    manifest: Manifest | None = None
+    bad: tuple[BadFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,10 +254,13 @@ class Workers:
         ).start()
 
     def _digest(self, manifest: Manifest, stopped: threading.Event) -> None:
-        key, end = manifest.key, Digested(manifest.key, None)
+        key, end = manifest.key, Digested(manifest.key, stopped)
         with self._digesting:
             try:
                 found = with_digests(self._store.path(key), manifest, stopped.is_set)
+                if not isinstance(found, Manifest):
+                    # Raises OSError if the whole disk has failed: then no file counts as bad.
+                    probe(self._store)
             except CancelledError:
                 pass
             except OSError as error:
@@ -263,10 +268,10 @@ class Workers:
             except Exception:
                 log.exception("Digest of a model failed unexpectedly", key=key)
             else:
-                if isinstance(found, BadFile):
-                    end = Digested(key, None, found)
+                if isinstance(found, Manifest):
+                    end = Digested(key, stopped, found)
                 else:
-                    end = Digested(key, found)
+                    end = Digested(key, stopped, bad=found)
             self._tell(end)
 
     def scrub(self, manifest: Manifest, rate: int, stopped: threading.Event) -> None:

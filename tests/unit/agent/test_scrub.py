@@ -150,22 +150,30 @@ def test_only_the_file_with_the_flipped_byte_is_fetched_again(world: World, orig
     ]
 
 
+@pytest.mark.parametrize("is_away", [False, True], ids=["", "the-disk-is-away"])
 def test_a_file_that_changes_before_it_is_digested_is_found_by_the_checksum_of_its_store(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_away: bool
 ) -> None:
     # The check value that CRC-32C is published with.
     checksum = Checksum(ChecksumAlgorithm.CRC32C, "e3069283")
     source = Memory({"one": b"123456789"}, checksums={"one": checksum})
     digested = 0
 
-    def harmed(model: Path, manifest: Manifest, stopped: Callable[[], bool]) -> Manifest | BadFile:
+    def harmed(
+        model: Path, manifest: Manifest, stopped: Callable[[], bool]
+    ) -> Manifest | tuple[BadFile, ...]:
         nonlocal digested
         digested += 1
         if digested == 1:
             (model / "one").write_bytes(b"123456780")
         return with_digests(model, manifest, stopped)
 
+    def probed(store: Store) -> None:
+        if is_away and digested == 1:
+            raise OSError(errno.EIO, "Input/output error", str(store.root))
+
     monkeypatch.setattr("agent.jobs.workers.with_digests", harmed)
+    monkeypatch.setattr("agent.jobs.workers.probe", probed)
     other = World(
         tmp_path / "other", world.web, world.server, sources=Sources({"mem": cast("Any", source)})
     )
@@ -173,6 +181,8 @@ def test_a_file_that_changes_before_it_is_digested_is_found_by_the_checksum_of_i
     key = model_key("mem://model")
 
     def is_whole() -> bool:
+        # Until the next look at the disk.
+        other.step(10.0)
         manifest = other.store.inspect(key).manifest
         return manifest is not None and manifest.hash is not None
 
@@ -180,7 +190,7 @@ def test_a_file_that_changes_before_it_is_digested_is_found_by_the_checksum_of_i
         other.settle_until(is_whole)
     assert [line["key"] for line in logs if line["event"] == "Published model is damaged"] == [key]
     assert tree(other.store, key) == source.contents
-    assert (digested, source.sent["one"]) == (2, 18)
+    assert (digested, source.sent["one"]) == (3 if is_away else 2, 18)
     other.loop.stop()
     other.loop.step()
     other.store.close()

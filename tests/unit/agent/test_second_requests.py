@@ -209,6 +209,60 @@ def test_an_aborted_second_request_says_nothing_of_the_origin(download: Download
     assert download.schedule._origins[download.job].may_ask(time.monotonic())
 
 
+def broke(*, segment: Segment, download: Download) -> None:
+    download.schedule.end(segment, DownloadError(FailureKind.UNREACHABLE, "broke"))
+
+
+def test_what_the_other_request_has_brought_is_not_requested_again(download: Download) -> None:
+    first = download.request()
+    download.bring(first, BLOCK_BYTES + 100)
+    download.hedge(first)
+    second = download.request()
+    assert second.position == BLOCK_BYTES + 100
+    download.bring(second, 2 * BLOCK_BYTES)
+    broke(segment=second, download=download)
+    broke(segment=first, download=download)
+    # All of it counts, and may be digested: the block that is not complete begins anew.
+    file = first.file
+    assert file.undigested == 2 * BLOCK_BYTES - 100
+    assert [(gap.start, gap.end) for gap in file.gaps] == [(3 * BLOCK_BYTES, 4 * BLOCK_BYTES)]
+    assert download.job.left == BLOCK_BYTES
+
+
+def test_a_stalled_request_whose_range_has_come_is_not_sent_again(download: Download) -> None:
+    first = download.request()
+    download.bring(first, BLOCK_BYTES)
+    download.hedge(first)
+    second = download.request()
+    first.stalled = True
+    first.abort()
+    download.bring(second, 3 * BLOCK_BYTES)
+    download.schedule.end(second)
+    broke(segment=first, download=download)
+    assert not first.file.gaps
+    download.digest()
+    assert download.schedule.begin_seal(first.file)
+
+
+def test_a_checkpoint_that_cannot_be_noted_ends_the_model_alone(
+    download: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = download.request()
+    download.bring(first, 2 * BLOCK_BYTES)
+    checkpoint = download.schedule.begin_checkpoint(first.file)
+    assert checkpoint is not None
+    assert checkpoint in download.job.touched
+    failures = [OSError(5, "Input/output error"), OSError(30, "Read-only file system")]
+
+    def fails() -> None:
+        raise failures[1]
+
+    monkeypatch.setattr(first.file.staged, "forget_unsynced", fails)
+    download.schedule.end_checkpoint(first.file, checkpoint, failures[0], is_done=False)
+    assert checkpoint not in download.job.touched
+    assert download.job.failure is failures[0]
+
+
 def test_what_starts_over_is_left_to_request_once(tmp_path: Path) -> None:
     download = Download(tmp_path / "s", ranges=False)
     first = download.request()
