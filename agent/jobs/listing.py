@@ -60,7 +60,7 @@ def is_listed(file: RemoteFile, former: Mapping[str, ManifestFile]) -> bool:
 
 
 def check_tree(files: Sequence[RemoteFile], uri: str) -> None:
-    """Raise DownloadError (Unsupported) if these paths cannot be files of one folder.
+    """Raise DownloadError (Unsupported) if these cannot be the files of one folder.
 
     An object store may have both `a` and `a/b`, or `../a`.
     """
@@ -72,6 +72,12 @@ def check_tree(files: Sequence[RemoteFile], uri: str) -> None:
                 FailureKind.UNSUPPORTED,
                 f"{public_uri(uri)} cannot be stored: {error}; rename it at the source",
             ) from None
+        if file.size is not None and file.size < 0:
+            raise DownloadError(
+                FailureKind.UNSUPPORTED,
+                f"{public_uri(uri)} lists {file.path!r} with {file.size} bytes: mend the source's "
+                "listing",
+            )
     paths = {file.path for file in files}
     twice = sorted(paths & folders(paths))
     if twice or len(paths) != len(files):

@@ -180,7 +180,11 @@ class PeerClient:
                     timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
                     retries=_NO_RETRIES,
                     redirect=False,
+                    # A body has nothing to say, and may be of any size.
+                    preload_content=False,
+                    decode_content=False,
                 )
+                answer.close()
             except _ERRORS as error:
                 raise self.broken(error) from None
             finally:

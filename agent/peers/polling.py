@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
 
 from agent.structs.failures import DownloadError, FailureKind
 from agent.structs.log import log
@@ -29,9 +30,22 @@ RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 30.0
 TOLD_FAILURES = 4
 # The least time of a request that is answered: peers gather news for 0.4 seconds.
 MIN_SECONDS = 0.2
-# 100 000 files with a digest and a few pieces each.
-MAX_BYTES = 16 << 20
+# More than a peer sends at once (see shared_model): the rest comes with the next answers.
+MAX_BYTES = 5 << 20
 _SETS = re.compile("[0-9a-f]+(,[0-9a-f]+)?")
+
+
+class _Told(msgspec.Struct):
+    """An answer: what is new of each file since a revision, by digest.
+
+    It is decoded in one pass, and needs a few times the memory of its text at most.
+    """
+
+    revision: Annotated[int, msgspec.Meta(ge=0)]
+    files: dict[Annotated[str, msgspec.Meta(min_length=64, max_length=64)], str]
+
+
+_TOLD = msgspec.json.Decoder(_Told)
 
 
 class Polling:
@@ -85,17 +99,19 @@ class Polling:
                 seconds=WAIT_SECONDS + SLACK_SECONDS,
                 is_over=self._ended.is_set,
             )
-            revision, told = _decode(content)
-            sets = self._sets(told)
+            told = _TOLD.decode(content)
+            if told.revision >= 1 << 64:
+                raise ValueError("no revision")  # noqa: TRY301
+            sets = self._sets(told.files)
         except DownloadError as error:
             return self._failed(error)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, msgspec.DecodeError):
             return self._failed(None)
-        self._failures, self._revision = 0, revision
+        self._failures, self._revision = 0, told.revision
         self._learn(sets)
         return max(0.0, began + MIN_SECONDS - time.monotonic())
 
-    def _sets(self, told: Mapping[str, object]) -> dict[str, tuple[int, int]]:
+    def _sets(self, told: Mapping[str, str]) -> dict[str, tuple[int, int]]:
         """The pieces of files, and those that are asked for. Raises ValueError."""
         return {
             digest: _decode_sets(told[digest], self._files[digest].size)
@@ -135,26 +151,14 @@ class Polling:
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-def _decode(content: bytes) -> tuple[int, Mapping[str, object]]:
-    """The revision and the files of an answer. Raises ValueError."""
-    told: Any = json.loads(content)
-    if not isinstance(told, dict):
-        raise ValueError("no object")  # noqa: TRY004
-    revision, files = told.get("revision"), told.get("files")
-    # Not isinstance: JSON's true would be a number.
-    if type(revision) is not int or not 0 <= revision < 1 << 64 or not isinstance(files, dict):
-        raise ValueError("no revision with files")
-    return revision, files
-
-
-def _decode_sets(told: object, size: int) -> tuple[int, int]:
+def _decode_sets(told: str, size: int) -> tuple[int, int]:
     """The pieces of a file of this size, and those that are asked for. Raises ValueError."""
     everything = all_pieces(size)
     if told == "*":
         return everything, 0
     # Not all that `int` reads: a sign would turn one piece into others.
     most = everything.bit_length() // 4 + 1
-    if not isinstance(told, str) or len(told) > 2 * most + 1 or not _SETS.fullmatch(told):
+    if len(told) > 2 * most + 1 or not _SETS.fullmatch(told):
         raise ValueError("no set of pieces")
     pieces, _, asked = told.partition(",")
     if max(len(pieces), len(asked)) > most:

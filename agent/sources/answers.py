@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_RETRY_AFTER_SECONDS = 300.0
 # The errors of requests and urllib3.
 ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
+# The statuses of answers that have a file, or a range of it.
+WITH_FILE = frozenset({200, 206})
 # Content codings that servers apply to an answer. Other values of Content-Encoding, such as
 # aws-chunked and utf-8, are left behind by clients of object stores and do not describe the bytes.
 _CODINGS = {"br", "compress", "dcb", "dcz", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
@@ -69,6 +71,8 @@ def coding_of(headers: Mapping[str, str]) -> str:
 def check_answer(response: requests.Response, get: Get) -> None:
     """Raises DownloadError if an answer does not have the bytes of the request."""
     headers = response.headers
+    if response.status_code not in WITH_FILE:
+        raise without_file(response, get.where)
     announced, coding = headers.get("Content-Length", ""), coding_of(headers)
     if coding and not get.as_stored:
         raise compressed(coding, get.where)
@@ -81,10 +85,7 @@ def check_answer(response: requests.Response, get: Get) -> None:
             raise UnpinnedError(get.where)
     if coding and not _may_be_stored(response, get):
         raise compressed(coding, get.where)
-    if response.status_code == 206 and get.ranges:
-        _check_range(headers.get("Content-Range", ""), get)
-    elif get.ranges and (get.start or (get.end is not None and get.end != get.size)):
-        raise RangeIgnoredError(get.where)
+    _check_part(response, get)
     if get.length is not None and announced.isdecimal() and int(announced) != get.length:
         if get.length == get.size:
             # The whole file has another size than the listing said.
@@ -110,8 +111,19 @@ def _may_be_stored(response: requests.Response, get: Get) -> bool:
     )
 
 
-def _check_range(content_range: str, get: Get) -> None:
-    found = _CONTENT_RANGE.fullmatch(content_range.strip())
+def _check_part(response: requests.Response, get: Get) -> None:
+    """Raise DownloadError for an answer with another part of the file than was requested."""
+    is_part = response.status_code == 206
+    if get.ranges and not is_part:
+        if get.start or (get.end is not None and get.end != get.size):
+            raise RangeIgnoredError(get.where)
+    elif is_part:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        check = _check_range if get.ranges else _check_whole
+        check(found, get)
+
+
+def _check_range(found: re.Match[str] | None, get: Get) -> None:
     if found is None:
         raise RangeIgnoredError(get.where)
     first, last, total = found.groups()
@@ -119,6 +131,15 @@ def _check_range(content_range: str, get: Get) -> None:
         raise changed(get.where)
     if int(first) != get.start or (get.end is not None and int(last) != get.end - 1):
         raise RangeIgnoredError(get.where)
+
+
+def _check_whole(found: re.Match[str] | None, get: Get) -> None:
+    if found is None or found[1] != "0" or found[3] != str(int(found[2]) + 1):
+        raise DownloadError(
+            FailureKind.CORRUPT,
+            f"{get.where} answered with a part of the file to a request for all of it: the server, "
+            "or a proxy before it, does not keep to HTTP; it is tried again by itself",
+        )
 
 
 def changed(where: str) -> DownloadError:
@@ -155,6 +176,18 @@ def answered(
     if anonymous and status in {401, 403}:
         detail = f"{detail} to a request without credentials".lstrip()
     return status_failure(status, where, detail, retry_after=retry_after(answer.headers))
+
+
+def without_file(answer: requests.Response, where: str) -> DownloadError:
+    """The failure for an answer to a GET whose status is none of WITH_FILE."""
+    if answer.status_code >= 400:
+        return answered(answer, where)
+    return DownloadError(
+        FailureKind.UNREACHABLE,
+        f"{where} answered {answer.status_code}, which comes without the file: check the address, "
+        "it is tried again by itself",
+        retry_after=retry_after(answer.headers),
+    )
 
 
 def code_of(value: object) -> str:

@@ -37,7 +37,7 @@ class _LocalModel:
         """A range of a file, if it is still the one that was listed."""
         opened: Any = None
         try:
-            opened = open_file(file.location, "rb", compression="disable")
+            opened = _opened(file.location)
             body = _LocalBody(opened, file, file.size if end is None else end)
             real = Path(f"/proc/self/fd/{opened.fileno()}").readlink()
             # A folder of the path may have become a link since it was listed.
@@ -52,6 +52,18 @@ class _LocalModel:
                 raise
             raise _failure(error, file.location) from None
         return body
+
+
+def _opened(location: str) -> Any:
+    """An open file. Raises OSError, and DownloadError where it is no file any more."""
+    # Whoever writes to a claim may have put a FIFO there: a blocking open would never return.
+    descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise changed(location)
+        return open_file(f"/proc/self/fd/{descriptor}", "rb", compression="disable")
+    finally:
+        os.close(descriptor)
 
 
 class _LocalBody:

@@ -93,7 +93,9 @@ class _Cluster:
 
     def where(self, path: str) -> str:
         """The name of a path in messages."""
-        return f"webhdfs://{urlsplit(self.namenodes[0]).netloc}{path}"
+        # Without a user and password.
+        host = urlsplit(self.namenodes[0]).netloc.rpartition("@")[2]
+        return f"webhdfs://{host}{path}"
 
     def status(self, path: str) -> _Status:
         """The status of a file or a folder."""

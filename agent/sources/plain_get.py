@@ -70,14 +70,16 @@ class PlainAnswer:
             self._end(keep=True)
 
     def read(self, size: int, *, decode_content: bool = False) -> bytes:
-        """At most `size` bytes as they were sent; fewer only at the end of the connection.
+        """At most `size` bytes as they were sent; empty at the end of the body.
 
-        Raises OSError.
+        Raises OSError, and ProtocolError where the connection ends before the body.
         """
         assert not decode_content  # noqa: S101
         if not self._left:
             return b""
         piece = self._reader.read(min(size, self._left))
+        if not piece:
+            raise ProtocolError(f"{self._left} bytes of the body are missing")
         self._left -= len(piece)
         if not self._left:
             self._end(keep=True)

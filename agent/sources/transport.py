@@ -28,12 +28,13 @@ from urllib3.util.ssl_ import create_urllib3_context
 from agent.sources.addresses import DEFAULT_RULES
 from agent.sources.answers import (
     ERRORS,
+    WITH_FILE,
     Get,
-    answered,
     changed,
     check_answer,
     failure,
     status_of,
+    without_file,
 )
 from agent.sources.bodies import begin, drop, read_body
 from agent.sources.bounded_cache import BoundedCache
@@ -195,18 +196,20 @@ class _Session(requests.Session):
         return target
 
     def _way(self, root: str) -> _Way:
-        if root not in self._ways:
+        # Other threads may clear the ways meanwhile.
+        way = self._ways.get(root)
+        if way is None:
             if len(self._ways) >= MAX_WAYS:
                 self._ways.clear()
             settings = self.merge_environment_settings(root, {}, True, None, None)
             request = self._prepared(root)
-            self._ways[root] = _Way(
+            way = self._ways[root] = _Way(
                 settings["proxies"],
                 {name.lower(): (name, value) for name, value in request.headers.items()},
                 request,
                 direct=not select_proxy(root, settings["proxies"]),
             )
-        return self._ways[root]
+        return way
 
     def _prepared(self, url: str) -> requests.PreparedRequest:
         return self.prepare_request(requests.Request("GET", url))
@@ -316,7 +319,7 @@ class Transport:
     ) -> tuple[requests.Response, bytes]:
         """The answer to a GET, and the first `size` bytes of its body; the rest is not read.
 
-        Raises DownloadError, also for an answer of 400 and above except 416.
+        Raises DownloadError, also for an answer that has no file, except 416.
         """
         with waiting(CALL_SECONDS) as wait:
             try:
@@ -327,9 +330,9 @@ class Transport:
                 if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     answer.close()
                     return answer, b""
-                if answer.status_code >= 400:
+                if answer.status_code not in WITH_FILE:
                     answer.close()
-                    raise answered(answer, where)
+                    raise without_file(answer, where)
                 return answer, begin(answer, where, wait, size)
             except ERRORS as error:
                 wait.check(where)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,6 @@ from agent.sources.file import FileSource
 from agent.structs.failures import DownloadError, FailureKind
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agent.structs.remote import RemoteFile, RemoteModel
 
 
@@ -118,6 +117,16 @@ def test_what_is_no_file_is_refused(allowed: Path, special: str) -> None:
         (allowed / "model" / "special").symlink_to("sub")
     error = failure_of(f"file://{allowed}/model", allowed)
     assert error.kind is FailureKind.UNSUPPORTED
+
+
+def test_a_pipe_in_the_place_of_a_listed_file_blocks_nothing(allowed: Path) -> None:
+    model = FileSource([allowed]).resolve(f"file://{allowed}/model", own_credentials(), None)
+    file = next(file for file in model.files if file.size)
+    Path(file.location).unlink()
+    os.mkfifo(file.location)
+    with pytest.raises(DownloadError) as caught:
+        model.read(file, 0, file.size)
+    assert caught.value.kind is FailureKind.CHANGED
 
 
 def test_missing_and_empty_are_not_found(allowed: Path) -> None:

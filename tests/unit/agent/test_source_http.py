@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -261,6 +262,23 @@ def more(handler: Handler, _: str) -> None:
     return None
 
 
+def cut_without_a_listed_size(handler: Handler, _: str) -> None:
+    if "Range" in handler.headers:
+        # An answer that is no range, of a size that nobody knows before its end.
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("ETag", '"v1"')
+        handler.end_headers()
+        handler.wfile.write(b"5\r\nmodel\r\n0\r\n\r\n")
+        return
+    handler.send_response(200)
+    handler.send_header("Content-Length", "9")
+    handler.send_header("ETag", '"v1"')
+    handler.end_headers()
+    handler.wfile.write(b"mod")
+    handler.close_connection = True
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [
@@ -272,6 +290,7 @@ def more(handler: Handler, _: str) -> None:
         (compress, FailureKind.UNSUPPORTED, "gzip-compressed"),
         (circle, FailureKind.UNSUPPORTED, "redirects in circles"),
         (hang_up, FailureKind.UNREACHABLE, "cannot be reached"),
+        (cut_without_a_listed_size, FailureKind.UNREACHABLE, "the connection broke"),
     ],
 )
 def test_lies(answer: Callable[[Handler, str], None], kind: FailureKind, text: str) -> None:
@@ -284,6 +303,34 @@ def test_lies(answer: Callable[[Handler, str], None], kind: FailureKind, text: s
 
 def announce(handler: Handler, content_range: str, length: int, status: int = 206) -> None:
     handler.reply(status, b"x" * length, {"Content-Range": content_range} if status == 206 else {})
+
+
+@pytest.mark.parametrize(
+    ("content_range", "status", "kind"),
+    [
+        ("bytes 0-99/100", 206, None),
+        ("bytes 0-99/200", 206, FailureKind.CORRUPT),
+        ("bytes 100-199/200", 206, FailureKind.CORRUPT),
+        ("", 206, FailureKind.CORRUPT),
+        ("", 202, FailureKind.UNREACHABLE),
+        ("", 203, FailureKind.UNREACHABLE),
+    ],
+)
+def test_answers_that_are_not_the_whole_file(
+    content_range: str, status: int, kind: FailureKind | None
+) -> None:
+    with serving(lambda handler, _: announce(handler, content_range, 100, status)) as server:
+        source = HttpSource(Transports(max_connections=2))
+        with serving(WebFiles({"/m.bin": b"x" * 100})) as files:
+            model = source.resolve(f"{files.url}/m.bin", own_credentials(), None)
+        file = RemoteFile("m.bin", f"{server.url}/m.bin", 100, ranges=False)
+        if kind is None:
+            with closing(model.read(file, 0, 100)) as body:
+                assert body.read(200) == b"x" * 100
+            return
+        with pytest.raises(DownloadError) as caught:
+            model.read(file, 0, 100)
+    assert caught.value.kind is kind
 
 
 @pytest.mark.parametrize(
@@ -315,6 +362,9 @@ def test_answers_that_are_not_the_range(
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
+        (202, FailureKind.UNREACHABLE),
+        (204, FailureKind.UNREACHABLE),
+        (300, FailureKind.UNREACHABLE),
         (400, FailureKind.INTERNAL),
         (401, FailureKind.DENIED),
         (403, FailureKind.DENIED),

@@ -214,6 +214,19 @@ def test_a_connection_that_ends_without_a_reason_is_one_to_introduce_itself_on()
         assert client._pool is present
 
 
+def test_what_a_peer_sends_with_its_answer_to_an_introduction_is_not_read() -> None:
+    mine, other = Identity(), Identity()
+
+    def answer(heard: Heard) -> bytes:
+        # A body that it would wait for, and keep in memory.
+        endless = Cut(b"HTTP/1.1 200 Said\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 1000)
+        return endless if heard.method == "PUT" else reply(401)
+
+    with fake_peer(answer, other.server_context([mine.certificate])) as peer:
+        client = PeerClient(peer.peer(other.fingerprint), credentials(mine))
+        assert "does not know this node" in failure(client).message
+
+
 def test_a_connection_that_always_ends_is_introduced_once_for_each_request() -> None:
     mine, other = Identity(), Identity()
 

@@ -390,6 +390,12 @@ def test_a_request_that_is_not_valid_ends_its_connection(
         assert answer.getheader("Connection") == "close"
 
 
+def test_a_long_run_of_blanks_is_refused_in_one_pass() -> None:
+    """In a number of tries that grows with its square, this would take hours."""
+    with pytest.raises(heads.RequestError):
+        heads._parse(b"GET / HTTP/1.1\r\nA:" + b" " * 2_000_000 + b"\x80")
+
+
 def test_requests_that_come_together_are_answered_one_after_the_other(plain: Asked) -> None:
     with plain.connect() as client:
         client.sendall(request(blob(SMALL), "0-3") + request(blob(SMALL), "4-9"))
