@@ -8,7 +8,9 @@ import gc
 import itertools
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from typing import Any
 
 from crds.base import build_all
@@ -73,6 +75,12 @@ keepalive = 120
 graceful_timeout = 10
 control_socket_disable = True
 worker_tmp_dir = _MEMORY
+
+# The API server stores objects with up to 10,000 levels, and msgspec counts each level, also where
+# it skips an object: one deep object would end each call that gets it.
+sys.setrecursionlimit(12_000)
+# So many levels take 4 MiB of a thread's stack.
+threading.stack_size(16 << 20)
 
 # A large request makes 200,000 objects without reference cycles. With the default thresholds, the
 # garbage collector would scan them again and again.

@@ -71,14 +71,16 @@ class ForeignCopies:
     def __init__(self, nodes: Sequence[Node], caches: Iterable[Cache], owners: Owners) -> None:
         self._owners = owners
         alone = {cache.identity for cache in caches if not owners.share(cache.identity)}
-        self._held: dict[str, list[tuple[int, str]]] = {}
+        # Of each key, the nodes that have copies: the owner of these; None: there are several.
+        self._held: dict[str, dict[int, str | None]] = {}
         for index, node in enumerate(nodes):
             if not node.ready:
                 continue
             for identity in node.reports.keys() - alone:
                 if node.reports[identity].cached:
                     key, owner, _ = identity
-                    self._held.setdefault(key, []).append((index, owner))
+                    held = self._held.setdefault(key, {})
+                    held[index] = owner if held.get(index, owner) == owner else None
 
     def blocks_claims(self, cache: Cache, copies: Copies) -> bool:
         """Whether new claims of a cache wait. copies: those of the cache, in order of the nodes."""
@@ -87,5 +89,5 @@ class ForeignCopies:
             return True
         return any(
             owner != namespace and not ((mine := copies.reports[index]) and mine.cached)
-            for index, owner in self._held.get(key, ())
+            for index, owner in self._held.get(key, {}).items()
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,9 @@ class Checks:
     def begin(self, table: Table) -> None:
         """Start the checks that are due."""
         later: list[float] = []
+        # Of each namespace, the check that has been due for the longest time.
         due: dict[str, tuple[Request, Requester, Manifest, bool]] = {}
+        since: dict[str, float] = {}
         for row in table.rows.values():
             for requester, has_it in row.asking:
                 if (row.key, requester) in self._running:
@@ -81,9 +84,10 @@ class Checks:
                 if at > table.now:
                     later.append(at)
                 elif row.request is not None and row.manifest is not None:
-                    due.setdefault(
-                        requester.namespace, (row.request, requester, row.manifest, has_it)
-                    )
+                    name = requester.namespace
+                    if at < since.get(name, math.inf):
+                        since[name] = at
+                        due[name] = (row.request, requester, row.manifest, has_it)
         self._served = {name: at for name, at in self._served.items() if name in due}
         for name in sorted(due, key=lambda name: self._served.get(name, 0)):
             if self._may_start(name):

@@ -306,7 +306,8 @@ def _holding_of(row: Row) -> Holding:
     """
     copy, foreign = row.copy, row.is_foreign
     counting = _counting(row)
-    declared = max((entry.size for entry in counting), default=0)
+    # As the reservations note what a download has learned.
+    declared = row.request.size if row.request is not None else 0
     learned = row.learned.get((declared, Coming.REST if foreign else Coming.MODEL))
     whole = copy.found is Found.PUBLISHED
     mended = copy.found is Found.DAMAGED and row.is_in_use

@@ -124,6 +124,16 @@ def test_a_download_for_who_does_not_fill_the_folder_any_more_is_outdated() -> N
             ),
             {"pinned": False, "priority": 0},
         ),
+        # A larger size that a namespace with a grant declares changes nothing of what was learned.
+        (
+            Row(
+                "k",
+                wish(local_model("m", URI), of_team("a", model_size="2Gi")),
+                OnDisk(held=Access(origin="mem://any", listing="", grants=(grant_for(A),))),
+                learned={(GIB, Coming.MODEL): 7},
+            ),
+            {"size": 7},
+        ),
         # What is no longer wanted goes by itself, unless something keeps it.
         (Row("k", copy=OnDisk(Found.PUBLISHED, WHOLE)), {"leaving": True}),
         (Row("k", copy=OnDisk(Found.PUBLISHED, WHOLE), keep_until=1), {"leaving": False}),

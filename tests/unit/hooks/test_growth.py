@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crds.keys import model_key
 from hooks import nodes
 from hooks.app import create_app
 from hooks.exchange import Neighbours
@@ -146,6 +147,23 @@ def group_by_namespace_caches_of_one_uri(n: int) -> tuple[str, Object]:
         cache["metadata"] |= {"namespace": f"team-{number}"}
         shared[f"team-{number}/llama"] = cache
     request["related"][kind("LocalModelNamespaceCache")] = shared
+    return path, request
+
+
+def group_by_copies_of_one_uri(n: int) -> tuple[str, Object]:
+    path, request = group_by_namespace_caches_of_one_uri(n)
+    reports = [
+        {
+            "name": "llama",
+            "namespace": f"team-{number}",
+            "key": model_key("s3://models/llama"),
+            "state": "Downloaded",
+            "cached": True,
+        }
+        for number in range(n)
+    ]
+    for node in request["related"][kind("LocalModelNode")].values():
+        node["status"]["models"] = reports
     return path, request
 
 
@@ -305,6 +323,7 @@ def _calls(path: str, request: Object) -> int:
         group_without_eviction_by_models,
         group_by_caches_of_others,
         group_by_namespace_caches_of_one_uri,
+        group_by_copies_of_one_uri,
         finalized_group_by_nodes,
         node_by_models,
         node_by_plans,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import requests
 
 from crds.version import __version__
 from deploy.local.ports import free_ports
+from tests.fixtures import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +98,28 @@ def _started(metrics: Path, log: Path, environment: dict[str, str]) -> Iterator[
 @pytest.mark.timeout(120)
 def test_the_hooks_log_their_version(hooks: _Hooks) -> None:
     assert f"localmodel-hooks {__version__}\n" in hooks.log.read_text()
+
+
+# It starts gunicorn.
+@pytest.mark.timeout(120)
+def test_a_deep_object_ends_no_call(tmp_path: Path) -> None:
+    """The API server stores up to 10,000 levels, such as in a service's inline configuration."""
+    case = load("caches/sync/services-get-claims")
+    services = case.request["related"]["LLMInferenceService.serving.kserve.io/v1alpha2"]
+    next(iter(services.values()))["spec"]["inline"] = "DEEP"
+    deep = '{"x":' * 9_990 + "1" + "}" * 9_990
+    body = json.dumps(case.request).replace('"DEEP"', deep)
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    settings = {**case.settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    with _started(metrics, tmp_path / "log", settings) as hooks:
+        before = hooks.workers()
+        for _ in range(4):
+            answer = requests.post(f"{hooks.url}/caches/sync", data=body, timeout=20)
+            assert answer.status_code == 200, answer.text
+        names = [one["name"] for one in answer.json()["status"]["llmInferenceServices"]]
+        assert names == ["big"]
+        assert hooks.workers() == before
 
 
 # It starts gunicorn, and workers again.
