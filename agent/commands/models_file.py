@@ -64,7 +64,8 @@ def read_models(path: Path) -> tuple[LocalModel, ...]:
         documents = [found for found in yaml.safe_load_all(path.read_text()) if found is not None]
     except OSError as error:
         raise ModelsError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
+        # ValueError: no UTF-8, or a date that does not exist.
         words = " ".join(str(error).split())
         raise ModelsError(f"{path} is not YAML: {words}") from None
     if not documents:
@@ -87,7 +88,10 @@ def _entries(document: object) -> Iterator[_Entry]:
         raise ModelsError("a document is not a mapping such as `models: [...]`")
     kind = document.get("kind")
     if kind in _LIST_KINDS:
-        for item in document.get("items") or ():
+        items = document.get("items") or ()
+        if not isinstance(items, list | tuple):
+            raise ModelsError("the items of a list are not a sequence such as `items: [...]`")
+        for item in items:
             yield from _entries(item)
     elif kind == _CACHE_KIND:
         yield _entry_of_cache(document)

@@ -180,6 +180,8 @@ class Puller:
         self._display.show(self._name, Shown("hashing", manifest.size, manifest.size))
         self._workers.digest(manifest, self._stop.event)
         end = self._next(None)
+        if self._stop.is_set:
+            raise InterruptedPullError
         if not isinstance(end, Digested) or end.manifest is None:
             raise _unreadable(self._store)
         self._store.rewrite(end.manifest)

@@ -58,8 +58,14 @@ class PullStore(Store):
         super().close()
 
     def manifest(self, key: str) -> Manifest | None:
-        """The manifest of the model in the directory; None if there is no readable manifest."""
-        return self.inspect(key).manifest
+        """The manifest of the model in the directory; None if there is none.
+
+        Raises StoreError if it cannot be read.
+        """
+        copy = self.inspect(key)
+        if copy.is_unreadable:
+            raise StoreError(f"{self.directory} cannot be read: {copy.problem}")
+        return copy.manifest
 
     def prepare(self, key: str, *, force: bool) -> bool:
         """Whether the model is published already; otherwise its download may begin.
@@ -69,8 +75,7 @@ class PullStore(Store):
         self.recover()
         self._remove_other_keys(key)
         copy = self.inspect(key)
-        if copy.is_unreadable:
-            raise StoreError(f"{self.directory} cannot be read: {copy.problem}")
+        self.manifest(key)
         names = self._names()
         if not names:
             return False

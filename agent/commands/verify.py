@@ -123,14 +123,18 @@ class Comparer:
         self._stopped = stopped
         self._lock = threading.Lock()
 
-    def compare(self, directory: Path, files: Sequence[Listed], *, is_ours: bool) -> Comparison:
+    def compare(
+        self, directory: Path, files: Sequence[Listed], *, is_ours: bool, has_others: bool = False
+    ) -> Comparison:
         """The results for each listed file and each other file. No symbolic link is followed.
+
+        With `has_others`, the directory may have other files, as an adopted one does.
 
         `is_ours` is whether the agent published the directory, so that all users must be able to
         read its files. Raises CancelledError once stopped, and OSError.
         """
         names = {file.expected.path for file in files}
-        extra = sorted(_files(directory) - names)
+        extra = [] if has_others else sorted(_files(directory) - names)
         verifier = Verifier(directory.resolve(), self._stopped, report=self._count)
 
         def check(file: Listed) -> Compared:

@@ -187,7 +187,7 @@ def _is_repaired(former: OnDisk, copy: OnDisk) -> bool:
     """Whether a damaged copy is whole again, with the same files."""
     if former.found is not Found.DAMAGED or former.manifest is None or copy.manifest is None:
         return False
-    return former.manifest.hash == copy.manifest.hash
+    return copy.manifest.hash is not None and former.manifest.hash == copy.manifest.hash
 
 
 def _best_known(now: OnDisk, before: OnDisk | None) -> OnDisk:

@@ -61,7 +61,7 @@ def closed_folders(tree: Path, paths: Iterable[str]) -> dict[str, str]:
     """The folders above these files that some users cannot enter, with the problem of each."""
     found = {}
     for path in (".", *sorted(folders(paths))):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             mode = (tree / path).lstat().st_mode
             if is_closed(mode):
                 found[path] = closed_problem(mode)

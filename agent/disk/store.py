@@ -122,6 +122,7 @@ class Store:
                 root.lay_out()
             if self._lock is None:
                 self._lock = root.lock()
+            if self._place is None:
                 self._place = identify((self.root, self._folders.models, self._folders.private))
         except OSError as error:
             raise StoreError(
@@ -349,6 +350,7 @@ class Store:
 
     def note_failed(self, key: str, failed: FailedAttempts | None) -> None:
         """Write failed.json of a key, or delete it (None). Raises OSError."""
+        self.check_place()
         meta = self._meta(key)
         if failed is None:
             delete_file(meta / "failed.json")
@@ -402,6 +404,7 @@ class Store:
         lay_out(meta, manifest, good)
         delete_tree(meta / "files")
         self.views.drop(key)
+        self._hold_first(meta)
         with suppress(FileNotFoundError):
             self.path(key).rename(meta / "files")
         drop_others(meta / "files", manifest, good)
@@ -474,16 +477,23 @@ class Store:
         meta = self._meta(key)
         self.views.drop(key)
         delete_tree(meta / "old")
+        self._hold_first(meta)
         with suppress(FileNotFoundError):
             self.path(key).rename(meta / "old")
         self._forget(meta)
 
+    def _hold_first(self, meta: Path) -> None:
+        """Write held.json before a copy leaves models/, where a kill would lose it.
+
+        A full disk has no room for it before the files are deleted. Beside a manifest it counts for
+        nothing.
+        """
+        with suppress(OSError):
+            self._hold(meta, read_note(meta / "manifest.json", Manifest))
+
     def _forget(self, meta: Path) -> None:
         """Delete the manifest and the scrub result of a copy that has left models/."""
         sync_directory(self._folders.models)
-        with suppress(OSError):
-            # A full disk has no room for this note before the files are deleted.
-            self._hold(meta, read_note(meta / "manifest.json", Manifest))
         sync_directory(meta)
         delete_file(meta / "manifest.json")
         self._forget_scrub(meta)

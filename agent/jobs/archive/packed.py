@@ -131,14 +131,10 @@ class Unpacked(io.RawIOBase):
         return b""
 
     def _begins_again(self) -> bool:
-        rest = self._part.unused_data or self._read(_PIECE)
-        while self._sign and rest:
-            # There may be zeros between two parts.
-            rest = rest.lstrip(b"\0")
-            more = self._read(_PIECE) if len(rest) < len(self._sign) else b""
-            rest += more
-            if len(rest) >= len(self._sign) or not more:
-                break
+        # There may be zeros between two parts, as many as in several reads.
+        rest = self._part.unused_data.lstrip(b"\0")
+        while len(rest) < len(self._sign) and (more := self._read(_PIECE)):
+            rest = (rest + more).lstrip(b"\0")
         self._ended = not (self._sign and rest.startswith(self._sign))
         if not self._ended:
             self._part, self._waiting = self._make(), rest

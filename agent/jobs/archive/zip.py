@@ -82,6 +82,7 @@ class _ZipFile:
 
 def unzip(archive: Path, layout: Layout) -> None:
     """Add all members of a zip to the layout."""
+    size = archive.stat().st_size
     with archive.open("rb") as raw:
         try:
             opened = zipfile.ZipFile(_ZipFile(raw, layout))
@@ -90,7 +91,7 @@ def unzip(archive: Path, layout: Layout) -> None:
         with opened:
             # All members are checked first: a refused archive writes nothing.
             for info in opened.infolist():
-                _check(info, layout)
+                _check(info, layout, size)
             for info in opened.infolist():
                 _take(raw, opened, info, layout)
 
@@ -114,9 +115,9 @@ def _mode(info: zipfile.ZipInfo) -> int:
     return stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
 
 
-def _check(info: zipfile.ZipInfo, layout: Layout) -> None:
+def _check(info: zipfile.ZipInfo, layout: Layout, size: int) -> None:
     name = info.orig_filename
-    if info.header_offset < 0 or not info.filename:
+    if not 0 <= info.header_offset < size or not info.filename:
         # zipfile would fail on these with errors of the file system, or of its own code.
         raise layout.corrupt()
     if info.flag_bits & _ENCRYPTED:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.disk.identity import MovedError
+from agent.disk.root import StoreError
 from agent.disk.store import Store
 from tests.faults import mounts
 from tests.unit.agent.api_server import FakeServer, write_kubeconfig
@@ -70,6 +71,7 @@ def put_away(root: Path) -> Path:
         lambda store, manifest: store.mend(manifest, ["w.bin"]),
         lambda store, manifest: store.salvage(manifest.key, store.inspect(manifest.key), bool),
         lambda store, manifest: store.staging(manifest.key),
+        lambda store, manifest: store.note_failed(manifest.key, None),
         lambda store, _: store.scan(),
         lambda store, _: store.probe(),
     ],
@@ -92,6 +94,26 @@ def test_nothing_is_changed_nor_believed_in_another_disks_folders(
     away.rename(root)
     store.publish(manifest)
     assert tree(store, manifest.key) == FILES
+    store.close()
+
+
+def test_a_store_whose_place_could_not_be_identified_is_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "node"
+    store = Store(root)
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.disk.store.identify", fails)
+        with pytest.raises(StoreError, match="Input/output error"):
+            store.open()
+    store.open()
+    put_away(root)
+    with pytest.raises(MovedError):
+        store.check_place()
     store.close()
 
 

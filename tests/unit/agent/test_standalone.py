@@ -134,6 +134,22 @@ def test_verify_mends_a_mode_that_changed(world: World) -> None:
     assert (found.st_ino, found.st_mode & 0o777) == (before, 0o644)
 
 
+def test_verify_leaves_other_files_of_a_folder_alone(world: World) -> None:
+    # As in a folder that another program has filled, and that was adopted.
+    folder = world.path("a").parent
+    (folder / ".cache").mkdir(parents=True)
+    world.path("a").write_bytes(b"a" * 100_000)
+    (folder / ".cache" / "theirs").write_text("x")
+    world.want("a")
+    run(*world.arguments("--once"))
+    before = world.path("a").stat().st_ino
+    done = run(*world.arguments("--once", "--verify"))
+    assert done.returncode == 0
+    assert "a is whole" in done.stderr
+    assert world.path("a").stat().st_ino == before
+    assert (folder / ".cache" / "theirs").read_text() == "x"
+
+
 def test_on_a_terminal(world: World) -> None:
     world.want("a")
     code, seen = on_a_terminal(*world.arguments("--once"))
@@ -155,6 +171,9 @@ def test_on_a_terminal(world: World) -> None:
         ("models: [{uri: 's3://b/k', size: 0}]", "above zero"),
         ("models: [{uri: 's3://b/k', size: -1Gi}]", "less than zero"),
         ("models: [{uri: 's3://b/k', size: 1e1000000}]", "not a quantity"),
+        ("models: [{uri: 's3://b/m', name: 2024-13-45}]", "is not YAML"),
+        ("{kind: List, items: 5}", "not a sequence"),
+        ("{kind: List, items: {a: b}}", "not a sequence"),
         ("kind: Pod", "only LocalModelCache is supported"),
         ("kind: LocalModelCache", "no metadata or no spec"),
         (

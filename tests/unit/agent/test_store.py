@@ -16,8 +16,10 @@ from agent.disk.repair import has_others
 from agent.disk.root import StoreError
 from agent.disk.store import Store
 from agent.structs.failures import DownloadError, FailureKind
-from agent.structs.manifest import CacheName
+from agent.structs.manifest import Access, CacheName
+from agent.structs.records import Evicted
 from agent.structs.remote import RemoteFile
+from agent.structs.sizes import EvictionReason
 from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 
@@ -235,6 +237,35 @@ def test_a_staged_model_whose_sizes_are_wrong_is_not_published_after_a_restart(
     assert tree(store, KEY) is None
     assert not (meta / "staged.json").exists()
     assert store.inspect(KEY).found is Found.STAGED
+
+
+@pytest.mark.parametrize("leaves", ["evict", "set_aside"])
+def test_who_had_access_is_known_after_a_kill_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch, leaves: str
+) -> None:
+    manifest = publish(store, URI, FILES)
+    access = Access(origin="s3://here", listing="", grants=())
+    manifest = structs.replace(manifest, access=access)
+    store.rewrite(manifest)
+    note = Evicted(
+        time=datetime(2026, 8, 1, tzinfo=UTC), size=1, reason=EvictionReason.REQUESTED, message=""
+    )
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as broken:
+        # After the rename, before the next step.
+        broken.setattr(Store, "_forget", killed)
+        with pytest.raises(KilledError):
+            store.evict(KEY, note) if leaves == "evict" else store.set_aside(manifest)
+    store.recover()
+    found = store.inspect(KEY)
+    assert found.manifest is None
+    assert found.access == access
 
 
 def test_a_download_that_begins_anew_is_not_taken_for_the_complete_one(store: Store) -> None:

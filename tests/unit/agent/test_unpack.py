@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import struct
 import tarfile
 import tracemalloc
@@ -29,6 +31,7 @@ from tests.unit.agent.archives import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FILES = {"config.json": b"{}", "empty": b"", "sub/deep/w.bin": bytes(range(256)) * 9000}
@@ -338,6 +341,33 @@ def test_headers_of_headers(tmp_path: Path) -> None:
     many = (header(tarfile.XHDTYPE, 9) + b"9 a=b\n".ljust(512, b"\0")) * 5000
     (tmp_path / "a").write_bytes(many)
     assert failure(tmp_path / "a", ArchiveKind.TAR).kind is DAMAGED
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, 4096, 65_536, 200_000])
+@pytest.mark.parametrize(
+    ("kind", "packed"),
+    [
+        (ArchiveKind.TAR_GZ, gzip.compress),
+        (ArchiveKind.TAR_BZ2, bz2.compress),
+        (ArchiveKind.TAR_XZ, lzma.compress),
+    ],
+)
+def test_zeros_between_the_parts_of_an_archive(
+    tmp_path: Path, kind: ArchiveKind, packed: Callable[[bytes], bytes], padding: int
+) -> None:
+    # Without an end mark after the first part, as where archives were put together.
+    first, second = (member(name, size=512).tobuf() + name.encode() * 512 for name in "ab")
+    path = tmp_path / "a"
+    path.write_bytes(packed(first) + bytes(padding) + packed(second + bytes(1024)))
+    assert contents(path, kind) == {"a": b"a" * 512, "b": b"b" * 512}
+
+
+def test_a_member_that_begins_beyond_a_zip(tmp_path: Path) -> None:
+    path = make(tmp_path / "a", ArchiveKind.ZIP, {"a": b"1"})
+    data = path.read_bytes()
+    at = data.rindex(b"PK\x01\x02") + 42
+    path.write_bytes(data[:at] + struct.pack("<L", 1 << 31) + data[at + 4 :])
+    assert failure(path, ArchiveKind.ZIP).kind is DAMAGED
 
 
 def test_endless_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
