@@ -60,6 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     captured = capsys.readouterr()
     assert code == 2
     assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
     (line,) = captured.err.splitlines()
     assert line.startswith("localmodel-agent")
     return line
@@ -284,10 +285,14 @@ def test_second_agent_on_a_root_is_refused(
 def test_a_disk_that_fails_while_it_is_verified_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
 ) -> None:
-    def fails(self: Store, *_: object) -> None:
+    real, root, models = getattr(Store, step), tmp_path / "root", tmp_path / "models.yaml"
+
+    def fails(self: Store, *arguments: object) -> object:
+        if self.root != root:
+            # Threads of other tests may still look at theirs, and would log this failure.
+            return real(self, *arguments)
         raise OSError(errno.EIO, "Input/output error", str(self.root / "models"))
 
-    root, models = tmp_path / "root", tmp_path / "models.yaml"
     models.write_text("models: []")
     store = Store(root)
     store.open()

@@ -113,6 +113,7 @@ def test_a_deep_object_ends_no_call(tmp_path: Path) -> None:
     metrics.mkdir()
     settings = {**case.settings, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     with _started(metrics, tmp_path / "log", settings) as hooks:
+        _until(lambda: len(hooks.workers()) == 2)
         before = hooks.workers()
         for _ in range(4):
             answer = requests.post(f"{hooks.url}/caches/sync", data=body, timeout=20)
