@@ -88,6 +88,13 @@ def test_file_that_ends_early_is_never_published(store: Store) -> None:
     assert tree(store, KEY) is None
 
 
+def test_a_size_below_zero_is_refused(store: Store) -> None:
+    error = Run(store, Memory(FILES, {"sub/w.bin": -5})).failure()
+    assert error.kind is FailureKind.UNSUPPORTED
+    assert "lists 'sub/w.bin' with -5 bytes" in error.message
+    assert store.scan() == ({}, ())
+
+
 def test_expected_hash_is_compared_before_the_publication(store: Store) -> None:
     right, wrong = hash_of(FILES), "sha256:" + "0" * 64
     error = Run(store, Memory(FILES), wrong).failure()
