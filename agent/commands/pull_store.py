@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.disk.files import delete_file, walk
+from agent.disk.files import delete_file, paths_below
 from agent.disk.on_disk import Found
 from agent.disk.root import BusyError, Root, StoreError
 from agent.disk.store import Store
@@ -22,6 +22,7 @@ from agent.structs.failures import public_uri
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.disk.on_disk import OnDisk
     from agent.structs.manifest import Manifest
 
 _LOCK = "lock"
@@ -62,10 +63,13 @@ class PullStore(Store):
 
         Raises StoreError if it cannot be read.
         """
+        return self._look(key).manifest
+
+    def _look(self, key: str) -> OnDisk:
         copy = self.inspect(key)
         if copy.is_unreadable:
             raise StoreError(f"{self.directory} cannot be read: {copy.problem}")
-        return copy.manifest
+        return copy
 
     def prepare(self, key: str, *, force: bool) -> bool:
         """Whether the model is published already; otherwise its download may begin.
@@ -74,8 +78,7 @@ class PullStore(Store):
         """
         self.recover()
         self._remove_other_keys(key)
-        copy = self.inspect(key)
-        self.manifest(key)
+        copy = self._look(key)
         names = self._names()
         if not names:
             return False
@@ -115,11 +118,7 @@ class PullStore(Store):
         """The paths of all files in the directory, relative to it."""
         if self.directory.is_symlink() or self.directory.is_file():
             return {"."}
-        return {
-            os.path.relpath(os.path.join(folder, name), self.directory)  # noqa: PTH118 - many files
-            for folder, _, names in walk(self.directory)
-            for name in names
-        }
+        return set(paths_below(self.directory))
 
     def _check_directory(self) -> None:
         if os.path.ismount(self.directory) or self.directory == self.directory.parent:

@@ -6,10 +6,9 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.disk.files import walk
+from agent.disk.files import paths_below
 from agent.disk.modes import closed_folders, closed_problem, is_closed
 from agent.disk.repair import checksum_of
 from agent.disk.verify import Expected, Fault, Verifier
@@ -17,6 +16,7 @@ from agent.structs.manifest import ManifestFile, model_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from agent.disk.verify import Verdict
     from agent.structs.manifest import Manifest
@@ -134,7 +134,7 @@ class Comparer:
         read its files. Raises CancelledError once stopped, and OSError.
         """
         names = {file.expected.path for file in files}
-        extra = [] if has_others else sorted(_files(directory) - names)
+        extra = [] if has_others else sorted(set(paths_below(directory)) - names)
         verifier = Verifier(directory.resolve(), self._stopped, report=self._count)
 
         def check(file: Listed) -> Compared:
@@ -182,11 +182,3 @@ def _problem(file: Listed, verdict: Verdict) -> str:
 
 def _mode_problem(mode: int) -> str:
     return f"{closed_problem(mode)}: chmod a+r it" if is_closed(mode) else ""
-
-
-def _files(directory: Path) -> set[str]:
-    return {
-        Path(folder, name).relative_to(directory).as_posix()
-        for folder, _, names in walk(directory)
-        for name in names
-    }

@@ -91,13 +91,21 @@ def walk(
     A directory that does not exist, or is deleted meanwhile, has none. With `skips_closed`, a
     folder counts as empty which the agent may not read, such as one of another program.
     """
-    skipped = (FileNotFoundError, NotADirectoryError, *(PermissionError,) * skips_closed)
+    absent = (FileNotFoundError, NotADirectoryError)
+    skipped = (*absent, PermissionError) if skips_closed else absent
 
     def check(error: OSError) -> None:
         if not isinstance(error, skipped):
             raise error
 
     return os.walk(tree, topdown=topdown, onerror=check)  # noqa: TID251
+
+
+def paths_below(tree: Path) -> Iterator[str]:
+    """The paths of all files below a directory, relative to it. Raises OSError as `walk` does."""
+    for folder, _, names in walk(tree):
+        for name in names:
+            yield os.path.relpath(os.path.join(folder, name), tree)  # noqa: PTH118 - many files
 
 
 def tree_blocks(path: Path) -> int:

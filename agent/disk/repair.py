@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.disk.files import delete_tree, make_directory, walk
+from agent.disk.files import delete_tree, make_directory, paths_below
 from agent.disk.no_follow import put
 from agent.disk.on_disk import bad_files
 from agent.disk.staging import Staging
@@ -14,6 +13,7 @@ from agent.structs.remote import Checksum, ChecksumAlgorithm, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
 
     from agent.disk.on_disk import OnDisk
     from agent.structs.manifest import Manifest
@@ -87,11 +87,7 @@ def has_others(tree: Path, manifest: Manifest) -> bool:
     """Whether there are files in the tree that are not the model's: it was adopted with them."""
     known = {file.path for file in manifest.files}
     try:
-        return any(
-            Path(folder, name).relative_to(tree).as_posix() not in known
-            for folder, _, names in walk(tree)
-            for name in names
-        )
+        return any(path not in known for path in paths_below(tree))
     except PermissionError:
         # The agent's own folders are open to it.
         return True
