@@ -53,7 +53,8 @@ def read_limits(path: Path, defaults: Limits = NO_LIMITS) -> Limits:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         return defaults
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # ValueError: no UTF-8, or what looks like a date, such as 2026-02-30, and is none.
         raise LimitsError(f"{path} cannot be read: {error}") from None
     try:
         found = _LimitsFile.model_validate(content or {})

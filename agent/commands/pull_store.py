@@ -100,11 +100,15 @@ class PullStore(Store):
         return True
 
     def _remove_other_keys(self, key: str) -> None:
-        """Remove the staging of other URIs. Raises StoreError if a copy of one is published."""
-        copies, _ = self.scan()
-        for other, copy in copies.items():
+        """Remove the staging of other URIs.
+
+        Raises StoreError if a copy of one is published, or cannot be read: all keys have the same
+        directory. The folders beside it are none of a pull's business.
+        """
+        for other in self._keys():
             if other == key:
                 continue
+            copy = self._look(other)
             if copy.is_published and self._names():
                 uri = public_uri(copy.manifest.uri) if copy.manifest else "another model"
                 raise StoreError(

@@ -22,8 +22,8 @@ from agent.structs.requests import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agent.disk.on_disk import OnDisk
     from agent.disk.store import Store
-    from agent.structs.manifest import Access
     from agent.structs.options import Options
     from agent.structs.requests import Request, Requester
 
@@ -77,18 +77,22 @@ class Retries:
         """Forget the failures of the disk itself: those downloads are tried again at once."""
         self._forget(lambda _, retry: retry.failure.error.kind in DISK_KINDS)
 
-    def published(self, copies: Mapping[str, Access | None]) -> None:
-        """Forget the failures that kept these copies from being published.
+    def published(self, copies: Mapping[str, OnDisk]) -> None:
+        """Forget the failures that kept these whole copies from being published.
 
         An error of the disk may come after a publication; so may the end of the agent, whose next
-        start completes it. Failures of requesters that may not have the copy stay.
+        start completes it. Failures stay of requesters that may not have the copy, or that request
+        another hash: the copy is not what their attempts were to bring.
         """
 
         def is_over(key: str, retry: Retry) -> bool:
+            copy = copies.get(key)
             return (
-                key in copies
+                copy is not None
+                and copy.manifest is not None
                 and retry.failure.error.kind in _PASSED | {FailureKind.NO_SPACE}
-                and retry.attempt.requester in Granted(copies[key])
+                and (copy.manifest.hash is None or retry.attempt.accepts(copy.manifest.hash))
+                and retry.attempt.requester in Granted(copy.access)
             )
 
         self._forget(is_over)

@@ -55,6 +55,11 @@ class NodeRequests:
         """The requests for a key whose time has come."""
         return self.by_key.get(key, NOTHING_ASKED).until(now)
 
+    def next_after(self, now: datetime) -> datetime | None:
+        """The time of the next request whose time has not come; None if there is none."""
+        times = (time for one in self.by_key.values() for time in (one.evict, one.verify))
+        return min((time for time in times if time is not None and time > now), default=None)
+
 
 NO_REQUESTS = NodeRequests()
 

@@ -124,7 +124,7 @@ class NodeState:
         elif not end.is_success:
             copy = self.inventory.look_at(end.request.key)
             if copy.is_whole:
-                self.retries.published({end.request.key: copy.access})
+                self.retries.published({end.request.key: copy})
 
     def look_at_disk(self, now: float) -> bool:
         """Look at the whole disk. Returns whether it fails in another way now, or works again.
@@ -137,7 +137,7 @@ class NodeState:
         if before is not None and failure is None:
             self.retries.disk_is_back()
         copies = self.inventory.copies
-        self.retries.published({key: copy.access for key, copy in copies.items() if copy.is_whole})
+        self.retries.published({key: copy for key, copy in copies.items() if copy.is_whole})
         left = copies.keys() | self.inventory.folders
         self.removal_at = {key: at for key, at in self.removal_at.items() if key in left}
         if failure is not None and failure.kind is FailureKind.OTHER_DISK:
@@ -197,6 +197,12 @@ class NodeState:
         now = self._options.now()
         times = ((key, self.node_requests.of(key, now).verify) for key in self.node_requests.by_key)
         return {key: time for key, time in times if time is not None}
+
+    def request_at(self, now: float) -> float | None:
+        """When (monotonic) the time of the next request comes; None: there is none ahead."""
+        time = self._options.now()
+        due = self.node_requests.next_after(time)
+        return None if due is None else now + (due - time).total_seconds()
 
     def row_of_copy(self, key: str) -> Row:
         """The row of a copy as it is now, as far as the disk and its owners go."""

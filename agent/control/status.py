@@ -12,7 +12,7 @@ from agent.control.disk_shared import disk_shared
 from agent.control.manifest_hashes import ManifestHashes
 from agent.control.rows import Row
 from agent.control.wanted import NOTHING_WANTED
-from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind
+from agent.structs.failures import NODE_KINDS, DownloadError, FailureKind, encodable
 from agent.structs.sizes import EvictionReason
 from crds.conditions import Finding, conditions
 from crds.node import LocalModelNodeStatus, NodeDisk, NodeModelStatus
@@ -579,7 +579,7 @@ def _readiness(wanted: Sequence[NodeModelStatus]) -> tuple[str, str]:
 
 
 def _foreign_message(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
+    listed = encodable(", ".join(names[:_MAX_NAMED])) + (", …" if len(names) > _MAX_NAMED else "")
     what = "entry" if len(names) == 1 else "entries"
     return (
         f"models/ has {len(names)} {what} that localmodel did not make and leaves alone ({listed}):"

@@ -62,7 +62,7 @@ from agent.disk.staging import Staging, forget_progress
 from agent.disk.views import Views
 from agent.disk.writeback import sync_file_system
 from agent.structs.adoption import closed, foreign
-from agent.structs.failures import DownloadError
+from agent.structs.failures import DownloadError, encodable
 from agent.structs.log import log
 from agent.structs.manifest import Manifest, folders
 from agent.structs.records import FailedAttempts
@@ -164,10 +164,7 @@ class Store:
     def scan(self) -> tuple[dict[str, OnDisk], tuple[str, ...]]:
         """All keys with files or notes, and the names in models/ that are not the agent's."""
         self.check_place()
-        names = {
-            entry.name for entry in self._folders.private.iterdir() if KEY.fullmatch(entry.name)
-        }
-        copies = {key: self.inspect(key) for key in sorted(names)}
+        copies = {key: self.inspect(key) for key in self._keys()}
         ours = {key for key, copy in copies.items() if copy.is_published or copy.is_unreadable}
         foreign = sorted(
             entry.name
@@ -175,6 +172,11 @@ class Store:
             if entry.name not in ours and not is_empty_directory(entry)
         )
         return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
+
+    def _keys(self) -> list[str]:
+        """The keys that the private folder has anything of."""
+        entries = self._folders.private.iterdir()
+        return sorted(entry.name for entry in entries if KEY.fullmatch(entry.name))
 
     def inspect(self, key: str) -> OnDisk:
         """The state of one key on the disk."""
@@ -186,7 +188,7 @@ class Store:
             return copy if self.views.shows(tree, copy.manifest) else replace(copy, lacks_view=True)
         except OSError as error:
             place = error.filename or self._meta(key)
-            return OnDisk(Found.UNREADABLE, problem=f"{place}: {error.strerror}")
+            return OnDisk(Found.UNREADABLE, problem=encodable(f"{place}: {error.strerror}"))
 
     def stamp(self, key: str) -> Stamp | None:
         """See agent.disk.published.stamp."""

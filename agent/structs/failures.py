@@ -51,6 +51,14 @@ class CancelledError(Exception):
     """A download, or another job of a worker, was cancelled."""
 
 
+def encodable(text: str) -> str:
+    """The text without the surrogates that stand for bytes in names of files that are no UTF-8.
+
+    Neither JSON nor the API server takes such a text.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class DownloadError(Exception):
     """A model cannot be downloaded or used now.
 
@@ -70,6 +78,7 @@ class DownloadError(Exception):
         retry_after: float | None = None,
         hides: bool = False,
     ) -> None:
+        message = encodable(message)
         super().__init__(message)
         self.kind = kind
         self.message = message

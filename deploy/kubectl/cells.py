@@ -274,10 +274,11 @@ def _cells_of(
     reports = {_identity(one): one for one in reports_of(node)}
     kserve = {} if reports else (node.get("status") or {}).get("modelStatus") or {}
     listed = set()
+    # A node in two groups of a cache has two entries of it, and one report.
     for entry in entries_of(node):
         cache = _cache_of(entry, "modelName")
         listed.add(cache)
-        report = reports.pop((model_key(entry.get("sourceModelUri") or ""), *cache), None)
+        report = reports.get((model_key(entry.get("sourceModelUri") or ""), *cache))
         group = entry.get("nodeGroup") or ""
         if report is not None:
             yield cache, _reported(report, snapshot.at, group, ready=ready)

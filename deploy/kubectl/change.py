@@ -180,8 +180,11 @@ def eviction_progress(node: KubeObject, key: str, time: datetime) -> Progress:
     if any(model["state"] == "Evicted" for model in models):
         # An eviction is reported two seconds before it happens.
         return Progress(done=not any(one.get("diskBytes") for one in models), message="it goes")
-    # No entry wants it any more, it is on its way back, or it is back.
-    gone = not models or any(model.get("reason") == _COMES_BACK for model in models)
+    # It is on its way back, or it is back, or waits for that. While there is a copy, also on a disk
+    # that failed, a report has the time of its download.
+    gone = any(model.get("reason") == _COMES_BACK for model in models) or not any(
+        model.get("cached") or model.get("downloadedTime") for model in models
+    )
     return Progress(
         done=gone or _is_after(models, "downloadedTime", time), message=_message(models)
     )
@@ -190,11 +193,10 @@ def eviction_progress(node: KubeObject, key: str, time: datetime) -> Progress:
 def verification_progress(node: KubeObject, key: str, time: datetime) -> Progress:
     """Where a request to verify stands, by the LocalModelNode."""
     models = _reports(node, key)
-    damaged = [model for model in models if model.get("reason") == "Corrupt"]
-    if damaged:
-        return Progress(done=True, message=_message(damaged))
     if not any(model.get("cached") for model in models):
-        return Progress(done=True, message="the copy has gone")
+        # A copy that another cache is served from has its bytes, whatever hash this one requests.
+        damaged = [model for model in models if model.get("reason") == "Corrupt"]
+        return Progress(done=True, message=_message(damaged) or "the copy has gone")
     if _is_after((one for one in models if one.get("cached")), "verifiedTime", time):
         return Progress(done=True)
     return Progress(done=False, message="not verified yet: its files are read")

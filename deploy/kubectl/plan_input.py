@@ -52,7 +52,8 @@ def read_documents(text: str, source: str) -> list[KubeObject]:
     """The documents of a YAML or JSON text, those of Lists too. Raises DocumentError."""
     try:
         found = [one for one in yaml.load_all(text, yaml.CSafeLoader) if one is not None]
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
+        # ValueError: what looks like a date, such as 2026-02-30, and is none.
         raise DocumentError(f"{source} is not YAML: {error}") from None
     documents: list[KubeObject] = []
     for number, one in enumerate(found, 1):

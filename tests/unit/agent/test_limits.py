@@ -83,6 +83,7 @@ def test_file_of_limits(tmp_path: Path) -> None:
         ("connectionsPerOrigin: 65", "64"),
         ("connections: 4", "connections"),
         ("[", "cannot be read"),
+        ("bytesPerSecond: 2026-02-30", "cannot be read"),
     ],
 )
 def test_file_of_limits_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:

@@ -243,6 +243,9 @@ def test_a_request_of_the_near_future_waits_for_its_time(world: World) -> None:
     request(world, Operation.EVICT, "a", time=world.now() + timedelta(seconds=90))
     world.settle()
     assert world.tree("a")
+    world.step(87)
+    # No look at the disk is due by then.
+    assert world.step() == pytest.approx(world.seconds + 3)
     world.step(91)
     world.settle()
     assert world.tree("a") is None

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.disk.on_disk import Disk
 from agent.disk.store import Store
+from agent.disk.watch import RESCAN_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +82,23 @@ def test_another_hash_or_another_cache_is_another_try(world: World) -> None:
     world.want()
     world.step()
     assert not list(world.root.rglob("failed.json"))
+
+
+def test_a_copy_of_another_hash_ends_no_wait_for_space(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.want(world.model("a"))
+    world.settle()
+    monkeypatch.setattr(world.store, "disk", lambda: Disk(2000, 1999, 1))
+    wanted = world.model("a", hash="sha256:" + "0" * 64)
+    world.want(wanted)
+    world.settle()
+    assert entry(world)["reason"] == "NoSpace"
+    asked = len(world.server.seen)
+    world.step(RESCAN_SECONDS / 3)
+    world.settle()
+    assert len(world.server.seen) == asked
+    assert world.tree("a")
 
 
 def test_what_cannot_be_noted_or_read_is_tried(

@@ -166,6 +166,22 @@ def test_another_uri_needs_another_directory(source: Path, tmp_path: Path) -> No
     assert [path.name for path in target.iterdir()] == ["b.txt"]
 
 
+def test_a_copy_of_another_uri_that_cannot_be_read_is_left_alone(
+    source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "m"
+    run("pull", f"file://{source}", target)
+    (target / "notes.txt").write_text("mine")
+    (target / "sub" / "b.txt").unlink()
+    (target / "sub").rmdir()
+    # A link to itself is not there, and it is not missing either.
+    (target / "sub").symlink_to("sub")
+    other = run("pull", f"file://{source}/a.bin", target)
+    assert other.returncode == 2
+    assert "cannot be read" in other.stderr
+    assert (target / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("place", ["/", "."])
 def test_places_that_no_rename_can_reach(source: Path, place: str) -> None:
     done = run("pull", f"file://{source}", place)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -406,6 +407,14 @@ def test_foreign_directories_are_told_only_when_there_are_some() -> None:
     assert "12 entries" in foreign.message
     assert "dir-09, …" in foreign.message
     assert "dir-10" not in foreign.message
+
+
+def test_a_name_that_is_no_unicode_is_told() -> None:
+    name = os.fsdecode(b"mod\xe8le")
+    failure = DownloadError(FailureKind.DENIED, f"/{name} is a link")
+    assert failure.message == "/mod\\udce8le is a link"
+    _, foreign = status_of(known(), foreign=(name,)).conditions
+    assert "(mod\\udce8le)" in foreign.message
 
 
 @pytest.mark.parametrize(("before", "at"), [("False", NOW), ("True", LATER)])

@@ -63,6 +63,14 @@ def test_a_cell_for_each_state() -> None:
     assert cells == cells_of_cache(snapshot, ("", "llama"))
 
 
+def test_a_node_in_two_groups_of_a_cache_has_one_cell() -> None:
+    entries = [entry(nodeGroup="gpu"), entry(nodeGroup="large")]
+    snapshot = cluster(local_model_node("node-1", report(), entries=entries))
+    found = matrix(snapshot)
+    assert found.cells[("", "llama")]["node-1"].state is CellState.AVAILABLE
+    assert cells_of_cache(snapshot, ("", "llama")) == found.cells[("", "llama")]
+
+
 @pytest.mark.parametrize(
     "fields",
     [

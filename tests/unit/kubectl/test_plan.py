@@ -264,6 +264,7 @@ def test_what_would_happen_anyway_is_no_part_of_a_plan() -> None:
     ("text", "why"),
     [
         ("{", "is not YAML"),
+        ("a: 2026-02-30", "is not YAML"),
         ("", "has no document"),
         ("just text", "is not an object of Kubernetes"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}", "is a Pod of v1"),
@@ -346,11 +347,21 @@ def test_where_an_eviction_stands() -> None:
     assert eviction_progress(kept, KEY, NOW).message == "a pod uses it"
     scrubbed = one_node(verifiedTime="2026-08-01T12:05:00Z", downloadedTime="2026-08-01T11:59:59Z")
     assert not eviction_progress(scrubbed, KEY, NOW).done
-    failed = one_node(state="Failed", cached=False, reason="ReadOnly", message="mount it")
+    failed = one_node(
+        state="Failed",
+        cached=False,
+        reason="ReadOnly",
+        message="mount it",
+        downloadedTime="2026-08-01T11:00:00Z",
+    )
     assert eviction_progress(failed, KEY, NOW).message == "mount it"
     assert not eviction_progress(failed, KEY, NOW).done
     coming = one_node(state="Downloading", cached=False, reason="Referenced")
     assert eviction_progress(coming, KEY, NOW).done
+    for awaited in ("AwaitingTurn", "CapacityFull", "Unreachable"):
+        # What it waits for on its way back.
+        away = one_node(state="Pending", cached=False, reason=awaited, downloadedTime=None)
+        assert eviction_progress(away, KEY, NOW).done
     back = one_node(downloadedTime="2026-08-01T12:00:00Z")
     assert eviction_progress(back, KEY, NOW).done
     unwanted = one_node() | {"status": {"models": []}}
@@ -363,6 +374,11 @@ def test_where_a_verification_stands() -> None:
     assert (done.done, done.message) == (True, "")
     damaged = one_node(state="Pending", cached=False, reason="Corrupt", message="w.bin differs")
     assert verification_progress(damaged, KEY, NOW).message == "w.bin differs"
+    shared = one_node()
+    (whole,) = shared["status"]["models"]
+    refused = {"state": "Failed", "reason": "Corrupt", "cached": False, "message": "another hash"}
+    shared["status"]["models"].append(whole | refused)
+    assert not verification_progress(shared, KEY, NOW).done
 
 
 def test_pods_are_found_by_the_claims_of_the_caches() -> None:
