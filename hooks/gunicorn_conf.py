@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -63,7 +64,8 @@ if _SHARED_DIR not in os.environ:
     _remove_left()
     _MADE = os.environ[_SHARED_DIR] = _make()
 
-bind = "0.0.0.0:8080"
+# A cluster's pods may have IPv6 addresses only. Such a socket takes calls by IPv4 too.
+bind = "[::]:8080" if socket.has_dualstack_ipv6() else "0.0.0.0:8080"
 # Two, so that the long call of a large group does not block the calls of nodes.
 workers = 2
 worker_class = "gthread"
@@ -71,8 +73,8 @@ threads = 8
 preload_app = True
 # Metacontroller keeps idle connections for 90 s, and a sync on a closed connection fails.
 keepalive = 120
-# Metacontroller's default timeout of a hook.
-graceful_timeout = 10
+# The longest call takes 30 seconds: see metacontroller/nodegroups.yaml.
+graceful_timeout = 35
 control_socket_disable = True
 worker_tmp_dir = _MEMORY
 

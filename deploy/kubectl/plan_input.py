@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deploy.kube.client import KubeClient
     from hooks.envelope import RelatedRule
 
-HOOKS = Ref(DEPLOYMENTS, "localmodel-hooks", "localmodel")
+_HOOKS_LABEL = "app.kubernetes.io/name=localmodel-hooks"
 # What deploy/base sets.
 DEFAULT_SETTINGS = Settings(
     volumes=VolumeScope.MODEL,
@@ -184,11 +184,13 @@ def _as_new(obj: KubeObject, now: datetime | None) -> KubeObject:
 def read_settings(client: KubeClient) -> tuple[Settings, list[str]]:
     """The settings of the hooks that run in the cluster, or else the defaults, with a note."""
     why = "there is no such Deployment"
+    deployments: tuple[KubeObject, ...] = ()
     try:
-        found = client.find(*HOOKS)
+        # The namespace is that of the installation.
+        deployments = client.find_all(DEPLOYMENTS, labels=_HOOKS_LABEL)
     except ForbiddenError as error:
-        found, why = None, error.message
-    if found is not None:
+        why = error.message
+    for found in deployments:
         containers = found["spec"]["template"]["spec"]["containers"]
         environment = {
             one["name"]: one.get("value") or ""
@@ -199,7 +201,10 @@ def read_settings(client: KubeClient) -> tuple[Settings, list[str]]:
             return Settings.from_environment(environment), []
         except ValueError as error:
             why = str(error)
-    note = f"the hooks are taken to have their default settings: {HOOKS} could not be read ({why})"
+    note = (
+        "the hooks are taken to have their default settings: the Deployment localmodel-hooks could "
+        f"not be read ({why})"
+    )
     return DEFAULT_SETTINGS, [note]
 
 

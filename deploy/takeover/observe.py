@@ -81,19 +81,18 @@ def _may_go_on(api: KubeClient, kserve_namespace: str) -> bool:
     return any(account in condition["expression"] for condition in conditions)
 
 
-def observe_localmodel(
-    api: KubeClient, namespace: str = names.NAMESPACE
-) -> to_kserve.LocalmodelObjects:
+def observe_localmodel(api: KubeClient, namespace: str = "") -> to_kserve.LocalmodelObjects:
     """The objects that decide the way back, and an uninstall. Raises ApiError.
 
-    namespace: of localmodel's programs.
+    namespace: of localmodel's programs; empty means all namespaces.
     """
+    agents = f"{names.AGENT_POD_LABEL}={names.AGENT}"
     refs = [Ref(COMPOSITES, name) for name in names.COMPOSITES]
     refs += [Ref(DECORATORS, name) for name in names.DECORATORS]
     return to_kserve.LocalmodelObjects(
         controllers=tuple(ref for ref in refs if api.find(*ref) is not None),
-        agent=api.find(DAEMON_SETS, names.AGENT, namespace),
-        pods=api.find_all(PODS, namespace, labels=f"{names.AGENT_POD_LABEL}={names.AGENT}"),
+        agent=next(iter(api.find_all(DAEMON_SETS, namespace, labels=agents)), None),
+        pods=api.find_all(PODS, namespace, labels=agents),
         caches=_caches(api),
         groups=api.find_all(GROUPS),
         placements=api.find_all(PLACEMENTS),

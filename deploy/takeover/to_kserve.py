@@ -85,10 +85,10 @@ def _running(observed: LocalmodelObjects) -> Iterator[str]:
             "would restore what this command removes: kubectl delete -k metacontroller"
         )
     if observed.agent is not None:
-        ref = Ref(DAEMON_SETS, names.AGENT, names.NAMESPACE)
+        ref = ref_to(DAEMON_SETS, observed.agent)
         yield (
             f"delete localmodel's agents ({ref}), which must not manage the same folders as "
-            f"KServe's: kubectl -n {names.NAMESPACE} delete daemonset {names.AGENT}"
+            f"KServe's: kubectl -n {ref.namespace} delete daemonset {ref.name}"
         )
     yield from wait_for_pods(observed.pods, names.AGENT_POD_LABEL)
 

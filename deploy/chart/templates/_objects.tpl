@@ -138,7 +138,7 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- include "localmodel.pod" (list $context $object $values) -}}
 {{- $env := dict -}}
 {{- if $context.Values.startupTaint.enabled -}}
-{{- $_ := set $env "LOCALMODEL_STARTUP_TAINT_PRIORITY" (toString $context.Values.startupTaint.priority) -}}
+{{- $_ := set $env "LOCALMODEL_STARTUP_TAINT_PRIORITY" (toString (int64 $context.Values.startupTaint.priority)) -}}
 {{- end -}}
 {{- include "localmodel.env" (list $container (merge (deepCopy $values.env) $env)) -}}
 {{- with $values.args -}}{{- $_ := set $container "args" (concat $container.args .) -}}{{- end -}}

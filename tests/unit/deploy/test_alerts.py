@@ -59,6 +59,7 @@ WANTED = (
 )
 HOOKS_UP = 'up{job="localmodel-hooks",instance="h"}'
 RECEIVED = agent("download_bytes_total", 'scheme="s3"')
+FROM_PEERS = agent("peer_received_bytes_total", 'scheme="s3"')
 EVICTED = agent("evicted_bytes_total", 'reason="MadeRoom"')
 SYNC = 'hook="/nodes/sync"'
 
@@ -264,6 +265,27 @@ CASES = (
         "LocalModelDownloadStalled",
         {agent("downloads_active"): "1x470 0x60", RECEIVED: f"0+{25 * 60 * 10**6}x470"},
         quiet=(30, 60, 240, 480),
+    ),
+    Case(
+        "700 GB from other nodes",
+        "LocalModelDownloadStalled",
+        {
+            agent("downloads_active"): "1x470 0x60",
+            RECEIVED: f"{GB}x470",
+            FROM_PEERS: f"0+{25 * 60 * 10**6}x470",
+        },
+        quiet=(30, 60, 240, 480),
+    ),
+    Case(
+        "two models of 700 GB from other nodes take turns on a disk for one",
+        "LocalModelEvictionChurn",
+        {
+            agent("models_bytes"): f"{700 * GB}x{4 * DAY}",
+            EVICTED: f"0x180 {700 * GB}x180 {1400 * GB}x180 {2100 * GB}x180 {2800 * GB}x{3 * DAY}",
+            FROM_PEERS: f"0+{700 * GB // 180}x720 {2800 * GB}x{3 * DAY}",
+        },
+        firing=(800, 1400),
+        quiet=(180, 2400),
     ),
     Case(
         "two models of 700 GB take turns on a disk for one",

@@ -275,7 +275,7 @@ def test_values_change_the_programs() -> None:
         'agent.extraVolumes=[{"name": "limits", "configMap": {"name": "limits"}}]',
         'agent.extraVolumeMounts=[{"name": "limits", "mountPath": "/limits"}]',
         "startupTaint.enabled=true",
-        "startupTaint.priority=7",
+        "startupTaint.priority=1000000",
     )
     hooks = found["Deployment", "localmodel", "localmodel-hooks"]["spec"]
     pod = hooks["template"]["spec"]
@@ -299,7 +299,7 @@ def test_values_change_the_programs() -> None:
     assert container["args"] == ["localmodel-agent", "run", "--max-downloads=4"]
     assert env["LOCALMODEL_VOLUMES"] == "root"
     assert env["HF_ENDPOINT"] == "https://hub.example.com"
-    assert env["LOCALMODEL_STARTUP_TAINT_PRIORITY"] == "7"
+    assert env["LOCALMODEL_STARTUP_TAINT_PRIORITY"] == "1000000"
     assert len(env) == len(container["env"])
     assert container["resources"] == {"limits": {"memory": "1Gi"}}
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "gpu"}

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from deploy.kubectl.simulation import rules_of
 from deploy.local.chart import COMPONENTS, OVERLAYS, kustomization, kustomize, objects
 from deploy.local.layout import CHECKOUT
 from deploy.takeover.names import AGENT, NAMESPACE
+from hooks.settings import Settings
+from tests.fixtures import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,3 +300,63 @@ def _metacontroller() -> KubeObject:
     text = (CHECKOUT / "metacontroller/install/metacontroller.yaml").read_text()
     (found,) = objects(text).values()
     return found
+
+
+# Functions of CEL by the first Kubernetes that has them (k8s.io/apiserver,
+# pkg/cel/environment/base.go): the overlays are for 1.30.
+NEWER = {
+    "1.31": ("format.named", "fieldSelector", "labelSelector"),
+    "1.32": ("transformList", "transformMap", "transformMapEntry"),
+    "1.33": ("semver", "isSemver"),
+    "1.34": ("flatten", "slice", "distinct", "sort", "sortBy", "reverse", "lists.range"),
+}
+
+
+def test_policies_and_crds_use_no_function_that_kubernetes_1_30_lacks(rendered: Rendered) -> None:
+    newer = {name: since for since, names in NEWER.items() for name in names}
+    called = re.compile(rf"\b({'|'.join(map(re.escape, newer))})\(")
+    kinds = ("ValidatingAdmissionPolicy", "CustomResourceDefinition")
+    found = {
+        (name, match[1], newer[match[1]])
+        for (kind, _, name), one in rendered.items()
+        if kind in kinds
+        for match in called.finditer(" ".join(_expressions(one)))
+    }
+    assert found == set()
+
+
+def _expressions(value: Any) -> Iterator[str]:
+    """The expressions in an object: of policies, and rules of CRDs."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name in {"expression", "messageExpression", "rule"} and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _expressions(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _expressions(inner)
+
+
+def test_the_role_of_the_plugin_lists_what_plan_reads(rendered: Rendered) -> None:
+    (container,) = rendered["Deployment", NAMESPACE, HOOKS]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    environment = {one["name"]: one.get("value") or "" for one in container["env"]}
+    settings = Settings.from_environment(environment)
+    selecting = load("caches/sync/claims-for-namespaces").request["parent"]
+    wanted = {
+        (rule.api_version.rpartition("/")[0], rule.resource)
+        for rule in rules_of(selecting, settings)
+    }
+    role = rendered["ClusterRole", "", "localmodel-kubectl"]
+    listed = {
+        (group, resource)
+        for rule in role["rules"]
+        if "list" in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    # One ConfigMap of KServe, and no others: see docs/install.md.
+    assert wanted - listed <= {("", "configmaps")}
+    assert ("", "namespaces") in wanted

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,13 +74,23 @@ def hooks(tmp_path: Path) -> Iterator[_Hooks]:
 
 
 @contextmanager
-def _started(metrics: Path, log: Path, environment: dict[str, str]) -> Iterator[_Hooks]:
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "gunicorn", "--config=python:hooks.gunicorn_conf"]
+def _started(
+    metrics: Path,
+    log: Path,
+    environment: dict[str, str],
+    *,
+    config: str = "python:hooks.gunicorn_conf",
+    port: int = 0,
+) -> Iterator[_Hooks]:
+    """The hooks on a port of 127.0.0.1; with `port`, on the addresses of the configuration."""
+    command = [sys.executable, "-m", "gunicorn", f"--config={config}"]
+    if not port:
+        (port,) = free_ports(1)
+        command.append(f"--bind=127.0.0.1:{port}")
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            [*command, f"--bind=127.0.0.1:{port}", "hooks.app:create_app()"],
+            [*command, "hooks.app:create_app()"],
             cwd=TREE,
             env=os.environ | environment,
             stderr=file,
@@ -98,6 +109,31 @@ def _started(metrics: Path, log: Path, environment: dict[str, str]) -> Iterator[
 @pytest.mark.timeout(120)
 def test_the_hooks_log_their_version(hooks: _Hooks) -> None:
     assert f"localmodel-hooks {__version__}\n" in hooks.log.read_text()
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.timeout(120)
+def test_the_hooks_listen_on_addresses_of_both_families(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    config = tmp_path / "config.py"
+    # The port of the installation may be another program's here.
+    config.write_text(
+        f"from hooks.gunicorn_conf import *\nbind = bind.replace(':8080', ':{port}')\n"
+    )
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    with _started(metrics, tmp_path / "log", environment, config=str(config), port=port) as hooks:
+        assert requests.get(f"http://[::1]:{port}/readyz", timeout=10).ok
+        assert hooks.serves()
 
 
 # It starts gunicorn.

@@ -41,8 +41,11 @@ class Refusing:
     def __init__(self, error: Exception, found: KubeObject | None = None) -> None:
         self.error, self.found = error, found
 
-    def find(self, *_: object) -> KubeObject | None:
-        return self.found
+    def find(self, *_: object) -> None:
+        return None
+
+    def find_all(self, *_: object, **__: object) -> tuple[KubeObject, ...]:
+        return (self.found,) if self.found else ()
 
     def create(self, *_: object, **__: object) -> KubeObject:
         raise self.error
