@@ -211,8 +211,10 @@ class Loop:
         reports_at = self._reports(table)
         self._publish(table)
         times = (
-            *(plan.wake_at, again_at),
-            *(self._state.notices.next_after(now), self._state.request_at(now)),
+            plan.wake_at,
+            again_at,
+            self._state.notices.next_after(now),
+            self._state.request_at(now),
         )
         wake_at = [self._state.rescan_at, *reports_at, *(at for at in times if at is not None)]
         if self._state.tasks:

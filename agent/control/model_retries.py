@@ -91,7 +91,7 @@ class Retries:
                 copy is not None
                 and copy.manifest is not None
                 and retry.failure.error.kind in _PASSED | {FailureKind.NO_SPACE}
-                and (copy.manifest.hash is None or retry.attempt.accepts(copy.manifest.hash))
+                and retry.attempt.may_accept(copy.manifest.hash)
                 and retry.attempt.requester in Granted(copy.access)
             )
 

@@ -41,8 +41,7 @@ def serves(
         return False
     if not in_use and _is_outlived(copy.manifest, request, failures):
         return False
-    # A hash that is not computed yet is known soon.
-    return copy.manifest.hash is None or request.accepts(copy.manifest.hash)
+    return request.may_accept(copy.manifest.hash)
 
 
 def attempts(request: Request, copy: OnDisk) -> Request:

@@ -66,6 +66,10 @@ class Request:
         """Whether a model with this hash may be published."""
         return self.expected <= {model_hash}
 
+    def may_accept(self, model_hash: str | None) -> bool:
+        """Whether a copy may be the requested one: a hash that is not computed is known soon."""
+        return model_hash is None or self.accepts(model_hash)
+
     @property
     def requester(self) -> Requester:
         """The first requester; in an attempt, the one whose credentials are used."""

@@ -62,6 +62,12 @@ RECEIVED = agent("download_bytes_total", 'scheme="s3"')
 FROM_PEERS = agent("peer_received_bytes_total", 'scheme="s3"')
 EVICTED = agent("evicted_bytes_total", 'reason="MadeRoom"')
 SYNC = 'hook="/nodes/sync"'
+# Two models of 700 GB that evict each other four times, and the bytes that they receive.
+IN_TURNS = {
+    agent("models_bytes"): f"{700 * GB}x{4 * DAY}",
+    EVICTED: f"0x180 {700 * GB}x180 {1400 * GB}x180 {2100 * GB}x180 {2800 * GB}x{3 * DAY}",
+}
+AGAIN_AND_AGAIN = f"0+{700 * GB // 180}x720 {2800 * GB}x{3 * DAY}"
 
 CASES = (
     Case(
@@ -279,22 +285,14 @@ CASES = (
     Case(
         "two models of 700 GB from other nodes take turns on a disk for one",
         "LocalModelEvictionChurn",
-        {
-            agent("models_bytes"): f"{700 * GB}x{4 * DAY}",
-            EVICTED: f"0x180 {700 * GB}x180 {1400 * GB}x180 {2100 * GB}x180 {2800 * GB}x{3 * DAY}",
-            FROM_PEERS: f"0+{700 * GB // 180}x720 {2800 * GB}x{3 * DAY}",
-        },
+        IN_TURNS | {FROM_PEERS: AGAIN_AND_AGAIN},
         firing=(800, 1400),
         quiet=(180, 2400),
     ),
     Case(
         "two models of 700 GB take turns on a disk for one",
         "LocalModelEvictionChurn",
-        {
-            agent("models_bytes"): f"{700 * GB}x{4 * DAY}",
-            EVICTED: f"0x180 {700 * GB}x180 {1400 * GB}x180 {2100 * GB}x180 {2800 * GB}x{3 * DAY}",
-            RECEIVED: f"0+{700 * GB // 180}x720 {2800 * GB}x{3 * DAY}",
-        },
+        IN_TURNS | {RECEIVED: AGAIN_AND_AGAIN},
         firing=(800, 1400),
         quiet=(180, 2400),
     ),
