@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crds.base import API_VERSION
-from deploy.kube.errors import ApiError
+from deploy.kube.errors import ApiError, ConflictError
 from deploy.kube.kinds import (
     CACHES,
     CLAIMS,
@@ -19,6 +19,8 @@ from deploy.kube.kinds import (
 from tests.e2e.world import World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deploy.kube.kinds import KubeObject
     from tests.contract.servers_hf import Hub
     from tests.e2e.clouds import Clouds
@@ -164,6 +166,33 @@ class KServeWorld(World):
         """The status of a cache; empty while the cache has none."""
         found = self.find(NAMESPACE_CACHES if namespace else CACHES, cache, namespace) or {}
         return dict(found.get("status", {}))
+
+    def write_until_kept(
+        self, cache: str, namespace: str, write: Callable[[], None], is_kept: Callable[[], bool]
+    ) -> None:
+        """Write into the status of a namespace's cache, until a hook that has read it keeps it.
+
+        A hook that was asked before the write may answer after it, and then KServe's controller
+        writes again. The cache's size is changed to call the hook.
+        """
+
+        def was_kept() -> bool:
+            try:
+                write()
+            except ConflictError:
+                return False
+            found = self.api.get(NAMESPACE_CACHES, cache, namespace)
+            size = {"spec": {"modelSize": f"{found['metadata']['generation'] + 1}Mi"}}
+            changed = self.api.patch(NAMESPACE_CACHES, cache, size, namespace)
+            generation = changed["metadata"]["generation"]
+            self.until(
+                lambda: self.status(cache, namespace).get("observedGeneration") == generation,
+                f"the hook to read {namespace}/{cache}",
+                SECONDS,
+            )
+            return is_kept()
+
+        self.until(was_kept, f"what KServe wrote into {namespace}/{cache} to stay", SECONDS)
 
     def wait_copies(self, cache: str, copies: int, namespace: str = "") -> None:
         """Wait until a cache has this many copies."""

@@ -192,11 +192,17 @@ def test_it_imports_into_claims(kserve: KServeWorld) -> None:
     named: dict[str, Any] = {"namespace": SPACE}
     assert _write(kserve, "PATCH", NAMESPACE_CACHES, "shared", _finalizers(*both), **named) == ""
     assert _write(kserve, "POST", JOBS, "", job, **named) == ""
-    told = _write(
-        kserve, "PATCH", NAMESPACE_CACHES, "shared", imported, **named, subresource="status"
-    )
-    assert told == ""
-    assert kserve.status("shared", SPACE)["sharedPVCImport"] == {"pvcUID": "u"}
+
+    def import_ends() -> None:
+        told = _write(
+            kserve, "PATCH", NAMESPACE_CACHES, "shared", imported, **named, subresource="status"
+        )
+        assert told == ""
+
+    def stays() -> bool:
+        return bool(kserve.status("shared", SPACE).get("sharedPVCImport") == {"pvcUID": "u"})
+
+    kserve.write_until_kept("shared", SPACE, import_ends, stays)
     kserve.delete(NAMESPACE_CACHES, "shared", SPACE)
     assert _write(kserve, "DELETE", JOBS, "shared-import", None, **named) == ""
     assert _write(kserve, "PATCH", NAMESPACE_CACHES, "shared", _finalizers(), **named) == ""

@@ -72,28 +72,17 @@ def test_a_cache_with_pvc_ref_is_kserves(kserve: KServeWorld) -> None:
         "ofANewerVersion": {"a": [1]},
     }
 
-    def import_ends() -> bool:
+    def import_ends() -> None:
         found = kserve.api.get(NAMESPACE_CACHES, "shared", SPACE)
         admitted = [c for c in found["status"]["conditions"] if c["type"] == "Admitted"]
         found["status"] = says | {"conditions": [ready, *admitted]}
         kserve.api.replace(found, subresource="status")
-        return is_as_kserve_wrote_it()
 
     def is_as_kserve_wrote_it() -> bool:
         status = kserve.status("shared", SPACE)
         return says.items() <= status.items() and _told(kserve, "shared")["Ready"] == ready
 
-    # A hook that was asked before may still answer: KServe's controller then says it again.
-    kserve.until(import_ends, "KServe's status", SECONDS)
-    # The hook is called again.
-    _patch(kserve, "shared", {"spec": {"serviceAccountName": "reader"}})
-
-    def hook_has_seen_it() -> bool:
-        found = kserve.api.get(NAMESPACE_CACHES, "shared", SPACE)
-        return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
-
-    kserve.until(hook_has_seen_it, "the hook to have seen the change", SECONDS)
-    assert is_as_kserve_wrote_it()
+    kserve.write_until_kept("shared", SPACE, import_ends, is_as_kserve_wrote_it)
     assert _told(kserve, "shared")["Admitted"]["reason"] == "ImportedByKServe"
     spec = kserve.api.get(NAMESPACE_CACHES, "shared", SPACE)["spec"]
     assert spec["imagePullSecrets"] == secrets
