@@ -40,14 +40,16 @@ class QueueDecision:
 
     The sources of models in `ask` are to be asked for the size: evictions could make room for them,
     and no copy is evicted for a model whose source has not confirmed it. `making_room` is the model
-    that evictions are for, until their room is free. `relieving` names the accounts that were above
-    their high marks and are not yet at their low marks. `queued` models would start if a place
-    (see places.py) were free.
+    that evictions are for, until their room is free. `replace` are the models whose superseded
+    copies go first, because their downloads do not fit beside them. `relieving` names the accounts
+    that were above their high marks and are not yet at their low marks. `queued` models would start
+    if a place (see places.py) were free.
     """
 
     start: list[str] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
     evict: list[Victim] = field(default_factory=list)
+    replace: list[str] = field(default_factory=list)
     waiting: dict[str, Shortage] = field(default_factory=dict)
     queued: list[str] = field(default_factory=list)
     making_room: str | None = None
@@ -167,7 +169,7 @@ class _Work:
             self._wait(key, shortage, kept)
         elif starts and evicts and not holding.listed:
             self._ask(key)
-        elif not starts or (evicts and self.found.evict):
+        elif not starts or (evicts and (self.found.evict or self.found.replace)):
             self._claim(key)
             if due and not starts:
                 self.found.queued.append(key)
@@ -198,7 +200,7 @@ class _Work:
             return None
         if self._ahead is not None and newcomer.priority < self._ahead:
             return None
-        freed = self._ledger.freed.giving_way_to(self._ledger.rank_coming(key))
+        freed = self._ledger.freed_for(key)
         return excess_of(self._ledger, key, [*beside, self._leaving], freed)
 
     def _wait(self, key: str, shortage: Shortage, kept: Sequence[Taken]) -> None:
@@ -206,18 +208,24 @@ class _Work:
         newcomer = self._ledger.holding(key)
         if not newcomer.referenced or key in (self._patient or ()):
             return
-        rank = self._ledger.rank_coming(key)
-        freed = self._ledger.freed_without_pods.giving_way_to(rank)
+        freed = self._ledger.freed_for(key, ignoring_pods=True)
         if excess_of(self._ledger, key, [self._reserved, *kept], freed) is not None:
             ahead = newcomer.priority if self._ahead is None else self._ahead
             self._ahead = max(ahead, newcomer.priority)
 
     def _evict_for(self, key: str, excess: Mapping[Account, int]) -> None:
         rank = self._ledger.rank_coming(key)
-        victims = self._ledger.victims(lambda victim: gives_way(victim, rank))
-        gone = self._ledger.lowered(excess, victims) or []
+        own = [key] if self._ledger.may_replace(key) else []
+        others = self._ledger.victims(lambda victim: gives_way(victim, rank))
+        victims = own + [victim for victim in others if victim != key]
+        gone = self._ledger.lowered(excess, victims, newcomer=key) or []
         self.found.making_room = key
-        self.found.evict += [Victim(v, EvictionReason.MADE_ROOM, newcomer=key) for v in gone]
+        self.found.replace += [victim for victim in gone if victim in own]
+        self.found.evict += [
+            Victim(victim, EvictionReason.MADE_ROOM, newcomer=key)
+            for victim in gone
+            if victim not in own
+        ]
         self._ledger = self._ledger.without(gone)
         self._reserve(key)
 
@@ -248,6 +256,6 @@ class _Work:
                 continue
             relieving.add(account.name)
             reason = EvictionReason.DISK_PRESSURE if account.disk else EvictionReason.LIMIT_EXCEEDED
-            if not self.found.evict:
+            if not (self.found.evict or self.found.replace):
                 self.found.evict = [Victim(key, reason, group=account.group) for key in gone]
         self.found.relieving = frozenset(relieving)

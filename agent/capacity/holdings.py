@@ -35,6 +35,8 @@ class Holding:
     reserved: int = 0
     # Whether its copy is whole, and no download or check works on it.
     resting: bool = False
+    # Whether its copy is whole, and another version is requested: it serves nobody.
+    superseded: bool = False
     # Whether its source reported the size just now: nothing is evicted for a download before that.
     listed: bool = False
     # The namespaces whose caches want it; empty if a LocalModelCache wants it, or no cache.
@@ -92,7 +94,7 @@ class Holding:
     @cached_property
     def without_copy(self) -> Holding:
         """This holding without its copy."""
-        return replace(self, tree=0, resting=False)
+        return replace(self, tree=0, resting=False, superseded=False)
 
     def of(self, account: Account) -> int:
         """The bytes that it takes of an account."""
@@ -103,6 +105,10 @@ class Holding:
     def frees(self, account: Account) -> int:
         """The bytes of an account that become free when its copy is evicted."""
         return self.of(account) - self.without_copy.of(account)
+
+    def frees_for_itself(self, account: Account) -> int:
+        """The same for its own download: less, where a copy and its replacement count once."""
+        return self.reserving().of(account) - self.without_copy.reserving().of(account)
 
 
 @dataclass(frozen=True)

@@ -274,14 +274,15 @@ class Ledger:
         ]
         return sorted(found, key=self._eviction_order)
 
-    def _eviction_order(self, key: str) -> tuple[int, Standing, float, str]:
+    def _eviction_order(self, key: str) -> tuple[int, bool, Standing, float, str]:
         """The sort key of evictions: the copy to be kept longest comes last.
 
         The last use decides only between models of one priority and standing: anybody who may
         create pods can make a model count as used.
         """
         holding = self.holding(key)
-        return (holding.priority, self._standing(key), holding.last_used, key)
+        standing = self._standing(key)
+        return (holding.priority, not holding.superseded, standing, holding.last_used, key)
 
     def rank(self, key: str) -> Rank:
         """What a copy gives way for."""
@@ -318,43 +319,68 @@ class Ledger:
             },
         )
 
+    def freed_for(self, key: str, *, ignoring_pods: bool = False) -> list[Taken]:
+        """The bytes of the evictable copies that give way to a download, its own copy included.
+
+        `ignoring_pods`: the bytes that they would free if no pod mounted any.
+        """
+        freed = self._freed_without_pods if ignoring_pods else self._freed_now
+        newcomer = self.rank_coming(key)
+        found = freed.giving_way_to(newcomer)
+        if self.may_replace(key, ignoring_pods=ignoring_pods):
+            holding, own = self.holding(key), Taken()
+            own.change(holding.without_copy.reserving(), holding.reserving())
+            if gives_way(self._rank_freed(holding, key), newcomer):
+                # Only what helps the download counts.
+                own.change(holding, holding.without_copy)
+            found.append(own)
+        return found
+
+    def may_replace(self, key: str, *, ignoring_pods: bool = False) -> bool:
+        """Whether a superseded copy may go first so that its download fits."""
+        return self.holding(key).superseded and self.is_evictable(key, ignoring_pods=ignoring_pods)
+
     @cached_property
-    def freed(self) -> TakenByRank:
-        """The bytes that all evictable copies would free, by rank."""
+    def _freed_now(self) -> TakenByRank:
         return self._freed(ignoring_pods=False)
 
     @cached_property
-    def freed_without_pods(self) -> TakenByRank:
-        """The bytes that all evictable copies would free if no pod mounted any, by rank."""
+    def _freed_without_pods(self) -> TakenByRank:
         return self._freed(ignoring_pods=True)
 
     def _freed(self, *, ignoring_pods: bool) -> TakenByRank:
         found = TakenByRank()
         for key, holding in self.holdings.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
-                rank = self.rank(key)
-                if holding.mounted:
-                    # What only pods hold is idle once they have gone.
-                    rank = rank._replace(referenced=False)
-                found.change(rank, holding.without_copy, holding)
+                found.change(self._rank_freed(holding, key), holding.without_copy, holding)
         return found
+
+    def _rank_freed(self, holding: Holding, key: str) -> Rank:
+        rank = self.rank(key)
+        # What only pods hold is idle once they have gone.
+        return rank._replace(referenced=False) if holding.mounted else rank
 
     def last_of(self, group: str) -> str:
         """The group's copy that would go last; empty: none."""
         resting = [key for key in self._keys.get(group, ()) if self.holding(key).resting]
         return max(resting, key=self._eviction_order, default="")
 
-    def lowered(self, over: Mapping[Account, int], victims: Iterable[str]) -> list[str] | None:
+    def lowered(
+        self, over: Mapping[Account, int], victims: Iterable[str], newcomer: str = ""
+    ) -> list[str] | None:
         """The first of the victims that free the given bytes of each account together.
 
         None if all victims are not enough. Victims that free nothing of those accounts are skipped.
+        `newcomer` is the download that the bytes are for; its own copy may be a victim.
         """
         over = dict(over)
         gone = []
         for victim in victims:
             if all(excess <= 0 for excess in over.values()):
                 break
-            frees = {account: self.holding(victim).frees(account) for account in over}
+            holding = self.holding(victim)
+            freed = holding.frees_for_itself if victim == newcomer else holding.frees
+            frees = {account: freed(account) for account in over}
             if any(frees[account] and excess > 0 for account, excess in over.items()):
                 gone.append(victim)
                 over = {account: excess - frees[account] for account, excess in over.items()}

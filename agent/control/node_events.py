@@ -101,10 +101,9 @@ class NodeEvents:
             detail += f" in {whole} s, {format_quantity(size // whole)}/s"
         self._emit(reasons.DOWNLOADED, names, detail)
 
-    def removed(self, names: Iterable[CacheName], size: int) -> None:
+    def removed(self, names: Iterable[CacheName], size: int, why: str) -> None:
         """A copy was removed."""
-        detail = f"{format_quantity(size)} were freed: no cache wants the model on this node"
-        self._emit(reasons.REMOVED, names, detail)
+        self._emit(reasons.REMOVED, names, f"{format_quantity(size)} were freed: {why}")
 
     def adopted(self, key: str, names: Collection[CacheName], adopted: Adopted) -> None:
         """A folder that somebody else filled was adopted."""

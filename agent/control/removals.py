@@ -76,6 +76,8 @@ class Removals:
         due = [one for one in plan.evict if self._state.notices.is_due(one.key, table.now)]
         if doomed:
             self._remove(table.row(doomed[0]), table.now)
+        elif plan.replace:
+            self._drop_superseded(table.row(plan.replace[0]), table.now)
         elif due:
             self._evict(due[0], table)
         else:
@@ -95,12 +97,22 @@ class Removals:
         """Remove a copy that is no longer wanted, with all that is noted of it."""
         key = row.key
         if self._has_gone(key, now, "Could not remove a model", lambda: self._store.remove(key)):
-            self._state.removal_at.pop(key, None)
-            log.info("Removed a model", key=key)
-            if row.copy.is_published:
-                self._options.counts.removed()
-                self._node_events.removed(row.granted_owners, row.copy.tree_bytes)
+            self._removed(row, "no cache wants the model on this node")
         self._state.inventory.look_at(key)
+
+    def _drop_superseded(self, row: Row, now: float) -> None:
+        """Delete a copy beside which the requested version does not fit; its notes stay."""
+        key = row.key
+        if self._has_gone(key, now, "Could not remove a copy", lambda: self._store.drop(key)):
+            self._removed(row, "another version is requested, and does not fit beside this one")
+        self._state.inventory.look_at(key)
+
+    def _removed(self, row: Row, why: str) -> None:
+        self._state.removal_at.pop(row.key, None)
+        log.info("Removed a model", key=row.key, why=why)
+        if row.copy.is_published:
+            self._options.counts.removed()
+            self._node_events.removed(row.granted_owners, row.copy.tree_bytes, why)
 
     def _delete_folder(self, key: str, now: float) -> None:
         """Delete the folder of the volume of a model that nobody wants, has or mounts here."""

@@ -314,15 +314,14 @@ def _holding_of(row: Row) -> Holding:
     # A damaged copy gives its room to the download that replaces it, and not to one that brings its
     # bad files.
     stays = whole or mended
-    # A copy that cannot be shown gives way like any other.
-    may_rest = row.serves or copy.lacks_view
     return Holding(
         groups=row.wish.groups,
         size=_size(row, learned, is_mended=mended),
         tree=copy.tree_bytes if stays else 0,
         staged=copy.staged_bytes + (0 if stays else copy.tree_bytes),
         reserved=row.reserved or 0,
-        resting=whole and not row.is_active and not row.is_put_off and may_rest,
+        resting=whole and not row.is_active and not row.is_put_off,
+        superseded=whole and not row.serves and not copy.lacks_view,
         listed=row.is_listed,
         owners=_owners(counting),
         priority=max((entry.model.priority for entry in counting), default=0),

@@ -36,7 +36,8 @@ class StepPlan:
     anything is evicted for them. `evict` names all copies that are to go for one cause; the first
     of them goes, and then a new plan is made. `waiting` are the downloads that do not fit,
     `suspended` those that would start if it was the node's turn, `queued` those that would start if
-    they had a place. `folders` are the keys whose volumes' folders go. `kept` are the copies whose
+    they had a place. `replace` are the superseded copies that make room for their own downloads.
+    `folders` are the keys whose volumes' folders go. `kept` are the copies whose
     eviction was requested, and that stay.
 
     The next plan goes on from `unwanted_since`, `making_room` and `relieving`.
@@ -51,6 +52,7 @@ class StepPlan:
     cancel: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     discard: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     kept: Mapping[str, Kept] = field(default_factory=lambda: _NONE_KEPT)
     wake_at: float | None = None
@@ -61,7 +63,8 @@ class StepPlan:
     @property
     def destroys(self) -> bool:
         """Whether anything is taken away, which needs a fresh look at what is wanted."""
-        return bool(self.cancel or self.remove or self.discard or self.folders or self.evict)
+        taken = self.remove or self.discard or self.replace or self.folders or self.evict
+        return bool(self.cancel or taken)
 
 
 NO_PLAN = StepPlan()
@@ -117,11 +120,11 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
     outdated = sorted(row.key for row in table.rows.values() if row.is_outdated)
     cancel = (*(row.key for row in due), *outdated)
     return StepPlan(
-        # A copy that is not shown yet may be a victim.
+        # A copy that is not shown yet, or that is superseded, may be a victim.
         start=tuple(
             key for key in (*_views_to_make(table, views), *admission.start) if key not in victims
         ),
-        ask=tuple(admission.ask),
+        ask=tuple(key for key in admission.ask if key not in victims),
         evict=evict,
         waiting=MappingProxyType(admission.waiting),
         suspended=frozenset(suspended),
@@ -130,6 +133,7 @@ def plan_step(table: Table, before: StepPlan = NO_PLAN) -> StepPlan:
         remove=tuple(row.key for row in due if _may_be_removed(row)),
         discard=tuple(row.key for row in due if _may_be_discarded(row)),
         folders=tuple(row.key for row in due if _may_lose_folder(row)),
+        replace=tuple(admission.replace),
         kept=MappingProxyType(dict(kept)),
         wake_at=min(
             [*(at for at in due_at.values() if at > table.now), *later.values()], default=None

@@ -455,6 +455,12 @@ class Store:
             delete_file(self._meta(key) / note)
         self.discard(key)
 
+    def drop(self, key: str) -> None:
+        """Delete the agent's copy of a model with its staging, and keep its notes."""
+        self.check_place()
+        self._take_out(key)
+        self.discard(key)
+
     def evict(self, key: str, note: Evicted) -> None:
         """Delete the agent's copy of a model, and write evicted.json.
 

@@ -89,6 +89,56 @@ def test_a_copy_and_what_replaces_it_count_once_for_the_limit_and_both_on_the_di
     assert found.waiting["x"].account.disk
 
 
+OUTDATED = here(60, size=70, superseded=True, listed=True)
+SMALL = Space(120, 120, 0)
+
+
+def test_a_superseded_copy_goes_first_if_its_replacement_does_not_fit_beside_it() -> None:
+    found = decide("x", x=OUTDATED, space=SMALL)
+    assert (found.replace, found.evict, found.start) == (["x"], [], [])
+    assert decide("x", x=OUTDATED, space=Space(150, 150, 0)).start == ["x"]
+    # Also for a service: no service refers to the former version.
+    assert decide("x", x=replace(OUTDATED, referenced=True), space=SMALL).replace == ["x"]
+
+
+def test_a_superseded_copy_goes_no_sooner_than_any_other() -> None:
+    for stays in (
+        replace(OUTDATED, pinned=True),
+        replace(OUTDATED, mounted=True),
+        replace(OUTDATED, groups=frozenset({"lru", "kept"})),
+    ):
+        found = decide("x", x=stays, space=SMALL)
+        assert (found.replace, list(found.waiting)) == ([], ["x"])
+    assert list(decide("x", x=OUTDATED, space=SMALL, may_evict=False).waiting) == ["x"]
+    found = decide("x", x=replace(OUTDATED, listed=False), space=SMALL)
+    assert (found.replace, found.ask) == ([], ["x"])
+    assert decide("x", x=OUTDATED, space=SMALL, due="").replace == []
+
+
+def test_a_superseded_copy_goes_before_others_and_only_if_that_is_enough() -> None:
+    others: Models = {"a": here(20), "b": here(10, referenced=True)}
+    wide = {"lru": replace(LRU, limit=300)}
+    found = decide("x", x=OUTDATED, **others, space=SMALL, groups=wide)
+    # 30 + 70 = 100 is more than the low mark of 96.
+    assert (found.replace, evicted(found)) == (["x"], "a")
+    found = decide("x", x=replace(OUTDATED, size=100), **others, space=SMALL, groups=wide)
+    assert (found.replace, evicted(found), list(found.waiting)) == ([], "", ["x"])
+
+
+def test_a_superseded_copy_does_not_go_for_a_limit_for_which_it_counts_once() -> None:
+    found = decide("x", x=OUTDATED, b=here(35, referenced=True))
+    assert (found.replace, list(found.waiting)) == ([], ["x"])
+    # Both bounds are passed: what another copy gives up makes the limit fit, and its own the disk.
+    found = decide("x", x=OUTDATED, b=here(35), space=SMALL)
+    assert (found.replace, evicted(found)) == (["x"], "b")
+
+
+def test_a_superseded_copy_goes_before_others_of_its_priority() -> None:
+    models: Models = {"a": here(50, superseded=True, last_used=9), "b": here(40, last_used=1)}
+    assert evicted(decide("y", **models, y=new(30))) == "a"
+    assert evicted(decide("y", **{**models, "b": here(40, priority=-1)}, y=new(30))) == "b"
+
+
 @pytest.mark.parametrize(
     ("victim", "goes"),
     [

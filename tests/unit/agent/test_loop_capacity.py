@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.disk.on_disk import Disk
+from agent.disk.store import Store
 from crds.eviction import EvictionPolicy, EvictionSettings
 from crds.node import LocalModelNodeGroupRef
 from tests.unit.agent import inside
@@ -22,7 +23,8 @@ from tests.unit.agent.crowded import (
     told,
     use,
 )
-from tests.unit.agent.helpers import node_object
+from tests.unit.agent.helpers import hash_of, node_object
+from tests.unit.agent.world import DATA
 
 if TYPE_CHECKING:
     from agent.jobs.reservations import Coming
@@ -226,3 +228,69 @@ def test_a_copy_with_another_hash_is_replaced_within_the_limit(world: World) -> 
     world.want(*models(world, "a", hash=right))
     world.settle()
     assert world.states() == {"a": "Downloaded"}
+
+
+NEWER = {"a.bin": b"n" + DATA}
+FREED = "a: 684Ki were freed: another version is requested, and does not fit beside this one"
+
+
+def ask_for_a_newer_one(world: World) -> None:
+    world.web.files["/a.bin"] = NEWER["a.bin"]
+    world.want(*models(world, "a", hash=hash_of(NEWER)))
+    world.settle()
+
+
+@pytest.fixture
+def small(world: World) -> World:
+    """A disk with room for one copy and a half, and one on it."""
+    world.store.close()
+    world.store = Store(world.root, TAKES * 3 // 2)
+    world.begin()
+    world.loop.observe_pods(())
+    fill(world, "a")
+    return world
+
+
+def test_a_copy_of_another_hash_goes_first_where_the_disk_has_no_room_for_both(
+    small: World,
+) -> None:
+    ask_for_a_newer_one(small)
+    assert small.states() == {"a": "Downloaded"}
+    assert small.tree("a") == NEWER
+    assert told(small, "Removed") == [FREED]
+    assert told(small, "Evicted") == []
+
+
+def test_it_goes_first_for_a_service_and_after_a_restart(small: World) -> None:
+    small.restart()
+    small.loop.observe_pods(())
+    small.web.files["/a.bin"] = NEWER["a.bin"]
+    small.want(*models(small, "a", hash=hash_of(NEWER), referenced=True))
+    small.settle()
+    assert small.tree("a") == NEWER
+
+
+def test_it_stays_where_the_disk_has_room_for_both(world: World) -> None:
+    fill(world, "a")
+    ask_for_a_newer_one(world)
+    assert world.tree("a") == NEWER
+    assert told(world, "Removed") == []
+
+
+def test_it_stays_while_a_pod_mounts_it(small: World) -> None:
+    use(small, "a")
+    ask_for_a_newer_one(small)
+    assert entry(small, "a")["reason"] == "CapacityFull"
+    assert small.tree("a") == {"a.bin": b"a" + DATA}
+    use(small)
+    small.settle()
+    assert small.states() == {"a": "Downloaded"}
+    assert small.tree("a") == NEWER
+
+
+def test_it_stays_while_the_source_does_not_have_the_model(small: World) -> None:
+    del small.web.files["/a.bin"]
+    small.want(*models(small, "a", hash=HASH))
+    small.settle()
+    assert entry(small, "a")["reason"] == "NotFound"
+    assert small.tree("a") == {"a.bin": b"a" + DATA}

@@ -64,6 +64,18 @@ def state(world: World, name: str) -> tuple[str, Any]:
     return found["state"], found.get("reason")
 
 
+def test_a_copy_of_another_hash_goes_by_request(world: World) -> None:
+    fill(world, "a")
+    del world.web.files["/a.bin"]
+    want(world, *models(world, "a", hash="sha256:" + "0" * 64))
+    world.settle()
+    assert state(world, "a") == ("Failed", "NotFound")
+    assert world.tree("a")
+    request(world, Operation.EVICT, "a")
+    world.settle()
+    assert world.tree("a") is None
+
+
 def test_a_copy_goes_by_request_and_stays_away(world: World) -> None:
     fill(world, "ab")
     request(world, Operation.EVICT, "a")

@@ -42,6 +42,7 @@ def of_team(account: str, **fields: Any) -> LocalModel:
 
 ONE = wish(local_model("m", URI))
 BOTH = wish(of_team("a"), of_team("b"))
+OTHER_HASH = wish(local_model("m", URI, hash=f"sha256:{'0' * 64}"))
 
 
 def test_whose_attempt_is_next() -> None:
@@ -86,7 +87,11 @@ def test_a_download_for_who_does_not_fill_the_folder_any_more_is_outdated() -> N
         (Row("k", ONE, OnDisk(evicted=EVICTED)), {"size": 1, "evicted": True}),
         (
             Row("k", ONE, OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=9)),
-            {"tree": 9, "resting": True},
+            {"tree": 9, "resting": True, "superseded": False},
+        ),
+        (
+            Row("k", OTHER_HASH, OnDisk(Found.PUBLISHED, WHOLE, tree_bytes=9)),
+            {"tree": 9, "resting": True, "superseded": True},
         ),
         (
             Row("k", ONE, OnDisk(Found.PUBLISHED, WHOLE), transfer=Transfer()),

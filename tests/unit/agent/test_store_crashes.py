@@ -75,6 +75,10 @@ def discard(store: Store) -> None:
     store.discard(KEY)
 
 
+def drop(store: Store) -> None:
+    store.drop(KEY)
+
+
 def evict(store: Store) -> None:
     store.evict(KEY, NOTE)
 
@@ -108,6 +112,7 @@ CASES = [
     pytest.param(publish_old, remove, (None, OLD), id="removal"),
     pytest.param(stage_new, discard, (None,), id="discard"),
     pytest.param(publish_used, evict, (None, OLD), id="eviction"),
+    pytest.param(publish_used, drop, (None, OLD), id="drop"),
     pytest.param(evicted_before, publish_new, (None, NEW), id="return"),
     pytest.param(evicted_before, remove, (None,), id="removal-of-what-was-evicted"),
 ]
