@@ -169,7 +169,7 @@ class Store:
         foreign = sorted(
             entry.name
             for entry in self._folders.models.iterdir()
-            if entry.name not in ours and not is_empty_directory(entry)
+            if entry.name not in ours and _holds_anything(entry)
         )
         return {key: copy for key, copy in copies.items() if copy != OnDisk()}, tuple(foreign)
 
@@ -580,3 +580,13 @@ class Store:
 def _to_bytes(note: JsonRecord) -> bytes:
     # Lines, for the people who read it on a node.
     return msgspec.json.format(note.encode(), indent=1)
+
+
+def _holds_anything(place: Path) -> bool:
+    """Whether a name in models/ is more than an empty directory, as far as it can be read."""
+    try:
+        return not is_empty_directory(place)
+    except OSError as error:
+        # One bad folder must not hide the models beside it.
+        log.warning("Folder cannot be read", place=str(place), problem=str(error))
+        return True

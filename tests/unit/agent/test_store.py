@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,7 @@ from crds.keys import model_key
 from tests.unit.agent.helpers import publish, stage, tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 URI = "s3://bucket/model"
 OTHER = "s3://bucket/other"
@@ -315,6 +316,26 @@ def test_a_folder_that_cannot_be_read_is_not_empty(
             has_others(store.path(KEY), manifest)
     else:
         assert has_others(store.path(KEY), manifest) is found
+
+
+def test_a_foreign_folder_that_cannot_be_read_does_not_stop_the_scan(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, URI, FILES)
+    for name in ("bad", "good", "empty"):
+        (store.root / "models" / name).mkdir()
+    (store.root / "models/good/theirs").write_text("x")
+    iterdir = Path.iterdir
+
+    def fails(path: Path) -> Iterator[Path]:
+        if path.name == "bad":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", fails)
+    copies, foreign = store.scan()
+    assert copies[KEY].found is Found.PUBLISHED
+    assert foreign == ("bad", "good")
 
 
 def test_a_model_that_cannot_be_recovered_does_not_stop_the_others(store: Store) -> None:
