@@ -88,6 +88,8 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- include "localmodel.agent" (list $context $object) -}}
 {{- else if eq $key "Deployment/localmodel-hooks" -}}
 {{- include "localmodel.hooks" (list $context $object) -}}
+{{- else if eq $key "StatefulSet/metacontroller" -}}
+{{- include "localmodel.metacontroller" (list $context $object) -}}
 {{- else if eq $key "NetworkPolicy/localmodel-hooks" -}}
 {{- $caller := first (first $object.spec.ingress).from -}}
 {{- $_ := set $caller.namespaceSelector "matchLabels" (dict "kubernetes.io/metadata.name" $meta.namespace) -}}
@@ -124,8 +126,19 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $env := dict -}}
 {{- with $context.Values.hostPath -}}{{- $_ := set $env "LOCALMODEL_HOST_PATH" . -}}{{- end -}}
 {{- $_ := set $object.spec "replicas" $values.replicas -}}
-{{- include "localmodel.pod" (list $context $object $values) -}}
+{{- include "localmodel.pod" (list $context $object $values $context.Chart.Version) -}}
 {{- include "localmodel.env" (list $container (merge (deepCopy $values.env) $env)) -}}
+{{- with $values.tolerations -}}{{- $_ := set $pod "tolerations" . -}}{{- end -}}
+{{- end -}}
+
+{{- define "localmodel.metacontroller" -}}
+{{- $context := index . 0 -}}
+{{- $object := index . 1 -}}
+{{- $values := $context.Values.metacontroller -}}
+{{- $pod := $object.spec.template.spec -}}
+{{- $container := first $pod.containers -}}
+{{- include "localmodel.pod" (list $context $object $values (splitList ":" $container.image | last)) -}}
+{{- with $values.args -}}{{- $_ := set $container "args" (concat $container.args .) -}}{{- end -}}
 {{- with $values.tolerations -}}{{- $_ := set $pod "tolerations" . -}}{{- end -}}
 {{- end -}}
 
@@ -135,7 +148,7 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $values := $context.Values.agent -}}
 {{- $pod := $object.spec.template.spec -}}
 {{- $container := first $pod.containers -}}
-{{- include "localmodel.pod" (list $context $object $values) -}}
+{{- include "localmodel.pod" (list $context $object $values $context.Chart.Version) -}}
 {{- $env := dict -}}
 {{- if $context.Values.startupTaint.enabled -}}
 {{- $_ := set $env "LOCALMODEL_STARTUP_TAINT_PRIORITY" (toString (int64 $context.Values.startupTaint.priority)) -}}
@@ -178,7 +191,10 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- end -}}
 {{- end -}}
 
-{{/* What both programs have. Takes a list: the context, the workload and its values. */}}
+{{/*
+What all programs have. Takes a list: the context, the workload, its values, and the tag of its image
+where the values name none.
+*/}}
 {{- define "localmodel.pod" -}}
 {{- $context := index . 0 -}}
 {{- $template := (index . 1).spec.template -}}
@@ -186,7 +202,7 @@ with the key `items`. Takes a list: the context and the name of the file.
 {{- $container := first $template.spec.containers -}}
 {{- include "localmodel.additions" (list $context (index . 1)) -}}
 {{- $image := $values.image -}}
-{{- $reference := printf "%s:%s" $image.repository ($image.tag | default $context.Chart.Version) -}}
+{{- $reference := printf "%s:%s" $image.repository ($image.tag | default (index . 3)) -}}
 {{- if $image.digest -}}{{- $reference = printf "%s@%s" $image.repository $image.digest -}}{{- end -}}
 {{- $_ := set $container "image" $reference -}}
 {{- with $image.pullPolicy -}}{{- $_ := set $container "imagePullPolicy" . -}}{{- end -}}

@@ -312,6 +312,42 @@ def test_values_change_the_programs() -> None:
     assert container["volumeMounts"][-1] == {"name": "limits", "mountPath": "/limits"}
 
 
+def test_values_change_metacontroller() -> None:
+    found = template(
+        "metacontroller.install=true",
+        'metacontroller.namespace="control"',
+        'metacontroller.image={"repository": "mirror/metacontroller"}',
+        'metacontroller.args=["--workers=20"]',
+        'metacontroller.resources={"limits": {"memory": "4Gi"}}',
+        'metacontroller.nodeSelector={"pool": "infra"}',
+        'metacontroller.tolerations=[{"key": "infra", "operator": "Exists"}]',
+        'metacontroller.podLabels={"team": "ml"}',
+        'metacontroller.podAnnotations={"note": "yes"}',
+        'imagePullSecrets=[{"name": "registry"}]',
+    )
+    before = template("metacontroller.install=true")
+    (former,) = before["StatefulSet", "metacontroller", "metacontroller"]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    made = found["StatefulSet", "control", "metacontroller"]["spec"]["template"]
+    (container,) = made["spec"]["containers"]
+    version = former["image"].rpartition(":")[2]
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", version)
+    assert container["image"] == f"mirror/metacontroller:{version}"
+    assert container["args"] == [*former["args"], "--workers=20"]
+    assert container["resources"] == {"limits": {"memory": "4Gi"}}
+    assert made["spec"]["nodeSelector"] == {"pool": "infra"}
+    assert made["spec"]["tolerations"] == [{"key": "infra", "operator": "Exists"}]
+    assert made["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert made["metadata"]["annotations"] == {"note": "yes"}
+    # The hooks take calls of these pods.
+    labels = made["metadata"]["labels"]
+    policy = found["NetworkPolicy", "localmodel", "localmodel-hooks"]["spec"]
+    asked = policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    assert asked.items() <= labels.items()
+    assert labels["app.kubernetes.io/name"] == "metacontroller"
+
+
 @pytest.mark.parametrize(
     ("value", "place"),
     [
@@ -324,6 +360,7 @@ def test_values_change_the_programs() -> None:
         ('agent.image.digest="sha256:1"', "/agent/image/digest"),
         ('agent.maxUnavailable="0%"', "/agent/maxUnavailable"),
         ("agent.tolerance=[]", "/agent"),
+        ('metacontroller.image.tag="v4:1"', "/metacontroller/image/tag"),
         ("startupTaint.priority=0", "/startupTaint/priority"),
         ('monitoring.labels={"release": 1}', "/monitoring/labels/release"),
         ('namespaces.release="yes"', "/namespaces/release"),
