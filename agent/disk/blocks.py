@@ -7,7 +7,7 @@ to be requested; they end at block boundaries.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,13 +46,15 @@ class Gap:
     """Missing bytes that no running request asks for, from `start` up to but excluding `end`.
 
     `attempts` counts the failed requests for its first byte; `not_before` is the monotonic time of
-    the next request at the earliest.
+    the next request at the earliest. `received` are the bytes that had come of the model from its
+    origin when the last request for it ended.
     """
 
     start: int
     end: int
     attempts: int = 0
     not_before: float = 0.0
+    received: int = 0
 
 
 class Blocks:
@@ -126,4 +128,4 @@ def carve(gap: Gap, size: int) -> tuple[Gap, Gap | None]:
     end = -(-(gap.start + size) // BLOCK_BYTES) * BLOCK_BYTES
     if end >= gap.end:
         return gap, None
-    return Gap(gap.start, end, gap.attempts, gap.not_before), Gap(end, gap.end)
+    return replace(gap, end=end), Gap(end, gap.end)

@@ -124,11 +124,13 @@ def _exceeds_limit(segment: Segment, error: DownloadError) -> bool:
     job = segment.file.job
     # The others may have ended between the refusal and now.
     came = job.received > segment.job_received
+    # Requests that begin together are refused before the first bytes of the one that is not.
+    came_before = job.received > segment.received_before
     return segment.position == segment.begun and is_limit(
         error,
         segment.attempts,
         others=came or bool(job.from_origin),
-        coming=came or any(other.position > other.begun for other in job.from_origin),
+        coming=came_before or any(other.position > other.begun for other in job.from_origin),
         has_come=job.received > 0,
     )
 
@@ -142,4 +144,4 @@ def _put_back(segment: Segment, attempts: int, not_before: float) -> None:
         return
     # A second request may have brought a part of it, which may have been digested since.
     for gap in file.staged.blocks.gaps(segment.position, segment.end):
-        job.give_back(file, Gap(gap.start, gap.end, attempts, not_before))
+        job.give_back(file, Gap(gap.start, gap.end, attempts, not_before, job.received))

@@ -64,6 +64,8 @@ class Segment:
     end: int | None
     attempts: int
     started: float
+    # The bytes of its model from the origin when the last of those attempts ended.
+    received_before: int = 0
     # Its first byte; and the bytes of its file on the disk, and of its model from the origin, when
     # it began. See `_begin`.
     begun: int = field(init=False)
@@ -260,18 +262,18 @@ class FileJob:
             return None
         gap = self.gaps.popleft()
         if not self.remote.ranges:
-            return self._start(gap.start, self.remote.size, gap.attempts, now)
+            return self._start(gap, self.remote.size, now)
         gap, rest = carve(gap, range_bytes(left, connections, alone=alone))
         if rest is not None:
             self.gaps.appendleft(rest)
-        return self._start(gap.start, gap.end, gap.attempts, now)
+        return self._start(gap, gap.end, now)
 
     def take_piece(self, piece: int, lane: Lane, now: float) -> Segment:
         """Start a request for a missing piece to a peer that has it."""
         assert isinstance(self.gaps, PieceGaps)  # noqa: S101
         gap = self.gaps.take(piece)
         self.senders.ask(lane, piece, gap.start)
-        segment = self._start(gap.start, gap.end, gap.attempts, now)
+        segment = self._start(gap, gap.end, now)
         segment.lane = lane
         return segment
 
@@ -290,12 +292,12 @@ class FileJob:
         if swarm is not None:
             swarm.asked_origin(now)
         self.senders.ask_origin(gap)
-        segment = self._start(gap.start, gap.end, gap.attempts, now)
+        segment = self._start(gap, gap.end, now)
         self.tell_asked()
         return segment
 
-    def _start(self, start: int, end: int | None, attempts: int, now: float) -> Segment:
-        segment = Segment(self, start, end, attempts, now, epoch=self.epoch)
+    def _start(self, gap: Gap, end: int | None, now: float) -> Segment:
+        segment = Segment(self, gap.start, end, gap.attempts, now, gap.received, epoch=self.epoch)
         self.active.add(segment)
         return segment
 
@@ -337,6 +339,7 @@ class FileJob:
         self.job.left += self.unrequested - before
         for gap in self.gaps if isinstance(self.gaps, deque) else ():
             gap.attempts, gap.not_before = attempts, not_before
+            gap.received = self.job.received
 
     def stop_sharing(self) -> None:
         """Fetch the file from its origin alone from now on. `restart` must follow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.disk.blocks import Gap
@@ -38,7 +39,7 @@ class PieceGaps:
         first, last = gap.start // self._step, (gap.end - 1) // self._step
         for piece in range(first, last + 1):
             start, end = span(piece, self._size)
-            rest = Gap(max(start, gap.start), min(end, gap.end), gap.attempts, gap.not_before)
+            rest = replace(gap, start=max(start, gap.start), end=min(end, gap.end))
             if (rest.start, rest.end) != (start, end) or rest.attempts or rest.not_before:
                 self._rests.setdefault(piece, []).append(rest)
             self.missing |= 1 << piece

@@ -47,8 +47,8 @@ def is_limit(
     """Whether a request that brought no byte may have failed for too many connections.
 
     `others` is whether other requests of the model ran beside it, `coming` whether one of those has
-    received bytes, `has_come` whether any byte of the model was received. Where nothing else is
-    received, the failure counts as what it says.
+    received bytes, or any has since the last failed attempt; `has_come` is whether any byte of the
+    model was received. Where nothing else is received, the failure counts as what it says.
     """
     if error.kind is FailureKind.DENIED:
         return others or has_come
