@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from agent.cluster.connection import ConfigError
@@ -24,6 +25,7 @@ from deploy.takeover.console import (
 )
 from deploy.takeover.observe import ConfigUnreadableError, observe_kserve, observe_localmodel
 from deploy.takeover.perform import DeletionTimeoutError, perform
+from deploy.takeover.sentences import first_few
 from deploy.takeover.to_kserve import plan_back
 from deploy.takeover.to_localmodel import plan_takeover
 
@@ -38,6 +40,15 @@ EPILOG = (
     "output names; 130 interrupted (run it again)."
 )
 
+# A call of the hooks that was under way when their controllers were deleted may restore what the
+# way back removes. So the command looks again, after a while, until a look finds nothing.
+SETTLE_SECONDS = 3.0
+MOST_LOOKS = 5
+
+
+class RestoredError(Exception):
+    """What was removed came back each time. The message says what may be the cause."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
@@ -45,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         api = KubeClient.connect(options.kubeconfig or usual_kubeconfig(), options.context)
         plan = _decide(api, options)
-        return _apply(api, plan, options.timeout) if options.apply else _show(plan)
+        return _apply(api, plan, options) if options.apply else _show(plan)
     except ConfigError as error:
         print_line(f"localmodel-takeover: {error}", error=True)
         return USAGE
-    except (ApiError, ConfigUnreadableError, DeletionTimeoutError) as error:
+    except (ApiError, ConfigUnreadableError, DeletionTimeoutError, RestoredError) as error:
         print_line(f"localmodel-takeover: {error}", error=True)
         return FAILED
     except KeyboardInterrupt:
@@ -108,13 +119,25 @@ def _show(plan: Runbook) -> int:
     return _end(plan, done=not plan.steps)
 
 
-def _apply(api: KubeClient, plan: Runbook, wait_seconds: float) -> int:
+def _apply(api: KubeClient, plan: Runbook, options: argparse.Namespace) -> int:
     print_list("A person has to do this first; nothing was changed:", plan.first)
-    for number, step in enumerate(plan.steps, 1):
-        print_line(f"{number:>3}. {step.what}: {step.why} …")
-        perform(api, step.action, wait_seconds=wait_seconds)
-        print_line("     done")
-    return _end(plan, done=True)
+    number = 0
+    for _ in range(MOST_LOOKS):
+        for step in plan.steps:
+            number += 1
+            print_line(f"{number:>3}. {step.what}: {step.why} …")
+            perform(api, step.action, wait_seconds=options.timeout)
+            print_line("     done")
+        if not (options.back and plan.steps):
+            return _end(plan, done=True)
+        time.sleep(SETTLE_SECONDS)
+        plan = _decide(api, options)
+        print_list("A person has to do this first:", plan.first)
+    raise RestoredError(
+        f"something restores what is removed: {first_few(step.what for step in plan.steps)}; see "
+        "that localmodel's controllers are deleted (kubectl delete -k metacontroller), and run "
+        "this again"
+    )
 
 
 def _end(plan: Runbook, *, done: bool) -> int:

@@ -588,6 +588,61 @@ def test_the_crds_are_the_four_that_kserve_has() -> None:
     assert [kind.crd for kind in names.SHARED] == [crd["metadata"]["name"] for crd in CRDS]
 
 
+def _labelled(*labels: str) -> Runbook:
+    node = {"metadata": _meta("n1", labels=dict.fromkeys(labels, "yes"))}
+    return plan_back(to_kserve.LocalmodelObjects(nodes=(node,)))
+
+
+@pytest.fixture
+def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[Runbook]]:
+    """The arguments of a run of the way back, and what its looks find, the first one last."""
+    found: list[Runbook] = []
+    monkeypatch.setattr("deploy.takeover.main.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("deploy.takeover.main._decide", lambda *_: found.pop())
+    monkeypatch.setattr("deploy.takeover.main.perform", lambda *_, **__: None)
+    return [f"--kubeconfig={_nowhere(tmp_path)}", "--back", "--apply"], found
+
+
+def _nowhere(folder: Path) -> Path:
+    """A kubeconfig whose API server does not answer."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "nowhere",
+        "clusters": [{"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "nobody", "user": {"token": "t"}}],
+        "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
+    }
+    path = folder / "config"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+GROUP_LABEL = "localmodelnodegroup.serving.kserve.io/gpu"
+
+
+def test_what_a_late_call_of_the_hooks_restores_is_removed_again(
+    looks: tuple[list[str], list[Runbook]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, found = looks
+    found += [_labelled(), _labelled(GROUP_LABEL), _labelled(GROUP_LABEL)]
+    assert main(arguments) == 0
+    assert found == []
+    said = capsys.readouterr().out
+    assert said.count(f"remove the labels {GROUP_LABEL} from Node n1") == 2
+    assert "  2. " in said
+    assert said.endswith("Nothing is left to do.\n")
+
+
+def test_what_is_restored_again_and_again_is_an_error(
+    looks: tuple[list[str], list[Runbook]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, found = looks
+    found += [_labelled(GROUP_LABEL)] * 9
+    assert main(arguments) == 1
+    assert "something restores what is removed" in capsys.readouterr().err
+
+
 def test_a_missing_kubeconfig_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -599,16 +654,7 @@ def test_a_missing_kubeconfig_is_reported(
 def test_an_api_server_that_does_not_answer_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "nowhere",
-        "clusters": [{"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}],
-        "users": [{"name": "nobody", "user": {"token": "t"}}],
-        "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
-    }
-    path = tmp_path / "config"
-    path.write_text(yaml.safe_dump(config))
+    path = _nowhere(tmp_path)
     assert main([f"--kubeconfig={path}", "--context=nowhere"]) == 1
     assert "the API server does not answer" in capsys.readouterr().err
     assert main([f"--kubeconfig={path}", "--context=elsewhere"]) == 2
