@@ -22,6 +22,8 @@ class HttpOrigin:
 
     files: dict[str, bytes] = field(default_factory=dict)
     bytes_per_second: float = 0.0
+    # Seconds before each answer for a path.
+    delays: dict[str, float] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     ranges: bool = False
     # Paths of requests, except those for the first byte, which ask for size and version.
@@ -77,6 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         self.origin.requests.append(f"{self.command} {self.path}")
+        time.sleep(self.origin.delays.get(self.path.lstrip("/"), 0.0))
         content = self.origin.files.get(self.path.lstrip("/"))
         if content is None:
             self.send_error(404)

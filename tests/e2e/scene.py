@@ -54,6 +54,9 @@ TOKEN_CONTROLLERS = "deploy/components/hooks-token/controllers"
 # Bytes: long enough in coming for an Event that says how far the download is.
 SLOW_BYTES = 1 << 18
 BYTES_PER_SECOND = 1 << 17
+# How long the origin takes to answer: the agent has seen the pod before it knows the model's size,
+# and changes the pod's Event when it does.
+ANSWER_SECONDS = 3.0
 # A set of objects that stays, and one that ends.
 KEPT, ENDING = "kept", "ending"
 # A group of Nodes without agents.
@@ -128,6 +131,7 @@ class Scene:
         """A slow download, and a pod that kubelet cannot start without it."""
         world = self.world
         world.http.bytes_per_second = BYTES_PER_SECOND
+        world.http.delays[f"{name}-slow.bin"] = ANSWER_SECONDS
         uri = world.http.put(f"{name}-slow.bin", name.encode().ljust(SLOW_BYTES, b"."))
         cache = f"{name}-slow"
         self._cache(cache, uri, KEPT)
