@@ -133,6 +133,8 @@ def _apply(api: KubeClient, plan: Runbook, options: argparse.Namespace) -> int:
         time.sleep(SETTLE_SECONDS)
         plan = _decide(api, options)
         print_list("A person has to do this first:", plan.first)
+    if not plan.steps:
+        return _end(plan, done=True)
     raise RestoredError(
         f"something restores what is removed: {first_few(step.what for step in plan.steps)}; see "
         "that localmodel's controllers are deleted (kubectl delete -k metacontroller), and run "

@@ -12,7 +12,7 @@ from deploy.kube import kinds
 from deploy.kube.kinds import COMPOSITES, LOCAL_MODEL_NODES, KubeObject, Ref
 from deploy.local.layout import CHECKOUT
 from deploy.takeover import names, to_kserve, to_localmodel
-from deploy.takeover.main import main
+from deploy.takeover.main import MOST_LOOKS, main
 from deploy.takeover.objects import without_finalizers
 from deploy.takeover.sentences import first_few
 from deploy.takeover.steps import Delete, DropFinalizers, Merge
@@ -632,6 +632,13 @@ def test_what_a_late_call_of_the_hooks_restores_is_removed_again(
     assert said.count(f"remove the labels {GROUP_LABEL} from Node n1") == 2
     assert "  2. " in said
     assert said.endswith("Nothing is left to do.\n")
+
+
+def test_the_last_look_may_find_nothing(looks: tuple[list[str], list[Runbook]]) -> None:
+    arguments, found = looks
+    found += [_labelled(), *[_labelled(GROUP_LABEL)] * MOST_LOOKS]
+    assert main(arguments) == 0
+    assert found == []
 
 
 def test_what_is_restored_again_and_again_is_an_error(
