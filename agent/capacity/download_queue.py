@@ -55,6 +55,11 @@ class QueueDecision:
     making_room: str | None = None
     relieving: frozenset[str] = frozenset()
 
+    @property
+    def makes_room(self) -> bool:
+        """Whether any copy is to go."""
+        return bool(self.evict or self.replace)
+
 
 def decide_downloads(
     ledger: Ledger,
@@ -169,7 +174,7 @@ class _Work:
             self._wait(key, shortage, kept)
         elif starts and evicts and not holding.listed:
             self._ask(key)
-        elif not starts or (evicts and (self.found.evict or self.found.replace)):
+        elif not starts or (evicts and self.found.makes_room):
             self._claim(key)
             if due and not starts:
                 self.found.queued.append(key)
@@ -220,11 +225,12 @@ class _Work:
         victims = own + [victim for victim in others if victim != key]
         gone = self._ledger.lowered(excess, victims, newcomer=key) or []
         self.found.making_room = key
-        self.found.replace += [victim for victim in gone if victim in own]
+        if key in gone:
+            self.found.replace.append(key)
         self.found.evict += [
             Victim(victim, EvictionReason.MADE_ROOM, newcomer=key)
             for victim in gone
-            if victim not in own
+            if victim != key
         ]
         self._ledger = self._ledger.without(gone)
         self._reserve(key)
@@ -256,6 +262,6 @@ class _Work:
                 continue
             relieving.add(account.name)
             reason = EvictionReason.DISK_PRESSURE if account.disk else EvictionReason.LIMIT_EXCEEDED
-            if not (self.found.evict or self.found.replace):
+            if not self.found.makes_room:
                 self.found.evict = [Victim(key, reason, group=account.group) for key in gone]
         self.found.relieving = frozenset(relieving)

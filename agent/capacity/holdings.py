@@ -106,10 +106,6 @@ class Holding:
         """The bytes of an account that become free when its copy is evicted."""
         return self.of(account) - self.without_copy.of(account)
 
-    def frees_for_itself(self, account: Account) -> int:
-        """The same for its own download: less, where a copy and its replacement count once."""
-        return self.reserving().of(account) - self.without_copy.reserving().of(account)
-
 
 @dataclass(frozen=True)
 class Account:

@@ -329,8 +329,9 @@ class Ledger:
         found = freed.giving_way_to(newcomer)
         if self.may_replace(key, ignoring_pods=ignoring_pods):
             holding, own = self.holding(key), Taken()
-            own.change(holding.without_copy.reserving(), holding.reserving())
-            if gives_way(self._rank_freed(holding, key), newcomer):
+            coming = holding.reserving()
+            own.change(coming.without_copy, coming)
+            if gives_way(self._rank_freed(key), newcomer):
                 # Only what helps the download counts.
                 own.change(holding, holding.without_copy)
             found.append(own)
@@ -352,13 +353,13 @@ class Ledger:
         found = TakenByRank()
         for key, holding in self.holdings.items():
             if self.is_evictable(key, ignoring_pods=ignoring_pods):
-                found.change(self._rank_freed(holding, key), holding.without_copy, holding)
+                found.change(self._rank_freed(key), holding.without_copy, holding)
         return found
 
-    def _rank_freed(self, holding: Holding, key: str) -> Rank:
+    def _rank_freed(self, key: str) -> Rank:
         rank = self.rank(key)
         # What only pods hold is idle once they have gone.
-        return rank._replace(referenced=False) if holding.mounted else rank
+        return rank._replace(referenced=False) if self.holding(key).mounted else rank
 
     def last_of(self, group: str) -> str:
         """The group's copy that would go last; empty: none."""
@@ -379,8 +380,10 @@ class Ledger:
             if all(excess <= 0 for excess in over.values()):
                 break
             holding = self.holding(victim)
-            freed = holding.frees_for_itself if victim == newcomer else holding.frees
-            frees = {account: freed(account) for account in over}
+            if victim == newcomer:
+                # Less, where a copy and its replacement count once.
+                holding = holding.reserving()
+            frees = {account: holding.frees(account) for account in over}
             if any(frees[account] and excess > 0 for account, excess in over.items()):
                 gone.append(victim)
                 over = {account: excess - frees[account] for account, excess in over.items()}

@@ -282,19 +282,15 @@ CASES = (
         },
         quiet=(30, 60, 240, 480),
     ),
-    Case(
-        "two models of 700 GB from other nodes take turns on a disk for one",
-        "LocalModelEvictionChurn",
-        IN_TURNS | {FROM_PEERS: AGAIN_AND_AGAIN},
-        firing=(800, 1400),
-        quiet=(180, 2400),
-    ),
-    Case(
-        "two models of 700 GB take turns on a disk for one",
-        "LocalModelEvictionChurn",
-        IN_TURNS | {RECEIVED: AGAIN_AND_AGAIN},
-        firing=(800, 1400),
-        quiet=(180, 2400),
+    *(
+        Case(
+            f"two models of 700 GB {sent}take turns on a disk for one",
+            "LocalModelEvictionChurn",
+            IN_TURNS | {series: AGAIN_AND_AGAIN},
+            firing=(800, 1400),
+            quiet=(180, 2400),
+        )
+        for sent, series in (("from other nodes ", FROM_PEERS), ("", RECEIVED))
     ),
     Case(
         "all models are replaced once",
